@@ -1,0 +1,91 @@
+/** Every `code` that an error of this package can carry. Switch on it; messages may change. */
+export type ErrorCode =
+  /** A message was created or stored without a payload. */
+  | 'EMPTY_MESSAGE_PAYLOAD'
+  /** A message is malformed: the error names the field and the value. */
+  | 'INVALID_MESSAGE'
+  /** An option is out of range or of the wrong type: the error quotes it. */
+  | 'INVALID_OPTION'
+  /** `add` was called without a handle, with one of an unknown kind, or with one that is not in a transaction. */
+  | 'INVALID_TRANSACTION'
+  /** A call that this adapter does not support. */
+  | 'UNSUPPORTED'
+  /** The store's tables are missing, older, newer or altered: the error names what to run. */
+  | 'SCHEMA_MISMATCH'
+  /** `published` was given a message that `messages` did not return. */
+  | 'UNKNOWN_MESSAGE'
+  /** Another relay holds, or has taken over, this relay's lease. */
+  | 'LEASE_LOST'
+  /** A call to a store or a broker did not answer in time. */
+  | 'TIMEOUT'
+  /** The broker did not acknowledge. */
+  | 'PUBLISH_FAILED'
+  /** The relay can not go on. */
+  | 'FATAL';
+
+/** The base of every error of this package: a stable `code`, and the `cause` where there is one. */
+export class MessengerError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** Thrown when a message has no payload, or one of zero bytes. Code `EMPTY_MESSAGE_PAYLOAD`. */
+export class EmptyMessagePayloadError extends MessengerError {
+  constructor(message = 'empty message payload: a message must carry at least one byte') {
+    super('EMPTY_MESSAGE_PAYLOAD', message);
+  }
+}
+
+/**
+ * Ends `Messenger.start`: the datastore could not be reached at start, or not for longer than
+ * `storeOutageLimit`. The `cause` is the store's own error. Code `FATAL`.
+ */
+export class FatalError extends MessengerError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super('FATAL', message, options);
+  }
+}
+
+/**
+ * How far a failed publish reaches, which decides what the relay does next.
+ *
+ * | kind | meaning | the relay |
+ * |---|---|---|
+ * | `retryable` | this message, this time | sets the message's key aside and tries again with backoff |
+ * | `permanent` | this message, for ever (too large, refused) | makes it a dead letter; its key goes on |
+ * | `connection` | any message (no broker, no permission) | pauses with backoff; nobody's attempts are burnt |
+ */
+export type FailureKind = 'retryable' | 'permanent' | 'connection';
+
+/** A broker's refusal of one message. Code `PUBLISH_FAILED`. */
+export class PublishError extends MessengerError {
+  readonly kind: FailureKind;
+
+  constructor(message: string, options: { kind: FailureKind; cause?: unknown }) {
+    super('PUBLISH_FAILED', message, options);
+    this.kind = options.kind;
+  }
+}
+
+/**
+ * The kind of a publisher's error: what the error says of itself (`error.kind`), else `retryable`,
+ * since trying again loses nothing. Structural, so that an adapter of another copy of this package
+ * is understood too.
+ */
+export function failureKind(error: unknown): FailureKind {
+  const kind = (error as { kind?: unknown } | null | undefined)?.kind;
+  return kind === 'permanent' || kind === 'connection' ? kind : 'retryable';
+}
+
+/** Whatever was thrown, as an `Error`. */
+export function toError(thrown: unknown): Error {
+  if (thrown instanceof Error) return thrown;
+  return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${String(thrown)}`, {
+    cause: thrown,
+  });
+}

@@ -1,0 +1,181 @@
+import { EmptyMessagePayloadError, MessengerError } from './errors.js';
+import { uuidv7 } from './uuid.js';
+
+/** What is stored, relayed and received. Read-only: stores and brokers hand out what they hold. */
+export interface Message {
+  /** Unique; a UUIDv7 unless the application chose it. Brokers that de-duplicate do so by it. */
+  readonly id: string;
+  /** The header of the message: string keys, string values. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** The body: at least one byte. */
+  readonly payload: Uint8Array;
+  /** Whether the broker has acknowledged it. */
+  readonly published: boolean;
+  /** When the application created it, by the application's clock. Never used for ordering. */
+  readonly at: Date;
+  /** What the message is about, for routing. */
+  readonly topic?: string | undefined;
+  /** Messages of one key are published in the order in which they were stored. */
+  readonly key?: string | undefined;
+}
+
+/** What `newMessage` can be told beside the payload. */
+export interface NewMessageOptions {
+  /** @default a UUIDv7 */
+  id?: string;
+  /** Copied. @default {} */
+  metadata?: Readonly<Record<string, string>>;
+  /** @default now, by this machine's clock */
+  at?: Date;
+  /** @default none */
+  topic?: string | undefined;
+  /** @default none: the message has no order among others */
+  key?: string | undefined;
+}
+
+/** The message that applications make. Its metadata can be set until it is stored. */
+export class GenericMessage implements Message {
+  readonly id: string;
+  readonly payload: Uint8Array;
+  readonly published: boolean = false;
+  readonly at: Date;
+  readonly topic?: string | undefined;
+  readonly key?: string | undefined;
+  readonly #metadata: Record<string, string>;
+
+  /**
+   * @throws EmptyMessagePayloadError for a payload of zero bytes.
+   * @throws MessengerError `INVALID_MESSAGE` naming the field that is not what it should be.
+   */
+  constructor(payload: Uint8Array, options: NewMessageOptions = {}) {
+    this.payload = payload;
+    this.id = options.id ?? uuidv7();
+    this.at = options.at ?? new Date();
+    this.#metadata = { ...options.metadata };
+    if (options.topic !== undefined) this.topic = options.topic;
+    if (options.key !== undefined) this.key = options.key;
+    assertMessage(this);
+  }
+
+  get metadata(): Readonly<Record<string, string>> {
+    return this.#metadata;
+  }
+
+  /** Sets one metadata value, replacing an earlier one of the same key. Returns the message, to chain. */
+  setMetadata(key: string, value: string): this {
+    assertMetadataEntry(key, value);
+    this.#metadata[key] = value;
+    return this;
+  }
+}
+
+/**
+ * A new message of a payload: bytes as they are, a string as UTF-8.
+ *
+ * @throws EmptyMessagePayloadError for an empty payload.
+ * @throws MessengerError `INVALID_MESSAGE` for anything else that can not be stored.
+ *
+ * @example
+ * ```ts
+ * const message = newMessage('{"order":1}', { topic: 'order.created', key: 'order-1' })
+ *   .setMetadata('tenant', 'acme');
+ * ```
+ */
+export function newMessage(payload: Uint8Array | string, options?: NewMessageOptions): GenericMessage {
+  // A missing payload arrives from untyped code; it is an empty one, not a crash further down.
+  if ((payload as unknown) === undefined || (payload as unknown) === null) throw new EmptyMessagePayloadError();
+  return new GenericMessage(typeof payload === 'string' ? encodeText(payload, 'payload') : payload, options);
+}
+
+const encoder = new TextEncoder();
+
+function encodeText(text: string, field: string): Uint8Array {
+  assertWellFormed(text, field);
+  return encoder.encode(text);
+}
+
+/** @throws unless `value` is a message that any store can keep. */
+export function assertMessage(value: Message): void {
+  if (!(value.payload instanceof Uint8Array)) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `message payload must be bytes (Uint8Array), got ${describe(value.payload)}`,
+    );
+  }
+  if (value.payload.byteLength === 0) throw new EmptyMessagePayloadError();
+  if (typeof value.id !== 'string' || value.id === '') {
+    throw new MessengerError('INVALID_MESSAGE', `message id must be a non-empty string, got ${describe(value.id)}`);
+  }
+  assertText(value.id, 'id');
+  if (!(value.at instanceof Date) || Number.isNaN(value.at.getTime())) {
+    throw new MessengerError('INVALID_MESSAGE', `message at must be a valid Date, got ${describe(value.at)}`);
+  }
+  assertOptionalText(value.topic, 'topic');
+  assertOptionalText(value.key, 'key');
+  assertMetadata(value.metadata);
+}
+
+function assertMetadata(metadata: unknown): void {
+  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `message metadata must be an object of strings, got ${describe(metadata)}`,
+    );
+  }
+  for (const [key, value] of Object.entries(metadata)) assertMetadataEntry(key, value);
+}
+
+function assertMetadataEntry(key: unknown, value: unknown): void {
+  if (typeof key !== 'string' || key === '') {
+    throw new MessengerError('INVALID_MESSAGE', `metadata keys must be non-empty strings, got ${describe(key)}`);
+  }
+  if (typeof value !== 'string') {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `metadata[${JSON.stringify(key)}] must be a string, got ${describe(value)}`,
+    );
+  }
+  assertText(key, 'metadata key');
+  assertText(value, `metadata[${JSON.stringify(key)}]`);
+}
+
+function assertOptionalText(value: unknown, field: string): void {
+  if (value === undefined) return;
+  if (typeof value !== 'string' || value === '') {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `message ${field} must be a non-empty string or absent, got ${describe(value)}`,
+    );
+  }
+  assertText(value, field);
+}
+
+/** Text that every database and broker can hold: no NUL, no lone surrogate. */
+function assertText(value: string, field: string): void {
+  if (value.includes('\u0000')) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `message ${field} must not contain the character U+0000, got ${describe(value)}`,
+    );
+  }
+  assertWellFormed(value, field);
+}
+
+function assertWellFormed(value: string, field: string): void {
+  // Not String.prototype.isWellFormed: it is missing from the ES2023 library that users may compile with.
+  if (/\p{Surrogate}/u.test(value)) {
+    throw new MessengerError('INVALID_MESSAGE', `message ${field} must be well-formed Unicode, got ${describe(value)}`);
+  }
+}
+
+/** A value for an error message: short, and never the whole of a payload. */
+export function describe(value: unknown): string {
+  if (value === null) return 'null';
+  if (value instanceof Date) return `an invalid Date`;
+  if (value instanceof Uint8Array) return `${String(value.byteLength)} bytes`;
+  if (Array.isArray(value)) return `an array of ${String(value.length)}`;
+  if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value);
+  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no prototype'})`;
+  if (typeof value === 'function') return 'a function';
+  return `${String(value)} (${typeof value})`;
+}

@@ -1,0 +1,43 @@
+import type { Message } from './message.js';
+
+/** What a relay tells a publisher with each call. */
+export interface PublishOptions {
+  /** Aborted when the relay no longer waits: at its timeout, or when its lease is lost. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Sends one message to a broker. */
+export interface Publisher {
+  /**
+   * Resolves when the broker has durably acknowledged the message, and not before.
+   * @throws anything else: see `failureKind` for what the relay makes of it.
+   */
+  publish(message: Message, options?: PublishOptions): Promise<void>;
+}
+
+/** What became of one message of a batch. */
+export type PublishResult = { readonly acknowledged: true } | { readonly acknowledged: false; readonly error: Error };
+
+/** The result of every message that was acknowledged. */
+export const ACKNOWLEDGED: PublishResult = Object.freeze({ acknowledged: true });
+
+/** A publisher that can send many messages at once and answers for each. */
+export interface BatchPublisher extends Publisher {
+  /**
+   * Sends the messages, in as many requests as the broker needs, and resolves with one result per
+   * message, in the order given. It rejects only when nothing can be said of any of them.
+   */
+  publishBatch(messages: readonly Message[], options?: PublishOptions): Promise<readonly PublishResult[]>;
+  /**
+   * Whether messages of one key may be handed over in one call: the publisher sends them in order,
+   * and a failure fails the later messages of its key in that call. Without it, a call never holds
+   * two messages of one key.
+   * @default false
+   */
+  readonly batchKeepsKeyOrder?: boolean;
+}
+
+/** Whether a publisher offers the batch form. */
+export function isBatchPublisher(publisher: Publisher): publisher is BatchPublisher {
+  return typeof (publisher as Partial<BatchPublisher>).publishBatch === 'function';
+}

@@ -1,0 +1,21 @@
+/**
+ * The transactional outbox: messages, contracts and the relay. Stores, publishers and subscribers
+ * are subpaths of their own.
+ *
+ * @module
+ */
+export { EmptyMessagePayloadError, FatalError, MessengerError, PublishError, failureKind } from './core/errors.js';
+export type { ErrorCode, FailureKind } from './core/errors.js';
+export { consoleErrorLogger } from './core/logger.js';
+export type { ErrorLogger } from './core/logger.js';
+export { GenericMessage, newMessage } from './core/message.js';
+export type { Message, NewMessageOptions } from './core/message.js';
+export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
+export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
+export { isFeedStore } from './core/store.js';
+export type { FeedStore, Store, StoreCallOptions } from './core/store.js';
+export type { Feed, FeedOptions, Page, SetAside } from './core/feed.js';
+export type { Handler, HandlerContext, Subscriber, SubscriberOptions, Subscription } from './core/subscriber.js';
+export { defaultTransform } from './core/transform.js';
+export type { MessageInput, Transform } from './core/transform.js';
+export { uuidv7 } from './core/uuid.js';
