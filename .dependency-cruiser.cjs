@@ -1,0 +1,178 @@
+/**
+ * The layers of the package, as a check that fails:
+ *
+ *     cli -> inspector, stores, publishers, subscribers, inbox -> core -> nothing
+ *
+ * `test/package/layers.test.ts` breaks each rule once and asserts that it is reported.
+ */
+const { peerDependencies } = require('./package.json');
+
+/** A file `sns.ts` and a folder `sns/` are one adapter: `$1` is its name. */
+const adapterOf = (kind) => `^src/${kind}/([^/]+?)(?:\\.ts$|/)`;
+const same = (kind) => `^src/${kind}/$1(\\.ts$|/)`;
+
+/** One adapter never imports another of its kind: each could move out of the package untouched. */
+const apart = (kind) => ({
+  name: `${kind}-apart`,
+  comment: `One of src/${kind} imports another of them.`,
+  severity: 'error',
+  from: { path: adapterOf(kind) },
+  to: { path: `^src/${kind}/`, pathNot: same(kind) },
+});
+
+/** What a kind of adapter may import of this package, beside its own kind (see `apart`). */
+const only = (kind, ...allowed) => ({
+  name: `${kind}-layer`,
+  comment: `src/${kind} imports only ${allowed.map((a) => `src/${a}`).join(', ')} of this package.`,
+  severity: 'error',
+  from: { path: `^src/${kind}/` },
+  to: { path: '^src/', pathNot: `^src/(${[...allowed, kind].join('|')})/` },
+});
+
+/** Neither Node's modules nor npm's. */
+const THIRD_PARTY = ['core', 'npm', 'npm-dev', 'npm-optional', 'npm-peer', 'npm-bundled', 'npm-no-pkg', 'npm-unknown'];
+const NODE = ['core'];
+const NPM = THIRD_PARTY.filter((type) => type !== 'core');
+
+const pure = (kind) => ({
+  name: `${kind}-pure`,
+  comment: `src/${kind} imports neither node:* nor a package.`,
+  severity: 'error',
+  from: { path: `^src/${kind}/` },
+  to: { dependencyTypes: THIRD_PARTY },
+});
+
+const escape = (text) => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&');
+const PEERS = `(^|/)node_modules/(${Object.keys(peerDependencies).map(escape).join('|')})/`;
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    {
+      name: 'core-imports-only-core',
+      comment: 'Core knows no database, no broker, no runtime: it imports core and nothing else.',
+      severity: 'error',
+      from: { path: '^src/core/' },
+      to: { pathNot: '^src/core/' },
+    },
+    {
+      name: 'root-imports-only-core',
+      comment: 'The root drags in no dependency: adapters are subpaths of their own.',
+      severity: 'error',
+      from: { path: '^src/index\\.ts$' },
+      to: { pathNot: '^src/core/' },
+    },
+    {
+      name: 'nothing-imports-the-root',
+      comment: 'Files of the package import what they need from where it is.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { path: '^src/index\\.ts$' },
+    },
+
+    apart('stores'),
+    apart('transactions'),
+    apart('publishers'),
+    apart('subscribers'),
+    apart('frameworks'),
+    apart('vendors'),
+
+    only('stores', 'core'),
+    only('transactions', 'core'),
+    only('publishers', 'core', 'vendors'),
+    only('subscribers', 'core', 'vendors'),
+    only('vendors', 'core'),
+    only('inbox', 'core'),
+    only('testing', 'core'),
+
+    pure('vendors'),
+    pure('testing'),
+    pure('transactions'),
+
+    {
+      name: 'stores-import-no-client',
+      comment: 'A store takes its client, describes the slice that it needs, and imports nothing.',
+      severity: 'error',
+      from: { path: '^src/stores/' },
+      to: { dependencyTypes: NPM },
+    },
+    {
+      name: 'brokers-without-node',
+      comment: 'Publishers and subscribers run wherever their SDK runs.',
+      severity: 'error',
+      from: { path: '^src/(publishers|subscribers)/' },
+      to: { dependencyTypes: NODE },
+    },
+    {
+      name: 'only-declared-peers',
+      comment: 'A client that is imported at run time is an optional peer dependency of package.json.',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/cli/' },
+      to: { dependencyTypes: NPM, pathNot: [PEERS, '(^|/)node_modules/commander/'] },
+    },
+    {
+      name: 'only-cli-imports-commander',
+      comment: 'The one dependency is the command line’s.',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/cli/' },
+      to: { path: '(^|/)node_modules/commander/' },
+    },
+    {
+      name: 'only-tests-import-testing',
+      comment: 'The conformance suites are for tests.',
+      severity: 'error',
+      from: { pathNot: '^(src/testing|test)/' },
+      to: { path: '^src/testing/' },
+    },
+    {
+      name: 'nothing-imports-cli',
+      comment: 'The command line is arguments and printing over functions that live elsewhere.',
+      severity: 'error',
+      from: { pathNot: '^src/cli/' },
+      to: { path: '^src/cli/' },
+    },
+    {
+      name: 'only-cli-imports-inspector',
+      comment: 'The inspector shows and steers; nothing below it knows that it exists.',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/(inspector|cli)/' },
+      to: { path: '^src/inspector/' },
+    },
+    {
+      name: 'src-imports-only-src',
+      comment: 'What is published does not import what is not.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { path: '^(test|bench|examples|scripts|dist|ui)/' },
+    },
+    {
+      name: 'no-circular',
+      comment: 'Of types neither: of two files in a cycle none can be understood first.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { circular: true },
+    },
+    {
+      name: 'no-orphans',
+      comment: 'A file that nothing imports and that imports nothing is not part of the package.',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '^src/(index|cli/main)\\.ts$', orphan: true },
+      to: {},
+    },
+    {
+      name: 'not-to-unresolvable',
+      comment: 'An import that leads nowhere.',
+      severity: 'error',
+      from: {},
+      to: { couldNotResolve: true },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    // Types count: an adapter that needs another one's types cannot move out either.
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    combinedDependencies: false,
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['types', 'import', 'node', 'default'] },
+  },
+};

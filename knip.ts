@@ -1,0 +1,18 @@
+import type { KnipConfig } from 'knip';
+import tsconfig from './tsconfig.json' with { type: 'json' };
+
+export default {
+  // The package's own subpaths: the same list that TypeScript reads.
+  entry: [
+    ...Object.values(tsconfig.compilerOptions.paths).flat(),
+    'src/cli/main.ts',
+    'examples/*/main.ts',
+    'bench/main.ts',
+    'scripts/*.ts',
+  ],
+  project: ['{src,test,bench,examples,scripts}/**/*.ts'],
+  // Servers, not modules: test/support looks their binaries up by path.
+  ignoreDependencies: ['pg14', 'pg17'],
+  // A type that stands beside its function is documentation, whether or not a second file names it.
+  ignoreExportsUsedInFile: { interface: true, type: true },
+} satisfies KnipConfig;

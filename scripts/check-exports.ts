@@ -1,0 +1,68 @@
+/**
+ * Fails when the lists of the package's subpaths drift apart: `exports` in package.json, `paths` in
+ * tsconfig.json, the adapters in src, and what the build wrote to dist.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
+import manifest from '../package.json' with { type: 'json' };
+import tsconfig from '../tsconfig.json' with { type: 'json' };
+
+const problems: string[] = [];
+const root = new URL('../', import.meta.url);
+const exists = (path: string): boolean => existsSync(new URL(path, root));
+const list = (folder: string) => (exists(folder) ? readdirSync(new URL(folder, root), { withFileTypes: true }) : []);
+
+/** `./src/stores/memory/index.ts` is published as `./dist/stores/memory/index.js`. */
+const built = (source: string, extension: string): string =>
+  source.replace(/^\.\/src\//, './dist/').replace(/\.ts$/, extension);
+
+const paths = Object.entries(tsconfig.compilerOptions.paths).map(([name, files]) => ({
+  subpath: name.replace(manifest.name, '.'),
+  source: files[0] ?? '',
+}));
+
+const expected: Record<string, unknown> = { './package.json': './package.json' };
+for (const { subpath, source } of paths) {
+  expected[subpath] = { types: built(source, '.d.ts'), default: built(source, '.js') };
+  for (const file of [source, built(source, '.d.ts'), built(source, '.js')]) {
+    if (!exists(file)) problems.push(`${subpath}: ${file} does not exist`);
+  }
+}
+
+const actual: Record<string, unknown> = manifest.exports;
+for (const subpath of new Set([...Object.keys(expected), ...Object.keys(actual)])) {
+  if (isDeepStrictEqual(actual[subpath], expected[subpath])) continue;
+  problems.push(
+    `${subpath}: package.json exports ${JSON.stringify(actual[subpath])}, ` +
+      `tsconfig.json's paths ask for ${JSON.stringify(expected[subpath])}`,
+  );
+}
+
+// One file, or one folder with an index, per adapter: each is a subpath.
+const adapters = [
+  ...list('src/stores/')
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => `./src/stores/${entry.name}/index.ts`),
+  ...['publishers', 'subscribers'].flatMap((kind) =>
+    list(`src/${kind}/`)
+      .filter((entry) => entry.isFile())
+      .map((entry) => `./src/${kind}/${entry.name}`),
+  ),
+];
+for (const adapter of adapters) {
+  if (!paths.some(({ source }) => source === adapter)) {
+    problems.push(`${adapter} is no subpath: add it to tsconfig.json's paths and package.json's exports`);
+  }
+}
+
+for (const file of Object.values(manifest.bin)) {
+  if (!exists(file)) problems.push(`bin: ${file} does not exist`);
+}
+for (const peer of Object.keys(manifest.peerDependencies)) {
+  const meta: Record<string, { optional?: boolean }> = manifest.peerDependenciesMeta;
+  if (meta[peer]?.optional !== true) problems.push(`peerDependencies: ${peer} must be optional`);
+}
+
+for (const problem of problems) console.error(problem);
+if (problems.length > 0) process.exit(1);
+console.log(`${String(paths.length)} subpaths agree in package.json, tsconfig.json, src and dist`);
