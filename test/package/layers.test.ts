@@ -1,0 +1,158 @@
+/** The layering check fails: for each rule a file that breaks it, and the rule's name in the report. */
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+interface Named {
+  readonly name: string;
+}
+interface Violation {
+  readonly from: string;
+  readonly to: string;
+  readonly rule: Named;
+  /** A cycle is reported once, at one of its files. */
+  readonly cycle?: readonly Named[];
+}
+
+const rules = (createRequire(import.meta.url)('../../.dependency-cruiser.cjs') as { forbidden: Named[] }).forbidden;
+
+/** Rule, file that breaks it, what that file says. All are put into one copy, so names must not clash. */
+const breaches: readonly (readonly [rule: string, file: string, text: string])[] = [
+  ['core-imports-only-core', 'src/core/x-node.ts', `import 'node:fs';`],
+  [
+    'core-imports-only-core',
+    'src/core/x-node-type.ts',
+    `import type { Stats } from 'node:fs';\nexport type X = Stats;`,
+  ],
+  ['core-imports-only-core', 'src/core/x-npm.ts', `import 'pg';`],
+  ['core-imports-only-core', 'src/core/x-dynamic.ts', `export const x = () => import('pg');`],
+  ['core-imports-only-core', 'src/core/x-store.ts', `import '../stores/one/index.js';`],
+  ['root-imports-only-core', 'src/index.ts', `export * from './stores/one/index.js';`],
+  ['nothing-imports-the-root', 'src/publishers/x-root.ts', `import '../index.js';`],
+  ['nothing-imports-the-root', 'src/stores/x-root/index.ts', `import 'messenger-outbox';`],
+
+  ['stores-apart', 'src/stores/x-other/index.ts', `import '../one/index.js';`],
+  [
+    'stores-apart',
+    'src/stores/x-other-type/index.ts',
+    `import type { one } from '../one/index.js';\nexport type X = typeof one;`,
+  ],
+  ['stores-apart', 'src/stores/x-by-name/index.ts', `import 'messenger-outbox/memory';`],
+  ['transactions-apart', 'src/transactions/x-other.ts', `import './one.js';`],
+  ['publishers-apart', 'src/publishers/x-other.ts', `import './one.js';`],
+  ['publishers-apart', 'src/publishers/x-folder/index.ts', `import '../one.js';`],
+  ['subscribers-apart', 'src/subscribers/x-other.ts', `import './one.js';`],
+  ['frameworks-apart', 'src/frameworks/x-other.ts', `import './one.js';`],
+  ['vendors-apart', 'src/vendors/x-other/index.ts', `import '../one/index.js';`],
+
+  ['stores-layer', 'src/stores/x-publisher/index.ts', `import '../../publishers/one.js';`],
+  ['transactions-layer', 'src/transactions/x-publisher.ts', `import '../publishers/one.js';`],
+  ['publishers-layer', 'src/publishers/x-subscriber.ts', `import '../subscribers/one.js';`],
+  ['publishers-layer', 'src/publishers/x-store.ts', `import '../stores/one/index.js';`],
+  ['subscribers-layer', 'src/subscribers/x-publisher.ts', `import '../publishers/one.js';`],
+  ['vendors-layer', 'src/vendors/x-publisher/index.ts', `import '../../publishers/one.js';`],
+  ['inbox-layer', 'src/inbox/x-store.ts', `import '../stores/one/index.js';`],
+  ['testing-layer', 'src/testing/x-store.ts', `import '../stores/one/index.js';`],
+
+  ['vendors-pure', 'src/vendors/x-sdk/index.ts', `import '@aws-sdk/client-sns';`],
+  ['vendors-pure', 'src/vendors/x-node/index.ts', `import 'node:fs';`],
+  ['testing-pure', 'src/testing/x-runner.ts', `import 'vitest';`],
+  ['testing-pure', 'src/testing/x-node.ts', `import 'node:assert';`],
+  ['transactions-pure', 'src/transactions/x-client.ts', `import 'pg';`],
+  ['stores-import-no-client', 'src/stores/x-client/index.ts', `import type { Pool } from 'pg';\nexport type X = Pool;`],
+  ['brokers-without-node', 'src/publishers/x-node.ts', `import 'node:crypto';`],
+  ['brokers-without-node', 'src/subscribers/x-node.ts', `import 'node:crypto';`],
+  ['only-declared-peers', 'src/publishers/x-undeclared.ts', `import 'vitest';`],
+  ['only-cli-imports-commander', 'src/subscribers/x-commander.ts', `import 'commander';`],
+  ['only-tests-import-testing', 'src/publishers/x-testing.ts', `import '../testing/one.js';`],
+  ['only-tests-import-testing', 'src/cli/x-testing.ts', `import '../testing/one.js';`],
+  ['only-tests-import-testing', 'bench/x-testing.ts', `import '../src/testing/one.js';`],
+  ['nothing-imports-cli', 'src/inspector/x-cli.ts', `import '../cli/one.js';`],
+  ['only-cli-imports-inspector', 'src/stores/x-inspector/index.ts', `import '../../inspector/one.js';`],
+  ['src-imports-only-src', 'src/cli/x-test.ts', `import '../../test/one.js';`],
+  ['src-imports-only-src', 'src/stores/x-bench/index.ts', `import '../../../bench/one.js';`],
+  ['no-circular', 'src/publishers/x-circular/index.ts', `export { a } from './a.js';\nexport const b = 1;`],
+  ['no-circular', 'src/publishers/x-circular/a.ts', `export { b as a } from './index.js';`],
+  ['no-circular', 'src/subscribers/x-circular/index.ts', `import type { A } from './a.js';\nexport type B = A[];`],
+  ['no-circular', 'src/subscribers/x-circular/a.ts', `import type { B } from './index.js';\nexport type A = B | 1;`],
+  ['no-orphans', 'src/stores/x-orphan/alone.ts', `export const alone = 1;`],
+  ['not-to-unresolvable', 'src/publishers/x-nowhere.ts', `import './nowhere.js';`],
+];
+
+/** Files that breaches import, and that break nothing. */
+const bystanders: readonly (readonly [file: string, text: string])[] = [
+  ['src/stores/one/index.ts', `import { x } from '../../core/x-leaf.js';\nexport const one = x;`],
+  ['src/vendors/one/index.ts', `export { x } from '../../core/x-leaf.js';`],
+  ['src/transactions/one.ts', `export { x } from '../core/x-leaf.js';`],
+  [
+    'src/publishers/one.ts',
+    `import '@aws-sdk/client-sns';\nimport '../vendors/one/index.js';\nimport './one/part.js';`,
+  ],
+  ['src/publishers/one/part.ts', `export { x } from '../../core/x-leaf.js';`],
+  ['src/subscribers/one.ts', `import '@aws-sdk/client-sqs';\nimport '../vendors/one/index.js';`],
+  ['src/frameworks/one.ts', `export { x } from '../core/x-leaf.js';`],
+  ['src/inspector/one.ts', `import 'node:http';\nimport '../stores/one/index.js';`],
+  ['src/testing/one.ts', `export { x } from '../core/x-leaf.js';`],
+  ['src/cli/one.ts', `import 'commander';\nimport '../inspector/one.js';\nimport '../publishers/one.js';`],
+  ['src/core/x-leaf.ts', `export const x = 1;`],
+  ['test/one.ts', `import '../src/testing/one.js';`],
+  ['bench/one.ts', `import '../src/stores/one/index.js';`],
+];
+
+const folder = await mkdtemp(join(tmpdir(), 'layers-'));
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function put(file: string, text: string): Promise<void> {
+  const path = join(folder, file);
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, `${text}\n`);
+}
+
+/** The check as `npm run check:layers` runs it, in the copy. */
+async function cruise(): Promise<Violation[]> {
+  const args = ['--config', '.dependency-cruiser.cjs', '--output-type', 'json', 'src', 'bench', 'test'];
+  const binary = join(repository, 'node_modules/dependency-cruiser/bin/dependency-cruise.mjs');
+  const output = await new Promise<string>((resolve, reject) => {
+    execFile(process.execPath, [binary, ...args], { cwd: folder, maxBuffer: 1 << 28 }, (error, stdout, stderr) => {
+      // It exits with the number of violations; without a report it did not get that far.
+      if (stdout.startsWith('{')) resolve(stdout);
+      else reject(new Error(`no report: ${stderr}`, { cause: error }));
+    });
+  });
+  return (JSON.parse(output) as { summary: { violations: Violation[] } }).summary.violations;
+}
+
+describe('the layering check', () => {
+  let before: Violation[];
+  let after: Violation[];
+
+  beforeAll(async () => {
+    for (const file of ['src', 'package.json', 'tsconfig.json', '.dependency-cruiser.cjs']) {
+      await cp(join(repository, file), join(folder, file), { recursive: true });
+    }
+    await symlink(join(repository, 'node_modules'), join(folder, 'node_modules'));
+    for (const [file, text] of bystanders) await put(file, text);
+    before = await cruise();
+    for (const [, file, text] of breaches) await put(file, text);
+    after = await cruise();
+  });
+
+  test('passes on src as it is, and on what is allowed', () => {
+    expect(before).toEqual([]);
+  });
+
+  test.each(breaches)('%s fails for %s', (rule, file) => {
+    const reported = after.filter(({ from, cycle = [] }) => from === file || cycle.some(({ name }) => name === file));
+    expect(reported.map((violation) => violation.rule.name)).toContain(rule);
+  });
+
+  test('every rule is broken above', () => {
+    expect(new Set(breaches.map(([rule]) => rule))).toEqual(new Set(rules.map((rule) => rule.name)));
+  });
+});
