@@ -1,0 +1,205 @@
+/** What `npm pack` makes, as somebody gets it who has nothing else installed. */
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import manifest from '../../package.json' with { type: 'json' };
+
+const repository = fileURLToPath(new URL('../../', import.meta.url));
+const folder = await mkdtemp(join(tmpdir(), 'package-'));
+const project = join(folder, 'project');
+const installed = join(project, 'node_modules', manifest.name);
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+interface Outcome {
+  readonly code: number;
+  readonly output: string;
+}
+
+/** Without what `npm test` puts into the environment: the project is nobody's workspace. */
+const environment = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(npm|VITEST|NODE_ENV)/.test(name)),
+);
+
+function run(cwd: string, command: string, ...args: string[]): Promise<Outcome> {
+  return new Promise((resolve) => {
+    execFile(command, args, { cwd, env: environment, maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : 1, output: `${stdout}${stderr}` });
+    });
+  });
+}
+
+async function must(cwd: string, command: string, ...args: string[]): Promise<string> {
+  const { code, output } = await run(cwd, command, ...args);
+  if (code !== 0) throw new Error(`${command} ${args.join(' ')} failed:\n${output}`);
+  return output;
+}
+
+/** `npm pack` of a folder; the path of the tarball. */
+async function pack(source: string): Promise<string> {
+  const output = await must(source, 'npm', 'pack', '--json', '--ignore-scripts', '--pack-destination', folder);
+  const [packed] = JSON.parse(output.slice(output.indexOf('['), output.lastIndexOf(']') + 1)) as { filename: string }[];
+  if (packed === undefined) throw new Error(`npm pack of ${source} names no file: ${output}`);
+  return join(folder, packed.filename);
+}
+
+beforeAll(async () => {
+  await must(repository, 'npm', 'run', 'build');
+  const tarball = await pack(repository);
+  // The command line's dependency comes from a file too, so that nothing here needs a registry.
+  const commander = await pack(join(repository, 'node_modules/commander'));
+  await mkdir(project);
+  const name = 'project';
+  const overrides = { commander: `file:${commander}` };
+  await writeFile(join(project, 'package.json'), JSON.stringify({ name, private: true, type: 'module', overrides }));
+  await must(project, 'npm', 'install', '--offline', '--no-audit', '--no-fund', tarball);
+});
+
+/** Every module that an entry of the package leads to: its own files, and the names of all others. */
+async function importGraph(entry: string): Promise<{ files: string[]; others: string[] }> {
+  const files = new Set<string>();
+  const others = new Set<string>();
+  const queue = [join(installed, entry)];
+  for (let file = queue.pop(); file !== undefined; file = queue.pop()) {
+    if (files.has(file)) continue;
+    files.add(file);
+    const { importedFiles } = ts.preProcessFile(await readFile(file, 'utf8'), true, true);
+    for (const { fileName } of importedFiles) {
+      if (fileName.startsWith('.')) queue.push(join(dirname(file), fileName));
+      else others.add(fileName);
+    }
+  }
+  return { files: [...files].map((file) => relative(installed, file)).sort(), others: [...others].sort() };
+}
+
+/**
+ * Type-checks a text in a project with this package and the named packages only, library files
+ * included. PGlite's own declarations do not (they ask for Emscripten's); every other error counts.
+ */
+async function typeErrors(text: string, clients: readonly string[]): Promise<string[]> {
+  const cwd = await mkdtemp(join(folder, 'types-'));
+  await writeFile(join(cwd, 'package.json'), JSON.stringify({ type: 'module' }));
+  await cp(installed, join(cwd, 'node_modules', manifest.name), { recursive: true });
+  for (const client of clients) {
+    const link = join(cwd, 'node_modules', client);
+    await mkdir(dirname(link), { recursive: true });
+    await symlink(join(repository, 'node_modules', client), link);
+  }
+  await writeFile(join(cwd, 'main.ts'), text);
+  const tsc = join(repository, 'node_modules/typescript/bin/tsc');
+  const strict = ['--strict', '--exactOptionalPropertyTypes', '--skipLibCheck', 'false'];
+  const { code, output } = await run(
+    cwd,
+    process.execPath,
+    tsc,
+    '--noEmit',
+    '--module',
+    'nodenext',
+    ...strict,
+    'main.ts',
+  );
+  const errors = output.split('\n').filter((line) => /error TS\d+/.test(line));
+  if (code !== 0 && errors.length === 0) throw new Error(`tsc said nothing that is understood: ${output}`);
+  return errors.filter((line) => !line.includes('/node_modules/@electric-sql/pglite/'));
+}
+
+describe('the packed package', () => {
+  test('installs alone: the command line’s one dependency beside it, no peer', async () => {
+    const packages = (await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'));
+    expect(packages.sort()).toEqual(['commander', manifest.name].sort());
+  });
+
+  test('holds what is run and read, and nothing else', async () => {
+    const entries = await readdir(installed);
+    expect(entries.sort()).toEqual(
+      ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'migrations', 'package.json'].sort(),
+    );
+    expect((await readdir(join(installed, 'migrations/postgres'))).filter((name) => name.endsWith('.sql'))).not.toEqual(
+      [],
+    );
+  });
+
+  test.each(['dist/index.js', 'dist/testing/index.js'])('%s leads to files of the package only', async (entry) => {
+    const { files, others } = await importGraph(entry);
+    expect(others).toEqual([]);
+    expect(files.length).toBeGreaterThan(1);
+    expect(files.filter((file) => !/^dist\/(index\.js|core\/|testing\/)/.test(file))).toEqual([]);
+  });
+
+  test('the graph above sees a dependency where there is one', async () => {
+    expect((await importGraph('dist/cli/main.js')).others).toContain('commander');
+  });
+
+  test('root and testing import with plain node', async () => {
+    const text = `
+      import * as root from '${manifest.name}';
+      import * as testing from '${manifest.name}/testing';
+      const message = root.newMessage('hello');
+      console.log(JSON.stringify([message.payload.byteLength, typeof root.Messenger, Object.keys(testing).length > 0]));
+    `;
+    await writeFile(join(project, 'main.js'), text);
+    expect(JSON.parse(await must(project, process.execPath, 'main.js'))).toEqual([5, 'function', true]);
+  });
+
+  test('no other path of it can be imported', async () => {
+    const { code, output } = await run(project, process.execPath, '-e', `import('${manifest.name}/dist/index.js')`);
+    expect(code).toBe(1);
+    expect(output).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED');
+  });
+
+  test('the command line starts', async () => {
+    expect(await must(project, 'npx', '--no-install', 'messenger', '--help')).toContain('migrate');
+  });
+});
+
+/** A type that is `any` passes every check: a name must be a class, and not `any`. */
+const used = (subpath: string, ...names: string[]): string =>
+  `import { ${names.join(', ')} } from '${manifest.name}${subpath}';\n` +
+  names.map((name) => `known<typeof ${name}>(${name});\n`).join('');
+const known = `declare function known<T>(value: 0 extends 1 & T ? never : T): void;\n`;
+
+/** Subpaths that type-check together, and the packages that are there. */
+const checks: readonly (readonly [title: string, clients: readonly string[], text: string])[] = [
+  [
+    'root, testing, memory and mux with nothing else',
+    [],
+    used('', 'Messenger', 'newMessage', 'PublishError') +
+      used('/memory', 'MemoryStore') +
+      used('/mux', 'Mux') +
+      `import * as testing from '${manifest.name}/testing';\nknown<typeof testing>(testing);\n`,
+  ],
+  [
+    'postgres with its clients',
+    ['pg', '@types/pg', 'postgres', '@electric-sql/pglite'],
+    `import pg from 'pg';\nimport postgres from 'postgres';\nimport { PGlite } from '@electric-sql/pglite';\n` +
+      `import type { PostgresStoreOptions } from '${manifest.name}/postgres';\n` +
+      used('/postgres', 'PostgresStore'),
+  ],
+  ['sns with its client', ['@aws-sdk/client-sns', '@types/node'], used('/sns', 'SnsPublisher')],
+  [
+    'sqs and sqs-subscriber with their client',
+    ['@aws-sdk/client-sqs', '@types/node'],
+    used('/sqs', 'SqsPublisher') + used('/sqs-subscriber', 'SqsSubscriber'),
+  ],
+];
+
+describe('the packed declarations, library files checked', () => {
+  test.each(checks)('%s', async (_title, clients, text) => {
+    expect(await typeErrors(known + text, clients)).toEqual([]);
+  });
+
+  test('a wrong use is an error', async () => {
+    const errors = await typeErrors(`import { newMessage } from '${manifest.name}';\nnewMessage(1);\n`, []);
+    expect(errors).toEqual([expect.stringContaining('main.ts(2,12): error TS2345')]);
+  });
+
+  test('every subpath is checked', () => {
+    const texts = checks.map(([, , text]) => text).join('');
+    for (const subpath of Object.keys(manifest.exports)) {
+      if (subpath !== './package.json') expect(texts).toContain(`from '${manifest.name}${subpath.slice(1)}'`);
+    }
+  });
+});
