@@ -1,0 +1,77 @@
+/**
+ * Publishes to an SNS topic, standard or FIFO.
+ *
+ * @module
+ */
+import { PublishBatchCommand, type PublishBatchCommandOutput } from '@aws-sdk/client-sns';
+import type { Message } from '../core/message.js';
+import type { BatchPublisher, PublishOptions, PublishResult } from '../core/publisher.js';
+import { sendBatches, sendOne, type SendBatch } from '../vendors/aws/batches.js';
+import { checkClient, matchingText } from '../vendors/aws/options.js';
+import { isFifo } from '../vendors/aws/queue.js';
+import { publisherSettings, type AwsPublisherOptions, type PublisherSettings } from '../vendors/aws/settings.js';
+
+/** What `SnsPublisher` uses of the SDK's `SNSClient`. */
+export interface SnsPublisherClient {
+  send(command: PublishBatchCommand, options?: { abortSignal?: AbortSignal }): Promise<PublishBatchCommandOutput>;
+}
+
+/** What `SnsPublisher` can be told. */
+export interface SnsPublisherOptions extends AwsPublisherOptions {
+  /** The ARN of the topic. */
+  topic: string;
+}
+
+const TOPIC_ARN = /^arn:[^:]+:sns:[^:]+:\d+:[A-Za-z0-9_-]{1,256}(\.fifo)?$/;
+
+/**
+ * Sends messages to an SNS topic in batches, and reads the answer to every entry.
+ *
+ * The body is the payload where it is text that AWS carries unchanged, else its base64. Metadata are
+ * message attributes, at most 8, as filter policies need them: id and envelope are two more
+ * (`messageIdKey`, and `messenger` with the rest of the message as JSON), and a subscription with raw
+ * delivery to SQS drops messages with more than 10. `SqsSubscriber` puts it together again.
+ *
+ * On a FIFO topic the group is the message's `key`, else the metadata entry `groupIdKey`, else
+ * `defaultGroupId`, and the de-duplication id is the message id. Messages of one group (of one key, on
+ * a standard topic) are sent one after the other.
+ *
+ * @example
+ * ```ts
+ * const publisher = new SnsPublisher(new SNSClient({}), { topic: 'arn:aws:sns:eu-west-1:111122223333:orders' });
+ * ```
+ */
+export class SnsPublisher implements BatchPublisher {
+  readonly batchKeepsKeyOrder = true;
+  readonly #settings: PublisherSettings;
+  readonly #send: SendBatch;
+
+  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
+    checkClient(client, 'an SNSClient');
+    const topic = matchingText('topic', options.topic, TOPIC_ARN, 'the ARN of an SNS topic');
+    this.#settings = publisherSettings(options, 'topic', isFifo(topic));
+    this.#send = (entries, signal) =>
+      client.send(
+        new PublishBatchCommand({
+          TopicArn: topic,
+          PublishBatchRequestEntries: entries.map(({ Id, body, MessageAttributes, fifo }) => ({
+            Id,
+            Message: body,
+            MessageAttributes,
+            ...fifo,
+          })),
+        }),
+        signal === undefined ? {} : { abortSignal: signal },
+      );
+  }
+
+  /** @throws PublishError when SNS did not acknowledge the message. */
+  publish(message: Message, options?: PublishOptions): Promise<void> {
+    return sendOne(message, this.#settings, this.#send, options);
+  }
+
+  publishBatch(messages: readonly Message[], options?: PublishOptions): Promise<readonly PublishResult[]> {
+    return sendBatches(messages, this.#settings, this.#send, options);
+  }
+}
