@@ -1,0 +1,61 @@
+/**
+ * The few assertions of the suites: plain throws, so that they work under any test runner.
+ *
+ * @module
+ */
+
+/** @throws Error with the message unless the condition holds. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(message);
+}
+
+/** @throws Error showing both unless they are the same when written as JSON (bytes as an array of numbers). */
+export function assertEqual(actual: unknown, expected: unknown, what: string): void {
+  const [is, ought] = [show(actual), show(expected)];
+  if (is !== ought) throw new Error(`${what}: expected ${shorten(ought)}, got ${shorten(is)}`);
+}
+
+/** What a promise rejects with. @throws Error when it resolves. */
+export async function rejection(promise: Promise<unknown>, what: string): Promise<unknown> {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error(`${what}: expected a rejection, it resolved`);
+}
+
+/** Polls until the condition holds. @throws Error naming what was waited for after `deadline` milliseconds. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  deadline = 15_000,
+): Promise<void> {
+  const end = Date.now() + deadline;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`waited ${String(deadline)} ms for: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** A promise and the function that resolves it. */
+export function gate(): { readonly opened: Promise<void>; open(): void } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return {
+    opened,
+    open: () => {
+      open();
+    },
+  };
+}
+
+function show(value: unknown): string {
+  return JSON.stringify(value, (_, part: unknown) => (part instanceof Uint8Array ? [...part] : part)) ?? 'undefined';
+}
+
+function shorten(text: string): string {
+  return text.length > 300 ? `${text.slice(0, 300)}... (${String(text.length)} characters)` : text;
+}

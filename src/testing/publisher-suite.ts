@@ -1,0 +1,351 @@
+/**
+ * What every publisher must do, as tests for any runner.
+ *
+ * @module
+ */
+import { failureKind } from '../core/errors.js';
+import { newMessage, type Message, type NewMessageOptions } from '../core/message.js';
+import { isBatchPublisher, type BatchPublisher, type Publisher, type PublishResult } from '../core/publisher.js';
+import { assert, assertEqual, rejection } from './assert.js';
+
+/** What a publisher declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
+export interface PublisherFeatures {
+  /** It has `publishBatch`. False: it must not have one. */
+  readonly batch: boolean;
+  /** The value of its `batchKeepsKeyOrder`; when true, its order and the failure of a key's later messages are tested. */
+  readonly batchKeepsKeyOrder: boolean;
+  /** The consumer gets messages of one key in the order in which they were published. False: not tested. */
+  readonly ordered: boolean;
+  /** The broker drops a message that it already has, by its id. False: it comes twice. */
+  readonly deduplicates: boolean;
+  /** It takes messages without a key. False: it refuses them permanently. */
+  readonly keyless: boolean;
+  /** Bytes from which a payload is refused permanently; `null` where there is no such limit. */
+  readonly maxPayloadBytes: number | null;
+  /** Metadata entries above which a message is refused permanently; `null` where there is no such limit. */
+  readonly maxMetadata: number | null;
+  /** `topic`, `key` and `at` reach the consumer. False: they do not. */
+  readonly carriesHeader: boolean;
+}
+
+/** A message as it reached the consumer. */
+export type ReceivedMessage = Pick<Message, 'id' | 'payload' | 'metadata' | 'topic' | 'key' | 'at'>;
+
+/** One publisher over a place of its own in a broker. */
+export interface PublisherHarness {
+  readonly publisher: Publisher;
+  /**
+   * Waits until `count` messages have arrived since the start, and a little longer for surplus ones,
+   * and resolves with all of them in the order of arrival.
+   */
+  received(count: number): Promise<readonly ReceivedMessage[]>;
+  /** The same sort of publisher over a broker that is not there; absent where there is none to reach. */
+  unreachable?(): Publisher | Promise<Publisher>;
+  /**
+   * The key of a message that the broker refuses in a batch with others, for `batchKeepsKeyOrder`:
+   * given a key, a message of it that fails permanently.
+   */
+  refused(key: string): Message;
+  close(): Promise<void>;
+}
+
+/** What the suite needs. */
+export interface PublisherSuite {
+  /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
+  readonly it: (name: string, test: () => Promise<void>) => unknown;
+  /** A new harness: called once per test. */
+  readonly create: () => Promise<PublisherHarness>;
+  readonly features: PublisherFeatures;
+}
+
+/**
+ * Declares the tests of the contract `Publisher` and, where declared, `BatchPublisher`.
+ *
+ * @example
+ * ```ts
+ * import { describe, it } from 'vitest';
+ * describe('my publisher', () => publisherTestSuite({ it, create, features }));
+ * ```
+ */
+export function publisherTestSuite({ it, create, features }: PublisherSuite): void {
+  const test = (name: string, body: (harness: PublisherHarness) => Promise<void>): void => {
+    it(name, async () => {
+      const harness = await create();
+      try {
+        await body(harness);
+      } finally {
+        await harness.close();
+      }
+    });
+  };
+
+  test('delivers payloads byte for byte', async ({ publisher, received }) => {
+    const payloads = [
+      new Uint8Array([0]),
+      Uint8Array.from({ length: 256 }, (_, byte) => byte),
+      new Uint8Array([0xef, 0xbb, 0xbf, 0x61]),
+      new Uint8Array([0xed, 0xa0, 0x80]),
+      ...[
+        'text',
+        ' ',
+        '{"json":true}',
+        'grüße 漢字 😀',
+        'a\r\nb\tc',
+        'nul \u0000 bell \u0007',
+        '\ufffe\uffff',
+        '<&"\'>',
+      ].map((text) => new TextEncoder().encode(text)),
+    ];
+    const messages = payloads.map((payload, i) => newMessage(payload, { key: `k${String(i)}` }));
+    await publishAll(publisher, messages);
+    assertSame(await received(messages.length), messages, ({ payload }) => [...payload]);
+  });
+
+  test('keeps ids', async ({ publisher, received }) => {
+    const messages = [some(), some({ id: 'chosen-1' }), some({ id: 'order:2' })];
+    await publishAll(publisher, messages);
+    assertSame(await received(messages.length), messages, ({ id }) => id);
+  });
+
+  test('keeps metadata', async ({ publisher, received }) => {
+    const metadata: Record<string, string>[] = [
+      {},
+      { tenant: 'acme', 'content-type': 'application/json' },
+      { empty: '', unicode: 'grüße 漢字 😀', control: 'a\u0007b', 'white space': 'x', ключ: 'y', 'a..b': 'dots' },
+      { constructor: 'c', toString: 't' },
+    ];
+    const messages = metadata.map((entries) => some({ metadata: entries }));
+    await publishAll(publisher, messages);
+    assertSame(await received(messages.length), messages, (message) => Object.entries(message.metadata).sort());
+  });
+
+  test(`${features.carriesHeader ? 'carries' : 'does not carry'} topic, key and time`, async ({
+    publisher,
+    received,
+  }) => {
+    const message = some({ topic: 'order.created', key: 'order-1', at: new Date('2020-02-03T04:05:06.789Z') });
+    await publisher.publish(message);
+    const [got] = await received(1);
+    const header = [got?.topic, got?.key, got?.at.getTime()];
+    const same = JSON.stringify(header) === JSON.stringify([message.topic, message.key, message.at.getTime()]);
+    assertEqual(same, features.carriesHeader, 'topic, key and at reach the consumer');
+  });
+
+  test(`${features.deduplicates ? 'drops' : 'does not drop'} what the broker already has`, async ({
+    publisher,
+    received,
+  }) => {
+    const message = some();
+    await publisher.publish(message);
+    await publisher.publish(message);
+    const count = features.deduplicates ? 1 : 2;
+    assertEqual((await received(count)).length, count, 'deliveries of one id published twice');
+  });
+
+  test(`${features.keyless ? 'takes' : 'refuses'} a message without a key`, async ({ publisher, received }) => {
+    const message = newMessage('keyless');
+    if (features.keyless) {
+      await publisher.publish(message);
+      assertSame(await received(1), [message], ({ id }) => id);
+    } else {
+      assertKind(await rejection(publisher.publish(message), 'publish'), 'permanent');
+    }
+  });
+
+  if (features.ordered) {
+    test('delivers messages of one key in the order of sequential calls', async ({ publisher, received }) => {
+      const messages = Array.from({ length: 12 }, (_, i) => newMessage(`${String(i)}`, { key: `k${String(i % 2)}` }));
+      for (const message of messages) await publisher.publish(message);
+      assertOrderPerKey(await received(messages.length), messages);
+    });
+  }
+
+  const { maxPayloadBytes, maxMetadata } = features;
+  if (maxPayloadBytes !== null) {
+    test('refuses a payload above the limit permanently', async ({ publisher }) => {
+      const error = await rejection(publisher.publish(oversized(maxPayloadBytes)), 'publish');
+      assertKind(error, 'permanent');
+    });
+  }
+  if (maxMetadata !== null) {
+    test('takes as many metadata entries as declared and refuses more permanently', async ({ publisher, received }) => {
+      const message = some({ metadata: entries(maxMetadata) });
+      await publisher.publish(message);
+      assertSame(await received(1), [message], ({ metadata }) => Object.entries(metadata).sort());
+      assertKind(
+        await rejection(publisher.publish(some({ metadata: entries(maxMetadata + 1) })), 'publish'),
+        'permanent',
+      );
+    });
+  }
+
+  test('does not resolve a call whose signal is already aborted as if it had published', async ({ publisher }) => {
+    const error = await rejection(publisher.publish(some(), { signal: AbortSignal.abort() }), 'publish');
+    assertKind(error, 'retryable');
+  });
+
+  test('reports a broker that is not there as a failure of the connection', async ({ unreachable }) => {
+    if (unreachable === undefined) return;
+    const publisher = await unreachable();
+    assertKind(await rejection(publisher.publish(some()), 'publish'), 'connection');
+    if (!isBatchPublisher(publisher)) return;
+    const results = await publisher.publishBatch(Array.from({ length: 25 }, () => some()));
+    assertEqual(results.length, 25, 'results');
+    for (const result of results) assertKind(errorOf(result), 'connection');
+  });
+
+  if (features.batch) batchTests(test, features);
+  else {
+    test('has no batch form', async ({ publisher }) => {
+      assert(!isBatchPublisher(publisher), 'publishBatch is declared as unsupported and must be absent');
+      await Promise.resolve();
+    });
+  }
+}
+
+type Test = (name: string, body: (harness: PublisherHarness) => Promise<void>) => void;
+
+function batchTests(test: Test, features: PublisherFeatures): void {
+  test('declares batchKeepsKeyOrder as the features do', async ({ publisher }) => {
+    assertEqual(batched(publisher).batchKeepsKeyOrder ?? false, features.batchKeepsKeyOrder, 'batchKeepsKeyOrder');
+    await Promise.resolve();
+  });
+
+  test('answers an empty batch with no results', async ({ publisher }) => {
+    assertEqual(await batched(publisher).publishBatch([]), [], 'results');
+  });
+
+  test('sends a batch larger than a request of any broker', async ({ publisher, received }) => {
+    const messages = Array.from({ length: 57 }, () => some());
+    await publishAll(publisher, messages);
+    assertSame(await received(messages.length), messages, ({ id }) => id);
+  });
+
+  test('fails what is refused, in its place, and delivers the rest', async ({ publisher, received, refused }) => {
+    const messages = Array.from({ length: 23 }, (_, i) => (i % 7 === 3 ? refused(`bad${String(i)}`) : some()));
+    const results = await batched(publisher).publishBatch(messages);
+    assertEqual(
+      results.map((result) => result.acknowledged),
+      messages.map((_, i) => i % 7 !== 3),
+      'acknowledged, by place',
+    );
+    for (const result of results) if (!result.acknowledged) assertKind(result.error, 'permanent');
+    const good = messages.filter((_, i) => i % 7 !== 3);
+    assertSame(await received(good.length), good, ({ id }) => id);
+  });
+
+  const { maxPayloadBytes } = features;
+  if (maxPayloadBytes !== null) {
+    test('splits a batch by bytes, and fails only the message above the limit', async ({ publisher, received }) => {
+      // Three of these are more than one request may hold, by any broker with that limit for a message.
+      const messages = Array.from({ length: 7 }, (_, i) =>
+        i === 4 ? oversized(maxPayloadBytes) : some({}, 'x'.repeat(Math.floor(maxPayloadBytes * 0.4))),
+      );
+      const results = await batched(publisher).publishBatch(messages);
+      assertEqual(
+        results.map((result) => result.acknowledged),
+        messages.map((_, i) => i !== 4),
+        'acknowledged, by place',
+      );
+      assertKind(errorOf(results[4]), 'permanent');
+      const good = messages.filter((_, i) => i !== 4);
+      assertSame(await received(good.length), good, ({ id, payload }) => [id, payload.byteLength]);
+    });
+  }
+
+  test('acknowledges nothing of a batch whose signal is already aborted', async ({ publisher }) => {
+    const messages = Array.from({ length: 12 }, () => some());
+    const results = await batched(publisher).publishBatch(messages, { signal: AbortSignal.abort() });
+    assertEqual(results.length, messages.length, 'results');
+    for (const result of results) assertKind(errorOf(result), 'retryable');
+  });
+
+  if (!features.batchKeepsKeyOrder) return;
+
+  test('fails the later messages of a key behind a failure, and no others', async ({
+    publisher,
+    received,
+    refused,
+  }) => {
+    const [a1, b1, a3, b2] = [some({ key: 'a' }), some({ key: 'b' }), some({ key: 'a' }), some({ key: 'b' })];
+    const results = await batched(publisher).publishBatch([a1, b1, refused('a'), a3, b2]);
+    assertEqual(
+      results.map((result) => result.acknowledged),
+      [true, true, false, false, true],
+      'acknowledged, by place',
+    );
+    assertKind(errorOf(results[2]), 'permanent');
+    assertKind(errorOf(results[3]), 'retryable');
+    assertSame(await received(3), [a1, b1, b2], ({ id }) => id);
+  });
+
+  if (!features.ordered) return;
+  test('delivers messages of one key in the order of a batch', async ({ publisher, received }) => {
+    const messages = Array.from({ length: 30 }, (_, i) => newMessage(String(i), { key: `k${String(i % 4)}` }));
+    await publishAll(publisher, messages);
+    assertOrderPerKey(await received(messages.length), messages);
+  });
+}
+
+let keys = 0;
+
+/** A message that every publisher takes: with a key of its own, since some need one. */
+function some(options: NewMessageOptions = {}, payload = 'payload'): Message {
+  return newMessage(payload, { key: `own-${String(++keys)}`, ...options });
+}
+
+function oversized(limit: number): Message {
+  return some({}, 'x'.repeat(limit));
+}
+
+function entries(count: number): Record<string, string> {
+  return Object.fromEntries(Array.from({ length: count }, (_, i) => [`entry-${String(i)}`, String(i)]));
+}
+
+function batched(publisher: Publisher): BatchPublisher {
+  assert(isBatchPublisher(publisher), 'publishBatch is declared and missing');
+  return publisher;
+}
+
+/** Publishes as the relay would: by the batch form where there is one. */
+async function publishAll(publisher: Publisher, messages: readonly Message[]): Promise<void> {
+  if (!isBatchPublisher(publisher)) {
+    for (const message of messages) await publisher.publish(message);
+    return;
+  }
+  const results = await publisher.publishBatch(messages);
+  assertEqual(results.length, messages.length, 'one result per message');
+  for (const result of results) if (!result.acknowledged) throw result.error;
+}
+
+function errorOf(result: PublishResult | undefined): unknown {
+  assert(result !== undefined && !result.acknowledged, 'expected a failure, got an acknowledgement');
+  return result.error;
+}
+
+function assertKind(error: unknown, kind: string): void {
+  assert(error instanceof Error, `expected an Error, got ${String(error)}`);
+  assertEqual(failureKind(error), kind, `kind of the error "${error.message}"`);
+}
+
+/** Compares by id, since brokers without order may deliver in any. */
+function assertSame(
+  got: readonly ReceivedMessage[],
+  sent: readonly Message[],
+  view: (message: ReceivedMessage) => unknown,
+): void {
+  const sorted = (messages: readonly ReceivedMessage[]): unknown =>
+    [...messages].sort((a, b) => (a.id < b.id ? -1 : 1)).map((message) => [message.id, view(message)]);
+  assertEqual(got.length, sent.length, 'messages received');
+  assertEqual(sorted(got), sorted(sent), 'messages received');
+}
+
+function assertOrderPerKey(got: readonly ReceivedMessage[], sent: readonly Message[]): void {
+  const ofKey = (messages: readonly { id: string }[], key: string | undefined): unknown => {
+    const ids = new Set(sent.filter((message) => message.key === key).map(({ id }) => id));
+    return messages.filter(({ id }) => ids.has(id)).map(({ id }) => id);
+  };
+  for (const key of new Set(sent.map((message) => message.key))) {
+    assertEqual(ofKey(got, key), ofKey(sent, key), `order of key ${String(key)}`);
+  }
+}
