@@ -129,6 +129,14 @@ describe('the packed package', () => {
     expect(files.filter((file) => !/^dist\/(index\.js|core\/|testing\/)/.test(file))).toEqual([]);
   });
 
+  test.each(['dist/stores/memory/index.js', 'dist/stores/postgres/index.js', 'dist/publishers/mux.js'])(
+    '%s needs no package: clients are taken, not imported',
+    async (entry) => {
+      const { others } = await importGraph(entry);
+      expect(others.filter((name) => !name.startsWith('node:'))).toEqual([]);
+    },
+  );
+
   test('the graph above sees a dependency where there is one', async () => {
     expect((await importGraph('dist/cli/main.js')).others).toContain('commander');
   });
@@ -150,8 +158,9 @@ describe('the packed package', () => {
     expect(output).toContain('ERR_PACKAGE_PATH_NOT_EXPORTED');
   });
 
-  test('the command line starts', async () => {
+  test('the command line starts, and finds the migrations', async () => {
     expect(await must(project, 'npx', '--no-install', 'messenger', '--help')).toContain('migrate');
+    expect(await must(project, 'npx', '--no-install', 'messenger', 'migrate', '--sql')).toContain('CREATE TABLE');
   });
 });
 
@@ -174,15 +183,30 @@ const checks: readonly (readonly [title: string, clients: readonly string[], tex
   [
     'postgres with its clients',
     ['pg', '@types/pg', 'postgres', '@electric-sql/pglite'],
-    `import pg from 'pg';\nimport postgres from 'postgres';\nimport { PGlite } from '@electric-sql/pglite';\n` +
-      `import type { PostgresStoreOptions } from '${manifest.name}/postgres';\n` +
-      used('/postgres', 'PostgresStore'),
+    `${used('/postgres', 'PostgresStore')}
+      import pg from 'pg';
+      import postgres from 'postgres';
+      import { PGlite } from '@electric-sql/pglite';
+      export const stores = [
+        new PostgresStore(new pg.Pool()),
+        new PostgresStore(postgres()),
+        new PostgresStore(new PGlite()),
+      ];`,
   ],
-  ['sns with its client', ['@aws-sdk/client-sns', '@types/node'], used('/sns', 'SnsPublisher')],
+  [
+    'sns with its client',
+    ['@aws-sdk/client-sns', '@types/node'],
+    `${used('/sns', 'SnsPublisher')}
+      import { SNSClient } from '@aws-sdk/client-sns';
+      export const publisher = new SnsPublisher(new SNSClient({}), { topic: 'arn:aws:sns:eu-west-1:1:t' });`,
+  ],
   [
     'sqs and sqs-subscriber with their client',
     ['@aws-sdk/client-sqs', '@types/node'],
-    used('/sqs', 'SqsPublisher') + used('/sqs-subscriber', 'SqsSubscriber'),
+    `${used('/sqs', 'SqsPublisher')}${used('/sqs-subscriber', 'SqsSubscriber')}
+      import { SQSClient } from '@aws-sdk/client-sqs';
+      export const publisher = new SqsPublisher(new SQSClient({}), { queue: 'q' });
+      export const subscriber = new SqsSubscriber(new SQSClient({}), { queue: 'q' });`,
   ],
 ];
 
