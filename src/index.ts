@@ -10,6 +10,8 @@ export { consoleErrorLogger } from './core/logger.js';
 export type { ErrorLogger } from './core/logger.js';
 export { GenericMessage, newMessage } from './core/message.js';
 export type { Message, NewMessageOptions } from './core/message.js';
+export { Messenger } from './core/messenger.js';
+export type { MessengerCallOptions, MessengerOptions } from './core/messenger.js';
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
 export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
 export { isFeedStore } from './core/store.js';

@@ -1,0 +1,26 @@
+import { MessengerError } from './errors.js';
+import { describe } from './message.js';
+
+/** The range of a numeric option. */
+export interface Range {
+  readonly min: number;
+  readonly max: number;
+  readonly integer?: boolean;
+}
+
+/** A numeric option, or its default. @throws MessengerError `INVALID_OPTION` quoting the value and the range. */
+export function numberOption(
+  name: string,
+  value: unknown,
+  fallback: number,
+  { min, max, integer = false }: Range,
+): number {
+  if (value === undefined) return fallback;
+  const fits = typeof value === 'number' && value >= min && value <= max && (!integer || Number.isInteger(value));
+  if (fits) return value;
+  const kind = integer ? 'a whole number' : 'a number';
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `${name} must be ${kind} from ${String(min)} to ${String(max)}, got ${describe(value)}`,
+  );
+}

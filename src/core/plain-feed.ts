@@ -1,0 +1,101 @@
+import type { Feed, FeedOptions, SetAside } from './feed.js';
+import type { Message } from './message.js';
+import { isFeedStore, type Store, type StoreCallOptions } from './store.js';
+
+/** A message of a plain store that failed, or waits behind one that did. */
+interface Waiting {
+  readonly attempts: number;
+  /** When it is due, in milliseconds of this process's clock. */
+  readonly due: number;
+  readonly key: string | undefined;
+}
+
+/**
+ * How many messages that failed are kept in mind. Beyond it nothing new is read until some of them
+ * are through: a plain store lists failed messages first, so each read asks for that many more.
+ */
+const MAX_WAITING = 10_000;
+
+/** How long a message that the broker refuses for good rests between attempts: a plain store has no place for dead letters. */
+const DEAD_RETRY = 300_000;
+
+/** Opens the feed of any store: the store's own where it offers one, else `plainFeed`. */
+export async function openFeed(store: Store, options: FeedOptions): Promise<Feed | null> {
+  return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize);
+}
+
+/**
+ * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
+ * memory here, and starts anew with each feed, since the store still lists it as unpublished.
+ */
+export function plainFeed(store: Store, pageSize: number): Feed {
+  const never = new AbortController().signal;
+  /** By id: the store may make new objects of its messages each time. */
+  const waiting = new Map<string, Waiting>();
+  const waitingKeys = new Map<string, number>();
+  const unsettled = new Set<string>();
+
+  function wait({ message, attempts, retryIn, dead }: SetAside): void {
+    const delay = dead ? DEAD_RETRY : (retryIn ?? 0);
+    const { id, key } = message;
+    if (key !== undefined && !waiting.has(id)) waitingKeys.set(key, (waitingKeys.get(key) ?? 0) + 1);
+    waiting.set(id, { attempts, due: Date.now() + delay, key });
+  }
+
+  function forget({ id }: Message): void {
+    const key = waiting.get(id)?.key;
+    waiting.delete(id);
+    if (key === undefined) return;
+    const left = (waitingKeys.get(key) ?? 1) - 1;
+    if (left === 0) waitingKeys.delete(key);
+    else waitingKeys.set(key, left);
+  }
+
+  /** Lists past everything that is waiting or in flight, so that those can not hide what is new. */
+  async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
+    return store.messages(pageSize + waiting.size + unsettled.size, options);
+  }
+
+  return {
+    lost: never,
+    isSetAside: (key) => waitingKeys.has(key),
+
+    async read(options) {
+      if (waiting.size >= MAX_WAITING) return { messages: [] };
+      const listed = await list(options);
+      const messages = listed.filter(({ id }) => !waiting.has(id) && !unsettled.has(id)).slice(0, pageSize);
+      for (const { id } of messages) unsettled.add(id);
+      return { messages };
+    },
+
+    async retries(options) {
+      const now = Date.now();
+      if (![...waiting.values()].some(({ due }) => due <= now)) return { messages: [], attempts: [] };
+      const blocked = new Set<string>();
+      const messages = (await list(options))
+        .filter((message) => {
+          const state = waiting.get(message.id);
+          if (state === undefined) return false;
+          const { key } = message;
+          const isDue = state.due <= now && (key === undefined || !blocked.has(key));
+          // Nothing of a key comes before its first message, whatever its own time is.
+          if (!isDue && key !== undefined) blocked.add(key);
+          return isDue;
+        })
+        .slice(0, pageSize);
+      return { messages, attempts: messages.map(({ id }) => waiting.get(id)?.attempts ?? 0) };
+    },
+
+    async settle(page, setAside) {
+      // Set aside at once, so that pages already read know of it.
+      for (const each of setAside) wait(each);
+      const kept = new Set(setAside.map(({ message }) => message));
+      const published = page.messages.filter((message) => !kept.has(message));
+      if (published.length > 0) await store.published(...published);
+      for (const message of published) forget(message);
+      for (const { id } of page.messages) unsettled.delete(id);
+    },
+
+    close: () => Promise.resolve(),
+  };
+}

@@ -1,0 +1,156 @@
+import { FatalError, MessengerError, toError } from './errors.js';
+import type { Feed, Page } from './feed.js';
+import type { ErrorLogger } from './logger.js';
+import { openFeed } from './plain-feed.js';
+import { publishPage, type PageOutcome } from './publish-page.js';
+import type { BatchPublisher } from './publisher.js';
+import { backoff, type Backoff } from './retry.js';
+import type { Store } from './store.js';
+import { sleep } from './wait.js';
+
+/** Everything a relay works with. Durations in milliseconds. */
+export interface RelayOptions {
+  readonly store: Store;
+  readonly publisher: BatchPublisher;
+  readonly destination: string;
+  readonly pageSize: number;
+  readonly interval: number;
+  readonly publishTimeout: number;
+  readonly storeOutageLimit: number;
+  readonly retry: Backoff;
+  readonly errorLogger: ErrorLogger;
+  /** Called between pages, to clean. Must not reject. */
+  readonly betweenPages: (signal: AbortSignal) => Promise<void>;
+}
+
+/** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
+const FIRST_IDLE_PAUSE = 2;
+
+/** How long a message that became due may wait to be noticed. Milliseconds. */
+const MAX_RETRY_LOOK = 1_000;
+
+/** How fast a relay comes back to a store that failed. */
+const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
+
+/**
+ * Relays until the signal aborts, then finishes what is in flight.
+ *
+ * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
+ *   or its schema is not what this library works on.
+ */
+export async function relay(options: RelayOptions, stop: AbortSignal): Promise<void> {
+  const { store, destination, pageSize, interval, storeOutageLimit, errorLogger } = options;
+  let failures = 0;
+  /** When the store last did what was asked of it; it counts from the first failure after that. */
+  let failingSince: number | undefined;
+  let hasWorked = false;
+  const onWorking = () => {
+    hasWorked = true;
+    failures = 0;
+    failingSince = undefined;
+  };
+  while (!stop.aborted) {
+    try {
+      const feed = await openFeed(store, { destination, pageSize, signal: stop });
+      if (feed === null) {
+        onWorking();
+        await sleep(interval, stop);
+        continue;
+      }
+      try {
+        await relayFeed(feed, options, stop, onWorking);
+      } finally {
+        await feed.close();
+      }
+    } catch (error) {
+      if (stop.aborted) return;
+      failures += 1;
+      failingSince ??= performance.now();
+      const outage = performance.now() - failingSince;
+      if (isUnworkable(error))
+        throw new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
+      if (!hasWorked)
+        throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
+      if (outage >= storeOutageLimit && !isLeaseLost(error)) {
+        throw new FatalError(
+          `the datastore has not answered for ${String(Math.round(outage))} ms (limit ${String(storeOutageLimit)} ms): ${toError(error).message}`,
+          { cause: error },
+        );
+      }
+      errorLogger.error(toError(error));
+      await sleep(backoff(failures, STORE_BACKOFF), stop);
+    }
+  }
+}
+
+async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, onWorking: () => void): Promise<void> {
+  const { interval } = options;
+  const publish = (page: Page) =>
+    publishPage(page, {
+      publisher: options.publisher,
+      isSetAside: (key) => feed.isSetAside(key),
+      timeout: options.publishTimeout,
+      retry: options.retry,
+      lost: feed.lost,
+      stop,
+      onFailure: (error) => {
+        options.errorLogger.error(error);
+      },
+    });
+  /** The settlement of the page before, while the next one is being published. */
+  let settling: Promise<void> = Promise.resolve();
+  let lookForRetries = 0;
+  let pause = FIRST_IDLE_PAUSE;
+  try {
+    while (!stop.aborted) {
+      feed.lost.throwIfAborted();
+      await options.betweenPages(stop);
+      let worked = false;
+
+      if (performance.now() >= lookForRetries) {
+        // Settled before anything else is published: what is new of a key must not pass what was set aside.
+        await settling;
+        const page = await feed.retries({ signal: stop });
+        const outcome = await publish(page);
+        if (hasChanged(outcome)) await feed.settle(page, [...outcome.setAside, ...outcome.untried]);
+        worked = outcome.acknowledged > 0;
+        // While keys drain, again at once.
+        lookForRetries = worked ? 0 : performance.now() + Math.min(interval, MAX_RETRY_LOOK);
+      }
+
+      const page = await feed.read({ signal: stop });
+      onWorking();
+      if (page.messages.length > 0) {
+        worked = true;
+        const outcome = await publish(page);
+        const before = settling;
+        if (hasChanged(outcome)) settling = feed.settle(page, [...outcome.setAside, ...outcome.untried]);
+        settling.catch(() => undefined);
+        await before;
+      }
+
+      if (worked) {
+        pause = FIRST_IDLE_PAUSE;
+        continue;
+      }
+      await settling;
+      await sleep(Math.min(pause, interval), stop, feed.lost);
+      pause *= 2;
+    }
+  } finally {
+    await settling;
+  }
+}
+
+/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
+export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
+  return acknowledged > 0 || setAside.length > 0;
+}
+
+function isUnworkable(error: unknown): boolean {
+  return error instanceof MessengerError && error.code === 'SCHEMA_MISMATCH';
+}
+
+function isLeaseLost(error: unknown): boolean {
+  return error instanceof MessengerError && error.code === 'LEASE_LOST';
+}

@@ -1,0 +1,16 @@
+/** How a delay grows with each failure. Milliseconds. */
+export interface Backoff {
+  readonly minDelay: number;
+  readonly maxDelay: number;
+}
+
+/**
+ * The delay before the next attempt after `failures` failed ones: exponential with full jitter
+ * (Brooker, "Exponential Backoff And Jitter", AWS, 2015), never less than half of `minDelay`, so that
+ * a run of small random numbers can not hammer a broker.
+ */
+export function backoff(failures: number, { minDelay, maxDelay }: Backoff, random: () => number = Math.random): number {
+  const ceiling = Math.min(maxDelay, minDelay * 2 ** Math.min(failures - 1, 30));
+  const floor = Math.min(minDelay, maxDelay) / 2;
+  return floor + random() * (ceiling - floor);
+}

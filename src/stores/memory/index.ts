@@ -1,0 +1,112 @@
+/**
+ * The outbox in memory: the reference that says what a store does, and a store for tests.
+ *
+ * @module
+ */
+import { MessengerError } from '../../core/errors.js';
+import { assertMessage, describe, type Message } from '../../core/message.js';
+import { numberOption } from '../../core/options.js';
+import type { Store } from '../../core/store.js';
+import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
+
+/** How a `MemoryStore` is set up. */
+export interface MemoryStoreOptions<Input = MessageInput> {
+  /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
+  transform?: Transform<Input>;
+}
+
+/** What a transaction has stored and not yet committed. Made by `MemoryStore.transaction`. */
+export class MemoryTransaction {
+  /** @internal */
+  readonly added: Message[] = [];
+  /** @internal */
+  over = false;
+}
+
+interface Kept {
+  readonly message: Message;
+  readonly storedAt: number;
+  published: boolean;
+}
+
+/** The contract of a store, in an array. What is stored is gone with the process. */
+export class MemoryStore<Input = MessageInput> implements Store {
+  readonly #transform: Transform<Input>;
+  #kept: Kept[] = [];
+
+  constructor(options: MemoryStoreOptions<Input> = {}) {
+    this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
+  }
+
+  /** Runs `work` with a transaction: what it adds is stored when `work` resolves, and not when it rejects. */
+  async transaction<T>(work: (transaction: MemoryTransaction) => Promise<T> | T): Promise<T> {
+    const transaction = new MemoryTransaction();
+    try {
+      const result = await work(transaction);
+      const storedAt = performance.now();
+      this.#kept.push(...transaction.added.map((message) => ({ message, storedAt, published: false })));
+      return result;
+    } finally {
+      transaction.over = true;
+    }
+  }
+
+  /**
+   * Stores one message, or an array, with the transaction.
+   *
+   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over.
+   */
+  async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
+    if (!((transaction as unknown) instanceof MemoryTransaction)) {
+      throw new MessengerError(
+        'INVALID_TRANSACTION',
+        `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
+      );
+    }
+    if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
+    const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
+    const stored = inputs.map((input) => {
+      const message = this.#transform(input);
+      assertMessage(message);
+      return copyOf(message, false);
+    });
+    transaction.added.push(...stored);
+    return Promise.resolve(stored);
+  }
+
+  async messages(batch: number): Promise<readonly Message[]> {
+    numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
+    const unpublished = this.#kept.filter(({ published }) => !published);
+    return Promise.resolve(unpublished.slice(0, batch).map(({ message }) => message));
+  }
+
+  async published(...messages: readonly Message[]): Promise<void> {
+    const kept = new Map(this.#kept.map((each) => [each.message.id, each]));
+    const found = messages.map(({ id }) => kept.get(id));
+    const missing = messages.find((_, i) => found[i] === undefined);
+    if (missing) {
+      throw new MessengerError(
+        'UNKNOWN_MESSAGE',
+        `message ${missing.id} is not stored: nothing was marked as published`,
+      );
+    }
+    for (const each of found) if (each) each.published = true;
+    return Promise.resolve();
+  }
+
+  async deletePublishedByExpiration(expiration: number): Promise<void> {
+    numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
+    const expired = performance.now() - expiration;
+    this.#kept = this.#kept.filter(({ published, storedAt }) => !published || storedAt > expired);
+    return Promise.resolve();
+  }
+
+  /** Every message that is kept, published or not, in the order of the commits. */
+  all(): readonly Message[] {
+    return this.#kept.map(({ message, published }) => copyOf(message, published));
+  }
+}
+
+function copyOf({ id, metadata, payload, at, topic, key }: Message, published: boolean): Message {
+  return { id, metadata: { ...metadata }, payload: payload.slice(), at: new Date(at), published, topic, key };
+}

@@ -1,0 +1,56 @@
+/**
+ * The cursor over the log: which messages were delivered, as a pair of snapshots and the sequence
+ * numbers that make late commits findable. After PgQ (Skype, 2007), without its ticker.
+ *
+ * Everything visible in `from` was delivered. While a window is open (`to` is set), of what `to` sees
+ * beyond `from` everything up to `after` was delivered as well.
+ */
+export interface Cursor {
+  readonly from: string;
+  /** The end of the open window, fixed while the window is paged; `null` when none is open. */
+  readonly to: string | null;
+  /** The last sequence number delivered in the open window. */
+  readonly after: number;
+  /**
+   * Rows above `low` are looked for by sequence; at or below it, by the transactions that `from` saw
+   * running. Not `high`: a transaction at or above `from`'s xmax may have been running unlisted when
+   * `from` was taken, and own a sequence number below what was delivered by then.
+   */
+  readonly low: number;
+  /**
+   * What `low` becomes when the window closes: the `high` whose update was acknowledged before the
+   * statement that took `to` was sent. That update is a transaction, completed before `to`, so every
+   * transaction that `to` does not list began after it, and draws its sequence numbers above it.
+   */
+  readonly nextLow: number;
+  /** The largest sequence number ever delivered. */
+  readonly high: number;
+}
+
+/** The cursor once the window that `to` ends is open. */
+export function opened(cursor: Cursor, to: string, acknowledgedHigh: number): Cursor {
+  return { ...cursor, to, after: 0, nextLow: acknowledgedHigh };
+}
+
+/** The cursor once everything up to `seq` of the open window is delivered. */
+export function advanced(cursor: Cursor, seq: number): Cursor {
+  return { ...cursor, after: seq, high: Math.max(cursor.high, seq) };
+}
+
+/** The cursor once the open window is delivered to its end. */
+export function closed(cursor: Cursor): Cursor {
+  if (cursor.to === null) return cursor;
+  return { ...cursor, from: cursor.to, to: null, after: 0, low: cursor.nextLow };
+}
+
+/** Whether two cursors stand for the same place, stored in the same way. */
+export function sameCursor(a: Cursor, b: Cursor): boolean {
+  return (
+    a.from === b.from &&
+    a.to === b.to &&
+    a.after === b.after &&
+    a.low === b.low &&
+    a.nextLow === b.nextLow &&
+    a.high === b.high
+  );
+}

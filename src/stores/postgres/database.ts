@@ -1,0 +1,70 @@
+import { MessengerError } from '../../core/errors.js';
+
+/** Values are bound as text: the statements cast them, so that any driver can bind them. */
+export type Value = string | number | null;
+/** A row as an array. Every column is text, but for a `bytea`, which is bytes. */
+export type Row = readonly unknown[];
+
+/** A statement of constant text. The name lets a driver prepare it once per connection. */
+export interface Statement {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** One connection inside a transaction. */
+export interface Connection {
+  query(statement: Statement, values?: readonly Value[]): Promise<readonly Row[]>;
+}
+
+/** Bounds of one transaction. */
+export interface TransactionBounds {
+  /** Milliseconds for the whole of it, waiting for a connection included. */
+  readonly timeout: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What the store needs of a driver: transactions on a connection of its own. */
+export interface Database {
+  /**
+   * Runs `work` between BEGIN and COMMIT; rolls back when it rejects. `preamble` is SQL without
+   * parameters that runs first, in the same round trip where the driver can. When the bounds are
+   * passed the connection is given up, not reused: nobody knows what it is doing.
+   */
+  transaction<T>(preamble: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T>;
+}
+
+/**
+ * Explicit READ COMMITTED, whatever the database's default: the cursor's arithmetic needs a fresh
+ * snapshot per statement. The timeouts hold on the server's side when this process is frozen.
+ */
+export function preamble(timeout: number, ...more: readonly string[]): string {
+  const ms = String(Math.max(1, Math.round(timeout)));
+  return [
+    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
+    `SET LOCAL statement_timeout = ${ms}`,
+    `SET LOCAL idle_in_transaction_session_timeout = ${ms}`,
+    ...more,
+  ].join('; ');
+}
+
+/** The result of `work`, unless the time or the signal ends the wait first. */
+export async function bounded<T>(work: Promise<T>, { timeout, signal }: TransactionBounds, what: string): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let onAbort: (() => void) | undefined;
+  const limit = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new MessengerError('TIMEOUT', `${what} did not answer within ${String(timeout)} ms`));
+    }, timeout);
+    onAbort = () => {
+      reject(new MessengerError('TIMEOUT', `${what} was no longer waited for`, { cause: signal?.reason }));
+    };
+    if (signal?.aborted === true) onAbort();
+    else signal?.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, limit]);
+  } finally {
+    clearTimeout(timer);
+    if (onAbort) signal?.removeEventListener('abort', onAbort);
+  }
+}

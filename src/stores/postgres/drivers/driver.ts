@@ -1,0 +1,56 @@
+import type { Database } from '../database.js';
+
+/** Runs one statement in the caller's transaction. */
+export type Run = (text: string, values: readonly string[]) => Promise<unknown>;
+
+/**
+ * What the store knows of one client library. Everything is told apart by shape: nothing of the
+ * library is imported.
+ */
+export interface Driver {
+  /** The library's name, for error messages. */
+  readonly name: string;
+  /** The database behind a client that the store is built on, or `undefined` for another library's. */
+  database(client: unknown): Database | undefined;
+  /** How to write through a transaction handle, `undefined` for another library's, or a reason to refuse it. */
+  handle(handle: unknown): Run | Refusal | undefined;
+}
+
+/** Why a handle is refused, and what to pass instead. */
+export interface Refusal {
+  readonly refused: string;
+}
+
+/** Whether every named member of `value` is a function. */
+export function hasMethods(value: unknown, ...names: readonly string[]): boolean {
+  if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return false;
+  return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
+}
+
+/** Runs tasks one after another: for a client that is a single connection. */
+export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (task) => {
+    const next = last.then(task, task);
+    last = next.catch(() => undefined);
+    return next;
+  };
+}
+
+/** BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects. */
+export async function betweenBeginAndCommit<T>(
+  script: (sql: string) => Promise<unknown>,
+  preamble: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  await script(`BEGIN; ${preamble}`);
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await script('ROLLBACK');
+    throw error;
+  }
+  await script('COMMIT');
+  return result;
+}

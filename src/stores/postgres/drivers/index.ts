@@ -1,0 +1,58 @@
+import { MessengerError } from '../../../core/errors.js';
+import { describe } from '../../../core/message.js';
+import type { Database } from '../database.js';
+import type { Driver, Run } from './driver.js';
+import { pgDriver, type PgClient, type PgPool } from './pg.js';
+import { pgliteDriver, type PGliteClient, type PGliteTransaction } from './pglite.js';
+import { postgresJsDriver, type PostgresJsRoot, type PostgresJsSql } from './postgres-js.js';
+
+const drivers: readonly Driver[] = [pgDriver, postgresJsDriver, pgliteDriver];
+
+/** A client that a `PostgresStore` can be built on. */
+export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
+
+/**
+ * What `add` writes through: a `pg` Client or PoolClient that ran BEGIN, the `sql` of postgres.js's
+ * `begin`, PGlite's transaction, or a function that runs SQL in the transaction at hand, whichever
+ * query builder holds it.
+ */
+export type TransactionHandle =
+  PgClient | PostgresJsSql | PGliteTransaction | ((text: string, values: readonly string[]) => PromiseLike<unknown>);
+
+const KNOWN_HANDLES =
+  'a pg Client or PoolClient in a transaction, the sql of postgres.js sql.begin, the transaction of PGlite db.transaction, or a function (sql, params) => Promise';
+
+/** @throws MessengerError `INVALID_OPTION` for a client of an unknown library. */
+export function databaseOf(client: unknown): Database {
+  for (const driver of drivers) {
+    const database = driver.database(client);
+    if (database) return database;
+  }
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `client must be a pg Pool or Client, a postgres.js sql, or a PGlite database, got ${describe(client)}`,
+  );
+}
+
+/** @throws MessengerError `INVALID_TRANSACTION` for no handle, an unknown one, or one that is not in a transaction. */
+export function runnerOf(handle: unknown): Run {
+  if (handle === undefined || handle === null) {
+    throw new MessengerError(
+      'INVALID_TRANSACTION',
+      `no transaction handle: without one the message would not be stored atomically with your data. Pass ${KNOWN_HANDLES}`,
+    );
+  }
+  for (const driver of drivers) {
+    const answer = driver.handle(handle);
+    if (answer === undefined) continue;
+    if (typeof answer === 'function') return answer;
+    throw new MessengerError('INVALID_TRANSACTION', answer.refused);
+  }
+  if (typeof handle === 'function') {
+    return async (text, values) => (handle as (text: string, values: readonly string[]) => unknown)(text, values);
+  }
+  throw new MessengerError(
+    'INVALID_TRANSACTION',
+    `unknown transaction handle ${describe(handle)}: pass ${KNOWN_HANDLES}`,
+  );
+}

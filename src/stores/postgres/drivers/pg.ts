@@ -1,0 +1,171 @@
+import { bounded, type Connection, type Database, type Row } from '../database.js';
+import { betweenBeginAndCommit, hasMethods, serially, type Driver } from './driver.js';
+
+/** A query as `pg` takes it, with everything set that this store relies on. */
+export interface PgQuery {
+  text: string;
+  values?: unknown[];
+  name?: string;
+  rowMode?: 'array';
+  types?: { getTypeParser(oid: number, format?: string): (value: string) => unknown };
+}
+
+/** The slice of `pg`'s Client and PoolClient that is used. */
+export interface PgClient {
+  query(query: PgQuery & { rowMode: 'array' }): Promise<{ rows: unknown[][] }>;
+  query(text: string): Promise<unknown>;
+  escapeIdentifier(text: string): string;
+  /** `I` idle, `T` in a transaction, `E` in a failed one; since pg 8.17. */
+  getTransactionStatus?(): string | null;
+}
+
+/** The slice of `pg`'s PoolClient that is used. */
+export interface PgPoolClient extends PgClient {
+  release(destroy?: boolean): void;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  removeListener(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+/** The slice of `pg`'s Pool that is used. */
+export interface PgPool {
+  connect(): Promise<PgPoolClient>;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  readonly totalCount: number;
+  readonly idleCount: number;
+}
+
+const BYTEA = 17;
+
+/**
+ * Type parsers of our own for our own queries: whatever an application has set globally in `pg`
+ * neither changes what we read nor is changed by us. Everything stays text, but for bytes.
+ */
+const types = {
+  getTypeParser: (oid: number) => (oid === BYTEA ? parseBytea : asText),
+};
+const asText = (value: string): unknown => value;
+const parseBytea = (value: string): unknown => Buffer.from(value.slice(2), 'hex');
+
+/** The states in which a pooler without prepared statements lost one of ours, or has it already. */
+const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
+
+function isPool(client: unknown): client is PgPool {
+  return hasMethods(client, 'connect', 'query') && typeof (client as PgPool).totalCount === 'number';
+}
+
+function isClient(client: unknown): client is PgClient {
+  return hasMethods(client, 'connect', 'query', 'escapeIdentifier') && !isPool(client);
+}
+
+function ignore(): void {
+  // A connection that breaks also rejects the query in flight, or the next: nothing is lost here, and
+  // without a listener the event would end the process.
+}
+
+/** Prepares statements by name until the server (or a pooler before it) shows that it can not. */
+function connections(): (client: PgClient) => Connection {
+  let prepare = true;
+  return (client) => ({
+    async query(statement, values = []) {
+      const query: PgQuery & { rowMode: 'array' } = {
+        text: statement.text,
+        values: [...values],
+        rowMode: 'array',
+        types,
+      };
+      if (prepare) query.name = statement.name;
+      try {
+        const result = await client.query(query);
+        return result.rows as Row[];
+      } catch (error) {
+        if (PREPARED_STATEMENT_FAULTS.has(String((error as { code?: unknown }).code))) prepare = false;
+        throw error;
+      }
+    },
+  });
+}
+
+function poolDatabase(pool: PgPool): Database {
+  const connection = connections();
+  pool.on('error', ignore);
+  return {
+    async transaction(preamble, work, bounds) {
+      let release: ((destroy: boolean) => void) | undefined;
+      let givenUp = false;
+      const run = async () => {
+        const client = await pool.connect();
+        if (givenUp) {
+          client.release();
+          throw new Error('the transaction was no longer waited for');
+        }
+        client.on('error', ignore);
+        release = (destroy) => {
+          release = undefined;
+          client.removeListener('error', ignore);
+          client.release(destroy);
+        };
+        const result = await betweenBeginAndCommit(
+          (sql) => client.query(sql),
+          preamble,
+          () => work(connection(client)),
+        );
+        release(false);
+        return result;
+      };
+      try {
+        return await bounded(run(), bounds, 'PostgreSQL');
+      } catch (error) {
+        givenUp = true;
+        // After an error the connection may be anything: in a transaction, half open, a query behind.
+        release?.(true);
+        throw error;
+      }
+    },
+  };
+}
+
+function clientDatabase(client: PgClient): Database {
+  const connection = connections();
+  const oneAtATime = serially();
+  return {
+    transaction: (preamble, work, bounds) =>
+      bounded(
+        oneAtATime(() =>
+          betweenBeginAndCommit(
+            (sql) => client.query(sql),
+            preamble,
+            () => work(connection(client)),
+          ),
+        ),
+        bounds,
+        'PostgreSQL',
+      ),
+  };
+}
+
+/** node-postgres: Pool or Client for the store, Client or PoolClient as a transaction's handle. */
+export const pgDriver: Driver = {
+  name: 'pg',
+  database(client) {
+    if (isPool(client)) return poolDatabase(client);
+    return isClient(client) ? clientDatabase(client) : undefined;
+  },
+  handle(handle) {
+    if (isPool(handle)) {
+      return {
+        refused: 'a pg Pool commits every query by itself: pass the client that ran BEGIN (await pool.connect())',
+      };
+    }
+    if (!isClient(handle)) return undefined;
+    const status = handle.getTransactionStatus?.();
+    if (status === 'I') {
+      return {
+        refused:
+          'this pg client is not in a transaction (it would commit by itself): await BEGIN before, and store before COMMIT or ROLLBACK',
+      };
+    }
+    if (status === 'E')
+      return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
+    return (text, values) => handle.query({ text, values: [...values], rowMode: 'array' });
+  },
+};

@@ -1,0 +1,73 @@
+import { bounded, type Connection, type Database, type Row } from '../database.js';
+import { hasMethods, type Driver } from './driver.js';
+
+/** The slice of PGlite's Transaction that is used. */
+export interface PGliteTransaction {
+  query(
+    text: string,
+    values?: unknown[],
+    options?: { rowMode?: 'array'; parsers?: Record<number, (value: string) => unknown> },
+  ): Promise<{ rows: unknown[] }>;
+  exec(text: string): Promise<unknown>;
+  readonly closed: boolean;
+}
+
+/** The slice of PGlite that is used. */
+export interface PGliteClient {
+  transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T>;
+  query(text: string, values?: unknown[]): Promise<unknown>;
+  readonly closed: boolean;
+}
+
+function isClient(client: unknown): client is PGliteClient {
+  return (
+    typeof client === 'object' &&
+    hasMethods(client, 'transaction', 'query', 'exec') &&
+    typeof (client as PGliteClient).closed === 'boolean'
+  );
+}
+
+function isTransaction(handle: unknown): handle is PGliteTransaction {
+  return (
+    typeof handle === 'object' && hasMethods(handle, 'query', 'exec', 'rollback') && !hasMethods(handle, 'transaction')
+  );
+}
+
+function connection(transaction: PGliteTransaction): Connection {
+  return {
+    async query(statement, values = []) {
+      const result = await transaction.query(statement.text, [...values], { rowMode: 'array' });
+      return result.rows as Row[];
+    },
+  };
+}
+
+function database(client: PGliteClient): Database {
+  return {
+    transaction: (preamble, work, bounds) =>
+      bounded(
+        client.transaction(async (transaction) => {
+          await transaction.exec(preamble);
+          return work(connection(transaction));
+        }),
+        bounds,
+        'PGlite',
+      ),
+  };
+}
+
+/** PGlite: the database for the store, the transaction of `db.transaction` as a handle. */
+export const pgliteDriver: Driver = {
+  name: 'PGlite',
+  database: (client) => (isClient(client) ? database(client) : undefined),
+  handle(handle) {
+    if (isClient(handle)) {
+      return {
+        refused: 'a PGlite database commits every query by itself: pass the transaction that db.transaction gives',
+      };
+    }
+    if (!isTransaction(handle)) return undefined;
+    if (handle.closed) return { refused: 'this PGlite transaction is over' };
+    return (text, values) => handle.query(text, [...values]);
+  },
+};

@@ -1,0 +1,72 @@
+import { bounded, type Connection, type Database, type Row } from '../database.js';
+import { betweenBeginAndCommit, hasMethods, type Driver } from './driver.js';
+
+/** What `unsafe` of postgres.js returns, as far as it is used. */
+export interface PostgresJsQuery extends PromiseLike<unknown> {
+  values(): PromiseLike<unknown>;
+}
+
+/** The slice of postgres.js's `sql` that is used. */
+export interface PostgresJsSql {
+  unsafe(text: string, values?: never[], options?: { prepare?: boolean }): PostgresJsQuery;
+}
+
+/** The slice of postgres.js's root `sql` that is used. */
+export interface PostgresJsRoot extends PostgresJsSql {
+  reserve(): Promise<PostgresJsSql & { release(): void }>;
+}
+
+function isRoot(client: unknown): client is PostgresJsRoot {
+  return typeof client === 'function' && hasMethods(client, 'unsafe', 'begin', 'reserve');
+}
+
+function isHandle(client: unknown): client is PostgresJsSql {
+  return typeof client === 'function' && hasMethods(client, 'unsafe');
+}
+
+function connection(sql: PostgresJsSql): Connection {
+  return {
+    // Whether to prepare is the client's own setting (`prepare: false` behind an old PgBouncer).
+    query: async (statement, values = []) =>
+      (await sql.unsafe(statement.text, [...values] as never[], { prepare: true }).values()) as Row[],
+  };
+}
+
+function database(sql: PostgresJsRoot): Database {
+  return {
+    async transaction(preamble, work, bounds) {
+      let reserved: Awaited<ReturnType<PostgresJsRoot['reserve']>> | undefined;
+      const run = async () => {
+        const handle = await sql.reserve();
+        reserved = handle;
+        try {
+          return await betweenBeginAndCommit(
+            (text) => Promise.resolve(handle.unsafe(text)),
+            preamble,
+            () => work(connection(handle)),
+          );
+        } finally {
+          // postgres.js has no way to destroy one connection. One that still works on what is no longer
+          // waited for stays reserved until the server's own timeout has ended that.
+          handle.release();
+        }
+      };
+      return bounded(run(), bounds, 'PostgreSQL');
+    },
+  };
+}
+
+/** postgres.js: the root `sql` for the store, the `sql` of `begin` (or a reserved one) as a handle. */
+export const postgresJsDriver: Driver = {
+  name: 'postgres.js',
+  database: (client) => (isRoot(client) ? database(client) : undefined),
+  handle(handle) {
+    if (!isHandle(handle)) return undefined;
+    if (hasMethods(handle, 'begin')) {
+      return {
+        refused: 'the root sql of postgres.js commits every query by itself: pass the sql that sql.begin gives',
+      };
+    }
+    return async (text, values) => handle.unsafe(text, [...values] as never[]);
+  },
+};

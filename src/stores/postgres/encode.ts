@@ -1,0 +1,30 @@
+import { MessengerError } from '../../core/errors.js';
+import { assertMessage, type Message } from '../../core/message.js';
+
+/** Messages as the JSON array that the `store` statement takes. @throws for a message that can not be stored. */
+export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
+  return JSON.stringify(
+    messages.map((message) => {
+      assertMessage(message);
+      const { id, topic, key, metadata, at } = message;
+      const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
+      return { id, topic, key, metadata, at, payload: jsonPayload ? jsonText(bytes, id) : bytes.toString('base64') };
+    }),
+  );
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
+function jsonText(bytes: Uint8Array, id: string): string {
+  try {
+    const text = decoder.decode(bytes);
+    JSON.parse(text);
+    return text;
+  } catch (cause) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `the payload of message ${id} is not JSON, which the option jsonPayload demands`,
+      { cause },
+    );
+  }
+}

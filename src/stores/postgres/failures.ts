@@ -1,0 +1,32 @@
+import { MessengerError, type ErrorCode } from '../../core/errors.js';
+import type { Names } from './names.js';
+import { howToMigrate } from './schema.js';
+
+/** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
+const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) => string }>> = {
+  // undefined_table, invalid_schema_name, undefined_column
+  '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
+  '3F000': {
+    code: 'SCHEMA_MISMATCH',
+    say: (names) => `the schema of ${names.messages} is missing: ${howToMigrate(names)}`,
+  },
+  '42703': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} lacks a column: ${howToMigrate(names)}` },
+  // datatype_mismatch
+  '42804': {
+    code: 'SCHEMA_MISMATCH',
+    say: (names) =>
+      `the payload column of ${names.messages} is of another type: the option jsonPayload must be what the tables were made with`,
+  },
+  // in_failed_sql_transaction
+  '25P02': {
+    code: 'INVALID_TRANSACTION',
+    say: () => 'the transaction has failed before: roll it back and start again, nothing of it will be stored',
+  },
+};
+
+/** A client's error, in the words of this library where it means something of ours. */
+export function storeError(error: unknown, names: Names): unknown {
+  if (error instanceof MessengerError) return error;
+  const meaning = MEANINGS[String((error as { code?: unknown } | null)?.code)];
+  return meaning ? new MessengerError(meaning.code, meaning.say(names), { cause: error }) : error;
+}

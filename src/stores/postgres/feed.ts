@@ -1,0 +1,152 @@
+import type { Feed, Page, SetAside } from '../../core/feed.js';
+import type { StoreCallOptions } from '../../core/store.js';
+import { sameCursor, type Cursor } from './cursor.js';
+import type { Connection, Database } from './database.js';
+import { Lease, type ClaimOptions } from './lease.js';
+import { Parked } from './parked.js';
+import { Reader, type LogPage } from './reader.js';
+import type { StoredMessage } from './rows.js';
+import type { Statements } from './statements.js';
+
+/** A page of the log or of the side table: which of them decides how it is settled. */
+export interface PostgresPage extends Page {
+  readonly messages: readonly StoredMessage[];
+  /** Absent for messages of the side table. */
+  readonly log?: LogPage;
+}
+
+export interface PostgresFeedOptions extends ClaimOptions {
+  readonly pageSize: number;
+}
+
+/** One relay's hold on a destination of a PostgreSQL store. */
+export class PostgresFeed implements Feed {
+  readonly #database: Database;
+  readonly #statements: Statements;
+  readonly #options: PostgresFeedOptions;
+  readonly #lease: Lease;
+  readonly #parked: Parked;
+  #reader: Reader;
+  /** The cursor of the last settlement that was acknowledged. */
+  #settled: Cursor;
+
+  private constructor(
+    database: Database,
+    statements: Statements,
+    options: PostgresFeedOptions,
+    lease: Lease,
+    cursor: Cursor,
+    parked: Parked,
+  ) {
+    this.#database = database;
+    this.#statements = statements;
+    this.#options = options;
+    this.#lease = lease;
+    this.#settled = cursor;
+    this.#parked = parked;
+    this.#reader = this.#newReader();
+  }
+
+  /** Claims the destination, or resolves to `null` while another relay holds it. */
+  static async open(
+    database: Database,
+    statements: Statements,
+    options: PostgresFeedOptions,
+  ): Promise<PostgresFeed | null> {
+    const claimed = await Lease.claim(database, statements, options);
+    if (claimed === null) return null;
+    const { lease, cursor } = claimed;
+    try {
+      // In a statement after the claim has committed: read with it, they would be the old owner's, and
+      // messages behind a key that it set aside since would overtake.
+      const parked = await Parked.load(database, statements, options);
+      return new PostgresFeed(database, statements, options, lease, cursor, parked);
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
+  }
+
+  get lost(): AbortSignal {
+    return this.#lease.lost;
+  }
+
+  isSetAside(key: string): boolean {
+    return this.#parked.has(key);
+  }
+
+  async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
+    const log = await this.#reader.next(signal);
+    // A window that turned out to be at its end is stored as closed, so that cleaning can see it.
+    if (log.messages.length === 0 && this.#settled.to !== null) await this.#settle(log.cursor());
+    return { messages: log.messages, log };
+  }
+
+  async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
+    return this.#parked.due(this.#options.pageSize, signal);
+  }
+
+  async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
+    const { log, messages } = page as PostgresPage;
+    if (log) {
+      const park = this.#parked.parking(setAside);
+      await this.#settle(log.cursor(), park);
+    } else {
+      const gone = new Set(setAside.map(({ message }) => message));
+      const unpark = this.#parked.unparking(
+        messages.filter((message) => !gone.has(message)),
+        setAside,
+      );
+      await this.#settle(this.#settled, unpark);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#lease.release();
+  }
+
+  /**
+   * For the plain `Store` contract: what is set aside and due, and then what is new, from the settled
+   * cursor on, however often it is read.
+   */
+  async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
+    const parked = await this.#parked.due(limit, signal);
+    this.#reader = this.#newReader();
+    const page = await this.read({ signal });
+    return { parked, page };
+  }
+
+  /**
+   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the
+   * first `count` of a page of the log, of which `gaps` were not published and go to the side table.
+   */
+  async settlePublished(published: {
+    parked: readonly StoredMessage[];
+    page: PostgresPage;
+    count: number;
+    gaps: readonly SetAside[];
+  }): Promise<void> {
+    const { parked, page, count, gaps } = published;
+    const cursor = count > 0 && page.log ? page.log.cursor(count) : this.#settled;
+    const park = this.#parked.parking(gaps);
+    const unpark = this.#parked.unparking(parked, []);
+    await this.#settle(cursor, async (connection) => {
+      await park?.(connection);
+      await unpark(connection);
+    });
+  }
+
+  async #settle(cursor: Cursor, also?: (connection: Connection) => Promise<void>): Promise<void> {
+    if (!also && sameCursor(cursor, this.#settled)) return;
+    await this.#lease.settle(also ? { cursor, also } : { cursor });
+    this.#settled = cursor;
+  }
+
+  #newReader(): Reader {
+    return new Reader(this.#database, this.#statements, this.#settled, {
+      pageSize: this.#options.pageSize,
+      timeout: this.#options.timeout,
+      acknowledgedHigh: () => this.#settled.high,
+    });
+  }
+}

@@ -1,0 +1,110 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { preamble, type Database } from './database.js';
+import { literal, quote, SLICES, type Names } from './names.js';
+import { SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
+import { statement } from './statements.js';
+
+/** What is decided when the tables are made, and written into them. */
+export interface MigrationSettings extends Expected {
+  /** Seconds that each slice of the ring spans. */
+  readonly sliceSeconds: number;
+}
+
+interface Migration {
+  readonly number: number;
+  readonly name: string;
+  readonly sql: string;
+}
+
+const folder = new URL('../../../migrations/postgres/', import.meta.url);
+
+/** The numbered SQL files, in order, with names and settings filled in. */
+async function migrations(names: Names, settings: MigrationSettings): Promise<Migration[]> {
+  const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
+  return Promise.all(
+    files.map(async (file) => ({
+      number: Number(file.slice(0, 4)),
+      name: file,
+      sql: fill(await readFile(new URL(file, folder), 'utf8'), names, settings),
+    })),
+  );
+}
+
+function fill(sql: string, names: Names, settings: MigrationSettings): string {
+  const values: Record<string, string> = {
+    messages: names.messages,
+    cursors: names.cursors,
+    claims: names.claims,
+    parked: names.parked,
+    settings: names.settings,
+    partitions: String(settings.partitions),
+    payload_type: settings.jsonPayload ? 'json' : 'bytea',
+    slice_seconds: String(settings.sliceSeconds),
+  };
+  for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
+  return sql.replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
+}
+
+/** Everything that has to run, as one script for `psql` or a migration tool. */
+export async function migrationSql(names: Names, settings: MigrationSettings): Promise<string> {
+  const scripts = (await migrations(names, settings)).map(
+    ({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`,
+  );
+  return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\nCREATE SCHEMA IF NOT EXISTS ${quote(names.schema)};\n${bookkeeping(names)};\n\n${scripts.join('\n')}COMMIT;\n`;
+}
+
+/**
+ * Brings the tables to this version, in one transaction. Safe when several processes do it at once:
+ * they wait for one another. Newer tables are left as they
+ * are: within a major version migrations only add. When there is nothing to do, it needs no right to create anything.
+ *
+ * @returns the names of the migrations that were applied now.
+ */
+export async function migrate(
+  database: Database,
+  names: Names,
+  settings: MigrationSettings,
+  bounds: { timeout: number; signal?: AbortSignal | undefined },
+): Promise<string[]> {
+  return database.transaction(
+    preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
+    async (connection) => {
+      const run = (text: string) => connection.query(statement('migrate', text));
+      if ((await schemaVersion(connection, names)) >= SCHEMA_VERSION) return [];
+      await run(
+        `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
+      );
+      const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
+      // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even where it does nothing.
+      if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
+      const version = await schemaVersion(connection, names);
+      if (version === 0) await run(bookkeeping(names));
+      const applied: string[] = [];
+      for (const { number, name, sql } of await migrations(names, settings)) {
+        if (number <= version) continue;
+        for (const part of split(sql)) await run(part);
+        await run(record(names, number, name));
+        applied.push(name);
+      }
+      return applied;
+    },
+    bounds,
+  );
+}
+
+function bookkeeping(names: Names): string {
+  return `CREATE TABLE IF NOT EXISTS ${names.migrations} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`;
+}
+
+function record(names: Names, number: number, name: string): string {
+  return `INSERT INTO ${names.migrations} (number, name) VALUES (${String(number)}, ${literal(name)})`;
+}
+
+/** The statements of a script: drivers that prepare take one at a time. Migrations have no `;` inside a statement. */
+function split(sql: string): string[] {
+  return sql
+    .replace(/^\s*--.*$/gm, '')
+    .split(';')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+}

@@ -1,0 +1,64 @@
+import { describe } from '../../core/message.js';
+import { MessengerError } from '../../core/errors.js';
+
+/** How many slices the log's ring has (migration 1). */
+export const SLICES = 8;
+
+/** Quoted, schema-qualified names of everything that a store has in its database. */
+export interface Names {
+  readonly schema: string;
+  readonly prefix: string;
+  readonly messages: string;
+  readonly cursors: string;
+  readonly claims: string;
+  readonly parked: string;
+  readonly settings: string;
+  readonly migrations: string;
+  slice(n: number): string;
+}
+
+/** PostgreSQL cuts identifiers at 63 bytes; the longest suffix, of the derived index names, needs 24. */
+const MAX_PREFIX_BYTES = 32;
+
+/** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would cut or refuse. */
+export function namesOf(schema: string, prefix: string): Names {
+  assertIdentifier(schema, 'schema', 63, false);
+  assertIdentifier(prefix, 'tablePrefix', MAX_PREFIX_BYTES, true);
+  const table = (name: string) => `${quote(schema)}.${quote(prefix + name)}`;
+  return {
+    schema,
+    prefix,
+    messages: table('messages'),
+    cursors: table('cursors'),
+    claims: table('claims'),
+    parked: table('parked'),
+    settings: table('settings'),
+    migrations: table('migrations'),
+    slice: (n) => table(`messages_${String(n)}`),
+  };
+}
+
+/** An identifier in double quotes, safe whatever it contains. */
+export function quote(identifier: string): string {
+  return `"${identifier.replaceAll('"', '""')}"`;
+}
+
+/** A string literal, safe whatever it contains and whatever `standard_conforming_strings` says. */
+export function literal(value: string): string {
+  const quoted = `'${value.replaceAll("'", "''")}'`;
+  return value.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted;
+}
+
+function assertIdentifier(value: unknown, option: string, maxBytes: number, mayBeEmpty: boolean): void {
+  const fits =
+    typeof value === 'string' &&
+    (mayBeEmpty || value !== '') &&
+    !value.includes('\u0000') &&
+    new TextEncoder().encode(value).byteLength <= maxBytes;
+  if (!fits) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `${option} must be ${mayBeEmpty ? 'a' : 'a non-empty'} string of at most ${String(maxBytes)} bytes, got ${describe(value)}`,
+    );
+  }
+}

@@ -1,0 +1,32 @@
+import type { Message } from '../../core/message.js';
+import type { Row } from './database.js';
+
+/** A message as it was read, with its place in the log. */
+export class StoredMessage implements Message {
+  readonly id: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly payload: Uint8Array;
+  readonly published = false;
+  readonly at: Date;
+  readonly topic: string | undefined;
+  readonly key: string | undefined;
+  /** @internal */
+  readonly seq: number;
+
+  constructor(row: Row) {
+    this.seq = Number(row[0]);
+    this.id = row[1] as string;
+    this.topic = (row[2] as string | null) ?? undefined;
+    this.key = (row[3] as string | null) ?? undefined;
+    this.metadata = row[4] === '{}' ? NO_METADATA : (JSON.parse(row[4] as string) as Record<string, string>);
+    this.payload = typeof row[5] === 'string' ? Buffer.from(row[5]) : (row[5] as Uint8Array);
+    this.at = new Date(Math.round(Number(row[6]) * 1000));
+  }
+}
+
+const NO_METADATA: Readonly<Record<string, string>> = Object.freeze({});
+
+/** Roughly how many bytes a message takes in memory, for bounding what is read ahead. */
+export function sizeOf(message: StoredMessage): number {
+  return message.payload.byteLength + 500;
+}

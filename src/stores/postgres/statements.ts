@@ -1,0 +1,191 @@
+import type { Statement } from './database.js';
+import type { Names } from './names.js';
+
+/** Every statement of the relay's and the writer's side, as constant text for one store. */
+export type Statements = ReturnType<typeof statementsOf>;
+
+/** A statement under a name that is one-to-one with its text, as `pg` demands of prepared ones. */
+export function statement(kind: string, text: string): Statement {
+  // FNV-1a, 32 bits: only to tell the statements of one connection's few stores apart.
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return { name: `messenger_${kind}_${(hash >>> 0).toString(16)}`, text };
+}
+
+/** Settings for the transaction that reads the log. See `read` for why. */
+export const READ_SETTINGS = [
+  'SET TRANSACTION READ ONLY',
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL enable_hashjoin = off',
+  'SET LOCAL jit = off',
+  'SET LOCAL plan_cache_mode = force_generic_plan',
+] as const;
+
+/** The columns of a message, in the order that `decodeMessage` expects. Everything but bytes is text. */
+function columns(table: string, jsonPayload: boolean): string {
+  const payload = jsonPayload ? `${table}.payload::text` : `${table}.payload`;
+  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${payload} AS payload, date_part('epoch', ${table}.at)::text AS at`;
+}
+
+export function statementsOf(names: Names, jsonPayload: boolean) {
+  const { messages, cursors, claims, parked, settings } = names;
+  const cursorColumns = 'from_snapshot::text, to_snapshot::text, after::text, low::text, next_low::text, high::text';
+  /** Our own rows, as we last wrote them, in our epoch, since the last crash of the server. */
+  const fence = `c.ctid = ANY($1::text::tid[]) AND c.destination = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
+      AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch)`;
+
+  return {
+    /**
+     * $1: the messages as a JSON array. One parameter and no driver's idea of types: JSON text is
+     * bound alike by every client. A default's volatile functions are called per row, in the order of
+     * the columns, and a record set keeps the order of its array.
+     */
+    store: statement(
+      'store',
+      `INSERT INTO ${messages} (id, topic, key, metadata, payload, at)
+  SELECT m.id, m.topic, m.key, m.metadata, ${jsonPayload ? 'm.payload::json' : "decode(m.payload, 'base64')"}, m.at
+  FROM json_to_recordset($1::text::json) AS m (id text, topic text, key text, metadata jsonb, payload text, at timestamptz)`,
+    ),
+
+    /**
+     * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
+     * after, $4 low, $5 limit. The first row (its number is 0) tells `to`, and whether this server is a
+     * standby: there, snapshots omit running transactions.
+     *
+     * Late rows belong to transactions that `from` saw running, and are looked up per transaction, the
+     * order and limit inside the lateral: one `xid = ANY (...) AND seq <= low` would scan the history.
+     * New rows are found by sequence. Neither must ever become a scan, whatever the statistics say and
+     * however small the table was when the plan was made; hence READ_SETTINGS.
+     */
+    read: statement(
+      'read',
+      `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
+SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, NULL AS key, NULL AS metadata, NULL AS payload, NULL AS at FROM w
+UNION ALL
+SELECT seq_text, id, topic, key, metadata, payload, at FROM (
+  SELECT * FROM (
+    SELECT late.* FROM pg_snapshot_xip($1::pg_snapshot) AS x (xid) CROSS JOIN LATERAL (
+      SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
+      WHERE m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w))
+      ORDER BY m.seq LIMIT $5::bigint
+    ) late
+    UNION ALL
+    (SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
+      WHERE m.seq > greatest($4::bigint, $3::bigint)
+        AND NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w))
+      ORDER BY m.seq LIMIT $5::bigint)
+  ) found ORDER BY seq LIMIT $5::bigint
+) page`,
+    ),
+
+    /** $1 destination, $2 number of partitions. */
+    createCursors: statement(
+      'cursors',
+      `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1) ON CONFLICT DO NOTHING`,
+    ),
+    /** $1 destination. Locked in one order, so that two claims never wait for each other. */
+    lockCursors: statement(
+      'lock',
+      `SELECT epoch::text, owner, (expires_at > clock_timestamp())::text, (xmin = written_by::xid)::text, ${cursorColumns}
+  FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms. */
+    claim: statement(
+      'claim',
+      `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(),
+    expires_at = clock_timestamp() + $4::double precision * interval '1 millisecond'
+  WHERE destination = $1::text RETURNING ctid::text`,
+    ),
+    /** $1 destination, $2 epoch. */
+    token: statement(
+      'token',
+      `INSERT INTO ${claims} (destination, partition, epoch) SELECT destination, partition, epoch FROM ${cursors} WHERE destination = $1::text AND epoch = $2::bigint
+  ON CONFLICT (destination, partition) DO UPDATE SET epoch = excluded.epoch`,
+    ),
+    /** $1 to $4 the fence, $5 lease in ms, $6 to $11 the cursor. */
+    settle: statement(
+      'settle',
+      `UPDATE ${cursors} c SET from_snapshot = $6::pg_snapshot, to_snapshot = $7::pg_snapshot, after = $8::bigint,
+    low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(),
+    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
+  WHERE ${fence} RETURNING c.ctid::text`,
+    ),
+    /** $1 to $4 the fence, $5 lease in ms. */
+    renew: statement(
+      'renew',
+      `UPDATE ${cursors} c SET written_by = pg_current_xact_id(),
+    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
+  WHERE ${fence} RETURNING c.ctid::text`,
+    ),
+    /** $1 to $4 the fence. */
+    release: statement(
+      'release',
+      `UPDATE ${cursors} c SET owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id() WHERE ${fence}`,
+    ),
+
+    /** $1 destination, $2 JSON array of `{ seq, attempts, error, retryIn, dead }`: copied whole from the log. */
+    park: statement(
+      'park',
+      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload, attempts, error, next_at, dead_at)
+  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload, s.attempts, s.error,
+    CASE WHEN NOT s.dead THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
+    CASE WHEN s.dead THEN clock_timestamp() END
+  FROM json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, "retryIn" double precision, dead boolean)
+  JOIN ${messages} m ON m.seq = s.seq RETURNING seq::text`,
+    ),
+    /** $1 destination, $2 JSON as for `park`: what is set aside again. */
+    parkAgain: statement(
+      'again',
+      `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error),
+    next_at = CASE WHEN NOT s.dead THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
+    dead_at = CASE WHEN s.dead THEN clock_timestamp() END
+  FROM json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, "retryIn" double precision, dead boolean)
+  WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
+    ),
+    /** $1 destination, $2 array of sequence numbers: published, so no longer set aside. */
+    unpark: statement(
+      'unpark',
+      `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
+    ),
+    /** $1 destination, $2 JSON array of keys: the first message of each becomes due, if it is not waiting already. */
+    promoteHeads: statement(
+      'heads',
+      `UPDATE ${parked} p SET next_at = clock_timestamp()
+  FROM json_array_elements_text($2::text::json) AS k (key)
+  WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND p.next_at IS NULL
+    AND NOT EXISTS (SELECT FROM ${parked} e WHERE e.destination = p.destination AND e.key = p.key AND e.dead_at IS NULL AND e.seq < p.seq)`,
+    ),
+    /** $1 destination: the keys with waiting messages, and a null where messages without a key wait. */
+    waitingKeys: statement(
+      'keys',
+      `SELECT DISTINCT key FROM ${parked} WHERE destination = $1::text AND dead_at IS NULL`,
+    ),
+    /** $1 destination: one row if anything waits. */
+    anyWaiting: statement(
+      'any',
+      `SELECT 'waiting' FROM ${parked} WHERE destination = $1::text AND dead_at IS NULL LIMIT 1`,
+    ),
+    /** $1 destination, $2 JSON array of keys: those with nothing waiting any more. */
+    drainedKeys: statement(
+      'drained',
+      `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
+  WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL)`,
+    ),
+    /** $1 destination, $2 limit: due messages and those behind them. Cut by sequence: what is left out of a key is its end. */
+    due: statement(
+      'due',
+      `WITH heads AS (
+    SELECT seq, key FROM ${parked} WHERE destination = $1::text AND next_at <= clock_timestamp() ORDER BY next_at LIMIT $2::bigint)
+SELECT ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
+  WHERE p.destination = $1::text AND p.dead_at IS NULL
+    AND (p.seq IN (SELECT seq FROM heads) OR p.key IN (SELECT key FROM heads WHERE key IS NOT NULL))
+  ORDER BY p.seq LIMIT $2::bigint`,
+    ),
+
+    settings: statement('settings', `SELECT name, value FROM ${settings}`),
+  };
+}

@@ -1,0 +1,174 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { access, chmod, chown, cp, mkdtemp, rm, stat } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import pg from 'pg';
+
+/** The PostgreSQL versions that come with `npm ci`. */
+export const postgresVersions = [14, 17] as const;
+export type PostgresVersion = (typeof postgresVersions)[number];
+
+export interface EmbeddedPostgres {
+  readonly version: PostgresVersion;
+  readonly port: number;
+  readonly dataDirectory: string;
+  readonly pid: number;
+  /** A connection string of a database, `postgres` unless named. */
+  url(database?: string): string;
+  /** Creates a database and returns its connection string. */
+  createDatabase(name: string): Promise<string>;
+  /** Stops the server: `fast` by default, `immediate` as a crash would. */
+  stop(mode?: 'fast' | 'immediate'): Promise<void>;
+  /** Starts it again on the same data and port. */
+  start(): Promise<void>;
+  /** Stops it and removes its files. */
+  remove(): Promise<void>;
+}
+
+/** PostgreSQL refuses to run as root: then it runs as `nobody`. */
+const nobody = 65534;
+const isRoot = process.getuid?.() === 0;
+const identity = isRoot ? { uid: nobody, gid: nobody } : {};
+
+/**
+ * Starts a real PostgreSQL from npm on a free loopback port, with its files in a temporary folder.
+ * `settings` are command-line settings such as `{ max_prepared_transactions: 10 }`.
+ */
+export async function startPostgres(
+  version: PostgresVersion = 17,
+  settings: Readonly<Record<string, string | number>> = {},
+): Promise<EmbeddedPostgres> {
+  const root = await mkdtemp(path.join(tmpdir(), 'messenger-pg-'));
+  await chmod(root, 0o755);
+  const dataDirectory = await mkdtemp(path.join(root, 'data-'));
+  if (isRoot) await chown(dataDirectory, nobody, nobody);
+  const native = await reachableNative(version, root);
+  await run(path.join(native, 'bin/initdb'), [
+    ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
+  ]);
+  const port = await freePort();
+  let server: ChildProcess | undefined;
+
+  async function start(): Promise<void> {
+    const flags = Object.entries({ max_connections: 200, max_prepared_transactions: 20, ...settings });
+    const child = spawn(
+      path.join(native, 'bin/postgres'),
+      [
+        ...['-D', dataDirectory, '-p', String(port), '-k', dataDirectory, '-h', '127.0.0.1'],
+        ...flags.flatMap(([name, value]) => ['-c', `${name}=${String(value)}`]),
+      ],
+      { ...identity, cwd: dataDirectory, stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    server = child;
+    let log = '';
+    child.stderr.on('data', (data: Buffer) => {
+      log = (log + data.toString()).slice(-20_000);
+    });
+    await answering(child, () => log);
+  }
+
+  async function answering(child: ChildProcess, log: () => string): Promise<void> {
+    const deadline = Date.now() + 60_000;
+    for (;;) {
+      if (child.exitCode !== null) throw new Error(`PostgreSQL ${String(version)} did not start:\n${log()}`);
+      const client = new pg.Client({ connectionString: url(), connectionTimeoutMillis: 2_000 });
+      try {
+        await client.connect();
+        await client.end();
+        return;
+      } catch (error) {
+        await client.end().catch(() => undefined);
+        if (Date.now() > deadline) throw new Error(`PostgreSQL did not answer:\n${log()}`, { cause: error });
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  async function stop(mode: 'fast' | 'immediate' = 'fast'): Promise<void> {
+    const child = server;
+    server = undefined;
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+    await exited;
+  }
+
+  function url(database = 'postgres'): string {
+    return `postgresql://postgres@127.0.0.1:${String(port)}/${database}`;
+  }
+
+  await start();
+  return {
+    version,
+    port,
+    dataDirectory,
+    get pid() {
+      if (server?.pid === undefined) throw new Error('the server is stopped');
+      return server.pid;
+    },
+    url,
+    async createDatabase(name) {
+      const client = new pg.Client({ connectionString: url() });
+      await client.connect();
+      try {
+        await client.query(`CREATE DATABASE ${pg.escapeIdentifier(name)}`);
+      } finally {
+        await client.end();
+      }
+      return url(name);
+    },
+    stop,
+    start,
+    async remove() {
+      await stop();
+      await rm(root, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The package's binaries, or a copy of them where `nobody` can not reach the package. */
+async function reachableNative(version: PostgresVersion, root: string): Promise<string> {
+  const entry = createRequire(import.meta.url).resolve(`pg${String(version)}`);
+  const native = path.join(path.dirname(entry), '../native');
+  await access(path.join(native, 'bin/postgres'));
+  if (!isRoot || (await everyoneMayPass(native))) return native;
+  const copy = path.join(root, 'native');
+  await cp(native, copy, { recursive: true, verbatimSymlinks: true });
+  return copy;
+}
+
+async function everyoneMayPass(folder: string): Promise<boolean> {
+  for (let at = folder; ; at = path.dirname(at)) {
+    const { mode } = await stat(at);
+    if ((mode & 0o001) === 0) return false;
+    if (at === path.dirname(at)) return true;
+  }
+}
+
+async function run(command: string, args: string[]): Promise<void> {
+  const child = spawn(command, args, { ...identity, cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => {
+      output += data.toString();
+    });
+  }
+  const [code] = (await once(child, 'exit')) as [number | null];
+  if (code !== 0) throw new Error(`${path.basename(command)} failed (${String(code)}):\n${output}`);
+}
+
+/** A port of the loopback interface that nobody listens on. */
+export async function freePort(): Promise<number> {
+  const probe = createServer();
+  probe.listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const address = probe.address();
+  probe.close();
+  await once(probe, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no free port');
+  return address.port;
+}
+
