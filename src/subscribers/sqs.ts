@@ -13,14 +13,16 @@ import {
   type GetQueueUrlCommandOutput,
   type ReceiveMessageCommandOutput,
 } from '@aws-sdk/client-sqs';
+import { MessengerError } from '../core/errors.js';
 import { consoleErrorLogger, safeLogger } from '../core/logger.js';
+import { numberOption } from '../core/options.js';
 import type { Subscriber, SubscriberOptions, Subscription } from '../core/subscriber.js';
+import { withDeadline } from '../core/wait.js';
 import { checkMessageIdKey, MESSAGE_ID_KEY } from '../vendors/aws/attributes.js';
-import { checkClient, checkKeys, wholeNumber } from '../vendors/aws/options.js';
+import { checkClient, checkKeys } from '../vendors/aws/options.js';
 import { resolveQueue, type Queue } from '../vendors/aws/queue.js';
 import { readReply } from '../vendors/aws/reply.js';
 import type { ReceiptCalls } from '../vendors/aws/receipts.js';
-import { withTimeout } from '../vendors/aws/wait.js';
 import { receiveAndHandle, type SessionSettings } from '../vendors/aws/session.js';
 
 interface SendOptions {
@@ -99,17 +101,18 @@ export class SqsSubscriber implements Subscriber {
     this.#client = client;
     this.#queue = resolveQueue(options.queue, async (lookup, signal) => {
       const command = new GetQueueUrlCommand(lookup);
-      const { QueueUrl } = await withTimeout(REQUEST_TIMEOUT, signal, (send) => client.send(command, send));
+      const { QueueUrl } = await request(REQUEST_TIMEOUT, signal, (send) => client.send(command, send));
       return QueueUrl;
     });
-    this.#waitTimeSeconds = wholeNumber('waitTimeSeconds', options.waitTimeSeconds ?? 20, 0, 20);
-    const retryDelay =
-      options.retryDelay === undefined ? undefined : wholeNumber('retryDelay', options.retryDelay, 0, 43_200_000);
+    const whole = (name: string, value: unknown, fallback: number, min: number, max: number): number =>
+      numberOption(name, value, fallback, { min, max, integer: true });
+    this.#waitTimeSeconds = whole('waitTimeSeconds', options.waitTimeSeconds, 20, 0, 20);
+    const retryDelay = whole('retryDelay', options.retryDelay, 0, 0, 43_200_000);
     this.#settings = {
-      concurrency: wholeNumber('concurrency', options.concurrency ?? 10, 1, 100_000),
-      visibilitySeconds: wholeNumber('visibilityTimeoutSeconds', options.visibilityTimeoutSeconds ?? 30, 2, 43_200),
-      retrySeconds: retryDelay === undefined ? undefined : Math.ceil(retryDelay / 1_000),
-      stopTimeout: wholeNumber('stopTimeout', options.stopTimeout ?? 20_000, 0, 2_147_483_647),
+      concurrency: whole('concurrency', options.concurrency, 10, 1, 100_000),
+      visibilitySeconds: whole('visibilityTimeoutSeconds', options.visibilityTimeoutSeconds, 30, 2, 43_200),
+      retrySeconds: options.retryDelay === undefined ? undefined : Math.ceil(retryDelay / 1_000),
+      stopTimeout: whole('stopTimeout', options.stopTimeout, 20_000, 0, 2_147_483_647),
       messageIdKey: checkMessageIdKey(options.messageIdKey ?? MESSAGE_ID_KEY),
       ordered: this.#queue.fifo,
       logger: safeLogger(options.errorLogger ?? consoleErrorLogger),
@@ -129,7 +132,7 @@ export class SqsSubscriber implements Subscriber {
           MessageSystemAttributeNames: ['MessageGroupId', 'SentTimestamp'],
         });
         const longest = this.#waitTimeSeconds * 1_000 + REQUEST_TIMEOUT;
-        const { Messages } = await withTimeout(longest, signal, (send) => this.#client.send(command, send));
+        const { Messages } = await request(longest, signal, (send) => this.#client.send(command, send));
         return Messages ?? [];
       },
       ...this.#receiptCalls(),
@@ -141,7 +144,7 @@ export class SqsSubscriber implements Subscriber {
       remove: async (receipts) => {
         const Entries = receipts.map((ReceiptHandle, i) => ({ Id: String(i), ReceiptHandle }));
         const command = new DeleteMessageBatchCommand({ QueueUrl: await this.#queue.url(), Entries });
-        const reply = await withTimeout(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
+        const reply = await request(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
         return readReply(idsOf(Entries), reply);
       },
       changeVisibility: async (changes) => {
@@ -151,7 +154,7 @@ export class SqsSubscriber implements Subscriber {
           VisibilityTimeout: seconds,
         }));
         const command = new ChangeMessageVisibilityBatchCommand({ QueueUrl: await this.#queue.url(), Entries });
-        const reply = await withTimeout(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
+        const reply = await request(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
         return readReply(idsOf(Entries), reply);
       },
     };
@@ -171,4 +174,13 @@ const KEYS = [
 
 function idsOf(entries: readonly { readonly Id: string }[]): readonly string[] {
   return entries.map(({ Id }) => Id);
+}
+
+function request<Reply>(
+  timeout: number,
+  signal: AbortSignal | undefined,
+  send: (options: SendOptions) => Promise<Reply>,
+): Promise<Reply> {
+  const late = (): MessengerError => new MessengerError('TIMEOUT', `SQS did not answer within ${String(timeout)} ms`);
+  return withDeadline(timeout, signal, late, (abortSignal) => send({ abortSignal }));
 }

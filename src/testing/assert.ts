@@ -39,7 +39,7 @@ export async function until(
 }
 
 /** A promise and the function that resolves it. */
-export function gate(): { readonly opened: Promise<void>; open(): void } {
+export function gate(): { readonly opened: Promise<void>; readonly open: () => void } {
   let open = (): void => undefined;
   const opened = new Promise<void>((resolve) => {
     open = resolve;
@@ -53,7 +53,9 @@ export function gate(): { readonly opened: Promise<void>; open(): void } {
 }
 
 function show(value: unknown): string {
-  return JSON.stringify(value, (_, part: unknown) => (part instanceof Uint8Array ? [...part] : part)) ?? 'undefined';
+  // JSON has no form of undefined.
+  if (value === undefined) return 'undefined';
+  return JSON.stringify(value, (_, part: unknown) => (part instanceof Uint8Array ? [...part] : part));
 }
 
 function shorten(text: string): string {

@@ -38,15 +38,15 @@ export interface PublisherHarness {
    * Waits until `count` messages have arrived since the start, and a little longer for surplus ones,
    * and resolves with all of them in the order of arrival.
    */
-  received(count: number): Promise<readonly ReceivedMessage[]>;
+  readonly received: (count: number) => Promise<readonly ReceivedMessage[]>;
   /** The same sort of publisher over a broker that is not there; absent where there is none to reach. */
-  unreachable?(): Publisher | Promise<Publisher>;
+  readonly unreachable?: () => Publisher | Promise<Publisher>;
   /**
    * The key of a message that the broker refuses in a batch with others, for `batchKeepsKeyOrder`:
    * given a key, a message of it that fails permanently.
    */
-  refused(key: string): Message;
-  close(): Promise<void>;
+  readonly refused: (key: string) => Message;
+  readonly close: () => Promise<void>;
 }
 
 /** What the suite needs. */
@@ -154,7 +154,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
 
   if (features.ordered) {
     test('delivers messages of one key in the order of sequential calls', async ({ publisher, received }) => {
-      const messages = Array.from({ length: 12 }, (_, i) => newMessage(`${String(i)}`, { key: `k${String(i % 2)}` }));
+      const messages = Array.from({ length: 12 }, (_, i) => newMessage(String(i), { key: `k${String(i % 2)}` }));
       for (const message of messages) await publisher.publish(message);
       assertOrderPerKey(await received(messages.length), messages);
     });

@@ -4,7 +4,7 @@
  * @module
  */
 import { newMessage, type Message } from '../core/message.js';
-import type { Handler, Subscriber, SubscriberOptions } from '../core/subscriber.js';
+import type { Handler, HandlerContext, Subscriber, SubscriberOptions } from '../core/subscriber.js';
 import { assert, assertEqual, gate, rejection, until } from './assert.js';
 
 /** What a subscriber declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
@@ -33,14 +33,14 @@ export interface SubscriberSetup extends Required<SubscriberOptions> {
 export interface SubscriberHarness {
   readonly subscriber: Subscriber;
   /** Puts messages into the broker, in this order. */
-  publish(messages: readonly Message[]): Promise<void>;
+  readonly publish: (messages: readonly Message[]) => Promise<void>;
   /** How many messages the broker still holds, those that are being handled included. */
-  pending(): Promise<number>;
+  readonly pending: () => Promise<number>;
   /** Milliseconds after which the broker gives an unacknowledged message to somebody else: short, for tests. */
   readonly timeout: number;
   /** From now on nothing reaches the broker: its errors must go to the logger. */
-  breakBroker(): Promise<void>;
-  close(): Promise<void>;
+  readonly breakBroker: () => Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** What the suite needs. */
@@ -54,13 +54,19 @@ export interface SubscriberSuite {
 
 /** A subscription that runs, and what it saw. */
 interface Running extends SubscriberHarness {
-  readonly handled: Message[];
-  readonly errors: Error[];
+  readonly handled: readonly Message[];
+  readonly errors: readonly Error[];
   /** Stops, and waits for the end. */
-  stop(): Promise<void>;
+  readonly stop: () => Promise<void>;
   /** Whether `subscribe` has resolved. */
-  ended(): boolean;
+  readonly ended: () => boolean;
 }
+
+/** Starts a subscription with a handler; `handled` holds the message already when it is called. */
+type Run = (
+  handler: (message: Message, context: HandlerContext, handled: readonly Message[]) => Promise<void> | void,
+  setup?: Omit<SubscriberSetup, 'errorLogger'>,
+) => Promise<Running>;
 
 /**
  * Declares the tests of the contract `Subscriber`.
@@ -72,13 +78,179 @@ interface Running extends SubscriberHarness {
  * ```
  */
 export function subscriberTestSuite({ it, create, features }: SubscriberSuite): void {
-  const test = (
-    name: string,
-    handler: (message: Message, context: { signal: AbortSignal }, handled: readonly Message[]) => Promise<void> | void,
-    body: (running: Running) => Promise<void>,
-    setup: Omit<SubscriberSetup, 'errorLogger'> = {},
-  ): void => {
-    it(name, async () => {
+  const test = (name: string, body: (run: Run) => Promise<void>): void => {
+    it(name, () => running(create, body));
+  };
+
+  test('hands over what was published and acknowledges it', async (run) => {
+    const { publish, pending, handled, errors } = await run(() => undefined);
+    const messages = Array.from({ length: 25 }, (_, i) =>
+      newMessage(`grüße ${String(i)}`, { key: `k${String(i)}`, metadata: { n: String(i) } }),
+    );
+    await publish(messages);
+    await until(async () => (await pending()) === 0, 'every message is acknowledged');
+    const view = (some: readonly Message[]): unknown =>
+      [...some].sort((a, b) => (a.id < b.id ? -1 : 1)).map(({ id, payload, metadata }) => [id, payload, metadata]);
+    assertEqual(view(handled), view(messages), 'messages handled');
+    assertEqual(errors.map(String), [], 'errors');
+  });
+
+  test('does not acknowledge before the handler succeeded', async (run) => {
+    const { opened, open } = gate();
+    const { publish, pending, handled } = await run(() => opened);
+    await publish([one()]);
+    await until(() => handled.length === 1, 'the handler runs');
+    const held = await pending();
+    open();
+    assertEqual(held, 1, 'messages that the broker holds while the handler runs');
+    await until(async () => (await pending()) === 0, 'the message is acknowledged');
+  });
+
+  test(`logs the error of a handler, and the message ${features.redelivers ? 'comes' : 'does not come'} again`, async (run) => {
+    const { publish, pending, handled, errors, timeout } = await run((_, __, so) => {
+      if (so.length === 1) throw new Error('the first time fails');
+    });
+    const message = one();
+    await publish([message]);
+    await until(() => errors.some((error) => String(error).includes('the first time fails')), 'the error is logged');
+    if (!features.redelivers) {
+      assert(await never(() => handled.length > 1, timeout * 2), 'the message came again');
+      return;
+    }
+    await until(() => handled.length === 2, 'the message comes again', timeout * 3 + 5_000);
+    await until(async () => (await pending()) === 0, 'the message is acknowledged');
+    const ids = handled.map(({ id }) => id);
+    assertEqual(ids, [message.id, message.id], 'ids handled');
+  });
+
+  if (features.concurrency) {
+    test('runs as many handlers as told, and no more', async (run) => {
+      const { opened, open } = gate();
+      let active = 0;
+      let most = 0;
+      const { publish, pending } = await run(
+        async () => {
+          most = Math.max(most, ++active);
+          await opened;
+          active -= 1;
+        },
+        { concurrency: 3 },
+      );
+      await publish(Array.from({ length: 12 }, () => one()));
+      await until(() => active === 3, 'three handlers run');
+      const bounded = await never(() => active > 3, 300);
+      open();
+      assert(bounded, 'more than three handlers ran');
+      await until(async () => (await pending()) === 0, 'every message is acknowledged');
+      assertEqual(most, 3, 'handlers at once');
+    });
+  } else {
+    refuses('concurrency', { concurrency: 3 });
+  }
+
+  if (features.ordered) {
+    test('handles messages of one key one at a time and in order, also when one fails', async (run) => {
+      const active = new Set<string>();
+      let failed = '';
+      let overlap = false;
+      const { publish, pending, handled, timeout } = await run(async ({ id, key = '', metadata }) => {
+        overlap ||= active.has(key);
+        active.add(key);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        active.delete(key);
+        if (metadata['fails'] !== 'once' || failed === id) return;
+        failed = id;
+        throw new Error('fails once');
+      });
+      const messages = Array.from({ length: 20 }, (_, i) =>
+        newMessage(String(i), { key: `k${String(i % 4)}`, metadata: i === 6 ? { fails: 'once' } : {} }),
+      );
+      await publish(messages);
+      await until(async () => (await pending()) === 0, 'every message is acknowledged', timeout * 3 + 10_000);
+      assert(!overlap, 'two handlers of one key ran at once');
+      for (const key of new Set(messages.map((message) => message.key))) {
+        const ids = (some: readonly Message[]): string[] =>
+          some.filter((message) => message.key === key).map(({ id }) => id);
+        // The message that failed is handled twice in a row: nothing of its key comes between.
+        const expected = ids(messages).flatMap((id) => (id === failed ? [id, id] : [id]));
+        assertEqual(ids(handled), expected, `order of key ${String(key)}`);
+      }
+    });
+  }
+
+  if (features.extendsWhileHandling) {
+    test('keeps a message while its handler runs longer than the timeout of the broker', async (run) => {
+      const { opened, open } = gate();
+      const { publish, pending, handled, timeout } = await run(() => opened);
+      await publish([one()]);
+      await until(() => handled.length === 1, 'the handler runs');
+      const kept = await never(() => handled.length > 1, timeout * 2);
+      open();
+      assert(kept, 'the message came again while it was handled');
+      await until(async () => (await pending()) === 0, 'the message is acknowledged');
+      assertEqual(handled.length, 1, 'times handled');
+    });
+  }
+
+  test('waits at stop for the handlers that run, and acknowledges their messages', async (run) => {
+    const { opened, open } = gate();
+    const { publish, pending, handled, stop, ended } = await run(() => opened);
+    await publish([one()]);
+    await until(() => handled.length === 1, 'the handler runs');
+    const stopped = stop();
+    const waited = await never(ended, 200);
+    open();
+    assert(waited, 'subscribe resolved while a handler ran');
+    await stopped;
+    assertEqual(await pending(), 0, 'messages that the broker holds');
+  });
+
+  test('stops promptly while it waits for messages, and is quiet about it', async (run) => {
+    const { stop, errors } = await run(() => undefined);
+    const start = Date.now();
+    await stop();
+    assert(Date.now() - start < 3_000, 'stopping took longer than 3 s');
+    assertEqual(errors.map(String), [], 'errors');
+  });
+
+  if (features.stopTimeout) {
+    test('aborts at stop the signal of handlers that outstay the grace', async (run) => {
+      const { publish, pending, handled, errors, stop } = await run((_, { signal }) => aborted(signal), {
+        stopTimeout: 100,
+      });
+      await publish([one()]);
+      await until(() => handled.length === 1, 'the handler runs');
+      await stop();
+      const logged = errors.some((error) => String(error).includes(ABORTED));
+      assert(logged, 'the handler did not see the abort, or its error was not logged');
+      assertEqual(await pending(), 1, 'messages that the broker holds');
+    });
+  } else {
+    refuses('stopTimeout', { stopTimeout: 100 });
+  }
+
+  test('logs the errors of the broker and goes on until it is stopped', async (run) => {
+    const { publish, pending, breakBroker, errors, stop, ended } = await run(() => undefined);
+    await publish([one()]);
+    await until(async () => (await pending()) === 0, 'a message is acknowledged');
+    await breakBroker();
+    await until(() => errors.length >= 2, 'the error is logged, more than once');
+    assert(!ended(), 'subscribe ended');
+    await stop();
+  });
+
+  function refuses(option: string, setup: Omit<SubscriberSetup, 'errorLogger'>): void {
+    it(`refuses ${option}`, async () => {
+      await rejection(create({ ...setup, errorLogger: { error: () => undefined } }), `create with ${option}`);
+    });
+  }
+}
+
+/** Runs a test's subscription, and ends it whatever becomes of the test. */
+async function running(create: SubscriberSuite['create'], body: (run: Run) => Promise<void>): Promise<void> {
+  const ends: (() => Promise<void>)[] = [];
+  try {
+    await body(async (handler, setup = {}) => {
       const errors: Error[] = [];
       const handled: Message[] = [];
       const harness = await create({ ...setup, errorLogger: { error: (error) => errors.push(error) } });
@@ -97,215 +269,26 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
         controller.abort();
         return done;
       };
-      try {
-        await body({ ...harness, handled, errors, stop, ended: () => ended });
-      } finally {
+      ends.push(async () => {
         await stop();
         await harness.close();
-      }
+      });
+      return { ...harness, handled, errors, stop, ended: () => ended };
     });
-  };
-
-  test(
-    'hands over what was published and acknowledges it',
-    () => undefined,
-    async ({ publish, pending, handled, errors }) => {
-      const messages = Array.from({ length: 25 }, (_, i) =>
-        newMessage(`grüße ${String(i)}`, { key: `k${String(i)}`, metadata: { n: String(i) } }),
-      );
-      await publish(messages);
-      await until(async () => (await pending()) === 0, 'every message is acknowledged');
-      const view = (some: readonly Message[]): unknown =>
-        some
-          .map(({ id, payload, metadata }) => [id, payload, metadata])
-          .sort((a, b) => (String(a[0]) < String(b[0]) ? -1 : 1));
-      assertEqual(view(handled), view(messages), 'messages handled');
-      assertEqual(errors.map(String), [], 'errors');
-    },
-  );
-
-  const open = gate();
-  test(
-    'does not acknowledge before the handler succeeded',
-    () => open.opened,
-    async ({ publish, pending, handled }) => {
-      await publish([one()]);
-      await until(() => handled.length === 1, 'the handler runs');
-      assertEqual(await pending(), 1, 'messages that the broker holds while the handler runs');
-      open.open();
-      await until(async () => (await pending()) === 0, 'the message is acknowledged');
-    },
-  );
-
-  test(
-    features.redelivers
-      ? 'logs the error of a handler, and the message comes again'
-      : 'logs the error of a handler, and the message does not come again',
-    (_, __, handled) => {
-      if (handled.length === 1) throw new Error('the first time fails');
-    },
-    async ({ publish, pending, handled, errors, timeout }) => {
-      const message = one();
-      await publish([message]);
-      await until(() => errors.some((error) => String(error).includes('the first time fails')), 'the error is logged');
-      if (features.redelivers) {
-        await until(() => handled.length === 2, 'the message comes again', timeout * 3 + 5_000);
-        await until(async () => (await pending()) === 0, 'the message is acknowledged');
-        assertEqual(
-          handled.map(({ id }) => id),
-          [message.id, message.id],
-          'ids handled',
-        );
-      } else {
-        assert(await never(() => handled.length > 1, timeout * 2), 'the message came again');
-      }
-    },
-  );
-
-  if (features.concurrency) {
-    let running = 0;
-    let most = 0;
-    const enough = gate();
-    test(
-      'runs as many handlers as told, and no more',
-      async () => {
-        most = Math.max(most, ++running);
-        await enough.opened;
-        running -= 1;
-      },
-      async ({ publish, pending }) => {
-        await publish(Array.from({ length: 12 }, () => one()));
-        await until(() => running === 3, 'three handlers run');
-        assert(await never(() => running > 3, 300), 'more than three handlers ran');
-        enough.open();
-        await until(async () => (await pending()) === 0, 'every message is acknowledged');
-        assertEqual(most, 3, 'handlers at once');
-      },
-      { concurrency: 3 },
-    );
-  } else {
-    refuses('concurrency', { concurrency: 3 });
+  } finally {
+    for (const end of ends) await end();
   }
+}
 
-  if (features.ordered) {
-    const failed = new Set<string>();
-    let overlap = false;
-    const active = new Set<string>();
-    test(
-      'handles messages of one key one at a time and in order, also when one fails',
-      async (message) => {
-        const key = message.key ?? '';
-        overlap ||= active.has(key);
-        active.add(key);
-        await new Promise((resolve) => setTimeout(resolve, 5));
-        active.delete(key);
-        if (message.metadata['fails'] !== 'once' || failed.has(message.id)) return;
-        failed.add(message.id);
-        throw new Error('fails once');
-      },
-      async ({ publish, pending, handled, timeout }) => {
-        const messages = Array.from({ length: 20 }, (_, i) =>
-          newMessage(String(i), { key: `k${String(i % 4)}`, metadata: i === 6 ? { fails: 'once' } : {} }),
-        );
-        await publish(messages);
-        await until(async () => (await pending()) === 0, 'every message is acknowledged', timeout * 3 + 10_000);
-        assert(!overlap, 'two handlers of one key ran at once');
-        for (let key = 0; key < 4; key++) {
-          const ids = (some: readonly Message[]): string[] =>
-            some.filter((message) => message.key === `k${String(key)}`).map(({ id }) => id);
-          // The message that failed is handled twice in a row: nothing of its key comes between.
-          const expected = ids(messages).flatMap((id) => (failed.has(id) ? [id, id] : [id]));
-          assertEqual(ids(handled), expected, `order of key k${String(key)}`);
-        }
-      },
-    );
-  }
+const ABORTED = 'the handler saw the abort';
 
-  if (features.extendsWhileHandling) {
-    const long = gate();
-    test(
-      'keeps a message while its handler runs longer than the timeout of the broker',
-      () => long.opened,
-      async ({ publish, pending, handled, timeout }) => {
-        await publish([one()]);
-        await until(() => handled.length === 1, 'the handler runs');
-        assert(await never(() => handled.length > 1, timeout * 2), 'the message came again while it was handled');
-        long.open();
-        await until(async () => (await pending()) === 0, 'the message is acknowledged');
-        assertEqual(handled.length, 1, 'times handled');
-      },
-    );
-  }
-
-  const finish = gate();
-  test(
-    'waits at stop for the handlers that run, and acknowledges their messages',
-    () => finish.opened,
-    async ({ publish, pending, handled, stop, ended }) => {
-      await publish([one()]);
-      await until(() => handled.length === 1, 'the handler runs');
-      const stopped = stop();
-      assert(await never(ended, 200), 'subscribe resolved while a handler ran');
-      finish.open();
-      await stopped;
-      assertEqual(await pending(), 0, 'messages that the broker holds');
-    },
-  );
-
-  test(
-    'stops promptly while it waits for messages, and is quiet about it',
-    () => undefined,
-    async ({ stop, errors }) => {
-      const start = Date.now();
-      await stop();
-      assert(Date.now() - start < 3_000, 'stopping took longer than 3 s');
-      assertEqual(errors.map(String), [], 'errors');
-    },
-  );
-
-  if (features.stopTimeout) {
-    test(
-      'aborts at stop the signal of handlers that outstay the grace',
-      (_, { signal }) =>
-        new Promise((_resolve, reject) => {
-          signal.addEventListener('abort', () => {
-            reject(new Error('handler saw the abort'));
-          });
-        }),
-      async ({ publish, pending, handled, errors, stop }) => {
-        await publish([one()]);
-        await until(() => handled.length === 1, 'the handler runs');
-        await stop();
-        assert(
-          errors.some((error) => String(error).includes('handler saw the abort')),
-          'the signal was not aborted',
-        );
-        assertEqual(await pending(), 1, 'messages that the broker holds');
-      },
-      { stopTimeout: 100 },
-    );
-  } else {
-    refuses('stopTimeout', { stopTimeout: 100 });
-  }
-
-  test(
-    'logs the errors of the broker and goes on until it is stopped',
-    () => undefined,
-    async ({ publish, pending, breakBroker, errors, stop, ended }) => {
-      await publish([one()]);
-      await until(async () => (await pending()) === 0, 'a message is acknowledged');
-      await breakBroker();
-      await until(() => errors.length >= 2, 'the error is logged, more than once');
-      assert(!ended(), 'subscribe ended');
-      await stop();
-    },
-  );
-
-  function refuses(option: string, setup: Omit<SubscriberSetup, 'errorLogger'>): void {
-    it(`refuses ${option}`, async () => {
-      await rejection(create({ ...setup, errorLogger: { error: () => undefined } }), `create with ${option}`);
+/** Rejects when the signal aborts. */
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => {
+      reject(new Error(ABORTED));
     });
-  }
+  });
 }
 
 let keys = 0;

@@ -3,6 +3,7 @@ import { CreateTopicCommand, SetSubscriptionAttributesCommand, SNSClient, Subscr
 import {
   CreateQueueCommand,
   DeleteMessageBatchCommand,
+  DeleteQueueCommand,
   GetQueueAttributesCommand,
   ReceiveMessageCommand,
   SQSClient,
@@ -21,6 +22,8 @@ export interface TestQueue {
 export interface TestAws {
   readonly sns: SNSClient;
   readonly sqs: SQSClient;
+  /** Where the emulator listens, on the loopback. */
+  readonly port: number;
   /** A new queue of a name of its own; FIFO when asked. */
   queue(options?: { fifo?: boolean; visibilityTimeout?: number; maximumMessageSize?: number }): Promise<TestQueue>;
   /** A new topic, and its ARN. */
@@ -31,6 +34,8 @@ export interface TestAws {
   drain(queue: TestQueue, atLeast: number): Promise<SqsMessage[]>;
   /** Messages that the queue holds, hidden ones included. */
   pending(queue: TestQueue): Promise<number>;
+  /** Deletes a queue. */
+  remove(queue: TestQueue): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -69,10 +74,7 @@ export async function startAws(): Promise<TestAws> {
 
   const pending: TestAws['pending'] = async ({ url }) => {
     const { Attributes } = await sqs.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }));
-    return (
-      Number(Attributes?.['ApproximateNumberOfMessages']) +
-      Number(Attributes?.['ApproximateNumberOfMessagesNotVisible'])
-    );
+    return Number(Attributes?.ApproximateNumberOfMessages) + Number(Attributes?.ApproximateNumberOfMessagesNotVisible);
   };
 
   const drain: TestAws['drain'] = async ({ url }, atLeast) => {
@@ -101,6 +103,7 @@ export async function startAws(): Promise<TestAws> {
   return {
     sns,
     sqs,
+    port: server.port,
     queue,
     pending,
     drain,
@@ -124,6 +127,9 @@ export async function startAws(): Promise<TestAws> {
           AttributeValue: String(raw),
         }),
       );
+    },
+    async remove({ url }) {
+      await sqs.send(new DeleteQueueCommand({ QueueUrl: url }));
     },
     async stop() {
       sns.destroy();
@@ -152,8 +158,9 @@ export async function deadPort(): Promise<number> {
 async function acceptAstralCharacters(): Promise<void> {
   const file = new URL('./sqs/sqsTypes.js', import.meta.resolve('fauxqs'));
   const module = (await import(/* @vite-ignore */ fileURLToPath(file))) as { INVALID_MESSAGE_BODY_CHAR: RegExp };
+  // eslint-disable-next-line no-control-regex -- SQS takes these three
   const right = /[^\u0009\u000a\u000d\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u;
   // `compile` changes the object that fauxqs holds; assigning to an export is not possible.
-  const { compile } = module.INVALID_MESSAGE_BODY_CHAR as unknown as { compile(pattern: string, flags: string): void };
-  compile.call(module.INVALID_MESSAGE_BODY_CHAR, right.source, right.flags);
+  const wrong = module.INVALID_MESSAGE_BODY_CHAR as unknown as { compile(pattern: string, flags: string): void };
+  wrong.compile(right.source, right.flags);
 }

@@ -1,15 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/message.js';
 
-/** @throws MessengerError `INVALID_OPTION` unless the value is a whole number in the range. */
-export function wholeNumber(name: string, value: unknown, min: number, max: number): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new MessengerError(
-    'INVALID_OPTION',
-    `${name} must be a whole number from ${String(min)} to ${String(max)}, got ${describe(value)}`,
-  );
-}
-
 /** @throws MessengerError `INVALID_OPTION` unless the value is a string that `pattern` accepts. */
 export function matchingText(name: string, value: unknown, pattern: RegExp, meaning: string): string {
   if (typeof value === 'string' && pattern.test(value)) return value;

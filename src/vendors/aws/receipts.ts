@@ -1,7 +1,8 @@
 import { PublishError, toError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/logger.js';
+import { backoff } from '../../core/retry.js';
+import { sleep } from '../../core/wait.js';
 import { BatchedCalls } from './calls.js';
-import { backoff, wait } from './wait.js';
 
 /** A change of a message's visibility: seconds from now. */
 export interface VisibilityChange {
@@ -24,7 +25,7 @@ export interface Receipts {
 }
 
 const REMOVE_ATTEMPTS = 5;
-const FIRST_DELAY = 100;
+const REMOVE_BACKOFF = { minDelay: 100, maxDelay: 2_000 };
 
 /** @param parallel Requests of each sort in flight at once. */
 export function receiptsOf(calls: ReceiptCalls, parallel: number, logger: ErrorLogger): Receipts {
@@ -42,7 +43,7 @@ export function receiptsOf(calls: ReceiptCalls, parallel: number, logger: ErrorL
           ),
         );
         if (attempt === REMOVE_ATTEMPTS) return;
-        await wait(backoff(attempt, FIRST_DELAY, 2_000));
+        await sleep(backoff(attempt, REMOVE_BACKOFF));
       }
     },
     changeVisibility: (receipt, seconds) => changes.run({ receipt, seconds }),

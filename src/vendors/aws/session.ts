@@ -1,10 +1,11 @@
 import { MessengerError, toError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
+import { backoff } from '../../core/retry.js';
 import type { Subscription } from '../../core/subscriber.js';
+import { sleep } from '../../core/wait.js';
 import { decodeDelivery, type Delivery } from './decode.js';
 import { receiptsOf, type ReceiptCalls, type Receipts } from './receipts.js';
-import { backoff, wait } from './wait.js';
 
 /** What a subscriber was told, checked. */
 export interface SessionSettings {
@@ -38,8 +39,7 @@ interface InHand {
 
 /** The most that one receive asks for: the limit of SQS. */
 const MAX_RECEIVED = 10;
-const FIRST_BACKOFF = 100;
-const MOST_BACKOFF = 30_000;
+const RECEIVE_BACKOFF = { minDelay: 100, maxDelay: 30_000 };
 /** Milliseconds that handlers have to end after their signal aborted. */
 const ABORT_GRACE = 1_000;
 
@@ -98,7 +98,7 @@ class Session {
         if (this.#aborted()) return;
         failures += 1;
         this.#log('could not receive', thrown);
-        await wait(backoff(failures, FIRST_BACKOFF, MOST_BACKOFF), this.#signal);
+        await sleep(backoff(failures, RECEIVE_BACKOFF), this.#signal);
       }
     }
   }
@@ -224,7 +224,7 @@ class Session {
     const done = Promise.all(this.#work).then(() => {
       idle.abort();
     });
-    await Promise.race([done, wait(milliseconds, idle.signal)]);
+    await Promise.race([done, sleep(milliseconds, idle.signal)]);
     return idle.signal.aborted;
   }
 

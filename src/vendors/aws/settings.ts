@@ -1,6 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
+import { numberOption } from '../../core/options.js';
 import { checkMessageIdKey, MESSAGE_ID_KEY } from './attributes.js';
-import { checkKeys, matchingText, wholeNumber } from './options.js';
+import { checkKeys, matchingText } from './options.js';
 
 /** What the publishers of SNS and SQS have in common. */
 export interface AwsPublisherOptions {
@@ -48,8 +49,12 @@ export function publisherSettings(options: AwsPublisherOptions, destination: str
     messageIdKey: checkMessageIdKey(options.messageIdKey ?? MESSAGE_ID_KEY),
     groupIdKey,
     defaultGroupId,
-    maxBatchBytes: wholeNumber('maxBatchBytes', options.maxBatchBytes ?? 262_144, 1_024, 1_048_576),
-    concurrency: wholeNumber('concurrency', options.concurrency ?? 4, 1, 1_000),
+    maxBatchBytes: numberOption('maxBatchBytes', options.maxBatchBytes, 262_144, {
+      min: 1_024,
+      max: 1_048_576,
+      integer: true,
+    }),
+    concurrency: numberOption('concurrency', options.concurrency, 4, { min: 1, max: 1_000, integer: true }),
   };
 }
 
