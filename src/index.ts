@@ -15,7 +15,8 @@ export type { MessengerCallOptions, MessengerOptions } from './core/messenger.js
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
 export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
 export { isFeedStore } from './core/store.js';
-export type { FeedStore, Store, StoreCallOptions } from './core/store.js';
+export type { StoreCallOptions } from './core/call.js';
+export type { FeedStore, Store } from './core/store.js';
 export type { Feed, FeedOptions, Page, SetAside } from './core/feed.js';
 export type { Handler, HandlerContext, Subscriber, SubscriberOptions, Subscription } from './core/subscriber.js';
 export { defaultTransform } from './core/transform.js';

@@ -1,5 +1,5 @@
 import type { Message } from './message.js';
-import type { StoreCallOptions } from './store.js';
+import type { StoreCallOptions } from './call.js';
 
 /** What a relay says when it opens a feed. */
 export interface FeedOptions extends StoreCallOptions {

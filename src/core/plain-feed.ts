@@ -1,6 +1,7 @@
+import type { StoreCallOptions } from './call.js';
 import type { Feed, FeedOptions, SetAside } from './feed.js';
 import type { Message } from './message.js';
-import { isFeedStore, type Store, type StoreCallOptions } from './store.js';
+import { isFeedStore, type Store } from './store.js';
 
 /** A message of a plain store that failed, or waits behind one that did. */
 interface Waiting {

@@ -1,11 +1,6 @@
+import type { StoreCallOptions } from './call.js';
 import type { Feed, FeedOptions } from './feed.js';
 import type { Message } from './message.js';
-
-/** What every call to a store can be told. */
-export interface StoreCallOptions {
-  /** Stops waiting for the store. */
-  readonly signal?: AbortSignal | undefined;
-}
 
 /**
  * The contract of a datastore, and all that one relay needs: whoever implements these three methods

@@ -1,5 +1,5 @@
 import type { Feed, Page, SetAside } from '../../core/feed.js';
-import type { StoreCallOptions } from '../../core/store.js';
+import type { StoreCallOptions } from '../../core/call.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import type { Connection, Database } from './database.js';
 import { Lease, type ClaimOptions } from './lease.js';

@@ -3,6 +3,6 @@
  *
  * @module
  */
-export { PostgresStore } from './store.js';
-export type { PostgresStoreOptions } from './store.js';
+export { migrationScript, PostgresStore } from './store.js';
+export type { PostgresStoreOptions, PostgresTableOptions } from './store.js';
 export type { PostgresClient, TransactionHandle } from './drivers/index.js';

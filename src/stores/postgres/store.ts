@@ -2,7 +2,8 @@ import { MessengerError } from '../../core/errors.js';
 import type { FeedOptions } from '../../core/feed.js';
 import { describe, type Message } from '../../core/message.js';
 import { numberOption } from '../../core/options.js';
-import type { FeedStore, StoreCallOptions } from '../../core/store.js';
+import type { StoreCallOptions } from '../../core/call.js';
+import type { FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
@@ -16,18 +17,24 @@ import { verifySchema } from './schema.js';
 import { Session } from './session.js';
 import { statementsOf, type Statements } from './statements.js';
 
-/** How a `PostgresStore` is set up. All durations are in milliseconds. */
-export interface PostgresStoreOptions<Input = MessageInput> {
+const DAY = 86_400_000;
+
+/** What the tables of a store are, decided when they are made. Durations in milliseconds. */
+export interface PostgresTableOptions {
   /** The schema of the store's tables. @default 'messenger' */
   schema?: string;
   /** Put before the name of every table, for several outboxes in one schema. @default '' */
   tablePrefix?: string;
   /** Keep payloads in a column of type `json`, to be queried. They must be JSON then; their bytes stay as they are. @default false */
   jsonPayload?: boolean;
-  /** How many partitions the keys are spread over: 1 to 1,024. Fixed when the tables are made. @default 8 */
+  /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
   partitions?: number;
-  /** The longest `cleanUp` that will be used. Fixed when the tables are made: it sets how long a slice of the log spans. @default 86_400_000 (a day) */
+  /** The longest `cleanUp` that will be used: it sets how long a slice of the log spans. @default 86_400_000 (a day) */
   retention?: number;
+}
+
+/** How a `PostgresStore` is set up. Durations in milliseconds. */
+export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTableOptions {
   /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
   transform?: Transform<Input>;
   /** How long a relay that died keeps others waiting: 1,000 or more. @default 10_000 */
@@ -69,21 +76,16 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input> = {}) {
-    const { schema = 'messenger', tablePrefix = '', jsonPayload = false, settle = 'async' } = options;
-    if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
+    const { settle = 'async' } = options;
     if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
-    const partitions = numberOption('partitions', options.partitions, 8, { min: 1, max: 1_024, integer: true });
-    const retention = numberOption('retention', options.retention, 86_400_000, {
-      min: 60_000,
-      max: 10 * 365 * 86_400_000,
-    });
+    const { names, settings } = tablesOf(options);
+    this.#names = names;
+    this.#settings = settings;
     this.#database = databaseOf(client);
-    this.#names = namesOf(schema, tablePrefix);
-    this.#statements = statementsOf(this.#names, jsonPayload);
-    this.#settings = { partitions, jsonPayload, sliceSeconds: Math.ceil(retention / 1000 / (SLICES - 2)) };
+    this.#statements = statementsOf(names, settings.jsonPayload);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
     this.#lease = numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 });
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
@@ -139,11 +141,6 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     return migrate(this.#database, this.#names, this.#settings, { timeout: 2 * this.#timeout, signal });
-  }
-
-  /** The SQL that `migrate` runs on an empty database, for a migration tool or a review. */
-  async migrationSql(): Promise<string> {
-    return migrationSql(this.#names, this.#settings);
   }
 
   async openFeed({ destination, pageSize, signal }: FeedOptions): Promise<PostgresFeed | null> {
@@ -213,6 +210,25 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     this.#session ??= new Session((pageSize, signal) => this.openFeed({ destination: 'default', pageSize, signal }));
     return this.#session;
   }
+}
+
+/**
+ * The SQL that creates the tables of an outbox in an empty database, for a migration tool or a review.
+ *
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ */
+export async function migrationScript(options: PostgresTableOptions = {}): Promise<string> {
+  const { names, settings } = tablesOf(options);
+  return migrationSql(names, settings);
+}
+
+function tablesOf(options: PostgresTableOptions): { names: Names; settings: MigrationSettings } {
+  const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
+  if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
+  const partitions = numberOption('partitions', options.partitions, 8, { min: 1, max: 1_024, integer: true });
+  const retention = numberOption('retention', options.retention, DAY, { min: 60_000, max: 3_650 * DAY });
+  const sliceSeconds = Math.ceil(retention / 1000 / (SLICES - 2));
+  return { names: namesOf(schema, tablePrefix), settings: { partitions, jsonPayload, sliceSeconds } };
 }
 
 function invalid(option: string, wanted: string, value: unknown): MessengerError {

@@ -1,0 +1,24 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { MessengerError, toError } from '../core/errors.js';
+import { migrateCommand } from './migrate.js';
+
+const program = new Command('messenger')
+  .description('The transactional outbox: its tables, and later its relays, from the command line.')
+  .showHelpAfterError()
+  .exitOverride()
+  .addCommand(migrateCommand());
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  // Commander has printed its own: the help that was asked for, or what is wrong with the arguments.
+  if (thrown instanceof CommanderError) process.exitCode = thrown.exitCode;
+  else {
+    const error = toError(thrown);
+    const code = error instanceof MessengerError ? ` [${error.code}]` : '';
+    console.error(`messenger: ${error.message || error.name}${code}`);
+    if (error.cause instanceof Error && error.cause.message !== '') console.error(`  because: ${error.cause.message}`);
+    process.exitCode = 1;
+  }
+}

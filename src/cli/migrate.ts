@@ -1,0 +1,68 @@
+import { Command, InvalidArgumentError } from 'commander';
+import { MessengerError } from '../core/errors.js';
+import { migrationScript, PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
+
+interface MigrateFlags {
+  url?: string;
+  schema?: string;
+  tablePrefix?: string;
+  jsonPayload?: boolean;
+  partitions?: number;
+  retention?: number;
+  sql?: boolean;
+}
+
+/** `messenger migrate`: creates the tables of an outbox, or prints what would. */
+export function migrateCommand(): Command {
+  return new Command('migrate')
+    .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
+    .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
+    .option('--schema <name>', "the schema of the tables (default: 'messenger')")
+    .option('--table-prefix <prefix>', 'put before the name of every table')
+    .option('--json-payload', 'keep payloads in a column of type json')
+    .option('--partitions <number>', 'how many partitions keys are spread over (default: 8)', wholeNumber)
+    .option('--retention <ms>', 'the longest clean-up that will be used, in milliseconds (default: a day)', wholeNumber)
+    .option('--sql', 'print the SQL for an empty database and change nothing')
+    .action(run);
+}
+
+async function run({ url = process.env['DATABASE_URL'], sql = false, ...options }: MigrateFlags): Promise<void> {
+  if (sql) {
+    process.stdout.write(await migrationScript(options));
+    return;
+  }
+  if (url === undefined || url === '') {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      'which database? Give --url or set DATABASE_URL; --sql prints the SQL without one',
+    );
+  }
+  const { default: pg } = await clientLibrary();
+  const pool = new pg.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000 });
+  try {
+    report(await new PostgresStore(pool, options).migrate(), options);
+  } finally {
+    await pool.end();
+  }
+}
+
+function report(applied: readonly string[], { schema = 'messenger' }: PostgresStoreOptions): void {
+  if (applied.length === 0) console.log(`schema ${schema} is up to date: nothing to do`);
+  for (const name of applied) console.log(`applied ${name} to schema ${schema}`);
+}
+
+async function clientLibrary(): Promise<typeof import('pg')> {
+  try {
+    return await import('pg');
+  } catch (cause) {
+    throw new MessengerError('UNSUPPORTED', 'the package pg is needed to connect: npm install pg, or use --sql', {
+      cause,
+    });
+  }
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
+  return value;
+}
