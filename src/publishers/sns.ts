@@ -9,7 +9,12 @@ import type { BatchPublisher, PublishOptions, PublishResult } from '../core/publ
 import { sendBatches, sendOne, type SendBatch } from '../vendors/aws/batches.js';
 import { checkClient, matchingText } from '../vendors/aws/options.js';
 import { isFifo } from '../vendors/aws/queue.js';
-import { publisherSettings, type AwsPublisherOptions, type PublisherSettings } from '../vendors/aws/settings.js';
+import {
+  checkPublisherOptions,
+  publisherSettings,
+  type AwsPublisherOptions,
+  type PublisherSettings,
+} from '../vendors/aws/settings.js';
 
 /** What `SnsPublisher` uses of the SDK's `SNSClient`. */
 export interface SnsPublisherClient {
@@ -49,8 +54,9 @@ export class SnsPublisher implements BatchPublisher {
   /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
   constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
     checkClient(client, 'an SNSClient');
+    checkPublisherOptions(options, 'topic');
     const topic = matchingText('topic', options.topic, TOPIC_ARN, 'the ARN of an SNS topic');
-    this.#settings = publisherSettings(options, 'topic', isFifo(topic));
+    this.#settings = publisherSettings(options, isFifo(topic));
     this.#send = (entries, signal) =>
       client.send(
         new PublishBatchCommand({

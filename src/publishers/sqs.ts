@@ -14,7 +14,12 @@ import type { BatchPublisher, PublishOptions, PublishResult } from '../core/publ
 import { sendBatches, sendOne, type SendBatch } from '../vendors/aws/batches.js';
 import { checkClient } from '../vendors/aws/options.js';
 import { resolveQueue } from '../vendors/aws/queue.js';
-import { publisherSettings, type AwsPublisherOptions, type PublisherSettings } from '../vendors/aws/settings.js';
+import {
+  checkPublisherOptions,
+  publisherSettings,
+  type AwsPublisherOptions,
+  type PublisherSettings,
+} from '../vendors/aws/settings.js';
 
 /** What `SqsPublisher` uses of the SDK's `SQSClient`. */
 export interface SqsPublisherClient {
@@ -58,11 +63,12 @@ export class SqsPublisher implements BatchPublisher {
   /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
   constructor(client: SqsPublisherClient, options: SqsPublisherOptions) {
     checkClient(client, 'an SQSClient');
+    checkPublisherOptions(options, 'queue');
     const queue = resolveQueue(options.queue, async (lookup, signal) => {
       const { QueueUrl } = await client.send(new GetQueueUrlCommand(lookup), abortable(signal));
       return QueueUrl;
     });
-    this.#settings = publisherSettings(options, 'queue', queue.fifo);
+    this.#settings = publisherSettings(options, queue.fifo);
     this.#send = async (entries, signal) => {
       const command = new SendMessageBatchCommand({
         QueueUrl: await queue.url(signal),

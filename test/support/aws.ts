@@ -24,8 +24,8 @@ export interface TestAws {
   readonly sqs: SQSClient;
   /** Where the emulator listens, on the loopback. */
   readonly port: number;
-  /** A new queue of a name of its own; FIFO when asked. */
-  queue(options?: { fifo?: boolean; visibilityTimeout?: number; maximumMessageSize?: number }): Promise<TestQueue>;
+  /** A new queue, of a name of its own unless given one. */
+  queue(options?: { name?: string; fifo?: boolean; maximumMessageSize?: number }): Promise<TestQueue>;
   /** A new topic, and its ARN. */
   topic(options?: { fifo?: boolean }): Promise<string>;
   /** Subscribes a queue to a topic. */
@@ -57,13 +57,12 @@ export async function startAws(): Promise<TestAws> {
   const sqs = new SQSClient(clientConfig(server.port));
   let names = 0;
 
-  const queue: TestAws['queue'] = async ({ fifo = false, visibilityTimeout = 30, maximumMessageSize } = {}) => {
-    const name = `q${String(++names)}${fifo ? '.fifo' : ''}`;
+  const queue: TestAws['queue'] = async ({ fifo = false, maximumMessageSize, ...given } = {}) => {
+    const name = given.name ?? `q${String(++names)}${fifo ? '.fifo' : ''}`;
     const { QueueUrl } = await sqs.send(
       new CreateQueueCommand({
         QueueName: name,
         Attributes: {
-          VisibilityTimeout: String(visibilityTimeout),
           ...(fifo ? { FifoQueue: 'true' } : {}),
           ...(maximumMessageSize === undefined ? {} : { MaximumMessageSize: String(maximumMessageSize) }),
         },

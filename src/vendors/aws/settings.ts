@@ -34,8 +34,17 @@ export interface PublisherSettings {
   readonly concurrency: number;
 }
 
+/**
+ * To be called before an option is read.
+ *
+ * @throws MessengerError `INVALID_OPTION` for what is no object of options.
+ */
+export function checkPublisherOptions(options: unknown, destination: 'queue' | 'topic'): void {
+  checkKeys(options, [destination, 'messageIdKey', 'groupIdKey', 'defaultGroupId', 'maxBatchBytes', 'concurrency']);
+}
+
 /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
-export function publisherSettings(options: AwsPublisherOptions, destination: string, fifo: boolean): PublisherSettings {
+export function publisherSettings(options: AwsPublisherOptions, fifo: boolean): PublisherSettings {
   const { groupIdKey, defaultGroupId } = options;
   if (!fifo) refuse('groupIdKey', groupIdKey);
   if (!fifo) refuse('defaultGroupId', defaultGroupId);
@@ -43,7 +52,6 @@ export function publisherSettings(options: AwsPublisherOptions, destination: str
   if (defaultGroupId !== undefined) {
     matchingText('defaultGroupId', defaultGroupId, /^[!-~]{1,128}$/, '1 to 128 ASCII letters, digits or punctuation');
   }
-  checkKeys(options, [destination, 'messageIdKey', 'groupIdKey', 'defaultGroupId', 'maxBatchBytes', 'concurrency']);
   return {
     fifo,
     messageIdKey: checkMessageIdKey(options.messageIdKey ?? MESSAGE_ID_KEY),
