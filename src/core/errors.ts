@@ -85,7 +85,7 @@ export function failureKind(error: unknown): FailureKind {
 /** Whatever was thrown, as an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;
-  return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${String(thrown)}`, {
-    cause: thrown,
-  });
+  // `String` of an object calls its code, which may throw.
+  const text = typeof thrown === 'object' && thrown !== null ? 'an object' : String(thrown);
+  return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${text}`, { cause: thrown });
 }

@@ -51,6 +51,7 @@ export class GenericMessage implements Message {
     this.payload = payload;
     this.id = options.id ?? uuidv7();
     this.at = options.at ?? new Date();
+    if (options.metadata !== undefined) assertMetadata(options.metadata);
     this.#metadata = { ...options.metadata };
     if (options.topic !== undefined) this.topic = options.topic;
     if (options.key !== undefined) this.key = options.key;
@@ -64,7 +65,8 @@ export class GenericMessage implements Message {
   /** Sets one metadata value, replacing an earlier one of the same key. Returns the message, to chain. */
   setMetadata(key: string, value: string): this {
     assertMetadataEntry(key, value);
-    this.#metadata[key] = value;
+    // Not an assignment: that of `__proto__` would be lost.
+    Object.defineProperty(this.#metadata, key, { value, writable: true, enumerable: true, configurable: true });
     return this;
   }
 }
@@ -116,7 +118,8 @@ export function assertMessage(value: Message): void {
 }
 
 function assertMetadata(metadata: unknown): void {
-  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
+  // What iterates (an array, a Map, Headers) does not have its entries as properties.
+  if (typeof metadata !== 'object' || metadata === null || Symbol.iterator in metadata) {
     throw new MessengerError(
       'INVALID_MESSAGE',
       `message metadata must be an object of strings, got ${describe(metadata)}`,
@@ -171,7 +174,8 @@ function assertWellFormed(value: string, field: string): void {
 /** A value for an error message: short, and never the whole of a payload. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';
-  if (value instanceof Date) return `an invalid Date`;
+  if (value instanceof Date)
+    return Number.isNaN(value.getTime()) ? 'an invalid Date' : `the Date ${value.toISOString()}`;
   if (value instanceof Uint8Array) return `${String(value.byteLength)} bytes`;
   if (Array.isArray(value)) return `an array of ${String(value.length)}`;
   if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value);

@@ -53,5 +53,18 @@ function toJson(value: object): string {
     throw new MessengerError('INVALID_MESSAGE', `can not make JSON of ${describe(value)}`, { cause });
   }
   if (json === undefined) throw new MessengerError('INVALID_MESSAGE', `${describe(value)} has no JSON form`);
+  // A Promise that was not awaited, a Map, an ArrayBuffer: what they hold would silently be lost.
+  if (json === '{}' && !isPlain(value)) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `can not make JSON of ${describe(value)}: nothing of it would be in it`,
+    );
+  }
   return json;
+}
+
+/** Whether an object says by itself what its JSON is. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null || 'toJSON' in value;
 }

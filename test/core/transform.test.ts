@@ -1,0 +1,99 @@
+import { describe, expect, test } from 'vitest';
+import { EmptyMessagePayloadError } from '../../src/core/errors.js';
+import { newMessage, type Message } from '../../src/core/message.js';
+import { defaultTransform, isMessage, type MessageInput } from '../../src/core/transform.js';
+import { textOf } from './scripted.js';
+
+const invalid = (text: RegExp) =>
+  expect.objectContaining({ code: 'INVALID_MESSAGE', message: expect.stringMatching(text) as string }) as Error;
+const transform = (input: unknown) => defaultTransform(input as MessageInput);
+
+describe('the default transform', () => {
+  test('leaves a ready message as it is, of this package or not', () => {
+    const message = newMessage('x', { key: 'k' });
+    expect(transform(message)).toBe(message);
+    const foreign: Message = {
+      id: '1',
+      metadata: {},
+      payload: new Uint8Array([1]),
+      published: false,
+      at: new Date(0),
+    };
+    expect(transform(foreign)).toBe(foreign);
+  });
+
+  test('checks a ready message', () => {
+    const message = { published: false, id: '1', metadata: { a: 1 }, at: new Date(), payload: new Uint8Array([1]) };
+    expect(() => transform(message)).toThrow(invalid(/metadata\["a"\] must be a string, got 1/));
+    expect(() => transform({ ...message, metadata: {}, payload: new Uint8Array() })).toThrow(EmptyMessagePayloadError);
+    expect(() => transform({ ...message, metadata: {}, payload: 'text' })).toThrow(invalid(/payload must be bytes/));
+  });
+
+  test('makes the payload of bytes and strings, without metadata', () => {
+    expect(transform(new Uint8Array([1, 2]))).toMatchObject({ payload: new Uint8Array([1, 2]), metadata: {} });
+    expect(textOf(transform('text'))).toBe('text');
+    expect(transform('text').metadata).toEqual({});
+  });
+
+  test.each([
+    [{ order: 1, nested: { at: new Date(0) } }, '{"order":1,"nested":{"at":"1970-01-01T00:00:00.000Z"}}'],
+    [{}, '{}'],
+    [[1, 'a'], '[1,"a"]'],
+    [{ id: 'domain', payload: 'not a message' }, '{"id":"domain","payload":"not a message"}'],
+    [
+      new (class Order {
+        number = 7;
+      })(),
+      '{"number":7}',
+    ],
+    [{ toJSON: () => 'own' }, '"own"'],
+  ])('makes JSON of %j', (input, json) => {
+    const message = transform(input);
+    expect(textOf(message)).toBe(json);
+    expect(message.metadata).toEqual({ 'content-type': 'application/json' });
+  });
+
+  test.each([
+    ['nothing', undefined],
+    ['null', null],
+    ['an empty string', ''],
+    ['no bytes', new Uint8Array()],
+  ])('refuses %s as an empty payload', (_, input) => {
+    expect(() => transform(input)).toThrow(EmptyMessagePayloadError);
+  });
+
+  test.each([
+    [42, /can not make a message of 42 \(number\)/],
+    [true, /can not make a message of true/],
+    [10n, /can not make a message of 10 \(bigint\)/],
+    [() => 'x', /can not make a message of a function/],
+    [{ toJSON: () => undefined }, /an object \(Object\) has no JSON form/],
+    // What JSON would silently write as {}.
+    [Promise.resolve({ order: 1 }), /can not make JSON of an object \(Promise\)/],
+    [new Map([['a', 1]]), /can not make JSON of an object \(Map\)/],
+    [new Set([1]), /can not make JSON of an object \(Set\)/],
+    [new ArrayBuffer(4), /can not make JSON of an object \(ArrayBuffer\)/],
+    [new Error('text'), /can not make JSON of an object \(Error\)/],
+  ])('refuses %s', (input, text) => {
+    expect(() => transform(input)).toThrow(invalid(text));
+  });
+
+  test('says why an object can not be JSON', () => {
+    const cycle: Record<string, unknown> = {};
+    cycle['self'] = cycle;
+    for (const input of [cycle, { big: 1n }]) {
+      expect(() => transform(input)).toThrow(
+        expect.objectContaining({
+          code: 'INVALID_MESSAGE',
+          message: 'can not make JSON of an object (Object)',
+          cause: expect.any(TypeError) as TypeError,
+        }),
+      );
+    }
+  });
+});
+
+test('isMessage knows a message by its fields', () => {
+  expect(isMessage(newMessage('x'))).toBe(true);
+  for (const other of [null, undefined, 'x', 5, {}, { id: '1', payload: 'x' }]) expect(isMessage(other)).toBe(false);
+});
