@@ -1,0 +1,38 @@
+/** A part of the demo that works until it is stopped. */
+export interface Part {
+  /** Resolves when it has ended, also when it failed. */
+  readonly ended: Promise<void>;
+  /** Tells it to end, and waits for it. */
+  stop(): Promise<void>;
+}
+
+/** Parts that work side by side. */
+export class Parts {
+  readonly #onFailure: () => void;
+  #failure: { error: unknown } | undefined;
+
+  /** `onFailure` is called when a part fails: nothing good comes of the others alone. */
+  constructor(onFailure: () => void) {
+    this.#onFailure = onFailure;
+  }
+
+  begin(work: (signal: AbortSignal) => Promise<void>): Part {
+    const end = new AbortController();
+    const ended = work(end.signal).catch((error: unknown) => {
+      this.#failure ??= { error };
+      this.#onFailure();
+    });
+    return {
+      ended,
+      stop: () => {
+        end.abort();
+        return ended;
+      },
+    };
+  }
+
+  /** Throws what the first part that failed threw, if any did. */
+  throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+}
