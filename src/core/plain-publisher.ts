@@ -20,6 +20,8 @@ export interface LaneOptions<Item> {
   refusalOf?(item: Item): PublishError | undefined;
   /** Aborted: nothing more is sent. */
   readonly signal?: AbortSignal | undefined;
+  /** Aborted: nothing more is sent either. */
+  readonly stop?: AbortSignal | undefined;
 }
 
 /** What is left of a lane: the items to send, with their places in the result. */
@@ -88,7 +90,7 @@ export function sendInLanes<Item>(
   return new Promise((resolve) => {
     const pump = (): void => {
       while (inFlight < options.concurrency) {
-        stopped ??= abortion(options.signal);
+        stopped ??= abortion(options.signal) ?? abortion(options.stop);
         const lanes = stopped === undefined ? take() : [];
         if (lanes.length === 0) break;
         inFlight += 1;
@@ -124,6 +126,7 @@ export function asBatchPublisher(publisher: Publisher, concurrency: number): Bat
         concurrency,
         maxItems: 1,
         signal: options?.signal,
+        stop: options?.stop,
       }),
   };
 }

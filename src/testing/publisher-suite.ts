@@ -26,6 +26,8 @@ export interface PublisherFeatures {
   readonly maxMetadata: number | null;
   /** `topic`, `key` and `at` reach the consumer. False: they do not. */
   readonly carriesHeader: boolean;
+  /** There is a broker to reach: the harness has `unreachable`. False: it must not have it. */
+  readonly connects: boolean;
 }
 
 /** A message as it reached the consumer. */
@@ -185,6 +187,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
   });
 
   test('reports a broker that is not there as a failure of the connection', async ({ unreachable }) => {
+    assertEqual(unreachable !== undefined, features.connects, 'the harness has `unreachable`');
     if (unreachable === undefined) return;
     const publisher = await unreachable();
     assertKind(await rejection(publisher.publish(some()), 'publish'), 'connection');

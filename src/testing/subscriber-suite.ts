@@ -50,6 +50,8 @@ export interface SubscriberSuite {
   /** A new harness: called once per test. */
   readonly create: (setup: SubscriberSetup) => Promise<SubscriberHarness>;
   readonly features: SubscriberFeatures;
+  /** Milliseconds that a test waits for what must happen. @default 15_000 */
+  readonly patience?: number;
 }
 
 /** A subscription that runs, and what it saw. */
@@ -77,7 +79,9 @@ type Run = (
  * describe('my subscriber', () => subscriberTestSuite({ it, create, features }));
  * ```
  */
-export function subscriberTestSuite({ it, create, features }: SubscriberSuite): void {
+export function subscriberTestSuite({ it, create, features, patience = 15_000 }: SubscriberSuite): void {
+  const eventually = (condition: () => boolean | Promise<boolean>, what: string, more = 0): Promise<void> =>
+    until(condition, what, patience + more);
   const test = (name: string, body: (run: Run) => Promise<void>): void => {
     it(name, () => running(create, body));
   };
@@ -88,7 +92,7 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
       newMessage(`grüße ${String(i)}`, { key: `k${String(i)}`, metadata: { n: String(i) } }),
     );
     await publish(messages);
-    await until(async () => (await pending()) === 0, 'every message is acknowledged');
+    await eventually(async () => (await pending()) === 0, 'every message is acknowledged');
     const view = (some: readonly Message[]): unknown =>
       [...some].sort((a, b) => (a.id < b.id ? -1 : 1)).map(({ id, payload, metadata }) => [id, payload, metadata]);
     assertEqual(view(handled), view(messages), 'messages handled');
@@ -99,11 +103,11 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
     const { opened, open } = gate();
     const { publish, pending, handled } = await run(() => opened);
     await publish([one()]);
-    await until(() => handled.length === 1, 'the handler runs');
+    await eventually(() => handled.length === 1, 'the handler runs');
     const held = await pending();
     open();
     assertEqual(held, 1, 'messages that the broker holds while the handler runs');
-    await until(async () => (await pending()) === 0, 'the message is acknowledged');
+    await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
   });
 
   test(`logs the error of a handler, and the message ${features.redelivers ? 'comes' : 'does not come'} again`, async (run) => {
@@ -112,13 +116,16 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
     });
     const message = one();
     await publish([message]);
-    await until(() => errors.some((error) => String(error).includes('the first time fails')), 'the error is logged');
+    await eventually(
+      () => errors.some((error) => String(error).includes('the first time fails')),
+      'the error is logged',
+    );
     if (!features.redelivers) {
       assert(await never(() => handled.length > 1, timeout * 2), 'the message came again');
       return;
     }
-    await until(() => handled.length === 2, 'the message comes again', timeout * 3 + 5_000);
-    await until(async () => (await pending()) === 0, 'the message is acknowledged');
+    await eventually(() => handled.length === 2, 'the message comes again', timeout * 3);
+    await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
     const ids = handled.map(({ id }) => id);
     assertEqual(ids, [message.id, message.id], 'ids handled');
   });
@@ -137,11 +144,11 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
         { concurrency: 3 },
       );
       await publish(Array.from({ length: 12 }, () => one()));
-      await until(() => active === 3, 'three handlers run');
+      await eventually(() => active === 3, 'three handlers run');
       const bounded = await never(() => active > 3, 300);
       open();
       assert(bounded, 'more than three handlers ran');
-      await until(async () => (await pending()) === 0, 'every message is acknowledged');
+      await eventually(async () => (await pending()) === 0, 'every message is acknowledged');
       assertEqual(most, 3, 'handlers at once');
     });
   } else {
@@ -166,7 +173,7 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
         newMessage(String(i), { key: `k${String(i % 4)}`, metadata: i === 6 ? { fails: 'once' } : {} }),
       );
       await publish(messages);
-      await until(async () => (await pending()) === 0, 'every message is acknowledged', timeout * 3 + 10_000);
+      await eventually(async () => (await pending()) === 0, 'every message is acknowledged', timeout * 3);
       assert(!overlap, 'two handlers of one key ran at once');
       for (const key of new Set(messages.map((message) => message.key))) {
         const ids = (some: readonly Message[]): string[] =>
@@ -183,11 +190,11 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
       const { opened, open } = gate();
       const { publish, pending, handled, timeout } = await run(() => opened);
       await publish([one()]);
-      await until(() => handled.length === 1, 'the handler runs');
+      await eventually(() => handled.length === 1, 'the handler runs');
       const kept = await never(() => handled.length > 1, timeout * 2);
       open();
       assert(kept, 'the message came again while it was handled');
-      await until(async () => (await pending()) === 0, 'the message is acknowledged');
+      await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
       assertEqual(handled.length, 1, 'times handled');
     });
   }
@@ -196,7 +203,7 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
     const { opened, open } = gate();
     const { publish, pending, handled, stop, ended } = await run(() => opened);
     await publish([one()]);
-    await until(() => handled.length === 1, 'the handler runs');
+    await eventually(() => handled.length === 1, 'the handler runs');
     const stopped = stop();
     const waited = await never(ended, 200);
     open();
@@ -219,7 +226,7 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
         stopTimeout: 100,
       });
       await publish([one()]);
-      await until(() => handled.length === 1, 'the handler runs');
+      await eventually(() => handled.length === 1, 'the handler runs');
       await stop();
       const logged = errors.some((error) => String(error).includes(ABORTED));
       assert(logged, 'the handler did not see the abort, or its error was not logged');
@@ -232,9 +239,9 @@ export function subscriberTestSuite({ it, create, features }: SubscriberSuite): 
   test('logs the errors of the broker and goes on until it is stopped', async (run) => {
     const { publish, pending, breakBroker, errors, stop, ended } = await run(() => undefined);
     await publish([one()]);
-    await until(async () => (await pending()) === 0, 'a message is acknowledged');
+    await eventually(async () => (await pending()) === 0, 'a message is acknowledged');
     await breakBroker();
-    await until(() => errors.length >= 2, 'the error is logged, more than once');
+    await eventually(() => errors.length >= 2, 'the error is logged, more than once');
     assert(!ended(), 'subscribe ended');
     await stop();
   });

@@ -64,6 +64,7 @@ const PLAIN: PublisherFeatures = {
   maxPayloadBytes: null,
   maxMetadata: null,
   carriesHeader: true,
+  connects: true,
 };
 
 describe('a plain publisher', () => {

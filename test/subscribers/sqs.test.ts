@@ -224,7 +224,10 @@ describe('failures', () => {
       command.input['QueueUrl'] = queue.url;
       const reply = (await forward()) as { Messages?: { Attributes?: object; MessageAttributes?: Groups }[] };
       for (const message of reply.Messages ?? []) {
-        message.Attributes = { ...message.Attributes, MessageGroupId: message.MessageAttributes?.['group']?.StringValue };
+        message.Attributes = {
+          ...message.Attributes,
+          MessageGroupId: message.MessageAttributes?.['group']?.StringValue,
+        };
       }
       return reply;
     };

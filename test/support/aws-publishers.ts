@@ -18,6 +18,7 @@ export const STANDARD: PublisherFeatures = {
   maxPayloadBytes: 262_144,
   maxMetadata: 8,
   carriesHeader: true,
+  connects: true,
 };
 
 export const FIFO: PublisherFeatures = { ...STANDARD, ordered: true, deduplicates: true, keyless: false };
