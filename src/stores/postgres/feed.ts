@@ -29,6 +29,10 @@ export class PostgresFeed implements Feed {
   #reader: Reader;
   /** The cursor of the last settlement that was acknowledged. */
   #settled: Cursor;
+  /** The cursor of the last settlement that was asked for: what changes the side table alone keeps it. */
+  #asked: Cursor;
+  /** How many pages of the log were read and not settled yet. */
+  #unsettled = 0;
 
   private constructor(
     database: Database,
@@ -43,6 +47,7 @@ export class PostgresFeed implements Feed {
     this.#options = options;
     this.#lease = lease;
     this.#settled = cursor;
+    this.#asked = cursor;
     this.#parked = parked;
     this.#reader = this.#newReader();
   }
@@ -77,8 +82,10 @@ export class PostgresFeed implements Feed {
 
   async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
     const log = await this.#reader.next(signal);
-    // A window that turned out to be at its end is stored as closed, so that cleaning can see it.
-    if (log.messages.length === 0 && this.#settled.to !== null) await this.#settle(log.cursor());
+    if (log.messages.length > 0) this.#unsettled += 1;
+    // A window that turned out to be at its end is stored as closed, so that cleaning can see it; but
+    // never past a page that was read and not settled.
+    else if (this.#unsettled === 0 && this.#asked.to !== null) await this.#settle(log.cursor());
     return { messages: log.messages, log };
   }
 
@@ -89,6 +96,7 @@ export class PostgresFeed implements Feed {
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
     const { log, messages } = page as PostgresPage;
     if (log) {
+      if (log.messages.length > 0) this.#unsettled -= 1;
       const park = this.#parked.parking(setAside);
       await this.#settle(log.cursor(), park);
     } else {
@@ -97,7 +105,7 @@ export class PostgresFeed implements Feed {
         messages.filter((message) => !gone.has(message)),
         setAside,
       );
-      await this.#settle(this.#settled, unpark);
+      await this.#settle(this.#asked, unpark);
     }
   }
 
@@ -112,6 +120,7 @@ export class PostgresFeed implements Feed {
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
     const parked = await this.#parked.due(limit, signal);
     this.#reader = this.#newReader();
+    this.#unsettled = 0;
     const page = await this.read({ signal });
     return { parked, page };
   }
@@ -127,7 +136,7 @@ export class PostgresFeed implements Feed {
     gaps: readonly SetAside[];
   }): Promise<void> {
     const { parked, page, count, gaps } = published;
-    const cursor = count > 0 && page.log ? page.log.cursor(count) : this.#settled;
+    const cursor = count > 0 && page.log ? page.log.cursor(count) : this.#asked;
     const park = this.#parked.parking(gaps);
     const unpark = this.#parked.unparking(parked, []);
     await this.#settle(cursor, async (connection) => {
@@ -138,6 +147,7 @@ export class PostgresFeed implements Feed {
 
   async #settle(cursor: Cursor, also?: (connection: Connection) => Promise<void>): Promise<void> {
     if (!also && sameCursor(cursor, this.#settled)) return;
+    this.#asked = cursor;
     await this.#lease.settle(also ? { cursor, also } : { cursor });
     this.#settled = cursor;
   }

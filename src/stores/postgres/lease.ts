@@ -149,7 +149,7 @@ export class Lease {
       this.#lost.signal.throwIfAborted();
       const { timeout, synchronousSettle } = this.#options;
       const sentAt = performance.now();
-      const moved = await this.#database.transaction(
+      const moved = await this.#transaction(
         preamble(timeout, ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off'])),
         async (connection) => {
           const rows = await connection.query(statement, [...this.#fence(), ...values]);
@@ -160,7 +160,6 @@ export class Lease {
           await also?.(connection);
           return rows;
         },
-        { timeout, signal: this.#lost.signal },
       );
       this.#ctids = moved.map((row) => row[0] as string);
       this.#renewed(sentAt);
@@ -170,6 +169,17 @@ export class Lease {
       this.#lose('a change of the cursor failed', error);
     });
     return change;
+  }
+
+  /** A transaction that is waited for while the lease is held; once it is lost, that is the error. */
+  async #transaction<T>(settings: string, work: (connection: Connection) => Promise<T>): Promise<T> {
+    const { timeout } = this.#options;
+    try {
+      return await this.#database.transaction(settings, work, { timeout, signal: this.#lost.signal });
+    } catch (error) {
+      this.#lost.signal.throwIfAborted();
+      throw error;
+    }
   }
 
   #renewIfDue(): void {
