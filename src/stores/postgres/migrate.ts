@@ -14,6 +14,8 @@ interface Migration {
   readonly number: number;
   readonly name: string;
   readonly sql: string;
+  /** Its statements: drivers that prepare take one at a time. */
+  readonly statements: readonly string[];
 }
 
 const folder = new URL('../../../migrations/postgres/', import.meta.url);
@@ -22,11 +24,16 @@ const folder = new URL('../../../migrations/postgres/', import.meta.url);
 async function migrations(names: Names, settings: MigrationSettings): Promise<Migration[]> {
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
   return Promise.all(
-    files.map(async (file) => ({
-      number: Number(file.slice(0, 4)),
-      name: file,
-      sql: fill(await readFile(new URL(file, folder), 'utf8'), names, settings),
-    })),
+    files.map(async (file) => {
+      const sql = await readFile(new URL(file, folder), 'utf8');
+      return {
+        number: Number(file.slice(0, 4)),
+        name: file,
+        sql: fill(sql, names, settings),
+        // Split before names are filled in: a name may have a `;`.
+        statements: split(sql).map((statement) => fill(statement, names, settings)),
+      };
+    }),
   );
 }
 
@@ -80,9 +87,9 @@ export async function migrate(
       const version = await schemaVersion(connection, names);
       if (version === 0) await run(bookkeeping(names));
       const applied: string[] = [];
-      for (const { number, name, sql } of await migrations(names, settings)) {
+      for (const { number, name, statements } of await migrations(names, settings)) {
         if (number <= version) continue;
-        for (const part of split(sql)) await run(part);
+        for (const part of statements) await run(part);
         await run(record(names, number, name));
         applied.push(name);
       }
@@ -100,7 +107,7 @@ function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) VALUES (${String(number)}, ${literal(name)})`;
 }
 
-/** The statements of a script: drivers that prepare take one at a time. Migrations have no `;` inside a statement. */
+/** The statements of a script. Migrations have no `;` inside a statement. */
 function split(sql: string): string[] {
   return sql
     .replace(/^\s*--.*$/gm, '')
