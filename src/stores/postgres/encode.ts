@@ -13,7 +13,8 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
   );
 }
 
-const decoder = new TextDecoder('utf-8', { fatal: true });
+// A byte order mark is kept, and then refused: JSON has none, and no byte is taken away in silence.
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function jsonText(bytes: Uint8Array, id: string): string {
   try {
