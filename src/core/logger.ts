@@ -11,11 +11,13 @@ export const consoleErrorLogger: ErrorLogger = {
 };
 
 /** A logger whose own faults can not stop the work. */
-export function safeLogger(logger: ErrorLogger): ErrorLogger {
+export function safeLogger(logger: { error(error: Error): unknown }): ErrorLogger {
   return {
     error(error) {
       try {
-        logger.error(error);
+        // An asynchronous one fits the type: what it rejects with would end the process.
+        const logged = logger.error(error);
+        if (logged instanceof Promise) logged.catch(() => undefined);
       } catch {
         // The logger is the last resort: there is nobody left to tell.
       }

@@ -4,6 +4,11 @@ import type { Message } from './message.js';
 export interface PublishOptions {
   /** Aborted when the relay no longer waits: at its timeout, or when its lease is lost. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Aborted when the relay is to stop: what was sent is still waited for. A batch form may leave the
+   * rest of its messages unsent then; their errors have the signal's reason as `cause`.
+   */
+  readonly stop?: AbortSignal | undefined;
 }
 
 /** Sends one message to a broker. */
