@@ -96,6 +96,9 @@ function encodeText(text: string, field: string): Uint8Array {
   return encoder.encode(text);
 }
 
+const FIRST_TIME = Date.parse('0001-01-01T00:00:00.000Z');
+const LAST_TIME = Date.parse('9999-12-31T23:59:59.999Z');
+
 /** @throws unless `value` is a message that any store can keep. */
 export function assertMessage(value: Message): void {
   if (!(value.payload instanceof Uint8Array)) {
@@ -109,8 +112,12 @@ export function assertMessage(value: Message): void {
     throw new MessengerError('INVALID_MESSAGE', `message id must be a non-empty string, got ${describe(value.id)}`);
   }
   assertText(value.id, 'id');
-  if (!(value.at instanceof Date) || Number.isNaN(value.at.getTime())) {
-    throw new MessengerError('INVALID_MESSAGE', `message at must be a valid Date, got ${describe(value.at)}`);
+  // Later and earlier years have another number of digits, which databases and brokers do not read.
+  if (!(value.at instanceof Date) || !(value.at.getTime() >= FIRST_TIME && value.at.getTime() <= LAST_TIME)) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `message at must be a valid Date of the years 1 to 9999, got ${describe(value.at)}`,
+    );
   }
   assertOptionalText(value.topic, 'topic');
   assertOptionalText(value.key, 'key');
