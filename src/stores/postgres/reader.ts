@@ -46,8 +46,10 @@ export class Reader {
 
   /** The next page: what was read ahead, or what one statement finds now. */
   async next(signal?: AbortSignal): Promise<LogPage> {
-    if (this.#pages.length === 0) await (this.#ahead ?? this.#read(signal));
+    if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
+    // Also where reading ahead found the window at its end: what came since is in the next one.
+    if (this.#pages.length === 0) await this.#read(signal);
     const page = this.#pages.shift();
     // Ahead only inside a window: what comes after it may not have been written yet.
     if (page && this.#cursor.to !== null && this.#pages.length <= 2) this.#readAhead();
