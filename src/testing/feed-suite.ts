@@ -1,0 +1,314 @@
+/**
+ * The part of the store suite about feeds: what a relay relies on.
+ *
+ * @module
+ */
+import { MessengerError } from '../core/errors.js';
+import type { Feed, Page, SetAside } from '../core/feed.js';
+import { newMessage, type Message } from '../core/message.js';
+import { isFeedStore, type Store } from '../core/store.js';
+import { assert, assertEqual, rejection, until } from './assert.js';
+import { idsOf, message, needed, some, stored, type StoreHarness, type StoreTest } from './store-harness.js';
+
+/** Opens a feed that the end of the test closes. */
+type Open = (options?: { destination?: string; pageSize?: number; store?: Store }) => Promise<Feed>;
+
+/** Declares the tests of the contract `FeedStore`. */
+export function feedTests<Handle>(declare: StoreTest<Handle>): void {
+  const test = (name: string, body: (harness: StoreHarness<Handle>, open: Open) => Promise<void>): void => {
+    declare(`feed: ${name}`, async (harness) => {
+      const feeds: Feed[] = [];
+      try {
+        await body(harness, async ({ destination = 'default', pageSize = 3, store = harness.store } = {}) => {
+          const feed = await attempt(store, destination, pageSize);
+          assert(feed !== null, 'the feed is held by another relay');
+          feeds.push(feed);
+          return feed;
+        });
+      } finally {
+        for (const feed of feeds) await feed.close();
+      }
+    });
+  };
+  reading(test);
+  settingAside(test);
+  holding(test);
+}
+
+type Test<Handle> = (name: string, body: (harness: StoreHarness<Handle>, open: Open) => Promise<void>) => void;
+
+function reading<Handle>(test: Test<Handle>): void {
+  test('reads an empty page when there is nothing', async (_, open) => {
+    const feed = await open();
+    for (const page of [await feed.read(), await feed.retries(), await feed.read()]) {
+      assertEqual(page.messages, [], 'messages');
+    }
+  });
+
+  test('reads ahead of what is settled, in order, in pages no larger than asked for', async (harness, open) => {
+    const ids = idsOf(await stored(harness, some(8, ['a', 'b'])));
+    const feed = await open();
+    const pages = await readAll(feed);
+    for (const { messages } of pages) assert(messages.length <= 3, `a page of ${String(messages.length)}`);
+    assertEqual(idsOf(pages.flatMap(({ messages }) => messages)), ids, 'read');
+    for (const page of pages) await feed.settle(page, []);
+    assertEqual((await feed.read()).messages, [], 'read after settling');
+    const [later] = await stored(harness, some(1));
+    assertEqual(idsOf((await feed.read()).messages), [later?.id], 'read after more was stored');
+  });
+
+  test('reads again, with the next feed, what was read and not settled', async (harness, open) => {
+    const ids = idsOf(await stored(harness, some(8)));
+    for (const settled of [0, 1, 1]) {
+      const feed = await open({ pageSize: 2 });
+      // To the end and beyond: finding nothing more settles nothing.
+      const pages = await readAll(feed);
+      for (const page of pages.slice(0, settled)) await feed.settle(page, []);
+      assertEqual(idsOf(pages.flatMap(({ messages }) => messages)), ids, 'read');
+      ids.splice(0, settled * 2);
+      await feed.close();
+    }
+    const feed = await open({ pageSize: 2 });
+    await feed.settle(await feed.read(), []);
+    ids.splice(0, 2);
+    await readAll(feed);
+    await feed.close();
+    assertEqual(idsOf((await (await open()).read()).messages), ids, 'read at last');
+  });
+
+  test('settles pages in their order without waiting for each', async (harness, open) => {
+    await stored(harness, some(9));
+    const feed = await open();
+    const settling: Promise<void>[] = [];
+    for (;;) {
+      const page = await feed.read();
+      if (page.messages.length === 0) break;
+      settling.push(feed.settle(page, []));
+    }
+    await Promise.all(settling);
+    await feed.close();
+    assertEqual((await (await open()).read()).messages, [], 'read again');
+  });
+
+  test('gives every destination every message', async (harness, open) => {
+    const ids = idsOf(await stored(harness, some(2)));
+    const [first, second] = [await open(), await open({ destination: 'ÿ "other" \'destination\'' })];
+    for (const feed of [first, second]) {
+      const page = await feed.read();
+      assertEqual(idsOf(page.messages), ids, 'read');
+      await feed.settle(page, []);
+    }
+  });
+}
+
+function settingAside<Handle>(test: Test<Handle>): void {
+  test('keeps the key of what is set aside waiting, from the call of settle on', async (harness, open) => {
+    const [a1, b1, c1, a2] = await stored(harness, some(4, ['a', 'b', 'c']));
+    const feed = await open();
+    const [page, next] = [await feed.read(), await feed.read()];
+    assertEqual([idsOf(page.messages), idsOf(next.messages)], [idsOf([a1, b1, c1]), idsOf([a2])], 'pages');
+    assert(!feed.isSetAside('a'), 'a key is set aside before any failed');
+    const settled = feed.settle(page, [failed(page, 0, { retryIn: 60_000 })]);
+    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key of the failed message, and it alone, is set aside');
+    await settled;
+    await feed.settle(next, [behind(next, 0)]);
+    assertEqual((await feed.read()).messages, [], 'new messages');
+    assertEqual((await feed.retries()).messages, [], 'messages that are due');
+    await feed.close();
+    const again = await open();
+    assert(again.isSetAside('a') && !again.isSetAside('b'), 'the next feed knows the keys set aside');
+    assertEqual((await again.read()).messages, [], 'new messages of the next feed');
+    assertEqual((await again.retries()).messages, [], 'messages of the next feed that are due');
+  });
+
+  test('retries what is due in order per key, counts attempts, and lets a drained key go on', async (harness, open) => {
+    const [a1, b1, a2, b2, a3] = await stored(harness, some(5, ['a', 'b']));
+    const feed = await open({ pageSize: 10 });
+    const page = await feed.read();
+    await feed.settle(page, [
+      failed(page, 0, { retryIn: 60 }),
+      failed(page, 1, { retryIn: 60_000 }),
+      behind(page, 2),
+      behind(page, 3),
+      behind(page, 4),
+    ]);
+    assertEqual((await feed.retries()).messages, [], 'due at once');
+    const due = await dueOf(feed);
+    assertEqual(idsOf(due.messages), idsOf([a1, a2, a3]), 'due');
+    assertEqual(due.attempts, [1, 0, 0], 'attempts');
+    assertEqual([...(due.messages[0]?.payload ?? [])], [...(a1?.payload ?? [])], 'payload');
+    // The first is through, the second fails, the third waits behind it.
+    await feed.settle(due, [failed(due, 1, { attempts: 1, retryIn: 30 }), behind(due, 2)]);
+    assert(feed.isSetAside('a'), 'the key waits for what is left of it');
+    const rest = await dueOf(feed);
+    assertEqual([idsOf(rest.messages), rest.attempts], [idsOf([a2, a3]), [1, 0]], 'due then');
+    await feed.settle(rest, []);
+    assert(!feed.isSetAside('a'), 'a drained key is no longer set aside');
+    assert(feed.isSetAside('b'), 'the other key still is');
+    assertEqual((await feed.retries()).messages, [], 'due at last');
+    assertEqual([b1?.key, b2?.key], ['b', 'b'], 'keys');
+  });
+
+  test('gives a key back in order when pages are smaller than it', async (harness, open) => {
+    const messages = await stored(harness, some(7, ['a']));
+    const feed = await open({ pageSize: 10 });
+    const page = await feed.read();
+    await feed.settle(page, [
+      failed(page, 0, { retryIn: 1 }),
+      ...[1, 2, 3, 4, 5, 6].map((place) => behind(page, place)),
+    ]);
+    await feed.close();
+    const small = await open({ pageSize: 3 });
+    const ids: unknown[] = [];
+    while (small.isSetAside('a')) {
+      const due = await dueOf(small);
+      ids.push(...idsOf(due.messages));
+      await small.settle(due, []);
+    }
+    assertEqual(ids, idsOf(messages), 'retried');
+  });
+
+  test('retries at once what was not tried', async (harness, open) => {
+    const messages = await stored(harness, some(4, ['a', undefined]));
+    const feed = await open({ pageSize: 4 });
+    const page = await feed.read();
+    await feed.settle(
+      page,
+      [0, 1, 2, 3].map((place) => behind(page, place)),
+    );
+    const due = await dueOf(feed);
+    assertEqual([idsOf(due.messages), due.attempts], [idsOf(messages), [0, 0, 0, 0]], 'due');
+    // Not tried again: it stays due.
+    await feed.settle(due, [behind(due, 0), behind(due, 1), behind(due, 2)]);
+    const left = await dueOf(feed);
+    assertEqual(idsOf(left.messages), idsOf(messages.slice(0, 3)), 'due again');
+  });
+
+  test('keeps dead letters, never returns them, and lets their key go on', async (harness, open) => {
+    const [a1, a2, k1] = await stored(harness, [...some(2, ['a']), message()]);
+    const feed = await open();
+    const page = await feed.read();
+    await feed.settle(page, [
+      failed(page, 0, { dead: true }),
+      failed(page, 1, { retryIn: 10 }),
+      failed(page, 2, { dead: true }),
+    ]);
+    const due = await dueOf(feed);
+    assertEqual(idsOf(due.messages), [a2?.id], 'due');
+    await feed.settle(due, [failed(due, 0, { attempts: 2, dead: true })]);
+    assert(!feed.isSetAside('a'), 'nothing but dead letters of the key is left');
+    await feed.close();
+    const again = await open();
+    assert(!again.isSetAside('a'), 'the next feed sees that the key goes on');
+    for (const { messages } of [await again.retries(), await again.read()]) assertEqual(messages, [], 'messages');
+    await harness.store.deletePublishedByExpiration(0);
+    assertEqual([...(await harness.kept())].sort(), idsOf([a1, a2, k1]).sort(), 'dead letters kept');
+  });
+
+  test('sets messages without a key aside alone', async (harness, open) => {
+    const [k1, k2, k3] = await stored(harness, some(3));
+    const feed = await open();
+    const page = await feed.read();
+    await feed.settle(page, [failed(page, 1, { retryIn: 10 })]);
+    const due = await dueOf(feed);
+    assertEqual([idsOf(due.messages), due.attempts], [[k2?.id], [1]], 'due');
+    await feed.settle(due, []);
+    assertEqual((await feed.retries()).messages, [], 'due then');
+    assert(k1 !== undefined && k3 !== undefined, 'stored');
+  });
+
+  test('keeps the error of any text, and what is set aside, whatever its content', async (harness, open) => {
+    const odd = newMessage('"odd"', { key: '\'; -- \\ " {a,b} 名', topic: 'NULL', metadata: { a: '\\' } });
+    await stored(harness, [odd]);
+    const feed = await open();
+    const page = await feed.read();
+    const error = new Error(`\u0000 \ud800 ${'x'.repeat(100_000)} ' " \\`);
+    await feed.settle(page, [{ ...failed(page, 0, { retryIn: 1 }), error }]);
+    const due = await dueOf(feed);
+    const view = ({ id, key, topic, metadata, payload }: Message): unknown => [id, key, topic, metadata, [...payload]];
+    assertEqual(due.messages.map(view), [view(odd)], 'due');
+    await feed.settle(due, []);
+    assert(!feed.isSetAside(odd.key ?? ''), 'drained');
+  });
+
+  test('settles what was set aside while a page is being settled, and keeps both', async (harness, open) => {
+    await stored(harness, some(6, [undefined]));
+    const feed = await open();
+    const first = await feed.read();
+    await feed.settle(first, [failed(first, 0, { retryIn: 1 })]);
+    const second = await feed.read();
+    const due = await dueOf(feed);
+    await Promise.all([feed.settle(second, []), feed.settle(due, [])]);
+    await feed.close();
+    const again = await open();
+    for (const { messages } of [await again.retries(), await again.read()]) assertEqual(messages, [], 'messages left');
+  });
+}
+
+function holding<Handle>(test: Test<Handle>): void {
+  test('is held by one relay at a time, and free once it is closed', async ({ store }, open) => {
+    const feed = await open();
+    assert(!feed.lost.aborted, 'lost as soon as it is open');
+    assertEqual(await attempt(store, 'default', 3), null, 'a second feed');
+    await feed.close();
+    await feed.close();
+    const next = await open();
+    assert(feed.lost.aborted && !next.lost.aborted, 'the closed feed is lost, the next one is not');
+    const late = await rejection(
+      feed.settle({ messages: [] }, []).then(() => feed.lost.throwIfAborted()),
+      'settle',
+    );
+    assertEqual((late as MessengerError).code, 'LEASE_LOST', 'code');
+  });
+
+  test('is taken over once the lease has run out, and the old holder changes nothing more', async (harness, open) => {
+    const messages = await stored(harness, some(6, ['a']));
+    const old = await open({ pageSize: 2 });
+    const [first, second] = [await old.read(), await old.read()];
+    await old.settle(first, []);
+    await needed(harness.expireLease, 'expireLease')('default');
+    const next = await open({ pageSize: 2 });
+    const error = await rejection(old.settle(second, []), 'settle of the old holder');
+    assert(error instanceof MessengerError, `expected a MessengerError, got ${String(error)}`);
+    assertEqual(error.code, 'LEASE_LOST', 'code');
+    assert(old.lost.aborted, 'the old holder knows that it lost the lease');
+    await old.close();
+    assert(!next.lost.aborted, 'the new holder still has it');
+    const pages = await readAll(next);
+    assertEqual(idsOf(pages.flatMap((page) => page.messages)), idsOf(messages.slice(2)), 'read by the new holder');
+    for (const page of pages) await next.settle(page, []);
+    await next.close();
+    assertEqual((await (await open()).read()).messages, [], 'read at last');
+  });
+}
+
+function attempt(store: Store, destination: string, pageSize: number): Promise<Feed | null> {
+  assert(isFeedStore(store), 'openFeed is declared and missing');
+  return store.openFeed({ destination, pageSize });
+}
+
+/** Reads until a page is empty. */
+async function readAll(feed: Feed): Promise<Page[]> {
+  const pages: Page[] = [];
+  for (;;) {
+    const page = await feed.read();
+    if (page.messages.length === 0) return pages;
+    pages.push(page);
+  }
+}
+
+/** What is due, as soon as anything is. */
+async function dueOf(feed: Feed): Promise<Page> {
+  let page: Page = { messages: [] };
+  await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
+  return page;
+}
+
+function failed(page: Page, place: number, more: Partial<SetAside>): SetAside {
+  return { message: page.messages[place] as Message, attempts: 1, error: new Error('refused'), dead: false, ...more };
+}
+
+/** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
+function behind(page: Page, place: number): SetAside {
+  return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
+}

@@ -1,0 +1,11 @@
+/**
+ * Conformance suites for stores, publishers and subscribers of your own, for any test runner.
+ *
+ * @module
+ */
+export { publisherTestSuite } from './publisher-suite.js';
+export type { PublisherFeatures, PublisherHarness, PublisherSuite, ReceivedMessage } from './publisher-suite.js';
+export { storeTestSuite } from './store-suite.js';
+export type { StoreFeatures, StoreHarness, StoreSuite, TestedStore } from './store-harness.js';
+export { subscriberTestSuite } from './subscriber-suite.js';
+export type { SubscriberFeatures, SubscriberHarness, SubscriberSetup, SubscriberSuite } from './subscriber-suite.js';
