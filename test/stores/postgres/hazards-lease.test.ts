@@ -1,0 +1,148 @@
+/**
+ * One interleaving for each hazard of leases: a relay that lost its own, a crash of the server, a claim
+ * while the last settlement is being committed. Each on the store, and on a mutant of it.
+ */
+import { beforeAll, describe, expect } from 'vitest';
+import type { Page } from '../../../src/core/feed.js';
+import type { Parked } from '../../../src/stores/postgres/parked.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import { createDatabase, itHolds, mutantStatement, type Hazard, type Mutant, type World } from './support.js';
+
+const FENCE = {
+  place: ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL'],
+  owner: ['AND c.owner = $3::text AND c.epoch = $4::bigint', 'AND $3::text IS NOT NULL AND $4::bigint IS NOT NULL'],
+} as const;
+
+/** Settles a page of a relay that lost its lease; returns how that ended. */
+async function settleLate(relay: { settle: (page: Page) => Promise<void> }, page: Page): Promise<string> {
+  return relay.settle(page).then(
+    () => 'settled',
+    (error: unknown) => (error as { code: string }).code,
+  );
+}
+
+const hazards: Record<string, Hazard> = {
+  'a relay that lost its lease does not rewind the cursor': {
+    play: zombie,
+    mutant: mutantStatement('settle', FENCE.place, FENCE.owner),
+    right: { ended: 'LEASE_LOST', parked: '0', acknowledged: ['m1', 'm2', 'm3'] },
+    wrong: { ended: 'settled', parked: '1', acknowledged: ['m1', 'm2', 'm3', 'm1', 'm2', 'm3'] },
+  },
+
+  'a relay that lost its lease does not, even where its rows are where it left them': {
+    async play(world) {
+      const lost = await world.relay({ pageSize: 1 });
+      await world.add('m1', 'm2');
+      const page = await lost.read();
+      const place = () => world.value(`SELECT ctid::text FROM ${world.names.cursors}`);
+      const left = await place();
+      await world.expireLease();
+      const heir = await world.relay();
+      for (let n = 3; (await place()) !== left; n++) {
+        expect(n).toBeLessThan(1_000);
+        await world.add(`m${n}`);
+        await heir.drain();
+      }
+      return settleLate(lost, page);
+    },
+    options: { partitions: 1 },
+    mutant: mutantStatement('settle', FENCE.owner),
+    right: 'LEASE_LOST',
+    wrong: 'settled',
+  },
+
+  'what is set aside is read after the claim': {
+    play: claimDuringSettlement,
+    mutant: (() => {
+      let load: typeof Parked.load;
+      let loaded: Promise<Parked>;
+      return {
+        parked: (original) => {
+          load = (...args) => original.Parked.load(...args);
+          return { Parked: { load: () => loaded } as unknown as typeof Parked };
+        },
+        lease: ({ Lease }) => ({
+          Lease: {
+            async claim(...args: Parameters<typeof Lease.claim>) {
+              loaded = load(...args);
+              await loaded;
+              return Lease.claim(...args);
+            },
+          } as unknown as typeof Lease,
+        }),
+      } satisfies Mutant;
+    })(),
+    right: ['k:1', 'k:2'],
+    wrong: ['k:2'],
+  },
+
+  'a crash of the server ends every claim': {
+    async play(world) {
+      const relay = await world.relay();
+      await world.add('m');
+      const page = await relay.read();
+      // What a crash and a promotion do to an unlogged table.
+      await world.sql(`TRUNCATE ${world.names.claims}`);
+      return settleLate(relay, page);
+    },
+    mutant: mutantStatement('settle', ['AND EXISTS', 'AND true OR EXISTS']),
+    right: 'LEASE_LOST',
+    wrong: 'settled',
+  },
+};
+
+/** A relay reads a page, loses its lease to another that delivers everything, and comes back to settle it. */
+async function zombie(world: World): Promise<unknown> {
+  await world.add('m1', 'm2', 'm3');
+  const lost = await world.relay({ pageSize: 1 });
+  const page = await lost.read();
+  await world.expireLease();
+  const heir = await world.relay();
+  await heir.drain();
+  const failed = { message: page.messages[0]!, attempts: 1, error: new Error('refused'), retryIn: 0, dead: false };
+  const ended = await settleLate({ settle: (late) => lost.settle(late, [failed]) }, page);
+  const parked = await world.value(`SELECT count(*)::text FROM ${world.names.parked}`);
+  await world.expireLease();
+  const next = await world.relay({}, heir.acknowledged);
+  await next.drain();
+  await next.drain();
+  return { ended, parked, acknowledged: heir.acknowledged };
+}
+
+/**
+ * The last settlement of a lease that runs out before it is committed: it sets the first message of a
+ * key aside, while the next relay already waits for the row.
+ */
+async function claimDuringSettlement(world: World): Promise<string[]> {
+  const { cursors, messages, parked } = world.names;
+  await world.add('k:1', 'k:2');
+  const old = await world.relay({ pageSize: 1 });
+  const { from, to, after, low, nextLow, high } = (await old.read()).log!.cursor();
+  const settlement = await world.begin();
+  await settlement.query(
+    `UPDATE ${cursors} SET from_snapshot = $1, to_snapshot = $2, after = $3, low = $4, next_low = $5, high = $6,
+       written_by = pg_current_xact_id(), expires_at = clock_timestamp()`,
+    [from, to, after, low, nextLow, high],
+  );
+  await settlement.query(
+    `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, attempts, next_at)
+     SELECT 'default', seq, key_hash, stored_at, at, id, key, metadata, payload, 1, clock_timestamp() FROM ${messages} WHERE id = 'k:1'`,
+  );
+  const opening = world.relay();
+  await world.waiting('any');
+  await settlement.commit();
+  const heir = await opening;
+  const page = await heir.read();
+  await heir.settle(page, await heir.publish(page));
+  await heir.drain();
+  return heir.acknowledged;
+}
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'hazards_lease');
+  });
+
+  itHolds(() => url, hazards);
+});

@@ -1,0 +1,317 @@
+/**
+ * One interleaving for each hazard of reading by a snapshot, played step by step by a few sessions:
+ * once on the store as it is, once on a mutant of it that is broken in just that place, so that the
+ * test is shown to be able to fail.
+ *
+ * They run on servers of their own: which transactions a snapshot lists depends on every transaction
+ * of the server, an autovacuum's and those of other tests included.
+ */
+import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import {
+  itHolds,
+  mutantStatement,
+  swapColumns,
+  type Hazard,
+  type Mutant,
+  type Session,
+  type World,
+} from './support.js';
+
+/** Two transactions: `m` is delivered while `t`, stored before it, is running unlisted in the snapshot. */
+async function storeAcross(world: World): Promise<{ t: Session; xid: string }> {
+  const a = await world.begin();
+  const t = await world.begin();
+  await a.xid();
+  const xid = await t.xid();
+  await t.add('t');
+  await a.add('m');
+  await a.commit();
+  return { t, xid };
+}
+
+/** Delivers, restarts where told, and lets the late transaction commit. */
+async function commitLate(world: World, restart: boolean): Promise<string[]> {
+  const relay = await world.relay();
+  const { t, xid } = await storeAcross(world);
+  await relay.poll();
+  expect(await world.isUnlisted(xid)).toBe(true);
+  if (restart) await relay.reopen();
+  await t.commit();
+  await relay.drain();
+  return relay.acknowledged;
+}
+
+/** A default that waits for the lock 1, in sessions that say so, before or after the transaction has its id. */
+async function pauseAtXid(world: World, when: 'before' | 'after'): Promise<Session> {
+  const { messages, schema } = world.names;
+  const wait = `IF current_setting('test.pause', true) = 'on' THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;`;
+  const id = 'PERFORM pg_current_xact_id();';
+  await world.sql(`CREATE FUNCTION ${schema}.pause() RETURNS xid8 LANGUAGE plpgsql AS $$ BEGIN
+    ${when === 'before' ? wait + id : id + wait} RETURN pg_current_xact_id(); END $$`);
+  await world.sql(`ALTER TABLE ${messages} ALTER COLUMN xid SET DEFAULT ${schema}.pause()`);
+  const controller = await world.begin();
+  await controller.query('SELECT pg_advisory_xact_lock(1)');
+  return controller;
+}
+
+/** A message whose insert stops between the two columns, while another is stored, delivered and settled. */
+async function storeInTwoSteps(world: World, when: 'before' | 'after'): Promise<string[]> {
+  const relay = await world.relay();
+  // The first value of a sequence is written to the WAL, which by itself gives a transaction its id.
+  await world.add('first');
+  const controller = await pauseAtXid(world, when);
+  const t = await world.begin();
+  await t.query(`SET test.pause = 'on'`);
+  const storing = t.add('t');
+  await world.waiting(t);
+  await world.add('m');
+  await relay.poll();
+  await relay.poll();
+  await controller.commit();
+  await storing;
+  await t.commit();
+  await relay.drain();
+  return relay.acknowledged;
+}
+
+const hazards: Record<string, Hazard> = {
+  'low is not high: a transaction that the snapshot did not list commits late': {
+    play: (world) => commitLate(world, false),
+    mutant: { cursor: ({ closed }) => ({ closed: (cursor) => ({ ...closed(cursor), low: cursor.high }) }) },
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'low is not high after a restart either': {
+    play: (world) => commitLate(world, true),
+    mutant: mutantStatement('lockCursors', [' low::text', ' high::text']),
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'low survives a restart in the middle of a window, as next_low': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1 });
+      const { t, xid } = await storeAcross(world);
+      await world.sql('SELECT 1');
+      await relay.poll();
+      expect(await world.isUnlisted(xid, 'to_snapshot')).toBe(true);
+      await relay.reopen();
+      await relay.poll();
+      await t.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('lockCursors', ['next_low::text', 'high::text']),
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'to is kept over a restart in the middle of a window': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1 });
+      const t = await world.begin();
+      await t.add('t');
+      await world.add('m1', 'm2');
+      await relay.poll();
+      await relay.reopen();
+      await t.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('lockCursors', ['to_snapshot::text', 'NULL::text']),
+    right: ['m1', 'm2', 't'],
+    wrong: ['m1', 'm2'],
+  },
+
+  'next_low is what was acknowledged, not what is being settled': {
+    async play(world) {
+      const relay = await world.relay();
+      const { t } = await storeAcross(world);
+      const page = await relay.read();
+      const setAside = await relay.publish(page);
+      expect((await relay.read()).messages).toEqual([]);
+      await relay.settle(page, setAside);
+      await t.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: {
+      reader: (original) => {
+        class Hasty extends original.Reader {
+          #high = { read: 0 };
+          constructor(...[database, statements, cursor, options]: ConstructorParameters<typeof original.Reader>) {
+            const high = { read: cursor.high };
+            super(database, statements, cursor, { ...options, acknowledgedHigh: () => high.read });
+            this.#high = high;
+          }
+          override async next(signal?: AbortSignal) {
+            const page = await super.next(signal);
+            this.#high.read = page.cursor().high;
+            return page;
+          }
+        }
+        return { Reader: Hasty };
+      },
+    },
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'next_low is what was acknowledged before the statement, not when it returns': {
+    async play(world) {
+      const relay = await world.relay();
+      const { t } = await storeAcross(world);
+      const page = await relay.read();
+      const setAside = await relay.publish(page);
+      const taken = world.gate.hold('read');
+      const reading = relay.read();
+      await taken;
+      await relay.settle(page, setAside);
+      world.gate.open();
+      expect((await reading).messages).toEqual([]);
+      await t.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: (() => {
+      let now = () => 0;
+      return {
+        reader: (original) => ({
+          Reader: class extends original.Reader {
+            constructor(...args: ConstructorParameters<typeof original.Reader>) {
+              super(...args);
+              now = args[3].acknowledgedHigh;
+            }
+          },
+        }),
+        cursor: ({ opened }) => ({ opened: (cursor, to) => opened(cursor, to, now()) }),
+      } satisfies Mutant;
+    })(),
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'xid stands before seq: a seq is drawn after the transaction has its id': {
+    play: (world, broken) => storeInTwoSteps(world, broken ? 'before' : 'after'),
+    mutant: { schema: () => ({ verifySchema: async () => {} }) },
+    brokenTables: swapColumns,
+    right: ['first', 'm', 't'],
+    wrong: ['first', 'm'],
+  },
+
+  'the sequence has no cache: nothing is lost': {
+    async play(world, broken) {
+      const relay = await world.relay();
+      if (broken) await cacheSequence(world);
+      const [one, other] = [await world.session(), await world.session()];
+      await store(one, 'k:0');
+      await store(other, 'k:1');
+      await relay.poll();
+      await relay.poll();
+      await store(one, 'k:2');
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    right: ['k:0', 'k:1', 'k:2'],
+    wrong: ['k:0', 'k:1'],
+  },
+
+  'the sequence has no cache: nothing overtakes': {
+    async play(world, broken) {
+      const relay = await world.relay();
+      if (broken) await cacheSequence(world);
+      const [one, other] = [await world.session(), await world.session()];
+      await store(one, 'k:0');
+      await store(other, 'k:1');
+      await store(one, 'k:2');
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    right: ['k:0', 'k:1', 'k:2'],
+    wrong: ['k:0', 'k:2', 'k:1'],
+  },
+
+  'the order is that of seq: an older transaction may store later': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1 });
+      const older = await world.begin();
+      await older.xid();
+      await world.add('k:1');
+      await older.add('k:2');
+      await older.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('read', ['ORDER BY m.seq', 'ORDER BY m.xid']),
+    right: ['k:1', 'k:2'],
+    wrong: ['k:2'],
+  },
+
+  'late rows are found by the transactions that the snapshot lists': {
+    async play(world) {
+      const relay = await world.relay();
+      const t = await world.begin();
+      await t.add('t');
+      await world.add('m');
+      await relay.poll();
+      // Its settlement is acknowledged: the next window may close with a low above the late message.
+      await relay.poll();
+      await relay.poll();
+      await t.commit();
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('read', [
+      'pg_snapshot_xip($1::pg_snapshot)',
+      "pg_snapshot_xip(CASE WHEN $1::pg_snapshot IS NULL THEN $1 ELSE '1:1:' END)",
+    ]),
+    right: ['m', 't'],
+    wrong: ['m'],
+  },
+
+  'a long transaction delays its own messages only': {
+    async play(world) {
+      const other = new URL(world.url);
+      other.pathname = '/postgres';
+      const relay = await world.relay();
+      const elsewhere = await world.begin(other.href);
+      await elsewhere.xid();
+      const here = await world.begin();
+      await here.add('t');
+      await world.add('m');
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('read', [
+      'pg_visible_in_snapshot(m.xid, (SELECT until FROM w))',
+      'm.xid < pg_snapshot_xmin((SELECT until FROM w))',
+    ]),
+    right: ['m'],
+    wrong: [],
+  },
+};
+
+async function cacheSequence(world: World): Promise<void> {
+  const sequence = (await world.value(`SELECT pg_get_serial_sequence($1, 'seq')`, [world.names.messages])) as string;
+  await world.sql(`ALTER SEQUENCE ${sequence} CACHE 10`);
+}
+
+async function store(session: Session, id: string): Promise<void> {
+  await session.query('BEGIN');
+  await session.add(id);
+  await session.commit();
+}
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  let server: EmbeddedPostgres;
+  let url: string;
+  beforeAll(async () => {
+    server = await startPostgres(version, { autovacuum: 'off', fsync: 'off' });
+    url = await server.createDatabase('hazards');
+  });
+  afterAll(() => server.remove());
+
+  itHolds(() => url, hazards);
+});

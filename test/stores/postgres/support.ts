@@ -1,0 +1,451 @@
+import pg from 'pg';
+import { describe, expect, inject, it, vi } from 'vitest';
+import type { Page, SetAside } from '../../../src/core/feed.js';
+import { newMessage, type Message } from '../../../src/core/message.js';
+import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/publisher.js';
+import { publishPage } from '../../../src/core/publish-page.js';
+import type * as cursorModule from '../../../src/stores/postgres/cursor.js';
+import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg.js';
+import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/feed.js';
+import type * as leaseModule from '../../../src/stores/postgres/lease.js';
+import { namesOf, type Names } from '../../../src/stores/postgres/names.js';
+import type * as parkedModule from '../../../src/stores/postgres/parked.js';
+import type * as readerModule from '../../../src/stores/postgres/reader.js';
+import type * as schemaModule from '../../../src/stores/postgres/schema.js';
+import type * as statementsModule from '../../../src/stores/postgres/statements.js';
+import type * as storeModule from '../../../src/stores/postgres/store.js';
+import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
+import type { PostgresVersion } from '../../support/embedded-postgres.js';
+
+/** The modules of the store that a mutant may replace parts of. */
+interface Modules {
+  cursor: typeof cursorModule;
+  lease: typeof leaseModule;
+  parked: typeof parkedModule;
+  reader: typeof readerModule;
+  schema: typeof schemaModule;
+  statements: typeof statementsModule;
+}
+
+/** A broken store: for each module, what is put in place of its exports. */
+export type Mutant = { readonly [M in keyof Modules]?: (original: Modules[M]) => Partial<Modules[M]> };
+
+/** A mutant in which one statement is changed. The change must be one, or the mutant proves nothing. */
+export function mutantStatement(
+  kind: Exclude<keyof statementsModule.Statements, 'settings'>,
+  ...replacements: readonly (readonly [from: string, to: string])[]
+): Mutant {
+  return {
+    statements: (original) => ({
+      statementsOf: (names, jsonPayload) => {
+        const all = original.statementsOf(names, jsonPayload);
+        let { text } = all[kind];
+        for (const [from, to] of replacements) {
+          if (!text.includes(from)) throw new Error(`the statement ${kind} does not say ${from}: mutate it otherwise`);
+          text = text.replaceAll(from, to);
+        }
+        return { ...all, [kind]: original.statement(kind, text) };
+      },
+    }),
+  };
+}
+
+/** The store from freshly loaded modules, some of them broken. */
+export async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
+  vi.resetModules();
+  const paths: string[] = [];
+  for (const [name, replace] of Object.entries(mutant)) {
+    const path = `../../../src/stores/postgres/${name}.js`;
+    paths.push(path);
+    vi.doMock(path, async (importOriginal) => {
+      const original = await importOriginal<never>();
+      return { ...(original as object), ...replace(original) };
+    });
+  }
+  try {
+    return await import('../../../src/stores/postgres/store.js');
+  } finally {
+    for (const path of paths) vi.doUnmock(path);
+    vi.resetModules();
+  }
+}
+
+/** Creates a database of its own for a test file on one of the shared servers; returns its connection string. */
+export async function createDatabase(version: PostgresVersion, name: string): Promise<string> {
+  const base = inject('postgres')[version];
+  const client = new pg.Client({ connectionString: base });
+  await client.connect();
+  try {
+    await client.query(`CREATE DATABASE ${pg.escapeIdentifier(name)}`);
+  } finally {
+    await client.end();
+  }
+  const url = new URL(base);
+  url.pathname = `/${name}`;
+  return url.href;
+}
+
+/** One connection, for a transaction whose every step the test decides. */
+export class Session {
+  readonly client: pg.Client;
+  readonly #store: PostgresStore;
+
+  private constructor(client: pg.Client, store: PostgresStore) {
+    this.client = client;
+    this.#store = store;
+  }
+
+  static async open(url: string, store: PostgresStore): Promise<Session> {
+    const client = new pg.Client({ connectionString: url });
+    client.on('error', () => {});
+    await client.connect();
+    return new Session(client, store);
+  }
+
+  /** The rows, as arrays. */
+  async query(text: string, values: unknown[] = []): Promise<unknown[][]> {
+    const { rows } = await this.client.query<unknown[]>({ text, values, rowMode: 'array' });
+    return rows;
+  }
+
+  /** Makes sure that the transaction has its id, and returns it. */
+  async xid(): Promise<string> {
+    const [row] = await this.query('SELECT pg_current_xact_id()::text');
+    return row![0] as string;
+  }
+
+  /** Stores a message whose id and payload are the same; its key is what stands before a colon in it. */
+  async add(...ids: readonly string[]): Promise<void> {
+    await this.#store.add(
+      this.client,
+      ids.map((id) => newMessage(id, { id, key: keyOf(id) })),
+    );
+  }
+
+  async commit(): Promise<void> {
+    await this.query('COMMIT');
+  }
+}
+
+function keyOf(id: string): string | undefined {
+  return id.includes(':') ? id.slice(0, id.indexOf(':')) : undefined;
+}
+
+export interface TestRelayOptions {
+  readonly pageSize?: number;
+  /** Whether the broker takes a message. @default always */
+  readonly acknowledge?: (message: Message) => boolean;
+}
+
+/** A relay whose every step the test decides, over the engine's own way of publishing a page. */
+export class TestRelay {
+  /** Ids in the order in which the broker acknowledged them. */
+  readonly acknowledged: string[];
+  readonly #store: PostgresStore;
+  readonly #options: TestRelayOptions;
+  #feed: PostgresFeed | undefined;
+
+  private constructor(store: PostgresStore, options: TestRelayOptions, acknowledged: string[]) {
+    this.#store = store;
+    this.#options = options;
+    this.acknowledged = acknowledged;
+  }
+
+  static async open(
+    store: PostgresStore,
+    options: TestRelayOptions = {},
+    acknowledged: string[] = [],
+  ): Promise<TestRelay> {
+    const relay = new TestRelay(store, options, acknowledged);
+    await relay.reopen();
+    return relay;
+  }
+
+  get feed(): PostgresFeed {
+    if (!this.#feed) throw new Error('the destination is held by another relay');
+    return this.#feed;
+  }
+
+  /** As a restart: everything in memory is forgotten. */
+  async reopen(pageSize = this.#options.pageSize ?? 100): Promise<void> {
+    await this.close();
+    this.#feed = (await this.#store.openFeed({ destination: 'default', pageSize })) ?? undefined;
+  }
+
+  async close(): Promise<void> {
+    const feed = this.#feed;
+    this.#feed = undefined;
+    await feed?.close();
+  }
+
+  read(): Promise<PostgresPage> {
+    return this.feed.read();
+  }
+
+  /** Publishes a page; returns what is to be set aside of it. */
+  async publish(page: Page): Promise<readonly SetAside[]> {
+    const { acknowledge = () => true } = this.#options;
+    const publishBatch = async (messages: readonly Message[]): Promise<readonly PublishResult[]> =>
+      messages.map((message) => {
+        if (!acknowledge(message)) return { acknowledged: false, error: new Error('refused') };
+        this.acknowledged.push(message.id);
+        return ACKNOWLEDGED;
+      });
+    const outcome = await publishPage(page, {
+      publisher: { publish: async () => {}, publishBatch },
+      isSetAside: (key) => this.feed.isSetAside(key),
+      timeout: 10_000,
+      retry: { minDelay: 0, maxDelay: 0 },
+      lost: this.feed.lost,
+      stop: new AbortController().signal,
+      onFailure: () => {},
+    });
+    return [...outcome.setAside, ...outcome.untried];
+  }
+
+  settle(page: Page, setAside: readonly SetAside[] = []): Promise<void> {
+    return this.feed.settle(page, setAside);
+  }
+
+  /** What is due of the side table, and one page of the log; resolves to whether there was anything. */
+  async poll(): Promise<boolean> {
+    const retries = await this.feed.retries();
+    if (retries.messages.length > 0) await this.settle(retries, await this.publish(retries));
+    const page = await this.read();
+    if (page.messages.length > 0) await this.settle(page, await this.publish(page));
+    return retries.messages.length + page.messages.length > 0;
+  }
+
+  async drain(): Promise<void> {
+    while (await this.poll());
+  }
+}
+
+/** A store in a schema of its own, and everything that was opened on it. */
+export class World {
+  readonly url: string;
+  readonly store: PostgresStore;
+  readonly names: Names;
+  readonly pool: pg.Pool;
+  readonly gate = new Gate();
+  readonly #admin: Session;
+  readonly #sessions: Session[] = [];
+  readonly #relays: TestRelay[] = [];
+
+  private constructor(
+    url: string,
+    another: () => PostgresStore,
+    store: PostgresStore,
+    names: Names,
+    pool: pg.Pool,
+    gate: Gate,
+    admin: Session,
+  ) {
+    this.url = url;
+    this.another = another;
+    this.store = store;
+    this.names = names;
+    this.pool = pool;
+    this.gate = gate;
+    this.#admin = admin;
+  }
+
+  static #count = 0;
+
+  static async create(
+    url: string,
+    mutant?: Mutant,
+    { tables, ...options }: PostgresStoreOptions & { tables?: (sql: string) => string } = {},
+  ): Promise<World> {
+    const { PostgresStore: Store, migrationScript } = await loadStore(mutant);
+    const schema = `world_${(World.#count += 1)}`;
+    const pool = new pg.Pool({ connectionString: url, max: 5 });
+    const gate = new Gate();
+    // No heartbeat during a test: it would be a transaction of its own between the steps.
+    const another = () => new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options });
+    const store = another();
+    const admin = await Session.open(url, store);
+    if (tables) await admin.client.query(tables(await migrationScript({ schema, ...options })));
+    else await store.migrate();
+    return new World(url, another, store, namesOf(schema, options.tablePrefix ?? ''), pool, gate, admin);
+  }
+
+  /** Runs outside every transaction of the test. */
+  readonly sql = (text: string, values: unknown[] = []): Promise<unknown[][]> => this.#admin.query(text, values);
+
+  /** The same store, as another process has it. */
+  readonly another: () => PostgresStore;
+
+  async value(text: string, values: unknown[] = []): Promise<unknown> {
+    const [row] = await this.sql(text, values);
+    return row?.[0];
+  }
+
+  async session(url = this.url): Promise<Session> {
+    const session = await Session.open(url, this.store);
+    this.#sessions.push(session);
+    return session;
+  }
+
+  /** A session with an open transaction, which has no id yet. */
+  async begin(url = this.url): Promise<Session> {
+    const session = await this.session(url);
+    await session.query('BEGIN');
+    return session;
+  }
+
+  /** Stores and commits. */
+  async add(...ids: readonly string[]): Promise<void> {
+    await this.sql('BEGIN');
+    await this.#admin.add(...ids);
+    await this.sql('COMMIT');
+  }
+
+  async relay(options: TestRelayOptions = {}, acknowledged: string[] = []): Promise<TestRelay> {
+    const relay = await TestRelay.open(this.store, options, acknowledged);
+    this.#relays.push(relay);
+    return relay;
+  }
+
+  /** As if the lease had run out. */
+  async expireLease(): Promise<void> {
+    await this.sql(
+      `UPDATE ${this.names.cursors} SET expires_at = '-infinity', written_by = pg_current_xact_id() WHERE owner IS NOT NULL`,
+    );
+  }
+
+  /** Whether a snapshot of the stored cursor does not list this running transaction. */
+  async isUnlisted(xid: string, column: 'from_snapshot' | 'to_snapshot' = 'from_snapshot'): Promise<boolean> {
+    const found = await this.value(
+      `SELECT $1::xid8 >= pg_snapshot_xmax(${column}) FROM ${this.names.cursors} LIMIT 1`,
+      [xid],
+    );
+    return found as boolean;
+  }
+
+  /** Resolves when a session waits for an advisory lock, or for a row. */
+  async waiting(session: Session | 'any'): Promise<void> {
+    const pid = session === 'any' ? null : (session.client as unknown as { processID: number }).processID;
+    for (;;) {
+      const found = await this.value(
+        `SELECT count(*)::int FROM pg_locks JOIN pg_stat_activity USING (pid)
+          WHERE NOT granted AND datname = current_database() AND ($1::int IS NULL OR pid = $1)`,
+        [pid],
+      );
+      if (found !== 0) return;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.gate.open();
+    await Promise.all(this.#sessions.map(({ client }) => client.end()));
+    await Promise.all(this.#relays.map((relay) => relay.close()));
+    await this.#admin.client.end();
+    await this.pool.end();
+  }
+}
+
+/** Holds the answer of a statement back: its effect is there, and the store does not know it yet. */
+class Gate {
+  #kind: string | undefined;
+  #arrived: (() => void) | undefined;
+  #opened: Promise<void> = Promise.resolve();
+  #open: (() => void) | undefined;
+
+  /** The next answer to a statement of this kind waits for `open`. Resolves when it has arrived. */
+  hold(kind: string): Promise<void> {
+    this.#kind = kind;
+    this.#opened = new Promise((resolve) => (this.#open = resolve));
+    return new Promise((resolve) => (this.#arrived = resolve));
+  }
+
+  open(): void {
+    this.#open?.();
+  }
+
+  async pass(name: string | undefined): Promise<void> {
+    if (this.#kind === undefined || name?.startsWith(`messenger_${this.#kind}_`) !== true) return;
+    this.#kind = undefined;
+    this.#arrived?.();
+    await this.#opened;
+  }
+}
+
+function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
+  const connect = async (): Promise<PgPoolClient> => {
+    const client = await pool.connect();
+    const query = async (query: string | pg.QueryArrayConfig) => {
+      const result = await client.query(query as string);
+      await gate.pass(typeof query === 'string' ? undefined : (query as { name?: string }).name);
+      return result as never;
+    };
+    return {
+      query,
+      escapeIdentifier: (text) => client.escapeIdentifier(text),
+      release: (destroy) => {
+        client.release(destroy);
+      },
+      on: (event, listener) => client.on(event, listener),
+      removeListener: (event, listener) => client.removeListener(event, listener),
+    };
+  };
+  return {
+    connect,
+    query: () => {
+      throw new Error('the store works on connections of its own');
+    },
+    on: (event, listener) => pool.on(event, listener),
+    get totalCount() {
+      return pool.totalCount;
+    },
+    get idleCount() {
+      return pool.idleCount;
+    },
+  };
+}
+
+export interface Hazard {
+  /** How the store is broken; the play may break the database too. */
+  readonly mutant?: Mutant;
+  readonly options?: PostgresStoreOptions;
+  /** The tables of the mutant, from the SQL of the store's own. */
+  readonly brokenTables?: (sql: string) => string;
+  /** Plays the interleaving, and returns what came of it. */
+  readonly play: (world: World, broken: boolean) => Promise<unknown>;
+  readonly right: unknown;
+  readonly wrong: unknown;
+}
+
+/** Plays each hazard on the store, and on its mutant. */
+export function itHolds(url: () => string, hazards: Readonly<Record<string, Hazard>>): void {
+  describe.each(Object.entries(hazards))('%s', (_, { play, mutant = {}, options = {}, brokenTables, right, wrong }) => {
+    it('holds', async () => {
+      expect(await inWorld((world) => play(world, false), url(), {}, options)).toEqual(right);
+    });
+
+    it('does not hold for its mutant', async () => {
+      const broken = brokenTables ? { ...options, tables: brokenTables } : options;
+      expect(await inWorld((world) => play(world, true), url(), mutant, broken)).toEqual(wrong);
+    });
+  });
+}
+
+/** Runs on a store in a schema of its own, and closes everything. */
+export async function inWorld<T>(
+  play: (world: World) => Promise<T>,
+  ...args: Parameters<typeof World.create>
+): Promise<T> {
+  const world = await World.create(...args);
+  try {
+    return await play(world);
+  } finally {
+    await world.close();
+  }
+}
+
+/** The SQL of the tables, with seq before xid. */
+export function swapColumns(sql: string): string {
+  const [xid] = /^ *xid .*\n/m.exec(sql)!;
+  const [seq] = /^ *seq .*\n/m.exec(sql)!;
+  return sql.replace(xid + seq, seq + xid);
+}
