@@ -64,7 +64,7 @@ export async function publishPage(page: Page, options: PublishPageOptions): Prom
     }
     const results = await send(work, batch);
     options.lost.throwIfAborted();
-    const outage = outageIn(results, outages);
+    const outage = outageIn(work, batch, results, outages);
     const again = settleResults(work, batch, results, outage !== undefined);
     pending = [...again, ...rest].sort((a, b) => a - b);
     if (outage === undefined) {
@@ -106,30 +106,54 @@ function nextBatch(work: Work, pending: readonly number[]): { batch: number[]; r
 }
 
 async function send(work: Work, batch: readonly number[]): Promise<readonly PublishResult[]> {
-  const { publisher, timeout, lost } = work.options;
+  const { publisher, timeout, lost, stop } = work.options;
   const messages =
     batch.length === work.page.messages.length ? work.page.messages : batch.map((place) => messageAt(work, place));
   const tooLate = () =>
     new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
   try {
     const results = await withDeadline(timeout, lost, tooLate, (signal) =>
-      publisher.publishBatch(messages, { signal }),
+      publisher.publishBatch(messages, { signal, stop }),
     );
-    if (Array.isArray(results) && results.length === messages.length) return results;
-    throw new PublishError(
-      `the publisher answered ${String((results as { length?: unknown } | undefined)?.length)} results for ${String(messages.length)} messages: none of them counts`,
-      { kind: 'retryable' },
-    );
+    const wrong = wrongIn(results, messages.length);
+    if (wrong === undefined) return results;
+    throw new PublishError(`${wrong}: none of them counts`, { kind: 'retryable' });
   } catch (thrown) {
     const result: PublishResult = { acknowledged: false, error: toError(thrown) };
     return messages.map(() => result);
   }
 }
 
-/** The error of the broker as a whole, if that is what failed: any of the connection, or all of a batch. */
-function outageIn(results: readonly PublishResult[], outages: number): Error | undefined {
+/** What is wrong with the answer to a batch, of a publisher whose types nobody checked. */
+function wrongIn(results: unknown, count: number): string | undefined {
+  const { length } = (results ?? {}) as { length?: unknown };
+  if (!Array.isArray(results) || length !== count) {
+    return `the publisher answered ${String(length)} results for ${String(count)} messages`;
+  }
+  const isResult = (result: unknown) => {
+    const { acknowledged, error } = (result ?? {}) as { acknowledged?: unknown; error?: unknown };
+    return acknowledged === true || (acknowledged === false && error instanceof Error);
+  };
+  // Not `every`: it skips the holes of a sparse array.
+  const place = Array.from(results as unknown[]).findIndex((result) => !isResult(result));
+  return place < 0
+    ? undefined
+    : `the publisher's result ${String(place)} of ${String(count)} is neither an acknowledgement nor an Error`;
+}
+
+/**
+ * The error of the broker as a whole, if that is what failed: any of the connection, or all of a batch.
+ * Messages that failed before say nothing of the broker by failing again, nor do those of one key,
+ * which fail together: a pause for them would hold up everybody.
+ */
+function outageIn(
+  work: Work,
+  batch: readonly number[],
+  results: readonly PublishResult[],
+  outages: number,
+): Error | undefined {
   let first: Error | undefined;
-  let all = results.length > 1 && outages < WHOLE_BATCH_RETRIES;
+  let all = work.page.attempts === undefined && outages < WHOLE_BATCH_RETRIES;
   for (const result of results) {
     if (result.acknowledged) {
       all = false;
@@ -137,10 +161,15 @@ function outageIn(results: readonly PublishResult[], outages: number): Error | u
     }
     const kind = failureKind(result.error);
     if (kind === 'connection') return result.error;
-    if (kind === 'permanent') all = false;
+    if (kind === 'permanent' || isUnsent(work, result.error)) all = false;
     first ??= result.error;
   }
-  return all ? first : undefined;
+  return all && new Set(batch.map((place) => messageAt(work, place).key ?? place)).size > 1 ? first : undefined;
+}
+
+/** Whether a message was not sent because the relay is to stop. */
+function isUnsent({ options: { stop } }: Work, error: Error): boolean {
+  return stop.aborted && error.cause === stop.reason;
 }
 
 /** Records every result, and returns the places that are to be sent again. */
@@ -165,7 +194,7 @@ function settleResults(
       work.setAside.push(setAsideOf(work, place, {}));
     } else if (key !== undefined && pastDead.has(key) && kind !== 'permanent') {
       again.push(place);
-    } else if (outage && kind !== 'permanent') {
+    } else if ((outage && kind !== 'permanent') || isUnsent(work, result.error)) {
       again.push(place);
     } else {
       fail(work, place, result.error);

@@ -44,8 +44,11 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
   /** When the store last did what was asked of it; it counts from the first failure after that. */
   let failingSince: number | undefined;
   let hasWorked = false;
-  const onWorking = () => {
+  const onReached = () => {
     hasWorked = true;
+  };
+  const onWorking = () => {
+    onReached();
     failures = 0;
     failingSince = undefined;
   };
@@ -58,12 +61,16 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
         continue;
       }
       try {
-        await relayFeed(feed, options, stop, onWorking);
+        await relayFeed(feed, options, stop, { onReached, onWorking });
       } finally {
         await feed.close();
       }
     } catch (error) {
-      if (stop.aborted) return;
+      if (stop.aborted) {
+        // What was acknowledged and could not be settled is published again, which somebody should know.
+        if (!isAbort(error, stop)) errorLogger.error(toError(error));
+        return;
+      }
       failures += 1;
       failingSince ??= performance.now();
       const outage = performance.now() - failingSince;
@@ -83,7 +90,15 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
   }
 }
 
-async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, onWorking: () => void): Promise<void> {
+/** What a feed tells of its store. */
+interface StoreHealth {
+  /** It answered. */
+  readonly onReached: () => void;
+  /** It did all that was asked of it: one that lists messages and can not mark them does not work. */
+  readonly onWorking: () => void;
+}
+
+async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, health: StoreHealth): Promise<void> {
   const { interval } = options;
   const publish = (page: Page) =>
     publishPage(page, {
@@ -97,6 +112,10 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, o
         options.errorLogger.error(error);
       },
     });
+  const settle = async (page: Page, outcome: PageOutcome) => {
+    await feed.settle(page, [...outcome.setAside, ...outcome.untried]);
+    health.onWorking();
+  };
   /** The settlement of the page before, while the next one is being published. */
   let settling: Promise<void> = Promise.resolve();
   let lookForRetries = 0;
@@ -112,19 +131,19 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, o
         await settling;
         const page = await feed.retries({ signal: stop });
         const outcome = await publish(page);
-        if (hasChanged(outcome)) await feed.settle(page, [...outcome.setAside, ...outcome.untried]);
+        if (hasChanged(outcome)) await settle(page, outcome);
         worked = outcome.acknowledged > 0;
         // While keys drain, again at once.
         lookForRetries = worked ? 0 : performance.now() + Math.min(interval, MAX_RETRY_LOOK);
       }
 
       const page = await feed.read({ signal: stop });
-      onWorking();
+      health.onReached();
       if (page.messages.length > 0) {
         worked = true;
         const outcome = await publish(page);
         const before = settling;
-        if (hasChanged(outcome)) settling = feed.settle(page, [...outcome.setAside, ...outcome.untried]);
+        if (hasChanged(outcome)) settling = settle(page, outcome);
         settling.catch(() => undefined);
         await before;
       }
@@ -134,6 +153,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, o
         continue;
       }
       await settling;
+      health.onWorking();
       await sleep(Math.min(pause, interval), stop, feed.lost);
       pause *= 2;
     }
@@ -153,4 +173,12 @@ function isUnworkable(error: unknown): boolean {
 
 function isLeaseLost(error: unknown): boolean {
   return error instanceof MessengerError && error.code === 'LEASE_LOST';
+}
+
+/** Whether an error is no more than the answer to the abort. */
+function isAbort(error: unknown, { reason }: AbortSignal): boolean {
+  for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
+    if (each === reason) return true;
+  }
+  return false;
 }
