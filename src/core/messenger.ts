@@ -2,12 +2,12 @@ import { MessengerError, PublishError, toError } from './errors.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
 import { describe } from './message.js';
 import { numberOption } from './options.js';
-import { openFeed } from './plain-feed.js';
+import { oneAtATime, openFeed } from './plain-feed.js';
 import { asBatchPublisher } from './plain-publisher.js';
 import { publishPage } from './publish-page.js';
 import { isBatchPublisher, type BatchPublisher, type Publisher } from './publisher.js';
 import { hasChanged, relay, type RelayOptions } from './relay.js';
-import type { Store } from './store.js';
+import { isFeedStore, type Store } from './store.js';
 import { withDeadline } from './wait.js';
 
 /** How a `Messenger` is set up. All durations are in milliseconds. */
@@ -86,7 +86,7 @@ export class Messenger {
         ? undefined
         : numberOption('cleanUp', options.cleanUp, 0, { min: 0, max: Number.MAX_SAFE_INTEGER });
     this.#options = {
-      store,
+      store: isFeedStore(store) ? store : oneAtATime(store),
       ...batchForm(publisher, concurrency, publishTimeout, pageSize),
       destination,
       pageSize,

@@ -8,6 +8,7 @@ interface Waiting {
   readonly attempts: number;
   /** When it is due, in milliseconds of this process's clock. */
   readonly due: number;
+  /** The key that waits with it; none for a dead letter, whose key goes on. */
   readonly key: string | undefined;
 }
 
@@ -25,6 +26,22 @@ export async function openFeed(store: Store, options: FeedOptions): Promise<Feed
   return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize);
 }
 
+/** The same store, never asked for two things at once: its contract promises that, and a relay overlaps. */
+export function oneAtATime(store: Store): Store {
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(call: () => Promise<T>): Promise<T> => {
+    const result = last.then(call);
+    last = result.catch(() => undefined);
+    return result;
+  };
+  return {
+    messages: (batch, options) => inTurn(() => store.messages(batch, options)),
+    published: (...messages) => inTurn(() => store.published(...messages)),
+    deletePublishedByExpiration: (expiration, options) =>
+      inTurn(() => store.deletePublishedByExpiration(expiration, options)),
+  };
+}
+
 /**
  * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
  * memory here, and starts anew with each feed, since the store still lists it as unpublished.
@@ -37,10 +54,11 @@ export function plainFeed(store: Store, pageSize: number): Feed {
   const unsettled = new Set<string>();
 
   function wait({ message, attempts, retryIn, dead }: SetAside): void {
+    forget(message);
     const delay = dead ? DEAD_RETRY : (retryIn ?? 0);
-    const { id, key } = message;
-    if (key !== undefined && !waiting.has(id)) waitingKeys.set(key, (waitingKeys.get(key) ?? 0) + 1);
-    waiting.set(id, { attempts, due: Date.now() + delay, key });
+    const key = dead ? undefined : message.key;
+    if (key !== undefined) waitingKeys.set(key, (waitingKeys.get(key) ?? 0) + 1);
+    waiting.set(message.id, { attempts, due: Date.now() + delay, key });
   }
 
   function forget({ id }: Message): void {
@@ -63,8 +81,9 @@ export function plainFeed(store: Store, pageSize: number): Feed {
 
     async read(options) {
       if (waiting.size >= MAX_WAITING) return { messages: [] };
-      const listed = await list(options);
-      const messages = listed.filter(({ id }) => !waiting.has(id) && !unsettled.has(id)).slice(0, pageSize);
+      // As it was when the list was asked for: a message settled meanwhile may still be on it.
+      const known = new Set([...waiting.keys(), ...unsettled]);
+      const messages = (await list(options)).filter(({ id }) => !known.has(id)).slice(0, pageSize);
       for (const { id } of messages) unsettled.add(id);
       return { messages };
     },
@@ -77,7 +96,7 @@ export function plainFeed(store: Store, pageSize: number): Feed {
         .filter((message) => {
           const state = waiting.get(message.id);
           if (state === undefined) return false;
-          const { key } = message;
+          const { key } = state;
           const isDue = state.due <= now && (key === undefined || !blocked.has(key));
           // Nothing of a key comes before its first message, whatever its own time is.
           if (!isDue && key !== undefined) blocked.add(key);
