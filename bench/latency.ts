@@ -1,0 +1,108 @@
+import type pg from 'pg';
+import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Message } from 'messenger-outbox';
+import type { PostgresStore } from 'messenger-outbox/postgres';
+import { percentile, row, type Row } from './report.js';
+
+const PER_SECOND = 1_000;
+const WRITERS = 4;
+
+type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
+
+/**
+ * From the moment COMMIT is sent to the moment the publisher is called, at a thousand messages a
+ * second; beside the floor of a commit and a read of that row on another connection.
+ */
+export async function latency(pool: pg.Pool, store: PostgresStore, messages: number): Promise<Row[]> {
+  const relayed = await relayLatencies(pool, store, messages);
+  const floor = await floorLatencies(pool, messages);
+  return [
+    row('latency/p50', percentile(relayed, 0.5), 'ms', percentile(floor, 0.5)),
+    row('latency/p99', percentile(relayed, 0.99), 'ms', percentile(floor, 0.99)),
+  ];
+}
+
+async function relayLatencies(pool: pg.Pool, store: PostgresStore, messages: number): Promise<number[]> {
+  const sentAt = new Map<string, number>();
+  const latencies: number[] = [];
+  const stop = new AbortController();
+  const arrived = (message: Message) => {
+    const sent = sentAt.get(message.id);
+    if (sent === undefined) return;
+    latencies.push(performance.now() - sent);
+    if (latencies.length === messages) stop.abort();
+  };
+  const publisher: BatchPublisher = {
+    batchKeepsKeyOrder: true,
+    publish: (message) => Promise.resolve(arrived(message)),
+    publishBatch: (batch) => {
+      batch.forEach(arrived);
+      return Promise.resolve(batch.map(() => ACKNOWLEDGED));
+    },
+  };
+  const relay = new Messenger(store, publisher, { destination: 'latency', publishBatchSize: 1000 }).start({
+    signal: stop.signal,
+  });
+  await caughtUp(pool, 'latency');
+  await paced(pool, messages, async (client, i) => {
+    const message = newMessage('x'.repeat(250), { key: `key-${String(i % 100)}` });
+    await client.query('BEGIN');
+    await store.add(client, message);
+    sentAt.set(message.id, performance.now());
+    await client.query('COMMIT');
+  });
+  await relay;
+  return latencies;
+}
+
+/** Resolves when the destination has nothing to do: it began at the beginning of a log that is not empty. */
+async function caughtUp(pool: pg.Pool, destination: string): Promise<void> {
+  for (;;) {
+    const { rowCount } = await pool.query(
+      `SELECT FROM messenger.cursors WHERE destination = $1 AND high = (SELECT max(seq) FROM messenger.messages)`,
+      [destination],
+    );
+    if (rowCount !== null && rowCount > 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function floorLatencies(pool: pg.Pool, messages: number): Promise<number[]> {
+  await pool.query('CREATE TABLE bench_floor (id integer PRIMARY KEY, payload text)');
+  const latencies: number[] = [];
+  const readers = new Map<pg.PoolClient, pg.PoolClient>();
+  try {
+    await paced(pool, messages, async (client, i) => {
+      const reader = readers.get(client) ?? (await pool.connect());
+      readers.set(client, reader);
+      await client.query('BEGIN');
+      await client.query('INSERT INTO bench_floor VALUES ($1, $2)', [i, 'x'.repeat(250)]);
+      const sent = performance.now();
+      await client.query('COMMIT');
+      await reader.query({ name: 'bench_floor', text: 'SELECT payload FROM bench_floor WHERE id = $1', values: [i] });
+      latencies.push(performance.now() - sent);
+    });
+  } finally {
+    for (const reader of readers.values()) reader.release();
+  }
+  return latencies;
+}
+
+/** Commits `messages` times, a thousand a second in all, from a few connections. */
+async function paced(pool: pg.Pool, messages: number, commit: Commit): Promise<void> {
+  const start = performance.now();
+  let next = 0;
+  const writer = async () => {
+    const client = await pool.connect();
+    try {
+      for (let i = next++; i < messages; i = next++) {
+        const due = start + (i * 1000) / PER_SECOND;
+        const wait = due - performance.now();
+        if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+        await commit(client, i);
+      }
+    } finally {
+      client.release();
+    }
+  };
+  await Promise.all(Array.from({ length: WRITERS }, writer));
+}
