@@ -1,0 +1,102 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { startAws } from './support/aws.js';
+import { newDatabase } from './support/database.js';
+
+/** The samples of the README, run as they are printed. */
+const root = fileURLToPath(new URL('..', import.meta.url));
+const readme = await readFile(path.join(root, 'README.md'), 'utf8');
+const samples = new Map(
+  [...readme.matchAll(/<!-- sample: ([\w-]+) -->\s+```ts\n([\s\S]*?)```/g)].map(([, name, code]) => [name, code]),
+);
+let folder: string;
+
+beforeAll(async () => {
+  // Inside the repository, so that the package's own names and its clients resolve.
+  folder = await mkdtemp(path.join(root, '.readme-'));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function start(name: string, env: Record<string, string>) {
+  const file = path.join(folder, `${name}.ts`);
+  await writeFile(file, samples.get(name) ?? '');
+  const child = spawn(process.execPath, ['--import', 'tsx', file], { cwd: root, env: { ...process.env, ...env } });
+  let output = '';
+  const seen: (() => void)[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => {
+      output += data.toString();
+      for (const look of seen) look();
+    });
+  }
+  const ended = once(child, 'close').then(([code]) => code as number | null);
+  return {
+    child,
+    ended,
+    output: () => output,
+    /** Resolves when the text has been printed; rejects when the process ends without it. */
+    printed: (text: string) =>
+      new Promise<void>((resolve, reject) => {
+        const look = () => {
+          if (output.includes(text)) resolve();
+        };
+        seen.push(look);
+        look();
+        void ended.then((code) => {
+          reject(new Error(`ended with ${String(code)}, without ${text}:\n${output}`));
+        });
+      }),
+  };
+}
+
+it('has no sample that this file does not run', () => {
+  expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
+  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'aws']);
+});
+
+it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
+  const sample = await start('quick-start', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('published order.created of order-1: {"total":42}');
+  sample.child.kill('SIGINT');
+  expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
+});
+
+it('handles: postgres.js, a bare function, and a statement', async () => {
+  const sample = await start('handles', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('stored 3 messages');
+  expect(await sample.ended).toBe(0);
+});
+
+it('aws: SNS to SQS to a handler', async () => {
+  const aws = await startAws();
+  try {
+    const queue = await aws.queue();
+    const topic = await aws.topic();
+    await aws.subscribe(topic, queue);
+    const sample = await start('aws', {
+      AWS_ENDPOINT_URL: `http://127.0.0.1:${String(aws.port)}`,
+      AWS_REGION: 'us-east-1',
+      AWS_ACCESS_KEY_ID: 'test',
+      AWS_SECRET_ACCESS_KEY: 'test',
+      TOPIC_ARN: topic,
+      QUEUE: queue.arn,
+    });
+    await sample.printed('received order-1: {"total":42}');
+    expect(await sample.ended).toBe(0);
+  } finally {
+    await aws.stop();
+  }
+});
+
+it('states the test vectors of key_hash', () => {
+  const vectors = [...readme.matchAll(/`([^`]+)` → 0x([0-9a-f]{4})/g)];
+  expect(vectors).toHaveLength(2);
+  for (const [, key = '', hash] of vectors) {
+    expect(createHash('sha256').update(key).digest('hex').slice(0, 4)).toBe(hash);
+  }
+});
