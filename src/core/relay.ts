@@ -76,7 +76,7 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
       const outage = performance.now() - failingSince;
       if (isUnworkable(error))
         throw new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
-      if (!hasWorked)
+      if (!hasWorked && !isLeaseLost(error))
         throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {
         throw new FatalError(

@@ -1,3 +1,36 @@
+/** What waits for a signal, and the one listener that tells all of it. */
+interface Waiting {
+  readonly callbacks: Set<() => void>;
+  readonly listener: () => void;
+}
+
+const waitingFor = new WeakMap<AbortSignal, Waiting>();
+
+/**
+ * Calls back when the signal aborts, until the function that it returns is called. However many wait
+ * for one signal, it has one listener: Node warns of a leak at the eleventh, and a page waits for more.
+ */
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
+  let waiting = waitingFor.get(signal);
+  if (waiting === undefined) {
+    const callbacks = new Set<() => void>();
+    const listener = () => {
+      for (const each of [...callbacks]) each();
+    };
+    waiting = { callbacks, listener };
+    waitingFor.set(signal, waiting);
+    signal.addEventListener('abort', listener, { once: true });
+  }
+  const { callbacks, listener } = waiting;
+  callbacks.add(callback);
+  return () => {
+    callbacks.delete(callback);
+    if (callbacks.size > 0 || waitingFor.get(signal)?.callbacks !== callbacks) return;
+    waitingFor.delete(signal);
+    signal.removeEventListener('abort', listener);
+  };
+}
+
 /** Resolves after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
 export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve) => {
@@ -7,11 +40,11 @@ export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)
     }
     const done = () => {
       clearTimeout(timer);
-      for (const signal of signals) signal?.removeEventListener('abort', done);
+      for (const forget of listening) forget();
       resolve();
     };
     const timer = setTimeout(done, ms);
-    for (const signal of signals) signal?.addEventListener('abort', done, { once: true });
+    const listening = signals.map((signal) => (signal ? onAbort(signal, done) : () => undefined));
   });
 }
 
@@ -32,22 +65,22 @@ export async function withDeadline<T>(
     controller.abort(parent?.reason);
   };
   if (parent?.aborted === true) onParent();
-  else parent?.addEventListener('abort', onParent, { once: true });
+  const forget = parent && onAbort(parent, onParent);
   const timer = setTimeout(() => {
     controller.abort(reason());
   }, timeout);
   const { signal } = controller;
   try {
     return await new Promise<T>((resolve, reject) => {
-      const onAbort = () => {
+      const giveUp = () => {
         reject(signal.reason as Error);
       };
-      if (signal.aborted) onAbort();
-      else signal.addEventListener('abort', onAbort, { once: true });
+      if (signal.aborted) giveUp();
+      else signal.addEventListener('abort', giveUp, { once: true });
       work(signal).then(resolve, reject);
     });
   } finally {
     clearTimeout(timer);
-    parent?.removeEventListener('abort', onParent);
+    forget?.();
   }
 }
