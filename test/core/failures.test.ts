@@ -1,0 +1,471 @@
+/** What the relay makes of a publisher that fails: message by message, key by key, or as a whole. */
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import type { Message } from '../../src/core/message.js';
+import { Messenger } from '../../src/core/messenger.js';
+import { ACKNOWLEDGED, type BatchPublisher, type PublishResult } from '../../src/core/publisher.js';
+import { until } from '../../src/testing/assert.js';
+import {
+  FAST,
+  ListFeedStore,
+  memoryStore,
+  put,
+  recordingLogger,
+  refusal,
+  scripted,
+  scriptedBatch,
+  started,
+  textOf,
+  unpublished,
+} from './scripted.js';
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** A batch publisher that answers whatever it is told, however wrong, and then acknowledges. */
+function answering(...answers: readonly ((count: number) => unknown)[]): BatchPublisher & { calls: string[][] } {
+  const left = [...answers];
+  const calls: string[][] = [];
+  return {
+    calls,
+    publish: () => Promise.reject(new Error('publish() of a publisher with a batch form was called')),
+    publishBatch: async (messages) => {
+      calls.push(messages.map(textOf));
+      const answer = left.shift();
+      return (
+        answer === undefined ? messages.map(() => ACKNOWLEDGED) : await answer(messages.length)
+      ) as PublishResult[];
+    },
+  };
+}
+
+describe('an answer that can not be right', () => {
+  const ack = (count: number) => Array.from({ length: count }, () => ACKNOWLEDGED);
+
+  test.each<[string, (count: number) => unknown, RegExp]>([
+    ['too few results', (count) => ack(count - 1), /answered 2 results for 3 messages: none of them counts/],
+    ['too many results', (count) => ack(count + 1), /answered 4 results for 3 messages: none of them counts/],
+    ['no results', () => undefined, /answered undefined results for 3 messages/],
+    ['something else', () => 'yes', /answered 3 results|answered undefined results/],
+    ['a hole', (count) => [ACKNOWLEDGED, , ...ack(count - 2)], /result 1 of 3 is neither/], // eslint-disable-line no-sparse-arrays
+    ['a failure without an error', (count) => [...ack(count - 1), { acknowledged: false }], /result 2 of 3 is neither/],
+    ['a string for true', (count) => [{ acknowledged: 'true' }, ...ack(count - 1)], /result 0 of 3 is neither/],
+    ['a throw', () => Promise.reject(new Error('thrown')), /thrown/],
+    ['a synchronous throw', () => expect.unreachable('sync'), /sync/],
+    [
+      'something thrown that is no Error',
+      () => Promise.reject(Object.create(null) as Error),
+      /not an Error was thrown/,
+    ],
+  ])('%s counts for none of the batch', async (_, answer, text) => {
+    const store = await memoryStore('a1', 'b1', 'c1');
+    const publisher = answering(answer);
+    await expect(new Messenger(store, publisher).publish()).rejects.toThrow(text);
+    expect(await unpublished(store)).toEqual(['a1', 'b1', 'c1']);
+
+    const errorLogger = recordingLogger();
+    const again = answering(answer);
+    const relay = started(new Messenger(store, again, { ...FAST, storeOutageLimit: 0, errorLogger }));
+    await until(async () => (await unpublished(store)).length === 0, 'the second attempt');
+    await relay.stop();
+    expect(again.calls).toEqual([
+      ['a1', 'b1', 'c1'],
+      ['a1', 'b1', 'c1'],
+    ]);
+    expect(errorLogger.text()).toMatch(text);
+  });
+});
+
+describe('a batch that fails in part', () => {
+  test('only what was acknowledged is settled', async () => {
+    const store = await memoryStore('a1', 'b1', 'c1', '-1');
+    const publisher = scriptedBatch((text) => {
+      if (text === 'b1' || text === '-1') throw new Error('busy');
+    });
+    await expect(new Messenger(store, publisher).publish()).rejects.toThrow(/^2 messages were published, with 2 fail/);
+    expect(await unpublished(store)).toEqual(['b1', '-1']);
+  });
+
+  test('what failed for now waits with its key, and the others go on', async () => {
+    vi.useFakeTimers();
+    const store = await memoryStore('a1', 'a2', 'b1', 'b2', '-1');
+    let broken = true;
+    const publisher = scriptedBatch((text) => {
+      if (broken && text === 'a1') throw new Error('busy');
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger }));
+    await vi.advanceTimersByTimeAsync(100);
+    await put(store, 'a3', 'b3');
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(publisher.acknowledged).toEqual(['b1', '-1', 'b2', 'b3']);
+    expect(new Set(publisher.sent.filter((text) => text.startsWith('a')))).toEqual(new Set(['a1']));
+    expect(await unpublished(store)).toEqual(['a1', 'a2', 'a3']);
+    // Attempts get rarer: twenty would be one every three seconds.
+    expect(errorLogger.errors.length).toBeGreaterThan(2);
+    expect(errorLogger.errors.length).toBeLessThan(20);
+    broken = false;
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(publisher.acknowledged.slice(4)).toEqual(['a1', 'a2', 'a3']);
+    expect(await unpublished(store)).toEqual([]);
+    await relay.stop();
+  });
+
+  test.each([
+    ['one at a time', () => scripted],
+    ['in batches', () => scriptedBatch],
+  ])('what failed for ever is a dead letter, and its key goes on: %s', async (_, kind) => {
+    const store = new ListFeedStore();
+    store.add('a1', 'a2', 'b1', 'a3');
+    const errorLogger = recordingLogger();
+    const publisher = kind()((text) => {
+      if (text === 'a1' || text === 'a3') throw refusal('permanent', 'too large');
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger }));
+    await until(() => store.isDone, 'the rest');
+    store.add('a4');
+    await until(() => publisher.acknowledged.includes('a4'), 'a4');
+    await relay.stop();
+    expect(publisher.acknowledged.filter((text) => text.startsWith('a'))).toEqual(['a2', 'a4']);
+    expect(store.dead).toEqual(['a1', 'a3']);
+    expect(publisher.sent.filter((text) => text === 'a1')).toHaveLength(1);
+    expect(errorLogger.errors).toHaveLength(2);
+    expect(errorLogger.text()).toMatch(/is a dead letter: too large/);
+  });
+
+  test('a dead letter of a batch that keeps the order of keys: the rest of its key is sent again', async () => {
+    const store = new ListFeedStore();
+    store.add('a1', 'a2', 'a3', 'b1');
+    const publisher = scriptedBatch(
+      (text) => {
+        if (text === 'a2') throw refusal('permanent');
+      },
+      { batchKeepsKeyOrder: true },
+    );
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => store.isDone, 'the rest');
+    await relay.stop();
+    expect(publisher.calls).toEqual([['a1', 'a2', 'a3', 'b1'], ['a3']]);
+    expect(publisher.acknowledged).toEqual(['a1', 'b1', 'a3']);
+    expect(store.dead).toEqual(['a2']);
+  });
+
+  test('attempts are counted on, and told to the store with the error', async () => {
+    const store = new ListFeedStore();
+    store.add('a1', 'a2');
+    let attempts = 0;
+    const publisher = scripted((text) => {
+      if (text === 'a1' && ++attempts <= 4) throw new Error(`busy ${attempts}`);
+    });
+    const seen: unknown[] = [];
+    store.fault = (call) => {
+      const parked = store.parked.get(0);
+      if (call === 'settled' && parked) seen.push([parked.attempts, parked.error?.message]);
+    };
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger }));
+    await until(() => store.isDone, 'all of it');
+    await relay.stop();
+    expect(seen).toEqual([1, 2, 3, 4].map((n) => [n, `busy ${n}`]));
+    expect(errorLogger.errors.map(({ message }) => /attempt \d/.exec(message)?.[0])).toEqual(
+      [1, 2, 3, 4].map((n) => `attempt ${n}`),
+    );
+    expect(publisher.acknowledged).toEqual(['a1', 'a2']);
+  });
+});
+
+describe('a failure of the connection', () => {
+  test('pauses, burns no attempts, and resumes with the same messages', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'a2', 'b1', '-1');
+    let down = true;
+    const publisher = scriptedBatch(() => {
+      if (down) throw refusal('connection', 'no broker');
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger }));
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(store.parked.size).toBe(0);
+    expect(store.cursor).toBe(0);
+    expect(publisher.calls.length).toBeGreaterThan(10);
+    // With backoff up to five minutes, not one a second.
+    expect(publisher.calls.length).toBeLessThan(100);
+    expect(new Set(errorLogger.errors.map((error) => error.message))).toEqual(
+      new Set(['publishing is paused: no broker']),
+    );
+    down = false;
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(publisher.acknowledged).toEqual(['a1', 'b1', '-1', 'a2']);
+    expect(store.isDone).toBe(true);
+    await relay.stop();
+  });
+
+  test('of one message stops the rest of the page too, and keeps what was acknowledged', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'b1', 'c1', 'd1');
+    let down = true;
+    const publisher = scripted((text) => {
+      if (down && text === 'b1') throw refusal('connection', 'no broker');
+    });
+    const relay = started(new Messenger(store, publisher, { concurrency: 1, errorLogger: recordingLogger() }));
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(publisher.acknowledged).toEqual(['a1']);
+    expect(publisher.sent).not.toContain('c1');
+    down = false;
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(publisher.acknowledged).toEqual(['a1', 'b1', 'c1', 'd1']);
+    expect(store.parked.size).toBe(0);
+    await relay.stop();
+  });
+
+  test('does not save a message that the same batch refuses for ever', async () => {
+    const store = new ListFeedStore();
+    store.add('a1', 'b1');
+    let down = true;
+    const publisher = scriptedBatch((text) => {
+      if (text === 'a1') throw refusal('permanent');
+      if (down) {
+        down = false;
+        throw refusal('connection');
+      }
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => store.isDone, 'b1');
+    await relay.stop();
+    expect(publisher.calls).toEqual([['a1', 'b1'], ['b1']]);
+    expect(store.dead).toEqual(['a1']);
+  });
+});
+
+describe('a whole batch that fails alike', () => {
+  test('is tried again as a whole five times, then set aside message by message', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'b1', '-1');
+    const publisher = scriptedBatch((text) => {
+      if (text !== 'c1') throw new Error('busy');
+    });
+    const errorLogger = recordingLogger();
+    const retry = { minDelay: 100, maxDelay: 100 };
+    const relay = started(new Messenger(store, publisher, { retry, errorLogger }));
+    await vi.advanceTimersByTimeAsync(1);
+    store.add('c1');
+    await vi.waitUntil(() => publisher.acknowledged.includes('c1'), { timeout: 60_000 });
+    const whole = publisher.calls.filter((call) => call.length === 3);
+    expect(whole.length).toBeGreaterThanOrEqual(6);
+    expect(publisher.calls.indexOf(publisher.calls.find((call) => call.includes('c1'))!)).toBeGreaterThanOrEqual(6);
+    expect(
+      errorLogger.errors.slice(0, 8).map(({ message }) => message.replace(/message .* was/, 'message was')),
+    ).toEqual([
+      ...Array.from({ length: 5 }, () => 'publishing is paused: busy'),
+      ...Array.from({ length: 3 }, () => expect.stringMatching(/^message was not published \(attempt 1, /) as string),
+    ]);
+    expect([...store.parked.values()].map((each) => textOf(each.message))).toEqual(['a1', 'b1', '-1']);
+    await relay.stop();
+  });
+
+  test('and recovers burns no attempts', async () => {
+    const store = new ListFeedStore();
+    store.add('a1', 'b1', '-1');
+    let failures = 5;
+    const publisher = answering(
+      ...Array.from({ length: failures }, () => () => {
+        failures--;
+        throw new Error('restarting');
+      }),
+    );
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    store.fault = (call) => {
+      if (call === 'settle') expect(failures).toBe(0);
+    };
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.calls).toHaveLength(6);
+    expect(store.parked.size).toBe(0);
+  });
+
+  test.each([false, true])('is not one whose messages are all of one key (batch keeps order: %s)', async (keeps) => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'a2', 'a3');
+    const publisher = scriptedBatch(
+      (text) => {
+        if (text.startsWith('a')) throw new Error('poison');
+      },
+      { batchKeepsKeyOrder: keeps },
+    );
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger }));
+    await vi.advanceTimersByTimeAsync(1);
+    store.add('b1');
+    await vi.advanceTimersByTimeAsync(1_500);
+    await relay.stop();
+    expect(publisher.acknowledged).toEqual(['b1']);
+    expect(errorLogger.text()).not.toContain('paused');
+  });
+
+  test('is not a retry of messages that failed before: they delay their own keys only', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'b1', 'c1');
+    const publisher = scriptedBatch((text) => {
+      if (text === 'a1' || text === 'b1') throw new Error('poison');
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger, retry: { minDelay: 60_000 } }));
+    const worst = { wait: 0 };
+    for (let i = 2; i < 100; i++) {
+      store.add(`c${i}`);
+      const at = Date.now();
+      while (!publisher.acknowledged.includes(`c${i}`)) await vi.advanceTimersByTimeAsync(100);
+      worst.wait = Math.max(worst.wait, Date.now() - at);
+      await vi.advanceTimersByTimeAsync(10_000);
+    }
+    await relay.stop();
+    expect(errorLogger.errors.length).toBeGreaterThan(4);
+    expect(errorLogger.text()).not.toContain('paused');
+    expect(worst.wait).toBeLessThanOrEqual(1_100);
+  });
+});
+
+describe('poison messages', () => {
+  test('more of them than a page, at the head of a plain store, do not stop the rest', async () => {
+    const poison = Array.from({ length: 350 }, (_, i) => `p${i}-`);
+    const store = await memoryStore(...poison, 'a1', 'a2', 'b1');
+    const publisher = scripted((text) => {
+      if (text.startsWith('p')) throw new Error('poison');
+    });
+    const errorLogger = recordingLogger();
+    const retry = { minDelay: 1, maxDelay: 60_000 };
+    const relay = started(new Messenger(store, publisher, { interval: 1, retry, errorLogger }));
+    await until(() => publisher.acknowledged.length === 3, 'the rest');
+    await put(store, 'c1');
+    await until(() => publisher.acknowledged.length === 4, 'a later one');
+    await relay.stop();
+    expect(publisher.acknowledged.sort()).toEqual(['a1', 'a2', 'b1', 'c1']);
+    expect(await unpublished(store)).toEqual(poison);
+  });
+
+  test('that are refused for ever do not either', async () => {
+    const poison = Array.from({ length: 350 }, (_, i) => `p${i}-`);
+    const store = await memoryStore(...poison, 'a1');
+    const publisher = scripted((text) => {
+      if (text.startsWith('p')) throw refusal('permanent');
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => publisher.acknowledged.length === 1, 'a1');
+    await relay.stop();
+    // Each was refused once: it rests for minutes.
+    expect(publisher.sent).toHaveLength(351);
+  });
+});
+
+describe('a plain store', () => {
+  test('goes on with the key of a dead letter, in later pages too', async () => {
+    const store = await memoryStore('a1', 'a2');
+    const publisher = scripted((text) => {
+      if (text === 'a1') throw refusal('permanent');
+    });
+    const relay = started(
+      new Messenger(store, publisher, { ...FAST, publishBatchSize: 1, errorLogger: recordingLogger() }),
+    );
+    await until(() => publisher.acknowledged.includes('a2'), 'a2');
+    await put(store, 'a3');
+    await until(() => publisher.acknowledged.includes('a3'), 'a3');
+    await relay.stop();
+    expect(publisher.acknowledged).toEqual(['a2', 'a3']);
+    expect(await unpublished(store)).toEqual(['a1']);
+  });
+
+  test('goes on with the key of a message that becomes a dead letter after other failures', async () => {
+    const store = await memoryStore('a1', 'a2');
+    let attempts = 0;
+    const publisher = scripted((text) => {
+      if (text === 'a1') throw refusal(++attempts < 3 ? 'retryable' : 'permanent');
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => publisher.acknowledged.includes('a2'), 'a2');
+    await put(store, 'a3');
+    await until(() => publisher.acknowledged.includes('a3'), 'a3');
+    await relay.stop();
+    expect(attempts).toBe(3);
+    expect(publisher.acknowledged).toEqual(['a2', 'a3']);
+  });
+
+  test('tries a dead letter again after minutes, since it has nowhere else to keep it', async () => {
+    vi.useFakeTimers();
+    const store = await memoryStore('a1', 'a2');
+    let refuse = true;
+    const publisher = scripted((text) => {
+      if (refuse && text === 'a1') throw refusal('permanent');
+    });
+    const relay = started(new Messenger(store, publisher, { errorLogger: recordingLogger() }));
+    await vi.advanceTimersByTimeAsync(290_000);
+    expect(publisher.sent).toEqual(['a1', 'a2']);
+    refuse = false;
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(publisher.acknowledged).toEqual(['a2', 'a1']);
+    expect(await unpublished(store)).toEqual([]);
+    await relay.stop();
+  });
+
+  test('is never asked for two things at once', async () => {
+    const inner = await memoryStore(...Array.from({ length: 50 }, (_, i) => `-${i}`));
+    let running = 0;
+    let most = 0;
+    const alone = async <T>(work: () => Promise<T>): Promise<T> => {
+      most = Math.max(most, ++running);
+      // Some turns of the event loop, so that a second call would be seen.
+      for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
+      running -= 1;
+      return work();
+    };
+    const store = {
+      messages: (batch: number) => alone(() => inner.messages(batch)),
+      published: (...messages: readonly Message[]) => alone(() => inner.published(...messages)),
+      deletePublishedByExpiration: (age: number) => alone(() => inner.deletePublishedByExpiration(age)),
+    };
+    const messenger = new Messenger(store, scripted(), { ...FAST, publishBatchSize: 3, cleanUp: 0 });
+    const relay = started(messenger);
+    await Promise.all([messenger.clean(), messenger.clean()]);
+    await until(async () => (await inner.messages(1)).length === 0, 'all');
+    await relay.stop();
+    expect(most).toBe(1);
+  });
+
+  test.each([0, 1, 2, 5])('that lists slower than it marks brings nothing back (%i turns)', async (turns) => {
+    const inner = await memoryStore(...Array.from({ length: 30 }, (_, i) => `-${i}`));
+    const store = {
+      // What it answers with was read before the answer arrives.
+      messages: async (batch: number) => {
+        const listed = await inner.messages(batch);
+        for (let i = 0; i < turns; i++) await Promise.resolve();
+        return listed;
+      },
+      published: (...messages: readonly Message[]) => inner.published(...messages),
+      deletePublishedByExpiration: (age: number) => inner.deletePublishedByExpiration(age),
+    };
+    const publisher = scripted();
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
+    await until(async () => (await inner.messages(1)).length === 0, 'all');
+    await relay.stop();
+    expect(publisher.sent).toEqual(Array.from({ length: 30 }, (_, i) => `-${i}`));
+  });
+
+  test('whose messages vanish from it keeps going', async () => {
+    const store = await memoryStore('a1', 'b1');
+    const publisher = scripted(async (text) => {
+      if (text !== 'a1') return;
+      // Somebody marks it by hand, and cleans, while it is being published.
+      await store.published(...(await store.messages(1)));
+      await store.deletePublishedByExpiration(0);
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger }));
+    await until(async () => (await unpublished(store)).length === 0, 'b1');
+    await relay.stop();
+    expect(errorLogger.errors).toMatchObject([{ code: 'UNKNOWN_MESSAGE' }]);
+  });
+});

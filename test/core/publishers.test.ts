@@ -1,0 +1,175 @@
+/** How publishers are called: how many at once, how many of one key, for how long. */
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { Messenger } from '../../src/core/messenger.js';
+import { gate, until } from '../../src/testing/assert.js';
+import {
+  ListFeedStore,
+  memoryStore,
+  recordingLogger,
+  scripted,
+  scriptedBatch,
+  started,
+  unpublished,
+} from './scripted.js';
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
+
+describe('a publisher without a batch form', () => {
+  test.each([1, 3, 10, 1_000])('has at most %i messages in flight, and no two of a key', async (concurrency) => {
+    const texts = [...numbered('a', 40), ...numbered('b', 10), ...numbered('-', 30)].sort(
+      (x, y) => Number(x.slice(1)) - Number(y.slice(1)),
+    );
+    const store = await memoryStore(...texts);
+    const inFlight = new Set<string>();
+    let most = 0;
+    const publisher = scripted(async (text) => {
+      const key = text.startsWith('-') ? text : text[0]!;
+      expect(inFlight).not.toContain(key);
+      inFlight.add(key);
+      most = Math.max(most, inFlight.size);
+      for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
+      inFlight.delete(key);
+    });
+    expect(await new Messenger(store, publisher, { concurrency }).publish()).toBe(80);
+    // Two keys and thirty messages without one can be in flight together.
+    expect(most).toBe(Math.min(concurrency, 32));
+    for (const key of ['a', 'b']) {
+      const ofKey = publisher.sent.filter((text) => text.startsWith(key));
+      expect(ofKey).toEqual(texts.filter((text) => text.startsWith(key)));
+    }
+  });
+
+  test('ten by default, without a warning of too many listeners', async () => {
+    const warnings: string[] = [];
+    const onWarning = (warning: Error) => void warnings.push(warning.name);
+    process.on('warning', onWarning);
+    const store = await memoryStore(...numbered('-', 30));
+    const broker = gate();
+    const publisher = scripted(() => broker.opened);
+    const publishing = new Messenger(store, publisher).publish();
+    await until(() => publisher.sent.length === 10, 'ten in flight');
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(publisher.sent).toHaveLength(10);
+    broker.open();
+    expect(await publishing).toBe(30);
+    process.off('warning', onWarning);
+    expect(warnings).toEqual([]);
+  });
+
+  test('that hangs on one message and ignores its signal is bounded, and the rest goes on', async () => {
+    vi.useFakeTimers();
+    const store = await memoryStore('a1', 'a2', 'b1');
+    let hang = true;
+    const signals: (AbortSignal | undefined)[] = [];
+    const publisher = scripted((text, options) => {
+      if (text !== 'a1' || !hang) return undefined;
+      signals.push(options?.signal);
+      return new Promise(() => undefined);
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { publishTimeout: 5_000, errorLogger }));
+    await vi.advanceTimersByTimeAsync(4_999);
+    expect(errorLogger.errors).toEqual([]);
+    expect(signals.map((signal) => signal?.aborted)).toEqual([false]);
+    await vi.advanceTimersByTimeAsync(2);
+    expect(signals[0]?.aborted).toBe(true);
+    expect(errorLogger.text()).toMatch(/attempt 1, .*the publisher did not answer within 5000 ms/);
+    expect(await unpublished(store)).toEqual(['a1', 'a2']);
+    hang = false;
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(publisher.acknowledged).toEqual(['b1', 'a1', 'a2']);
+    await relay.stop();
+  });
+
+  test('a page of one key may take longer than one message may', async () => {
+    vi.useFakeTimers();
+    const store = await memoryStore(...numbered('a', 20));
+    const publisher = scripted(() => new Promise((resolve) => setTimeout(resolve, 900)));
+    const publishing = new Messenger(store, publisher, { publishTimeout: 1_000 }).publish();
+    await vi.advanceTimersByTimeAsync(18_000);
+    expect(await publishing).toBe(20);
+  });
+
+  test('that hangs delays an abort by publishTimeout at most, not by that of a page', async () => {
+    vi.useFakeTimers();
+    const store = await memoryStore(...numbered('a', 50), ...numbered('-', 50));
+    const publisher = scripted(() => new Promise(() => undefined));
+    const options = { publishTimeout: 5_000, concurrency: 2, errorLogger: recordingLogger() };
+    const relay = started(new Messenger(store, publisher, options));
+    await vi.advanceTimersByTimeAsync(1_000);
+    let ended = false;
+    const stopping = relay.stop().then(() => (ended = true));
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(ended).toBe(false);
+    await vi.advanceTimersByTimeAsync(1_001);
+    expect(ended).toBe(true);
+    await stopping;
+    expect(publisher.sent).toHaveLength(2);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe('a publisher with a batch form', () => {
+  test('never gets two messages of one key in a call', async () => {
+    const store = await memoryStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
+    const publisher = scriptedBatch();
+    expect(await new Messenger(store, publisher).publish()).toBe(7);
+    expect(publisher.calls).toEqual([['a1', 'b1', '-1', '-2'], ['a2', 'b2'], ['a3']]);
+  });
+
+  test('that keeps the order of keys gets a page as it is', async () => {
+    const store = await memoryStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
+    const publisher = scriptedBatch(() => undefined, { batchKeepsKeyOrder: true });
+    expect(await new Messenger(store, publisher).publish()).toBe(7);
+    expect(publisher.calls).toEqual([['a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2']]);
+  });
+
+  test('is asked by its method, and its single form is not used', async () => {
+    const store = await memoryStore('a1');
+    const publisher = scriptedBatch();
+    publisher.publish = () => Promise.reject(new Error('not this one'));
+    expect(await new Messenger(store, publisher).publish()).toBe(1);
+  });
+
+  test('that hangs is bounded, its signal aborted, and the batch is sent again', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'b1');
+    let hang = true;
+    const publisher = scriptedBatch(() => (hang ? new Promise(() => undefined) : undefined));
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { publishTimeout: 5_000, errorLogger }));
+    await vi.advanceTimersByTimeAsync(5_001);
+    expect(errorLogger.text()).toBe('publishing is paused: the publisher did not answer within 5000 ms');
+    hang = false;
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(publisher.acknowledged).toEqual(['a1', 'b1']);
+    expect(store.isDone).toBe(true);
+    await relay.stop();
+  });
+
+  test('an acknowledgement that comes after the deadline does not count', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1');
+    const late = gate();
+    const publisher = scripted(() => late.opened);
+    const relay = started(
+      new Messenger(store, publisher, {
+        publishTimeout: 5_000,
+        retry: { minDelay: 3_600_000, maxDelay: 3_600_000 },
+        errorLogger: recordingLogger(),
+      }),
+    );
+    await vi.advanceTimersByTimeAsync(5_001);
+    late.open();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(publisher.acknowledged).toEqual(['a1']);
+    expect([...store.parked.values()]).toMatchObject([{ attempts: 1, dead: false }]);
+    await relay.stop();
+  });
+});
