@@ -21,6 +21,15 @@ export interface Refusal {
   readonly refused: string;
 }
 
+/** The types of all columns that our statements return, as PostgreSQL numbers them. */
+export const BYTEA = 17;
+export const TEXT = 25;
+
+/** The bytes of a `bytea` as the server writes it: `\x` and two digits for each. */
+export function bytesOf(text: string): Uint8Array {
+  return Buffer.from(text.slice(2), 'hex');
+}
+
 /** Whether every named member of `value` is a function. */
 export function hasMethods(value: unknown, ...names: readonly string[]): boolean {
   if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return false;
@@ -48,7 +57,8 @@ export async function betweenBeginAndCommit<T>(
   try {
     result = await work();
   } catch (error) {
-    await script('ROLLBACK');
+    // Where this fails too, the connection is gone and the transaction with it: the first error says why.
+    await script('ROLLBACK').catch(() => undefined);
     throw error;
   }
   await script('COMMIT');

@@ -30,7 +30,7 @@ export function databaseOf(client: unknown): Database {
   }
   throw new MessengerError(
     'INVALID_OPTION',
-    `client must be a pg Pool or Client, a postgres.js sql, or a PGlite database, got ${describe(client)}`,
+    `client must be a pg Pool or Client, a postgres.js sql, or a PGlite database, got ${kindOf(client)}`,
   );
 }
 
@@ -53,6 +53,11 @@ export function runnerOf(handle: unknown): Run {
   }
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    `unknown transaction handle ${describe(handle)}: pass ${KNOWN_HANDLES}`,
+    `unknown transaction handle ${kindOf(handle)}: pass ${KNOWN_HANDLES}`,
   );
+}
+
+/** What a value is. A string is not quoted: a connection string has a password in it. */
+function kindOf(value: unknown): string {
+  return typeof value === 'string' ? 'a string' : describe(value);
 }

@@ -1,5 +1,5 @@
-import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { betweenBeginAndCommit, hasMethods, serially, type Driver } from './driver.js';
+import { bounded, type Connection, type Database } from '../database.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, serially, type Driver } from './driver.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
 export interface PgQuery {
@@ -34,17 +34,14 @@ export interface PgPool {
   readonly idleCount: number;
 }
 
-const BYTEA = 17;
-
 /**
  * Type parsers of our own for our own queries: whatever an application has set globally in `pg`
  * neither changes what we read nor is changed by us. Everything stays text, but for bytes.
  */
 const types = {
-  getTypeParser: (oid: number) => (oid === BYTEA ? parseBytea : asText),
+  getTypeParser: (oid: number) => (oid === BYTEA ? bytesOf : asText),
 };
 const asText = (value: string): unknown => value;
-const parseBytea = (value: string): unknown => Buffer.from(value.slice(2), 'hex');
 
 /** The states in which a pooler without prepared statements lost one of ours, or has it already. */
 const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
@@ -62,6 +59,9 @@ function ignore(): void {
   // without a listener the event would end the process.
 }
 
+/** Pools that have our listener: one is enough, however many stores a pool serves. */
+const listening = new WeakSet<PgPool>();
+
 /** Prepares statements by name until the server (or a pooler before it) shows that it can not. */
 function connections(): (client: PgClient) => Connection {
   let prepare = true;
@@ -76,7 +76,7 @@ function connections(): (client: PgClient) => Connection {
       if (prepare) query.name = statement.name;
       try {
         const result = await client.query(query);
-        return result.rows as Row[];
+        return result.rows;
       } catch (error) {
         if (PREPARED_STATEMENT_FAULTS.has(String((error as { code?: unknown }).code))) prepare = false;
         throw error;
@@ -87,7 +87,10 @@ function connections(): (client: PgClient) => Connection {
 
 function poolDatabase(pool: PgPool): Database {
   const connection = connections();
-  pool.on('error', ignore);
+  if (!listening.has(pool)) {
+    listening.add(pool);
+    pool.on('error', ignore);
+  }
   return {
     async transaction(preamble, work, bounds) {
       let release: ((destroy: boolean) => void) | undefined;
@@ -164,6 +167,8 @@ export const pgDriver: Driver = {
           'this pg client is not in a transaction (it would commit by itself): await BEGIN before, and store before COMMIT or ROLLBACK',
       };
     }
+    // A query of a client that is not connected would wait for a connection that may never come.
+    if (status === null) return { refused: 'this pg client is not connected: connect it, and run BEGIN, before' };
     if (status === 'E')
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
     return (text, values) => handle.query({ text, values: [...values], rowMode: 'array' });

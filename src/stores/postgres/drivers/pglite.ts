@@ -1,5 +1,5 @@
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { hasMethods, type Driver } from './driver.js';
+import { BYTEA, bytesOf, hasMethods, TEXT, type Driver } from './driver.js';
 
 /** The slice of PGlite's Transaction that is used. */
 export interface PGliteTransaction {
@@ -33,10 +33,13 @@ function isTransaction(handle: unknown): handle is PGliteTransaction {
   );
 }
 
+/** Parsers of our own: an application may have given others when it opened the database. */
+const parsers = { [BYTEA]: bytesOf, [TEXT]: (value: string) => value };
+
 function connection(transaction: PGliteTransaction): Connection {
   return {
     async query(statement, values = []) {
-      const result = await transaction.query(statement.text, [...values], { rowMode: 'array' });
+      const result = await transaction.query(statement.text, [...values], { rowMode: 'array', parsers });
       return result.rows as Row[];
     },
   };

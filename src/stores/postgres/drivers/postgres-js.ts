@@ -1,9 +1,9 @@
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { betweenBeginAndCommit, hasMethods, type Driver } from './driver.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, type Driver } from './driver.js';
 
 /** What `unsafe` of postgres.js returns, as far as it is used. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {
-  values(): PromiseLike<unknown>;
+  raw(): PromiseLike<unknown>;
 }
 
 /** The slice of postgres.js's `sql` that is used. */
@@ -14,6 +14,20 @@ export interface PostgresJsSql {
 /** The slice of postgres.js's root `sql` that is used. */
 export interface PostgresJsRoot extends PostgresJsSql {
   reserve(): Promise<PostgresJsSql & { release(): void }>;
+}
+
+/** What `raw` resolves to: every column as the bytes that the server sent, which are text. */
+type RawRows = readonly (readonly (Buffer | null)[])[] & { readonly columns?: readonly { readonly type: number }[] };
+
+/** Decodes without the client's parsers: an application may have set others. */
+function decodeRows(rows: RawRows): Row[] {
+  const bytes = new Set(rows.columns?.flatMap(({ type }, i) => (type === BYTEA ? [i] : [])));
+  return rows.map((row) =>
+    row.map((value, i) => {
+      if (value === null) return null;
+      return bytes.has(i) ? bytesOf(value.toString('latin1')) : value.toString('utf8');
+    }),
+  );
 }
 
 function isRoot(client: unknown): client is PostgresJsRoot {
@@ -28,17 +42,15 @@ function connection(sql: PostgresJsSql): Connection {
   return {
     // Whether to prepare is the client's own setting (`prepare: false` behind an old PgBouncer).
     query: async (statement, values = []) =>
-      (await sql.unsafe(statement.text, [...values] as never[], { prepare: true }).values()) as Row[],
+      decodeRows((await sql.unsafe(statement.text, [...values] as never[], { prepare: true }).raw()) as RawRows),
   };
 }
 
 function database(sql: PostgresJsRoot): Database {
   return {
     async transaction(preamble, work, bounds) {
-      let reserved: Awaited<ReturnType<PostgresJsRoot['reserve']>> | undefined;
       const run = async () => {
         const handle = await sql.reserve();
-        reserved = handle;
         try {
           return await betweenBeginAndCommit(
             (text) => Promise.resolve(handle.unsafe(text)),
