@@ -246,19 +246,20 @@ function settingAside<Handle>(test: Test<Handle>): void {
 }
 
 function holding<Handle>(test: Test<Handle>): void {
-  test('is held by one relay at a time, and free once it is closed', async ({ store }, open) => {
+  test('is held by one relay at a time, and free once it is closed', async (harness, open) => {
     const feed = await open();
     assert(!feed.lost.aborted, 'lost as soon as it is open');
-    assertEqual(await attempt(store, 'default', 3), null, 'a second feed');
+    assertEqual(await attempt(harness.store, 'default', 3), null, 'a second feed');
     await feed.close();
     await feed.close();
     const next = await open();
-    assert(feed.lost.aborted && !next.lost.aborted, 'the closed feed is lost, the next one is not');
-    const late = await rejection(
-      feed.settle({ messages: [] }, []).then(() => feed.lost.throwIfAborted()),
-      'settle',
-    );
+    assertEqual([feed.lost.aborted, next.lost.aborted], [true, false], 'the closed feed is lost, the next one not');
+    const [only] = await stored(harness, some(1));
+    const page = await next.read();
+    const late = await rejection(feed.settle(page, [failed(page, 0, { dead: true })]), 'settle of the closed feed');
     assertEqual((late as MessengerError).code, 'LEASE_LOST', 'code');
+    await next.close();
+    assertEqual(idsOf((await (await open()).read()).messages), [only?.id], 'read by the next feed');
   });
 
   test('is taken over once the lease has run out, and the old holder changes nothing more', async (harness, open) => {
