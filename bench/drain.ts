@@ -1,4 +1,4 @@
-import pg from 'pg';
+import type pg from 'pg';
 import { Messenger } from 'messenger-outbox';
 import type { PostgresStore } from 'messenger-outbox/postgres';
 import { StoredMessage } from '../src/stores/postgres/rows.js';
@@ -65,7 +65,7 @@ const text = (value: string): string => value;
 const bytes = (value: string): Buffer => Buffer.from(value.slice(2), 'hex');
 
 /** A new destination starts at the beginning of the log. */
-export async function relay(store: PostgresStore, messages: number, page: number, destination: string): Promise<void> {
+async function relay(store: PostgresStore, messages: number, page: number, destination: string): Promise<void> {
   const stop = new AbortController();
   const publisher = counter((total) => {
     if (total >= messages) stop.abort();

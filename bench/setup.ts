@@ -1,4 +1,4 @@
-import pg from 'pg';
+import type pg from 'pg';
 import { ACKNOWLEDGED, newMessage, type BatchPublisher, type Message } from 'messenger-outbox';
 import { PostgresStore } from 'messenger-outbox/postgres';
 

@@ -51,7 +51,7 @@ function report(applied: readonly string[], { schema = 'messenger' }: PostgresSt
   for (const name of applied) console.log(`applied ${name} to schema ${schema}`);
 }
 
-async function clientLibrary(): Promise<typeof import('pg')> {
+async function clientLibrary() {
   try {
     return await import('pg');
   } catch (cause) {

@@ -186,7 +186,13 @@ export function describe(value: unknown): string {
   if (value instanceof Uint8Array) return `${String(value.byteLength)} bytes`;
   if (Array.isArray(value)) return `an array of ${String(value.length)}`;
   if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value);
-  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no prototype'})`;
+  if (typeof value === 'object') return `an object (${nameOfClass(value)})`;
   if (typeof value === 'function') return 'a function';
   return `${String(value)} (${typeof value})`;
+}
+
+function nameOfClass(value: object): string {
+  const prototype = Object.getPrototypeOf(value) as { constructor?: { name?: unknown } } | null;
+  const name = prototype?.constructor?.name;
+  return typeof name === 'string' && name !== '' ? name : 'without a class';
 }

@@ -40,17 +40,19 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
  */
 export async function relay(options: RelayOptions, stop: AbortSignal): Promise<void> {
   const { store, destination, pageSize, interval, storeOutageLimit, errorLogger } = options;
-  let failures = 0;
-  /** When the store last did what was asked of it; it counts from the first failure after that. */
-  let failingSince: number | undefined;
-  let hasWorked = false;
+  /** How the store does. It is failing since the first failure after it last did what was asked of it. */
+  const health: { reached: boolean; failures: number; failingSince: number | undefined } = {
+    reached: false,
+    failures: 0,
+    failingSince: undefined,
+  };
   const onReached = () => {
-    hasWorked = true;
+    health.reached = true;
   };
   const onWorking = () => {
     onReached();
-    failures = 0;
-    failingSince = undefined;
+    health.failures = 0;
+    health.failingSince = undefined;
   };
   while (!stop.aborted) {
     try {
@@ -71,12 +73,12 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
       }
-      failures += 1;
-      failingSince ??= performance.now();
-      const outage = performance.now() - failingSince;
+      health.failures += 1;
+      health.failingSince ??= performance.now();
+      const outage = performance.now() - health.failingSince;
       if (isUnworkable(error))
         throw new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
-      if (!hasWorked && !isLeaseLost(error))
+      if (!health.reached && !isLeaseLost(error))
         throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {
         throw new FatalError(
@@ -85,7 +87,7 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
         );
       }
       errorLogger.error(toError(error));
-      await sleep(backoff(failures, STORE_BACKOFF), stop);
+      await sleep(backoff(health.failures, STORE_BACKOFF), stop);
     }
   }
 }

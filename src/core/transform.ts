@@ -46,9 +46,9 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 function toJson(value: object): string {
-  let json: string | undefined;
+  let json: unknown;
   try {
-    json = JSON.stringify(value) as string | undefined;
+    json = JSON.stringify(value);
   } catch (cause) {
     throw new MessengerError('INVALID_MESSAGE', `can not make JSON of ${describe(value)}`, { cause });
   }

@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
 import { preamble, type Connection, type Database } from './database.js';
 import type { ClaimOptions } from './lease.js';
-import { StoredMessage } from './rows.js';
+import { seqOf, StoredMessage } from './rows.js';
 import type { Statement } from './database.js';
 import type { Statements } from './statements.js';
 
@@ -103,7 +103,7 @@ export class Parked {
 
   async #write(connection: Connection, statement: Statement, setAside: readonly SetAside[]): Promise<void> {
     const records = setAside.map(({ message, attempts, error, retryIn, dead }) => ({
-      seq: (message as StoredMessage).seq,
+      seq: seqOf(message),
       attempts,
       error: error && storable(error),
       retryIn: dead ? undefined : (retryIn ?? (message.key === undefined ? 0 : undefined)),

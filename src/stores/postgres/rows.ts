@@ -1,3 +1,4 @@
+import { MessengerError } from '../../core/errors.js';
 import type { Message } from '../../core/message.js';
 import type { Row } from './database.js';
 
@@ -22,6 +23,12 @@ export class StoredMessage implements Message {
     this.payload = typeof row[5] === 'string' ? Buffer.from(row[5]) : (row[5] as Uint8Array);
     this.at = new Date(Math.round(Number(row[6]) * 1000));
   }
+}
+
+/** A message's place in the log. @throws MessengerError `UNKNOWN_MESSAGE` for one that was not read from it. */
+export function seqOf(message: Message): number {
+  if (message instanceof StoredMessage) return message.seq;
+  throw new MessengerError('UNKNOWN_MESSAGE', `message ${message.id} was not read from this store`);
 }
 
 const NO_METADATA: Readonly<Record<string, string>> = Object.freeze({});

@@ -1,5 +1,3 @@
-import { Buffer } from 'node:buffer';
-
 /** A payload as the text that AWS carries. */
 export interface EncodedBody {
   readonly body: string;

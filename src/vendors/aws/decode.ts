@@ -1,7 +1,6 @@
 import type { Message } from '../../core/message.js';
 import { decodeEnvelope, ENVELOPE_KEY, type Attributes } from './attributes.js';
 import { decodeBody } from './body.js';
-import { Buffer } from 'node:buffer';
 
 /** What is read of a message that SQS delivers. */
 export interface Delivery {
