@@ -55,13 +55,16 @@ export async function startEngines({ withVerifier = false } = {}): Promise<Engin
     region: 'us-east-1',
     credentials: { accessKeyId: 'any', secretAccessKey: 'any' },
   };
-  const shop = openPool(addresses.databases.shop);
-  const warehouse = openPool(addresses.databases.warehouse);
+  let stopping = false;
+  const onBroken = (error: Error) => {
+    if (!stopping) console.error(`a connection to the database broke: ${error.message}`);
+  };
+  const shop = openPool(addresses.databases.shop).on('error', onBroken);
+  const warehouse = openPool(addresses.databases.warehouse).on('error', onBroken);
   const sns = new SNSClient(aws);
   const sqs = new SQSClient(aws);
-  const { host, port } = new URL(addresses.databases.shop);
   return {
-    description: `PostgreSQL 17 on ${host || port}, SNS and SQS on ${new URL(addresses.endpoint).host}`,
+    description: `PostgreSQL 17 on ${new URL(addresses.databases.shop).host}, SNS and SQS on ${new URL(addresses.endpoint).host}`,
     databases: { shop, warehouse },
     sns,
     sqs,
@@ -69,6 +72,7 @@ export async function startEngines({ withVerifier = false } = {}): Promise<Engin
     queue: addresses.queue,
     verifier: { databases: addresses.databases, endpoint: addresses.endpoint, queue: addresses.verifierQueue },
     async stop() {
+      stopping = true;
       sns.destroy();
       sqs.destroy();
       await Promise.all([shop.end(), warehouse.end()]);
@@ -94,11 +98,7 @@ async function answer(child: ChildProcess): Promise<Addresses> {
 
 function openPool(connectionString: string): pg.Pool {
   // `ssl` and `options` are given: without them, those of the user's own databases would be used.
-  const pool = new pg.Pool({ connectionString, ssl: false, options: '', max: 20, connectionTimeoutMillis: 10_000 });
-  pool.on('error', (error) => {
-    console.error(`a connection to the database broke: ${error.message}`);
-  });
-  return pool;
+  return new pg.Pool({ connectionString, ssl: false, options: '', max: 20, connectionTimeoutMillis: 10_000 });
 }
 
 /** `PGSSLMODE` and the like are about other databases than the demo's own. */

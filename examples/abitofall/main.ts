@@ -34,6 +34,9 @@ process.stdout.on('error', () => {
   stop.abort(); // As in `npm run demo | head`.
 });
 
+// The SDK would say on every start that it will not support this version of Node for ever.
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
+
 console.log('starting PostgreSQL 17, SNS and SQS ...');
 const engines = await startEngines({ withVerifier: options.once });
 let lastLine: string | undefined;
@@ -57,7 +60,8 @@ async function demo({ databases, sns, sqs, topic, queue }: Engines, { once, orde
       ? `writing ${String(orders)} orders; one transaction in ten is rolled back after it stored its messages`
       : 'writing a few orders a second; one transaction in ten is rolled back. Ctrl-C stops it',
   );
-  const parts = new Parts(() => {
+  const parts = new Parts();
+  parts.failed.addEventListener('abort', () => {
     stop.abort();
   });
   const relay = parts.begin((signal) => runRelay({ store, sns, topic, signal }));
@@ -68,7 +72,8 @@ async function demo({ databases, sns, sqs, topic, queue }: Engines, { once, orde
     shop.write({ orders: once ? orders : Infinity, pause: once ? 0 : 1_500, signal: stop.signal }),
   );
   await writing.ended;
-  if (once) await everythingArrived(databases, { patience: PATIENCE, signal: stop.signal });
+  const arrival = once ? { patience: PATIENCE, signal: stop.signal } : { patience: 2_000, signal: parts.failed };
+  await everythingArrived(databases, arrival);
 
   for (const part of [relay, consumer, progress]) await part.stop();
   parts.throwFailure();

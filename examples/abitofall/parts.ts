@@ -8,19 +8,17 @@ export interface Part {
 
 /** Parts that work side by side. */
 export class Parts {
-  readonly #onFailure: () => void;
-  #failure: { error: unknown } | undefined;
+  readonly #failed = new AbortController();
 
-  /** `onFailure` is called when a part fails: nothing good comes of the others alone. */
-  constructor(onFailure: () => void) {
-    this.#onFailure = onFailure;
+  /** Aborted when a part failed: nothing good comes of the others alone. */
+  get failed(): AbortSignal {
+    return this.#failed.signal;
   }
 
   begin(work: (signal: AbortSignal) => Promise<void>): Part {
     const end = new AbortController();
     const ended = work(end.signal).catch((error: unknown) => {
-      this.#failure ??= { error };
-      this.#onFailure();
+      this.#failed.abort(error);
     });
     return {
       ended,
@@ -33,6 +31,6 @@ export class Parts {
 
   /** Throws what the first part that failed threw, if any did. */
   throwFailure(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
+    this.#failed.signal.throwIfAborted();
   }
 }

@@ -31,7 +31,7 @@ export async function everythingArrived(
     if (now.backlog === 0 && now.received >= now.stored) return;
     if (JSON.stringify(now) !== before) deadline = Date.now() + patience;
     if (Date.now() > deadline) {
-      console.log(`nothing has arrived for ${String(patience / 1000)} seconds: giving up on the rest`);
+      console.log(`nothing has arrived for ${String(patience / 1000)} seconds: the rest is not waited for`);
       return;
     }
     before = JSON.stringify(now);
