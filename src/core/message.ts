@@ -188,7 +188,10 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}...` : value);
   if (typeof value === 'object') return `an object (${nameOfClass(value)})`;
   if (typeof value === 'function') return 'a function';
-  return `${String(value)} (${typeof value})`;
+  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') {
+    return `${String(value)} (${typeof value})`;
+  }
+  return typeof value;
 }
 
 function nameOfClass(value: object): string {

@@ -68,7 +68,7 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
         await feed.close();
       }
     } catch (error) {
-      if (stop.aborted) {
+      if (hasAborted(stop)) {
         // What was acknowledged and could not be settled is published again, which somebody should know.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
@@ -144,10 +144,10 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       if (page.messages.length > 0) {
         worked = true;
         const outcome = await publish(page);
-        const before = settling;
+        // One after the other: a later one that overtook an earlier one, or survived it, would settle what it left.
+        await settling;
         if (hasChanged(outcome)) settling = settle(page, outcome);
         settling.catch(() => undefined);
-        await before;
       }
 
       if (worked) {
@@ -167,6 +167,11 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
 /** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
 export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
   return acknowledged > 0 || setAside.length > 0;
+}
+
+/** Asked anew: the type checker believes a signal to stay as it was when last looked at. */
+function hasAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
 }
 
 function isUnworkable(error: unknown): boolean {

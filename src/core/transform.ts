@@ -45,10 +45,13 @@ export function defaultTransform(input: MessageInput): Message {
   return newMessage(toJson(value), { metadata: { 'content-type': 'application/json' } });
 }
 
+/** As it really is: `undefined` for what has no JSON form, which the library's type leaves out. */
+const stringify: (value: unknown) => string | undefined = JSON.stringify;
+
 function toJson(value: object): string {
-  let json: unknown;
+  let json: string | undefined;
   try {
-    json = JSON.stringify(value);
+    json = stringify(value);
   } catch (cause) {
     throw new MessengerError('INVALID_MESSAGE', `can not make JSON of ${describe(value)}`, { cause });
   }
