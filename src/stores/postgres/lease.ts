@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
-import type { Statements } from './statements.js';
+import { SETTLE_SETTINGS, type Statements } from './statements.js';
 
 /** What a lease is claimed with. */
 export interface ClaimOptions {
@@ -125,9 +125,13 @@ export class Lease {
     if (this.#lost.signal.aborted) return;
     this.#lose('the lease was released');
     await this.#database
-      .transaction(preamble(timeout), (connection) => connection.query(this.#statements.release, this.#fence()), {
-        timeout,
-      })
+      .transaction(
+        preamble(timeout, ...SETTLE_SETTINGS),
+        (connection) => connection.query(this.#statements.release, this.#fence()),
+        {
+          timeout,
+        },
+      )
       .catch(() => undefined);
   }
 
@@ -150,7 +154,7 @@ export class Lease {
       const { timeout, synchronousSettle } = this.#options;
       const sentAt = performance.now();
       const moved = await this.#transaction(
-        preamble(timeout, ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off'])),
+        preamble(timeout, ...SETTLE_SETTINGS, ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off'])),
         async (connection) => {
           const rows = await connection.query(statement, [...this.#fence(), ...values]);
           if (rows.length !== this.#ctids.length) {
