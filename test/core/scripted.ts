@@ -19,9 +19,9 @@ export const FAST = { interval: 1, retry: { minDelay: 1, maxDelay: 2 } };
 
 export const refusal = (kind: FailureKind, text: string = kind): PublishError => new PublishError(text, { kind });
 
-/** Messages whose text is their payload: `a1` has the key `a`, `-1` has none. */
+/** Messages whose text is their payload: `a1` and `a2!` have the key `a`, `-1` has none. */
 export function message(text: string, options: NewMessageOptions = {}): Message {
-  const key = text.startsWith('-') ? undefined : text.replace(/\d+$/, '');
+  const key = text.startsWith('-') ? undefined : text.replace(/\d+!?$/, '');
   return newMessage(text, { key, ...options });
 }
 
