@@ -1,0 +1,309 @@
+import pg from 'pg';
+import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { newMessage } from '../../../src/core/message.js';
+import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+
+const HOUR = 3_600_000;
+
+describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
+  const url = inject('postgres')[version];
+  const schema = 'clean_test';
+  let pool: pg.Pool;
+  let store: PostgresStore;
+
+  beforeAll(async () => {
+    const admin = new pg.Client(url);
+    await admin.connect();
+    await admin.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
+    await admin.end();
+  });
+  beforeEach(async () => {
+    pool = new pg.Pool({ connectionString: url, max: 6 });
+    store = new PostgresStore(pool, { schema });
+    await store.migrate();
+    await pool.query(
+      ['messages', 'parked', 'cursors', 'claims'].map((name) => `TRUNCATE ${schema}.${name}`).join('; '),
+    );
+  });
+  afterEach(async () => {
+    await store.close();
+    await pool.end();
+  });
+
+  /** Puts messages of two hours ago, or of an age in milliseconds, into a slice. */
+  async function put(
+    slice: number,
+    ids: readonly string[],
+    age = 2 * HOUR,
+    via: pg.Pool | pg.ClientBase = pool,
+  ): Promise<void> {
+    await via.query(
+      `INSERT INTO ${schema}.messages (slice, stored_at, id, key, payload)
+         SELECT $1::smallint, clock_timestamp() - $2 * interval '1 ms', id, id, 'x' FROM unnest($3::text[]) AS id`,
+      [slice, age, ids],
+    );
+  }
+
+  /** The ids in the log, as slice:id. */
+  async function log(): Promise<string[]> {
+    const { rows } = await pool.query<{ place: string }>(
+      `SELECT slice || ':' || id AS place FROM ${schema}.messages ORDER BY slice, seq`,
+    );
+    return rows.map(({ place }) => place);
+  }
+
+  /** Publishes everything that is there, but for these, at the default destination. */
+  async function publish(...except: readonly string[]): Promise<void> {
+    const listed = await store.messages(1_000);
+    await store.published(...listed.filter(({ id }) => !except.includes(id)));
+  }
+
+  async function relayAll(destination: string): Promise<string[]> {
+    const feed = await store.openFeed({ destination, pageSize: 2 });
+    const ids: string[] = [];
+    for (;;) {
+      const page = await feed!.read();
+      if (page.messages.length === 0) break;
+      ids.push(...page.messages.map(({ id }) => id));
+      await feed!.settle(page, []);
+    }
+    await feed!.close();
+    return ids;
+  }
+
+  async function other(): Promise<pg.Client> {
+    const client = new pg.Client(url);
+    await client.connect();
+    onTestFinished(() => client.end());
+    return client;
+  }
+
+  it('empties the slices in which everything is published and has expired, and no others', async () => {
+    await put(1, ['a', 'b']);
+    await put(2, ['c', 'young'], 0);
+    await put(3, ['d']);
+    await put(4, ['old']);
+    await put(4, ['new'], HOUR / 2);
+    await put(5, ['last']);
+    await publish('last');
+    await store.deletePublishedByExpiration(HOUR);
+    expect(await log()).toEqual(['2:c', '2:young', '4:old', '4:new', '5:last']);
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual(['5:last']);
+    await publish();
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual([]);
+  });
+
+  it('touches nothing where no relay ever was', async () => {
+    await put(1, ['a']);
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual(['1:a']);
+  });
+
+  it('keeps what was set aside, whole, when its slice is emptied', async () => {
+    await put(1, ['a', 'b', 'c']);
+    await publish('a', 'b');
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual([]);
+    const left = await store.messages(10);
+    expect(left.map(({ id, key, payload }) => [id, key, Buffer.from(payload).toString()])).toEqual([
+      ['a', 'a', 'x'],
+      ['b', 'b', 'x'],
+    ]);
+  });
+
+  it('keeps a slice with a message in the window that is being read', async () => {
+    await put(1, ['a', 'b', 'c']);
+    await put(2, ['d']);
+    const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
+    const page = await feed!.read();
+    await feed!.read();
+    await feed!.settle(page, []);
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual(['1:a', '1:b', '1:c', '2:d']);
+    await feed!.close();
+    expect(await relayAll('default')).toEqual(['c', 'd']);
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual([]);
+  });
+
+  it('keeps what another destination has not finished, if only in one partition', async () => {
+    await put(1, ['a', 'b', 'c', 'd']);
+    await publish();
+    const second = await store.openFeed({ destination: 'second', pageSize: 1 });
+    await second!.close();
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual(['1:a', '1:b', '1:c', '1:d']);
+    expect(await relayAll('second')).toEqual(['a', 'b', 'c', 'd']);
+    // One partition of eight is put back to the beginning: its messages keep the slice.
+    await pool.query(
+      `UPDATE ${schema}.cursors SET from_snapshot = '1:1:', to_snapshot = NULL, written_by = pg_current_xact_id()
+         WHERE destination = 'second' AND partition = (SELECT key_hash % 8 FROM ${schema}.messages WHERE id = 'c')`,
+    );
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toHaveLength(4);
+    await pool.query(`DELETE FROM ${schema}.cursors WHERE destination = 'second'`);
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual([]);
+  });
+
+  it('leaves a slice with an open writer at once, makes nobody wait, and loses nothing', async () => {
+    await put(1, ['a']);
+    await put(2, ['b']);
+    await publish();
+    const writer = await other();
+    await writer.query('BEGIN');
+    await put(1, ['late'], 2 * HOUR, writer);
+    const started = performance.now();
+    const cleaning = store.deletePublishedByExpiration(0);
+    // Writers and readers of the slice go on while it is looked at.
+    await put(1, ['meanwhile'], 0);
+    await cleaning;
+    expect(performance.now() - started).toBeLessThan(5_000);
+    expect(await log()).toEqual(['1:a', '1:meanwhile']);
+    await writer.query('COMMIT');
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual(['1:a', '1:late', '1:meanwhile']);
+    const left = await store.messages(10);
+    expect(left.map(({ id }) => id).sort()).toEqual(['late', 'meanwhile']);
+  });
+
+  it('leaves a slice that a reader holds, as pg_dump does, and never waits in its queue', async () => {
+    await put(1, ['a']);
+    await publish();
+    const reader = await other();
+    await reader.query(`BEGIN; SELECT FROM ${schema}.messages_1`);
+    const started = performance.now();
+    await store.deletePublishedByExpiration(0);
+    expect(performance.now() - started).toBeLessThan(5_000);
+    const { rows } = await pool.query(
+      `SELECT mode FROM pg_locks WHERE relation = '${schema}.messages_1'::regclass AND mode = 'AccessExclusiveLock'`,
+    );
+    expect(rows).toEqual([]);
+    await reader.query('COMMIT');
+    await store.deletePublishedByExpiration(0);
+    expect(await log()).toEqual([]);
+  });
+
+  it.each(['before the lock', 'while the lock is held by nobody yet, uncommitted'])(
+    'loses nothing of a transaction that began earlier and stores into an old slice %s',
+    async (when) => {
+      await put(1, ['a']);
+      await put(2, ['b']);
+      const early = await other();
+      await early.query('BEGIN; SELECT pg_current_xact_id()');
+      await publish();
+      /** Runs between the first look at a slice, which finds it finished, and the lock. */
+      let between: (() => Promise<unknown>) | undefined = async () => {
+        await put(1, ['early'], 2 * HOUR, early);
+        if (when === 'before the lock') await early.query('COMMIT');
+      };
+      const hooked = new PostgresStore(new HookedPool({ connectionString: url, max: 2 }), { schema });
+      HookedPool.before = async (text) => {
+        if (!text.startsWith('LOCK TABLE') || between === undefined) return;
+        const run = between;
+        between = undefined;
+        await run();
+      };
+      await hooked.deletePublishedByExpiration(0);
+      expect(between).toBeUndefined();
+      if (when !== 'before the lock') await early.query('COMMIT');
+      expect(await log()).toEqual(['1:a', '1:early']);
+      const left = await store.messages(10);
+      expect(left.map(({ id }) => id)).toEqual(['early']);
+      await store.published(...left);
+      await store.deletePublishedByExpiration(0);
+      expect(await log()).toEqual([]);
+    },
+  );
+
+  it('refuses an expiration that the ring of slices is too short for', async () => {
+    const small = new PostgresStore(pool, { schema: 'clean_small', retention: 60_000 });
+    await pool.query('DROP SCHEMA IF EXISTS clean_small CASCADE');
+    await small.migrate();
+    await small.deletePublishedByExpiration(60_000);
+    await expect(small.deletePublishedByExpiration(60_001)).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(/60001 ms is longer than the 60000 ms.*retention/) as string,
+    });
+  });
+
+  it('stops when its signal is aborted', async () => {
+    await put(1, ['a']);
+    await publish();
+    await expect(store.deletePublishedByExpiration(0, { signal: AbortSignal.abort() })).rejects.toThrow();
+    expect(await log()).toEqual(['1:a']);
+  });
+
+  it('updates and deletes no row of the log, whatever becomes of its messages', async () => {
+    const own = 'clean_stats';
+    await pool.query(`DROP SCHEMA IF EXISTS ${own} CASCADE`);
+    const workers = new pg.Pool({ connectionString: url, max: 3 });
+    const target = new PostgresStore(workers, { schema: own });
+    await target.migrate();
+    const client = await workers.connect();
+    for (let round = 0; round < 3; round++) {
+      await client.query('BEGIN');
+      await target.add(
+        client,
+        Array.from({ length: 40 }, (_, i) => newMessage('x', { key: `k${String(i % 3)}` })),
+      );
+      await client.query('COMMIT');
+      const listed = await target.messages(30);
+      await target.published(...listed.filter((_, i) => i % 2 === 1));
+      await target.close();
+      const feed = await target.openFeed({ destination: 'default', pageSize: 20 });
+      const page = await feed!.read();
+      await feed!.settle(page, [{ message: page.messages[0]!, attempts: 1, error: new Error('no'), dead: true }]);
+      const retries = await feed!.retries();
+      await feed!.settle(retries, [
+        { message: retries.messages[0]!, attempts: 1, error: new Error('no'), dead: false, retryIn: 1 },
+      ]);
+      await feed!.close();
+      await target.deletePublishedByExpiration(0);
+    }
+    for (;;) {
+      const listed = await target.messages(100);
+      if (listed.length === 0) break;
+      await target.published(...listed);
+    }
+    await target.deletePublishedByExpiration(0);
+    await target.close();
+    client.release();
+    // A connection that ends reports its statistics.
+    await workers.end();
+    const changes = async () => {
+      const { rows } = await pool.query<{ inserted: string; changed: string; kept: string }>(
+        `SELECT sum(n_tup_ins) AS inserted, sum(n_tup_upd + n_tup_del) AS changed, (SELECT count(*) FROM ${own}.messages) AS kept
+           FROM pg_stat_all_tables WHERE schemaname = '${own}' AND relname ~ '^messages_[0-7]$'`,
+      );
+      return rows[0];
+    };
+    await expect.poll(changes, { timeout: 20_000 }).toEqual({ inserted: '120', changed: '0', kept: '0' });
+  });
+});
+
+/** A pool whose connections run a hook before each statement. */
+class HookedPool extends pg.Pool {
+  static before: (text: string) => Promise<void>;
+
+  override connect(): Promise<pg.PoolClient>;
+  override connect(
+    callback: (error: Error | undefined, client: pg.PoolClient | undefined, done: () => void) => void,
+  ): void;
+  override connect(callback?: unknown): Promise<pg.PoolClient> | undefined {
+    if (callback !== undefined) throw new Error('not used');
+    return super.connect().then((client) => {
+      const query = client.query.bind(client) as (statement: unknown) => Promise<unknown>;
+      const hooked = async (statement: string | { text: string }): Promise<unknown> => {
+        await HookedPool.before(typeof statement === 'string' ? statement : statement.text);
+        return query(statement);
+      };
+      return new Proxy(client, {
+        get: (from, name) => (name === 'query' ? hooked : (Reflect.get(from, name, from) as unknown)),
+      });
+    });
+  }
+}
