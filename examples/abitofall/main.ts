@@ -4,7 +4,7 @@
  * run on this machine, from npm, and are gone afterwards.
  *
  *     npm run demo                 until Ctrl-C, a few orders a second
- *     npm run demo -- --once       2,000 orders at full speed, and a verdict by a process of its own
+ *     npm run demo -- --once       1,000 orders at full speed, and a verdict by a process of its own
  */
 import { PostgresStore } from 'messenger-outbox/postgres';
 import { startEngines, type Engines } from './engines.js';

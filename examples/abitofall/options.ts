@@ -12,7 +12,7 @@ const USAGE = `usage: npm run demo -- [--once [--orders N]]
 
   --once       write a number of orders, wait until they arrived, verify, and end:
                non-zero when a message is lost, or received without its order, or out of order
-  --orders N   how many, 1 to 1,000,000 (default 2,000)
+  --orders N   how many, 1 to 1,000,000 (default 1,000)
   --help       this text
 
 Without --once it runs until Ctrl-C.`;
@@ -30,7 +30,7 @@ export function readOptions(args: string[]): Options {
     }
     const { once = false, orders } = values;
     if (orders !== undefined && !once) throw new Error('--orders is for --once');
-    return { once, orders: orders === undefined ? 2_000 : wholeNumber(orders) };
+    return { once, orders: orders === undefined ? 1_000 : wholeNumber(orders) };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${USAGE}`);
     process.exit(2);
