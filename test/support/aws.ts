@@ -1,3 +1,4 @@
+import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { CreateTopicCommand, SetSubscriptionAttributesCommand, SNSClient, SubscribeCommand } from '@aws-sdk/client-sns';
 import {
@@ -9,7 +10,7 @@ import {
   SQSClient,
   type Message as SqsMessage,
 } from '@aws-sdk/client-sqs';
-import { startFauxqs, type FauxqsServer } from 'fauxqs';
+import { buildApp } from 'fauxqs';
 
 /** A queue of the emulator. */
 export interface TestQueue {
@@ -52,9 +53,12 @@ export function clientConfig(port: number) {
 /** Starts the emulator on a free port of the loopback. */
 export async function startAws(): Promise<TestAws> {
   await acceptAstralCharacters();
-  const server: FauxqsServer = await startFauxqs({ port: 0, host: '127.0.0.1', logger: false });
-  const sns = new SNSClient(clientConfig(server.port));
-  const sqs = new SQSClient(clientConfig(server.port));
+  // Not `startFauxqs`: it listens on every interface.
+  const server = buildApp({ logger: false });
+  await server.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = server.server.address() as AddressInfo;
+  const sns = new SNSClient(clientConfig(port));
+  const sqs = new SQSClient(clientConfig(port));
   let names = 0;
 
   const queue: TestAws['queue'] = async ({ fifo = false, maximumMessageSize, ...given } = {}) => {
@@ -102,7 +106,7 @@ export async function startAws(): Promise<TestAws> {
   return {
     sns,
     sqs,
-    port: server.port,
+    port,
     queue,
     pending,
     drain,
@@ -133,7 +137,7 @@ export async function startAws(): Promise<TestAws> {
     async stop() {
       sns.destroy();
       sqs.destroy();
-      await server.stop();
+      await server.close();
     },
   };
 }
