@@ -185,6 +185,27 @@ describe('a feed', () => {
     expect(publisher.acknowledged.filter((text, i, all) => all.indexOf(text) === i)).toEqual(['a1', 'a2', 'a3', 'a4']);
   });
 
+  test('is closed after what is being settled, when reading fails meanwhile', async () => {
+    const store = storeOf('a1');
+    const settled = gate();
+    let failed = false;
+    store.fault = (call) => {
+      if (call === 'settle') return settled.opened;
+      if (call !== 'read' || failed || publisher.sent.length === 0) return undefined;
+      failed = true;
+      throw new Error('connection reset');
+    };
+    const publisher = scripted();
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => failed, 'a read that fails');
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(store.held).toBe(true);
+    settled.open();
+    await until(() => store.opened === 2 && store.isDone, 'another feed');
+    await relay.stop();
+    expect(publisher.sent).toEqual(['a1']);
+  });
+
   test('after a crash at most two pages are published again', async () => {
     const texts = Array.from({ length: 40 }, (_, i) => `-${i}`);
     const store = storeOf(...texts);
