@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -15,17 +15,22 @@ const samples = new Map(
   [...readme.matchAll(/<!-- sample: ([\w-]+) -->\s+```ts\n([\s\S]*?)```/g)].map(([, name, code]) => [name, code]),
 );
 let folder: string;
+const children: ChildProcess[] = [];
 
 beforeAll(async () => {
   // Inside the repository, so that the package's own names and its clients resolve.
   folder = await mkdtemp(path.join(root, '.readme-'));
 });
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await rm(folder, { recursive: true, force: true });
+});
 
 async function start(name: string, env: Record<string, string>) {
   const file = path.join(folder, `${name}.ts`);
   await writeFile(file, samples.get(name) ?? '');
   const child = spawn(process.execPath, ['--import', 'tsx', file], { cwd: root, env: { ...process.env, ...env } });
+  children.push(child);
   let output = '';
   const seen: (() => void)[] = [];
   for (const stream of [child.stdout, child.stderr]) {

@@ -46,7 +46,7 @@ export function oneAtATime(store: Store): Store {
  * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
  * memory here, and starts anew with each feed, since the store still lists it as unpublished.
  */
-export function plainFeed(store: Store, pageSize: number): Feed {
+function plainFeed(store: Store, pageSize: number): Feed {
   const never = new AbortController().signal;
   /** By id: the store may make new objects of its messages each time. */
   const waiting = new Map<string, Waiting>();

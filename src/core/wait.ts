@@ -10,7 +10,7 @@ const waitingFor = new WeakMap<AbortSignal, Waiting>();
  * Calls back when the signal aborts, until the function that it returns is called. However many wait
  * for one signal, it has one listener: Node warns of a leak at the eleventh, and a page waits for more.
  */
-export function onAbort(signal: AbortSignal, callback: () => void): () => void {
+function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waitingFor.get(signal);
   if (waiting === undefined) {
     const callbacks = new Set<() => void>();

@@ -54,7 +54,7 @@ export function clientConfig(port: number) {
 export async function startAws(): Promise<TestAws> {
   await acceptAstralCharacters();
   // Not `startFauxqs`: it listens on every interface.
-  const server = buildApp({ logger: false });
+  const server = buildApp({ logger: false, host: '127.0.0.1' });
   await server.listen({ host: '127.0.0.1', port: 0 });
   const { port } = server.server.address() as AddressInfo;
   const sns = new SNSClient(clientConfig(port));

@@ -19,10 +19,10 @@ export const MESSAGE_ID_KEY = 'message-id';
 export const ENVELOPE_KEY = 'messenger';
 
 /** Attributes of one message in SQS, and so in SNS with raw delivery to SQS, which drops messages with more. */
-export const MAX_ATTRIBUTES = 10;
+const MAX_ATTRIBUTES = 10;
 
 /** Metadata entries that can be attributes: the id and the envelope need two. */
-export const MAX_METADATA = MAX_ATTRIBUTES - 2;
+const MAX_METADATA = MAX_ATTRIBUTES - 2;
 
 /** The content of the attribute `messenger`. */
 export interface Envelope {
@@ -39,7 +39,7 @@ export type Attributes = Readonly<Record<string, string>>;
 const NAME = /^(?!aws\.|amazon\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)$/i;
 
 /** Whether AWS takes a name for an attribute. */
-export function isAttributeName(name: string): boolean {
+function isAttributeName(name: string): boolean {
   return NAME.test(name);
 }
 
