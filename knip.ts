@@ -7,7 +7,6 @@ export default {
     ...Object.values(tsconfig.compilerOptions.paths).flat(),
     'src/cli/main.ts',
     'examples/*/main.ts',
-    'bench/main.ts',
     'scripts/*.ts',
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],

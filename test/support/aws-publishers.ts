@@ -24,7 +24,7 @@ export const STANDARD: PublisherFeatures = {
 export const FIFO: PublisherFeatures = { ...STANDARD, ordered: true, deduplicates: true, keyless: false };
 
 /** A harness whose messages end in a queue. */
-export async function queueHarness(
+async function queueHarness(
   aws: TestAws,
   queue: TestQueue,
   publisher: Publisher,

@@ -52,6 +52,7 @@ export function sendBatches(
       maxSize: settings.maxBatchBytes,
       concurrency: settings.concurrency,
       signal: options.signal,
+      stop: options.stop,
       send: (items) =>
         sendEntries(
           items.flatMap(({ entry }) => (entry === undefined ? [] : [entry])),
