@@ -197,5 +197,5 @@ export function describe(value: unknown): string {
 function nameOfClass(value: object): string {
   const prototype = Object.getPrototypeOf(value) as { constructor?: { name?: unknown } } | null;
   const name = prototype?.constructor?.name;
-  return typeof name === 'string' && name !== '' ? name : 'without a class';
+  return typeof name === 'string' && name !== '' ? name : 'no prototype';
 }
