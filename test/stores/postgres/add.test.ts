@@ -270,7 +270,7 @@ describe('tables and databases that are not what they should be', () => {
       expect(error).toBeInstanceOf(Error);
       expect(inspect(error, { depth: 10, showHidden: false })).not.toContain('hunter2');
     }
-    await Promise.all([bad.end(), badSql.end()]);
+    await Promise.all([bad.end(), badSql.end({ timeout: 0 })]);
   });
 });
 

@@ -1,0 +1,203 @@
+import { PGlite } from '@electric-sql/pglite';
+import pg from 'pg';
+import postgres from 'postgres';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
+import { preamble, type Database } from '../../../src/stores/postgres/database.js';
+import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { statement } from '../../../src/stores/postgres/statements.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+
+const bounds = { timeout: 10_000 };
+const sleepy = statement('sleepy', "SELECT pg_sleep(5)::text, 'x'");
+
+/** What every driver does with a transaction, whoever's client it is. */
+function behaves(
+  name: string,
+  open: () => Promise<{ client: unknown; close: () => Promise<unknown> }>,
+  canTimeOut = true,
+): void {
+  describe(name, () => {
+    let database: Database;
+    let close: () => Promise<unknown>;
+    beforeAll(async () => {
+      const opened = await open();
+      ({ close } = opened);
+      database = databaseOf(opened.client);
+      await database.transaction(
+        preamble(5_000),
+        async (connection) => {
+          await connection.query(statement('schema', 'CREATE SCHEMA IF NOT EXISTS driver_test'));
+          await connection.query(statement('drop', 'DROP TABLE IF EXISTS driver_test.rows'));
+          await connection.query(statement('table', 'CREATE TABLE driver_test.rows (n integer)'));
+        },
+        bounds,
+      );
+    });
+    afterAll(() => close());
+
+    const run = <T>(text: string, values: (string | number | null)[] = []) =>
+      database.transaction(
+        preamble(5_000),
+        async (connection) => (await connection.query(statement('t', text), values)) as T[],
+        bounds,
+      );
+    const count = async () => Number((await run<string[]>('SELECT count(*)::text FROM driver_test.rows'))[0]?.[0]);
+
+    it('returns arrays of text and bytes, and binds text, numbers and null', async () => {
+      const [row] = await run<unknown[]>(
+        "SELECT $1::text, $2::bigint::text, $3::text, '\\x00ff5c'::bytea, NULL::bytea, $4::text::text[]::text, (1 = 1)::text",
+        ['grüße 😀', 7, null, '{a,b}'],
+      );
+      expect(row?.slice(0, 3)).toEqual(['grüße 😀', '7', null]);
+      expect([...(row?.[3] as Uint8Array)]).toEqual([0, 255, 92]);
+      expect(row?.slice(4)).toEqual([null, '{a,b}', 'true']);
+    });
+
+    it('commits when the work resolves, and rolls back when it rejects', async () => {
+      const before = await count();
+      const insert = statement('insert', 'INSERT INTO driver_test.rows VALUES (1)');
+      await database.transaction(preamble(5_000), (connection) => connection.query(insert), bounds);
+      const failing = database.transaction(
+        preamble(5_000),
+        async (connection) => {
+          await connection.query(insert);
+          throw new Error('the work failed');
+        },
+        bounds,
+      );
+      await expect(failing).rejects.toThrow('the work failed');
+      expect(await count()).toBe(before + 1);
+    });
+
+    it('goes on after an error of the server, which it passes on', async () => {
+      await expect(run('SELECT 1/0')).rejects.toMatchObject({ code: '22012' });
+      await expect(run('SELECT nothing FROM nowhere')).rejects.toMatchObject({ code: '42P01' });
+      expect(await run('SELECT 1::text')).toEqual([['1']]);
+    });
+
+    it('is READ COMMITTED whatever the default is, and leaves no setting behind', async () => {
+      const show = "SELECT current_setting('transaction_isolation'), current_setting('statement_timeout')";
+      expect(await run(show)).toEqual([['read committed', '5s']]);
+      const longer = database.transaction(
+        preamble(7_000),
+        (connection) => connection.query(statement('s', show)),
+        bounds,
+      );
+      expect(await longer).toEqual([['read committed', '7s']]);
+    });
+
+    it('runs transactions at once without mixing them', async () => {
+      const before = await count();
+      const results = await Promise.all(
+        Array.from({ length: 12 }, (_, i) =>
+          database
+            .transaction(
+              preamble(5_000),
+              async (connection) => {
+                await connection.query(statement('one', 'INSERT INTO driver_test.rows VALUES (2)'));
+                if (i % 3 === 0) throw new Error('rolled back');
+                await connection.query(statement('two', 'INSERT INTO driver_test.rows VALUES (3)'));
+              },
+              bounds,
+            )
+            .then(() => true)
+            .catch(() => false),
+        ),
+      );
+      expect(results.filter(Boolean)).toHaveLength(8);
+      expect(await count()).toBe(before + 16);
+    });
+
+    if (!canTimeOut) return;
+
+    it('no longer waits once its time has passed or its signal is aborted, and works afterwards', async () => {
+      const slow = (more: { timeout: number; signal?: AbortSignal }) =>
+        database.transaction(preamble(1_000), (connection) => connection.query(sleepy), more);
+      await expect(slow({ timeout: 100 })).rejects.toMatchObject({ code: 'TIMEOUT', message: /100 ms/ });
+      const reason = new Error('stopped');
+      const error = await slow({ timeout: 5_000, signal: AbortSignal.abort(reason) }).catch(
+        (thrown: unknown) => thrown,
+      );
+      expect(error).toMatchObject({ code: 'TIMEOUT', cause: reason });
+      expect(await run('SELECT 1::text')).toEqual([['1']]);
+      // And the server has ended it by itself.
+      await expect(slow({ timeout: 5_000 })).rejects.toMatchObject({ code: '57014' });
+      expect(await run('SELECT 1::text')).toEqual([['1']]);
+    });
+  });
+}
+
+for (const version of postgresVersions) {
+  const url = inject('postgres')[version];
+  const serializable = '-c default_transaction_isolation=serializable';
+  behaves(`pg Pool on PostgreSQL ${version}`, async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 3, options: serializable });
+    return Promise.resolve({ client: pool, close: () => pool.end() });
+  });
+  behaves(`pg Client on PostgreSQL ${version}`, async () => {
+    const client = new pg.Client({ connectionString: url, options: serializable });
+    await client.connect();
+    return { client, close: () => client.end() };
+  });
+  behaves(`postgres.js on PostgreSQL ${version}`, async () => {
+    const isolated = `${url}?default_transaction_isolation=serializable`;
+    const sql = postgres(isolated, { max: 3, onnotice: () => undefined });
+    return Promise.resolve({ client: sql, close: () => sql.end({ timeout: 1 }) });
+  });
+}
+behaves(
+  'PGlite',
+  async () => {
+    const db = await PGlite.create();
+    return { client: db, close: () => db.close() };
+  },
+  // It runs in this thread: nothing can end a statement.
+  false,
+);
+
+describe('pg Pool', () => {
+  const url = inject('postgres')[17];
+
+  it('survives a connection that the server ends, idle or at work, and says why', async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 1 });
+    const database = databaseOf(pool);
+    const admin = new pg.Client(url);
+    await admin.connect();
+    const pid = statement('pid', 'SELECT pg_backend_pid()::text');
+    const killed = database.transaction(
+      preamble(5_000),
+      async (connection) => {
+        const [row] = await connection.query(pid);
+        await admin.query('SELECT pg_terminate_backend($1)', [Number(row?.[0])]);
+        return connection.query(sleepy);
+      },
+      bounds,
+    );
+    await expect(killed).rejects.toThrow(/terminat|connection error/i);
+    const [row] = await database.transaction(preamble(5_000), (connection) => connection.query(pid), bounds);
+    await admin.query('SELECT pg_terminate_backend($1)', [Number(row?.[0])]);
+    await expect.poll(() => pool.totalCount).toBe(0);
+    await database.transaction(preamble(5_000), (connection) => connection.query(pid), bounds);
+    await admin.end();
+    await pool.end();
+  });
+
+  it('gets one listener, however many stores it serves', async () => {
+    const pool = new pg.Pool({ connectionString: url });
+    for (let i = 0; i < 20; i++) new PostgresStore(pool);
+    expect(pool.listenerCount('error')).toBe(1);
+    await pool.end();
+  });
+
+  it('waits for a connection no longer than its time, and gives back one that comes later', async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 1 });
+    const database = databaseOf(pool);
+    const held = await pool.connect();
+    const waiting = database.transaction(preamble(5_000), (connection) => connection.query(sleepy), { timeout: 100 });
+    await expect(waiting).rejects.toMatchObject({ code: 'TIMEOUT' });
+    held.release();
+    await expect.poll(() => [pool.waitingCount, pool.idleCount]).toEqual([0, 1]);
+    await pool.end();
+  });
+});
