@@ -76,7 +76,7 @@ export class Lease {
     const { destination, partitions, lease, timeout, signal } = options;
     const sentAt = performance.now();
     const claimed = await database.transaction(
-      preamble(timeout, 'SET LOCAL synchronous_commit = on'),
+      preamble(timeout, noLongerThan(lease, timeout), 'SET LOCAL synchronous_commit = on'),
       async (connection) => {
         let rows = await connection.query(statements.lockCursors, [destination]);
         if (rows.length === 0) {
@@ -120,13 +120,13 @@ export class Lease {
   /** Gives the partitions back. Never rejects: what could not be released expires. */
   async release(): Promise<void> {
     this.#stopTimers();
-    const { timeout } = this.#options;
+    const { timeout, lease } = this.#options;
     await this.#last.catch(() => undefined);
     if (this.#lost.signal.aborted) return;
     this.#lose('the lease was released');
     await this.#database
       .transaction(
-        preamble(timeout, ...SETTLE_SETTINGS),
+        preamble(timeout, noLongerThan(lease, timeout), ...SETTLE_SETTINGS),
         (connection) => connection.query(this.#statements.release, this.#fence()),
         {
           timeout,
@@ -151,10 +151,15 @@ export class Lease {
   ): Promise<void> {
     const change = this.#last.then(async () => {
       this.#lost.signal.throwIfAborted();
-      const { timeout, synchronousSettle } = this.#options;
+      const { timeout, lease, synchronousSettle } = this.#options;
       const sentAt = performance.now();
       const moved = await this.#transaction(
-        preamble(timeout, ...SETTLE_SETTINGS, ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off'])),
+        preamble(
+          timeout,
+          noLongerThan(lease, timeout),
+          ...SETTLE_SETTINGS,
+          ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
+        ),
         async (connection) => {
           const rows = await connection.query(statement, [...this.#fence(), ...values]);
           if (rows.length !== this.#ctids.length) {
@@ -214,6 +219,14 @@ export class Lease {
     clearTimeout(this.#deadline);
     clearInterval(this.#heartbeat);
   }
+}
+
+/**
+ * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
+ * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
+ */
+function noLongerThan(lease: number, timeout: number): string {
+  return `SET LOCAL idle_in_transaction_session_timeout = ${String(Math.ceil(Math.min(lease, timeout)))}`;
 }
 
 function assertClaimable(rows: readonly Row[], { destination, partitions }: ClaimOptions): void {

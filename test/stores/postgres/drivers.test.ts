@@ -201,3 +201,33 @@ describe('pg Pool', () => {
     await pool.end();
   });
 });
+
+describe('a pg Client that the application uses as well', () => {
+  it('is not committed behind its back: in its transaction the store refuses to work', async () => {
+    const client = new pg.Client({ connectionString: inject('postgres')[17] });
+    await client.connect();
+    try {
+      const database = databaseOf(client);
+      await client.query('BEGIN');
+      await expect(
+        database.transaction(
+          preamble(5_000),
+          (connection) => connection.query(statement('one', 'SELECT 1::text')),
+          bounds,
+        ),
+      ).rejects.toMatchObject({
+        code: 'INVALID_TRANSACTION',
+        message: expect.stringMatching(/a Pool, or a Client of its own/) as string,
+      });
+      expect(client.getTransactionStatus()).toBe('T');
+      await client.query('ROLLBACK');
+      await database.transaction(
+        preamble(5_000),
+        (connection) => connection.query(statement('one', 'SELECT 1::text')),
+        bounds,
+      );
+    } finally {
+      await client.end();
+    }
+  });
+});

@@ -1,3 +1,4 @@
+import { MessengerError } from '../../../core/errors.js';
 import { bounded, type Connection, type Database } from '../database.js';
 import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, serially, type Driver } from './driver.js';
 
@@ -133,17 +134,28 @@ function clientDatabase(client: PgClient): Database {
   return {
     transaction: (preamble, work, bounds) =>
       bounded(
-        oneAtATime(() =>
-          betweenBeginAndCommit(
+        oneAtATime(async () => {
+          assertIdle(client);
+          return betweenBeginAndCommit(
             (sql) => client.query(sql),
             preamble,
             () => work(connection(client)),
-          ),
-        ),
+          );
+        }),
         bounds,
         'PostgreSQL',
       ),
   };
+}
+
+/** Our COMMIT would end the application's transaction. */
+function assertIdle(client: PgClient): void {
+  const status = client.getTransactionStatus?.();
+  if (status !== 'T' && status !== 'E') return;
+  throw new MessengerError(
+    'INVALID_TRANSACTION',
+    'the pg Client that the store is built on is in a transaction of the application: give the store a Pool, or a Client of its own',
+  );
 }
 
 /** node-postgres: Pool or Client for the store, Client or PoolClient as a transaction's handle. */
