@@ -215,8 +215,9 @@ describe('a feed', () => {
     store.fault = (call) => (call === 'settle' && ++settling > 3 ? never : undefined);
     const first = scripted();
     void new Messenger(store, first, { ...FAST, publishBatchSize: 4 }).start();
-    await until(() => settling > 3 && first.sent.length >= 20, 'a relay that hangs');
-    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    // With one more page in flight, unless it is just then looking for retries: that waits for the settlement.
+    await until(() => settling > 3 && first.sent.length >= 16, 'a relay that hangs');
+    for (let i = 0; i < 200; i++) await new Promise((resolve) => setImmediate(resolve));
     store.revoke();
     store.fault = () => undefined;
     const second = scripted();
@@ -224,7 +225,8 @@ describe('a feed', () => {
     await until(() => store.isDone, 'all of it');
     await relay.stop();
     const twice = second.sent.filter((text) => first.sent.includes(text));
-    expect(twice).toEqual(texts.slice(12, 20));
+    expect(twice).toEqual(texts.slice(12, first.sent.length));
+    expect(twice.length).toBeLessThanOrEqual(2 * 4);
     expect(new Set([...first.sent, ...second.sent]).size).toBe(40);
   });
 
