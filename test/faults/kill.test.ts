@@ -1,0 +1,119 @@
+/** Relays that are killed: nothing is lost, nothing overtakes, and no more is repeated than README says. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, inject, it } from 'vitest';
+import { newDatabase } from '../support/database.js';
+import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report } from './support.js';
+
+const KILLS = 6;
+
+/** Most that a relay which died may have repeated. */
+const BOUND = 2 * PAGE;
+
+/** Long, since a lease that a busy machine did not renew in time would repeat messages as well; and cleaning all the time. */
+const SETTINGS = { store: { lease: 20_000 }, messenger: { cleanUp: 0 } };
+
+it('loses nothing, and repeats at most two batches, each time the relay is killed', async () => {
+  await Outbox.run(await newDatabase(inject('postgres')[17]), SETTINGS, async (outbox) => {
+    const { broker } = outbox;
+    const random = randomOf(100);
+    broker.latency = () => 2 + random() * 10;
+    outbox.startWriting();
+    for (let kill = 0; kill < KILLS; kill++) {
+      const relay = outbox.relay(`relay-${kill}`);
+      await eventually('the relay works', () => broker.firstsOf(relay.name) > PAGE);
+      // A moment like any other, of a page's publishing, settling or reading.
+      await sleep(random() * 200);
+      expect(await relay.ended('SIGKILL')).toEqual({ end: 'SIGKILL', stderr: '' });
+      await outbox.expireLeaseOf(relay);
+    }
+    const last = outbox.relay(`relay-${KILLS}`);
+    await outbox.stopWriting();
+    await outbox.drained();
+    expect(await last.ended('SIGTERM')).toEqual(GRACEFUL);
+
+    expect(await outbox.wrong()).toEqual(NOTHING);
+    // Repeated by the relay that followed each kill.
+    const repeated = Array.from({ length: KILLS }, (_, kill) => broker.duplicates(`relay-${kill + 1}`).length);
+    report(`${broker.count} messages, ${KILLS} kills: repeated ${repeated.join(', ')} of at most ${BOUND} each`);
+    expect(Math.max(...repeated)).toBeLessThanOrEqual(BOUND);
+    // A bound of nothing is not kept: the kills do hit pages in flight.
+    expect(broker.duplicates().length).toBeGreaterThan(0);
+    expect(broker.duplicates('relay-0')).toEqual([]);
+    await eventually('the statistics of all sessions', async () => (await outbox.insertedRows()) >= broker.count);
+    expect(await outbox.wrong()).toEqual(NOTHING);
+  });
+});
+
+it('repeats exactly two batches when it is killed with one published and the one before unsettled', async () => {
+  const settings = { store: { lease: 20_000 }, messenger: { interval: 10_000 } };
+  await Outbox.run(await newDatabase(inject('postgres')[17]), settings, async (outbox) => {
+    const { broker } = outbox;
+    broker.latency = () => 20;
+    await outbox.write(Array.from({ length: 200 * PAGE }, () => undefined));
+    const relay = outbox.relay('killed');
+    const lock = await outbox.session();
+    let unsettled = 0;
+    // Until it does not happen to look for retries, before which it settles everything.
+    while (unsettled < BOUND) {
+      const from = broker.count;
+      await eventually('it works', () => broker.count > from);
+      await lock.query('BEGIN');
+      await lock.query('SELECT FROM messenger.cursors FOR UPDATE');
+      await eventually('a settlement waits', async () => {
+        const waiting = await outbox.sql(
+          'SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = $2',
+          [relay.name, 'Lock'],
+        );
+        return waiting.length > 0;
+      });
+      // Time for a third batch, which must not come.
+      await sleep(250);
+      const [settled] = await outbox.sql('SELECT max(high)::int AS high FROM messenger.cursors');
+      unsettled = broker.count - (settled!['high'] as number);
+      expect(unsettled).toBeLessThanOrEqual(BOUND);
+      if (unsettled === BOUND) await relay.ended('SIGKILL');
+      await lock.query('ROLLBACK');
+    }
+    await outbox.expireLeaseOf(relay);
+
+    broker.latency = () => 0;
+    const next = outbox.relay('next');
+    await outbox.drained();
+    expect(await next.ended('SIGTERM')).toEqual(GRACEFUL);
+    expect(await outbox.wrong()).toEqual(NOTHING);
+    expect(broker.duplicates().length).toBe(BOUND);
+  });
+});
+
+it('would be seen to lose: a publisher that does not wait for the broker', async () => {
+  await Outbox.run(await newDatabase(inject('postgres')[17]), { form: 'early' }, async (outbox) => {
+    const { broker } = outbox;
+    await outbox.write(Array.from({ length: 10 * PAGE }, () => undefined));
+    broker.hold();
+    const relay = outbox.relay('killed');
+    // Acknowledged and settled without the broker, whose gate is closed.
+    await eventually('a settlement', async () => (await outbox.cursor()).every(({ high }) => Number(high) > 0));
+    await relay.ended('SIGKILL');
+    await outbox.expireLeaseOf(relay);
+    const sent = broker.requests.length;
+    broker.open();
+    const next = outbox.relay('next');
+    await eventually('the next relay works', () => broker.firstsOf('next') > 0);
+    await eventually('nothing more is on its way', async () =>
+      (await outbox.cursor()).every(({ high }) => Number(high) === 10 * PAGE),
+    );
+    await next.ended('SIGKILL');
+    expect(sent).toBeLessThan(10);
+    expect((await outbox.wrong()).lost).not.toEqual([]);
+  });
+});
+
+it('would be seen to overtake: a publisher that does not keep the order that it says it keeps', async () => {
+  await Outbox.run(await newDatabase(inject('postgres')[17]), { form: 'reversed' }, async (outbox) => {
+    await outbox.write(Array.from({ length: PAGE }, () => 'k1'));
+    const relay = outbox.relay('relay');
+    await outbox.drained();
+    await relay.ended('SIGTERM');
+    expect(await outbox.wrong()).toMatchObject({ lost: [], phantom: [], disordered: [expect.stringMatching(/^k1/)] });
+  });
+});

@@ -1,0 +1,194 @@
+/**
+ * A relay in a process of its own, to be killed, paused and cut off: `node --import tsx relay-process.ts CONFIG`.
+ *
+ * It publishes over a socket to the broker of the test, and tells what its error logger is told as lines
+ * of JSON on standard output. Nothing at all is meant to come on standard error. SIGTERM ends it with 0,
+ * a `FatalError` with 3.
+ */
+import { connect, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import pg from 'pg';
+import postgres from 'postgres';
+import {
+  FatalError,
+  MessengerError,
+  Messenger,
+  PublishError,
+  type BatchPublisher,
+  type FailureKind,
+  type Message,
+  type MessengerOptions,
+  type Publisher,
+  type PublishResult,
+} from '../../src/index.js';
+import { PostgresStore, type PostgresStoreOptions } from '../../src/stores/postgres/index.js';
+
+export interface RelayConfig {
+  readonly name: string;
+  readonly databaseUrl: string;
+  readonly brokerPort: number;
+  readonly driver: 'pg' | 'postgres.js';
+  /**
+   * How it publishes: in batches, or one by one. Two are wrong on purpose: `early` tells that the broker
+   * has acknowledged before it was asked, and `reversed` says that it keeps the order of keys and does not.
+   */
+  readonly form: 'batch' | 'single' | 'early' | 'reversed';
+  readonly store: PostgresStoreOptions;
+  readonly messenger: Omit<MessengerOptions, 'errorLogger'>;
+}
+
+/** What it tells on standard output. */
+export interface RelayEvent {
+  readonly event: 'error' | 'fatal';
+  readonly code: string | undefined;
+  readonly kind: string | undefined;
+  readonly message: string;
+}
+
+/** What the broker is sent, as a line. */
+export interface BrokerRequest {
+  readonly number: number;
+  readonly relay: string;
+  readonly messages: readonly { readonly id: string; readonly key?: string | undefined }[];
+}
+
+/** What it answers: for each message whether it was acknowledged (`null`), or of which kind its refusal is. */
+export interface BrokerAnswer {
+  readonly number: number;
+  readonly results: readonly (FailureKind | null)[];
+}
+
+interface Waiting {
+  readonly resolve: (answer: BrokerAnswer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** One connection to the broker, made anew when it is gone. */
+class BrokerClient {
+  readonly #config: RelayConfig;
+  #number = 0;
+  #socket: Socket | undefined;
+  readonly #waiting = new Map<number, Waiting>();
+
+  constructor(config: RelayConfig) {
+    this.#config = config;
+  }
+
+  async send(messages: readonly Message[]): Promise<PublishResult[]> {
+    const number = (this.#number += 1);
+    const socket = (this.#socket ??= this.#connect());
+    const answer = await new Promise<BrokerAnswer>((resolve, reject) => {
+      this.#waiting.set(number, { resolve, reject });
+      const request: BrokerRequest = {
+        number,
+        relay: this.#config.name,
+        messages: messages.map(({ id, key }) => ({ id, key })),
+      };
+      socket.write(`${JSON.stringify(request)}\n`);
+    });
+    return answer.results.map((kind) =>
+      kind === null
+        ? { acknowledged: true }
+        : { acknowledged: false, error: new PublishError(`the broker refused it: ${kind}`, { kind }) },
+    );
+  }
+
+  close(): void {
+    this.#socket?.destroy();
+  }
+
+  #connect(): Socket {
+    const socket = connect({ port: this.#config.brokerPort, host: '127.0.0.1' });
+    let failure: Error | undefined;
+    socket.on('error', (error) => {
+      failure = error;
+    });
+    socket.on('close', () => {
+      this.#socket = undefined;
+      const error = new PublishError('the connection to the broker is gone', { kind: 'connection', cause: failure });
+      for (const { reject } of this.#waiting.values()) reject(error);
+      this.#waiting.clear();
+    });
+    // readline passes the errors of its input on.
+    createInterface({ input: socket })
+      .on('error', () => {})
+      .on('line', (line) => {
+        const answer = JSON.parse(line) as BrokerAnswer;
+        this.#waiting.get(answer.number)?.resolve(answer);
+        this.#waiting.delete(answer.number);
+      });
+    return socket;
+  }
+}
+
+function publisherOf(form: RelayConfig['form'], broker: BrokerClient): Publisher | BatchPublisher {
+  const publish = async (message: Message): Promise<void> => {
+    const [result] = await broker.send([message]);
+    if (result?.acknowledged !== true) throw result?.error ?? new Error('no answer');
+  };
+  if (form === 'single') return { publish };
+  if (form === 'batch') return { publish, publishBatch: (messages) => broker.send(messages) };
+  if (form === 'early') {
+    return {
+      publish,
+      publishBatch: async (messages) => {
+        setTimeout(() => {
+          broker.send(messages).catch(() => undefined);
+        }, 200);
+        return messages.map(() => ({ acknowledged: true }));
+      },
+    };
+  }
+  return {
+    publish,
+    batchKeepsKeyOrder: true,
+    publishBatch: async (messages) => (await broker.send(messages.toReversed())).toReversed(),
+  };
+}
+
+function tell(event: RelayEvent['event'], error: Error): void {
+  const { code, kind } = error as { code?: string; kind?: string };
+  const line: RelayEvent = { event, code, kind, message: error.message };
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}
+
+function clientOf({ driver, databaseUrl, name }: RelayConfig): {
+  client: pg.Pool | postgres.Sql;
+  end: () => Promise<void>;
+} {
+  if (driver === 'pg') {
+    const pool = new pg.Pool({ connectionString: databaseUrl, application_name: name, max: 5 });
+    return { client: pool, end: () => pool.end() };
+  }
+  const sql = postgres(databaseUrl, { connection: { application_name: name }, max: 5, onnotice: () => {} });
+  return { client: sql, end: () => sql.end() };
+}
+
+async function main(config: RelayConfig): Promise<void> {
+  const broker = new BrokerClient(config);
+  const { client, end } = clientOf(config);
+  const stop = new AbortController();
+  process.once('SIGTERM', () => {
+    stop.abort();
+  });
+  const messenger = new Messenger(new PostgresStore(client, config.store), publisherOf(config.form, broker), {
+    ...config.messenger,
+    errorLogger: {
+      error: (error) => {
+        tell('error', error);
+      },
+    },
+  });
+  try {
+    await messenger.start({ signal: stop.signal });
+  } catch (error) {
+    if (!(error instanceof FatalError && error instanceof MessengerError)) throw error;
+    tell('fatal', error);
+    process.exitCode = 3;
+  } finally {
+    broker.close();
+    await end();
+  }
+}
+
+await main(JSON.parse(process.argv[2]!) as RelayConfig);
