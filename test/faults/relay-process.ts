@@ -161,7 +161,8 @@ function clientOf({ driver, databaseUrl, name }: RelayConfig): {
     return { client: pool, end: () => pool.end() };
   }
   const sql = postgres(databaseUrl, { connection: { application_name: name }, max: 5, onnotice: () => {} });
-  return { client: sql, end: () => sql.end() };
+  // It waits for ever for a reserved connection that the server has ended.
+  return { client: sql, end: () => sql.end({ timeout: 1 }) };
 }
 
 async function main(config: RelayConfig): Promise<void> {
