@@ -136,6 +136,7 @@ export class Messenger {
           isSetAside: (key) => feed.isSetAside(key),
           timeout: publishTimeout,
           retry,
+          wholeBatchRetries: 0,
           lost: feed.lost,
           stop: stop.signal,
           onFailure: (error) => {
@@ -196,6 +197,8 @@ export class Messenger {
     try {
       await this.clean({ signal });
     } catch (error) {
+      // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
+      if (error instanceof MessengerError && error.code === 'INVALID_OPTION') throw error;
       if (!signal.aborted) errorLogger.error(toError(error));
     }
   }

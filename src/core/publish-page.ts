@@ -17,6 +17,11 @@ export interface PublishPageOptions {
   readonly lost: AbortSignal;
   /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
   readonly stop: AbortSignal;
+  /**
+   * How often a batch that failed as a whole, without saying that the connection is at fault, is tried
+   * again before its messages are set aside one by one.
+   */
+  readonly wholeBatchRetries: number;
   /** Told of every failure, once. */
   readonly onFailure: (error: PublishError) => void;
 }
@@ -28,13 +33,6 @@ export interface PageOutcome {
   /** Messages that were not sent, or of which nothing is known, when the relay was stopped. */
   readonly untried: readonly SetAside[];
 }
-
-/**
- * How often a batch that failed as a whole, without saying that the connection is at fault, is tried
- * again before its messages are set aside one by one: long enough for a broker to restart, and
- * bounded, so that messages which only together fail alike can not stop the rest for ever.
- */
-const WHOLE_BATCH_RETRIES = 5;
 
 /** The state of one page while it is published. A message is known by its place in the page. */
 interface Work {
@@ -62,6 +60,7 @@ export async function publishPage(page: Page, options: PublishPageOptions): Prom
       pending = rest;
       continue;
     }
+    options.lost.throwIfAborted();
     const results = await send(work, batch);
     options.lost.throwIfAborted();
     const outage = outageIn(work, batch, results, outages);
@@ -153,7 +152,7 @@ function outageIn(
   outages: number,
 ): Error | undefined {
   let first: Error | undefined;
-  let all = work.page.attempts === undefined && outages < WHOLE_BATCH_RETRIES;
+  let all = work.page.attempts === undefined && outages < work.options.wholeBatchRetries;
   for (const result of results) {
     if (result.acknowledged) {
       all = false;

@@ -19,7 +19,7 @@ export interface RelayOptions {
   readonly storeOutageLimit: number;
   readonly retry: Backoff;
   readonly errorLogger: ErrorLogger;
-  /** Called between pages, to clean. Must not reject. */
+  /** Called between pages, to clean. */
   readonly betweenPages: (signal: AbortSignal) => Promise<void>;
 }
 
@@ -28,6 +28,12 @@ const FIRST_IDLE_PAUSE = 2;
 
 /** How long a message that became due may wait to be noticed. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
+
+/**
+ * How often a batch that failed as a whole is tried again as such: long enough for a broker to restart,
+ * and bounded, so that messages which only together fail alike can not stop the rest for ever.
+ */
+const WHOLE_BATCH_RETRIES = 5;
 
 /** How fast a relay comes back to a store that failed. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
@@ -108,6 +114,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       isSetAside: (key) => feed.isSetAside(key),
       timeout: options.publishTimeout,
       retry: options.retry,
+      wholeBatchRetries: WHOLE_BATCH_RETRIES,
       lost: feed.lost,
       stop,
       onFailure: (error) => {
@@ -175,7 +182,7 @@ function hasAborted(signal: AbortSignal): boolean {
 }
 
 function isUnworkable(error: unknown): boolean {
-  return error instanceof MessengerError && error.code === 'SCHEMA_MISMATCH';
+  return error instanceof MessengerError && (error.code === 'SCHEMA_MISMATCH' || error.code === 'INVALID_OPTION');
 }
 
 function isLeaseLost(error: unknown): boolean {

@@ -77,7 +77,7 @@ export async function withDeadline<T>(
       };
       if (signal.aborted) giveUp();
       else signal.addEventListener('abort', giveUp, { once: true });
-      work(signal).then(resolve, reject);
+      if (!signal.aborted) work(signal).then(resolve, reject);
     });
   } finally {
     clearTimeout(timer);

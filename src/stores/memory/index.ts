@@ -81,16 +81,17 @@ export class MemoryStore<Input = MessageInput> implements Store {
   }
 
   async published(...messages: readonly Message[]): Promise<void> {
-    const kept = new Map(this.#kept.map((each) => [each.message.id, each]));
-    const found = messages.map(({ id }) => kept.get(id));
-    const missing = messages.find((_, i) => found[i] === undefined);
+    const kept = new Set(this.#kept.map(({ message }) => message.id));
+    const missing = messages.find(({ id }) => !kept.has(id));
     if (missing) {
       throw new MessengerError(
         'UNKNOWN_MESSAGE',
         `message ${missing.id} is not stored: nothing was marked as published`,
       );
     }
-    for (const each of found) if (each) each.published = true;
+    // By id, all of them: a message that was stored twice is one to whoever receives it.
+    const ids = new Set(messages.map(({ id }) => id));
+    for (const each of this.#kept) if (ids.has(each.message.id)) each.published = true;
     return Promise.resolve();
   }
 

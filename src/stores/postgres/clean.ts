@@ -1,9 +1,18 @@
 import { MessengerError } from '../../core/errors.js';
-import { preamble, type Database, type TransactionBounds } from './database.js';
+import { preamble, type Connection, type Database, type Statement, type TransactionBounds } from './database.js';
 import { SLICES, type Names } from './names.js';
 import { statement } from './statements.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
+
+/** What is unfinished is found by the index on (xid, seq): a scan of a slice would hold its lock for seconds. */
+export const CLEAN_SETTINGS = [
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_hashjoin = off',
+  'SET LOCAL enable_mergejoin = off',
+  'SET LOCAL jit = off',
+] as const;
 
 /**
  * Truncates every slice of which each message is finished for every destination and older than
@@ -55,23 +64,24 @@ async function cleanSlice(
     'expired',
     `SELECT (stored_at <= clock_timestamp() - $1::double precision * interval '1 millisecond')::text FROM ${slice} ORDER BY seq DESC LIMIT 1`,
   );
-  const looked = await database.transaction(
-    preamble(bounds.timeout),
-    (connection) => connection.query(expired, [expiration]),
-    bounds,
-  );
-  if (looked[0]?.[0] !== 'true') return false;
+  const isDone = async (connection: Connection) => {
+    const [newest] = await connection.query(expired, [expiration]);
+    if (newest?.[0] !== 'true') return false;
+    const [open] = await connection.query(unfinished(names, slice));
+    return open?.[0] === 'false';
+  };
+  const settings = preamble(bounds.timeout, ...CLEAN_SETTINGS);
+  // First without the lock, so that it is not taken, and held while this is found out, in vain.
+  if (!(await database.transaction(settings, isDone, bounds))) return false;
   try {
     return await database.transaction(
-      preamble(bounds.timeout),
+      settings,
       async (connection) => {
         // Never waits: a lock that waits holds up every poll and writer behind it.
         await connection.query(statement('lock', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`));
         // Looked at again, in a statement after the lock: a transaction that began earlier may have
         // stored into this slice, and committed, since.
-        const [newest] = await connection.query(expired, [expiration]);
-        const [open] = await connection.query(unfinished(names, slice));
-        if (newest?.[0] === 'false' || open?.[0] !== 'false') return false;
+        if (!(await isDone(connection))) return false;
         await connection.query(statement('truncate', `TRUNCATE ONLY ${slice}`));
         return true;
       },
@@ -87,7 +97,7 @@ async function cleanSlice(
  * Whether any message of the slice is not yet delivered, or set aside, for some destination. Where
  * no relay ever was, everything is unfinished.
  */
-function unfinished(names: Names, slice: string) {
+export function unfinished(names: Names, slice: string): Statement {
   return statement(
     'unfinished',
     `SELECT (NOT EXISTS (SELECT FROM ${names.cursors}) OR EXISTS (

@@ -78,13 +78,13 @@ export class Lease {
     const claimed = await database.transaction(
       preamble(timeout, noLongerThan(lease, timeout), 'SET LOCAL synchronous_commit = on'),
       async (connection) => {
-        let rows = await connection.query(statements.lockCursors, [destination]);
-        if (rows.length === 0) {
-          await connection.query(statements.createCursors, [destination, partitions]);
-          rows = await connection.query(statements.lockCursors, [destination]);
-        }
+        // Looked at before they are locked: one that stands by must never hold up the owner.
+        const seen = await connection.query(statements.cursors, [destination]);
+        if (seen.some(isHeld)) return null;
+        if (seen.length === 0) await connection.query(statements.createCursors, [destination, partitions]);
+        const rows = await connection.query(statements.lockCursors, [destination]);
         assertClaimable(rows, options);
-        if (rows.some((row) => row[1] !== null && row[2] === 'true')) return null;
+        if (rows.some(isHeld)) return null;
         const owner = uuidv7();
         const epoch = String(Math.max(...rows.map((row) => Number(row[0]))) + 1);
         const places = await connection.query(statements.claim, [destination, owner, epoch, lease]);
@@ -227,6 +227,11 @@ export class Lease {
  */
 function noLongerThan(lease: number, timeout: number): string {
   return `SET LOCAL idle_in_transaction_session_timeout = ${String(Math.ceil(Math.min(lease, timeout)))}`;
+}
+
+/** Whether a cursor's row has an owner whose lease has not expired. */
+function isHeld(row: Row): boolean {
+  return row[1] !== null && row[2] === 'true';
 }
 
 function assertClaimable(rows: readonly Row[], { destination, partitions }: ClaimOptions): void {

@@ -2,6 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
 import type { PostgresFeed, PostgresPage } from './feed.js';
+import { serially } from './drivers/driver.js';
 import type { StoredMessage } from './rows.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
@@ -23,12 +24,26 @@ export class Session {
   #feed: PostgresFeed | undefined;
   #pageSize = 0;
   #returned: Returned | undefined;
+  /** One call after the other: each builds on what the one before left. */
+  readonly #inTurn = serially();
 
   constructor(open: Open) {
     this.#open = open;
   }
 
-  async messages(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
+  messages(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
+    return this.#inTurn(() => this.#list(batch, signal));
+  }
+
+  published(messages: readonly Message[]): Promise<void> {
+    return this.#inTurn(() => this.#mark(messages));
+  }
+
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#forget());
+  }
+
+  async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
     // Behind what is set aside of its key, a message waits.
@@ -45,7 +60,7 @@ export class Session {
     return shown;
   }
 
-  async published(messages: readonly Message[]): Promise<void> {
+  async #mark(messages: readonly Message[]): Promise<void> {
     if (messages.length === 0) return;
     const returned = this.#returned;
     const stranger = messages.find((message) => !returned?.shown.has(message));
@@ -72,7 +87,7 @@ export class Session {
     returned.passed = count;
   }
 
-  async close(): Promise<void> {
+  async #forget(): Promise<void> {
     const feed = this.#feed;
     this.#feed = undefined;
     this.#returned = undefined;
@@ -80,7 +95,7 @@ export class Session {
   }
 
   async #opened(pageSize: number, signal: AbortSignal | undefined): Promise<PostgresFeed> {
-    if (this.#feed && (this.#pageSize !== pageSize || this.#feed.lost.aborted)) await this.close();
+    if (this.#feed && (this.#pageSize !== pageSize || this.#feed.lost.aborted)) await this.#forget();
     if (this.#feed) return this.#feed;
     const feed = await this.#open(pageSize, signal);
     if (feed === null) {
@@ -99,7 +114,7 @@ export class Session {
     try {
       return await work;
     } catch (error) {
-      await this.close();
+      await this.#forget();
       throw error;
     }
   }

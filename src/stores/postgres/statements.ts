@@ -43,6 +43,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const fence = `c.ctid = ANY($1::text::tid[]) AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
+  const claimable = `SELECT epoch::text, owner, (expires_at > clock_timestamp())::text, (xmin = written_by::xid)::text, ${cursorColumns}
+  FROM ${cursors} WHERE destination = $1::text ORDER BY partition`;
+
   return {
     /**
      * $1: the messages as a JSON array. One parameter and no driver's idea of types: JSON text is
@@ -94,12 +97,10 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       'cursors',
       `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1) ON CONFLICT DO NOTHING`,
     ),
+    /** $1 destination. */
+    cursors: statement('look', claimable),
     /** $1 destination. Locked in one order, so that two claims never wait for each other. */
-    lockCursors: statement(
-      'lock',
-      `SELECT epoch::text, owner, (expires_at > clock_timestamp())::text, (xmin = written_by::xid)::text, ${cursorColumns}
-  FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE`,
-    ),
+    lockCursors: statement('lock', `${claimable} FOR UPDATE`),
     /** $1 destination, $2 owner, $3 epoch, $4 lease in ms. */
     claim: statement(
       'claim',
@@ -185,12 +186,20 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
     /** $1 destination, $2 limit: due messages and those behind them. Cut by sequence: what is left out of a key is its end. */
     due: statement(
       'due',
-      `WITH heads AS (
+      `WITH heads AS MATERIALIZED (
     SELECT seq, key FROM ${parked} WHERE destination = $1::text AND next_at <= clock_timestamp() ORDER BY next_at LIMIT $2::bigint)
-SELECT ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
-  WHERE p.destination = $1::text AND p.dead_at IS NULL
-    AND (p.seq IN (SELECT seq FROM heads) OR p.key IN (SELECT key FROM heads WHERE key IS NOT NULL))
-  ORDER BY p.seq LIMIT $2::bigint`,
+SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
+  SELECT m.* FROM heads h CROSS JOIN LATERAL (
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
+    WHERE p.destination = $1::text AND p.seq = h.seq AND p.dead_at IS NULL
+  ) m WHERE h.key IS NULL
+  UNION ALL
+  SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
+    WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL
+    ORDER BY p.seq LIMIT $2::bigint
+  ) m
+) due ORDER BY due.seq LIMIT $2::bigint`,
     ),
 
     settings: statement('settings', `SELECT name, value FROM ${settings}`),

@@ -145,7 +145,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
 
   async openFeed({ destination, pageSize, signal }: FeedOptions): Promise<PostgresFeed | null> {
     try {
-      this.#verified ??= verifySchema(this.#database, this.#names, this.#settings, { timeout: this.#timeout, signal });
+      this.#verified ??= verifySchema(this.#database, this.#names, this.#settings, { timeout: this.#timeout });
       await this.#verified;
       return await PostgresFeed.open(this.#database, this.#statements, {
         destination,

@@ -51,7 +51,7 @@ export function mutantStatement(
 }
 
 /** The store from freshly loaded modules, some of them broken. */
-export async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
+async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
   vi.resetModules();
   const paths: string[] = [];
   for (const [name, replace] of Object.entries(mutant)) {
@@ -196,6 +196,7 @@ export class TestRelay {
       isSetAside: (key) => this.feed.isSetAside(key),
       timeout: 10_000,
       retry: { minDelay: 0, maxDelay: 0 },
+      wholeBatchRetries: 5,
       lost: this.feed.lost,
       stop: new AbortController().signal,
       onFailure: () => {},
@@ -386,7 +387,6 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
         client.release(destroy);
       },
       on: (event, listener) => client.on(event, listener),
-      removeListener: (event, listener) => client.removeListener(event, listener),
     };
   };
   return {
@@ -394,7 +394,7 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
     query: () => {
       throw new Error('the store works on connections of its own');
     },
-    on: (event, listener) => pool.on(event, listener),
+    on: (event: string, listener: (told: never) => void) => pool.on(event as 'error', listener as () => void),
     get totalCount() {
       return pool.totalCount;
     },

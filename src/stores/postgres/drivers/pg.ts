@@ -18,19 +18,19 @@ export interface PgClient {
   escapeIdentifier(text: string): string;
   /** `I` idle, `T` in a transaction, `E` in a failed one; since pg 8.17. */
   getTransactionStatus?(): string | null;
+  on(event: 'error', listener: (error: Error) => void): unknown;
 }
 
 /** The slice of `pg`'s PoolClient that is used. */
 export interface PgPoolClient extends PgClient {
   release(destroy?: boolean): void;
-  on(event: 'error', listener: (error: Error) => void): unknown;
-  removeListener(event: 'error', listener: (error: Error) => void): unknown;
 }
 
 /** The slice of `pg`'s Pool that is used. */
 export interface PgPool {
   connect(): Promise<PgPoolClient>;
   on(event: 'error', listener: (error: Error) => void): unknown;
+  on(event: 'connect', listener: (client: PgClient) => void): unknown;
   readonly totalCount: number;
   readonly idleCount: number;
 }
@@ -60,8 +60,19 @@ function ignore(): void {
   // without a listener the event would end the process.
 }
 
-/** Pools that have our listener: one is enough, however many stores a pool serves. */
-const listening = new WeakSet<PgPool>();
+/** What has our listeners: once is enough, however many stores a client serves. */
+const listening = new WeakSet<PgPool | PgClient>();
+
+/**
+ * A pool's clients are listened to before it hands them out: a server that ends a session at once says
+ * so in the packet that says it is ready, which is before the promise of `connect` is heard.
+ */
+function listen(client: PgPool | PgClient): void {
+  if (listening.has(client)) return;
+  listening.add(client);
+  client.on('error', ignore);
+  if (isPool(client)) client.on('connect', listen);
+}
 
 /** Prepares statements by name until the server (or a pooler before it) shows that it can not. */
 function connections(): (client: PgClient) => Connection {
@@ -88,10 +99,7 @@ function connections(): (client: PgClient) => Connection {
 
 function poolDatabase(pool: PgPool): Database {
   const connection = connections();
-  if (!listening.has(pool)) {
-    listening.add(pool);
-    pool.on('error', ignore);
-  }
+  listen(pool);
   return {
     async transaction(preamble, work, bounds) {
       let release: ((destroy: boolean) => void) | undefined;
@@ -102,10 +110,10 @@ function poolDatabase(pool: PgPool): Database {
           client.release();
           throw new Error('the transaction was no longer waited for');
         }
-        client.on('error', ignore);
+        // One that was in the pool before the store was.
+        listen(client);
         release = (destroy) => {
           release = undefined;
-          client.removeListener('error', ignore);
           client.release(destroy);
         };
         const result = await betweenBeginAndCommit(
@@ -113,7 +121,7 @@ function poolDatabase(pool: PgPool): Database {
           preamble,
           () => work(connection(client)),
         );
-        release(false);
+        release?.(false);
         return result;
       };
       try {
@@ -130,6 +138,7 @@ function poolDatabase(pool: PgPool): Database {
 
 function clientDatabase(client: PgClient): Database {
   const connection = connections();
+  listen(client);
   const oneAtATime = serially();
   return {
     transaction: (preamble, work, bounds) =>
