@@ -96,6 +96,8 @@ async function claimDuringSettlement(world: World): Promise<string[]> {
   await world.add('k:1', 'k:2');
   const old = await world.relay({ pageSize: 1 });
   const { from, to, after, low, nextLow, high } = (await old.read()).log!.cursor();
+  // Its time is over while its settlement is under way.
+  await world.expireLease();
   const settlement = await world.begin();
   await settlement.query(
     `UPDATE ${cursors} SET from_snapshot = $1, to_snapshot = $2, after = $3, low = $4, next_low = $5, high = $6,
