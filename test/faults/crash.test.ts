@@ -21,51 +21,49 @@ async function onServer(
   }
 }
 
-it.each([
-  { driver: 'pg', settle: 'async' },
-  { driver: 'pg', settle: 'sync' },
-  { driver: 'postgres.js', settle: 'async' },
-] as const)('comes back by itself, having lost nothing, when the server crashes ($driver, $settle)', async (how) => {
-  const { driver, settle } = how;
-  await onServer({ driver, store: { settle } }, async (outbox, server) => {
-    const { broker } = outbox;
-    broker.latency = () => 3;
-    const relay = outbox.relay('relay');
-    outbox.startWriting();
-    const crashes: number[] = [];
-    const crash = async () => {
-      const from = broker.count;
-      await eventually('it works', () => broker.count > from + 5 * PAGE);
-      crashes.push(performance.now());
-      await server.stop('immediate');
-      await server.start();
-    };
-    await crash();
-    // And while nothing but the relay itself writes, so that nobody else's commits take its own to the disk.
-    await outbox.stopWriting();
-    await outbox.write(Array.from({ length: 20 * PAGE }, () => undefined));
-    await crash();
-    await outbox.drained();
-    expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
+it.each(['async', 'sync'] as const)(
+  'comes back by itself, having lost nothing, when the server crashes (%s)',
+  async (settle) => {
+    await onServer({ store: { settle } }, async (outbox, server) => {
+      const { broker } = outbox;
+      broker.latency = () => 3;
+      const relay = outbox.relay('relay');
+      outbox.startWriting();
+      const crashes: number[] = [];
+      const crash = async () => {
+        const from = broker.count;
+        await eventually('it works', () => broker.count > from + 5 * PAGE);
+        crashes.push(performance.now());
+        await server.stop('immediate');
+        await server.start();
+      };
+      await crash();
+      // And while nothing but the relay itself writes, so that nobody else's commits take its own to the disk.
+      await outbox.stopWriting();
+      await outbox.write(Array.from({ length: 20 * PAGE }, () => undefined));
+      await crash();
+      await outbox.drained();
+      expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
 
-    expect(await outbox.wrong()).toEqual(NOTHING);
-    // The same process has seen both crashes, and told so.
-    expect(relay.events.some(({ event }) => event === 'error')).toBe(true);
-    const repeated = crashes.map((crashedAt, i) => {
-      const next = crashes[i + 1] ?? Infinity;
-      return broker.duplicates().filter(({ at }) => at > crashedAt && at < next);
+      expect(await outbox.wrong()).toEqual(NOTHING);
+      // The same process has seen both crashes, and told so.
+      expect(relay.events.some(({ event }) => event === 'error')).toBe(true);
+      const repeated = crashes.map((crashedAt, i) => {
+        const next = crashes[i + 1] ?? Infinity;
+        return broker.duplicates().filter(({ at }) => at > crashedAt && at < next);
+      });
+      const tooOld = repeated.map((duplicates, i) => {
+        const oldest = crashes[i]! - (settle === 'sync' ? 0 : 3 * WAL_WRITER_DELAY + GRACE);
+        return duplicates.filter(({ id }) => broker.first(id).at < oldest).length;
+      });
+      report(
+        `${settle}: ${broker.count} messages, 2 crashes of the server: repeated ${repeated.map(({ length }) => length).join(', ')}`,
+      );
+      // Beyond two batches, only what was settled within three writer delays of the crash.
+      expect(Math.max(...tooOld)).toBeLessThanOrEqual(2 * PAGE);
     });
-    const tooOld = repeated.map((duplicates, i) => {
-      const oldest = crashes[i]! - (settle === 'sync' ? 0 : 3 * WAL_WRITER_DELAY + GRACE);
-      return duplicates.filter(({ id }) => broker.first(id).at < oldest).length;
-    });
-    report(
-      `${driver}, ${settle}: ${broker.count} messages, 2 crashes of the server: repeated ${repeated.map(({ length }) => length).join(', ')}`,
-    );
-    // Beyond two batches, only what was settled within three writer delays of the crash.
-    expect(Math.max(...tooOld)).toBeLessThanOrEqual(2 * PAGE);
-  });
-});
+  },
+);
 
 it('ends when the server is away for longer than storeOutageLimit, and loses nothing', async () => {
   await onServer({}, async (outbox, server) => {

@@ -8,7 +8,6 @@
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
-import postgres from 'postgres';
 import {
   FatalError,
   MessengerError,
@@ -27,7 +26,6 @@ export interface RelayConfig {
   readonly name: string;
   readonly databaseUrl: string;
   readonly brokerPort: number;
-  readonly driver: 'pg' | 'postgres.js';
   /**
    * How it publishes: in batches, or one by one. Two are wrong on purpose: `early` tells that the broker
    * has acknowledged before it was asked, and `reversed` says that it keeps the order of keys and does not.
@@ -152,27 +150,14 @@ function tell(event: RelayEvent['event'], error: Error): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
-function clientOf({ driver, databaseUrl, name }: RelayConfig): {
-  client: pg.Pool | postgres.Sql;
-  end: () => Promise<void>;
-} {
-  if (driver === 'pg') {
-    const pool = new pg.Pool({ connectionString: databaseUrl, application_name: name, max: 5 });
-    return { client: pool, end: () => pool.end() };
-  }
-  const sql = postgres(databaseUrl, { connection: { application_name: name }, max: 5, onnotice: () => {} });
-  // It waits for ever for a reserved connection that the server has ended.
-  return { client: sql, end: () => sql.end({ timeout: 1 }) };
-}
-
 async function main(config: RelayConfig): Promise<void> {
   const broker = new BrokerClient(config);
-  const { client, end } = clientOf(config);
+  const pool = new pg.Pool({ connectionString: config.databaseUrl, application_name: config.name, max: 5 });
   const stop = new AbortController();
   process.once('SIGTERM', () => {
     stop.abort();
   });
-  const messenger = new Messenger(new PostgresStore(client, config.store), publisherOf(config.form, broker), {
+  const messenger = new Messenger(new PostgresStore(pool, config.store), publisherOf(config.form, broker), {
     ...config.messenger,
     errorLogger: {
       error: (error) => {
@@ -188,7 +173,7 @@ async function main(config: RelayConfig): Promise<void> {
     process.exitCode = 3;
   } finally {
     broker.close();
-    await end();
+    await pool.end();
   }
 }
 

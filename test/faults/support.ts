@@ -91,13 +91,13 @@ export class RelayProcess {
 /** How a relay that was asked to stop ends. */
 export const GRACEFUL = { end: 0, stderr: '' };
 
-export type RelaySettings = Partial<Pick<RelayConfig, 'driver' | 'form' | 'store' | 'messenger'>>;
+export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'store' | 'messenger'>>;
 
 export const PAGE = 20;
 export const KEYS = 12;
 const WRITERS = 4;
 /** Writers wait while so many messages are on their way: the relay is to be busy, not to be late for ever. */
-const MAX_BACKLOG = 1_500;
+const MAX_BACKLOG = 400;
 
 /** A database with an outbox, its writers, its relays, and the broker that they publish to. */
 export class Outbox {
@@ -144,12 +144,11 @@ export class Outbox {
 
   /** Starts a relay; its settings are those of the outbox, but for these. */
   relay(name: string, settings: RelaySettings = {}): RelayProcess {
-    const { driver = 'pg', form = 'batch', store, messenger } = { ...this.#settings, ...settings };
+    const { form = 'batch', store, messenger } = { ...this.#settings, ...settings };
     const relay = new RelayProcess({
       name,
       databaseUrl: this.url,
       brokerPort: this.broker.port,
-      driver,
       form,
       store: { lease: 1_000, timeout: 5_000, ...store },
       messenger: {
