@@ -10,7 +10,7 @@ import { RecordingBroker } from './broker.js';
 import type { RelayConfig, RelayEvent } from './relay-process.js';
 
 /** `FAULTS_SEED` repeats the choices of a run, though not the moments at which they meet. */
-export const seed = Number(process.env['FAULTS_SEED'] ?? Date.now() % 1_000_000_000);
+const seed = Number(process.env['FAULTS_SEED'] ?? Date.now() % 1_000_000_000);
 
 /** Numbers from 0 to 1, the same for the same seed (mulberry32). */
 export function randomOf(stream: number): () => number {
@@ -94,7 +94,7 @@ export const GRACEFUL = { end: 0, stderr: '' };
 export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'store' | 'messenger'>>;
 
 export const PAGE = 20;
-export const KEYS = 12;
+const KEYS = 12;
 const WRITERS = 4;
 /** Writers wait while so many messages are on their way: the relay is to be busy, not to be late for ever. */
 const MAX_BACKLOG = 400;
