@@ -17,8 +17,8 @@ export function migrateCommand(): Command {
   return new Command('migrate')
     .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
     .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
-    .option('--schema <name>', "the schema of the tables (default: 'messenger')")
-    .option('--table-prefix <prefix>', 'put before the name of every table')
+    .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
+    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
     .option('--json-payload', 'keep payloads in a column of type json')
     .option('--partitions <number>', 'how many partitions keys are spread over (default: 8)', wholeNumber)
     .option('--retention <ms>', 'the longest clean-up that will be used, in milliseconds (default: a day)', wholeNumber)
@@ -37,6 +37,7 @@ async function run({ url = process.env['DATABASE_URL'], sql = false, ...options 
       'which database? Give --url or set DATABASE_URL; --sql prints the SQL without one',
     );
   }
+  assertUrl(url);
   const { default: pg } = await clientLibrary();
   const pool = new pg.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000 });
   try {
@@ -59,6 +60,21 @@ async function clientLibrary() {
       cause,
     });
   }
+}
+
+/** What pg makes of anything else is an error about a host that nobody named. The value may hold a password. */
+function assertUrl(url: string): void {
+  if (/^postgres(ql)?:\/\/./.test(url) && URL.canParse(url)) return;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    'the connection string is not of the form postgresql://user:password@host:port/database (from --url or DATABASE_URL)',
+  );
+}
+
+/** A forgotten value would take the next flag for one. */
+function nameOf(text: string): string {
+  if (text.startsWith('--')) throw new InvalidArgumentError('a name is missing before it.');
+  return text;
 }
 
 function wholeNumber(text: string): number {

@@ -1,7 +1,7 @@
 import { MessengerError, PublishError, toError } from './errors.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
 import { describe } from './message.js';
-import { numberOption } from './options.js';
+import { checkKeys, numberOption } from './options.js';
 import { oneAtATime, openFeed } from './plain-feed.js';
 import { asBatchPublisher } from './plain-publisher.js';
 import { publishPage } from './publish-page.js';
@@ -38,6 +38,11 @@ export interface MessengerCallOptions {
   signal?: AbortSignal;
 }
 
+const KEYS = [
+  ...(['publishBatchSize', 'interval', 'cleanUp', 'errorLogger', 'destination'] as const),
+  ...(['concurrency', 'publishTimeout', 'storeOutageLimit', 'retry'] as const),
+] satisfies (keyof MessengerOptions)[];
+
 const DAY = 86_400_000;
 
 /** The longest delay that `setTimeout` takes, in milliseconds. */
@@ -65,7 +70,9 @@ export class Messenger {
   constructor(store: Store, publisher: Publisher, options: MessengerOptions = {}) {
     assertMethods(store, 'store', 'messages', 'published', 'deletePublishedByExpiration');
     assertMethods(publisher, 'publisher', 'publish');
+    checkKeys(options, KEYS);
     const { errorLogger = consoleErrorLogger, destination = 'default', retry = {} } = options;
+    checkKeys(retry, ['minDelay', 'maxDelay'] satisfies (keyof typeof retry)[]);
     assertMethods(errorLogger, 'errorLogger', 'error');
     if (typeof destination !== 'string' || destination === '') {
       throw new MessengerError(

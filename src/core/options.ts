@@ -24,3 +24,14 @@ export function numberOption(
     `${name} must be ${kind} from ${String(min)} to ${String(max)}, got ${describe(value)}`,
   );
 }
+
+/** @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored. */
+export function checkKeys(options: unknown, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw new MessengerError('INVALID_OPTION', `options must be an object, got ${describe(options)}`);
+  }
+  const unknown = Object.keys(options).find((key) => !known.includes(key));
+  if (unknown !== undefined) {
+    throw new MessengerError('INVALID_OPTION', `unknown option ${describe(unknown)}; known are ${known.join(', ')}`);
+  }
+}

@@ -15,11 +15,11 @@ import {
 } from '@aws-sdk/client-sqs';
 import { MessengerError } from '../core/errors.js';
 import { consoleErrorLogger, safeLogger } from '../core/logger.js';
-import { numberOption } from '../core/options.js';
+import { checkKeys, numberOption } from '../core/options.js';
 import type { Subscriber, SubscriberOptions, Subscription } from '../core/subscriber.js';
 import { withDeadline } from '../core/wait.js';
 import { checkMessageIdKey, MESSAGE_ID_KEY } from '../vendors/aws/attributes.js';
-import { checkClient, checkKeys } from '../vendors/aws/options.js';
+import { checkClient } from '../vendors/aws/options.js';
 import { resolveQueue, type Queue } from '../vendors/aws/queue.js';
 import { readReply } from '../vendors/aws/reply.js';
 import type { ReceiptCalls } from '../vendors/aws/receipts.js';

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { access, chmod, chown, cp, mkdtemp, rm, stat } from 'node:fs/promises';
+import { access, chmod, chown, cp, mkdtemp, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -133,11 +133,27 @@ export async function startPostgres(
 async function reachableNative(version: PostgresVersion, root: string): Promise<string> {
   const entry = createRequire(import.meta.url).resolve(`pg${String(version)}`);
   const native = path.join(path.dirname(entry), '../native');
+  await linkLibraries(native);
   await access(path.join(native, 'bin/postgres'));
   if (!isRoot || (await everyoneMayPass(native))) return native;
   const copy = path.join(root, 'native');
   await cp(native, copy, { recursive: true, verbatimSymlinks: true });
   return copy;
+}
+
+/**
+ * The package carries no links, and makes them in its install script. npm may be told not to run those,
+ * so whatever is missing is made here.
+ */
+async function linkLibraries(native: string): Promise<void> {
+  const list = path.join(native, 'pg-symlinks.json');
+  const links = JSON.parse(await readFile(list, 'utf8')) as { source: string; target: string }[];
+  for (const { source, target } of links) {
+    const link = path.join(native, '..', target);
+    await symlink(path.relative(path.dirname(target), source), link).catch((error: unknown) => {
+      if ((error as { code?: unknown }).code !== 'EEXIST') throw error;
+    });
+  }
 }
 
 async function everyoneMayPass(folder: string): Promise<boolean> {

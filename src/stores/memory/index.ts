@@ -5,7 +5,7 @@
  */
 import { MessengerError } from '../../core/errors.js';
 import { assertMessage, describe, type Message } from '../../core/message.js';
-import { numberOption } from '../../core/options.js';
+import { checkKeys, numberOption } from '../../core/options.js';
 import type { Store } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 
@@ -35,6 +35,7 @@ export class MemoryStore<Input = MessageInput> implements Store {
   #kept: Kept[] = [];
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
+    checkKeys(options, ['transform'] satisfies (keyof MemoryStoreOptions)[]);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
   }
 

@@ -1,7 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import type { FeedOptions } from '../../core/feed.js';
 import { describe, type Message } from '../../core/message.js';
-import { numberOption } from '../../core/options.js';
+import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import type { FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
@@ -76,6 +76,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input> = {}) {
+    checkKeys(options, [...TABLE_KEYS, ...STORE_KEYS]);
     const { settle = 'async' } = options;
     if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
     if (options.transform !== undefined && typeof options.transform !== 'function') {
@@ -218,9 +219,19 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export async function migrationScript(options: PostgresTableOptions = {}): Promise<string> {
+  checkKeys(options, TABLE_KEYS);
   const { names, settings } = tablesOf(options);
   return migrationSql(names, settings);
 }
+
+const TABLE_KEYS = [
+  'schema',
+  'tablePrefix',
+  'jsonPayload',
+  'partitions',
+  'retention',
+] satisfies (keyof PostgresTableOptions)[];
+const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle'] satisfies (keyof PostgresStoreOptions)[];
 
 function tablesOf(options: PostgresTableOptions): { names: Names; settings: MigrationSettings } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;

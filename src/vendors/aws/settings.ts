@@ -1,7 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
-import { numberOption } from '../../core/options.js';
+import { checkKeys, numberOption } from '../../core/options.js';
 import { checkMessageIdKey, MESSAGE_ID_KEY } from './attributes.js';
-import { checkKeys, matchingText } from './options.js';
+import { matchingText } from './options.js';
 
 /** What the publishers of SNS and SQS have in common. */
 export interface AwsPublisherOptions {

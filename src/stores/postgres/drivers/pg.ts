@@ -102,26 +102,29 @@ function poolDatabase(pool: PgPool): Database {
   listen(pool);
   return {
     async transaction(preamble, work, bounds) {
-      let release: ((destroy: boolean) => void) | undefined;
+      /** The connection, until it is given back: once, by whoever comes first. */
+      const held: { client?: PgPoolClient } = {};
+      const giveBack = (destroy: boolean) => {
+        const { client } = held;
+        delete held.client;
+        client?.release(destroy);
+      };
       let givenUp = false;
       const run = async () => {
         const client = await pool.connect();
+        held.client = client;
         if (givenUp) {
-          client.release();
+          giveBack(false);
           throw new Error('the transaction was no longer waited for');
         }
         // One that was in the pool before the store was.
         listen(client);
-        release = (destroy) => {
-          release = undefined;
-          client.release(destroy);
-        };
         const result = await betweenBeginAndCommit(
           (sql) => client.query(sql),
           preamble,
           () => work(connection(client)),
         );
-        release?.(false);
+        giveBack(false);
         return result;
       };
       try {
@@ -129,7 +132,7 @@ function poolDatabase(pool: PgPool): Database {
       } catch (error) {
         givenUp = true;
         // After an error the connection may be anything: in a transaction, half open, a query behind.
-        release?.(true);
+        giveBack(true);
         throw error;
       }
     },
