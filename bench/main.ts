@@ -22,6 +22,13 @@ if (!Number.isSafeInteger(messages) || messages < 1000) {
 const SETTINGS = { shared_buffers: '1GB', max_wal_size: '8GB', autovacuum_naptime: '10s' };
 
 const postgres = await startPostgres(17, SETTINGS);
+/** Ctrl-C ends the server as well. */
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    void postgres.remove().finally(() => process.exit(130));
+  });
+}
+
 const pool = new pg.Pool({ connectionString: postgres.url(), max: 20 });
 const rows: Row[] = [];
 try {

@@ -5,6 +5,9 @@ import { statement } from './statements.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
 
+/** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
+const LONGEST_LOCK = 5_000;
+
 /** What is unfinished is found by the index on (xid, seq): a scan of a slice would hold its lock for seconds. */
 export const CLEAN_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
@@ -70,7 +73,7 @@ async function cleanSlice(
     const [open] = await connection.query(unfinished(names, slice));
     return open?.[0] === 'false';
   };
-  const settings = preamble(bounds.timeout, ...CLEAN_SETTINGS);
+  const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...CLEAN_SETTINGS);
   // First without the lock, so that it is not taken, and held while this is found out, in vain.
   if (!(await database.transaction(settings, isDone, bounds))) return false;
   try {
