@@ -46,7 +46,17 @@ export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
   };
 }
 
-/** BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects. */
+/**
+ * Whether an error says that its connection is gone: the server ended the session (severity FATAL or
+ * PANIC), the client library says so (`CONNECTION_…`), or the operating system (`ECONNRESET`, `EPIPE` …).
+ */
+export function endsConnection(error: unknown): boolean {
+  const { severity, severity_local, code } = (error ?? {}) as Record<string, unknown>;
+  const told = typeof code === 'string' && /^(CONNECTION_|E[A-Z]{3})/.test(code);
+  return told || [severity, severity_local].some((each) => each === 'FATAL' || each === 'PANIC');
+}
+
+/** BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects and the connection is left. */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,
   preamble: string,
@@ -58,7 +68,7 @@ export async function betweenBeginAndCommit<T>(
     result = await work();
   } catch (error) {
     // Where this fails too, the connection is gone and the transaction with it: the first error says why.
-    await script('ROLLBACK').catch(() => undefined);
+    if (!endsConnection(error)) await script('ROLLBACK').catch(() => undefined);
     throw error;
   }
   await script('COMMIT');

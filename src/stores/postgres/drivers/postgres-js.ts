@@ -1,5 +1,5 @@
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, type Driver } from './driver.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, hasMethods, type Driver } from './driver.js';
 
 /** What `unsafe` of postgres.js returns, as far as it is used. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {
@@ -52,15 +52,19 @@ function database(sql: PostgresJsRoot): Database {
       const run = async () => {
         const handle = await sql.reserve();
         try {
-          return await betweenBeginAndCommit(
+          const result = await betweenBeginAndCommit(
             (text) => Promise.resolve(handle.unsafe(text)),
             preamble,
             () => work(connection(handle)),
           );
-        } finally {
-          // postgres.js has no way to destroy one connection. One that still works on what is no longer
-          // waited for stays reserved until the server's own timeout has ended that.
           handle.release();
+          return result;
+        } catch (error) {
+          // One that has ended is taken back by postgres.js itself, and to release it as well would hand
+          // it out again: the next query writes to no socket, and ends the process (seen with 3.4.9).
+          // One that still works on what is no longer waited for ends when the server's timeout ends that.
+          if (!endsConnection(error)) handle.release();
+          throw error;
         }
       };
       return bounded(run(), bounds, 'PostgreSQL');
