@@ -1,10 +1,13 @@
 /**
  * An idle poll over a million old messages touches no more pages than one over a thousand, whatever the
- * statistics say and whenever the plan was made. Pages are counted, not time.
+ * statistics say and whenever the plan was made; nor does cleaning over what is finished, or a look for
+ * retries over what waits. Pages are counted, not time.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
+import { CLEAN_SETTINGS, cleanSlices, unfinished } from '../../../src/stores/postgres/clean.js';
+import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import { READ_SETTINGS, SETTLE_SETTINGS, statementsOf } from '../../../src/stores/postgres/statements.js';
-import { preamble, type Statement } from '../../../src/stores/postgres/database.js';
+import { preamble, type Database, type Statement } from '../../../src/stores/postgres/database.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
 const MANY = 1_000_000;
@@ -86,12 +89,12 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Re
   return plans;
 }
 
-describe('an idle relay', () => {
-  let url: string;
-  beforeAll(async () => {
-    url = await createDatabase(17, 'plan');
-  });
+let url: string;
+beforeAll(async () => {
+  url = await createDatabase(17, 'plan');
+});
 
+describe('an idle relay', () => {
   it.each([
     ['one slice', '3'],
     ['eight slices', `((n - 1) * 8 / ${MANY})::smallint`],
@@ -132,4 +135,196 @@ describe('an idle relay', () => {
       }
     }, url),
   );
+});
+
+/** The runs of a statement whose plan is made in different circumstances, each with what made it. */
+async function explainings(
+  world: World,
+  statement: Statement,
+  call: string,
+  settings: readonly string[],
+  { fill, table }: { fill: () => Promise<unknown>; table: string },
+): Promise<Record<string, Node>> {
+  const [early, late] = [await world.session(), await world.session()];
+  const run = async (session: Session): Promise<Node> => {
+    await explain(session, call, settings);
+    return explain(session, call, settings);
+  };
+  await world.sql(`ALTER TABLE ${table} SET (autovacuum_enabled = off)`);
+  await prepare(early, 'look', statement);
+  // Six times: after five a plan for any parameters may be kept.
+  for (let n = 0; n < 6; n++) await explain(early, call, settings);
+  await fill();
+  const plans: Record<string, Node> = { 'planned when it was empty': await run(early) };
+  await prepare(late, 'look', statement);
+  plans['never analyzed'] = await run(late);
+  await world.sql(`ANALYZE ${table}`);
+  plans['analyzed'] = await run(late);
+  for (let n = 0; n < 6; n++) await explain(late, call, settings);
+  plans['analyzed, after some runs'] = await run(late);
+  return plans;
+}
+
+describe('cleaning', () => {
+  const FINISHED = 150_000;
+
+  /** Every destination has delivered what there is, and knows of transactions that run. */
+  async function finish(world: World): Promise<void> {
+    await world.sql(`UPDATE ${world.names.cursors} SET from_snapshot = pg_current_snapshot(), to_snapshot = NULL,
+      low = (SELECT coalesce(max(seq), 0) FROM ${world.names.messages}), written_by = pg_current_xact_id()`);
+  }
+
+  it.each([
+    ['as it is', false],
+    ['with open transactions', true],
+  ])('looks over a slice of finished messages by its index, %s', (_, open) =>
+    inWorld(async (world) => {
+      const slice = world.names.slice(3);
+      await world.relay();
+      // An empty slice is never looked over, and a plan goes when its slice is emptied.
+      const { 'planned when it was empty': _, ...plans } = await explainings(
+        world,
+        unfinished(world.names, slice),
+        'look',
+        CLEAN_SETTINGS,
+        {
+          table: slice,
+          fill: async () => {
+            await load(world, FINISHED / 2, '3');
+            if (open) for (let n = 0; n < 3; n++) await (await world.begin()).xid();
+            await load(world, FINISHED / 2, '3');
+            await finish(world);
+          },
+        },
+      );
+      expect(await world.value(unfinished(world.names, slice).text)).toBe('false');
+      for (const [how, plan] of Object.entries(plans)) {
+        expect(pagesOf(plan), how).toBeLessThanOrEqual(300);
+        const nodes = nodesOf(plan);
+        expect(
+          nodes.filter((node) => node['Node Type'] === 'Seq Scan' && node['Relation Name'] === 'messages_3'),
+          how,
+        ).toEqual([]);
+        expect(
+          nodes.some((node) => node['Node Type'].startsWith('Index') && node['Relation Name'] === 'messages_3'),
+        ).toBe(true);
+      }
+    }, url),
+  );
+
+  it('looks under these settings, and before it takes the lock', () =>
+    inWorld(async (world) => {
+      await world.relay();
+      await load(world, 10, '3');
+      await finish(world);
+      await load(world, 10, '4');
+      const ran: { preamble: string; text: string }[] = [];
+      const real = databaseOf(world.pool);
+      const database: Database = {
+        transaction: (preamble, work, bounds) =>
+          real.transaction(
+            preamble,
+            (connection) =>
+              work({
+                query: (statement, values) => {
+                  ran.push({ preamble, text: statement.text });
+                  return connection.query(statement, values);
+                },
+              }),
+            bounds,
+          ),
+      };
+      const emptied = await cleanSlices(database, world.names, 0, { timeout: 10_000 });
+      expect(emptied).toEqual([world.names.slice(3)]);
+      const looks = ran.filter(({ text }) => text.includes('NOT EXISTS'));
+      expect(looks).toHaveLength(3);
+      for (const look of looks) expect(look.preamble).toContain(CLEAN_SETTINGS.join('; '));
+      // What is not finished, or empty, is not locked in vain.
+      expect(ran.flatMap(({ text }) => /^LOCK TABLE ONLY .*?(messages_\d)/.exec(text)?.[1] ?? [])).toEqual([
+        'messages_3',
+      ]);
+    }, url));
+});
+
+describe('a look for retries', () => {
+  const WAITING = 50_000;
+  const LIMIT = 100;
+  const CALL = `look('default', ${LIMIT})`;
+
+  /** So many messages of one key, of which the first is tried again in so long, and the others wait behind it. */
+  async function park(world: World, key: string | null, count: number, retryIn: string): Promise<void> {
+    await world.sql(
+      `INSERT INTO ${world.names.parked} (destination, seq, key_hash, stored_at, at, next_at, id, key, metadata, payload)
+        SELECT 'default', last + n, 0, now(), now(), CASE WHEN n = 1 THEN now() + $3::interval END, coalesce($1, '') || ':' || n, $1, '{}', '\\x01'
+        FROM generate_series(1, $2::int) n, (SELECT coalesce(max(seq), 0) AS last FROM ${world.names.parked}) l`,
+      [key, count, retryIn],
+    );
+  }
+
+  /** What is due, as ids. */
+  async function due(world: World): Promise<string[]> {
+    const session = await world.session();
+    await prepare(session, 'look', statementsOf(world.names, false).due);
+    return (await session.query(`EXECUTE ${CALL}`)).map((row) => row[1] as string);
+  }
+
+  const numbered = (key: string, count: number) => Array.from({ length: count }, (_, n) => `${key}:${n + 1}`);
+
+  /** The plans of looks, over what `fill` has set aside. A table that has grown so is soon analyzed. */
+  async function looks(world: World, fill: () => Promise<unknown>): Promise<Record<string, Node>> {
+    const { due } = statementsOf(world.names, false);
+    const { 'never analyzed': _, ...plans } = await explainings(world, due, CALL, [], {
+      table: world.names.parked,
+      fill,
+    });
+    return plans;
+  }
+
+  function expectFew(plans: Record<string, Node>, most: number): void {
+    for (const [how, plan] of Object.entries(plans)) {
+      expect(pagesOf(plan), how).toBeLessThanOrEqual(most);
+      for (const node of nodesOf(plan)) expect(node['Actual Rows'], how).toBeLessThanOrEqual(3 * LIMIT);
+    }
+  }
+
+  it('reads nothing of what waits behind a key that is not due', () =>
+    inWorld(async (world) => {
+      expectFew(await looks(world, () => park(world, 'slow', WAITING, '1 hour')), 30);
+      expect(await due(world)).toEqual([]);
+    }, url));
+
+  it('reads no more than its limit of a key that is due, in order', () =>
+    inWorld(async (world) => {
+      expectFew(await looks(world, () => park(world, 'slow', WAITING, '-1 second')), 30);
+      expect(await due(world)).toEqual(numbered('slow', LIMIT));
+    }, url));
+
+  it('finds a key that is due behind a long one that is not', () =>
+    inWorld(async (world) => {
+      const fill = async () => {
+        await park(world, 'slow', WAITING, '1 hour');
+        await park(world, 'late', 3, '-1 second');
+      };
+      expectFew(await looks(world, fill), 50);
+      expect(await due(world)).toEqual(numbered('late', 3));
+    }, url));
+
+  it('cuts several keys at the limit, each in order from its first message', () =>
+    inWorld(async (world) => {
+      for (let round = 0; round < 3; round++) {
+        for (const key of ['a', 'b', 'c']) await park(world, key, 30, '-1 second');
+      }
+      // Within a key only its first message has a time of its own.
+      await world.sql(`UPDATE ${world.names.parked} p SET next_at = NULL, id = key || ':' || (
+          SELECT count(*) FROM ${world.names.parked} e WHERE e.key = p.key AND e.seq <= p.seq)`);
+      await world.sql(`UPDATE ${world.names.parked} p SET next_at = now() - interval '1 second' WHERE id LIKE '%:1'`);
+      await park(world, null, 1, '-1 second');
+      const found = await due(world);
+      expect(found).toHaveLength(LIMIT);
+      for (const key of ['a', 'b', 'c']) {
+        const ofKey = found.filter((id) => id.startsWith(key));
+        expect(ofKey).toEqual(numbered(key, ofKey.length));
+        expect(ofKey.length).toBeGreaterThanOrEqual(30);
+      }
+    }, url));
 });
