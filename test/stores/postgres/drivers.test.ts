@@ -156,34 +156,6 @@ behaves(
   false,
 );
 
-describe('postgres.js', () => {
-  it('survives connections that the server ends inside a transaction, and does not hand them out again', async () => {
-    const sql = postgres(inject('postgres')[17], { max: 2, onnotice: () => undefined });
-    const database = databaseOf(sql);
-    const admin = new pg.Client(inject('postgres')[17]);
-    await admin.connect();
-    const pid = statement('pid', 'SELECT pg_backend_pid()::text');
-    for (let round = 0; round < 5; round++) {
-      const killed = database.transaction(
-        preamble(5_000),
-        async (connection) => {
-          const [row] = await connection.query(pid);
-          await admin.query('SELECT pg_terminate_backend($1)', [Number(row?.[0])]);
-          return connection.query(sleepy);
-        },
-        bounds,
-      );
-      await expect(killed).rejects.toThrow(/terminat|CONNECTION_CLOSED|ECONNRESET/);
-      for (let i = 0; i < 4; i++) {
-        const [row] = await database.transaction(preamble(5_000), (connection) => connection.query(pid), bounds);
-        expect(Number(row?.[0])).toBeGreaterThan(0);
-      }
-    }
-    await admin.end();
-    await sql.end({ timeout: 1 });
-  });
-});
-
 describe('pg Pool', () => {
   const url = inject('postgres')[17];
 
