@@ -98,6 +98,10 @@ it('aws: SNS to SQS to a handler', async () => {
   }
 });
 
+it('has no figure left to fill in', () => {
+  expect(readme).not.toMatch(/BENCH|TODO|0xHASH/);
+});
+
 it('states the test vectors of key_hash', () => {
   const vectors = [...readme.matchAll(/`([^`]+)` → 0x([0-9a-f]{4})/g)];
   expect(vectors).toHaveLength(2);
