@@ -196,7 +196,7 @@ describe('roles', () => {
   async function relayEverything(relays: pg.Pool, destination = 'default'): Promise<string[]> {
     const store = new PostgresStore(relays);
     await store.migrate();
-    const feed = await store.openFeed({ destination, pageSize: 10 });
+    const feed = await store.openFeed({ destination, pageSize: 100 });
     if (feed === null) throw new Error('held');
     try {
       const page = await feed.read();

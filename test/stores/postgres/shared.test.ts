@@ -97,7 +97,9 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
         if (ended === 'still running') await relay.stop();
         expect(ended).toBeInstanceOf(FatalError);
         expect(ended).toMatchObject({
-          message: expect.stringMatching(/can not be worked on: .*3600000 ms is longer than the 60000 ms.*retention/) as string,
+          message: expect.stringMatching(
+            /can not be worked on: .*3600000 ms is longer than the 60000 ms.*retention/,
+          ) as string,
           cause: { code: 'INVALID_OPTION' },
         });
         expect(errorLogger.errors).toEqual([]);
