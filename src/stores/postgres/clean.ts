@@ -1,21 +1,12 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database, type Statement, type TransactionBounds } from './database.js';
 import { SLICES, type Names } from './names.js';
-import { statement } from './statements.js';
+import { INDEX_SETTINGS, statement } from './statements.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
 
 /** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
 const LONGEST_LOCK = 5_000;
-
-/** What is unfinished is found by the index on (xid, seq): a scan of a slice would hold its lock for seconds. */
-export const CLEAN_SETTINGS = [
-  'SET LOCAL enable_seqscan = off',
-  'SET LOCAL enable_bitmapscan = off',
-  'SET LOCAL enable_hashjoin = off',
-  'SET LOCAL enable_mergejoin = off',
-  'SET LOCAL jit = off',
-] as const;
 
 /**
  * Truncates every slice of which each message is finished for every destination and older than
@@ -73,7 +64,8 @@ async function cleanSlice(
     const [open] = await connection.query(unfinished(names, slice));
     return open?.[0] === 'false';
   };
-  const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...CLEAN_SETTINGS);
+  // By the index on (xid, seq): a scan of a slice would hold its lock for seconds.
+  const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
   // First without the lock, so that it is not taken, and held while this is found out, in vain.
   if (!(await database.transaction(settings, isDone, bounds))) return false;
   try {

@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
-import { SETTLE_SETTINGS, type Statements } from './statements.js';
+import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.js';
 
 /** What a lease is claimed with. */
 export interface ClaimOptions {
@@ -157,7 +157,7 @@ export class Lease {
         preamble(
           timeout,
           noLongerThan(lease, timeout),
-          ...SETTLE_SETTINGS,
+          ...(also ? INDEX_SETTINGS : SETTLE_SETTINGS),
           ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
         ),
         async (connection) => {

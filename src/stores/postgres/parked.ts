@@ -4,7 +4,7 @@ import { preamble, type Connection, type Database } from './database.js';
 import type { ClaimOptions } from './lease.js';
 import { seqOf, StoredMessage } from './rows.js';
 import type { Statement } from './database.js';
-import type { Statements } from './statements.js';
+import { INDEX_SETTINGS, type Statements } from './statements.js';
 
 /** Part of a settlement's transaction. */
 type Change = (connection: Connection) => Promise<void>;
@@ -55,7 +55,7 @@ export class Parked {
     if (!this.#waiting) return { messages: [], attempts: [] };
     const { destination, timeout } = this.#options;
     const rows = await this.#database.transaction(
-      preamble(timeout),
+      preamble(timeout, ...INDEX_SETTINGS),
       async (connection) => {
         const due = await connection.query(this.#statements.due, [destination, limit]);
         if (due.length === 0)

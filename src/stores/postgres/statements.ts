@@ -26,6 +26,16 @@ export const READ_SETTINGS = [
 /** Settings for the transaction that settles: its rows are found by their place, not by reading the table. */
 export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
 
+/** Settings for what looks into the side table or a slice: by index, however the statistics stand. */
+export const INDEX_SETTINGS = [
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_hashjoin = off',
+  'SET LOCAL enable_mergejoin = off',
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL jit = off',
+] as const;
+
 /** The columns of a message, in the order that `decodeMessage` expects. Everything but bytes is text. */
 function columns(table: string, jsonPayload: boolean): string {
   const payload = jsonPayload ? `${table}.payload::text` : `${table}.payload`;
@@ -163,9 +173,12 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
     promoteHeads: statement(
       'heads',
       `UPDATE ${parked} p SET next_at = clock_timestamp()
-  FROM json_array_elements_text($2::text::json) AS k (key)
-  WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND p.next_at IS NULL
-    AND NOT EXISTS (SELECT FROM ${parked} e WHERE e.destination = p.destination AND e.key = p.key AND e.dead_at IS NULL AND e.seq < p.seq)`,
+  FROM json_array_elements_text($2::text::json) AS k (key) CROSS JOIN LATERAL (
+    SELECT e.seq, e.next_at FROM ${parked} e
+    WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL
+    ORDER BY e.key, e.seq LIMIT 1
+  ) head
+  WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL`,
     ),
     /** $1 destination: the keys with waiting messages, and a null where messages without a key wait. */
     waitingKeys: statement(
@@ -183,7 +196,9 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL)`,
     ),
-    /** $1 destination, $2 limit: due messages and those behind them. Cut by sequence: what is left out of a key is its end. */
+    /** $1 destination, $2 limit: due messages and those behind them. Cut by
+     * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
+     * by seq is also that of the primary key, which leads through everything that waits. */
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
@@ -196,8 +211,8 @@ SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
     SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
-    WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL
-    ORDER BY p.seq LIMIT $2::bigint
+    WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL
+    ORDER BY p.key, p.seq LIMIT $2::bigint
   ) m
 ) due ORDER BY due.seq LIMIT $2::bigint`,
     ),

@@ -4,9 +4,14 @@
  * retries over what waits. Pages are counted, not time.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { CLEAN_SETTINGS, cleanSlices, unfinished } from '../../../src/stores/postgres/clean.js';
+import { cleanSlices, unfinished } from '../../../src/stores/postgres/clean.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
-import { READ_SETTINGS, SETTLE_SETTINGS, statementsOf } from '../../../src/stores/postgres/statements.js';
+import {
+  INDEX_SETTINGS,
+  READ_SETTINGS,
+  SETTLE_SETTINGS,
+  statementsOf,
+} from '../../../src/stores/postgres/statements.js';
 import { preamble, type Database, type Statement } from '../../../src/stores/postgres/database.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
@@ -186,7 +191,7 @@ describe('cleaning', () => {
         world,
         unfinished(world.names, slice),
         'look',
-        CLEAN_SETTINGS,
+        INDEX_SETTINGS,
         {
           table: slice,
           fill: async () => {
@@ -238,7 +243,7 @@ describe('cleaning', () => {
       expect(emptied).toEqual([world.names.slice(3)]);
       const looks = ran.filter(({ text }) => text.includes('NOT EXISTS'));
       expect(looks).toHaveLength(3);
-      for (const look of looks) expect(look.preamble).toContain(CLEAN_SETTINGS.join('; '));
+      for (const look of looks) expect(look.preamble).toContain(INDEX_SETTINGS.join('; '));
       // What is not finished, or empty, is not locked in vain.
       expect(ran.flatMap(({ text }) => /^LOCK TABLE ONLY .*?(messages_\d)/.exec(text)?.[1] ?? [])).toEqual([
         'messages_3',
@@ -270,14 +275,10 @@ describe('a look for retries', () => {
 
   const numbered = (key: string, count: number) => Array.from({ length: count }, (_, n) => `${key}:${n + 1}`);
 
-  /** The plans of looks, over what `fill` has set aside. A table that has grown so is soon analyzed. */
+  /** The plans of looks, over what `fill` has set aside. */
   async function looks(world: World, fill: () => Promise<unknown>): Promise<Record<string, Node>> {
     const { due } = statementsOf(world.names, false);
-    const { 'never analyzed': _, ...plans } = await explainings(world, due, CALL, [], {
-      table: world.names.parked,
-      fill,
-    });
-    return plans;
+    return explainings(world, due, CALL, INDEX_SETTINGS, { table: world.names.parked, fill });
   }
 
   function expectFew(plans: Record<string, Node>, most: number): void {
