@@ -102,9 +102,9 @@ export function unfinished(names: Names, slice: string): Statement {
       SELECT FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND m.key_hash % n.partitions = c.partition
         AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot)))
     OR EXISTS (
-      SELECT FROM pg_snapshot_xip(c.from_snapshot) AS x (xid) JOIN ${slice} m ON m.xid = x.xid
-      WHERE m.key_hash % n.partitions = c.partition
-        AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot)))
+      SELECT FROM pg_snapshot_xip(c.from_snapshot) AS x (xid) CROSS JOIN LATERAL (
+        SELECT FROM ${slice} m WHERE m.xid = x.xid AND m.key_hash % n.partitions = c.partition
+          AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot)) LIMIT 1) late)
 ))::text`,
   );
 }

@@ -202,11 +202,11 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
-    SELECT seq, key FROM ${parked} WHERE destination = $1::text AND next_at <= clock_timestamp() ORDER BY next_at LIMIT $2::bigint)
+    SELECT seq, key FROM ${parked} WHERE destination = $1::text AND next_at <= (SELECT clock_timestamp()) ORDER BY next_at LIMIT $2::bigint)
 SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
     SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
-    WHERE p.destination = $1::text AND p.seq = h.seq AND p.dead_at IS NULL
+    WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
   ) m WHERE h.key IS NULL
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (

@@ -186,22 +186,15 @@ describe('cleaning', () => {
     inWorld(async (world) => {
       const slice = world.names.slice(3);
       await world.relay();
-      // An empty slice is never looked over, and a plan goes when its slice is emptied.
-      const { 'planned when it was empty': _, ...plans } = await explainings(
-        world,
-        unfinished(world.names, slice),
-        'look',
-        INDEX_SETTINGS,
-        {
-          table: slice,
-          fill: async () => {
-            await load(world, FINISHED / 2, '3');
-            if (open) for (let n = 0; n < 3; n++) await (await world.begin()).xid();
-            await load(world, FINISHED / 2, '3');
-            await finish(world);
-          },
+      const plans = await explainings(world, unfinished(world.names, slice), 'look', INDEX_SETTINGS, {
+        table: slice,
+        fill: async () => {
+          await load(world, FINISHED / 2, '3');
+          if (open) for (let n = 0; n < 3; n++) await (await world.begin()).xid();
+          await load(world, FINISHED / 2, '3');
+          await finish(world);
         },
-      );
+      });
       expect(await world.value(unfinished(world.names, slice).text)).toBe('false');
       for (const [how, plan] of Object.entries(plans)) {
         expect(pagesOf(plan), how).toBeLessThanOrEqual(300);
@@ -276,10 +269,8 @@ describe('a look for retries', () => {
   const numbered = (key: string, count: number) => Array.from({ length: count }, (_, n) => `${key}:${n + 1}`);
 
   /** The plans of looks, over what `fill` has set aside. */
-  async function looks(world: World, fill: () => Promise<unknown>): Promise<Record<string, Node>> {
-    const { due } = statementsOf(world.names, false);
-    return explainings(world, due, CALL, INDEX_SETTINGS, { table: world.names.parked, fill });
-  }
+  const looks = (world: World, fill: () => Promise<unknown>) =>
+    explainings(world, statementsOf(world.names, false).due, CALL, INDEX_SETTINGS, { table: world.names.parked, fill });
 
   function expectFew(plans: Record<string, Node>, most: number): void {
     for (const [how, plan] of Object.entries(plans)) {
@@ -298,6 +289,27 @@ describe('a look for retries', () => {
     inWorld(async (world) => {
       expectFew(await looks(world, () => park(world, 'slow', WAITING, '-1 second')), 30);
       expect(await due(world)).toEqual(numbered('slow', LIMIT));
+    }, url));
+
+  it('finds a message without a key that is due behind a long key that is not', () =>
+    inWorld(async (world) => {
+      const fill = async () => {
+        await park(world, 'slow', WAITING, '1 hour');
+        await park(world, null, 1, '-1 second');
+      };
+      expectFew(await looks(world, fill), 50);
+      expect(await due(world)).toEqual([':1']);
+    }, url));
+
+  it('reads nothing of many messages without a key that are not due', () =>
+    inWorld(async (world) => {
+      const fill = async () => {
+        await park(world, null, WAITING, '1 hour');
+        await world.sql(`UPDATE ${world.names.parked} SET next_at = now() + interval '1 hour'`);
+        await world.sql(`VACUUM ${world.names.parked}`);
+      };
+      expectFew(await looks(world, fill), 50);
+      expect(await due(world)).toEqual([]);
     }, url));
 
   it('finds a key that is due behind a long one that is not', () =>
