@@ -21,9 +21,10 @@ export interface ReaderOptions {
 
 /**
  * How many rows, and roughly how many bytes, one statement reads ahead. Small pages are cut from larger
- * reads: per statement a poll costs its round trips and eight index scans, whatever it returns.
+ * reads: per statement a poll costs its round trips and eight index scans, whatever it returns. Twice
+ * that is held at most: what is in hand, and what is being read.
  */
-const READ_AHEAD_ROWS = 1_000;
+const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
 /** Reads the log from a cursor on, ahead of what is settled. */
@@ -51,8 +52,10 @@ export class Reader {
     // Also where reading ahead found the window at its end: what came since is in the next one.
     if (this.#pages.length === 0) await this.#read(signal);
     const page = this.#pages.shift();
-    // Ahead only inside a window: what comes after it may not have been written yet.
-    if (page && this.#cursor.to !== null && this.#pages.length <= 2) this.#readAhead();
+    // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
+    // than one read is in hand, so that the server reads while this process publishes.
+    if (page && this.#cursor.to !== null && this.#pages.length * this.#options.pageSize < this.#limit())
+      this.#readAhead();
     return page ?? this.#emptyPage();
   }
 
