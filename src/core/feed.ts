@@ -7,6 +7,12 @@ export interface FeedOptions extends StoreCallOptions {
   readonly destination: string;
   /** How many messages the relay hands over at once, so that the store can read ahead well. */
   readonly pageSize: number;
+  /**
+   * What this relay is known by to the others of its destination: random, and the same whenever it opens
+   * a feed. From the first call on, others make room for it, also while there is nothing for it yet.
+   * Without it the caller does not stay: it takes what is free, and nobody makes room.
+   */
+  readonly relay?: string | undefined;
 }
 
 /** Messages that are published and settled together, in their order. */
@@ -27,10 +33,12 @@ export interface SetAside {
   readonly retryIn?: number;
   /** A dead letter: kept for an operator, never tried again, and its key goes on. */
   readonly dead: boolean;
+  /** Never tried again either, but its key waits behind it for an operator. */
+  readonly blocked?: boolean;
 }
 
 /**
- * One relay's hold on a destination of a store: the one thing the relay engine reads from. Built-in
+ * One relay's hold on partitions of a destination: the one thing the relay engine reads from. Built-in
  * stores implement it; a plain `Store` is adapted to it by `plainFeed`.
  *
  * `read` may be called while earlier pages are still unsettled; pages must be settled in the order
@@ -38,10 +46,24 @@ export interface SetAside {
  * starts at what was settled.
  */
 export interface Feed {
-  /** Aborted, with the reason, as soon as this relay must not publish any more. */
+  /**
+   * Aborted, with the reason, as soon as this relay must not publish any more. To be asked for anew before
+   * each request: a process that was frozen finds out by asking, before any timer of its own has run.
+   */
   readonly lost: AbortSignal;
+  /** The partitions that it holds now. */
+  readonly partitions: readonly number[];
+  /** Whether relays have come or gone, so that partitions should change hands. */
+  readonly unbalanced: boolean;
+  /**
+   * Gives away what is more than this relay's even share, and takes what it lacks and is free. Only
+   * while nothing that was read is unsettled: what was read ahead of that is read again by its new owner.
+   */
+  rebalance(options?: StoreCallOptions): Promise<void>;
   /** Whether messages of this key were set aside: then later ones must be, too. */
   isSetAside(key: string): boolean;
+  /** How many messages of this topic (`undefined`: without one) wait to be tried again. */
+  waiting(topic: string | undefined): number;
   /** The next new messages; an empty page when there is none now. */
   read(options?: StoreCallOptions): Promise<Page>;
   /** Messages that were set aside and are due, with those behind them, in order per key. */
@@ -51,6 +73,8 @@ export interface Feed {
    * published. Keys set aside are so from the moment of the call.
    */
   settle(page: Page, setAside: readonly SetAside[], options?: StoreCallOptions): Promise<void>;
+  /** Resolves when there may be something to do, at the latest after `ms` milliseconds. Never rejects. */
+  idle(ms: number, options?: StoreCallOptions): Promise<void>;
   /** Gives the lease back. Pages that were read and not settled are read again by the next feed. */
   close(): Promise<void>;
 }

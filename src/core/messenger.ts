@@ -6,8 +6,9 @@ import { oneAtATime, openFeed } from './plain-feed.js';
 import { asBatchPublisher } from './plain-publisher.js';
 import { publishPage } from './publish-page.js';
 import { isBatchPublisher, type BatchPublisher, type Publisher } from './publisher.js';
-import { hasChanged, relay, type RelayOptions } from './relay.js';
+import { hasChanged, runRelay, type RelayOptions } from './relay.js';
 import { isFeedStore, type Store } from './store.js';
+import { uuidv7 } from './uuid.js';
 import { withDeadline } from './wait.js';
 
 /** How a `Messenger` is set up. All durations are in milliseconds. */
@@ -62,7 +63,7 @@ const MAX_TIMEOUT = 2_147_483_647;
  * ```
  */
 export class Messenger {
-  readonly #options: RelayOptions;
+  readonly #options: Omit<RelayOptions, 'relay'>;
   readonly #cleanUp: number | undefined;
   #cleanedAt = -Infinity;
 
@@ -191,7 +192,7 @@ export class Messenger {
    *   or when its tables are missing or not what this library can work on.
    */
   async start({ signal }: MessengerCallOptions = {}): Promise<void> {
-    await relay(this.#options, signal ?? new AbortController().signal);
+    await runRelay({ ...this.#options, relay: uuidv7() }, signal ?? new AbortController().signal);
   }
 
   async #cleanIfDue(signal: AbortSignal): Promise<void> {

@@ -2,6 +2,7 @@ import type { StoreCallOptions } from './call.js';
 import type { Feed, FeedOptions, SetAside } from './feed.js';
 import type { Message } from './message.js';
 import { isFeedStore, type Store } from './store.js';
+import { sleep } from './wait.js';
 
 /** A message of a plain store that failed, or waits behind one that did. */
 interface Waiting {
@@ -10,6 +11,7 @@ interface Waiting {
   readonly due: number;
   /** The key that waits with it; none for a dead letter, whose key goes on. */
   readonly key: string | undefined;
+  readonly topic: string | undefined;
 }
 
 /**
@@ -51,23 +53,24 @@ function plainFeed(store: Store, pageSize: number): Feed {
   /** By id: the store may make new objects of its messages each time. */
   const waiting = new Map<string, Waiting>();
   const waitingKeys = new Map<string, number>();
+  const waitingTopics = new Map<string | undefined, number>();
   const unsettled = new Set<string>();
 
   function wait({ message, attempts, retryIn, dead }: SetAside): void {
     forget(message);
     const delay = dead ? DEAD_RETRY : (retryIn ?? 0);
     const key = dead ? undefined : message.key;
-    if (key !== undefined) waitingKeys.set(key, (waitingKeys.get(key) ?? 0) + 1);
-    waiting.set(message.id, { attempts, due: Date.now() + delay, key });
+    if (key !== undefined) count(waitingKeys, key, 1);
+    count(waitingTopics, message.topic, 1);
+    waiting.set(message.id, { attempts, due: Date.now() + delay, key, topic: message.topic });
   }
 
   function forget({ id }: Message): void {
-    const key = waiting.get(id)?.key;
+    const known = waiting.get(id);
+    if (known === undefined) return;
     waiting.delete(id);
-    if (key === undefined) return;
-    const left = (waitingKeys.get(key) ?? 1) - 1;
-    if (left === 0) waitingKeys.delete(key);
-    else waitingKeys.set(key, left);
+    if (known.key !== undefined) count(waitingKeys, known.key, -1);
+    count(waitingTopics, known.topic, -1);
   }
 
   /** Lists past everything that is waiting or in flight, so that those can not hide what is new. */
@@ -77,6 +80,11 @@ function plainFeed(store: Store, pageSize: number): Feed {
 
   return {
     lost: never,
+    partitions: [0],
+    unbalanced: false,
+    rebalance: () => Promise.resolve(),
+    waiting: (topic) => waitingTopics.get(topic) ?? 0,
+    idle: (ms, options) => sleep(ms, options?.signal),
     isSetAside: (key) => waitingKeys.has(key),
 
     async read(options) {
@@ -118,4 +126,11 @@ function plainFeed(store: Store, pageSize: number): Feed {
 
     close: () => Promise.resolve(),
   };
+}
+
+/** Counts up or down; what is counted down to nothing is forgotten. */
+function count<Name>(counts: Map<Name, number>, name: Name, by: number): void {
+  const left = (counts.get(name) ?? 0) + by;
+  if (left === 0) counts.delete(name);
+  else counts.set(name, left);
 }

@@ -13,6 +13,8 @@ export interface RelayOptions {
   readonly store: Store;
   readonly publisher: BatchPublisher;
   readonly destination: string;
+  /** What it is known by to the other relays of its destination: see `FeedOptions`. */
+  readonly relay: string;
   readonly pageSize: number;
   readonly interval: number;
   readonly publishTimeout: number;
@@ -44,8 +46,8 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
  * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
  *   or its schema is not what this library works on.
  */
-export async function relay(options: RelayOptions, stop: AbortSignal): Promise<void> {
-  const { store, destination, pageSize, interval, storeOutageLimit, errorLogger } = options;
+export async function runRelay(options: RelayOptions, stop: AbortSignal): Promise<void> {
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger } = options;
   /** How the store does. It is failing since the first failure after it last did what was asked of it. */
   const health: { reached: boolean; failures: number; failingSince: number | undefined } = {
     reached: false,
@@ -62,7 +64,7 @@ export async function relay(options: RelayOptions, stop: AbortSignal): Promise<v
   };
   while (!stop.aborted) {
     try {
-      const feed = await openFeed(store, { destination, pageSize, signal: stop });
+      const feed = await openFeed(store, { destination, relay, pageSize, signal: stop });
       if (feed === null) {
         onWorking();
         await sleep(interval, stop);
@@ -134,6 +136,10 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       feed.lost.throwIfAborted();
       await options.betweenPages(stop);
       let worked = false;
+      if (feed.unbalanced) {
+        await settling;
+        await feed.rebalance({ signal: stop });
+      }
 
       if (performance.now() >= lookForRetries) {
         // Settled before anything else is published: what is new of a key must not pass what was set aside.
@@ -163,7 +169,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       }
       await settling;
       health.onWorking();
-      await sleep(Math.min(pause, interval), stop, feed.lost);
+      await feed.idle(Math.min(pause, interval), { signal: stop });
       pause *= 2;
     }
   } finally {

@@ -18,8 +18,8 @@ export interface Store {
 /** A store that relays can work on without a scan per page: leases, cursors, failures set aside. */
 export interface FeedStore extends Store {
   /**
-   * Takes the lease of a destination and opens its feed, or resolves to `null` while another relay
-   * holds it.
+   * Takes this relay's share of a destination's partitions and opens its feed, or resolves to `null`
+   * while others hold all of them: to be asked again.
    */
   openFeed(options: FeedOptions): Promise<Feed | null>;
 }

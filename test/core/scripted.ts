@@ -12,6 +12,7 @@ import {
   type PublishResult,
 } from '../../src/core/publisher.js';
 import type { FeedStore } from '../../src/core/store.js';
+import { sleep } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 /** Everything as fast as it goes. */
@@ -229,6 +230,11 @@ export class ListFeedStore implements FeedStore {
     const placeOf = (each: Message) => this.log.indexOf(each);
     return {
       lost,
+      partitions: [0],
+      unbalanced: false,
+      rebalance: () => Promise.resolve(),
+      waiting: (topic) => [...parked.values()].filter((each) => !each.dead && each.message.topic === topic).length,
+      idle: (ms, { signal } = {}) => sleep(ms, signal, lost),
       isSetAside: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
       read: async () => {
         await this.fault('read');

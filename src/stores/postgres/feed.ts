@@ -1,5 +1,6 @@
 import type { Feed, Page, SetAside } from '../../core/feed.js';
 import type { StoreCallOptions } from '../../core/call.js';
+import { sleep } from '../../core/wait.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import type { Connection, Database } from './database.js';
 import { Lease, type ClaimOptions } from './lease.js';
@@ -74,6 +75,26 @@ export class PostgresFeed implements Feed {
 
   get lost(): AbortSignal {
     return this.#lease.lost;
+  }
+
+  get partitions(): readonly number[] {
+    return Array.from({ length: this.#options.partitions }, (_, partition) => partition);
+  }
+
+  get unbalanced(): boolean {
+    return this.#lease.lost.aborted;
+  }
+
+  async rebalance(): Promise<void> {
+    // Until partitions are shared.
+  }
+
+  waiting(topic: string | undefined): number {
+    return this.#parked.waiting(topic);
+  }
+
+  async idle(ms: number, { signal }: StoreCallOptions = {}): Promise<void> {
+    await sleep(ms, signal, this.lost);
   }
 
   isSetAside(key: string): boolean {

@@ -44,6 +44,8 @@ function fill(sql: string, names: Names, settings: MigrationSettings): string {
     claims: names.claims,
     parked: names.parked,
     settings: names.settings,
+    destinations: names.destinations,
+    relays: names.relays,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
     slice_seconds: String(settings.sliceSeconds),

@@ -13,6 +13,8 @@ export interface Names {
   readonly claims: string;
   readonly parked: string;
   readonly settings: string;
+  readonly destinations: string;
+  readonly relays: string;
   readonly migrations: string;
   slice(n: number): string;
 }
@@ -33,6 +35,8 @@ export function namesOf(schema: string, prefix: string): Names {
     claims: table('claims'),
     parked: table('parked'),
     settings: table('settings'),
+    destinations: table('destinations'),
+    relays: table('relays'),
     migrations: table('migrations'),
     slice: (n) => table(`messages_${String(n)}`),
   };

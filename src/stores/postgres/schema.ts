@@ -10,7 +10,7 @@ export interface Expected {
 }
 
 /** The newest migration that this version of the library knows. */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 
 /** What to run, for every error about tables that are missing or old. */
 export function howToMigrate(names: Names): string {
