@@ -373,14 +373,17 @@ class Gate {
 }
 
 function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
+  const gated = new WeakMap<object, PgPoolClient>();
   const connect = async (): Promise<PgPoolClient> => {
     const client = await pool.connect();
+    const known = gated.get(client);
+    if (known) return known;
     const query = async (query: string | pg.QueryArrayConfig) => {
       const result = await client.query(query as string);
       await gate.pass(typeof query === 'string' ? undefined : (query as { name?: string }).name);
       return result as never;
     };
-    return {
+    const made: PgPoolClient = {
       query,
       escapeIdentifier: (text) => client.escapeIdentifier(text),
       release: (destroy) => {
@@ -388,6 +391,8 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
       },
       on: (event, listener) => client.on(event, listener),
     };
+    gated.set(client, made);
+    return made;
   };
   return {
     connect,
