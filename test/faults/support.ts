@@ -10,7 +10,7 @@ import { RecordingBroker } from './broker.js';
 import type { RelayConfig, RelayEvent } from './relay-process.js';
 
 /** `FAULTS_SEED` repeats the choices of a run, though not the moments at which they meet. */
-const seed = Number(process.env['FAULTS_SEED'] ?? Date.now() % 1_000_000_000);
+export const seed = Number(process.env['FAULTS_SEED'] ?? Date.now() % 1_000_000_000);
 
 /** Numbers from 0 to 1, the same for the same seed (mulberry32). */
 export function randomOf(stream: number): () => number {
@@ -68,6 +68,10 @@ export class RelayProcess {
   /** The exit code, or the signal that ended it; `null` while it runs. */
   get end(): number | string | null {
     return this.#child.exitCode ?? this.#child.signalCode;
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
   }
 
   signal(signal: NodeJS.Signals): void {

@@ -1,0 +1,205 @@
+/**
+ * Several relays on one outbox while everything that can break does: `npm run soak -- --minutes N`.
+ *
+ * Relays are killed, paused beyond their lease, stopped and started; PostgreSQL is stopped at once and
+ * started, its sessions are cut; the broker is down, hangs, answers late, refuses some of a batch; long
+ * transactions stay open. At the end the ledger of the writers is held against what the broker
+ * acknowledged: exits with 1 when anything was lost, made up, out of order, or changed in the log.
+ */
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command, InvalidArgumentError } from 'commander';
+import { NOTHING, Outbox, PAGE, randomOf, seed, type RelayProcess } from '../faults/support.js';
+import { startPostgres, type EmbeddedPostgres } from '../support/embedded-postgres.js';
+import { startPgBouncer } from '../support/pgbouncer.js';
+
+const RELAYS = 3;
+
+interface Options {
+  readonly minutes: number;
+  readonly pooler: boolean;
+}
+
+/** Something that goes wrong, and is over when it resolves. */
+type Fault = (chaos: Chaos) => Promise<void>;
+
+/** What faults are done to. */
+interface Chaos {
+  readonly outbox: Outbox;
+  readonly server: EmbeddedPostgres;
+  readonly random: () => number;
+  /** The relays that faults may end. One more goes on to the end. */
+  readonly relays: RelayProcess[];
+  start(): void;
+}
+
+const FAULTS: Record<string, Fault> = {
+  'a relay is killed': async (chaos) => {
+    await anyOf(chaos).ended('SIGKILL');
+    chaos.start();
+  },
+  'a relay is stopped and another one started': async (chaos) => {
+    await anyOf(chaos).ended('SIGTERM');
+    chaos.start();
+  },
+  'a relay more': (chaos) => {
+    chaos.start();
+    return Promise.resolve();
+  },
+  'a relay is paused beyond its lease': async (chaos) => {
+    const relay = chaos.relays[Math.floor(chaos.random() * chaos.relays.length)];
+    relay?.signal('SIGSTOP');
+    await sleep(1_000 + chaos.random() * 1_500);
+    relay?.signal('SIGCONT');
+  },
+  'sessions are cut': async ({ outbox, random }) => {
+    for (let n = 0; n < 10; n++) {
+      await outbox
+        .sql(
+          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name LIKE 'relay-%' AND random() < 0.5`,
+        )
+        .catch(() => undefined);
+      await sleep(random() * 100);
+    }
+  },
+  'PostgreSQL is stopped at once': async ({ server, random }) => {
+    await server.stop('immediate');
+    await sleep(random() * 500);
+    await server.start();
+  },
+  'the broker is down': async ({ outbox: { broker }, random }) => {
+    await broker.close();
+    await sleep(random() * 1_000);
+    await broker.listen();
+  },
+  'the broker hangs': async ({ outbox: { broker }, random }) => {
+    broker.hold();
+    await sleep(random() * 2_000);
+    broker.open();
+  },
+  'the broker answers late': async ({ outbox: { broker }, random }) => {
+    broker.delay = () => random() * 1_500;
+    await sleep(2_000);
+    broker.delay = () => 0;
+  },
+  'the broker refuses some of every batch': async ({ outbox: { broker }, random }) => {
+    broker.verdict = () => (random() < 0.05 ? 'retryable' : random() < 0.005 ? 'permanent' : null);
+    await sleep(2_000);
+    broker.verdict = () => null;
+  },
+  'a transaction stays open': async ({ outbox, random }) => {
+    try {
+      const session = await outbox.session();
+      await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+      await session.query('SELECT pg_current_xact_id()');
+      await sleep(random() * 3_000);
+      await session.query('ROLLBACK');
+    } catch {
+      // The server was stopped meanwhile.
+    }
+  },
+};
+
+function anyOf({ relays, random }: Chaos): RelayProcess {
+  const [relay] = relays.splice(Math.floor(random() * relays.length), 1);
+  if (relay === undefined) throw new Error('no relay is left');
+  return relay;
+}
+
+async function soak({ minutes, pooler }: Options): Promise<boolean> {
+  const server = await startPostgres(17, { wal_writer_delay: 200 });
+  const bouncer = pooler ? await startPgBouncer(server.port) : undefined;
+  let good = false;
+  try {
+    const url = bouncer ? bouncer.through(server.url()) : server.url();
+    const settings = {
+      store: { lease: 1_000 },
+      messenger: { cleanUp: 1_000, publishTimeout: 1_000, storeOutageLimit: 60_000 },
+    };
+    await Outbox.run(url, settings, async (outbox) => {
+      good = await run(outbox, server, minutes);
+    });
+  } finally {
+    await bouncer?.remove();
+    await server.remove();
+  }
+  return good;
+}
+
+async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): Promise<boolean> {
+  const random = randomOf(1_000);
+  let relays = 0;
+  const chaos: Chaos = {
+    outbox,
+    server,
+    random,
+    relays: [],
+    start() {
+      chaos.relays.push(outbox.relay(`relay-${String((relays += 1))}`));
+      if (chaos.relays.length > RELAYS) void anyOf(chaos).ended('SIGTERM');
+    },
+  };
+  const steady = outbox.relay('relay-steady');
+  while (chaos.relays.length < RELAYS - 1) chaos.start();
+  outbox.broker.latency = () => random() * 5;
+  outbox.startWriting();
+  const counts = new Map<string, number>();
+  const memory: number[] = [];
+  const startedAt = performance.now();
+  const total = minutes * 60_000;
+  let told = startedAt;
+  for (let now = startedAt; now - startedAt < total; now = performance.now()) {
+    const names = Object.keys(FAULTS);
+    const name = names[Math.floor(random() * names.length)] as string;
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+    await FAULTS[name]?.(chaos);
+    await sleep(random() * 1_500);
+    memory.push(await residentMiB(steady));
+    if (performance.now() - told < 10_000) continue;
+    told = performance.now();
+    console.log(
+      `${((told - startedAt) / 60_000).toFixed(1)} of ${String(minutes)} minutes: ${String(outbox.broker.count)} messages, ${String([...counts.values()].reduce((sum, count) => sum + count, 0))} faults, ${String(memory.at(-1))} MiB`,
+    );
+  }
+  await outbox.stopWriting();
+  await outbox.drained();
+  const ends = await Promise.all([steady, ...chaos.relays].map((relay) => relay.ended('SIGTERM')));
+  const wrong = await outbox.wrong();
+
+  for (const [name, count] of [...counts].sort(([a], [b]) => a.localeCompare(b)))
+    console.log(`  ${String(count)} × ${name}`);
+  const settled = memory.slice(Math.floor(memory.length / 2));
+  const growth = Math.max(...settled) / Math.max(1, Math.min(...settled));
+  console.log(
+    `  memory of the relay that went on: ${String(memory[0])} MiB at first, ${String(memory.at(-1))} at last, most ${String(Math.max(...memory))}`,
+  );
+  const dead = await outbox.dead();
+  console.log(
+    `soaked for ${String(minutes)} minutes (FAULTS_SEED=${String(seed)}): ${String(outbox.broker.count)} messages acknowledged, ${String(outbox.broker.duplicates().length)} repeated, ${String(dead.length)} dead letters, lost ${String(wrong.lost.length)} phantom ${String(wrong.phantom.length)} out of order ${String(wrong.disordered.length)} changed rows ${String(wrong.changedRows)}`,
+  );
+  const badEnds = ends.filter(({ end, stderr }) => end !== 0 || stderr !== '');
+  for (const { end, stderr } of badEnds) console.error(`a relay ended with ${String(end)}: ${stderr}`);
+  if (JSON.stringify(wrong) !== JSON.stringify(NOTHING)) console.error(wrong);
+  if (growth > 2) console.error(`memory is not flat: it grew ${growth.toFixed(1)} times in the second half`);
+  return badEnds.length === 0 && growth <= 2 && JSON.stringify(wrong) === JSON.stringify(NOTHING);
+}
+
+async function residentMiB({ pid }: RelayProcess): Promise<number> {
+  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8');
+  return Math.round(Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1] ?? 0) / 1_024);
+}
+
+function minutesOf(text: string): number {
+  const minutes = Number(text);
+  if (!(minutes > 0)) throw new InvalidArgumentError('must be a number of minutes above 0.');
+  return minutes;
+}
+
+const options = new Command('soak')
+  .description(`relays of pages of ${String(PAGE)} messages, and all faults mixed`)
+  .option('--minutes <number>', 'how long', minutesOf, 2)
+  .option('--pooler', 'through PgBouncer in transaction mode', false)
+  .parse()
+  .opts<Options>();
+if (!(await soak(options))) process.exitCode = 1;
