@@ -1,10 +1,12 @@
 import type { Feed, Page, SetAside } from '../../core/feed.js';
 import type { StoreCallOptions } from '../../core/call.js';
+import type { Message } from '../../core/message.js';
 import { sleep } from '../../core/wait.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import type { Connection, Database } from './database.js';
 import { Lease, type ClaimOptions } from './lease.js';
-import { Parked } from './parked.js';
+import { Delays } from './delays.js';
+import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage } from './reader.js';
 import type { StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
@@ -14,7 +16,15 @@ export interface PostgresPage extends Page {
   readonly messages: readonly StoredMessage[];
   /** Absent for messages of the side table. */
   readonly log?: LogPage;
+  /** What was read with it, or before it, and is parked with it instead of published: its time has not come. */
+  readonly delayed?: readonly ToPark[];
 }
+
+/**
+ * How long one call of `read` goes on parking where all that there is is delayed, so that retries, and a
+ * stop, do not wait for it. Milliseconds.
+ */
+const LONGEST_PARKING = 500;
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
@@ -34,6 +44,7 @@ export class PostgresFeed implements Feed {
   #asked: Cursor;
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
+  #delays = new Delays();
 
   private constructor(
     database: Database,
@@ -102,12 +113,22 @@ export class PostgresFeed implements Feed {
   }
 
   async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
-    const log = await this.#reader.next(signal);
-    if (log.messages.length > 0) this.#unsettled += 1;
-    // A window that turned out to be at its end is stored as closed, so that cleaning can see it; but
-    // never past a page that was read and not settled.
-    else if (this.#unsettled === 0 && this.#asked.to !== null) await this.#settle(log.cursor());
-    return { messages: log.messages, log };
+    const until = performance.now() + LONGEST_PARKING;
+    for (;;) {
+      const log = await this.#reader.next(signal);
+      const messages = this.#delays.sift(log.messages);
+      if (messages.length > 0) {
+        this.#unsettled += 1;
+        return { messages, log, delayed: this.#delays.take() };
+      }
+      // Never past a page that was read and not settled: what was kept back goes with a later one.
+      if (this.#unsettled > 0) return { messages };
+      const delayed = this.#delays.take();
+      if (delayed.length > 0) await this.#settle(log.cursor(), this.#parking(delayed));
+      // A window that turned out to be at its end is stored as closed, so that cleaning can see it.
+      else if (this.#asked.to !== null) await this.#settle(log.cursor());
+      if (log.messages.length === 0 || signal?.aborted === true || performance.now() > until) return { messages };
+    }
   }
 
   async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
@@ -115,11 +136,10 @@ export class PostgresFeed implements Feed {
   }
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
-    const { log, messages } = page as PostgresPage;
+    const { log, messages, delayed = [] } = page as PostgresPage;
     if (log) {
-      if (log.messages.length > 0) this.#unsettled -= 1;
-      const park = this.#parked.parking(setAside);
-      await this.#settle(log.cursor(), park);
+      this.#unsettled -= 1;
+      await this.#settle(log.cursor(), this.#parking(delayed, setAside));
     } else {
       const gone = new Set(setAside.map(({ message }) => message));
       const unpark = this.#parked.unparking(
@@ -142,28 +162,43 @@ export class PostgresFeed implements Feed {
     const parked = await this.#parked.due(limit, signal);
     this.#reader = this.#newReader();
     this.#unsettled = 0;
+    this.#delays = new Delays();
     const page = await this.read({ signal });
     return { parked, page };
   }
 
   /**
    * For the plain `Store` contract: settles, in one transaction, messages of the side table and the
-   * first `count` of a page of the log, of which `gaps` were not published and go to the side table.
+   * first `count` of a page of the log, of which `gaps` were not published and go to the side table. The
+   * first `passed` of them were settled before.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];
     page: PostgresPage;
+    passed: number;
     count: number;
     gaps: readonly SetAside[];
   }): Promise<void> {
-    const { parked, page, count, gaps } = published;
-    const cursor = count > 0 && page.log ? page.log.cursor(count) : this.#asked;
-    const park = this.#parked.parking(gaps);
+    const { parked, page, passed, count, gaps } = published;
+    const [from, to] = [rowsUpTo(page, passed), rowsUpTo(page, count)];
+    const cursor = to > 0 && page.log ? page.log.cursor(to) : this.#asked;
+    const rows = new Set<Message>(page.log?.messages.slice(from, to));
+    const park = this.#parking(page.delayed?.filter(({ message }) => rows.has(message)) ?? [], gaps);
     const unpark = this.#parked.unparking(parked, []);
     await this.#settle(cursor, async (connection) => {
       await park?.(connection);
       await unpark(connection);
     });
+  }
+
+  /** Sets aside what was kept back for later, and what the relay set aside. */
+  #parking(
+    delayed: readonly ToPark[],
+    setAside: readonly SetAside[] = [],
+  ): ((connection: Connection) => Promise<void>) | undefined {
+    const park = this.#parked.parking([...delayed, ...setAside]);
+    this.#delays.settled(delayed);
+    return park;
   }
 
   async #settle(cursor: Cursor, also?: (connection: Connection) => Promise<void>): Promise<void> {
@@ -180,4 +215,11 @@ export class PostgresFeed implements Feed {
       acknowledgedHigh: () => this.#settled.high,
     });
   }
+}
+
+/** How many messages of the log are settled with the first `count` that were handed out; with all, all. */
+function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
+  const last = messages[count - 1];
+  if (last === undefined || log === undefined) return 0;
+  return count === messages.length ? log.messages.length : log.messages.indexOf(last) + 1;
 }

@@ -43,6 +43,7 @@ function fill(sql: string, names: Names, settings: MigrationSettings): string {
     cursors: names.cursors,
     claims: names.claims,
     parked: names.parked,
+    parked_keys: names.parkedKeys,
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,

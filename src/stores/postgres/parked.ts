@@ -9,6 +9,16 @@ import { INDEX_SETTINGS, type Statements } from './statements.js';
 /** Part of a settlement's transaction. */
 type Change = (connection: Connection) => Promise<void>;
 
+/** A message that is to go to the side table: as the relay said, or because its time has not come. */
+export interface ToPark extends SetAside {
+  readonly delayed?: boolean;
+}
+
+/** Whether it waits outside of its key's order. */
+export function isAlone({ message, delayed }: ToPark): boolean {
+  return delayed === true && message.holdKey !== true;
+}
+
 /** How much of an error's text is kept with a message. */
 const MAX_ERROR_LENGTH = 2_000;
 
@@ -69,15 +79,23 @@ export class Parked {
       },
       { timeout, signal },
     );
-    return { messages: rows.map((row) => new StoredMessage(row)), attempts: rows.map((row) => Number(row[7])) };
+    const due = rows.map((row) => ({ message: new StoredMessage(row), attempts: Number(row[8]) }));
+    // What holds its key comes with those before it, and ends what can be published of the key now.
+    const held = new Set<string>();
+    const ready = due.filter(({ message: { key, isDelayed } }) => {
+      if (isDelayed && key !== undefined) held.add(key);
+      return !isDelayed && (key === undefined || !held.has(key));
+    });
+    return { messages: ready.map(({ message }) => message), attempts: ready.map(({ attempts }) => attempts) };
   }
 
   /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
-  parking(setAside: readonly SetAside[]): Change | undefined {
+  parking(setAside: readonly ToPark[]): Change | undefined {
     if (setAside.length === 0) return undefined;
-    for (const { message, dead } of setAside) {
+    for (const each of setAside) {
+      const { dead, message } = each;
       if (!dead) this.#waiting = true;
-      if (!dead && message.key !== undefined) this.#keys.add(message.key);
+      if (!dead && !isAlone(each) && message.key !== undefined) this.#keys.add(message.key);
     }
     return async (connection) => {
       await this.#write(connection, this.#statements.park, setAside);
@@ -106,13 +124,14 @@ export class Parked {
     };
   }
 
-  async #write(connection: Connection, statement: Statement, setAside: readonly SetAside[]): Promise<void> {
-    const records = setAside.map(({ message, attempts, error, retryIn, dead }) => ({
+  async #write(connection: Connection, statement: Statement, setAside: readonly ToPark[]): Promise<void> {
+    const records = setAside.map(({ message, attempts, error, retryIn, dead, delayed }) => ({
       seq: seqOf(message),
       attempts,
       error: error && storable(error),
       retryIn: dead ? undefined : (retryIn ?? (message.key === undefined ? 0 : undefined)),
       dead,
+      delayed,
     }));
     const rows = await connection.query(statement, [this.#options.destination, JSON.stringify(records)]);
     assertAll(rows.length, records.length);

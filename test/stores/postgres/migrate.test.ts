@@ -164,7 +164,7 @@ describe('roles', () => {
   /** All that a writer needs: no right on the sequence of an identity column, and none to read. */
   const writerGrants = [
     'USAGE ON SCHEMA messenger',
-    'INSERT (id, topic, key, metadata, payload, at) ON messenger.messages',
+    'INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON messenger.messages',
   ];
   /** All that a relay needs, cleaning included. */
   const relayGrants = [

@@ -312,6 +312,29 @@ describe('a look for retries', () => {
       expect(await due(world)).toEqual([]);
     }, url));
 
+  it.each(['due', 'promoteHeads', 'waitingKeys', 'anyWaiting', 'drainedKeys'] as const)(
+    '%s reads nothing of many delayed messages, of the same key or of none',
+    (kind) =>
+      inWorld(async (world) => {
+        const { parked } = world.names;
+        const fill = async () => {
+          for (const key of ['slow', null]) await park(world, key, WAITING, '1 hour');
+          await world.sql(`UPDATE ${parked} SET alone = true, next_at = now() + interval '1 hour'`);
+          await park(world, 'slow', 3, '-1 second');
+          await world.sql(`VACUUM ${parked}`);
+        };
+        const call = {
+          due: CALL,
+          promoteHeads: `look('default', '["slow"]')`,
+          drainedKeys: `look('default', '["slow"]')`,
+        }[kind as string];
+        const statement = statementsOf(world.names, false)[kind];
+        const settings = { table: parked, fill };
+        expectFew(await explainings(world, statement, call ?? `look('default')`, INDEX_SETTINGS, settings), 60);
+        if (kind === 'due') expect(await due(world)).toHaveLength(3);
+      }, url),
+  );
+
   it('finds a key that is due behind a long one that is not', () =>
     inWorld(async (world) => {
       const fill = async () => {
