@@ -48,7 +48,7 @@ export class Parked {
   static async load(database: Database, statements: Statements, options: ClaimOptions): Promise<Parked> {
     const { destination, timeout, signal } = options;
     const rows = await database.transaction(
-      preamble(timeout),
+      preamble(timeout, ...INDEX_SETTINGS),
       (connection) => connection.query(statements.waitingKeys, [destination]),
       { timeout, signal },
     );
