@@ -38,13 +38,15 @@ export function cleaningOf(names: Names, n: number) {
     /**
      * $1 limit. For each destination with messages that are neither delivered nor set aside: its name,
      * whether a relay holds any of their partitions, how many there are (of each partition no more than the
-     * limit is counted). Where no relay ever was, everything is unfinished, of no destination.
+     * limit is counted). Where no relay ever was, everything is unfinished, of no destination; so it is for a
+     * cursor that another cluster wrote (a restored dump): what it says of transactions means nothing here.
      */
     unfinished: statement(
       'unfinished',
       `SELECT c.destination, bool_or(${isHeld})::text, sum(u.messages)::text FROM ${cursors} c ${partitions}
   CROSS JOIN LATERAL (SELECT count(*) AS messages FROM (${undelivered('$1::bigint')}) l) u
   WHERE u.messages > 0 GROUP BY c.destination
+  UNION ALL SELECT destination, 'true', '1' FROM ${cursors} WHERE xmin <> written_by::xid
   UNION ALL SELECT NULL, 'true', '1' WHERE NOT EXISTS (SELECT FROM ${cursors})`,
     ),
 
@@ -60,7 +62,7 @@ export function cleaningOf(names: Names, n: number) {
       'fence',
       `WITH free AS MATERIALIZED (
     SELECT c.destination, c.partition FROM ${cursors} c ${partitions}
-    WHERE NOT (${isHeld}) AND EXISTS (${undelivered('1')}) FOR UPDATE OF c NOWAIT)
+    WHERE NOT (${isHeld}) AND c.xmin = c.written_by::xid AND EXISTS (${undelivered('1')}) FOR UPDATE OF c NOWAIT)
 UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id()
   FROM free f WHERE c.destination = f.destination AND c.partition = f.partition`,
     ),

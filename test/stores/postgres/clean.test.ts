@@ -106,6 +106,20 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual(['1:a']);
   });
 
+  it('touches nothing of a destination whose cursor another cluster wrote', async () => {
+    await put(1, ['a'], OLD);
+    await publish();
+    await store.close();
+    // As after a dump was restored: the row is new, and says that another transaction wrote it.
+    await pool.query(`UPDATE ${schema}.cursors SET low = low WHERE partition = 3`);
+    const kept = [{ slice: 'messages_1', reason: 'unfinished', destination: 'default' }];
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, kept });
+    await put(1, ['b'], OLD);
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, moved: 0, kept });
+    expect(await log()).toEqual(['1:a', '1:b']);
+    await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
+  });
+
   it('keeps what was set aside, whole, when its slice is emptied', async () => {
     await put(1, ['a', 'b', 'c']);
     await publish('a', 'b');
