@@ -36,3 +36,7 @@ ALTER TABLE {parked}
   ADD COLUMN reason text,
   ADD COLUMN first_failed_at timestamptz,
   ADD COLUMN last_failed_at timestamptz;
+
+-- The keys that wait, without what waits alone: a key may have many delayed messages.
+DROP INDEX {parked_keys};
+CREATE INDEX ON {parked} (destination, key, seq) WHERE dead_at IS NULL AND NOT alone;

@@ -17,6 +17,10 @@ export interface Message {
   readonly topic?: string | undefined;
   /** Messages of one key are published in the order in which they were stored. */
   readonly key?: string | undefined;
+  /** Not published before this time, by the store's clock. It leaves its key's order, unless it holds its key. */
+  readonly deliverAt?: Date | undefined;
+  /** What is stored of its key after it waits until it is published. Only with `deliverAt` and `key`. */
+  readonly holdKey?: boolean | undefined;
 }
 
 /** What `newMessage` can be told beside the payload. */
@@ -31,6 +35,15 @@ export interface NewMessageOptions {
   topic?: string | undefined;
   /** @default none: the message has no order among others */
   key?: string | undefined;
+  /**
+   * Not published before this time, by the store's clock; one that has passed makes no difference. Until
+   * then the message is outside of its key's order: those stored after it go before it.
+   *
+   * @default at once
+   */
+  deliverAt?: Date | undefined;
+  /** With `deliverAt` and `key`: what is stored of its key after it waits for it. @default false */
+  holdKey?: boolean | undefined;
 }
 
 /** The message that applications make. Its metadata can be set until it is stored. */
@@ -41,6 +54,8 @@ export class GenericMessage implements Message {
   readonly at: Date;
   readonly topic?: string | undefined;
   readonly key?: string | undefined;
+  readonly deliverAt?: Date | undefined;
+  readonly holdKey?: boolean | undefined;
   readonly #metadata: Record<string, string>;
 
   /**
@@ -55,6 +70,8 @@ export class GenericMessage implements Message {
     this.#metadata = { ...options.metadata };
     if (options.topic !== undefined) this.topic = options.topic;
     if (options.key !== undefined) this.key = options.key;
+    if (options.deliverAt !== undefined) this.deliverAt = options.deliverAt;
+    if (options.holdKey !== undefined) this.holdKey = options.holdKey;
     assertMessage(this);
   }
 
@@ -112,16 +129,34 @@ export function assertMessage(value: Message): void {
     throw new MessengerError('INVALID_MESSAGE', `message id must be a non-empty string, got ${describe(value.id)}`);
   }
   assertText(value.id, 'id');
-  // Later and earlier years have another number of digits, which databases and brokers do not read.
-  if (!(value.at instanceof Date) || !(value.at.getTime() >= FIRST_TIME && value.at.getTime() <= LAST_TIME)) {
-    throw new MessengerError(
-      'INVALID_MESSAGE',
-      `message at must be a valid Date of the years 1 to 9999, got ${describe(value.at)}`,
-    );
-  }
+  assertTime(value.at, 'at');
   assertOptionalText(value.topic, 'topic');
   assertOptionalText(value.key, 'key');
+  if (value.deliverAt !== undefined) assertTime(value.deliverAt, 'deliverAt');
+  assertHoldKey(value);
   assertMetadata(value.metadata);
+}
+
+/** Later and earlier years have another number of digits, which databases and brokers do not read. */
+function assertTime(value: unknown, field: string): void {
+  if (value instanceof Date && value.getTime() >= FIRST_TIME && value.getTime() <= LAST_TIME) return;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `message ${field} must be a valid Date of the years 1 to 9999, got ${describe(value)}`,
+  );
+}
+
+function assertHoldKey({ holdKey, key, deliverAt }: Message): void {
+  const value: unknown = holdKey;
+  if (value === undefined || value === false) return;
+  if (value !== true) {
+    throw new MessengerError('INVALID_MESSAGE', `message holdKey must be true or false, got ${describe(value)}`);
+  }
+  if (key !== undefined && deliverAt !== undefined) return;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `message holdKey needs a ${key === undefined ? 'key' : 'deliverAt'}: it makes a key wait for a message that is delivered later`,
+  );
 }
 
 function assertMetadata(metadata: unknown): void {

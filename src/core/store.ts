@@ -2,6 +2,21 @@ import type { StoreCallOptions } from './call.js';
 import type { Feed, FeedOptions } from './feed.js';
 import type { Message } from './message.js';
 
+/** Why a part of a store was not cleaned. */
+export type KeptReason = 'in use' | 'not expired' | 'unfinished';
+
+/** What cleaning has done, as a store that keeps its messages in slices tells it. */
+export interface CleanReport {
+  /** How many slices were emptied. */
+  readonly emptied: number;
+  /** Roughly how many messages they had: the sequence numbers that they spanned. */
+  readonly rows: number;
+  /** How many unfinished messages were moved out of them, to be published from where failures wait. */
+  readonly moved: number;
+  /** The slices that hold messages and were left, and for which destination where that is the reason. */
+  readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
+}
+
 /**
  * The contract of a datastore, and all that one relay needs: whoever implements these three methods
  * has a working store. The relay never calls two of them at once.
@@ -11,8 +26,8 @@ export interface Store {
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
   /** Marks messages as published: all of them, or none if one can not be. */
   published(...messages: readonly Message[]): Promise<void>;
-  /** Deletes messages that are published and older than `expiration`, in milliseconds. */
-  deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<void>;
+  /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`. */
+  deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
 }
 
 /** A store that relays can work on without a scan per page: leases, cursors, failures set aside. */
@@ -22,6 +37,11 @@ export interface FeedStore extends Store {
    * while others hold all of them: to be asked again.
    */
   openFeed(options: FeedOptions): Promise<Feed | null>;
+}
+
+/** Whether what cleaning resolved to tells what it did. */
+export function isCleanReport(value: unknown): value is CleanReport {
+  return typeof (value as Partial<CleanReport> | null | undefined)?.emptied === 'number';
 }
 
 /** Whether a store offers feeds. */

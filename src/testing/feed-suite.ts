@@ -8,13 +8,23 @@ import type { Feed, Page, SetAside } from '../core/feed.js';
 import { newMessage, type Message } from '../core/message.js';
 import { isFeedStore, type Store } from '../core/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
-import { idsOf, message, needed, some, stored, type StoreHarness, type StoreTest } from './store-harness.js';
+import {
+  idsOf,
+  later,
+  message,
+  needed,
+  some,
+  stored,
+  type StoreFeatures,
+  type StoreHarness,
+  type StoreTest,
+} from './store-harness.js';
 
 /** Opens a feed that the end of the test closes. */
 type Open = (options?: { destination?: string; pageSize?: number; store?: Store }) => Promise<Feed>;
 
 /** Declares the tests of the contract `FeedStore`. */
-export function feedTests<Handle>(declare: StoreTest<Handle>): void {
+export function feedTests<Handle>(declare: StoreTest<Handle>, features: StoreFeatures): void {
   const test = (name: string, body: (harness: StoreHarness<Handle>, open: Open) => Promise<void>): void => {
     declare(`feed: ${name}`, async (harness) => {
       const feeds: Feed[] = [];
@@ -33,6 +43,7 @@ export function feedTests<Handle>(declare: StoreTest<Handle>): void {
   reading(test);
   settingAside(test);
   holding(test);
+  if (features.delayed) delaying(test);
 }
 
 type Test<Handle> = (name: string, body: (harness: StoreHarness<Handle>, open: Open) => Promise<void>) => void;
@@ -280,6 +291,152 @@ function holding<Handle>(test: Test<Handle>): void {
     await next.close();
     assertEqual((await (await open()).read()).messages, [], 'read at last');
   });
+}
+
+function delaying<Handle>(test: Test<Handle>): void {
+  const HOUR = 3_600_000;
+
+  test('reads past what is delayed, however much of it there is, and never again', async (harness, open) => {
+    const many = (): Message[] => Array.from({ length: 8 }, () => later(HOUR, { key: 'a' }));
+    const [x1, x2, x3] = some(3, ['a']);
+    const messages = [...many(), x1 as Message, ...many(), x2 as Message, ...many()];
+    await stored(harness, messages);
+    const feed = await open();
+    assertEqual(idsOf(await drained(feed)), idsOf([x1, x2]), 'read');
+    assert(!feed.isSetAside('a'), 'a delayed message holds up its key');
+    await stored(harness, [x3 as Message]);
+    assertEqual(idsOf(await drained(feed)), idsOf([x3]), 'read after it');
+    await feed.close();
+    const again = await open();
+    assert(!again.isSetAside('a'), 'a delayed message holds up its key, for the next feed');
+    for (const { messages } of [await again.read(), await again.retries()]) assertEqual(messages, [], 'messages left');
+  });
+
+  test('keeps what is delayed with the pages that it was read between, until they are settled', async (harness, open) => {
+    const messages = [message(), ...Array.from({ length: 4 }, () => later(HOUR)), message(), later(HOUR)];
+    await stored(harness, messages);
+    const first = await open({ pageSize: 1 });
+    // Nothing of it is settled: all of it is read again.
+    for (let i = 0; i < 10; i++) await first.read();
+    await first.close();
+    const second = await open({ pageSize: 1 });
+    const [page, next] = [await second.read(), await second.read()];
+    await second.settle(page, []);
+    const ids = [...idsOf(page.messages), ...idsOf(next.messages), ...idsOf(await drained(second))];
+    assertEqual(ids, idsOf([messages[0], messages[5]]), 'read');
+    await second.close();
+    await needed(harness.makeDue, 'makeDue')();
+    const third = await open();
+    const due = [...(await drained(third)), ...(await drained(third, () => third.retries()))];
+    assertEqual(idsOf(due).sort(), idsOf([1, 2, 3, 4, 6].map((place) => messages[place])).sort(), 'due');
+  });
+
+  test('retries a delayed message alone when it fails', async (harness, open) => {
+    const [a1, a2] = await stored(harness, [later(HOUR, { key: 'a' }), message({ key: 'a' })]);
+    const feed = await open();
+    assertEqual(idsOf(await drained(feed)), [a2?.id], 'read');
+    await needed(harness.makeDue, 'makeDue')();
+    const due = await feed.retries();
+    assertEqual([idsOf(due.messages), due.attempts], [[a1?.id], [0]], 'due');
+    await feed.settle(due, [failed(due, 0, { retryIn: 1 })]);
+    assert(!feed.isSetAside('a'), 'a delayed message that failed holds up its key');
+    const [a3] = await stored(harness, [message({ key: 'a' })]);
+    assertEqual(idsOf(await drained(feed)), [a3?.id], 'read while it waits');
+    const again = await dueOf(feed);
+    assertEqual([idsOf(again.messages), again.attempts], [[a1?.id], [1]], 'due again');
+    await feed.settle(again, []);
+    assertEqual((await feed.retries()).messages, [], 'due at last');
+  });
+
+  test('leaves a delayed message alone when its key fails, and the key when that fails', async (harness, open) => {
+    const [a1, a2, a3] = await stored(harness, [
+      later(HOUR, { key: 'a' }),
+      message({ key: 'a' }),
+      message({ key: 'a' }),
+    ]);
+    const feed = await open();
+    const page = await feed.read();
+    await feed.settle(page, [failed(page, 0, { retryIn: HOUR }), behind(page, 1)]);
+    await needed(harness.makeDue, 'makeDue')();
+    const due = await feed.retries();
+    assertEqual([idsOf(page.messages), idsOf(due.messages)], [idsOf([a2, a3]), [a1?.id]], 'read, and due');
+    await feed.settle(due, [failed(due, 0, { dead: true })]);
+    assert(feed.isSetAside('a'), 'the key goes on although its first message has failed');
+    assertEqual((await feed.retries()).messages, [], 'due then');
+  });
+
+  test('tries a key again up to the message that holds it, and no further', async (harness, open) => {
+    const hold = { key: 'a', holdKey: true };
+    const [a1, a2, a3] = await stored(harness, [
+      message({ key: 'a' }),
+      later(HOUR, hold),
+      message({ key: 'a' }),
+      message({ key: 'b' }),
+    ]);
+    const feed = await open({ pageSize: 10 });
+    const page = await feed.read();
+    await feed.settle(page, [failed(page, 0, { retryIn: 1 })]);
+    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key, and it alone, is held up');
+    const due = await dueOf(feed);
+    assertEqual(idsOf(due.messages), [a1?.id], 'due');
+    await feed.settle(due, []);
+    assert(feed.isSetAside('a'), 'the key is held up by what is delayed');
+    assertEqual((await feed.retries()).messages, [], 'due then');
+    assert(a2 !== undefined && a3 !== undefined, 'stored');
+  });
+
+  test('holds a key up from the moment that the message is read, and lets it go in order', async (harness, open) => {
+    const [x1, a1, a2, a3] = await stored(harness, [
+      message(),
+      later(HOUR, { key: 'a', holdKey: true }),
+      message({ key: 'a' }),
+      message({ key: 'a' }),
+    ]);
+    const feed = await open({ pageSize: 2 });
+    const [page, next] = [await feed.read(), await feed.read()];
+    assertEqual([idsOf(page.messages), idsOf(next.messages)], [[x1?.id], []], 'pages');
+    await feed.settle(page, []);
+    assertEqual((await feed.read()).messages, [], 'read after it');
+    await feed.close();
+    const again = await open({ pageSize: 2 });
+    assert(again.isSetAside('a'), 'the next feed knows that the key is held up');
+    assertEqual((await again.retries()).messages, [], 'due before its time');
+    await needed(harness.makeDue, 'makeDue')();
+    const due = await again.retries();
+    assertEqual(idsOf(due.messages), idsOf([a1, a2]), 'due');
+    await again.settle(due, [failed(due, 0, { retryIn: 1 }), behind(due, 1)]);
+    assert(again.isSetAside('a'), 'the key waits for the message that holds it and failed');
+    const ids: unknown[] = [];
+    while (again.isSetAside('a')) {
+      const retried = await dueOf(again);
+      ids.push(...idsOf(retried.messages));
+      await again.settle(retried, []);
+    }
+    assertEqual(ids, idsOf([a1, a2, a3]), 'retried');
+  });
+
+  test('is as sure of what is delayed as of the rest when the lease is taken over', async (harness, open) => {
+    const [x1, a1, b1] = await stored(harness, [message(), later(HOUR, { key: 'a', holdKey: true }), later(HOUR)]);
+    const old = await open();
+    const page = await old.read();
+    await needed(harness.expireLease, 'expireLease')('default');
+    const next = await open();
+    await rejection(old.settle(page, []), 'settle of the old holder');
+    assertEqual(idsOf(await drained(next)), [x1?.id], 'read by the new holder');
+    await needed(harness.makeDue, 'makeDue')();
+    assertEqual(idsOf(await drained(next, () => next.retries())), idsOf([a1, b1]), 'due');
+  });
+}
+
+/** Reads, or looks for retries, and settles as published, until nothing is left. */
+async function drained(feed: Feed, next: () => Promise<Page> = () => feed.read()): Promise<Message[]> {
+  const messages: Message[] = [];
+  for (;;) {
+    const page = await next();
+    if (page.messages.length === 0) return messages;
+    messages.push(...page.messages);
+    await feed.settle(page, []);
+  }
 }
 
 function attempt(store: Store, destination: string, pageSize: number): Promise<Feed | null> {

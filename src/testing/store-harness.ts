@@ -23,6 +23,8 @@ export interface StoreFeatures {
   readonly remembersListed: boolean;
   /** A published message is deleted beside one that is not. False: it may stay as long as that one. */
   readonly cleansSingly: boolean;
+  /** A message with `deliverAt` is not listed before its time, and one with `holdKey` holds its key up. False: not tested. */
+  readonly delayed: boolean;
   /** It has `openFeed`, for relays with leases and failures set aside. False: it must not have it. */
   readonly feeds: boolean;
 }
@@ -45,6 +47,8 @@ export interface StoreHarness<Handle> {
   readonly reopen?: () => Promise<TestedStore<Handle>>;
   /** For `feeds`: lets the lease of a destination run out, as it does for a relay that died. */
   readonly expireLease?: (destination: string) => Promise<void>;
+  /** For `feeds` that are `delayed`: lets the time of every message with `deliverAt` come. */
+  readonly makeDue?: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
@@ -70,6 +74,11 @@ export function some(count: number, keys: readonly (string | undefined)[] = [und
   return Array.from({ length: count }, (_, i) =>
     newMessage(JSON.stringify({ n: i }), { key: keys[i % keys.length], topic: 'suite', metadata: { n: String(i) } }),
   );
+}
+
+/** A message that is to be delivered so many milliseconds from now, by this machine's clock. */
+export function later(ms: number, options: NewMessageOptions = {}): Message {
+  return message({ deliverAt: new Date(Date.now() + ms), ...options });
 }
 
 /** Stores messages in a transaction of their own. */

@@ -6,10 +6,11 @@
 import { MessengerError, type ErrorCode } from '../core/errors.js';
 import { newMessage, type Message } from '../core/message.js';
 import { isFeedStore, type Store } from '../core/store.js';
-import { assert, assertEqual, rejection } from './assert.js';
+import { assert, assertEqual, rejection, until } from './assert.js';
 import { feedTests } from './feed-suite.js';
 import {
   idsOf,
+  later,
   message,
   needed,
   some,
@@ -45,7 +46,8 @@ export function storeTestSuite<Handle>({ it, create, features }: StoreSuite<Hand
   fidelity(test, features);
   refusals(test, features);
   cleaning(test, features);
-  if (features.feeds) feedTests(test);
+  if (features.delayed) delaying(test, features);
+  if (features.feeds) feedTests(test, features);
   else {
     test('has no feeds', async ({ store }) => {
       assert(!isFeedStore(store), 'openFeed is declared as unsupported and must be absent');
@@ -396,6 +398,114 @@ function refusals<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
         `expiration ${String(value)}`,
       );
     }
+  });
+}
+
+const HOUR = 3_600_000;
+
+function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void {
+  test('lists no message before its time, and the rest of its key meanwhile', async (harness) => {
+    const { store } = harness;
+    const messages = [later(HOUR, { key: 'a' }), message({ key: 'a' }), later(HOUR), message()];
+    const [, a2, , last] = await stored(harness, messages);
+    assertEqual((await drain(store, 1)).sort(), idsOf([a2, last]).sort(), 'drained');
+    const [a3] = await stored(harness, [message({ key: 'a' })]);
+    assertEqual(await drain(store, 10), idsOf([a3]), 'messages stored later');
+  });
+
+  test('lists a message when its time has come', async (harness) => {
+    const messages = [later(200, { key: 'a' }), message({ key: 'a' }), later(100), later(100, { key: 'a' })];
+    const ids = idsOf(await stored(harness, messages));
+    const listed: (string | undefined)[] = [];
+    await until(async () => listed.push(...(await drain(harness.store, 2))) >= ids.length, 'all messages');
+    assertEqual(listed.sort(), ids.sort(), 'messages');
+  });
+
+  test('makes no difference of a time that has passed', async (harness) => {
+    const messages = [{}, { deliverAt: new Date() }, { deliverAt: new Date(0), holdKey: true }, {}];
+    const ids = idsOf(
+      await stored(
+        harness,
+        messages.map((options) => message({ key: 'a', ...options })),
+      ),
+    );
+    assertEqual(await drain(harness.store, 3), ids, 'messages');
+  });
+
+  test('holds up the key of a message with holdKey, from there on, and no other', async (harness) => {
+    const { store } = harness;
+    const hold = { key: 'a', holdKey: true };
+    const [a1, , , b1] = await stored(harness, [
+      message({ key: 'a' }),
+      later(HOUR, hold),
+      message({ key: 'a' }),
+      message({ key: 'b' }),
+    ]);
+    assertEqual((await drain(store, 10)).sort(), idsOf([a1, b1]).sort(), 'messages');
+    const [, b2] = await stored(harness, [message({ key: 'a' }), message({ key: 'b' })]);
+    assertEqual(await drain(store, 10), idsOf([b2]), 'messages stored later');
+  });
+
+  test('lists a key in order once the message that holds it is due', async (harness) => {
+    const ids = idsOf(
+      await stored(harness, [
+        later(200, { key: 'a', holdKey: true }),
+        message({ key: 'a' }),
+        later(100, { key: 'a', holdKey: true }),
+        message({ key: 'a' }),
+      ]),
+    );
+    const listed: (string | undefined)[] = [];
+    await until(async () => listed.push(...(await drain(harness.store, 1))) >= 4, 'the key that was held');
+    assertEqual(listed, ids, 'messages');
+  });
+
+  test('keeps the time of delivery, and who holds its key', async (harness) => {
+    const given = await stored(harness, [
+      message({ deliverAt: new Date('2020-02-03T04:05:06.789Z') }),
+      message({ deliverAt: new Date('0001-01-01T00:00:00.001Z'), key: 'a', holdKey: true }),
+      message({ deliverAt: new Date(1), key: 'a', holdKey: false }),
+    ]);
+    const delivery = ({ deliverAt, holdKey }: Message): unknown => [deliverAt?.toISOString(), holdKey === true];
+    assertEqual((await harness.store.messages(10)).map(delivery), given.map(delivery), 'messages');
+  });
+
+  test('refuses what can not be delivered later, storing nothing of the call', async (harness) => {
+    const bad: readonly [string, Partial<Record<keyof Message, unknown>>][] = [
+      ['deliverAt', { deliverAt: new Date(NaN) }],
+      ['deliverAt', { deliverAt: '2020-01-01' }],
+      ['deliverAt', { deliverAt: null }],
+      ['deliverAt', { deliverAt: new Date(8.64e15) }],
+      ['holdKey', { deliverAt: new Date(), key: 'a', holdKey: 1 }],
+      ['holdKey', { deliverAt: new Date(), holdKey: true }],
+      ['holdKey', { key: 'a', holdKey: true }],
+    ];
+    await harness.transaction(async (handle) => {
+      for (const [name, fields] of bad) {
+        const broken = { ...fieldsOnly(message()), ...fields } as Message;
+        await refused(harness.store.add(handle, [message(), broken]), 'INVALID_MESSAGE', name, JSON.stringify(fields));
+      }
+    });
+    assertEqual(await harness.store.messages(10), [], 'messages');
+  });
+
+  if (!features.persistent) return;
+  test('keeps what is delayed across restarts, and when what is published is cleaned', async (harness) => {
+    const hold = { key: 'a', holdKey: true };
+    const messages = [later(100), later(HOUR, hold), message({ key: 'a' }), message(), later(HOUR)];
+    const [one, , , first] = await stored(harness, messages);
+    const listed = await drain(harness.store, 10);
+    await harness.store.deletePublishedByExpiration(0);
+    let store = await needed(harness.reopen, 'reopen')();
+    await until(async () => listed.push(...(await drain(store, 10))) >= 2, 'the delayed message');
+    store = await needed(harness.reopen, 'reopen')();
+    assertEqual(listed.sort(), idsOf([one, first]).sort(), 'messages');
+    assertEqual(await store.messages(10), [], 'messages after the second restart');
+    const left = await harness.kept();
+    assert(
+      [1, 2, 4].every((place) => left.includes(messages[place]?.id ?? '')),
+      'a delayed message was deleted',
+    );
   });
 }
 

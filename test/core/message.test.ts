@@ -73,6 +73,11 @@ describe('newMessage', () => {
     [{ at: new Date(Number.NaN) }, /at must be a valid Date.*, got an invalid Date/],
     [{ at: '2024-01-01' }, /at must be a valid Date.*, got "2024-01-01"/],
     [{ at: 0 }, /at must be a valid Date.*, got 0/],
+    [{ deliverAt: new Date(Number.NaN) }, /deliverAt must be a valid Date.*, got an invalid Date/],
+    [{ deliverAt: null }, /deliverAt must be a valid Date.*, got null/],
+    [{ holdKey: 1, key: 'k', deliverAt: new Date() }, /holdKey must be true or false, got 1/],
+    [{ holdKey: true, deliverAt: new Date() }, /holdKey needs a key/],
+    [{ holdKey: true, key: 'k' }, /holdKey needs a deliverAt/],
   ])('refuses %j', (options, text) => {
     expect(broken(options)).toThrow(invalid(text));
   });

@@ -23,6 +23,7 @@ describe('MemoryStore', () => {
       persistent: false,
       remembersListed: true,
       cleansSingly: true,
+      delayed: true,
       feeds: false,
     },
   });

@@ -75,9 +75,17 @@ export class MemoryStore<Input = MessageInput> implements Store {
     return Promise.resolve(stored);
   }
 
+  /** As a `Store` does. A message with `deliverAt` is not listed before that time of this process's clock. */
   async messages(batch: number): Promise<readonly Message[]> {
     numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
-    const unpublished = this.#kept.filter(({ published }) => !published);
+    const now = Date.now();
+    const held = new Set<string>();
+    const unpublished = this.#kept.filter(({ message: { key, deliverAt, holdKey }, published }) => {
+      if (published || (key !== undefined && held.has(key))) return false;
+      if (deliverAt === undefined || deliverAt.getTime() <= now) return true;
+      if (holdKey === true && key !== undefined) held.add(key);
+      return false;
+    });
     return Promise.resolve(unpublished.slice(0, batch).map(({ message }) => message));
   }
 
@@ -109,6 +117,17 @@ export class MemoryStore<Input = MessageInput> implements Store {
   }
 }
 
-function copyOf({ id, metadata, payload, at, topic, key }: Message, published: boolean): Message {
-  return { id, metadata: { ...metadata }, payload: payload.slice(), at: new Date(at), published, topic, key };
+function copyOf(message: Message, published: boolean): Message {
+  const { id, metadata, payload, at, topic, key, deliverAt, holdKey } = message;
+  return {
+    id,
+    metadata: { ...metadata },
+    payload: payload.slice(),
+    at: new Date(at),
+    published,
+    topic,
+    key,
+    deliverAt: deliverAt && new Date(deliverAt),
+    holdKey,
+  };
 }

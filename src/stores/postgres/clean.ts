@@ -1,6 +1,9 @@
 import { MessengerError } from '../../core/errors.js';
-import { preamble, type Connection, type Database, type Statement, type TransactionBounds } from './database.js';
+import type { CleanReport, KeptReason } from '../../core/store.js';
+import { cleaningOf, type Cleaning } from './cleaning.js';
+import { preamble, type Connection, type Database, type TransactionBounds } from './database.js';
 import { SLICES, type Names } from './names.js';
+import { retentionOf } from './schema.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
@@ -8,11 +11,26 @@ const LOCK_NOT_AVAILABLE = '55P03';
 /** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
 const LONGEST_LOCK = 5_000;
 
+/** How many messages of a slice move to the side table at most: it is copied under the lock, in milliseconds. */
+const MOST_STRAGGLERS = 1_000;
+
+/** What became of one slice. */
+type Outcome =
+  | { readonly emptied: true; readonly rows: number; readonly moved: number }
+  | { readonly emptied: false; readonly reason?: KeptReason; readonly destination?: string };
+
+/** What a look at a slice says: what is to be done with it, or why nothing is. */
+type Look = { readonly ready: true; readonly rows: number; readonly stragglers: number } | (Outcome & { ready: false });
+
 /**
  * Truncates every slice of which each message is finished for every destination and older than
  * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time.
  *
- * @returns the names of the slices that were emptied.
+ * A slice whose messages are all older than the tables' retention is about to be written again, and would
+ * then not be emptied for another round. If no more than a thousand messages of it are unfinished, and no
+ * relay holds their partitions, these move to the side tables of their destinations. Those of a relay that
+ * lives do not: it may have them in memory already, and what it reads next would overtake them.
+ *
  * @throws MessengerError `INVALID_OPTION` for an expiration that the ring of slices is too short for.
  */
 export async function cleanSlices(
@@ -20,91 +38,95 @@ export async function cleanSlices(
   names: Names,
   expiration: number,
   bounds: TransactionBounds,
-): Promise<string[]> {
-  const sliceSeconds = await database.transaction(
-    preamble(bounds.timeout),
-    async (connection) => {
-      const [row] = await connection.query(
-        statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`),
-      );
-      return Number(row?.[0]);
-    },
-    bounds,
-  );
-  const longest = sliceSeconds * (SLICES - 2) * 1000;
-  if (expiration > longest) {
+): Promise<CleanReport> {
+  const retention = retentionOf(await widthOf(database, names, bounds));
+  if (expiration > retention) {
     throw new MessengerError(
       'INVALID_OPTION',
-      `an expiration of ${String(expiration)} ms is longer than the ${String(longest)} ms that the tables were made for: a slice would be written again before it can be emptied. Create the store's tables with a longer \`retention\``,
+      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
     );
   }
-  const emptied: string[] = [];
+  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
   for (let n = 0; n < SLICES; n++) {
     bounds.signal?.throwIfAborted();
-    if (await cleanSlice(database, names, names.slice(n), expiration, bounds)) emptied.push(names.slice(n));
+    const outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
+    if (outcome.emptied) {
+      report.emptied += 1;
+      report.rows += outcome.rows;
+      report.moved += outcome.moved;
+    } else if (outcome.reason !== undefined) {
+      const { reason, destination } = outcome;
+      report.kept.push({ slice: `${names.prefix}messages_${String(n)}`, reason, ...(destination && { destination }) });
+    }
   }
-  return emptied;
+  return report;
+}
+
+/** How many seconds a slice spans. */
+async function widthOf(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
+  const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
+  const [row] = await database.transaction(preamble(bounds.timeout), (connection) => connection.query(width), bounds);
+  return Number(row?.[0]);
 }
 
 async function cleanSlice(
   database: Database,
-  names: Names,
-  slice: string,
-  expiration: number,
+  cleaning: Cleaning,
+  ages: readonly [expiration: number, retention: number],
   bounds: TransactionBounds,
-): Promise<boolean> {
-  /** Null for an empty slice, else whether the newest message has expired. */
-  const expired = statement(
-    'expired',
-    `SELECT (stored_at <= clock_timestamp() - $1::double precision * interval '1 millisecond')::text FROM ${slice} ORDER BY seq DESC LIMIT 1`,
-  );
-  const isDone = async (connection: Connection) => {
-    const [newest] = await connection.query(expired, [expiration]);
-    if (newest?.[0] !== 'true') return false;
-    const [open] = await connection.query(unfinished(names, slice));
-    return open?.[0] === 'false';
-  };
+): Promise<Outcome> {
   // By the index on (xid, seq): a scan of a slice would hold its lock for seconds.
   const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
   // First without the lock, so that it is not taken, and held while this is found out, in vain.
-  if (!(await database.transaction(settings, isDone, bounds))) return false;
+  const first = await database.transaction(settings, (connection) => look(connection, cleaning, ages), bounds);
+  if (!first.ready) return first;
   try {
     return await database.transaction(
       settings,
       async (connection) => {
-        // Never waits: a lock that waits holds up every poll and writer behind it.
-        await connection.query(statement('lock', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`));
+        await connection.query(cleaning.lock);
+        if (first.stragglers > 0) await connection.query(cleaning.fence);
         // Looked at again, in a statement after the lock: a transaction that began earlier may have
         // stored into this slice, and committed, since.
-        if (!(await isDone(connection))) return false;
-        await connection.query(statement('truncate', `TRUNCATE ONLY ${slice}`));
-        return true;
+        const second = await look(connection, cleaning, ages);
+        if (!second.ready) throw new Kept(second);
+        const moved = second.stragglers > 0 ? await move(connection, cleaning, second.stragglers) : 0;
+        await connection.query(cleaning.truncate);
+        return { emptied: true, rows: second.rows, moved } as const;
       },
       bounds,
     );
   } catch (error) {
-    if ((error as { code?: unknown }).code === LOCK_NOT_AVAILABLE) return false;
+    if (error instanceof Kept) return error.outcome;
+    if ((error as { code?: unknown }).code === LOCK_NOT_AVAILABLE) return { emptied: false, reason: 'in use' };
     throw error;
   }
 }
 
-/**
- * Whether any message of the slice is not yet delivered, or set aside, for some destination. Where
- * no relay ever was, everything is unfinished.
- */
-export function unfinished(names: Names, slice: string): Statement {
-  return statement(
-    'unfinished',
-    `SELECT (NOT EXISTS (SELECT FROM ${names.cursors}) OR EXISTS (
-  SELECT FROM ${names.cursors} c
-  CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${names.cursors} d WHERE d.destination = c.destination) n
-  WHERE EXISTS (
-      SELECT FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND m.key_hash % n.partitions = c.partition
-        AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot)))
-    OR EXISTS (
-      SELECT FROM pg_snapshot_xip(c.from_snapshot) AS x (xid) CROSS JOIN LATERAL (
-        SELECT FROM ${slice} m WHERE m.xid = x.xid AND m.key_hash % n.partitions = c.partition
-          AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot)) LIMIT 1) late)
-))::text`,
-  );
+/** Rolls a transaction back that has found out that it must change nothing. */
+class Kept extends Error {
+  constructor(readonly outcome: Outcome) {
+    super('the slice is kept');
+  }
+}
+
+async function look(connection: Connection, cleaning: Cleaning, ages: readonly [number, number]): Promise<Look> {
+  const [newest] = await connection.query(cleaning.newest, ages);
+  if (!newest) return { ready: false, emptied: false };
+  const [expired, retained, rows] = newest as readonly string[];
+  if (expired !== 'true') return { ready: false, emptied: false, reason: 'not expired' };
+  const mayMove = retained === 'true';
+  const left = await connection.query(cleaning.unfinished, [mayMove ? MOST_STRAGGLERS + 1 : 1]);
+  const stragglers = left.reduce((sum, [, , count]) => sum + Number(count), 0);
+  const inTheWay = left.find(([, held]) => !mayMove || held === 'true' || stragglers > MOST_STRAGGLERS);
+  if (!inTheWay) return { ready: true, rows: Number(rows), stragglers };
+  const destination = inTheWay[0] as string | null;
+  return { ready: false, emptied: false, reason: 'unfinished', ...(destination !== null && { destination }) };
+}
+
+/** Moves what was counted, or nothing: a relay may have taken a partition since. */
+async function move(connection: Connection, cleaning: Cleaning, counted: number): Promise<number> {
+  const [row] = await connection.query(cleaning.move);
+  if (Number(row?.[0]) !== counted) throw new Kept({ emptied: false, reason: 'in use' });
+  return Number(row?.[1]);
 }

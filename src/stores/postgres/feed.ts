@@ -1,11 +1,13 @@
 import type { StoreCallOptions } from '../../core/call.js';
 import type { Feed, Page, SetAside } from '../../core/feed.js';
+import type { Message } from '../../core/message.js';
 import { sleep } from '../../core/wait.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import { preamble, type Database } from './database.js';
+import { Delays } from './delays.js';
 import { Lease, type Change } from './lease.js';
-import { Parked } from './parked.js';
+import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';
 import type { StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
@@ -15,7 +17,25 @@ export interface PostgresPage extends Page {
   readonly messages: readonly StoredMessage[];
   /** Absent for messages of the side table, and where nothing was read. */
   readonly log?: LogPage;
+  /** What was read with it, and is parked with it instead of published: its time has not come. */
+  readonly delayed?: readonly ToPark[];
+  /** What was read before it, and not one message of it could be published. */
+  readonly before?: readonly Carried[];
 }
+
+/** What was read, with nothing in it whose time has come. */
+interface Carried {
+  readonly log: LogPage;
+  readonly delayed: readonly ToPark[];
+}
+
+const NOTHING: PostgresPage = { messages: [] };
+
+/**
+ * How long one call of `read` goes on parking where all that there is is delayed, so that retries, and a
+ * stop, do not wait for it. Milliseconds.
+ */
+const LONGEST_PARKING = 500;
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
@@ -42,6 +62,9 @@ export class PostgresFeed implements Feed {
   readonly #asked: Map<number, Cursor>;
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
+  #delays = new Delays();
+  /** Read, and to be settled with the next page, or when nothing else is unsettled. */
+  #carried: Carried[] = [];
 
   private constructor(
     database: Database,
@@ -102,8 +125,7 @@ export class PostgresFeed implements Feed {
     for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
     this.#asked.clear();
     for (const [partition, cursor] of this.#settled) this.#asked.set(partition, cursor);
-    this.#reader = this.#newReader();
-    this.#unsettled = 0;
+    this.#readAnew();
   }
 
   isSetAside(key: string): boolean {
@@ -115,13 +137,24 @@ export class PostgresFeed implements Feed {
   }
 
   async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
-    const log = await this.#reader.next(signal);
-    if (log === null) {
-      if (this.#unsettled === 0) await this.#keepUp();
-      return { messages: [] };
+    const until = performance.now() + LONGEST_PARKING;
+    for (;;) {
+      const log = await this.#reader.next(signal);
+      if (log === null) {
+        if (this.#unsettled === 0) await this.#keepUp();
+        return NOTHING;
+      }
+      const { messages, delayed } = this.#delays.sift(log.messages);
+      if (messages.length > 0) {
+        this.#unsettled += 1;
+        return { messages, log, delayed, before: this.#carried.splice(0) };
+      }
+      this.#carried.push({ log, delayed });
+      // Never past a page that was read and not settled: then it goes with a later one.
+      if (this.#unsettled > 0) return NOTHING;
+      await this.#settleAll(this.#carried.splice(0));
+      if (signal?.aborted === true || performance.now() > until) return NOTHING;
     }
-    this.#unsettled += 1;
-    return { messages: log.messages, log };
   }
 
   async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
@@ -129,10 +162,11 @@ export class PostgresFeed implements Feed {
   }
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
-    const { log, messages } = page as PostgresPage;
+    const { log, messages, delayed = [], before = [] } = page as PostgresPage;
     if (log) {
       this.#unsettled -= 1;
-      await this.#settle(log.partitions, log.cursor(), this.#parked.parking(setAside));
+      // All of it is asked for at once: what is settled next must come after it.
+      await this.#settleAll([...before, { log, delayed }], setAside);
     } else if (messages.length > 0) {
       const gone = new Set(setAside.map(({ message }) => message));
       const published = messages.filter((message) => !gone.has(message));
@@ -154,31 +188,50 @@ export class PostgresFeed implements Feed {
    */
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
     const parked = await this.#parked.due(limit, signal);
-    this.#reader = this.#newReader();
-    this.#unsettled = 0;
+    this.#readAnew();
     const page = await this.read({ signal });
     return { parked, page };
   }
 
   /**
    * For the plain `Store` contract: settles, in one transaction, messages of the side table and the
-   * first `count` of a page of the log, of which `gaps` were not published and go to the side table.
+   * first `count` of a page of the log, of which `gaps` were not published and go to the side table. The
+   * first `passed` of them were settled before.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];
     page: PostgresPage;
+    passed: number;
     count: number;
     gaps: readonly SetAside[];
   }): Promise<void> {
-    const { parked, page, count, gaps } = published;
-    const park = this.#parked.parking(gaps);
+    const { parked, page, passed, count, gaps } = published;
+    const [from, to] = [rowsUpTo(page, passed), rowsUpTo(page, count)];
+    const rows = new Set<Message>(page.log?.messages.slice(from, to));
+    const park = this.#parking(page.delayed?.filter(({ message }) => rows.has(message)) ?? [], gaps);
     const unpark = this.#parked.unparking(parked, []);
     const also: Change = async (connection) => {
       await park?.(connection);
       await unpark(connection);
     };
-    if (count > 0 && page.log) await this.#settle(page.log.partitions, page.log.cursor(count), also);
+    if (to > 0 && page.log) await this.#settle(page.log.partitions, page.log.cursor(to), also);
     else await this.#lease.change(also);
+  }
+
+  /** Sets aside what was kept back for later, and what the relay set aside. */
+  #parking(delayed: readonly ToPark[], setAside: readonly SetAside[] = []): Change | undefined {
+    const park = this.#parked.parking([...delayed, ...setAside]);
+    this.#delays.settled(delayed);
+    return park;
+  }
+
+  /** Settles what was read, in its order; what is set aside is of the last of it. */
+  async #settleAll(read: readonly Carried[], setAside: readonly SetAside[] = []): Promise<void> {
+    await Promise.all(
+      read.map(({ log, delayed }, i) =>
+        this.#settle(log.partitions, log.cursor(), this.#parking(delayed, i === read.length - 1 ? setAside : [])),
+      ),
+    );
   }
 
   /**
@@ -186,6 +239,7 @@ export class PostgresFeed implements Feed {
    * so that cleaning can see it, and what the log has grown by without anything of ours.
    */
   async #keepUp(): Promise<void> {
+    await this.#settleAll(this.#carried.splice(0));
     for (const { partitions, cursor } of this.#reader.positions) {
       const isBehind = partitions.some((partition) => {
         const asked = this.#asked.get(partition);
@@ -204,6 +258,14 @@ export class PostgresFeed implements Feed {
     for (const partition of partitions) this.#asked.set(partition, cursor);
     await this.#lease.settle(partitions, cursor, also);
     for (const partition of partitions) this.#settled.set(partition, cursor);
+  }
+
+  /** Forgets what was read and not settled. */
+  #readAnew(): void {
+    this.#reader = this.#newReader();
+    this.#unsettled = 0;
+    this.#delays = new Delays();
+    this.#carried = [];
   }
 
   #newReader(): Reader {
@@ -240,4 +302,11 @@ async function topicsOf(
     { timeout, signal },
   );
   return typeof row?.[0] === 'string' ? (JSON.parse(row[0]) as string[]) : null;
+}
+
+/** How many messages of the log are settled with the first `count` that were handed out; with all, all. */
+function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
+  const last = messages[count - 1];
+  if (last === undefined || log === undefined) return 0;
+  return count === messages.length ? log.messages.length : log.messages.indexOf(last) + 1;
 }

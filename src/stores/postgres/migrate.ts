@@ -1,14 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises';
-import { preamble, type Database } from './database.js';
+import { preamble, type Connection, type Database } from './database.js';
 import { literal, quote, SLICES, type Names } from './names.js';
-import { SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
+import { retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { statement } from './statements.js';
 
-/** What is decided when the tables are made, and written into them. */
-export interface MigrationSettings extends Expected {
-  /** Seconds that each slice of the ring spans. */
-  readonly sliceSeconds: number;
-}
+/** How long a change of the ring waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
+const LONGEST_WAIT = 2_000;
 
 interface Migration {
   readonly number: number;
@@ -21,7 +18,7 @@ interface Migration {
 const folder = new URL('../../../migrations/postgres/', import.meta.url);
 
 /** The numbered SQL files, in order, with names and settings filled in. */
-async function migrations(names: Names, settings: MigrationSettings): Promise<Migration[]> {
+async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
   return Promise.all(
     files.map(async (file) => {
@@ -37,12 +34,13 @@ async function migrations(names: Names, settings: MigrationSettings): Promise<Mi
   );
 }
 
-function fill(sql: string, names: Names, settings: MigrationSettings): string {
+function fill(sql: string, names: Names, settings: Expected): string {
   const values: Record<string, string> = {
     messages: names.messages,
     cursors: names.cursors,
     claims: names.claims,
     parked: names.parked,
+    parked_keys: names.parkedKeys,
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
@@ -55,7 +53,7 @@ function fill(sql: string, names: Names, settings: MigrationSettings): string {
 }
 
 /** Everything that has to run, as one script for `psql` or a migration tool. */
-export async function migrationSql(names: Names, settings: MigrationSettings): Promise<string> {
+export async function migrationSql(names: Names, settings: Expected): Promise<string> {
   const scripts = (await migrations(names, settings)).map(
     ({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`,
   );
@@ -67,19 +65,26 @@ export async function migrationSql(names: Names, settings: MigrationSettings): P
  * they wait for one another. Newer tables are left as they
  * are: within a major version migrations only add. When there is nothing to do, it needs no right to create anything.
  *
+ * A retention that was asked for and is not the tables' own is changed: from then on messages go to other
+ * slices. What is stored stays where it is, and is delivered and cleaned from there.
+ *
  * @returns the names of the migrations that were applied now.
  */
 export async function migrate(
   database: Database,
   names: Names,
-  settings: MigrationSettings,
+  settings: Expected,
   bounds: { timeout: number; signal?: AbortSignal | undefined },
 ): Promise<string[]> {
   return database.transaction(
     preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
     async (connection) => {
       const run = (text: string) => connection.query(statement('migrate', text));
-      if ((await schemaVersion(connection, names)) >= SCHEMA_VERSION) return [];
+      if (
+        (await schemaVersion(connection, names)) >= SCHEMA_VERSION &&
+        !(await hasOtherRing(connection, names, settings))
+      )
+        return [];
       await run(
         `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
       );
@@ -95,10 +100,31 @@ export async function migrate(
         await run(record(names, number, name));
         applied.push(name);
       }
+      if (await hasOtherRing(connection, names, settings)) {
+        for (const text of changeRing(names, settings.sliceSeconds)) await run(text);
+        applied.push(`retention ${String(retentionOf(settings.sliceSeconds))} ms`);
+      }
       return applied;
     },
     bounds,
   );
+}
+
+/** Whether the slices of the log span another time than was asked for. */
+async function hasOtherRing(connection: Connection, names: Names, settings: Expected): Promise<boolean> {
+  if (!settings.sliceSecondsGiven) return false;
+  const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
+  const [row] = await connection.query(width);
+  return row?.[0] !== String(settings.sliceSeconds);
+}
+
+/** The default of a partition is not used by what is stored through the log: it is changed alike, for tidiness. */
+function changeRing(names: Names, sliceSeconds: number): string[] {
+  return [
+    `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`,
+    `ALTER TABLE ${names.messages} ALTER COLUMN slice SET DEFAULT (floor(date_part('epoch', clock_timestamp()) / ${String(sliceSeconds)})::bigint % ${String(SLICES)})::smallint`,
+    `UPDATE ${names.settings} SET value = '${String(sliceSeconds)}' WHERE name = 'slice_seconds'`,
+  ];
 }
 
 function bookkeeping(names: Names): string {

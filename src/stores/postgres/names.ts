@@ -16,6 +16,8 @@ export interface Names {
   readonly destinations: string;
   readonly relays: string;
   readonly migrations: string;
+  /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
+  readonly parkedKeys: string;
   slice(n: number): string;
 }
 
@@ -38,6 +40,7 @@ export function namesOf(schema: string, prefix: string): Names {
     destinations: table('destinations'),
     relays: table('relays'),
     migrations: table('migrations'),
+    parkedKeys: table('parked_destination_key_seq_idx'),
     slice: (n) => table(`messages_${String(n)}`),
   };
 }

@@ -1,10 +1,21 @@
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
+import type { Message } from '../../core/message.js';
 import { arrayText, type ClaimOptions } from './claim.js';
 import { preamble, type Connection, type Database, type Statement } from './database.js';
 import type { Change } from './lease.js';
 import { seqOf, StoredMessage } from './rows.js';
 import { INDEX_SETTINGS, type Statements } from './statements.js';
+
+/** A message that is to go to the side table: as the relay said, or because its time has not come. */
+export interface ToPark extends SetAside {
+  readonly delayed?: boolean;
+}
+
+/** Whether it waits outside of its key's order. */
+export function isAlone({ message, delayed }: ToPark): boolean {
+  return delayed === true && message.holdKey !== true;
+}
 
 /** How much of an error's text is kept with a message. */
 const MAX_ERROR_LENGTH = 2_000;
@@ -23,6 +34,8 @@ export class Parked {
   /** As the statements' parameter: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
+  /** Messages that wait outside of their key's order, and are not counted. */
+  readonly #alone = new WeakSet<Message>();
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
   #mayWait: boolean;
 
@@ -50,7 +63,7 @@ export class Parked {
     const { destination, timeout, signal } = options;
     const share = partitions.length === options.partitions ? null : arrayText(partitions);
     const rows = await database.transaction(
-      preamble(timeout),
+      preamble(timeout, ...INDEX_SETTINGS),
       (connection) => connection.query(statements.waiting, [destination, share, options.partitions]),
       { timeout, signal },
     );
@@ -88,15 +101,29 @@ export class Parked {
       },
       { timeout, signal },
     );
-    return { messages: rows.map((row) => new StoredMessage(row)), attempts: rows.map((row) => Number(row[7])) };
+    const due = rows.map((row) => ({
+      message: new StoredMessage(row),
+      attempts: Number(row[8]),
+      alone: row[9] === 'true',
+    }));
+    for (const { message, alone } of due) if (alone) this.#alone.add(message);
+    // What holds its key comes with those before it, and ends what can be published of the key now.
+    const held = new Set<string>();
+    const ready = due.filter(({ message: { key, isDelayed } }) => {
+      if (isDelayed && key !== undefined) held.add(key);
+      return !isDelayed && (key === undefined || !held.has(key));
+    });
+    return { messages: ready.map(({ message }) => message), attempts: ready.map(({ attempts }) => attempts) };
   }
 
   /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
-  parking(setAside: readonly SetAside[]): Change | undefined {
+  parking(setAside: readonly ToPark[]): Change | undefined {
     if (setAside.length === 0) return undefined;
-    for (const { message, dead } of setAside) {
+    for (const each of setAside) {
+      const { message, dead } = each;
       if (dead) continue;
       this.#mayWait = true;
+      if (isAlone(each)) continue;
       if (message.key !== undefined) this.#waiting.keys.add(message.key);
       this.#count(message, 1);
     }
@@ -129,22 +156,25 @@ export class Parked {
     };
   }
 
-  async #write(connection: Connection, statement: Statement, setAside: readonly SetAside[]): Promise<void> {
-    const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked }) => ({
+  async #write(connection: Connection, statement: Statement, setAside: readonly ToPark[]): Promise<void> {
+    const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked, delayed }) => ({
       seq: seqOf(message),
       attempts,
       error: error && storable(error),
-      reason: dead ? 'dead' : blocked === true ? 'blocked' : error ? 'failed' : 'behind',
+      reason: delayed ? 'delayed' : dead ? 'dead' : blocked ? 'blocked' : error ? 'failed' : 'behind',
       retryIn: retryIn ?? (message.key === undefined ? 0 : undefined),
-      fate: dead ? 'dead' : blocked === true ? 'blocked' : 'retry',
+      fate: dead ? 'dead' : blocked ? 'blocked' : 'retry',
+      delayed,
     }));
     const rows = await connection.query(statement, [this.#options.destination, JSON.stringify(records)]);
     assertAll(rows.length, records.length);
   }
 
-  #count({ topic }: StoredMessage | SetAside['message'], by: number): void {
+  #count(message: Message, by: number): void {
+    if (this.#alone.has(message)) return;
     const { topics } = this.#waiting;
-    topics.set(topic ?? null, (topics.get(topic ?? null) ?? 0) + by);
+    const topic = message.topic ?? null;
+    topics.set(topic, (topics.get(topic) ?? 0) + by);
   }
 
   async #promoteHeads(connection: Connection, keys: readonly string[]): Promise<void> {

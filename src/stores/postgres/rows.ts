@@ -11,8 +11,12 @@ export class StoredMessage implements Message {
   readonly at: Date;
   readonly topic: string | undefined;
   readonly key: string | undefined;
+  readonly deliverAt: Date | undefined;
+  readonly holdKey: boolean | undefined;
   /** @internal */
   readonly seq: number;
+  /** Whether its time had not come when it was read. @internal */
+  readonly isDelayed: boolean;
 
   constructor(row: Row) {
     this.seq = Number(row[0]);
@@ -22,6 +26,17 @@ export class StoredMessage implements Message {
     this.metadata = row[4] === '{}' ? NO_METADATA : (JSON.parse(row[4] as string) as Record<string, string>);
     this.payload = typeof row[5] === 'string' ? Buffer.from(row[5]) : (row[5] as Uint8Array);
     this.at = new Date(Math.round(Number(row[6]) * 1000));
+    const delivery = row[7] as string | null;
+    if (delivery === null) {
+      this.deliverAt = undefined;
+      this.holdKey = undefined;
+      this.isDelayed = false;
+    } else {
+      const [epoch, holds, delayed] = delivery.split(' ');
+      this.deliverAt = new Date(Math.round(Number(epoch) * 1000));
+      this.holdKey = holds === 't' || undefined;
+      this.isDelayed = delayed === 't';
+    }
   }
 }
 

@@ -7,6 +7,15 @@ import { statement } from './statements.js';
 export interface Expected {
   readonly partitions: number;
   readonly jsonPayload: boolean;
+  /** Seconds that each slice of the ring spans. */
+  readonly sliceSeconds: number;
+  /** Whether that was asked for: else the tables may say otherwise. */
+  readonly sliceSecondsGiven: boolean;
+}
+
+/** The longest `cleanUp`, in milliseconds, of a ring whose slices span so many seconds: one is written, one is emptied. */
+export function retentionOf(sliceSeconds: number): number {
+  return sliceSeconds * (SLICES - 2) * 1000;
 }
 
 /** The newest migration that this version of the library knows. */
@@ -60,7 +69,7 @@ export async function verifySchema(
 async function verifySettings(
   connection: Connection,
   names: Names,
-  { partitions, jsonPayload }: Expected,
+  { partitions, jsonPayload, sliceSeconds, sliceSecondsGiven }: Expected,
 ): Promise<void> {
   const rows = await connection.query(statement('settings', `SELECT name, value FROM ${names.settings}`));
   const settings = new Map(rows.map(([name, value]) => [name as string, value as string]));
@@ -69,6 +78,12 @@ async function verifySettings(
     if (settings.get(name) === value) continue;
     throw mismatch(
       `${names.settings} says ${name} = ${settings.get(name) ?? 'nothing'}, this store was given ${value}: relays and writers must agree`,
+    );
+  }
+  const width = Number(settings.get('slice_seconds'));
+  if (sliceSecondsGiven && width !== sliceSeconds) {
+    throw mismatch(
+      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, this store was given ${String(retentionOf(sliceSeconds))} ms: leave the option out, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
     );
   }
 }

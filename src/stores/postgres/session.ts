@@ -78,6 +78,7 @@ export class Session {
       this.#feed.settlePublished({
         parked: [...parked].filter((message) => now.has(message)),
         page,
+        passed,
         count,
         gaps: gaps.map((message): SetAside => ({ message, attempts: 0, dead: false })),
       }),

@@ -36,10 +36,16 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
-/** The columns of a message, in the order that `decodeMessage` expects. Everything but bytes is text. */
+/**
+ * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
+ * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
+ * it has not come yet, by this server's clock.
+ */
 function columns(table: string, jsonPayload: boolean): string {
   const payload = jsonPayload ? `${table}.payload::text` : `${table}.payload`;
-  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${payload} AS payload, date_part('epoch', ${table}.at)::text AS at`;
+  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${payload} AS payload, date_part('epoch', ${table}.at)::text AS at,
+      CASE WHEN ${table}.deliver_at IS NOT NULL
+        THEN concat_ws(' ', date_part('epoch', ${table}.deliver_at), ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
 
 export function statementsOf(names: Names, jsonPayload: boolean) {
@@ -64,9 +70,10 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
 
   /** What is set aside, and how: see `parked.ts`. */
   const records =
-    'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text)';
-  const fates = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
-    CASE WHEN s.fate = 'dead' THEN clock_timestamp() END, CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
+    'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text, delayed boolean)';
+  const retryAt = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END`;
+  const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
+  const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
   const wanted = `${shared('m', '$6', '$7')} AND ($8::text[] IS NULL OR m.topic = ANY($8::text[]))`;
 
@@ -78,9 +85,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
      */
     store: statement(
       'store',
-      `INSERT INTO ${messages} (id, topic, key, metadata, payload, at)
-  SELECT m.id, m.topic, m.key, m.metadata, ${jsonPayload ? 'm.payload::json' : "decode(m.payload, 'base64')"}, m.at
-  FROM json_to_recordset($1::text::json) AS m (id text, topic text, key text, metadata jsonb, payload text, at timestamptz)`,
+      `INSERT INTO ${messages} (id, topic, key, metadata, payload, at, deliver_at, hold_key)
+  SELECT m.id, m.topic, m.key, m.metadata, ${jsonPayload ? 'm.payload::json' : "decode(m.payload, 'base64')"}, m.at, m."deliverAt", coalesce(m."holdKey", false)
+  FROM json_to_recordset($1::text::json) AS m (id text, topic text, key text, metadata jsonb, payload text, at timestamptz, "deliverAt" timestamptz, "holdKey" boolean)`,
     ),
 
     /**
@@ -97,9 +104,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
     read: statement(
       'read',
       `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
-SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at FROM w
+SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery FROM w
 UNION ALL
-SELECT seq_text, id, topic, key, metadata, payload, at FROM (
+SELECT seq_text, id, topic, key, metadata, payload, at, delivery FROM (
   SELECT * FROM (
     SELECT late.* FROM pg_snapshot_xip($1::pg_snapshot) AS x (xid) CROSS JOIN LATERAL (
       SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
@@ -188,21 +195,26 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       `UPDATE ${cursors} c SET owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id() WHERE ${fence}`,
     ),
 
-    /** $1 destination, $2 JSON array of `Record`s: copied whole from the log. */
+    /**
+     * $1 destination, $2 what is set aside: copied whole from the log. One that is delayed waits alone for
+     * its time, or, where it holds its key, until it is the first of that (see `promoteHeads`).
+     */
     park: statement(
       'park',
-      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload,
-    attempts, error, reason, next_at, dead_at, blocked_at, first_failed_at, last_failed_at)
-  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload,
-    s.attempts, s.error, s.reason, ${fates}, ${failedAt}, ${failedAt}
+      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload, deliver_at, hold_key,
+    alone, attempts, error, reason, next_at, dead_at, blocked_at, first_failed_at, last_failed_at)
+  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload, m.deliver_at, m.hold_key,
+    a.alone, s.attempts, s.error, s.reason, CASE WHEN a.alone THEN m.deliver_at ELSE ${retryAt} END, ${deadAt}, ${blockedAt},
+    ${failedAt}, ${failedAt}
   FROM ${records}
-  JOIN ${messages} m ON m.seq = s.seq RETURNING seq::text`,
+  JOIN ${messages} m ON m.seq = s.seq
+  CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
     /** $1 destination, $2 JSON as for `park`: what is set aside again. */
     parkAgain: statement(
       'again',
       `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error), reason = s.reason,
-    (next_at, dead_at, blocked_at) = ROW(${fates}),
+    next_at = ${retryAt}, dead_at = ${deadAt}, blocked_at = ${blockedAt},
     first_failed_at = coalesce(p.first_failed_at, ${failedAt}), last_failed_at = coalesce(${failedAt}, p.last_failed_at)
   FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
@@ -212,33 +224,38 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       'unpark',
       `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
     ),
-    /** $1 destination, $2 JSON array of keys: the first message of each becomes due, if it is not waiting already. */
+    /** $1 destination, $2 JSON array of keys: the first message of each becomes due, or waits for its time, if it does not already. */
     promoteHeads: statement(
       'heads',
-      `UPDATE ${parked} p SET next_at = clock_timestamp()
+      `UPDATE ${parked} p SET next_at = greatest(clock_timestamp(), head.deliver_at)
   FROM json_array_elements_text($2::text::json) AS k (key) CROSS JOIN LATERAL (
-    SELECT e.seq, e.next_at, e.blocked_at FROM ${parked} e
-    WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL
+    SELECT e.seq, e.next_at, e.blocked_at, e.deliver_at FROM ${parked} e
+    WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL AND NOT e.alone
     ORDER BY e.key, e.seq LIMIT 1
   ) head
   WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
     ),
-    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits, by key and topic. */
+    /**
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits in its key's
+     * order, by key and topic; and nothing of nothing, where a message waits for a time of its own.
+     */
     waiting: statement(
       'waiting',
       `SELECT p.key, p.topic, count(*)::text FROM ${parked} p
-  WHERE p.destination = $1::text AND p.dead_at IS NULL AND ${shared('p', '$2', '$3')} GROUP BY p.key, p.topic`,
+  WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${shared('p', '$2', '$3')} GROUP BY p.key, p.topic
+  UNION ALL (SELECT NULL, NULL, '0' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${shared('p', '$2', '$3')} LIMIT 1)`,
     ),
-    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: one row if anything waits. */
+    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: a row or two if anything waits. */
     anyWaiting: statement(
       'any',
-      `SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND ${shared('p', '$2', '$3')} LIMIT 1`,
+      `(SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${shared('p', '$2', '$3')} LIMIT 1)
+  UNION ALL (SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${shared('p', '$2', '$3')} LIMIT 1)`,
     ),
     /** $1 destination, $2 JSON array of keys: those with nothing waiting any more. */
     drainedKeys: statement(
       'drained',
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
-  WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL)`,
+  WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
     ),
     /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them. Cut by
      * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
@@ -246,17 +263,17 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
-    SELECT p.seq, p.key FROM ${parked} p WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp())
-      AND ${shared('p', '$3', '$4')} ORDER BY p.next_at LIMIT $2::bigint)
-SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
+    SELECT p.seq, CASE WHEN NOT p.alone THEN p.key END AS key FROM ${parked} p
+    WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp()) AND ${shared('p', '$3', '$4')} ORDER BY p.next_at LIMIT $2::bigint)
+SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, alone FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, p.alone::text AS alone FROM ${parked} p
     WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
   ) m WHERE h.key IS NULL
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p
-    WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, p.alone::text AS alone FROM ${parked} p
+    WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL AND NOT p.alone
     ORDER BY p.key, p.seq LIMIT $2::bigint
   ) m
 ) due ORDER BY due.seq LIMIT $2::bigint`,

@@ -3,17 +3,17 @@ import type { FeedOptions } from '../../core/feed.js';
 import { describe, type Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
-import type { FeedStore } from '../../core/store.js';
+import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
 import { databaseOf, runnerOf, type PostgresClient, type TransactionHandle } from './drivers/index.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
-import { migrate, migrationSql, type MigrationSettings } from './migrate.js';
+import { migrate, migrationSql } from './migrate.js';
 import { namesOf, SLICES, type Names } from './names.js';
 import { encodeMessages } from './encode.js';
-import { verifySchema } from './schema.js';
+import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
 import { statementsOf, type Statements } from './statements.js';
 
@@ -29,7 +29,12 @@ export interface PostgresTableOptions {
   jsonPayload?: boolean;
   /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
   partitions?: number;
-  /** The longest `cleanUp` that will be used: it sets how long a slice of the log spans. @default 86_400_000 (a day) */
+  /**
+   * The longest `cleanUp` that will be used: it sets how long a slice of the log spans. `migrate` changes
+   * it; a relay that is given another than its tables have refuses to start.
+   *
+   * @default what the tables have; 86_400_000 (a day) when they are made
+   */
   retention?: number;
 }
 
@@ -66,7 +71,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   readonly #database: Database;
   readonly #names: Names;
   readonly #statements: Statements;
-  readonly #settings: MigrationSettings;
+  readonly #settings: Expected;
   readonly #transform: Transform<Input>;
   readonly #lease: number;
   readonly #timeout: number;
@@ -135,7 +140,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   }
 
   /**
-   * Creates the tables, or brings them to this version; does nothing where they are. Safe when several
+   * Creates the tables, or brings them to this version, and to the `retention` that was given; does nothing where they are. Safe when several
    * processes call it at once.
    *
    * @returns the names of the migrations that were applied now.
@@ -195,12 +200,13 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
    * and older than `expiration` milliseconds by the database's clock. A slice that is in use is left
    * for the next call.
    *
+   * @returns what was emptied, and what was not, and why.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.
    */
-  async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<void> {
+  async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
     try {
-      await cleanSlices(this.#database, this.#names, expiration, { timeout: this.#timeout, signal });
+      return await cleanSlices(this.#database, this.#names, expiration, { timeout: this.#timeout, signal });
     } catch (error) {
       throw storeError(error, this.#names);
     }
@@ -241,13 +247,17 @@ const TABLE_KEYS = [
 ] satisfies (keyof PostgresTableOptions)[];
 const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle'] satisfies (keyof PostgresStoreOptions)[];
 
-function tablesOf(options: PostgresTableOptions): { names: Names; settings: MigrationSettings } {
+function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
   if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
   const partitions = numberOption('partitions', options.partitions, 8, { min: 1, max: 1_024, integer: true });
   const retention = numberOption('retention', options.retention, DAY, { min: 60_000, max: 3_650 * DAY });
   const sliceSeconds = Math.ceil(retention / 1000 / (SLICES - 2));
-  return { names: namesOf(schema, tablePrefix), settings: { partitions, jsonPayload, sliceSeconds } };
+  const sliceSecondsGiven = options.retention !== undefined;
+  return {
+    names: namesOf(schema, tablePrefix),
+    settings: { partitions, jsonPayload, sliceSeconds, sliceSecondsGiven },
+  };
 }
 
 function invalid(option: string, wanted: string, value: unknown): MessengerError {

@@ -5,6 +5,8 @@ import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
 const HOUR = 3_600_000;
+/** Older than the tables' retention, a day. */
+const OLD = 48 * HOUR;
 
 describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
   const url = inject('postgres')[version];
@@ -23,7 +25,9 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     store = new PostgresStore(pool, { schema });
     await store.migrate();
     await pool.query(
-      ['messages', 'parked', 'cursors', 'claims'].map((name) => `TRUNCATE ${schema}.${name}`).join('; '),
+      ['messages', 'parked', 'cursors', 'claims', 'destinations']
+        .map((name) => `TRUNCATE ${schema}.${name}`)
+        .join('; '),
     );
   });
   afterEach(async () => {
@@ -100,6 +104,20 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await put(1, ['a']);
     await store.deletePublishedByExpiration(0);
     expect(await log()).toEqual(['1:a']);
+  });
+
+  it('touches nothing of a destination whose cursor another cluster wrote', async () => {
+    await put(1, ['a'], OLD);
+    await publish();
+    await store.close();
+    // As after a dump was restored: the row is new, and says that another transaction wrote it.
+    await pool.query(`UPDATE ${schema}.cursors SET low = low WHERE partition = 3`);
+    const kept = [{ slice: 'messages_1', reason: 'unfinished', destination: 'default' }];
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, kept });
+    await put(1, ['b'], OLD);
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, moved: 0, kept });
+    expect(await log()).toEqual(['1:a', '1:b']);
+    await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
   it('keeps what was set aside, whole, when its slice is emptied', async () => {
@@ -227,6 +245,157 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await expect(small.deletePublishedByExpiration(60_001)).rejects.toMatchObject({
       code: 'INVALID_OPTION',
       message: expect.stringMatching(/60001 ms is longer than the 60000 ms.*retention/) as string,
+    });
+  });
+
+  it('tells what it emptied, and why it kept the rest', async () => {
+    await put(0, ['a', 'b', 'c']);
+    await put(1, ['old', 'young'], HOUR / 2);
+    await put(2, ['d']);
+    await put(3, ['e']);
+    await put(4, ['f', 'g']);
+    expect(await store.deletePublishedByExpiration(HOUR)).toEqual({
+      emptied: 0,
+      rows: 0,
+      moved: 0,
+      kept: [0, 1, 2, 3, 4].map((n) => ({ slice: `messages_${n}`, reason: n === 1 ? 'not expired' : 'unfinished' })),
+    });
+    await publish();
+    await put(3, ['later']);
+    const reader = await other();
+    await reader.query(`BEGIN; SELECT FROM ${schema}.messages_2`);
+    expect(await store.deletePublishedByExpiration(HOUR)).toEqual({
+      emptied: 2,
+      rows: 5,
+      moved: 0,
+      kept: [
+        { slice: 'messages_1', reason: 'not expired' },
+        { slice: 'messages_2', reason: 'in use' },
+        { slice: 'messages_3', reason: 'unfinished', destination: 'default' },
+      ],
+    });
+  });
+
+  describe('stragglers', () => {
+    /** A destination that was relayed up to now, and whose relay has gone. */
+    async function gone(destination: string): Promise<void> {
+      await relayAll(destination);
+    }
+
+    const parked = async (): Promise<string[]> => {
+      const { rows } = await pool.query<{ place: string }>(
+        `SELECT concat(destination, ':', id, ' ', reason) AS place FROM ${schema}.parked ORDER BY destination, seq`,
+      );
+      return rows.map(({ place }) => place);
+    };
+
+    it('of an old slice move to the side tables of their destinations, and are delivered from there in order', async () => {
+      await gone('first');
+      await gone('second');
+      await pool.query(
+        `INSERT INTO ${schema}.messages (slice, stored_at, id, topic, key, metadata, payload)
+           SELECT 1, clock_timestamp() - interval '2 days', 'k' || n, 't', 'k', '{"a":"b"}', 'x' FROM generate_series(1, 3) n`,
+      );
+      await put(1, ['alone'], OLD);
+      await put(2, ['young']);
+      await relayAll('second');
+      expect(await store.deletePublishedByExpiration(HOUR)).toEqual({
+        emptied: 1,
+        rows: 4,
+        moved: 4,
+        kept: [{ slice: 'messages_2', reason: 'unfinished', destination: 'first' }],
+      });
+      expect(await log()).toEqual(['2:young']);
+      expect(await parked()).toEqual(['k1', 'k2', 'k3', 'alone'].map((id) => `first:${id} straggler`));
+      await pool.query(`INSERT INTO ${schema}.messages (id, key, payload) VALUES ('k4', 'k', 'x')`);
+      const feed = await store.openFeed({ destination: 'first', pageSize: 10 });
+      expect(feed!.isSetAside('k')).toBe(true);
+      const retries = await feed!.retries();
+      expect(retries.messages.map(({ id }) => id)).toEqual(['k1', 'k2', 'k3', 'alone']);
+      expect(retries.messages[0]).toMatchObject({ topic: 't', key: 'k', metadata: { a: 'b' } });
+      await feed!.settle(retries, []);
+      expect((await feed!.read()).messages.map(({ id }) => id)).toEqual(['young', 'k4']);
+      await feed!.close();
+      expect(await relayAll('second')).toEqual(['k4']);
+    });
+
+    it.each([
+      ['a relay holds them', OLD, 1, true],
+      ['they are younger than the retention', 20 * HOUR, 1, false],
+      ['there are more than a thousand', OLD, 1_001, false],
+    ])('stay where they are when %s', async (_, age, count, held) => {
+      await gone('default');
+      const ids = Array.from({ length: count }, (_, n) => `m${n}`);
+      await put(1, ids, age);
+      const feed = held ? await store.openFeed({ destination: 'default', pageSize: 10 }) : null;
+      expect(await store.deletePublishedByExpiration(HOUR)).toEqual({
+        emptied: 0,
+        rows: 0,
+        moved: 0,
+        kept: [{ slice: 'messages_1', reason: 'unfinished', destination: 'default' }],
+      });
+      expect(await log()).toHaveLength(count);
+      expect(await parked()).toEqual([]);
+      await feed?.close();
+      expect(await relayAll('default')).toEqual(ids);
+    });
+
+    it('a thousand move at once', async () => {
+      await gone('default');
+      const ids = Array.from({ length: 1_000 }, (_, n) => `m${n}`);
+      await put(1, ids, OLD);
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 1_000, kept: [] });
+      expect(await parked()).toHaveLength(1_000);
+    });
+
+    it('that were read in part, in a window that is open, move from there on', async () => {
+      await put(1, ['a', 'b', 'c', 'd'], OLD);
+      const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
+      const page = await feed!.read();
+      await feed!.settle(page, [{ message: page.messages[1]!, attempts: 1, error: new Error('no'), dead: true }]);
+      await feed!.close();
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 2 });
+      expect((await parked()).map((each) => each.slice(8, 9))).toEqual(['b', 'c', 'd']);
+      expect((await store.messages(10)).map(({ id }) => id)).toEqual(['c', 'd']);
+    });
+
+    it('that the destination does not publish do not move, and keep no slice', async () => {
+      await gone('default');
+      await pool.query(`INSERT INTO ${schema}.destinations (name, topics) VALUES ('default', '{wanted}')`);
+      await pool.query(
+        `INSERT INTO ${schema}.messages (slice, stored_at, id, topic, payload)
+           SELECT 1, clock_timestamp() - interval '2 days', topic, topic, 'x' FROM unnest('{wanted,other}'::text[]) topic`,
+      );
+      await put(1, ['none'], OLD);
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 1, kept: [] });
+      expect(await parked()).toEqual(['default:wanted straggler']);
+    });
+
+    it('that are delivered later wait for their time', async () => {
+      await gone('default');
+      await pool.query(
+        `INSERT INTO ${schema}.messages (slice, stored_at, id, key, payload, deliver_at, hold_key)
+           SELECT 1, clock_timestamp() - interval '2 days', id, key, 'x', clock_timestamp() + at * interval '1 hour', hold
+             FROM (VALUES ('a1', 'a', 1, false), ('a2', 'a', NULL, false), ('b1', 'b', 1, true), ('b2', 'b', NULL, false), ('c', NULL, -1, false)) v (id, key, at, hold)`,
+      );
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 5 });
+      const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
+      expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
+      expect(['a', 'b'].map((key) => feed!.isSetAside(key))).toEqual([true, true]);
+      await feed!.close();
+    });
+
+    it('wait for nobody: a row that a relay is changing is left for the next time', async () => {
+      await gone('default');
+      await put(1, ['a'], OLD);
+      const claiming = await other();
+      await claiming.query(`BEGIN; SELECT FROM ${schema}.cursors FOR UPDATE`);
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({
+        emptied: 0,
+        kept: [{ slice: 'messages_1', reason: 'in use' }],
+      });
+      await claiming.query('COMMIT');
+      expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 1 });
     });
   });
 

@@ -164,7 +164,7 @@ describe('roles', () => {
   /** All that a writer needs: no right on the sequence of an identity column, and none to read. */
   const writerGrants = [
     'USAGE ON SCHEMA messenger',
-    'INSERT (id, topic, key, metadata, payload, at) ON messenger.messages',
+    'INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON messenger.messages',
   ];
   /** All that a relay needs, cleaning included. */
   const relayGrants = [
@@ -285,6 +285,76 @@ describe('roles', () => {
       await expect(relayEverything(relays), grant).rejects.toThrow();
       await admin.query(`GRANT ${grant} TO ${relay}`);
     }
+  });
+});
+
+describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
+  const settings = async (pool: pg.Pool) =>
+    (await pool.query<{ value: string }>("SELECT value FROM messenger.settings WHERE name = 'slice_seconds'")).rows[0];
+
+  it('that is not what the tables have is told, changed by migrate, and loses nothing of what is stored', async () => {
+    const pool = (await emptyDatabase(version))();
+    const old = new PostgresStore(pool, { retention: 600_000 });
+    await old.migrate();
+    const ids: string[] = [];
+    const add = async (store: PostgresStore, count: number) => {
+      const messages = Array.from({ length: count }, (_, n) => newMessage('x', { key: `k${n % 3}` }));
+      await addTo(store, pool, messages);
+      ids.push(...messages.map(({ id }) => id));
+    };
+    await add(old, 10);
+    const listed = await old.messages(4);
+    await old.published(...listed);
+    await old.close();
+
+    const next = new PostgresStore(pool, { retention: 60_000 });
+    await expect(next.messages(1)).rejects.toMatchObject({
+      code: 'SCHEMA_MISMATCH',
+      message: expect.stringMatching(
+        /retention of 600000 ms, .* given 60000 ms: .*`messenger migrate --retention`/,
+      ) as string,
+    });
+    expect(await next.migrate()).toEqual(['retention 60000 ms']);
+    expect(await next.migrate()).toEqual([]);
+    expect(await settings(pool)).toEqual({ value: '10' });
+    const restarted = new PostgresStore(pool, { retention: 600_000 });
+    await expect(restarted.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
+
+    // Writers of before go on, and one that does not say takes what there is.
+    const silent = new PostgresStore(pool);
+    expect(await silent.migrate()).toEqual([]);
+    await add(old, 10);
+    await add(silent, 10);
+    const { rows } = await pool.query<{ right: boolean }>(
+      `SELECT slice = floor(date_part('epoch', stored_at) / 10)::bigint % 8 OR slice = (floor(date_part('epoch', stored_at) / 10)::bigint + 7) % 8 AS right
+         FROM messenger.messages ORDER BY seq OFFSET 10`,
+    );
+    expect(rows.map(({ right }) => right)).toEqual(Array.from({ length: 20 }, () => true));
+    const rest: string[] = [];
+    for (;;) {
+      const page = await silent.messages(7);
+      if (page.length === 0) break;
+      await silent.deletePublishedByExpiration(0);
+      rest.push(...page.map(({ id }) => id));
+      await silent.published(...page);
+    }
+    expect([...listed.map(({ id }) => id), ...rest]).toEqual(ids);
+    expect(await silent.deletePublishedByExpiration(60_000)).toMatchObject({ emptied: 0 });
+    await expect(silent.deletePublishedByExpiration(60_001)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    await silent.deletePublishedByExpiration(0);
+    await silent.close();
+    expect((await pool.query('SELECT id FROM messenger.messages')).rows).toEqual([]);
+  });
+
+  it('does not wait for long behind a transaction that uses the log, and is as it was then', async () => {
+    const pool = (await emptyDatabase(version))();
+    await new PostgresStore(pool, { retention: 600_000 }).migrate();
+    const writer = await pool.connect();
+    await writer.query("BEGIN; INSERT INTO messenger.messages (id, payload) VALUES ('open', 'x')");
+    await expect(new PostgresStore(pool, { retention: 60_000 }).migrate()).rejects.toMatchObject({ code: '55P03' });
+    await writer.query('COMMIT');
+    writer.release();
+    expect(await settings(pool)).toEqual({ value: '100' });
   });
 });
 

@@ -4,7 +4,8 @@
  * retries over what waits. Pages are counted, not time.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { cleanSlices, unfinished } from '../../../src/stores/postgres/clean.js';
+import { cleanSlices } from '../../../src/stores/postgres/clean.js';
+import { cleaningOf } from '../../../src/stores/postgres/cleaning.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import {
   INDEX_SETTINGS,
@@ -181,13 +182,15 @@ describe('cleaning', () => {
   }
 
   it.each([
-    ['as it is', false],
-    ['with open transactions', true],
-  ])('looks over a slice of finished messages by its index, %s', (_, open) =>
+    ['as it is', false, 1],
+    ['with open transactions', true, 1],
+    ['for stragglers, with open transactions', true, 1_001],
+  ])('looks over a slice of finished messages by its index, %s', (_, open, limit) =>
     inWorld(async (world) => {
       const slice = world.names.slice(3);
       await world.relay();
-      const plans = await explainings(world, unfinished(world.names, slice), 'look', INDEX_SETTINGS, {
+      const { unfinished } = cleaningOf(world.names, 3);
+      const plans = await explainings(world, unfinished, `look(${limit})`, INDEX_SETTINGS, {
         table: slice,
         fill: async () => {
           await load(world, FINISHED / 2, '3');
@@ -196,7 +199,7 @@ describe('cleaning', () => {
           await finish(world);
         },
       });
-      expect(await world.value(unfinished(world.names, slice).text)).toBe('false');
+      expect(await world.sql(unfinished.text, [limit])).toEqual([]);
       for (const [how, plan] of Object.entries(plans)) {
         expect(pagesOf(plan), how).toBeLessThanOrEqual(300);
         const nodes = nodesOf(plan);
@@ -233,8 +236,8 @@ describe('cleaning', () => {
             bounds,
           ),
       };
-      const emptied = await cleanSlices(database, world.names, 0, { timeout: 10_000 });
-      expect(emptied).toEqual([world.names.slice(3)]);
+      const report = await cleanSlices(database, world.names, 0, { timeout: 10_000 });
+      expect(report).toMatchObject({ emptied: 1, rows: 10, moved: 0 });
       const looks = ran.filter(({ text }) => text.includes('NOT EXISTS'));
       expect(looks).toHaveLength(3);
       for (const look of looks) expect(look.preamble).toContain(INDEX_SETTINGS.join('; '));
@@ -312,6 +315,29 @@ describe('a look for retries', () => {
       expectFew(await looks(world, fill), 50);
       expect(await due(world)).toEqual([]);
     }, url));
+
+  it.each(['due', 'promoteHeads', 'waiting', 'anyWaiting', 'drainedKeys'] as const)(
+    '%s reads nothing of many delayed messages, of the same key or of none',
+    (kind) =>
+      inWorld(async (world) => {
+        const { parked } = world.names;
+        const fill = async () => {
+          for (const key of ['slow', null]) await park(world, key, WAITING, '1 hour');
+          await world.sql(`UPDATE ${parked} SET alone = true, next_at = now() + interval '1 hour'`);
+          await park(world, 'slow', 3, '-1 second');
+          await world.sql(`VACUUM ${parked}`);
+        };
+        const call = {
+          due: CALL,
+          promoteHeads: `look('default', '["slow"]')`,
+          drainedKeys: `look('default', '["slow"]')`,
+        }[kind as string];
+        const statement = statementsOf(world.names, false)[kind];
+        const settings = { table: parked, fill };
+        expectFew(await explainings(world, statement, call ?? `look('default', NULL, 8)`, INDEX_SETTINGS, settings), 60);
+        if (kind === 'due') expect(await due(world)).toHaveLength(3);
+      }, url),
+  );
 
   it('finds a key that is due behind a long one that is not', () =>
     inWorld(async (world) => {

@@ -179,6 +179,12 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
             `UPDATE ${cursors} SET expires_at = clock_timestamp() - interval '1 ms', written_by = pg_current_xact_id() WHERE destination = '${destination}'`,
           );
         },
+        makeDue: async () => {
+          await opened.script(
+            `UPDATE ${parked} SET deliver_at = clock_timestamp(), next_at = CASE WHEN next_at IS NOT NULL THEN clock_timestamp() END WHERE deliver_at > clock_timestamp();
+             UPDATE ${messages} SET deliver_at = clock_timestamp() WHERE deliver_at > clock_timestamp()`,
+          );
+        },
         close: () => store.close(),
       };
     }
@@ -191,6 +197,7 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
       persistent: true,
       remembersListed: false,
       cleansSingly: false,
+      delayed: true,
       feeds: true,
       ...client.features,
     };

@@ -4,7 +4,9 @@ import type { Page, SetAside } from '../../../src/core/feed.js';
 import { newMessage, type Message } from '../../../src/core/message.js';
 import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/publisher.js';
 import { publishPage } from '../../../src/core/publish-page.js';
+import type * as cleaningModule from '../../../src/stores/postgres/cleaning.js';
 import type * as cursorModule from '../../../src/stores/postgres/cursor.js';
+import type * as databaseModule from '../../../src/stores/postgres/database.js';
 import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg.js';
 import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/feed.js';
 import type * as leaseModule from '../../../src/stores/postgres/lease.js';
@@ -19,7 +21,9 @@ import type { PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** The modules of the store that a mutant may replace parts of. */
 interface Modules {
+  cleaning: typeof cleaningModule;
   cursor: typeof cursorModule;
+  database: typeof databaseModule;
   lease: typeof leaseModule;
   parked: typeof parkedModule;
   reader: typeof readerModule;
@@ -45,6 +49,20 @@ export function mutantStatement(
           text = text.replaceAll(from, to);
         }
         return { ...all, [kind]: original.statement(kind, text) };
+      },
+    }),
+  };
+}
+
+/** A mutant in which one statement of cleaning is changed. */
+export function mutantCleaning(kind: keyof cleaningModule.Cleaning, change: (text: string) => string): Mutant {
+  return {
+    cleaning: (original) => ({
+      cleaningOf: (names, n) => {
+        const all = original.cleaningOf(names, n);
+        const { name, text } = all[kind];
+        if (change(text) === text) throw new Error(`the change leaves the statement ${kind} as it is`);
+        return { ...all, [kind]: { name, text: change(text) } };
       },
     }),
   };
@@ -367,8 +385,12 @@ class Gate {
   #opened: Promise<void> = Promise.resolve();
   #open: (() => void) | undefined;
 
-  /** The next answer to a statement of this kind waits for `open`. Resolves when it has arrived. */
+  /**
+   * The next answer to a statement of this kind waits for `open`. Resolves when it has arrived. What is held
+   * now goes on, and nothing comes between.
+   */
   hold(kind: string): Promise<void> {
+    this.open();
     this.#kind = kind;
     this.#opened = new Promise((resolve) => (this.#open = resolve));
     return new Promise((resolve) => (this.#arrived = resolve));
@@ -388,6 +410,11 @@ class Gate {
   }
 }
 
+/** The beginning of a transaction, with its preamble, is a kind of its own. */
+function nameOf(query: string): string | undefined {
+  return query.startsWith('BEGIN') ? 'messenger_begin_' : undefined;
+}
+
 function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
   const gated = new WeakMap<object, PgPoolClient>();
   const connect = async (): Promise<PgPoolClient> => {
@@ -396,7 +423,7 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
     if (known) return known;
     const query = async (query: string | pg.QueryArrayConfig) => {
       const result = await client.query(query as string);
-      await gate.pass(typeof query === 'string' ? undefined : (query as { name?: string }).name);
+      await gate.pass(typeof query === 'string' ? nameOf(query) : (query as { name?: string }).name);
       return result as never;
     };
     const made: PgPoolClient = {

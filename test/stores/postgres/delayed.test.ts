@@ -1,0 +1,174 @@
+/** Messages that are delivered later, by the clock of the database: what the suite of every store can not see. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { Messenger } from '../../../src/core/messenger.js';
+import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/message.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type World } from './support.js';
+
+/** Stores messages that are delivered so many milliseconds from now, by the database's clock. */
+async function addLater(world: World, ms: number, ids: readonly string[], hold = false): Promise<void> {
+  const now = (await world.value('SELECT clock_timestamp()')) as Date;
+  const session = await world.begin();
+  const options = (id: string): NewMessageOptions => ({
+    id,
+    deliverAt: new Date(now.getTime() + ms),
+    ...(id.includes(':') && { key: id.slice(0, id.indexOf(':')), holdKey: hold }),
+  });
+  await world.store.add(
+    session.client,
+    ids.map((id) => newMessage(id, options(id))),
+  );
+  await session.commit();
+}
+
+/** As if so much time had passed for everything that is delayed. */
+async function pass(world: World, interval: string): Promise<void> {
+  await world.sql(
+    `UPDATE ${world.names.parked} SET deliver_at = deliver_at - $1::interval, next_at = next_at - $1::interval WHERE deliver_at IS NOT NULL`,
+    [interval],
+  );
+}
+
+const HOUR = 3_600_000;
+
+const hazards: Record<string, Hazard> = {
+  'a message that was read ahead waits behind the one that holds its key': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1 });
+      await world.add('x');
+      await addLater(world, HOUR, ['k:1'], true);
+      await world.add('k:2');
+      // Read ahead of what is settled: the side table knows of none of it yet.
+      const pages = [await relay.read(), await relay.read(), await relay.read()];
+      for (const page of pages) if (page.messages.length > 0) await relay.settle(page, await relay.publish(page));
+      await world.add('k:3');
+      await relay.drain();
+      await pass(world, '1 hour');
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: {
+      parked: ({ Parked, isAlone }) => ({
+        Parked,
+        isAlone: (each) => isAlone(each) || each.delayed === true,
+      }),
+    },
+    right: ['x', 'k:1', 'k:2', 'k:3'],
+    wrong: ['x', 'k:2', 'k:1', 'k:3'],
+  },
+
+  'a key that is tried again stops at the message that holds it': {
+    async play(world) {
+      let up = false;
+      const relay = await world.relay({ acknowledge: () => up });
+      await world.add('k:1', 'x');
+      await addLater(world, HOUR, ['k:2'], true);
+      await world.add('k:3');
+      await relay.poll();
+      up = true;
+      await relay.drain();
+      const before = [...relay.acknowledged].sort();
+      await pass(world, '1 hour');
+      await relay.drain();
+      return [before, relay.acknowledged.slice(before.length)];
+    },
+    mutant: mutantStatement('due', ['p.deliver_at > clock_timestamp()', 'false']),
+    right: [
+      ['k:1', 'x'],
+      ['k:2', 'k:3'],
+    ],
+    wrong: [['k:1', 'k:2', 'k:3', 'x'], []],
+  },
+
+  'a message that leaves the order of its key does not make it wait': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 2 });
+      await addLater(world, HOUR, ['k:1']);
+      await world.add('k:2');
+      await relay.drain();
+      await relay.reopen();
+      await world.add('k:3');
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('park', [
+      'coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key)',
+      'coalesce(s.delayed, false) AND m.key IS NULL',
+    ]),
+    right: ['k:2', 'k:3'],
+    wrong: ['k:2'],
+  },
+
+  'a key that is held waits for its time, not only for those before it': {
+    async play(world) {
+      const relay = await world.relay();
+      await addLater(world, HOUR, ['k:1'], true);
+      await relay.drain();
+      // Asked for as a relay that is idle does: one that looked for nothing would wait too.
+      return world.value(`SELECT next_at = deliver_at AND next_at > clock_timestamp() FROM ${world.names.parked}`);
+    },
+    mutant: mutantStatement('promoteHeads', [
+      'greatest(clock_timestamp(), head.deliver_at)',
+      'coalesce(clock_timestamp(), head.deliver_at)',
+    ]),
+    right: true,
+    wrong: false,
+  },
+};
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'delayed');
+  });
+
+  itHolds(() => url, hazards);
+
+  it('delivers through a messenger not before the time, by the database, whatever this process thinks it is', () =>
+    inWorld(async (world) => {
+      await addLater(world, 300, ['late', 'k:1'], true);
+      await addLater(world, 200, ['k:2']);
+      await world.add('k:3', 'now');
+      const seen = new Map<string, Promise<unknown>>();
+      const done = new AbortController();
+      const publisher = {
+        publish: ({ id }: Message) => {
+          seen.set(
+            id,
+            world.value(
+              `SELECT coalesce((SELECT deliver_at FROM ${world.names.messages} WHERE id = $1), '-infinity') <= clock_timestamp()`,
+              [id],
+            ),
+          );
+          if (seen.size === 5) done.abort();
+          return Promise.resolve();
+        },
+      };
+      await new Messenger(world.store, publisher, { interval: 20 }).start({
+        signal: AbortSignal.any([done.signal, AbortSignal.timeout(30_000)]),
+      });
+      expect([...seen.keys()].sort()).toEqual(['k:1', 'k:2', 'k:3', 'late', 'now']);
+      expect(await Promise.all(seen.values())).toEqual([true, true, true, true, true]);
+      const order = [...seen.keys()];
+      expect(order.indexOf('k:1')).toBeLessThan(order.indexOf('k:3'));
+    }, url));
+
+  it('parks ten thousand delayed messages in a few calls of read, and reads what is behind them', () =>
+    inWorld(async (world) => {
+      const many = Array.from({ length: 10_000 }, (_, n) => `d${n}`);
+      await addLater(world, HOUR, many);
+      await world.add('behind');
+      const relay = await world.relay({ pageSize: 100 });
+      let calls = 1;
+      let page = await relay.read();
+      for (; page.messages.length === 0 && calls < 100; calls++) page = await relay.read();
+      expect(page.messages.map(({ id }) => id)).toEqual(['behind']);
+      await relay.settle(page);
+      expect(
+        await world.value(`SELECT count(*)::int FROM ${world.names.parked} WHERE reason = 'delayed' AND alone`),
+      ).toBe(10_000);
+      // One cursor, past all of it.
+      await relay.reopen();
+      expect((await relay.read()).messages).toEqual([]);
+    }, url));
+});
