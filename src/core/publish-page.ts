@@ -1,9 +1,10 @@
+import { systemClock, type Clock } from './clock.js';
 import { failureKind, PublishError, toError } from './errors.js';
 import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
 import type { BatchPublisher, PublishResult } from './publisher.js';
 import { backoff, type Backoff } from './retry.js';
-import { sleep, withDeadline } from './wait.js';
+import { sleepBy, withDeadline } from './wait.js';
 
 /** What publishing a page needs to know. */
 export interface PublishPageOptions {
@@ -22,6 +23,8 @@ export interface PublishPageOptions {
    * again before its messages are set aside one by one.
    */
   readonly wholeBatchRetries: number;
+  /** @default the system's */
+  readonly clock?: Clock;
   /** Told of every failure, once. */
   readonly onFailure: (error: PublishError) => void;
 }
@@ -51,6 +54,7 @@ interface Work {
  * @throws the reason of `lost`, and nothing else.
  */
 export async function publishPage(page: Page, options: PublishPageOptions): Promise<PageOutcome> {
+  const { clock = systemClock } = options;
   const work: Work = { page, options, setAside: [], blocked: new Set(), acknowledged: 0 };
   let pending = page.messages.map((_, place) => place);
   let outages = 0;
@@ -74,7 +78,7 @@ export async function publishPage(page: Page, options: PublishPageOptions): Prom
     options.onFailure(
       new PublishError(`publishing is paused: ${outage.message}`, { kind: 'connection', cause: outage }),
     );
-    await sleep(backoff(outages, options.retry), options.stop, options.lost);
+    await sleepBy(clock, backoff(outages, options.retry, clock), options.stop, options.lost);
     options.lost.throwIfAborted();
   }
   const untried = pending.map((place) => setAsideOf(work, place, {}));
@@ -105,14 +109,18 @@ function nextBatch(work: Work, pending: readonly number[]): { batch: number[]; r
 }
 
 async function send(work: Work, batch: readonly number[]): Promise<readonly PublishResult[]> {
-  const { publisher, timeout, lost, stop } = work.options;
+  const { publisher, timeout, lost, stop, clock = systemClock } = work.options;
   const messages =
     batch.length === work.page.messages.length ? work.page.messages : batch.map((place) => messageAt(work, place));
   const tooLate = () =>
     new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
   try {
-    const results = await withDeadline(timeout, lost, tooLate, (signal) =>
-      publisher.publishBatch(messages, { signal, stop }),
+    const results = await withDeadline(
+      timeout,
+      lost,
+      tooLate,
+      (signal) => publisher.publishBatch(messages, { signal, stop }),
+      clock,
     );
     const wrong = wrongIn(results, messages.length);
     if (wrong === undefined) return results;
@@ -208,7 +216,7 @@ function fail(work: Work, place: number, cause: Error): void {
   const attempts = (work.page.attempts?.[place] ?? 0) + 1;
   const kind = failureKind(cause);
   const dead = kind === 'permanent';
-  const retryIn = dead ? undefined : backoff(attempts, work.options.retry);
+  const retryIn = dead ? undefined : backoff(attempts, work.options.retry, work.options.clock);
   const error = new PublishError(
     dead
       ? `message ${id} is a dead letter: ${cause.message}`

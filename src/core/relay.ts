@@ -1,3 +1,4 @@
+import type { Clock } from './clock.js';
 import { FatalError, MessengerError, toError } from './errors.js';
 import type { Feed, Page } from './feed.js';
 import type { ErrorLogger } from './logger.js';
@@ -6,7 +7,7 @@ import { publishPage, type PageOutcome } from './publish-page.js';
 import type { BatchPublisher } from './publisher.js';
 import { backoff, type Backoff } from './retry.js';
 import type { Store } from './store.js';
-import { sleep } from './wait.js';
+import { sleepBy } from './wait.js';
 
 /** Everything a relay works with. Durations in milliseconds. */
 export interface RelayOptions {
@@ -21,8 +22,9 @@ export interface RelayOptions {
   readonly storeOutageLimit: number;
   readonly retry: Backoff;
   readonly errorLogger: ErrorLogger;
-  /** Called between pages, to clean. */
-  readonly betweenPages: (signal: AbortSignal) => Promise<void>;
+  /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
+  readonly cleanUp: number | undefined;
+  readonly clock: Clock;
 }
 
 /** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
@@ -47,7 +49,7 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
  *   or its schema is not what this library works on.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal): Promise<void> {
-  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger } = options;
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock } = options;
   /** How the store does. It is failing since the first failure after it last did what was asked of it. */
   const health: { reached: boolean; failures: number; failingSince: number | undefined } = {
     reached: false,
@@ -64,10 +66,10 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
   };
   while (!stop.aborted) {
     try {
-      const feed = await openFeed(store, { destination, relay, pageSize, signal: stop });
+      const feed = await openFeed(store, { destination, relay, pageSize, signal: stop }, clock);
       if (feed === null) {
         onWorking();
-        await sleep(interval, stop);
+        await sleepBy(clock, interval, stop);
         continue;
       }
       try {
@@ -82,8 +84,8 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
         return;
       }
       health.failures += 1;
-      health.failingSince ??= performance.now();
-      const outage = performance.now() - health.failingSince;
+      health.failingSince ??= clock.now();
+      const outage = clock.now() - health.failingSince;
       if (isUnworkable(error))
         throw new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
       if (!health.reached && !isLeaseLost(error))
@@ -95,7 +97,7 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
         );
       }
       errorLogger.error(toError(error));
-      await sleep(backoff(health.failures, STORE_BACKOFF), stop);
+      await sleepBy(clock, backoff(health.failures, STORE_BACKOFF, clock), stop);
     }
   }
 }
@@ -109,7 +111,7 @@ interface StoreHealth {
 }
 
 async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, health: StoreHealth): Promise<void> {
-  const { interval } = options;
+  const { interval, clock } = options;
   const publish = (page: Page) =>
     publishPage(page, {
       publisher: options.publisher,
@@ -119,6 +121,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       wholeBatchRetries: WHOLE_BATCH_RETRIES,
       lost: feed.lost,
       stop,
+      clock,
       onFailure: (error) => {
         options.errorLogger.error(error);
       },
@@ -131,17 +134,21 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
   let settling: Promise<void> = Promise.resolve();
   let lookForRetries = 0;
   let pause = FIRST_IDLE_PAUSE;
+  let cleanAt = -Infinity;
   try {
     while (!stop.aborted) {
       feed.lost.throwIfAborted();
-      await options.betweenPages(stop);
+      if (options.cleanUp !== undefined && clock.now() >= cleanAt) {
+        cleanAt = clock.now() + Math.max(interval, Math.min(60_000, options.cleanUp / 10));
+        await clean(options, options.cleanUp, stop);
+      }
       let worked = false;
       if (feed.unbalanced) {
         await settling;
         await feed.rebalance({ signal: stop });
       }
 
-      if (performance.now() >= lookForRetries) {
+      if (clock.now() >= lookForRetries) {
         // Settled before anything else is published: what is new of a key must not pass what was set aside.
         await settling;
         const page = await feed.retries({ signal: stop });
@@ -149,7 +156,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
         if (hasChanged(outcome)) await settle(page, outcome);
         worked = outcome.acknowledged > 0;
         // While keys drain, again at once.
-        lookForRetries = worked ? 0 : performance.now() + Math.min(interval, MAX_RETRY_LOOK);
+        lookForRetries = worked ? 0 : clock.now() + Math.min(interval, MAX_RETRY_LOOK);
       }
 
       const page = await feed.read({ signal: stop });
@@ -174,6 +181,16 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
     }
   } finally {
     await settling;
+  }
+}
+
+async function clean({ store, errorLogger }: RelayOptions, cleanUp: number, stop: AbortSignal): Promise<void> {
+  try {
+    await store.deletePublishedByExpiration(cleanUp, { signal: stop });
+  } catch (error) {
+    // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
+    if (error instanceof MessengerError && error.code === 'INVALID_OPTION') throw error;
+    if (!stop.aborted) errorLogger.error(toError(error));
   }
 }
 

@@ -1,3 +1,5 @@
+import { systemClock, type Clock } from './clock.js';
+
 /** What waits for a signal, and the one listener that tells all of it. */
 interface Waiting {
   readonly callbacks: Set<() => void>;
@@ -33,17 +35,22 @@ function onAbort(signal: AbortSignal, callback: () => void): () => void {
 
 /** Resolves after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
 export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
+  return sleepBy(systemClock, ms, ...signals);
+}
+
+/** `sleep` by a clock. */
+export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve) => {
     if (signals.some((signal) => signal?.aborted === true)) {
       resolve();
       return;
     }
     const done = () => {
-      clearTimeout(timer);
+      cancel();
       for (const forget of listening) forget();
       resolve();
     };
-    const timer = setTimeout(done, ms);
+    const cancel = clock.setTimeout(done, ms);
     const listening = signals.map((signal) => (signal ? onAbort(signal, done) : () => undefined));
   });
 }
@@ -59,6 +66,7 @@ export async function withDeadline<T>(
   parent: AbortSignal | undefined,
   reason: () => Error,
   work: (signal: AbortSignal) => Promise<T>,
+  clock: Clock = systemClock,
 ): Promise<T> {
   const controller = new AbortController();
   const onParent = () => {
@@ -66,7 +74,7 @@ export async function withDeadline<T>(
   };
   if (parent?.aborted === true) onParent();
   const forget = parent && onAbort(parent, onParent);
-  const timer = setTimeout(() => {
+  const cancel = clock.setTimeout(() => {
     controller.abort(reason());
   }, timeout);
   const { signal } = controller;
@@ -80,7 +88,7 @@ export async function withDeadline<T>(
       if (!signal.aborted) work(signal).then(resolve, reject);
     });
   } finally {
-    clearTimeout(timer);
+    cancel();
     forget?.();
   }
 }
