@@ -187,7 +187,7 @@ describe('a broker that is down', () => {
 });
 
 describe('most of a batch that is refused alike', () => {
-  const options = () => ({ interval: 10, retry: { minDelay: 100, maxDelay: 1_000 }, errorLogger: recordingLogger() });
+  const options = () => ({ retry: { minDelay: 100, maxDelay: 1_000 }, errorLogger: recordingLogger() });
 
   test.each([
     ['a permission that was revoked', (text: string) => `User 123 may not publish ${text} to "orders"`],
@@ -205,7 +205,7 @@ describe('most of a batch that is refused alike', () => {
     expect(store.isDone).toBe(true);
     revoked = true;
     store.add(...numbered('-', 350));
-    await vi.advanceTimersByTimeAsync(3_600_000);
+    await vi.advanceTimersByTimeAsync(600_000);
     expect(messenger.circuit.state).not.toBe('closed');
     expect(store.dead).toEqual([]);
     expect(publisher.acknowledged).toHaveLength(150);
@@ -296,9 +296,9 @@ describe('most of a batch that is refused alike', () => {
     const store = storeOf(...numbered('-', 20));
     const publisher = scriptedBatch(() => Promise.reject(new Error('busy')));
     const relay = started(new Messenger(store, publisher, { ...options(), publishBatchSize: 10 }));
-    await vi.advanceTimersByTimeAsync(3_600_000);
+    await vi.advanceTimersByTimeAsync(600_000);
     expect(store.parked.size).toBe(20);
-    expect(publisher.sent.filter((text) => text === '-0').length).toBeGreaterThan(30);
+    expect(publisher.sent.filter((text) => text === '-0').length).toBeGreaterThan(5);
     expect(new Set([...store.parked.values()].map(({ attempts }) => attempts))).toEqual(new Set([1]));
     expect(store.dead).toEqual([]);
     await relay.stop();
