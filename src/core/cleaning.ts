@@ -1,5 +1,5 @@
 import { MessengerError, toError } from './errors.js';
-import type { RelayOptions } from './relay.js';
+import type { RelayOptions } from './relay-options.js';
 import { isAborted, sleepBy } from './wait.js';
 
 /** The longest pause between two cleanings. Milliseconds. */

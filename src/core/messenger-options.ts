@@ -9,7 +9,7 @@ import { checkKeys, limitOption, numberOption } from './options.js';
 import { oneAtATime } from './plain-feed.js';
 import { asBatchPublisher } from './plain-publisher.js';
 import { isBatchPublisher, type BatchPublisher, type Publisher } from './publisher.js';
-import type { RelayOptions } from './relay.js';
+import type { RelayOptions } from './relay-options.js';
 import type { PolicyOf, TopicPolicy } from './retry.js';
 import { isFeedStore, type Store } from './store.js';
 import { Suspicion } from './suspicion.js';

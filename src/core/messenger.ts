@@ -4,7 +4,8 @@ import { relayOptions, type MessengerOptions } from './messenger-options.js';
 import { openFeed } from './plain-feed.js';
 import { publishOnce } from './publish-once.js';
 import type { Publisher } from './publisher.js';
-import { runRelay, type RelayOptions } from './relay.js';
+import type { RelayOptions } from './relay-options.js';
+import { runRelay } from './relay.js';
 import type { Store } from './store.js';
 import { uuidv7 } from './uuid.js';
 

@@ -1,5 +1,6 @@
 import type { Feed, Page, SetAside } from './feed.js';
-import { publishPage, type PageOutcome, type Publication, type PublishPageOptions } from './publish-page.js';
+import { publishPage, type Publication } from './publish-page.js';
+import type { PageOutcome, PublishPageOptions } from './publishing.js';
 import { Bell, onAbort, sleepBy } from './wait.js';
 
 /** What a pipeline needs to know beyond what publishing each page does. */

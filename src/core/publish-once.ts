@@ -4,7 +4,7 @@ import type { Feed, Page } from './feed.js';
 import { eventOf } from './events.js';
 import { hasChanged } from './pipeline.js';
 import { publishPage } from './publish-page.js';
-import type { RelayOptions } from './relay.js';
+import type { RelayOptions } from './relay-options.js';
 import { Bell, onAbort } from './wait.js';
 
 /**

@@ -3,7 +3,7 @@ import { MessengerError } from './errors.js';
 import { eventOf } from './events.js';
 import type { Feed, Page } from './feed.js';
 import { Pipeline } from './pipeline.js';
-import type { RelayOptions } from './relay.js';
+import type { RelayOptions } from './relay-options.js';
 
 /** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;

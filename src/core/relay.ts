@@ -1,42 +1,11 @@
 import { cleanBeside } from './cleaning.js';
-import type { Circuit } from './circuit.js';
-import type { Clock } from './clock.js';
-import { FatalError, MessengerError, toError, type FailureKind } from './errors.js';
-import type { EventHandler } from './events.js';
+import { FatalError, MessengerError, toError } from './errors.js';
 import type { Feed } from './feed.js';
-import type { ErrorLogger } from './logger.js';
 import { openFeed } from './plain-feed.js';
-import type { BatchPublisher } from './publisher.js';
 import { relayFeed } from './relay-feed.js';
-import { backoff, type Backoff, type PolicyOf } from './retry.js';
-import type { Store } from './store.js';
-import type { Suspicion } from './suspicion.js';
+import type { RelayOptions } from './relay-options.js';
+import { backoff, type Backoff } from './retry.js';
 import { isAborted, onAbort, sleepBy } from './wait.js';
-
-/** Everything a relay works with: made by `relayOptions`. Durations in milliseconds. */
-export interface RelayOptions {
-  readonly store: Store;
-  readonly publisher: BatchPublisher;
-  readonly destination: string;
-  /** What it is known by to the other relays of its destination: see `FeedOptions`. */
-  readonly relay: string;
-  readonly pageSize: number;
-  readonly pipelineDepth: number;
-  /** Bytes of one call of the publisher; may be `Infinity`. */
-  readonly batchBytes: number;
-  readonly interval: number;
-  readonly publishTimeout: number;
-  readonly storeOutageLimit: number;
-  readonly policyOf: PolicyOf;
-  readonly kindOf: (error: Error) => FailureKind;
-  readonly circuit: Circuit;
-  readonly suspicion: Suspicion;
-  readonly errorLogger: ErrorLogger;
-  readonly onEvent: EventHandler | undefined;
-  /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
-  readonly cleanUp: number | undefined;
-  readonly clock: Clock;
-}
 
 /** How fast a relay comes back to a store that failed. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };

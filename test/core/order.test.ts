@@ -248,5 +248,5 @@ describe.each(['plain', 'feed'] as const)('a %s store', (kind) => {
         throw new Error(`run with ORDER_SEED=${SEED + i} failed: ${(error as Error).message}`, { cause: error });
       }
     }
-  });
+  }, 240_000);
 });

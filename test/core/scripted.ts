@@ -14,7 +14,7 @@ import {
 import type { FeedStore } from '../../src/core/store.js';
 import { failureKind } from '../../src/core/failures.js';
 import { systemClock } from '../../src/core/clock.js';
-import type { PublishPageOptions } from '../../src/core/publish-page.js';
+import type { PublishPageOptions } from '../../src/core/publishing.js';
 import { Suspicion } from '../../src/core/suspicion.js';
 import { Bell, sleep } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
