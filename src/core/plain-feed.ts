@@ -1,13 +1,14 @@
 import type { StoreCallOptions } from './call.js';
+import { systemClock, type Clock } from './clock.js';
 import type { Feed, FeedOptions, SetAside } from './feed.js';
 import type { Message } from './message.js';
 import { isFeedStore, type Store } from './store.js';
-import { sleep } from './wait.js';
+import { sleepBy } from './wait.js';
 
 /** A message of a plain store that failed, or waits behind one that did. */
 interface Waiting {
   readonly attempts: number;
-  /** When it is due, in milliseconds of this process's clock. */
+  /** When it is due, in milliseconds of the relay's clock. */
   readonly due: number;
   /** The key that waits with it; none for a dead letter, whose key goes on. */
   readonly key: string | undefined;
@@ -24,8 +25,8 @@ const MAX_WAITING = 10_000;
 const DEAD_RETRY = 300_000;
 
 /** Opens the feed of any store: the store's own where it offers one, else `plainFeed`. */
-export async function openFeed(store: Store, options: FeedOptions): Promise<Feed | null> {
-  return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize);
+export async function openFeed(store: Store, options: FeedOptions, clock: Clock = systemClock): Promise<Feed | null> {
+  return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize, clock);
 }
 
 /** The same store, never asked for two things at once: its contract promises that, and a relay overlaps. */
@@ -48,7 +49,7 @@ export function oneAtATime(store: Store): Store {
  * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
  * memory here, and starts anew with each feed, since the store still lists it as unpublished.
  */
-function plainFeed(store: Store, pageSize: number): Feed {
+function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const never = new AbortController().signal;
   /** By id: the store may make new objects of its messages each time. */
   const waiting = new Map<string, Waiting>();
@@ -56,13 +57,13 @@ function plainFeed(store: Store, pageSize: number): Feed {
   const waitingTopics = new Map<string | undefined, number>();
   const unsettled = new Set<string>();
 
-  function wait({ message, attempts, retryIn, dead }: SetAside): void {
+  function wait({ message, attempts, retryIn, dead, blocked }: SetAside): void {
     forget(message);
-    const delay = dead ? DEAD_RETRY : (retryIn ?? 0);
+    const delay = dead ? DEAD_RETRY : blocked === true ? Infinity : (retryIn ?? 0);
     const key = dead ? undefined : message.key;
     if (key !== undefined) count(waitingKeys, key, 1);
     count(waitingTopics, message.topic, 1);
-    waiting.set(message.id, { attempts, due: Date.now() + delay, key, topic: message.topic });
+    waiting.set(message.id, { attempts, due: clock.now() + delay, key, topic: message.topic });
   }
 
   function forget({ id }: Message): void {
@@ -84,7 +85,7 @@ function plainFeed(store: Store, pageSize: number): Feed {
     unbalanced: false,
     rebalance: () => Promise.resolve(),
     waiting: (topic) => waitingTopics.get(topic) ?? 0,
-    idle: (ms, options) => sleep(ms, options?.signal),
+    idle: (ms, options) => sleepBy(clock, ms, options?.signal),
     isSetAside: (key) => waitingKeys.has(key),
 
     async read(options) {
@@ -97,7 +98,7 @@ function plainFeed(store: Store, pageSize: number): Feed {
     },
 
     async retries(options) {
-      const now = Date.now();
+      const now = clock.now();
       if (![...waiting.values()].some(({ due }) => due <= now)) return { messages: [], attempts: [] };
       const blocked = new Set<string>();
       const messages = (await list(options))

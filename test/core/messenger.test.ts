@@ -2,7 +2,8 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { FatalError, MessengerError, PublishError } from '../../src/core/errors.js';
 import type { Message } from '../../src/core/message.js';
-import { Messenger, type MessengerOptions } from '../../src/core/messenger.js';
+import { Messenger } from '../../src/core/messenger.js';
+import type { MessengerOptions } from '../../src/core/messenger-options.js';
 import type { Store } from '../../src/core/store.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { gate, until } from '../../src/testing/assert.js';

@@ -334,7 +334,10 @@ describe('a look for retries', () => {
         }[kind as string];
         const statement = statementsOf(world.names, false)[kind];
         const settings = { table: parked, fill };
-        expectFew(await explainings(world, statement, call ?? `look('default', NULL, 8)`, INDEX_SETTINGS, settings), 60);
+        expectFew(
+          await explainings(world, statement, call ?? `look('default', NULL, 8)`, INDEX_SETTINGS, settings),
+          60,
+        );
         if (kind === 'due') expect(await due(world)).toHaveLength(3);
       }, url),
   );

@@ -1,0 +1,56 @@
+import type { Gate } from './circuit.js';
+import type { Clock } from './clock.js';
+import type { FailureKind, PublishError } from './errors.js';
+import type { SetAside } from './feed.js';
+import type { Message } from './message.js';
+import type { BatchPublisher } from './publisher.js';
+import type { PolicyOf } from './retry.js';
+import type { Suspicion } from './suspicion.js';
+import type { Bell } from './wait.js';
+
+/** A failed attempt of one message. */
+export interface Attempt {
+  readonly message: Message;
+  readonly error: Error;
+  readonly kind: FailureKind;
+  /** Failed attempts so far, this one included. */
+  readonly attempts: number;
+}
+
+/** What publishing a page needs to know. */
+export interface PublishPageOptions {
+  readonly publisher: BatchPublisher;
+  /** Whether an earlier message of this key was set aside, so that this one has to wait behind it. */
+  readonly isSetAside: (key: string) => boolean;
+  /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
+  readonly isBusy: (key: string) => boolean;
+  /** Rings when any page has got further. */
+  readonly progress: Bell;
+  /** Milliseconds for one call of the publisher. */
+  readonly timeout: number;
+  /** Bytes of one call of the publisher, by `sizeOf`; may be `Infinity`. */
+  readonly batchBytes: number;
+  readonly policyOf: PolicyOf;
+  readonly kindOf: (error: Error) => FailureKind;
+  /** Asked anew before each request, and aborted when the lease is lost: publishing stops at once, by rejecting. */
+  readonly lost: AbortSignal;
+  /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
+  readonly stop: AbortSignal;
+  readonly circuit: Gate;
+  readonly suspicion: Suspicion;
+  /** How often what failed alike is tried again as such before it is set aside. */
+  readonly probes: number;
+  readonly clock: Clock;
+  /** Told of every attempt that failed by the message itself, once. */
+  readonly onFailure: (error: PublishError, attempt: Attempt) => void;
+  /** Told of what was acknowledged, and how long the request took, in milliseconds. */
+  readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
+}
+
+/** What became of a page: whatever is neither set aside nor untried was acknowledged. */
+export interface PageOutcome {
+  readonly acknowledged: number;
+  readonly setAside: readonly SetAside[];
+  /** Messages that were not sent, or of which nothing is known, when the relay was stopped. */
+  readonly untried: readonly SetAside[];
+}
