@@ -55,7 +55,9 @@ class ModelFeed implements Feed {
   #share: Share;
   #last: Promise<unknown> = Promise.resolve();
   #renewedAt = 0;
+  /** When this process stops publishing, by its own clock, and when it ought to. */
   #deadline = 0;
+  #ought = 0;
   #stopTimers: (() => void)[] = [];
 
   private constructor(world: Surroundings, { pageSize }: FeedOptions, relay: string, owner: string, claimed: Claimed) {
@@ -71,25 +73,18 @@ class ModelFeed implements Feed {
     const { relay = '', signal } = options;
     const owner = server.flaw === 'claim without an epoch' ? relay : server.newOwner(relay);
     const sentAt = process.clock.now();
-    const { claimed, early } = await network.call(
-      process,
-      'claim',
-      () => {
-        const parked = server.waiting(to, [...to.partitions.keys()]);
-        return { claimed: server.claim(to, relay, owner), early: parked };
-      },
-      signal,
-    );
+    const waiting = (partitions: readonly number[]) =>
+      network.call(process, 'parked keys', () => server.waiting(to, partitions), signal);
+    const early =
+      server.flaw === 'parked keys read with the claim' ? await waiting([...to.partitions.keys()]) : undefined;
+    const claimed = await network.call(process, 'claim', () => server.claim(to, relay, owner), signal);
     if (claimed.epochs.size === 0) return null;
     const feed = new ModelFeed(world, options, relay, owner, claimed);
     feed.#renewed(sentAt);
     feed.#beat();
     try {
       // In a call after the claim: the old owner's last settlement is in it.
-      const flawed = server.flaw === 'parked keys read with the claim';
-      feed.#know(
-        flawed ? early : await network.call(process, 'parked keys', () => server.waiting(to, feed.partitions), signal),
-      );
+      feed.#know(early ?? (await waiting(feed.partitions)));
       return feed;
     } catch (error) {
       await feed.close();
@@ -274,7 +269,8 @@ class ModelFeed implements Feed {
     const { server, process } = this.#world;
     const late = server.flaw === 'late deadline';
     this.#renewedAt = process.clock.now();
-    this.#deadline = late ? this.#renewedAt + server.lease : sentAt + server.lease * 0.8;
+    this.#ought = sentAt + server.lease * 0.8;
+    this.#deadline = late ? this.#renewedAt + server.lease : this.#ought;
   }
 
   /** Renews the lease when nothing else has for a while, and finds out when it is too late. */
@@ -325,7 +321,7 @@ class ModelFeed implements Feed {
       const { key, topic } = row;
       const message = { id: String(row.seq), metadata: {}, payload: EMPTY, published: false, at: AT, key, topic };
       this.#rows.set(message, row);
-      const isLost = () => this.#lost.signal.aborted || this.#world.process.clock.now() >= this.#deadline;
+      const isLost = () => this.#lost.signal.aborted || this.#world.process.clock.now() >= this.#ought;
       const handed = { row, to, session: this.#hold.session, page: record, isLost };
       oracle.gave(to, message, handed, server.owns(to, row.partition, this.#hold));
       return message;

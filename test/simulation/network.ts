@@ -67,7 +67,8 @@ export class Network {
         });
       };
       const faults = this.#faults;
-      const late = faults.hits('store: call arrives when it was given up') ? STORE_TIMEOUT : 0;
+      const isLate = faults.hits('store: call arrives when it was given up');
+      const late = isLate ? STORE_TIMEOUT + this.#chance.between(0, 600) : 0;
       this.#timeline.after(out + late + this.delay(), () => {
         this.#note?.(`${process.name}: ${name}`);
         if (this.#timeline.now < this.outageUntil) {

@@ -20,7 +20,7 @@ export interface Row {
 export type Flaw =
   /** A settlement is not fenced: a relay that was paused past its lease overwrites its successor's. */
   | 'unfenced settle'
-  /** The parked keys are read in the statement that claims, and so before the old owner's last settlement. */
+  /** The parked keys are as they were when the claim began to wait for its lock: before the old owner's last settlement. */
   | 'parked keys read with the claim'
   /** The parked keys of partitions that are taken over later are not read. */
   | 'parked keys not read when taking over'
