@@ -4,15 +4,19 @@
  *
  * @module
  */
-export { EmptyMessagePayloadError, FatalError, MessengerError, PublishError, failureKind } from './core/errors.js';
+export { EmptyMessagePayloadError, FatalError, MessengerError, PublishError } from './core/errors.js';
 export type { ErrorCode, FailureKind } from './core/errors.js';
+export { NETWORK_FAILURES, classify, failureKind } from './core/failures.js';
+export type { FailureTable } from './core/failures.js';
+export type { MessengerEvent } from './core/events.js';
+export type { CircuitStatus } from './core/circuit.js';
 export { consoleErrorLogger } from './core/logger.js';
 export type { ErrorLogger } from './core/logger.js';
 export { GenericMessage, newMessage } from './core/message.js';
 export type { Message, NewMessageOptions } from './core/message.js';
 export { Messenger } from './core/messenger.js';
 export type { MessengerCallOptions } from './core/messenger.js';
-export type { MessengerOptions } from './core/messenger-options.js';
+export type { MessengerOptions, RetryOptions, TopicOptions } from './core/messenger-options.js';
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
 export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
 export { isFeedStore } from './core/store.js';

@@ -20,6 +20,8 @@ export type ErrorCode =
   | 'TIMEOUT'
   /** The broker did not acknowledge. */
   | 'PUBLISH_FAILED'
+  /** As many messages of a topic wait to be tried again as may: see `maxParked`. */
+  | 'PARKING_LIMIT'
   /** The relay can not go on. */
   | 'FATAL';
 
@@ -57,8 +59,11 @@ export class FatalError extends MessengerError {
  * | kind | meaning | the relay |
  * |---|---|---|
  * | `retryable` | this message, this time | sets the message's key aside and tries again with backoff |
- * | `permanent` | this message, for ever (too large, refused) | makes it a dead letter; its key goes on |
+ * | `permanent` | this message, for ever (too large, refused) | does at once what `onExhausted` says: a dead letter |
  * | `connection` | any message (no broker, no permission) | pauses with backoff; nobody's attempts are burnt |
+ *
+ * When most of a batch fails alike, or one refusal after another does, it is taken for the broker's
+ * failure whatever its kind: see `CircuitStatus`.
  */
 export type FailureKind = 'retryable' | 'permanent' | 'connection';
 
@@ -70,16 +75,6 @@ export class PublishError extends MessengerError {
     super('PUBLISH_FAILED', message, options);
     this.kind = options.kind;
   }
-}
-
-/**
- * The kind of a publisher's error: what the error says of itself (`error.kind`), else `retryable`,
- * since trying again loses nothing. Structural, so that an adapter of another copy of this package
- * is understood too.
- */
-export function failureKind(error: unknown): FailureKind {
-  const kind = (error as { kind?: unknown } | null | undefined)?.kind;
-  return kind === 'permanent' || kind === 'connection' ? kind : 'retryable';
 }
 
 /** Whatever was thrown, as an `Error`. */

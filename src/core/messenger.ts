@@ -1,9 +1,10 @@
+import type { CircuitStatus } from './circuit.js';
 import { MessengerError, PublishError } from './errors.js';
-import { openFeed } from './plain-feed.js';
-import { publishPage } from './publish-page.js';
-import type { Publisher } from './publisher.js';
 import { relayOptions, type MessengerOptions } from './messenger-options.js';
-import { hasChanged, runRelay, type RelayOptions } from './relay.js';
+import { openFeed } from './plain-feed.js';
+import { publishOnce } from './publish-once.js';
+import type { Publisher } from './publisher.js';
+import { runRelay, type RelayOptions } from './relay.js';
 import type { Store } from './store.js';
 import { uuidv7 } from './uuid.js';
 
@@ -17,8 +18,8 @@ export interface MessengerCallOptions {
  * Publishes the messages of a store, and cleans the published ones away: at least once, in order per
  * key, nothing completed before the broker's acknowledgement.
  *
- * When the process dies, at most two pages of `publishBatchSize` messages are published again: one
- * that is being settled, and one that is being published meanwhile.
+ * When the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again:
+ * those that were being published or settled.
  *
  * @example
  * ```ts
@@ -34,6 +35,11 @@ export class Messenger {
     this.#options = relayOptions(store, publisher, options);
   }
 
+  /** How publishing to the broker does, at this moment. */
+  get circuit(): CircuitStatus {
+    return this.#options.circuit.status;
+  }
+
   /**
    * Publishes once: what is due of the messages that failed before, and one page of new ones.
    *
@@ -42,40 +48,18 @@ export class Messenger {
    *   with an error for each. Otherwise the store's own errors.
    */
   async publish({ signal }: MessengerCallOptions = {}): Promise<number> {
-    const { store, destination, pageSize, publisher, publishTimeout, retry } = this.#options;
-    const feed = await openFeed(store, { destination, pageSize, signal });
+    const { store, destination, pageSize, clock } = this.#options;
+    const feed = await openFeed(store, { destination, pageSize, signal }, clock);
     if (feed === null) return 0;
     const failures: PublishError[] = [];
-    // A pause for a broker that is down belongs to `start`: here it ends the work.
-    const stop = new AbortController();
-    const onAbort = () => {
-      stop.abort();
-    };
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
     let acknowledged = 0;
     try {
       for (const next of [() => feed.retries({ signal }), () => feed.read({ signal })]) {
-        const page = await next();
-        if (page.messages.length === 0 || stop.signal.aborted) continue;
-        const outcome = await publishPage(page, {
-          publisher,
-          isSetAside: (key) => feed.isSetAside(key),
-          timeout: publishTimeout,
-          retry,
-          wholeBatchRetries: 0,
-          lost: feed.lost,
-          stop: stop.signal,
-          onFailure: (error) => {
-            failures.push(error);
-            if (error.kind === 'connection') stop.abort();
-          },
-        });
-        if (hasChanged(outcome)) await feed.settle(page, [...outcome.setAside, ...outcome.untried]);
-        acknowledged += outcome.acknowledged;
+        acknowledged += await publishOnce(feed, next, this.#options, failures, signal);
+        // A pause for a broker that is down belongs to `start`: here it ends the work.
+        if (failures.some(({ kind }) => kind === 'connection')) break;
       }
     } finally {
-      signal?.removeEventListener('abort', onAbort);
       await feed.close();
     }
     const [first] = failures;

@@ -25,6 +25,12 @@ export function numberOption(
   );
 }
 
+/** A whole number of 1 or more, or `Infinity` for no limit. @throws MessengerError `INVALID_OPTION`. */
+export function limitOption(name: string, value: unknown, fallback: number): number {
+  if (value === Infinity) return Infinity;
+  return numberOption(name, value, fallback, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
+}
+
 /** @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored. */
 export function checkKeys(options: unknown, known: readonly string[]): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {

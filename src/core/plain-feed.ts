@@ -57,9 +57,9 @@ function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const waitingTopics = new Map<string | undefined, number>();
   const unsettled = new Set<string>();
 
-  function wait({ message, attempts, retryIn, dead }: SetAside): void {
+  function wait({ message, attempts, retryIn, dead, blocked }: SetAside): void {
     forget(message);
-    const delay = dead ? DEAD_RETRY : (retryIn ?? 0);
+    const delay = dead ? DEAD_RETRY : blocked === true ? Infinity : (retryIn ?? 0);
     const key = dead ? undefined : message.key;
     if (key !== undefined) count(waitingKeys, key, 1);
     count(waitingTopics, message.topic, 1);

@@ -1,6 +1,13 @@
-import { failureKind, PublishError, toError } from './errors.js';
+import { PublishError, toError, type FailureKind } from './errors.js';
+import { failureKind } from './failures.js';
 import type { Message } from './message.js';
-import { ACKNOWLEDGED, type BatchPublisher, type Publisher, type PublishResult } from './publisher.js';
+import {
+  ACKNOWLEDGED,
+  type BatchPublisher,
+  type Publisher,
+  type PublishOptions,
+  type PublishResult,
+} from './publisher.js';
 
 /** How `sendInLanes` sends. */
 export interface LaneOptions<Item> {
@@ -8,8 +15,8 @@ export interface LaneOptions<Item> {
   laneOf(item: Item): string | undefined;
   /** Sends one request and answers for each item, in order. What it throws is the error of all of them. */
   send(items: readonly Item[]): Promise<readonly PublishResult[]>;
-  /** Requests in flight at once, at least 1. */
-  readonly concurrency: number;
+  /** Requests in flight at once. */
+  readonly room: Room;
   /** Items in one request, at least 1. */
   readonly maxItems: number;
   /** What the items of one request may weigh together, by `sizeOf`. @default no limit */
@@ -18,10 +25,38 @@ export interface LaneOptions<Item> {
   sizeOf?(item: Item): number;
   /** The error of an item that is not worth sending. @default none */
   refusalOf?(item: Item): PublishError | undefined;
-  /** Aborted: nothing more is sent. */
-  readonly signal?: AbortSignal | undefined;
-  /** Aborted: nothing more is sent either. */
-  readonly stop?: AbortSignal | undefined;
+  /** Its signals are asked before each request: once one is aborted, nothing more is sent. */
+  readonly call?: PublishOptions | undefined;
+  /** @default failureKind */
+  readonly kindOf?: (error: Error) => FailureKind;
+}
+
+/** Room for so many requests at once, shared by all calls that are given it. */
+export class Room {
+  #free: number;
+  #waiting: (() => void)[] = [];
+
+  /** @param size At least 1. */
+  constructor(size: number) {
+    this.#free = size;
+  }
+
+  take(): boolean {
+    if (this.#free === 0) return false;
+    this.#free -= 1;
+    return true;
+  }
+
+  giveBack(): void {
+    this.#free += 1;
+    // Who has nothing to do with it any more leaves it to the next.
+    while (this.#free > 0 && this.#waiting.length > 0) this.#waiting.shift()?.();
+  }
+
+  /** Calls back once, when there is some again. */
+  whenFree(callback: () => void): void {
+    this.#waiting.push(callback);
+  }
 }
 
 /** What is left of a lane: the items to send, with their places in the result. */
@@ -38,6 +73,7 @@ export function sendInLanes<Item>(
   items: readonly Item[],
   options: LaneOptions<Item>,
 ): Promise<readonly PublishResult[]> {
+  const { kindOf = failureKind } = options;
   const results = new Array<PublishResult>(items.length);
   // The lanes that have nothing in flight.
   const free = lanesOf(items, options);
@@ -56,7 +92,7 @@ export function sendInLanes<Item>(
       if (lane.length > 0) free.push(lane);
       return;
     }
-    if (failureKind(result.error) === 'connection') stopped ??= result.error;
+    if (kindOf(result.error) === 'connection') stopped ??= result.error;
     fail(lane, behind(result.error));
   };
 
@@ -88,18 +124,38 @@ export function sendInLanes<Item>(
   };
 
   return new Promise((resolve) => {
+    const { room, call } = options;
+    let isWaiting = false;
+    let isDone = false;
+    const hasRoom = (): boolean => {
+      if (room.take()) return true;
+      if (!isWaiting) {
+        isWaiting = true;
+        room.whenFree(() => {
+          isWaiting = false;
+          if (!isDone) pump();
+        });
+      }
+      return false;
+    };
     const pump = (): void => {
-      while (inFlight < options.concurrency) {
-        stopped ??= abortion(options.signal) ?? abortion(options.stop);
-        const lanes = stopped === undefined ? take() : [];
-        if (lanes.length === 0) break;
+      for (;;) {
+        stopped ??= abortion(call?.signal) ?? abortion(call?.stop);
+        if (stopped !== undefined || free.length === 0 || !hasRoom()) break;
+        const lanes = take();
+        if (lanes.length === 0) {
+          room.giveBack();
+          break;
+        }
         inFlight += 1;
         void request(lanes).then(() => {
           inFlight -= 1;
+          room.giveBack();
           pump();
         });
       }
-      if (inFlight > 0) return;
+      if (inFlight > 0 || (isWaiting && stopped === undefined)) return;
+      isDone = true;
       if (stopped !== undefined) for (const lane of free) fail(lane, stopped);
       resolve(results);
     };
@@ -109,10 +165,15 @@ export function sendInLanes<Item>(
 
 /**
  * The batch form of a publisher that has none: messages are sent one at a time within a key and up
- * to `concurrency` at once across keys. After a failure the later messages of that key in the call
+ * to `concurrency` at once across keys, in all calls together. After a failure the later messages of that key in the call
  * are not sent and fail as retryable, so that the publisher keeps the order of keys.
  */
-export function asBatchPublisher(publisher: Publisher, concurrency: number): BatchPublisher {
+export function asBatchPublisher(
+  publisher: Publisher,
+  concurrency: number,
+  kindOf: (error: Error) => FailureKind = failureKind,
+): BatchPublisher {
+  const room = new Room(concurrency);
   return {
     batchKeepsKeyOrder: true,
     publish: (message, options) => publisher.publish(message, options),
@@ -123,10 +184,10 @@ export function asBatchPublisher(publisher: Publisher, concurrency: number): Bat
           if (message !== undefined) await publisher.publish(message, options);
           return [ACKNOWLEDGED];
         },
-        concurrency,
+        room,
         maxItems: 1,
-        signal: options?.signal,
-        stop: options?.stop,
+        call: options,
+        kindOf,
       }),
   };
 }

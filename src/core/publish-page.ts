@@ -1,32 +1,42 @@
-import { systemClock, type Clock } from './clock.js';
-import { failureKind, PublishError, toError } from './errors.js';
+import { Answers, type Attempt } from './answers.js';
+import type { Answer, Gate, Pass } from './circuit.js';
+import type { Clock } from './clock.js';
+import { PublishError, toError, type FailureKind } from './errors.js';
 import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
 import type { BatchPublisher, PublishResult } from './publisher.js';
-import { backoff, type Backoff } from './retry.js';
-import { sleepBy, withDeadline } from './wait.js';
+import type { PolicyOf } from './retry.js';
+import type { Suspicion } from './suspicion.js';
+import { withDeadline, type Bell } from './wait.js';
 
 /** What publishing a page needs to know. */
 export interface PublishPageOptions {
   readonly publisher: BatchPublisher;
   /** Whether an earlier message of this key was set aside, so that this one has to wait behind it. */
   readonly isSetAside: (key: string) => boolean;
+  /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
+  readonly isBusy: (key: string) => boolean;
+  /** Rings when any page has got further. */
+  readonly progress: Bell;
   /** Milliseconds for one call of the publisher. */
   readonly timeout: number;
-  readonly retry: Backoff;
-  /** Aborted when the lease is lost: publishing stops at once, by rejecting. */
+  /** Bytes of one call of the publisher, by `sizeOf`; may be `Infinity`. */
+  readonly batchBytes: number;
+  readonly policyOf: PolicyOf;
+  readonly kindOf: (error: Error) => FailureKind;
+  /** Asked anew before each request, and aborted when the lease is lost: publishing stops at once, by rejecting. */
   readonly lost: AbortSignal;
   /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
   readonly stop: AbortSignal;
-  /**
-   * How often a batch that failed as a whole, without saying that the connection is at fault, is tried
-   * again before its messages are set aside one by one.
-   */
-  readonly wholeBatchRetries: number;
-  /** @default the system's */
-  readonly clock?: Clock;
-  /** Told of every failure, once. */
-  readonly onFailure: (error: PublishError) => void;
+  readonly circuit: Gate;
+  readonly suspicion: Suspicion;
+  /** How often what failed alike is tried again as such before it is set aside. */
+  readonly probes: number;
+  readonly clock: Clock;
+  /** Told of every attempt that failed by the message itself, once. */
+  readonly onFailure: (error: PublishError, attempt: Attempt) => void;
+  /** Told of what was acknowledged, and how long the request took, in milliseconds. */
+  readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }
 
 /** What became of a page: whatever is neither set aside nor untried was acknowledged. */
@@ -37,98 +47,151 @@ export interface PageOutcome {
   readonly untried: readonly SetAside[];
 }
 
-/** The state of one page while it is published. A message is known by its place in the page. */
-interface Work {
-  readonly page: Page;
-  readonly options: PublishPageOptions;
-  readonly setAside: SetAside[];
-  /** Keys of which a message of this page was set aside. */
-  readonly blocked: Set<string>;
-  acknowledged: number;
+/** A page that is being published. */
+export interface Publication {
+  /** @throws the reason of `lost`, and nothing else. */
+  readonly outcome: Promise<PageOutcome>;
+  /** Whether a message of this key is neither acknowledged nor set aside yet. */
+  isBusy(key: string): boolean;
+  /** Whether a message of this key was set aside. */
+  hasSetAside(key: string): boolean;
 }
+
+/** As many messages find out whether a broker is back. */
+const PROBE_SIZE = 10;
 
 /**
- * Publishes a page: in order per key, each message until it is acknowledged, set aside, or dead.
+ * Publishes a page: in order per key, each message until it is acknowledged, set aside, or given up.
  * While the broker as a whole fails, the page waits, and nobody's attempts are counted.
- *
- * @throws the reason of `lost`, and nothing else.
  */
-export async function publishPage(page: Page, options: PublishPageOptions): Promise<PageOutcome> {
-  const { clock = systemClock } = options;
-  const work: Work = { page, options, setAside: [], blocked: new Set(), acknowledged: 0 };
-  let pending = page.messages.map((_, place) => place);
-  let outages = 0;
-  while (pending.length > 0 && !options.stop.aborted) {
-    const { batch, rest } = nextBatch(work, pending);
-    if (batch.length === 0) {
-      pending = rest;
-      continue;
+export function publishPage(page: Page, options: PublishPageOptions): Publication {
+  const answers = new Answers(page, options);
+  let pending: readonly number[] = page.messages.map((_, place) => place);
+  let busy: Set<string | undefined> | undefined;
+  const setPending = (places: readonly number[]) => {
+    pending = places;
+    busy = undefined;
+  };
+
+  /** What can be sent now: unless the publisher keeps the order of keys in a batch, one message of each. */
+  function nextBatch(most: number): { batch: number[]; rest: number[] } {
+    const fromLog = page.attempts === undefined;
+    const inBatch = options.publisher.batchKeepsKeyOrder === true ? undefined : new Set<string>();
+    const batch: number[] = [];
+    const rest: number[] = [];
+    /** Keys of which a message has to wait: the later ones do too. */
+    const waiting = new Set<string>();
+    let bytes = 0;
+    for (const place of pending) {
+      const message = page.messages[place] as Message;
+      const { key } = message;
+      if (key !== undefined && (answers.hasSetAside(key) || (fromLog && options.isSetAside(key)))) {
+        answers.behind(place);
+        continue;
+      }
+      const size = options.batchBytes === Infinity ? 0 : sizeOf(message);
+      const isFull = batch.length >= most || (batch.length > 0 && bytes + size > options.batchBytes);
+      const mustWait = key !== undefined && (waiting.has(key) || inBatch?.has(key) === true || options.isBusy(key));
+      if (isFull || mustWait) {
+        rest.push(place);
+        if (key !== undefined) waiting.add(key);
+      } else {
+        if (key !== undefined) inBatch?.add(key);
+        bytes += size;
+        batch.push(place);
+      }
     }
-    options.lost.throwIfAborted();
-    const results = await send(work, batch);
-    options.lost.throwIfAborted();
-    const outage = outageIn(work, batch, results, outages);
-    const again = settleResults(work, batch, results, outage !== undefined);
-    pending = [...again, ...rest].sort((a, b) => a - b);
-    if (outage === undefined) {
-      outages = 0;
-      continue;
-    }
-    outages += 1;
-    options.onFailure(
-      new PublishError(`publishing is paused: ${outage.message}`, { kind: 'connection', cause: outage }),
-    );
-    await sleepBy(clock, backoff(outages, options.retry, clock), options.stop, options.lost);
-    options.lost.throwIfAborted();
+    return { batch, rest };
   }
-  const untried = pending.map((place) => setAsideOf(work, place, {}));
-  return { acknowledged: work.acknowledged, setAside: work.setAside, untried };
+
+  async function send(batch: readonly number[]): Promise<readonly PublishResult[]> {
+    const { publisher, timeout, stop, clock } = options;
+    const messages =
+      batch.length === page.messages.length ? page.messages : batch.map((place) => page.messages[place] as Message);
+    const tooLate = () =>
+      new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
+    try {
+      const results = await withDeadline(
+        timeout,
+        options.lost,
+        tooLate,
+        (signal) => publisher.publishBatch(messages, requestOptions(options, signal, stop)),
+        clock,
+      );
+      const wrong = wrongIn(results, messages.length);
+      if (wrong === undefined) return results;
+      throw new PublishError(`${wrong}: none of them counts`, { kind: 'retryable' });
+    } catch (thrown) {
+      const result: PublishResult = { acknowledged: false, error: toError(thrown) };
+      return messages.map(() => result);
+    }
+  }
+
+  async function sendBatch(pass: Pass, { batch, rest }: { batch: number[]; rest: number[] }): Promise<void> {
+    const { circuit, clock, progress } = options;
+    let answer: Answer | undefined;
+    try {
+      const sentAt = clock.now();
+      const results = await send(batch);
+      options.lost.throwIfAborted();
+      const taken = answers.take(batch, rest, results, clock.now() - sentAt);
+      setPending(taken.pending);
+      answer = taken;
+    } finally {
+      circuit.leave(pass, answer);
+      progress.ring();
+    }
+  }
+
+  async function run(): Promise<PageOutcome> {
+    const { circuit, suspicion, stop, progress, clock } = options;
+    const patient = page.attempts !== undefined;
+    while (pending.length > 0 && !stop.aborted) {
+      options.lost.throwIfAborted();
+      const pass = circuit.tryEnter(patient) ?? (await circuit.enter(patient, stop, options.lost));
+      if (pass === undefined) continue;
+      const next = nextBatch(pass.probe && !suspicion.exhausted ? PROBE_SIZE : Infinity);
+      if (next.batch.length > 0 && !options.lost.aborted) {
+        await sendBatch(pass, next);
+        continue;
+      }
+      circuit.leave(pass);
+      setPending(next.rest);
+      // What is left waits for earlier pages. Nothing may happen between looking at them and waiting.
+      if (next.rest.length > 0) await progress.wait(clock, Infinity, stop, options.lost);
+    }
+    progress.ring();
+    return answers.outcome(pending);
+  }
+
+  return {
+    outcome: run(),
+    isBusy(key) {
+      if (pending.length === 0) return false;
+      busy ??= new Set(pending.map((place) => page.messages[place]?.key));
+      return busy.has(key);
+    },
+    hasSetAside: (key) => answers.hasSetAside(key),
+  };
 }
 
-/** What can be sent now: unless the publisher keeps the order of keys in a batch, one message of each. */
-function nextBatch(work: Work, pending: readonly number[]): { batch: number[]; rest: number[] } {
-  const { page, options, blocked } = work;
-  const fromLog = page.attempts === undefined;
-  const inBatch = options.publisher.batchKeepsKeyOrder === true ? undefined : new Set<string>();
-  const batch: number[] = [];
-  const rest: number[] = [];
-  for (const place of pending) {
-    const key = messageAt(work, place).key;
-    if (key === undefined) {
-      batch.push(place);
-    } else if (blocked.has(key) || (fromLog && options.isSetAside(key))) {
-      work.setAside.push(setAsideOf(work, place, {}));
-    } else if (inBatch?.has(key) === true) {
-      rest.push(place);
-    } else {
-      inBatch?.add(key);
-      batch.push(place);
-    }
-  }
-  return { batch, rest };
+/** What a call is told; its signal asks for the lease anew whenever it is read, as before each of several requests. */
+function requestOptions(options: PublishPageOptions, signal: AbortSignal, stop: AbortSignal) {
+  return {
+    get signal() {
+      // Asking aborts it where it has to, and with it the signal of the call.
+      return options.lost.aborted ? options.lost : signal;
+    },
+    stop,
+  };
 }
 
-async function send(work: Work, batch: readonly number[]): Promise<readonly PublishResult[]> {
-  const { publisher, timeout, lost, stop, clock = systemClock } = work.options;
-  const messages =
-    batch.length === work.page.messages.length ? work.page.messages : batch.map((place) => messageAt(work, place));
-  const tooLate = () =>
-    new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
-  try {
-    const results = await withDeadline(
-      timeout,
-      lost,
-      tooLate,
-      (signal) => publisher.publishBatch(messages, { signal, stop }),
-      clock,
-    );
-    const wrong = wrongIn(results, messages.length);
-    if (wrong === undefined) return results;
-    throw new PublishError(`${wrong}: none of them counts`, { kind: 'retryable' });
-  } catch (thrown) {
-    const result: PublishResult = { acknowledged: false, error: toError(thrown) };
-    return messages.map(() => result);
-  }
+const encoder = new TextEncoder();
+
+/** Roughly what a message takes, in bytes: payload, metadata, id, topic and key. */
+function sizeOf({ id, payload, metadata, topic = '', key = '' }: Message): number {
+  const texts = [id, topic, key, ...Object.entries(metadata).flat()];
+  return payload.byteLength + encoder.encode(texts.join('')).byteLength;
 }
 
 /** What is wrong with the answer to a batch, of a publisher whose types nobody checked. */
@@ -146,93 +209,4 @@ function wrongIn(results: unknown, count: number): string | undefined {
   return place < 0
     ? undefined
     : `the publisher's result ${String(place)} of ${String(count)} is neither an acknowledgement nor an Error`;
-}
-
-/**
- * The error of the broker as a whole, if that is what failed: any of the connection, or all of a batch.
- * Messages that failed before say nothing of the broker by failing again, nor do those of one key,
- * which fail together: a pause for them would hold up everybody.
- */
-function outageIn(
-  work: Work,
-  batch: readonly number[],
-  results: readonly PublishResult[],
-  outages: number,
-): Error | undefined {
-  let first: Error | undefined;
-  let all = work.page.attempts === undefined && outages < work.options.wholeBatchRetries;
-  for (const result of results) {
-    if (result.acknowledged) {
-      all = false;
-      continue;
-    }
-    const kind = failureKind(result.error);
-    if (kind === 'connection') return result.error;
-    if (kind === 'permanent' || isUnsent(work, result.error)) all = false;
-    first ??= result.error;
-  }
-  return all && new Set(batch.map((place) => messageAt(work, place).key ?? place)).size > 1 ? first : undefined;
-}
-
-/** Whether a message was not sent because the relay is to stop. */
-function isUnsent({ options: { stop } }: Work, error: Error): boolean {
-  return stop.aborted && error.cause === stop.reason;
-}
-
-/** Records every result, and returns the places that are to be sent again. */
-function settleResults(
-  work: Work,
-  batch: readonly number[],
-  results: readonly PublishResult[],
-  outage: boolean,
-): number[] {
-  const again: number[] = [];
-  /** Keys of which an earlier message of this batch is dead: the later ones failed behind it only. */
-  const pastDead = new Set<string>();
-  batch.forEach((place, i) => {
-    const result = results[i] as PublishResult;
-    if (result.acknowledged) {
-      work.acknowledged += 1;
-      return;
-    }
-    const { key } = messageAt(work, place);
-    const kind = failureKind(result.error);
-    if (key !== undefined && work.blocked.has(key)) {
-      work.setAside.push(setAsideOf(work, place, {}));
-    } else if (key !== undefined && pastDead.has(key) && kind !== 'permanent') {
-      again.push(place);
-    } else if ((outage && kind !== 'permanent') || isUnsent(work, result.error)) {
-      again.push(place);
-    } else {
-      fail(work, place, result.error);
-      if (key !== undefined) (kind === 'permanent' ? pastDead : work.blocked).add(key);
-    }
-  });
-  return again;
-}
-
-function fail(work: Work, place: number, cause: Error): void {
-  const { id } = messageAt(work, place);
-  const attempts = (work.page.attempts?.[place] ?? 0) + 1;
-  const kind = failureKind(cause);
-  const dead = kind === 'permanent';
-  const retryIn = dead ? undefined : backoff(attempts, work.options.retry, work.options.clock);
-  const error = new PublishError(
-    dead
-      ? `message ${id} is a dead letter: ${cause.message}`
-      : `message ${id} was not published (attempt ${String(attempts)}, next in ${String(Math.round(retryIn ?? 0))} ms): ${cause.message}`,
-    { kind, cause },
-  );
-  work.setAside.push(
-    setAsideOf(work, place, { attempts, error: cause, dead, ...(retryIn !== undefined && { retryIn }) }),
-  );
-  work.options.onFailure(error);
-}
-
-function setAsideOf(work: Work, place: number, more: Partial<SetAside>): SetAside {
-  return { message: messageAt(work, place), attempts: work.page.attempts?.[place] ?? 0, dead: false, ...more };
-}
-
-function messageAt(work: Work, place: number): Message {
-  return work.page.messages[place] as Message;
 }

@@ -2,7 +2,11 @@ import type { Message } from './message.js';
 
 /** What a relay tells a publisher with each call. */
 export interface PublishOptions {
-  /** Aborted when the relay no longer waits: at its timeout, or when its lease is lost. */
+  /**
+   * Aborted when the relay no longer waits: at its timeout, or when its lease is lost. Whoever sends
+   * several requests reads it from here anew before each: that asks for the lease by the clock, which a
+   * process that was frozen would otherwise learn of too late.
+   */
   readonly signal?: AbortSignal | undefined;
   /**
    * Aborted when the relay is to stop: what was sent is still waited for. A batch form may leave the
@@ -31,6 +35,8 @@ export interface BatchPublisher extends Publisher {
   /**
    * Sends the messages, in as many requests as the broker needs, and resolves with one result per
    * message, in the order given. It rejects only when nothing can be said of any of them.
+   *
+   * Up to `pipelineDepth` calls are made at once, never two with messages of one key.
    */
   publishBatch(messages: readonly Message[], options?: PublishOptions): Promise<readonly PublishResult[]>;
   /**

@@ -1,15 +1,19 @@
+import { cleanBeside } from './cleaning.js';
+import type { Circuit } from './circuit.js';
 import type { Clock } from './clock.js';
-import { FatalError, MessengerError, toError } from './errors.js';
-import type { Feed, Page } from './feed.js';
+import { FatalError, MessengerError, toError, type FailureKind } from './errors.js';
+import type { EventHandler } from './events.js';
+import type { Feed } from './feed.js';
 import type { ErrorLogger } from './logger.js';
 import { openFeed } from './plain-feed.js';
-import { publishPage, type PageOutcome } from './publish-page.js';
 import type { BatchPublisher } from './publisher.js';
-import { backoff, type Backoff } from './retry.js';
+import { relayFeed } from './relay-feed.js';
+import { backoff, type Backoff, type PolicyOf } from './retry.js';
 import type { Store } from './store.js';
-import { sleepBy } from './wait.js';
+import type { Suspicion } from './suspicion.js';
+import { isAborted, onAbort, sleepBy } from './wait.js';
 
-/** Everything a relay works with. Durations in milliseconds. */
+/** Everything a relay works with: made by `relayOptions`. Durations in milliseconds. */
 export interface RelayOptions {
   readonly store: Store;
   readonly publisher: BatchPublisher;
@@ -17,27 +21,22 @@ export interface RelayOptions {
   /** What it is known by to the other relays of its destination: see `FeedOptions`. */
   readonly relay: string;
   readonly pageSize: number;
+  readonly pipelineDepth: number;
+  /** Bytes of one call of the publisher; may be `Infinity`. */
+  readonly batchBytes: number;
   readonly interval: number;
   readonly publishTimeout: number;
   readonly storeOutageLimit: number;
-  readonly retry: Backoff;
+  readonly policyOf: PolicyOf;
+  readonly kindOf: (error: Error) => FailureKind;
+  readonly circuit: Circuit;
+  readonly suspicion: Suspicion;
   readonly errorLogger: ErrorLogger;
+  readonly onEvent: EventHandler | undefined;
   /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
   readonly cleanUp: number | undefined;
   readonly clock: Clock;
 }
-
-/** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
-const FIRST_IDLE_PAUSE = 2;
-
-/** How long a message that became due may wait to be noticed. Milliseconds. */
-const MAX_RETRY_LOOK = 1_000;
-
-/**
- * How often a batch that failed as a whole is tried again as such: long enough for a broker to restart,
- * and bounded, so that messages which only together fail alike can not stop the rest for ever.
- */
-const WHOLE_BATCH_RETRIES = 5;
 
 /** How fast a relay comes back to a store that failed. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
@@ -49,20 +48,57 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
  *   or its schema is not what this library works on.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal): Promise<void> {
-  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock } = options;
-  /** How the store does. It is failing since the first failure after it last did what was asked of it. */
-  const health: { reached: boolean; failures: number; failingSince: number | undefined } = {
-    reached: false,
-    failures: 0,
-    failingSince: undefined,
+  /** Told to stop, or to end since cleaning can not be done. */
+  const over = new AbortController();
+  const onStop = () => {
+    over.abort(stop.reason);
   };
+  const forget = onAbort(stop, onStop);
+  if (stop.aborted) onStop();
+  const state: RelayState = { feed: undefined, reached: false };
+  let cleaning: Promise<void> | undefined;
+  let unclean: { readonly error: unknown } | undefined;
+  const onOpened = () => {
+    cleaning ??= cleanBeside(options, () => state.feed !== undefined, over.signal).catch((error: unknown) => {
+      unclean = { error };
+      over.abort();
+    });
+  };
+  try {
+    await relayFeeds(options, over.signal, state, onOpened);
+  } finally {
+    over.abort();
+    await cleaning;
+    forget();
+  }
+  if (unclean !== undefined) throw unworkable(unclean.error);
+}
+
+interface RelayState {
+  /** What it holds now. */
+  feed: Feed | undefined;
+  /** Whether the store has ever answered. */
+  reached: boolean;
+}
+
+/** Opens one feed after the other. */
+async function relayFeeds(
+  options: RelayOptions,
+  stop: AbortSignal,
+  state: RelayState,
+  onOpened: () => void,
+): Promise<void> {
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock } = options;
+  /** The store is failing since the first failure after it last did what was asked of it. */
+  let failures = 0;
+  let failingSince: number | undefined;
   const onReached = () => {
-    health.reached = true;
+    state.reached = true;
   };
   const onWorking = () => {
     onReached();
-    health.failures = 0;
-    health.failingSince = undefined;
+    failures = 0;
+    failingSince = undefined;
   };
   while (!stop.aborted) {
     try {
@@ -72,23 +108,24 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
         await sleepBy(clock, interval, stop);
         continue;
       }
-      try {
+      state.feed = feed;
+      await holding(feed, options, async () => {
+        onOpened();
         await relayFeed(feed, options, stop, { onReached, onWorking });
-      } finally {
-        await feed.close();
-      }
+      }).finally(() => {
+        state.feed = undefined;
+      });
     } catch (error) {
-      if (hasAborted(stop)) {
+      if (isAborted(stop)) {
         // What was acknowledged and could not be settled is published again, which somebody should know.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
       }
-      health.failures += 1;
-      health.failingSince ??= clock.now();
-      const outage = clock.now() - health.failingSince;
-      if (isUnworkable(error))
-        throw new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
-      if (!health.reached && !isLeaseLost(error))
+      failures += 1;
+      failingSince ??= clock.now();
+      const outage = clock.now() - failingSince;
+      if (isUnworkable(error)) throw unworkable(error);
+      if (!state.reached && !isLeaseLost(error))
         throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {
         throw new FatalError(
@@ -97,111 +134,29 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
         );
       }
       errorLogger.error(toError(error));
-      await sleepBy(clock, backoff(health.failures, STORE_BACKOFF, clock), stop);
+      await sleepBy(clock, backoff(failures, STORE_BACKOFF, clock), stop);
     }
   }
 }
 
-/** What a feed tells of its store. */
-interface StoreHealth {
-  /** It answered. */
-  readonly onReached: () => void;
-  /** It did all that was asked of it: one that lists messages and can not mark them does not work. */
-  readonly onWorking: () => void;
-}
-
-async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, health: StoreHealth): Promise<void> {
-  const { interval, clock } = options;
-  const publish = (page: Page) =>
-    publishPage(page, {
-      publisher: options.publisher,
-      isSetAside: (key) => feed.isSetAside(key),
-      timeout: options.publishTimeout,
-      retry: options.retry,
-      wholeBatchRetries: WHOLE_BATCH_RETRIES,
-      lost: feed.lost,
-      stop,
-      clock,
-      onFailure: (error) => {
-        options.errorLogger.error(error);
-      },
-    });
-  const settle = async (page: Page, outcome: PageOutcome) => {
-    await feed.settle(page, [...outcome.setAside, ...outcome.untried]);
-    health.onWorking();
-  };
-  /** The settlement of the page before, while the next one is being published. */
-  let settling: Promise<void> = Promise.resolve();
-  let lookForRetries = 0;
-  let pause = FIRST_IDLE_PAUSE;
-  let cleanAt = -Infinity;
+/** Closes a feed after the work with it, and tells what was held. */
+async function holding(feed: Feed, { onEvent, destination }: RelayOptions, work: () => Promise<void>): Promise<void> {
+  if (feed.partitions.length > 0) onEvent?.({ type: 'leased', destination, partitions: feed.partitions });
+  let failure: { readonly error: Error } | undefined;
   try {
-    while (!stop.aborted) {
-      feed.lost.throwIfAborted();
-      if (options.cleanUp !== undefined && clock.now() >= cleanAt) {
-        cleanAt = clock.now() + Math.max(interval, Math.min(60_000, options.cleanUp / 10));
-        await clean(options, options.cleanUp, stop);
-      }
-      let worked = false;
-      if (feed.unbalanced) {
-        await settling;
-        await feed.rebalance({ signal: stop });
-      }
-
-      if (clock.now() >= lookForRetries) {
-        // Settled before anything else is published: what is new of a key must not pass what was set aside.
-        await settling;
-        const page = await feed.retries({ signal: stop });
-        const outcome = await publish(page);
-        if (hasChanged(outcome)) await settle(page, outcome);
-        worked = outcome.acknowledged > 0;
-        // While keys drain, again at once.
-        lookForRetries = worked ? 0 : clock.now() + Math.min(interval, MAX_RETRY_LOOK);
-      }
-
-      const page = await feed.read({ signal: stop });
-      health.onReached();
-      if (page.messages.length > 0) {
-        worked = true;
-        const outcome = await publish(page);
-        // One after the other: a later one that overtook an earlier one, or survived it, would settle what it left.
-        await settling;
-        if (hasChanged(outcome)) settling = settle(page, outcome);
-        settling.catch(() => undefined);
-      }
-
-      if (worked) {
-        pause = FIRST_IDLE_PAUSE;
-        continue;
-      }
-      await settling;
-      health.onWorking();
-      await feed.idle(Math.min(pause, interval), { signal: stop });
-      pause *= 2;
-    }
-  } finally {
-    await settling;
-  }
-}
-
-async function clean({ store, errorLogger }: RelayOptions, cleanUp: number, stop: AbortSignal): Promise<void> {
-  try {
-    await store.deletePublishedByExpiration(cleanUp, { signal: stop });
+    await work();
   } catch (error) {
-    // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
-    if (error instanceof MessengerError && error.code === 'INVALID_OPTION') throw error;
-    if (!stop.aborted) errorLogger.error(toError(error));
+    failure = { error: toError(error) };
+    throw error;
+  } finally {
+    const { partitions } = feed;
+    await feed.close();
+    if (partitions.length > 0) onEvent?.({ type: 'lease-lost', destination, partitions, ...failure });
   }
 }
 
-/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
-export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
-  return acknowledged > 0 || setAside.length > 0;
-}
-
-/** Asked anew: the type checker believes a signal to stay as it was when last looked at. */
-function hasAborted(signal: AbortSignal): boolean {
-  return signal.aborted;
+function unworkable(error: unknown): FatalError {
+  return new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
 }
 
 function isUnworkable(error: unknown): boolean {

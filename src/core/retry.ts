@@ -20,3 +20,20 @@ export function backoff(
   const floor = Math.min(minDelay, maxDelay) / 2;
   return floor + chance.random() * (ceiling - floor);
 }
+
+/** What becomes of a message that fails. */
+export interface RetryPolicy extends Backoff {
+  /** Attempts before it is given up, the first included; may be `Infinity`. */
+  readonly maxAttempts: number;
+  /** What becomes of it then, and of its key. */
+  readonly onExhausted: 'dead-letter' | 'block-key';
+}
+
+/** `RetryPolicy`, and how many messages may wait. */
+export interface TopicPolicy extends RetryPolicy {
+  /** May be `Infinity`. */
+  readonly maxParked: number;
+}
+
+/** The policy of a topic; `undefined` is that of messages without one. */
+export type PolicyOf = (topic: string | undefined) => TopicPolicy;

@@ -12,7 +12,7 @@ const waitingFor = new WeakMap<AbortSignal, Waiting>();
  * Calls back when the signal aborts, until the function that it returns is called. However many wait
  * for one signal, it has one listener: Node warns of a leak at the eleventh, and a page waits for more.
  */
-function onAbort(signal: AbortSignal, callback: () => void): () => void {
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waitingFor.get(signal);
   if (waiting === undefined) {
     const callbacks = new Set<() => void>();
@@ -33,12 +33,17 @@ function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
+/** Asked anew: the type checker believes a signal to stay as it was when last looked at. */
+export function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
+}
+
 /** Resolves after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
 export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return sleepBy(systemClock, ms, ...signals);
 }
 
-/** `sleep` by a clock. */
+/** `sleep` by a clock; with `Infinity` until a signal aborts. */
 export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve) => {
     if (signals.some((signal) => signal?.aborted === true)) {
@@ -50,7 +55,7 @@ export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSig
       for (const forget of listening) forget();
       resolve();
     };
-    const cancel = clock.setTimeout(done, ms);
+    const cancel = ms === Infinity ? () => undefined : clock.setTimeout(done, ms);
     const listening = signals.map((signal) => (signal ? onAbort(signal, done) : () => undefined));
   });
 }
@@ -90,5 +95,22 @@ export async function withDeadline<T>(
   } finally {
     cancel();
     forget?.();
+  }
+}
+
+/** Wakes whoever waits for something to change. What is rung while nobody waits is not kept. */
+export class Bell {
+  #waiting: AbortController | undefined;
+
+  ring(): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.abort();
+  }
+
+  /** Resolves when it rings, after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
+  wait(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
+    this.#waiting ??= new AbortController();
+    return sleepBy(clock, ms, this.#waiting.signal, ...signals);
   }
 }

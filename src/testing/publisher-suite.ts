@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { failureKind } from '../core/errors.js';
+import { failureKind } from '../core/failures.js';
 import { newMessage, type Message, type NewMessageOptions } from '../core/message.js';
 import { isBatchPublisher, type BatchPublisher, type Publisher, type PublishResult } from '../core/publisher.js';
 import { assert, assertEqual, rejection } from './assert.js';

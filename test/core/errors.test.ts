@@ -1,12 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import {
-  EmptyMessagePayloadError,
-  failureKind,
-  FatalError,
-  MessengerError,
-  PublishError,
-  toError,
-} from '../../src/core/errors.js';
+import { EmptyMessagePayloadError, FatalError, MessengerError, PublishError, toError } from '../../src/core/errors.js';
+import { failureKind } from '../../src/core/failures.js';
 
 describe('errors', () => {
   const cause = new Error('the store said so');

@@ -16,6 +16,7 @@ import {
   ListFeedStore,
   memoryStore,
   message,
+  pageOptions,
   recordingLogger,
   refusal,
   scripted,
@@ -163,16 +164,11 @@ describe('a lease that is lost before anything is sent', () => {
     const publisher = scriptedBatch();
     const page = { messages: [message('a1'), message('a2')] };
     const failures: Error[] = [];
-    const publishing = publishPage(page, {
-      publisher,
-      isSetAside: () => false,
-      timeout: 1_000,
-      retry: { minDelay: 1, maxDelay: 1 },
-      wholeBatchRetries: 5,
+    const options = pageOptions(publisher, {
       lost: AbortSignal.abort(LOST),
-      stop: new AbortController().signal,
       onFailure: (error) => void failures.push(error),
     });
+    const publishing = publishPage(page, options).outcome;
     await expect(publishing).rejects.toBe(LOST);
     expect(publisher.calls).toEqual([]);
     expect(failures).toEqual([]);

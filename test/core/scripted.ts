@@ -12,7 +12,11 @@ import {
   type PublishResult,
 } from '../../src/core/publisher.js';
 import type { FeedStore } from '../../src/core/store.js';
-import { sleep } from '../../src/core/wait.js';
+import { failureKind } from '../../src/core/failures.js';
+import { systemClock } from '../../src/core/clock.js';
+import type { PublishPageOptions } from '../../src/core/publish-page.js';
+import { Suspicion } from '../../src/core/suspicion.js';
+import { Bell, sleep } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 /** Everything as fast as it goes. */
@@ -122,6 +126,30 @@ export function scriptedBatch(
       }
       return results;
     },
+  };
+}
+
+/** What `publishPage` needs: it never pauses, and what fails is tried again at once, by default. */
+export function pageOptions(publisher: BatchPublisher, more: Partial<PublishPageOptions> = {}): PublishPageOptions {
+  const never = new AbortController().signal;
+  const pass = { probe: false, opened: 0 };
+  return {
+    publisher,
+    isSetAside: () => false,
+    isBusy: () => false,
+    progress: new Bell(),
+    timeout: 10_000,
+    batchBytes: Infinity,
+    policyOf: () => ({ minDelay: 0, maxDelay: 0, maxAttempts: 20, onExhausted: 'dead-letter', maxParked: Infinity }),
+    kindOf: failureKind,
+    lost: never,
+    stop: never,
+    circuit: { signature: undefined, tryEnter: () => pass, enter: () => Promise.resolve(pass), leave: () => undefined },
+    suspicion: new Suspicion(),
+    probes: 0,
+    clock: systemClock,
+    onFailure: () => undefined,
+    ...more,
   };
 }
 
@@ -254,7 +282,7 @@ export class ListFeedStore implements FeedStore {
           .map(([, each]) => each)
           .filter((each) => {
             const { key } = each.message;
-            if (each.due <= Date.now() && !blocked.has(key ?? '')) return true;
+            if (each.blocked !== true && each.due <= Date.now() && !blocked.has(key ?? '')) return true;
             if (key !== undefined) blocked.add(key);
             return false;
           })

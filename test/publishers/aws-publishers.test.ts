@@ -1,7 +1,7 @@
 import { SNSClient } from '@aws-sdk/client-sns';
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { failureKind } from '../../src/core/errors.js';
+import { failureKind } from '../../src/core/failures.js';
 import { newMessage, type Message } from '../../src/core/message.js';
 import type { PublishResult } from '../../src/core/publisher.js';
 import { SnsPublisher, type SnsPublisherOptions } from '../../src/publishers/sns.js';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { failureKind, PublishError } from '../../src/core/errors.js';
+import { PublishError } from '../../src/core/errors.js';
+import { failureKind } from '../../src/core/failures.js';
 import { newMessage, type Message } from '../../src/core/message.js';
 import { asBatchPublisher } from '../../src/core/plain-publisher.js';
 import { ACKNOWLEDGED, type BatchPublisher, type Publisher, type PublishResult } from '../../src/core/publisher.js';

@@ -50,9 +50,8 @@ export function sendBatches(
       sizeOf: (item) => item.size,
       maxItems: MAX_ENTRIES,
       maxSize: settings.maxBatchBytes,
-      concurrency: settings.concurrency,
-      signal: options.signal,
-      stop: options.stop,
+      room: settings.room,
+      call: options,
       send: (items) =>
         sendEntries(
           items.flatMap(({ entry }) => (entry === undefined ? [] : [entry])),

@@ -1,4 +1,5 @@
 import { PublishError, toError, type FailureKind } from '../../core/errors.js';
+import { lookUp, NETWORK_FAILURES, type FailureTable } from '../../core/failures.js';
 
 /** What is read of an error of the AWS SDK or of Node. */
 interface SdkError {
@@ -15,9 +16,11 @@ interface SdkError {
  * since trying again loses nothing.
  *
  * Sources: "Common errors" and the error lists of SendMessageBatch and PublishBatch in the API
- * references of SQS and SNS, and the error codes of Node's `net`, `dns` and `tls`.
+ * references of SQS and SNS.
  */
-const KINDS: Readonly<Record<string, FailureKind>> = {
+const KINDS: FailureTable = {
+  ...NETWORK_FAILURES,
+
   // This message, for ever.
   InvalidParameterValue: 'permanent',
   InvalidParameter: 'permanent',
@@ -80,21 +83,9 @@ const KINDS: Readonly<Record<string, FailureKind>> = {
   // Nobody answers.
   Timeout: 'connection',
   RequestTimeout: 'connection',
-  ECONNREFUSED: 'connection',
   ECONNRESET: 'connection',
   ECONNABORTED: 'connection',
   EPIPE: 'connection',
-  ENOTFOUND: 'connection',
-  EAI_AGAIN: 'connection',
-  ETIMEDOUT: 'connection',
-  EHOSTUNREACH: 'connection',
-  ENETUNREACH: 'connection',
-  ENETDOWN: 'connection',
-  CERT_HAS_EXPIRED: 'connection',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'connection',
-  SELF_SIGNED_CERT_IN_CHAIN: 'connection',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'connection',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'connection',
 };
 
 /** A parameter that every message of a publisher shares: refusing it says nothing about one message. */
@@ -103,9 +94,7 @@ const SHARED_PARAMETER = /\b(TopicArn|QueueUrl)\b/;
 function kindOf(names: readonly unknown[], message: string, status: number | undefined): FailureKind {
   for (const name of names) {
     if (typeof name !== 'string') continue;
-    // Own properties only: an error named `constructor` is not in the table.
-    const known = [name, plainName(name)].find((candidate) => Object.hasOwn(KINDS, candidate));
-    const kind = known === undefined ? undefined : KINDS[known];
+    const kind = lookUp(name, KINDS) ?? lookUp(plainName(name), KINDS);
     if (kind === 'permanent' && SHARED_PARAMETER.test(message)) return 'connection';
     if (kind !== undefined) return kind;
   }

@@ -1,5 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { checkKeys, numberOption } from '../../core/options.js';
+import { Room } from '../../core/plain-publisher.js';
 import { checkMessageIdKey, MESSAGE_ID_KEY } from './attributes.js';
 import { matchingText } from './options.js';
 
@@ -20,7 +21,7 @@ export interface AwsPublisherOptions {
    * @default 262_144
    */
   maxBatchBytes?: number;
-  /** Requests in flight at once, of one call. @default 4 */
+  /** Requests in flight at once. @default 4 */
   concurrency?: number;
 }
 
@@ -31,7 +32,8 @@ export interface PublisherSettings {
   readonly groupIdKey: string | undefined;
   readonly defaultGroupId: string | undefined;
   readonly maxBatchBytes: number;
-  readonly concurrency: number;
+  /** For its requests in flight. */
+  readonly room: Room;
 }
 
 /**
@@ -62,7 +64,7 @@ export function publisherSettings(options: AwsPublisherOptions, fifo: boolean): 
       max: 1_048_576,
       integer: true,
     }),
-    concurrency: numberOption('concurrency', options.concurrency, 4, { min: 1, max: 1_000, integer: true }),
+    room: new Room(numberOption('concurrency', options.concurrency, 4, { min: 1, max: 1_000, integer: true })),
   };
 }
 

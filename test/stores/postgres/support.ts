@@ -15,6 +15,7 @@ import type * as schemaModule from '../../../src/stores/postgres/schema.js';
 import type * as statementsModule from '../../../src/stores/postgres/statements.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
 import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
+import { pageOptions } from '../../core/scripted.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** The modules of the store that a mutant may replace parts of. */
@@ -191,16 +192,9 @@ export class TestRelay {
         this.acknowledged.push(message.id);
         return ACKNOWLEDGED;
       });
-    const outcome = await publishPage(page, {
-      publisher: { publish: async () => {}, publishBatch },
-      isSetAside: (key) => this.feed.isSetAside(key),
-      timeout: 10_000,
-      retry: { minDelay: 0, maxDelay: 0 },
-      wholeBatchRetries: 5,
-      lost: this.feed.lost,
-      stop: new AbortController().signal,
-      onFailure: () => {},
-    });
+    const publisher = { publish: async () => {}, publishBatch };
+    const isSetAside = (key: string) => this.feed.isSetAside(key);
+    const outcome = await publishPage(page, pageOptions(publisher, { isSetAside, lost: this.feed.lost })).outcome;
     return [...outcome.setAside, ...outcome.untried];
   }
 

@@ -1,0 +1,221 @@
+import type { Feed, Page, SetAside } from './feed.js';
+import { publishPage, type PageOutcome, type Publication, type PublishPageOptions } from './publish-page.js';
+import { Bell, onAbort, sleepBy } from './wait.js';
+
+/** What a pipeline needs to know beyond what publishing each page does. */
+export interface PipelineOptions {
+  readonly feed: Feed;
+  /** How many pages may be between being published and settled. */
+  readonly depth: number;
+  /** Ends the work after what is in flight is settled. */
+  readonly stop: AbortSignal;
+  readonly publishing: Omit<PublishPageOptions, 'isSetAside' | 'isBusy' | 'progress' | 'lost' | 'stop'>;
+  /** Told of each page that was settled. */
+  readonly onSettled: (setAside: readonly SetAside[]) => void;
+}
+
+/** A page of the log that is not settled yet. */
+interface InFlight {
+  readonly publication: Publication;
+  /** The store has been told what was set aside, and knows of its keys. */
+  isTold: boolean;
+}
+
+/**
+ * The pages that are published and settled at the same time: so many at once, settled in the order in
+ * which they were read, and in order per key across them.
+ */
+export class Pipeline {
+  /** Rings when a page was settled. */
+  readonly settled = new Bell();
+  readonly #options: PipelineOptions;
+  /** Ends all of it: told to stop, or something failed. */
+  readonly #over = new AbortController();
+  readonly #forget: () => void;
+  /** Rings when a page has got further. */
+  readonly #progress = new Bell();
+  /** Rings when there may be room for another page. */
+  readonly #room = new Bell();
+  readonly #log = new Set<InFlight>();
+  readonly #running = new Set<Promise<unknown>>();
+  #inFlight = 0;
+  #exclusive = false;
+  #lastOfLog: Promise<unknown> = Promise.resolve();
+  /** Whoever looks into the side table, or changes it, does so alone. */
+  #turn: Promise<unknown> = Promise.resolve();
+  /** Pages that nothing was done with before the end, to be settled only if a later one is. */
+  #unchanged: { readonly page: Page; readonly outcome: PageOutcome }[] = [];
+  #failure: { readonly error: unknown } | undefined;
+  #unsettled: { readonly error: unknown } | undefined;
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    const { stop } = options;
+    const onStop = () => {
+      this.#over.abort(stop.reason);
+    };
+    this.#forget = onAbort(stop, onStop);
+    if (stop.aborted) onStop();
+  }
+
+  /** Aborted when nothing more is to be begun. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  get isIdle(): boolean {
+    return this.#inFlight === 0;
+  }
+
+  /** Waits for room for one page more. @returns whether there is some; not when all is over. */
+  async enter(): Promise<boolean> {
+    while (!this.over.aborted) {
+      if (!this.#exclusive && this.#inFlight < this.#options.depth) {
+        this.#inFlight += 1;
+        return true;
+      }
+      await this.#room.wait(this.#options.publishing.clock, Infinity, this.over);
+    }
+    return false;
+  }
+
+  /** Gives the room back. */
+  leave(): void {
+    this.#inFlight -= 1;
+    this.#room.ring();
+  }
+
+  /** Messages that were set aside and are due; never while settling is under way. */
+  retries(): Promise<Page> {
+    return this.#inTurn(() => this.#options.feed.retries({ signal: this.over }));
+  }
+
+  /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
+  publish(page: Page): void {
+    const entry: InFlight = {
+      isTold: false,
+      publication: publishPage(page, this.#publishing([...this.#log])),
+    };
+    this.#log.add(entry);
+    const previous = this.#lastOfLog;
+    const settled = this.#run(async () => {
+      const outcome = await entry.publication.outcome;
+      await previous;
+      await this.#inTurn(() => this.#settleLog(page, outcome, entry));
+    });
+    this.#lastOfLog = settled;
+    settled.catch(() => undefined);
+  }
+
+  /** The same for messages that were set aside. @returns how many were acknowledged. */
+  async publishRetries(page: Page): Promise<number> {
+    return this.#run(async () => {
+      // Its keys are its own: what is new of them is set aside as long as they are.
+      const outcome = await publishPage(page, this.#publishing([])).outcome;
+      if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
+      return outcome.acknowledged;
+    });
+  }
+
+  /** Does something while nothing is in flight. */
+  async exclusively(work: () => Promise<void>): Promise<void> {
+    this.#exclusive = true;
+    try {
+      while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
+      if (!this.over.aborted) await work();
+    } finally {
+      this.#exclusive = false;
+      this.#room.ring();
+    }
+  }
+
+  /** Sleeps, and no longer than there is something to do it for. */
+  async sleep(ms: number): Promise<void> {
+    await sleepBy(this.#options.publishing.clock, ms, this.over, this.#options.feed.lost);
+  }
+
+  /** Begins nothing more; the first error is what `end` throws. */
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.finish();
+  }
+
+  /** Begins nothing more. */
+  finish(): void {
+    this.#over.abort();
+  }
+
+  /** Waits for what is in flight. @throws what failed first. */
+  async end(): Promise<void> {
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
+    this.#forget();
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #publishing(earlier: readonly InFlight[]): PublishPageOptions {
+    const { feed, publishing } = this.#options;
+    return {
+      ...publishing,
+      progress: this.#progress,
+      stop: this.over,
+      get lost() {
+        return feed.lost;
+      },
+      isBusy: (key) => earlier.some(({ publication }) => publication.isBusy(key)),
+      isSetAside: (key) =>
+        feed.isSetAside(key) || earlier.some(({ isTold, publication }) => !isTold && publication.hasSetAside(key)),
+    };
+  }
+
+  /** Runs what has room, which it gives back; a failure is the end of all. */
+  #run<T>(work: () => Promise<T>): Promise<T> {
+    const running = work()
+      .catch((error: unknown) => {
+        this.fail(error);
+        throw error;
+      })
+      .finally(() => {
+        this.#running.delete(running);
+        this.leave();
+      });
+    this.#running.add(running);
+    return running;
+  }
+
+  async #settleLog(page: Page, outcome: PageOutcome, entry: InFlight): Promise<void> {
+    if (!hasChanged(outcome)) {
+      this.#unchanged.push({ page, outcome });
+      return;
+    }
+    for (const each of this.#unchanged.splice(0)) await this.#settle(each.page, each.outcome);
+    const settling = this.#settle(page, outcome);
+    entry.isTold = true;
+    this.#log.delete(entry);
+    await settling;
+  }
+
+  async #settle(page: Page, outcome: PageOutcome): Promise<void> {
+    // After one that failed nobody knows what the store has, until it is asked anew.
+    if (this.#unsettled !== undefined) throw this.#unsettled.error;
+    const setAside = [...outcome.setAside, ...outcome.untried];
+    try {
+      await this.#options.feed.settle(page, setAside);
+    } catch (error) {
+      this.#unsettled = { error };
+      throw error;
+    }
+    this.#options.onSettled(setAside);
+    this.settled.ring();
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
+export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
+  return acknowledged > 0 || setAside.length > 0;
+}

@@ -1,0 +1,81 @@
+import type { Gate } from './circuit.js';
+import { PublishError } from './errors.js';
+import type { Feed, Page } from './feed.js';
+import { eventOf } from './events.js';
+import { hasChanged } from './pipeline.js';
+import { publishPage } from './publish-page.js';
+import type { RelayOptions } from './relay.js';
+import { Bell, onAbort } from './wait.js';
+
+/**
+ * Publishes and settles one page without ever waiting for a broker that fails: a failure of the
+ * connection ends it.
+ *
+ * @param failures Gets every failure.
+ * @returns how many messages were acknowledged.
+ */
+export async function publishOnce(
+  feed: Feed,
+  next: () => Promise<Page>,
+  options: Omit<RelayOptions, 'relay'>,
+  failures: PublishError[],
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const { destination, onEvent } = options;
+  const page = await next();
+  if (page.messages.length === 0 || signal?.aborted === true) return 0;
+  onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: page.attempts !== undefined });
+  const stop = new AbortController();
+  const forget =
+    signal &&
+    onAbort(signal, () => {
+      stop.abort(signal.reason);
+    });
+  try {
+    const { setAside, untried, acknowledged } = await publishPage(page, {
+      publisher: options.publisher,
+      timeout: options.publishTimeout,
+      batchBytes: options.batchBytes,
+      policyOf: options.policyOf,
+      kindOf: options.kindOf,
+      suspicion: options.suspicion,
+      clock: options.clock,
+      circuit: endingGate(stop, failures),
+      probes: 0,
+      isSetAside: (key) => feed.isSetAside(key),
+      isBusy: () => false,
+      progress: new Bell(),
+      stop: stop.signal,
+      get lost() {
+        return feed.lost;
+      },
+      onFailure: (error, attempt) => {
+        failures.push(error);
+        onEvent?.({ type: 'failed', destination, ...attempt });
+      },
+      onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
+    }).outcome;
+    if (!hasChanged({ setAside, untried, acknowledged })) return acknowledged;
+    await feed.settle(page, [...setAside, ...untried]);
+    if (onEvent !== undefined) for (const each of setAside) onEvent(eventOf(each, destination));
+    return acknowledged;
+  } finally {
+    forget?.();
+  }
+}
+
+/** Lets everything through until the connection fails: that is the end. */
+function endingGate(stop: AbortController, failures: PublishError[]): Gate {
+  const pass = { probe: false, opened: 0 };
+  return {
+    signature: undefined,
+    tryEnter: () => pass,
+    enter: () => Promise.resolve(pass),
+    leave(_, answer) {
+      if (answer?.outage?.certain !== true) return;
+      const { error } = answer.outage;
+      failures.push(new PublishError(`publishing is paused: ${error.message}`, { kind: 'connection', cause: error }));
+      stop.abort();
+    },
+  };
+}

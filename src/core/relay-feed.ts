@@ -1,0 +1,179 @@
+import { isAborted } from './wait.js';
+import { MessengerError } from './errors.js';
+import { eventOf } from './events.js';
+import type { Feed, Page } from './feed.js';
+import { Pipeline } from './pipeline.js';
+import type { RelayOptions } from './relay.js';
+
+/** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
+const FIRST_IDLE_PAUSE = 2;
+
+/** How long a message that became due may wait to be noticed. Milliseconds. */
+const MAX_RETRY_LOOK = 1_000;
+
+/**
+ * How often what failed alike is tried again as such: long enough for a broker to restart, and bounded,
+ * so that messages which fail alike by themselves can not stop the rest for ever.
+ */
+const PROBES = 5;
+
+/** How far the messages that wait must have drained, of `maxParked`, before new ones are published again. */
+const DRAINED = 0.9;
+
+/** What a feed tells of its store. */
+export interface StoreHealth {
+  /** It answered. */
+  readonly onReached: () => void;
+  /** It did all that was asked of it: one that lists messages and can not mark them does not work. */
+  readonly onWorking: () => void;
+}
+
+/**
+ * Publishes what a feed has, new messages and beside them those that were set aside, until it is told to
+ * stop, or until it is better to open another one. What is in flight is settled then.
+ *
+ * @throws what the feed rejected with, and the reason for which its lease is lost.
+ */
+export async function relayFeed(
+  feed: Feed,
+  options: RelayOptions,
+  stop: AbortSignal,
+  health: StoreHealth,
+): Promise<void> {
+  const { clock, interval, destination, circuit, onEvent, policyOf } = options;
+  const pipeline = new Pipeline({
+    feed,
+    depth: options.pipelineDepth,
+    stop,
+    publishing: {
+      publisher: options.publisher,
+      timeout: options.publishTimeout,
+      batchBytes: options.batchBytes,
+      policyOf,
+      kindOf: options.kindOf,
+      circuit,
+      suspicion: options.suspicion,
+      probes: PROBES,
+      clock,
+      onFailure: (error, attempt) => {
+        options.errorLogger.error(error);
+        onEvent?.({ type: 'failed', destination, ...attempt });
+      },
+      onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
+    },
+    onSettled: (setAside) => {
+      health.onWorking();
+      if (onEvent !== undefined) for (const each of setAside) onEvent(eventOf(each, destination));
+    },
+  });
+
+  /** Takes what is new, page by page. */
+  async function publishNew(): Promise<void> {
+    let pause = FIRST_IDLE_PAUSE;
+    while (!pipeline.over.aborted) {
+      feed.lost.throwIfAborted();
+      if (feed.unbalanced) await pipeline.exclusively(() => rebalance(feed, options, pipeline.over));
+      if (isAborted(pipeline.over)) return;
+      const page = await feed.read({ signal: pipeline.over });
+      health.onReached();
+      if (page.messages.length > 0) {
+        pause = FIRST_IDLE_PAUSE;
+        onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: false });
+        if (!(await enter(page))) return;
+        pipeline.publish(page);
+      } else {
+        if (pipeline.isIdle) health.onWorking();
+        await feed.idle(Math.min(pause, interval), { signal: pipeline.over });
+        pause *= 2;
+      }
+    }
+  }
+
+  /** Waits for room for a page, and for messages that wait to drain. @returns whether it may be published. */
+  async function enter(page: Page): Promise<boolean> {
+    for (;;) {
+      if (!(await pipeline.enter())) return false;
+      const full = fullTopic(feed, page, policyOf);
+      if (full === undefined) return true;
+      pipeline.leave();
+      circuit.hold(full.error);
+      try {
+        while (feed.waiting(full.topic) > full.limit * DRAINED) {
+          if (pipeline.over.aborted) return false;
+          feed.lost.throwIfAborted();
+          // The page in hand can not be given away: another feed reads it anew.
+          if (feed.unbalanced) {
+            pipeline.finish();
+            return false;
+          }
+          await pipeline.settled.wait(clock, Math.min(interval, MAX_RETRY_LOOK), pipeline.over, feed.lost);
+        }
+      } finally {
+        circuit.release();
+      }
+    }
+  }
+
+  /** Takes what was set aside and is due: again at once while keys drain. */
+  async function publishAgain(): Promise<void> {
+    while (await pipeline.enter()) {
+      let page: Page;
+      try {
+        feed.lost.throwIfAborted();
+        page = await pipeline.retries();
+      } catch (error) {
+        pipeline.leave();
+        throw error;
+      }
+      let acknowledged = 0;
+      if (page.messages.length === 0) pipeline.leave();
+      else {
+        onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: true });
+        acknowledged = await pipeline.publishRetries(page);
+      }
+      if (acknowledged === 0) await pipeline.sleep(Math.min(interval, MAX_RETRY_LOOK));
+    }
+  }
+
+  const orFail = (error: unknown) => {
+    pipeline.fail(error);
+  };
+  await Promise.all([publishAgain().catch(orFail), publishNew().catch(orFail)]);
+  await pipeline.end();
+}
+
+async function rebalance(feed: Feed, { onEvent, destination }: RelayOptions, signal: AbortSignal): Promise<void> {
+  const before = feed.partitions;
+  await feed.rebalance({ signal });
+  const after = feed.partitions;
+  const gained = after.filter((partition) => !before.includes(partition));
+  const lost = before.filter((partition) => !after.includes(partition));
+  if (lost.length > 0) onEvent?.({ type: 'lease-lost', destination, partitions: lost });
+  if (gained.length > 0) onEvent?.({ type: 'leased', destination, partitions: gained });
+}
+
+/** The first topic of a page of which as many messages wait as may. */
+function fullTopic(
+  feed: Feed,
+  { messages }: Page,
+  policyOf: RelayOptions['policyOf'],
+): { topic: string | undefined; limit: number; error: Error } | undefined {
+  const seen = new Set<string | undefined>();
+  let last: string | undefined | null = null;
+  for (const { topic } of messages) {
+    if (topic === last || seen.has(topic)) continue;
+    last = topic;
+    seen.add(topic);
+    const { maxParked: limit } = policyOf(topic);
+    const waiting = feed.waiting(topic);
+    if (waiting < limit) continue;
+    const of = topic === undefined ? 'without a topic' : `of topic ${JSON.stringify(topic)}`;
+    const text = `${String(waiting)} messages ${of} wait to be tried again (maxParked ${String(limit)})`;
+    return {
+      topic,
+      limit,
+      error: new MessengerError('PARKING_LIMIT', `${text}: nothing new is published until they drain`),
+    };
+  }
+  return undefined;
+}
