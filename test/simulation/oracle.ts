@@ -1,6 +1,6 @@
 /** What was promised, asked of everything that happens in a world. */
 import type { Message } from '../../src/core/message.js';
-import { failureKind } from '../../src/core/errors.js';
+import { failureKind } from '../../src/core/failures.js';
 import type { PublishResult } from '../../src/core/publisher.js';
 import type { Destination, Row, Settlement } from './server.js';
 

@@ -43,7 +43,7 @@ export function planOf(chance: Chance, quiet: boolean): Plan {
     (name) => whether(0.35) && name !== 'message: fails for ever',
   );
   const possible = new Set(quiet ? QUIET : calm ? CALM : names);
-  const maxAttempts = Infinity;
+  const maxAttempts = between(2, 6);
   return {
     partitions: pick([1, 2, 3, 4, 8]),
     keys: between(1, 6),
@@ -57,18 +57,25 @@ export function planOf(chance: Chance, quiet: boolean): Plan {
     possible,
     destinations: Array.from({ length: pick([1, 1, 2]) }, () => {
       const publishBatchSize = between(1, 7);
-      const depth = 2;
+      const pipelineDepth = between(1, 4);
       return {
         ...(whether(0.2) && { topics: [pick(['a', 'b'])] }),
         relays: between(1, 3),
         publisher: pick(['single', 'batch', 'ordered', 'lanes'] as const),
-        inFlight: publishBatchSize * depth,
+        inFlight: publishBatchSize * pipelineDepth,
         messenger: {
           publishBatchSize,
+          pipelineDepth,
           concurrency: between(1, 4),
           interval: 60,
           storeOutageLimit: pick([0, 200, 3_600_000]),
-          retry: { minDelay: between(5, 20), maxDelay: between(50, 150) },
+          retry: { minDelay: between(5, 20), maxDelay: between(50, 150), maxAttempts },
+          // Never both: what waits behind a blocked key counts, and would hold up all until an operator decides.
+          ...pick<MessengerOptions>([
+            {},
+            { maxParked: between(1, 5) },
+            { topics: { b: { retry: { onExhausted: 'block-key' } } } },
+          ]),
         },
       };
     }),

@@ -1,7 +1,7 @@
 /** The model of a broker, and the publishers that reach it from a process. */
 import { PublishError, type FailureKind } from '../../src/core/errors.js';
 import type { Message } from '../../src/core/message.js';
-import { sendInLanes } from '../../src/core/plain-publisher.js';
+import { Room, sendInLanes } from '../../src/core/plain-publisher.js';
 import {
   ACKNOWLEDGED,
   type BatchPublisher,
@@ -120,17 +120,18 @@ export const PUBLISHERS = {
   /** A batch that is in order: a failure fails what is behind it in its key. */
   ordered: (world) => batchPublisher(true, (messages, options) => send(world, messages, true, options)),
   /** Several requests at once, each with at most one message of a key, as the adapters for SQS and SNS send. */
-  lanes: (world) =>
-    batchPublisher(true, (messages, options) =>
+  lanes: (world) => {
+    const room = new Room(2);
+    return batchPublisher(true, (messages, call) =>
       sendInLanes(messages, {
         laneOf: ({ key }) => key,
-        send: (items) => send(world, items, false, options),
-        concurrency: 2,
+        send: (items) => send(world, items, false, call),
+        room,
         maxItems: 3,
-        signal: options?.signal,
-        stop: options?.stop,
+        call,
       }),
-    ),
+    );
+  },
 } satisfies Record<string, (world: PublisherWorld) => Publisher>;
 
 function batchPublisher(batchKeepsKeyOrder: boolean, publishBatch: BatchPublisher['publishBatch']): BatchPublisher {
