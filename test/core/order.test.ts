@@ -175,6 +175,8 @@ async function run(seed: number, kind: 'plain' | 'feed'): Promise<void> {
     return new Messenger(world.store, publisher, {
       interval: 5,
       publishBatchSize: 1 + chance.upTo(6),
+      pipelineDepth: 1 + chance.upTo(3),
+      publishBatchBytes: chance.whether(0.3) ? 1 + chance.upTo(200) : Infinity,
       concurrency: 1 + chance.upTo(4),
       publishTimeout: PUBLISH_TIMEOUT,
       storeOutageLimit: 3_600_000,
@@ -205,6 +207,12 @@ async function run(seed: number, kind: 'plain' | 'feed'): Promise<void> {
   broker.healthy = true;
   for (let step = 0; (await world.left()).length > 0; step++) {
     if (step > 2_000) throw new Error(`something is never published: ${(await world.left()).join(' ')}`);
+    // What the broker refused together is believed to be refused for ever when something else goes through.
+    if (step % 50 === 0) {
+      const text = `-${++counters[3]!}`;
+      await world.add([text]);
+      stored.push(text);
+    }
     await vi.advanceTimersByTimeAsync(50);
   }
   controller.abort();
