@@ -125,7 +125,7 @@ export const PUBLISHERS = {
     return batchPublisher(true, (messages, call) =>
       sendInLanes(messages, {
         laneOf: ({ key }) => key,
-        send: (items) => send(world, items, false, call),
+        send: (items) => untilAborted(send(world, items, false, call), call?.signal),
         room,
         maxItems: 3,
         call,
@@ -136,6 +136,17 @@ export const PUBLISHERS = {
 
 function batchPublisher(batchKeepsKeyOrder: boolean, publishBatch: BatchPublisher['publishBatch']): BatchPublisher {
   return { batchKeepsKeyOrder, publishBatch, publish: () => Promise.reject(new Error('publish() of a batch form')) };
+}
+
+/** A client that gives a request up when it is told to, as those of the adapters do. */
+function untilAborted<T>(request: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      reject(signal?.reason as Error);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    request.then(resolve, reject).finally(() => signal?.removeEventListener('abort', onAbort));
+  });
 }
 
 /** One request to the broker. */
