@@ -21,8 +21,11 @@ it('dead letters are tried again after the statement that the README gives, in t
     let refuses = true;
     const publisher = {
       publish(message: Message): Promise<void> {
-        if (refuses) return Promise.reject(new PublishError('too large', { kind: 'permanent' }));
-        published.push(Buffer.from(message.payload).toString());
+        const text = Buffer.from(message.payload).toString();
+        // Each for its own reason: what fails alike is taken for the broker.
+        const reason = { 1: 'too large', 2: 'malformed', 3: 'unknown type' }[text];
+        if (refuses) return Promise.reject(new PublishError(String(reason), { kind: 'permanent' }));
+        published.push(text);
         return Promise.resolve();
       },
     };

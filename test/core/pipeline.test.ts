@@ -1,0 +1,371 @@
+/** Pages in flight: how many at once, in what order they are sent and settled, and what a crash repeats. */
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import type { Feed, FeedOptions, Page } from '../../src/core/feed.js';
+import { Messenger } from '../../src/core/messenger.js';
+import type { BatchPublisher } from '../../src/core/publisher.js';
+import type { FeedStore } from '../../src/core/store.js';
+import { MessengerError } from '../../src/core/errors.js';
+import { gate, until } from '../../src/testing/assert.js';
+import {
+  FAST,
+  ListFeedStore,
+  message,
+  recordingLogger,
+  refusal,
+  scripted,
+  scriptedBatch,
+  seeded,
+  started,
+  textOf,
+} from './scripted.js';
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+const numbered = (count: number) => Array.from({ length: count }, (_, i) => `-${i}`);
+
+async function turns(count = 200): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+const storeOf = (...texts: readonly string[]): ListFeedStore => {
+  const store = new ListFeedStore();
+  store.add(...texts);
+  return store;
+};
+
+describe.each([1, 2, 3, 7])('with a depth of %i', (pipelineDepth) => {
+  test('exactly so many pages are published and not settled, and a crash repeats just these', async () => {
+    const size = 4;
+    const texts = numbered(60);
+    const store = storeOf(...texts);
+    const never = new Promise(() => undefined);
+    let settled = 0;
+    // After two settlements the store hangs, and with it the relay.
+    store.fault = (call) => {
+      if (call === 'settled') settled += 1;
+      return call === 'settle' && settled === 2 ? never : undefined;
+    };
+    const first = scripted();
+    void new Messenger(store, first, { ...FAST, publishBatchSize: size, pipelineDepth }).start();
+    await until(() => first.sent.length >= size * (2 + pipelineDepth), 'a full pipeline');
+    await turns();
+    expect(first.sent).toHaveLength(size * (2 + pipelineDepth));
+    store.revoke();
+    store.fault = () => undefined;
+    const second = scripted();
+    const relay = started(new Messenger(store, second, { ...FAST, publishBatchSize: size, pipelineDepth }));
+    await until(() => store.isDone, 'all of it');
+    await relay.stop();
+    const twice = second.sent.filter((text) => first.sent.includes(text));
+    expect(twice).toEqual(texts.slice(2 * size, size * (2 + pipelineDepth)));
+    expect(new Set([...first.sent, ...second.sent]).size).toBe(60);
+  });
+
+  test('messages that are tried again count to what is in flight, too', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1', 'c1', 'd1', 'e1', 'f1');
+    const open = new Set<string>();
+    let most = 0;
+    let failing = true;
+    const publisher = scriptedBatch((text) => {
+      if (failing && text < 'c') throw refusal('retryable', text === 'a1' ? 'one' : 'another');
+    });
+    store.fault = (call) => {
+      if (call === 'settled') open.clear();
+    };
+    const counting: BatchPublisher = {
+      ...publisher,
+      publishBatch: async (messages, options) => {
+        for (const each of messages) open.add(textOf(each));
+        most = Math.max(most, open.size);
+        return publisher.publishBatch(messages, options);
+      },
+    };
+    const relay = started(
+      new Messenger(store, counting, { publishBatchSize: 2, pipelineDepth, errorLogger: recordingLogger() }),
+    );
+    await vi.advanceTimersByTimeAsync(100);
+    failing = false;
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(store.isDone).toBe(true);
+    expect(most).toBeLessThanOrEqual(2 * pipelineDepth);
+    expect(publisher.sent.filter((text) => text === 'a1').length).toBeGreaterThan(1);
+    await relay.stop();
+  });
+});
+
+test('a depth of 1 publishes, settles, and only then publishes again', async () => {
+  const store = storeOf(...numbered(6));
+  const order: string[] = [];
+  store.fault = (call) => {
+    if (call === 'settled') order.push('settled');
+  };
+  const publisher = scriptedBatch((text) => void order.push(text));
+  const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2, pipelineDepth: 1 }));
+  await until(() => store.isDone, 'all');
+  await relay.stop();
+  expect(order).toEqual(['-0', '-1', 'settled', '-2', '-3', 'settled', '-4', '-5', 'settled']);
+});
+
+describe('two pages in flight', () => {
+  test('a key that the first is not done with waits, and the rest of the second goes ahead', async () => {
+    const store = storeOf('a1', 'b1', 'a2', 'c1');
+    const slow = gate();
+    const publisher = scriptedBatch((text) => (text === 'a1' ? slow.opened : undefined));
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
+    await until(() => publisher.acknowledged.includes('c1'), 'c1, past a1');
+    await turns();
+    expect(publisher.calls).toEqual([['a1', 'b1'], ['c1']]);
+    // Settled in order: what came later and was done earlier waits.
+    expect(store.cursor).toBe(0);
+    slow.open();
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.calls).toEqual([['a1', 'b1'], ['c1'], ['a2']]);
+  });
+
+  test('a key that the first sets aside is set aside in the second, and none of it is sent', async () => {
+    const store = storeOf('a1', 'b1', 'a2', 'c1');
+    const slow = gate();
+    let failures = 1;
+    const publisher = scriptedBatch(async (text) => {
+      if (text !== 'a1' || failures-- <= 0) return;
+      await slow.opened;
+      throw new Error('busy');
+    });
+    const relay = started(
+      new Messenger(store, publisher, { ...FAST, publishBatchSize: 2, errorLogger: recordingLogger() }),
+    );
+    await until(() => publisher.acknowledged.includes('c1'), 'c1');
+    slow.open();
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.acknowledged.filter((text) => text.startsWith('a'))).toEqual(['a1', 'a2']);
+    expect(publisher.sent.indexOf('a2')).toBeGreaterThan(publisher.sent.lastIndexOf('a1'));
+  });
+
+  test('a key that drains while a page holds more of it: what is newer waits for that page', async () => {
+    const store = storeOf('a1', 'x1', 'a2', 'y1', 'a3', 'z1');
+    const slow = gate();
+    let failures = 1;
+    const publisher = scriptedBatch(async (text) => {
+      if (text === 'a1' && failures-- > 0) throw new Error('busy');
+      // Holds up the settlement of the page that has set a2 aside, while a1 is tried again.
+      if (text === 'y1') await slow.opened;
+    });
+    const relay = started(
+      new Messenger(store, publisher, {
+        ...FAST,
+        publishBatchSize: 2,
+        pipelineDepth: 3,
+        errorLogger: recordingLogger(),
+      }),
+    );
+    await until(() => publisher.acknowledged.includes('a1'), 'a1 again');
+    await turns();
+    expect(publisher.sent).not.toContain('a3');
+    slow.open();
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.acknowledged.filter((text) => text.startsWith('a'))).toEqual(['a1', 'a2', 'a3']);
+  });
+
+  test('a settlement that fails ends the later page too: it is not settled, and not sent on', async () => {
+    const store = storeOf('a1', 'b1', 'a2', 'a3');
+    const slow = gate();
+    let failing = true;
+    const cursors: number[] = [];
+    store.fault = (call) => {
+      if (call === 'open') cursors.push(store.cursor);
+      if (call !== 'settle' || !failing) return;
+      failing = false;
+      throw new Error('connection reset');
+    };
+    const publisher = scriptedBatch((text) => (text === 'a2' && store.opened === 1 ? slow.opened : undefined));
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2, errorLogger }));
+    await until(() => publisher.calls.length === 2, 'the second page');
+    await turns();
+    slow.open();
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(cursors).toEqual([0, 0]);
+    expect(publisher.calls.slice(0, 3)).toEqual([['a1', 'b1'], ['a2'], ['a1', 'b1']]);
+    expect(errorLogger.text()).toBe('connection reset');
+  });
+
+  test('told to stop, everything that was acknowledged is settled, in order, although an earlier page was not begun', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'a2', 'b1', 'b2', 'c1', 'c2');
+    const slow = gate();
+    const down = gate();
+    const publisher = scriptedBatch(async (text) => {
+      if (text === 'c1') await slow.opened;
+      else await down.opened.then(() => Promise.reject(refusal('connection', 'no broker')));
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { publishBatchSize: 2, pipelineDepth: 3, errorLogger }));
+    await vi.advanceTimersByTimeAsync(10);
+    expect(publisher.calls).toEqual([['a1'], ['b1'], ['c1']]);
+    down.open();
+    await vi.advanceTimersByTimeAsync(10);
+    const ended = relay.stop();
+    slow.open();
+    await ended;
+    expect(publisher.acknowledged).toEqual(['c1']);
+    expect(store.cursor).toBe(6);
+    expect([...store.parked.values()].map((each) => textOf(each.message))).toEqual(['a1', 'a2', 'b1', 'b2', 'c2']);
+    expect([...store.parked.values()].every(({ attempts }) => attempts === 0)).toBe(true);
+  });
+});
+
+describe('publishBatchBytes', () => {
+  test('cuts a page into calls, in order per key, and a larger message goes alone', async () => {
+    const store = new ListFeedStore();
+    const size = (text: string, bytes: number) => message(text, { metadata: { pad: 'x'.repeat(bytes - 60) } });
+    store.log.push(size('a1', 400), size('b1', 400), size('a2', 100), size('c1', 5_000), size('d1', 100));
+    const publisher = scriptedBatch(() => undefined, { batchKeepsKeyOrder: true });
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchBytes: 1_000 }));
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.calls).toEqual([['a1', 'b1', 'a2', 'd1'], ['c1']]);
+  });
+
+  test('never lets a small message overtake a large one of its key', async () => {
+    const store = new ListFeedStore();
+    const size = (text: string, bytes: number) => message(text, { metadata: { pad: 'x'.repeat(bytes - 60) } });
+    store.log.push(size('b1', 600), size('a1', 600), size('a2', 100));
+    const publisher = scriptedBatch(() => undefined, { batchKeepsKeyOrder: true });
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchBytes: 1_000 }));
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(publisher.acknowledged).toEqual(['b1', 'a1', 'a2']);
+    expect(publisher.calls).toHaveLength(2);
+  });
+});
+
+test('a publisher without a batch form has no more in flight for having several pages', async () => {
+  const store = storeOf(...numbered(40));
+  const broker = gate();
+  const publisher = scripted(() => broker.opened);
+  const relay = started(
+    new Messenger(store, publisher, { ...FAST, publishBatchSize: 5, pipelineDepth: 4, concurrency: 7 }),
+  );
+  await until(() => publisher.sent.length === 7, 'seven in flight');
+  await turns();
+  expect(publisher.sent).toHaveLength(7);
+  broker.open();
+  await until(() => store.isDone, 'all');
+  await relay.stop();
+});
+
+describe('a lease that is over by the clock', () => {
+  /** A store whose feed finds out only when it is asked, as after a process was frozen. */
+  function frozen(inner: ListFeedStore): FeedStore & { over: boolean } {
+    const self = {
+      over: false,
+      messages: () => inner.messages(),
+      published: () => inner.published(),
+      deletePublishedByExpiration: () => inner.deletePublishedByExpiration(),
+      async openFeed(options: FeedOptions): Promise<Feed | null> {
+        const feed = await inner.openFeed(options);
+        const lost = new AbortController();
+        return (
+          feed && {
+            ...feed,
+            get lost() {
+              if (self.over && !lost.signal.aborted) {
+                self.over = false;
+                inner.revoke();
+                lost.abort(new MessengerError('LEASE_LOST', 'by the clock'));
+              }
+              return lost.signal;
+            },
+          }
+        );
+      },
+    };
+    return self;
+  }
+
+  test.each([
+    ['in batches', scriptedBatch],
+    ['one at a time', scripted],
+  ])('is asked for before each request, %s', async (_, publisherOf) => {
+    const inner = storeOf('a1', 'a2', 'a3');
+    const store = frozen(inner);
+    const publisher = publisherOf((text) => {
+      if (text === 'a1' && inner.opened === 1) store.over = true;
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => inner.isDone, 'all');
+    await relay.stop();
+    // Not a2 under the old lease.
+    expect(publisher.sent).toEqual(['a1', 'a1', 'a2', 'a3']);
+  });
+
+  test('is asked for in retries too', async () => {
+    const inner = storeOf('a1', 'a2');
+    const store = frozen(inner);
+    let failures = 1;
+    const publisher = scriptedBatch((text) => {
+      if (text !== 'a1') return;
+      if (failures-- > 0) throw new Error('busy');
+      if (inner.opened === 1) store.over = true;
+    });
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
+    await until(() => inner.isDone, 'all');
+    await relay.stop();
+    expect(publisher.sent).toEqual(['a1', 'a1', 'a1', 'a2']);
+  });
+});
+
+test('partitions change hands only while nothing is in flight', async () => {
+  const store = storeOf(...numbered(30));
+  const random = seeded(7);
+  let unsettled = 0;
+  let rebalanced = 0;
+  const opening = store.openFeed.bind(store);
+  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
+    const feed = await opening(options);
+    if (feed === null) return null;
+    const counted = async (page: Page): Promise<Page> => {
+      if (page.messages.length > 0) unsettled += 1;
+      return page;
+    };
+    return {
+      ...feed,
+      get unbalanced() {
+        return random() < 0.5;
+      },
+      rebalance: async () => {
+        expect(unsettled).toBe(0);
+        rebalanced += 1;
+        await turns(3);
+        expect(unsettled).toBe(0);
+      },
+      read: async () => counted(await feed.read()),
+      retries: async () => counted(await feed.retries()),
+      settle: async (page, setAside) => {
+        await turns(3);
+        await feed.settle(page, setAside);
+        unsettled -= 1;
+      },
+    };
+  });
+  const failed = new Set<string>();
+  const publisher = scripted((text) => {
+    if (random() > 0.3 || failed.has(text)) return;
+    failed.add(text);
+    throw new Error(`busy with ${text.replace('-', 'nr ')}`);
+  });
+  const relay = started(
+    new Messenger(store, publisher, { ...FAST, publishBatchSize: 3, pipelineDepth: 3, errorLogger: recordingLogger() }),
+  );
+  await until(() => store.isDone, 'all');
+  await relay.stop();
+  expect(rebalanced).toBeGreaterThan(3);
+});
