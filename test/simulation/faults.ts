@@ -36,6 +36,9 @@ export const FAULTS = {
 
 export type FaultName = keyof typeof FAULTS;
 
+/** Faults that are possible whatever the seed says, and how probable. */
+export type Often = Partial<Record<FaultName, number>>;
+
 /** Gets a line for everything that happens, to find out what led to a violation. */
 export type Note = (line: string) => void;
 
@@ -46,9 +49,11 @@ export class Faults {
   over = false;
   readonly #chance: Chance;
   readonly #possible: ReadonlySet<FaultName>;
+  readonly #often: Often;
   readonly #note: Note | undefined;
 
-  constructor(chance: Chance, possible: ReadonlySet<FaultName>, note?: Note) {
+  constructor(chance: Chance, possible: ReadonlySet<FaultName>, often: Often = {}, note?: Note) {
+    this.#often = often;
     this.#note = note;
     this.#chance = chance;
     this.#possible = possible;
@@ -56,7 +61,9 @@ export class Faults {
 
   /** Whether the fault happens here and now. */
   hits(name: FaultName): boolean {
-    if (this.over || !this.#possible.has(name) || !this.#chance.whether(FAULTS[name])) return false;
+    const often = this.#often[name];
+    if (this.over || (often === undefined && !this.#possible.has(name))) return false;
+    if (!this.#chance.whether(often ?? FAULTS[name])) return false;
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
     this.#note?.(`FAULT ${name}`);
     return true;

@@ -193,7 +193,11 @@ class ModelFeed implements Feed {
     const wait = () => {
       for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
     };
-    if (server.flaw !== 'set aside when settled') wait();
+    wait();
+    const gone = [...published, ...aside.flatMap(([row, { dead }]) => (dead ? [row] : []))];
+    const forget = () => {
+      for (const { seq } of gone) this.#parked.delete(seq);
+    };
     const { ends } = record;
     const share = await this.#change(
       `settle ${published.map(({ seq }) => seq).join()} but ${aside.map(([{ seq }, each]) => `${seq}${each.dead ? '+' : ''}`).join()}`,
@@ -209,8 +213,7 @@ class ModelFeed implements Feed {
     );
     this.#share = share;
     wait();
-    for (const { seq } of published) this.#parked.delete(seq);
-    for (const [row, { dead }] of aside) if (dead) this.#parked.delete(row.seq);
+    forget();
     for (const [partition, end] of ends ?? []) this.#cursors.set(partition, end);
   }
 

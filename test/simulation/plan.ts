@@ -47,10 +47,10 @@ export function planOf(chance: Chance, quiet: boolean): Plan {
   return {
     partitions: pick([1, 2, 3, 4, 8]),
     keys: between(1, 6),
-    transactions: quiet ? between(4, 8) : between(5, 20),
+    transactions: quiet ? between(4, 8) : between(4, 14),
     perTransaction: between(1, 6),
     lease: 300,
-    span: quiet ? between(150, 300) : between(500, 1_500),
+    span: quiet ? between(150, 300) : between(300, 900),
     maxAttempts,
     calm,
     latency: 3_000,

@@ -33,9 +33,7 @@ export type Flaw =
   /** Whether the lease is lost is found out by a timer alone. */
   | 'lost by timer alone'
   /** The local deadline counts from the answer to a renewal, and is as late as the server's. */
-  | 'late deadline'
-  /** Keys count as set aside once the settlement is done, not from the call on. */
-  | 'set aside when settled';
+  | 'late deadline';
 
 export interface PartitionState {
   cursor: number;

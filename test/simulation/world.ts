@@ -5,7 +5,7 @@ import { toError } from '../../src/core/errors.js';
 import { isBatchPublisher } from '../../src/core/publisher.js';
 import { chanceOf, type Chance } from './chance.js';
 import { Process, Timeline, type Blow, type Fate } from './clock.js';
-import { Faults, type Note } from './faults.js';
+import { Faults, type Note, type Often } from './faults.js';
 import { modelStore } from './feed.js';
 import { Network } from './network.js';
 import { nameOf, Oracle, type PromiseName, type Violation } from './oracle.js';
@@ -27,6 +27,7 @@ export interface WorldOptions {
   readonly blow?: { readonly point: number; readonly blow: Blow };
   /** Faults of the seed's choice are left out. */
   readonly quiet?: boolean;
+  readonly often?: Often;
   readonly note?: Note;
 }
 
@@ -82,7 +83,7 @@ export class World {
       });
     note?.(`the plan of seed ${seed}: ${JSON.stringify({ ...plan, possible: [...plan.possible] }, null, 1)}`);
     this.#note = note;
-    this.faults = new Faults(chance, plan.possible, note);
+    this.faults = new Faults(chance, plan.possible, options.often, note);
     this.oracle = new Oracle({ attempts: plan.maxAttempts, latency: plan.latency }, () => timeline.now);
     this.#network = new Network(timeline, chance, this.faults, note);
     const { oracle, faults } = this;
