@@ -190,10 +190,7 @@ class ModelFeed implements Feed {
     const aside = setAside.map((each) => [rowOf(each.message), each] as const);
     const kept = new Set(aside.map(([row]) => row));
     const published = record.rows.filter((row) => !kept.has(row));
-    const wait = () => {
-      for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
-    };
-    wait();
+    for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
     const gone = [...published, ...aside.flatMap(([row, { dead }]) => (dead ? [row] : []))];
     const forget = () => {
       for (const { seq } of gone) this.#parked.delete(seq);
@@ -212,7 +209,6 @@ class ModelFeed implements Feed {
       },
     );
     this.#share = share;
-    wait();
     forget();
     for (const [partition, end] of ends ?? []) this.#cursors.set(partition, end);
   }

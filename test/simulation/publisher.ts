@@ -109,23 +109,23 @@ export interface PublisherWorld {
 export const PUBLISHERS = {
   /** One message at a time: the relay sends several of different keys at once. */
   single: (world): Publisher => ({
-    publish: async (message, options) => {
-      const [result] = await send(world, [message], false, options);
+    publish: async (message) => {
+      const [result] = await send(world, [message], false);
       if (result === undefined) throw new Error('no answer for this message');
       if (!result.acknowledged) throw result.error;
     },
   }),
   /** A batch with at most one message of each key. */
-  batch: (world) => batchPublisher(false, (messages, options) => send(world, messages, false, options)),
+  batch: (world) => batchPublisher(false, (messages) => send(world, messages, false)),
   /** A batch that is in order: a failure fails what is behind it in its key. */
-  ordered: (world) => batchPublisher(true, (messages, options) => send(world, messages, true, options)),
+  ordered: (world) => batchPublisher(true, (messages) => send(world, messages, true)),
   /** Several requests at once, each with at most one message of a key, as the adapters for SQS and SNS send. */
   lanes: (world) => {
     const room = new Room(2);
     return batchPublisher(true, (messages, call) =>
       sendInLanes(messages, {
         laneOf: ({ key }) => key,
-        send: (items) => untilAborted(send(world, items, false, call), call?.signal),
+        send: (items) => untilAborted(send(world, items, false), call?.signal),
         room,
         maxItems: 3,
         call,
@@ -154,7 +154,6 @@ function send(
   world: PublisherWorld,
   messages: readonly Message[],
   inOrder: boolean,
-  options?: PublishOptions,
 ): Promise<readonly PublishResult[]> {
   const { to, oracle, faults, chance, network, timeline, process, broker, calm, flaw } = world;
   const handed = oracle.begun(to, messages, !inOrder);

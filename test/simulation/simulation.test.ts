@@ -18,7 +18,7 @@ import { World, type WorldOptions } from './world.js';
 const engine = { runRelay, relayOptions };
 const { SIMULATION_SEED, SIMULATION_BLOW, SIMULATION_RUNS } = process.env;
 const SEED = Number(SIMULATION_SEED ?? Math.floor(Math.random() * 2 ** 31));
-const RUNS = Number(SIMULATION_RUNS ?? 2_400);
+const RUNS = Number(SIMULATION_RUNS ?? 2_800);
 /** Worlds in which a blow falls at each point of a relay in turn. */
 const SWEEPS = 2;
 const TIMEOUT = 600_000;
