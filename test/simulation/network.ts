@@ -4,7 +4,7 @@ import type { Process, Timeline } from './clock.js';
 import type { Faults, Note } from './faults.js';
 
 /** When a client gives up a call that is not answered. Milliseconds. */
-export const STORE_TIMEOUT = 150;
+const STORE_TIMEOUT = 150;
 
 export class Network {
   readonly #timeline: Timeline;
