@@ -1,4 +1,4 @@
-import { PublishError } from './errors.js';
+import { PublishError, type FailureKind } from './errors.js';
 import { signatureOf } from './failures.js';
 import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
@@ -6,6 +6,15 @@ import type { PageOutcome, PublishPageOptions } from './publishing.js';
 import type { PublishResult } from './publisher.js';
 import { backoff } from './retry.js';
 import type { Answered, Failure, Outage } from './suspicion.js';
+
+/** A failed attempt of one message. */
+export interface Attempt {
+  readonly message: Message;
+  readonly error: Error;
+  readonly kind: FailureKind;
+  /** Failed attempts so far, this one included. */
+  readonly attempts: number;
+}
 
 /** What a batch came to. */
 interface Taken {
@@ -95,7 +104,7 @@ export class Answers {
     isEnough: boolean,
   ): number[] {
     const again: number[] = [];
-    /** Keys of which an earlier message of this batch is dead: the later ones failed behind it only. */
+    /** Keys of which an earlier message of this batch is dead: a later one may be refused by itself, too. */
     const pastDead = new Set<string>();
     batch.forEach((place, i) => {
       const answered = answers[i];
@@ -107,8 +116,8 @@ export class Answers {
       if (failure === undefined) return;
       const { key } = message;
       const isAlike = failure.signature === outage?.signature;
-      if (key !== undefined && this.#blocked.has(key)) this.behind(place);
-      else if (key !== undefined && pastDead.has(key) && failure.kind !== 'permanent') again.push(place);
+      const isRefused = key !== undefined && pastDead.has(key) && failure.kind === 'permanent';
+      if (key !== undefined && this.#blocked.has(key) && !isRefused) this.behind(place);
       else if (isAlike && isEnough) this.#doubt(place, failure);
       else if (outage !== undefined && !isEnough && (isAlike || failure.kind !== 'permanent')) again.push(place);
       else if (this.#fail(place, failure) && key !== undefined) pastDead.add(key);
@@ -159,7 +168,8 @@ export class Answers {
 
   #aside(place: number, more: Partial<SetAside>): void {
     const { key } = this.#message(place);
-    if (key !== undefined && more.dead !== true) this.#blocked.add(key);
+    // Behind a dead letter too: until it is settled as one, a crash would have it tried again, after them.
+    if (key !== undefined) this.#blocked.add(key);
     this.#setAside.push(this.#setAsideOf(place, more));
   }
 

@@ -55,10 +55,15 @@ export class Messenger {
     const failures: PublishError[] = [];
     let acknowledged = 0;
     try {
-      for (const next of [() => feed.retries({ signal }), () => feed.read({ signal })]) {
-        acknowledged += await publishOnce(feed, next, this.#options, failures, signal);
+      const retries = () => feed.retries({ signal });
+      const pages = [retries, () => feed.read({ signal })];
+      for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
+        const outcome = await publishOnce(feed, next, this.#options, failures, signal);
+        acknowledged += outcome.acknowledged;
         // A pause for a broker that is down belongs to `start`: here it ends the work.
         if (failures.some(({ kind }) => kind === 'connection')) break;
+        // What waited behind a dead letter goes on, now that it is settled as one.
+        if (outcome.setAside.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
       }
     } finally {
       await feed.close();

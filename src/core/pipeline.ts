@@ -18,8 +18,8 @@ export interface PipelineOptions {
 /** A page of the log that is not settled yet. */
 interface InFlight {
   readonly publication: Publication;
-  /** The store has been told what was set aside, and knows of its keys. */
-  isTold: boolean;
+  /** The store knows what was set aside, dead letters too. */
+  isSettled: boolean;
 }
 
 /**
@@ -94,7 +94,7 @@ export class Pipeline {
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
   publish(page: Page): void {
     const entry: InFlight = {
-      isTold: false,
+      isSettled: false,
       publication: publishPage(page, this.#publishing([...this.#log])),
     };
     this.#log.add(entry);
@@ -164,7 +164,8 @@ export class Pipeline {
       },
       isBusy: (key) => earlier.some(({ publication }) => publication.isBusy(key)),
       isSetAside: (key) =>
-        feed.isSetAside(key) || earlier.some(({ isTold, publication }) => !isTold && publication.hasSetAside(key)),
+        feed.isSetAside(key) ||
+        earlier.some(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
     };
   }
 
@@ -189,10 +190,9 @@ export class Pipeline {
       return;
     }
     for (const each of this.#unchanged.splice(0)) await this.#settle(each.page, each.outcome);
-    const settling = this.#settle(page, outcome);
-    entry.isTold = true;
+    await this.#settle(page, outcome);
+    entry.isSettled = true;
     this.#log.delete(entry);
-    await settling;
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {

@@ -4,6 +4,7 @@ import type { Feed, Page } from './feed.js';
 import { eventOf } from './events.js';
 import { hasChanged } from './pipeline.js';
 import { publishPage } from './publish-page.js';
+import type { PageOutcome } from './publishing.js';
 import type { RelayOptions } from './relay-options.js';
 import { Bell, onAbort } from './wait.js';
 
@@ -12,7 +13,7 @@ import { Bell, onAbort } from './wait.js';
  * connection ends it.
  *
  * @param failures Gets every failure.
- * @returns how many messages were acknowledged.
+ * @returns what became of it.
  */
 export async function publishOnce(
   feed: Feed,
@@ -20,10 +21,10 @@ export async function publishOnce(
   options: Omit<RelayOptions, 'relay'>,
   failures: PublishError[],
   signal: AbortSignal | undefined,
-): Promise<number> {
+): Promise<PageOutcome> {
   const { destination, onEvent } = options;
   const page = await next();
-  if (page.messages.length === 0 || signal?.aborted === true) return 0;
+  if (page.messages.length === 0 || signal?.aborted === true) return { acknowledged: 0, setAside: [], untried: [] };
   onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: page.attempts !== undefined });
   const stop = new AbortController();
   const forget =
@@ -32,7 +33,7 @@ export async function publishOnce(
       stop.abort(signal.reason);
     });
   try {
-    const { setAside, untried, acknowledged } = await publishPage(page, {
+    const outcome = await publishPage(page, {
       publisher: options.publisher,
       timeout: options.publishTimeout,
       batchBytes: options.batchBytes,
@@ -55,10 +56,11 @@ export async function publishOnce(
       },
       onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
     }).outcome;
-    if (!hasChanged({ setAside, untried, acknowledged })) return acknowledged;
+    const { setAside, untried } = outcome;
+    if (!hasChanged(outcome)) return outcome;
     await feed.settle(page, [...setAside, ...untried]);
     if (onEvent !== undefined) for (const each of setAside) onEvent(eventOf(each, destination));
-    return acknowledged;
+    return outcome;
   } finally {
     forget?.();
   }

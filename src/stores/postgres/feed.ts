@@ -170,7 +170,9 @@ export class PostgresFeed implements Feed {
     } else if (messages.length > 0) {
       const gone = new Set(setAside.map(({ message }) => message));
       const published = messages.filter((message) => !gone.has(message));
-      await this.#lease.change(this.#parked.unparking(published, setAside));
+      const { change, committed } = this.#parked.unparking(published, setAside);
+      await this.#lease.change(change);
+      committed();
     }
   }
 
@@ -212,10 +214,11 @@ export class PostgresFeed implements Feed {
     const unpark = this.#parked.unparking(parked, []);
     const also: Change = async (connection) => {
       await park?.(connection);
-      await unpark(connection);
+      await unpark.change(connection);
     };
     if (to > 0 && page.log) await this.#settle(page.log.partitions, page.log.cursor(to), also);
     else await this.#lease.change(also);
+    unpark.committed();
   }
 
   /** Sets aside what was kept back for later, and what the relay set aside. */

@@ -22,7 +22,8 @@ const MAX_ERROR_LENGTH = 2_000;
 
 /** What waits: the keys, and how many messages of each topic. */
 interface Waiting {
-  readonly keys: Set<string>;
+  /** Each with a mark of its own for the last time that something of it was set aside. */
+  readonly keys: Map<string, symbol>;
   readonly topics: Map<string | null, number>;
 }
 
@@ -67,9 +68,9 @@ export class Parked {
       (connection) => connection.query(statements.waiting, [destination, share, options.partitions]),
       { timeout, signal },
     );
-    const waiting: Waiting = { keys: new Set(), topics: new Map() };
+    const waiting: Waiting = { keys: new Map(), topics: new Map() };
     for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
-      if (key !== null) waiting.keys.add(key);
+      if (key !== null) waiting.keys.set(key, Symbol());
       waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
     }
     return new Parked(database, statements, options, share, waiting);
@@ -124,7 +125,7 @@ export class Parked {
       if (dead) continue;
       this.#mayWait = true;
       if (isAlone(each)) continue;
-      if (message.key !== undefined) this.#waiting.keys.add(message.key);
+      if (message.key !== undefined) this.#waiting.keys.set(message.key, Symbol());
       this.#count(message, 1);
     }
     return async (connection) => {
@@ -133,11 +134,22 @@ export class Parked {
     };
   }
 
-  /** Takes published messages out of the side table, and sets others aside again. */
-  unparking(published: readonly StoredMessage[], setAside: readonly SetAside[]): Change {
+  /**
+   * Takes published messages out of the side table, and sets others aside again. What is to be done once it
+   * is committed: keys of which nothing waits any more are forgotten, and not before, since what was set
+   * aside as dead is tried again if it was not.
+   */
+  unparking(
+    published: readonly StoredMessage[],
+    setAside: readonly SetAside[],
+  ): { change: Change; committed: () => void } {
+    const { keys } = this.#waiting;
+    const touched = keysOf([...published, ...setAside.map(({ message }) => message)]);
+    const marks = new Map(touched.map((key) => [key, keys.get(key)]));
+    let drained: string[] = [];
     for (const message of published) this.#count(message, -1);
     for (const { message, dead } of setAside) if (dead) this.#count(message, -1);
-    return async (connection) => {
+    const change: Change = async (connection) => {
       const { destination } = this.#options;
       if (published.length > 0) {
         const numbers = `{${published.map(({ seq }) => seq).join(',')}}`;
@@ -147,13 +159,16 @@ export class Parked {
       // One that still waits behind an earlier message of its key stays as it is.
       const changed = setAside.filter(({ dead, blocked, error }) => dead || blocked === true || error !== undefined);
       if (changed.length > 0) await this.#write(connection, this.#statements.parkAgain, changed);
-      const touched = keysOf([...published, ...setAside.map(({ message }) => message)]);
       if (touched.length === 0) return;
       await this.#promoteHeads(connection, touched);
-      // Forgotten although this transaction may still fail: then the lease is lost, and all of this with it.
-      const drained = await connection.query(this.#statements.drainedKeys, [destination, JSON.stringify(touched)]);
-      for (const [key] of drained) this.#waiting.keys.delete(key as string);
+      const rows = await connection.query(this.#statements.drainedKeys, [destination, JSON.stringify(touched)]);
+      drained = rows.map(([key]) => key as string);
     };
+    const committed = () => {
+      // But for those of which something was set aside since this was asked for.
+      for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
+    };
+    return { change, committed };
   }
 
   async #write(connection: Connection, statement: Statement, setAside: readonly ToPark[]): Promise<void> {
