@@ -1,6 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database, type Statement, type TransactionBounds } from './database.js';
 import { SLICES, type Names } from './names.js';
+import { isForeign } from './origin.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
 const LOCK_NOT_AVAILABLE = '55P03';
@@ -90,12 +91,12 @@ async function cleanSlice(
 
 /**
  * Whether any message of the slice is not yet delivered, or set aside, for some destination. Where
- * no relay ever was, everything is unfinished.
+ * no relay ever was, or another cluster's wrote a cursor, everything is unfinished.
  */
 export function unfinished(names: Names, slice: string): Statement {
   return statement(
     'unfinished',
-    `SELECT (NOT EXISTS (SELECT FROM ${names.cursors}) OR EXISTS (
+    `SELECT (NOT EXISTS (SELECT FROM ${names.cursors}) OR EXISTS (SELECT FROM ${names.cursors} f WHERE ${isForeign('f')}) OR EXISTS (
   SELECT FROM ${names.cursors} c
   CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${names.cursors} d WHERE d.destination = c.destination) n
   WHERE EXISTS (

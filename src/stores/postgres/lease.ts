@@ -244,7 +244,7 @@ function assertClaimable(rows: readonly Row[], { destination, partitions }: Clai
   if (rows.some((row) => row[3] !== 'true')) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost`,
+      `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.rebase()\``,
     );
   }
   const [first] = rows;

@@ -1,12 +1,15 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, SLICES, type Names } from './names.js';
+import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './origin.js';
 import { statement } from './statements.js';
 
 /** What a store expects its tables to be. */
 export interface Expected {
   readonly partitions: number;
   readonly jsonPayload: boolean;
+  /** The environment that this side says it belongs to. */
+  readonly environment?: string | undefined;
 }
 
 /** The newest migration that this version of the library knows. */
@@ -51,6 +54,8 @@ export async function verifySchema(
         );
       }
       await verifySettings(connection, names, expected);
+      assertEnvironment(names, await environmentOf(connection, names), expected.environment);
+      await assertWrittenHere(connection, names);
       await verifyLog(connection, names);
     },
     bounds,
@@ -87,7 +92,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
      AND tgrelid IN (SELECT relid FROM pg_partition_tree(${log}))),
   (SELECT seqcache::text FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass),
   (SELECT (coalesce(pg_sequence_last_value(pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass), 0)
-     < coalesce((SELECT max(seq) FROM ${names.messages}), 0))::text),
+     < greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(high) FROM ${names.cursors})))::text),
   (SELECT count(*)::text FROM pg_inherits WHERE inhparent = ${log})`,
     ),
   );
@@ -107,7 +112,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
     );
   if (behind === 'true')
     throw mismatch(
-      `the sequence of ${names.messages}.seq is behind the largest stored seq: new messages would be lost. Set it with setval`,
+      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published: new messages would be lost. To put it behind both, ${howToRebase(names)}`,
     );
   if (slices !== String(SLICES))
     throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);
