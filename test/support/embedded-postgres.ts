@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { access, chmod, chown, cp, mkdtemp, readFile, rm, stat, symlink } from 'node:fs/promises';
+import { access, chmod, chown, cp, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -22,8 +22,8 @@ export interface EmbeddedPostgres {
   createDatabase(name: string): Promise<string>;
   /** Stops the server: `fast` by default, `immediate` as a crash would. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
-  /** Starts it again on the same data and port. */
-  start(): Promise<void>;
+  /** Starts it again on the same data, and on the same port unless told another. */
+  start(port?: number): Promise<void>;
   /** Stops it and removes its files. */
   remove(): Promise<void>;
 }
@@ -33,6 +33,13 @@ const nobody = 65534;
 const isRoot = process.getuid?.() === 0;
 const identity = isRoot ? { uid: nobody, gid: nobody } : {};
 
+export interface ClonedFrom {
+  /** A server that is stopped: its files are copied as they are. */
+  readonly clonedFrom?: EmbeddedPostgres;
+  /** The clone replicates from this port, until it is promoted. */
+  readonly replicating?: number;
+}
+
 /**
  * Starts a real PostgreSQL from npm on a free loopback port, with its files in a temporary folder.
  * `settings` are command-line settings such as `{ max_prepared_transactions: 10 }`.
@@ -40,20 +47,32 @@ const identity = isRoot ? { uid: nobody, gid: nobody } : {};
 export async function startPostgres(
   version: PostgresVersion = 17,
   settings: Readonly<Record<string, string | number>> = {},
+  { clonedFrom, replicating }: ClonedFrom = {},
 ): Promise<EmbeddedPostgres> {
   const root = await mkdtemp(path.join(tmpdir(), 'messenger-pg-'));
   await chmod(root, 0o755);
   const dataDirectory = await mkdtemp(path.join(root, 'data-'));
   if (isRoot) await chown(dataDirectory, nobody, nobody);
   const native = await reachableNative(version, root);
-  await run(path.join(native, 'bin/initdb'), [
-    ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-  ]);
-  const port = await freePort();
+  if (clonedFrom) await copyData(clonedFrom.dataDirectory, dataDirectory);
+  else
+    await run(path.join(native, 'bin/initdb'), [
+      ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
+    ]);
+  const replication =
+    replicating === undefined ? {} : { primary_conninfo: `host=127.0.0.1 port=${String(replicating)} user=postgres` };
+  if (replicating !== undefined) await writeFile(path.join(dataDirectory, 'standby.signal'), '');
+  let port = await freePort();
   let server: ChildProcess | undefined;
 
-  async function start(): Promise<void> {
-    const flags = Object.entries({ max_connections: 200, max_prepared_transactions: 20, ...settings });
+  async function start(at = port): Promise<void> {
+    port = at;
+    const flags = Object.entries({
+      max_connections: 200,
+      max_prepared_transactions: 20,
+      ...replication,
+      ...settings,
+    });
     const child = spawn(
       path.join(native, 'bin/postgres'),
       [
@@ -103,7 +122,9 @@ export async function startPostgres(
   await start();
   return {
     version,
-    port,
+    get port() {
+      return port;
+    },
     dataDirectory,
     get pid() {
       if (server?.pid === undefined) throw new Error('the server is stopped');
@@ -127,6 +148,12 @@ export async function startPostgres(
       await rm(root, { recursive: true, force: true });
     },
   };
+}
+
+/** The files of a server as they are, for `nobody` where that is who runs it. */
+async function copyData(from: string, to: string): Promise<void> {
+  // cp would leave them root's, where the test is run by root.
+  await run('/bin/cp', ['-R', `${from}/.`, to]);
 }
 
 /** The package's binaries, or a copy of them where `nobody` can not reach the package. */

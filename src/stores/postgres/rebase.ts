@@ -295,7 +295,8 @@ async function advanceSequence(
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
   if (last >= max) return;
   // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
-  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(max + 1)}`);
+  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(max)}`);
+  await run(`SELECT nextval(${literal(sequence)})::text`);
   const [given] = await run(`SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
   WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     AND attname NOT IN ('xid', 'seq', 'slice')`);

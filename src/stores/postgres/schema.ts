@@ -35,7 +35,8 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
 /**
  * Refuses to work on tables on which messages could be lost or overtake one another.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps.
+ * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps;
+ *   `UNSUPPORTED` on a standby.
  */
 export async function verifySchema(
   database: Database,
@@ -46,6 +47,7 @@ export async function verifySchema(
   await database.transaction(
     preamble(bounds.timeout, 'SET TRANSACTION READ ONLY'),
     async (connection) => {
+      await assertPrimary(connection);
       const version = await schemaVersion(connection, names);
       if (version < SCHEMA_VERSION) {
         const state = version === 0 ? 'is missing' : `is at version ${String(version)}`;
@@ -59,6 +61,16 @@ export async function verifySchema(
       await verifyLog(connection, names);
     },
     bounds,
+  );
+}
+
+/** Told before a lease is looked at: on a standby the primary's relays seem to hold it. */
+async function assertPrimary(connection: Connection): Promise<void> {
+  const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
+  if (row?.[0] !== 'true') return;
+  throw new MessengerError(
+    'UNSUPPORTED',
+    'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
   );
 }
 

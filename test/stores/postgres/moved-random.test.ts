@@ -7,8 +7,9 @@ import { startPostgres, type EmbeddedPostgres } from '../../support/embedded-pos
 import { Outbox } from './moved-support.js';
 
 const seed = Number(process.env['MOVED_SEED'] ?? Date.now() % 1_000_000);
-const ROUNDS = 8;
+const ROUNDS = 5;
 const STEPS = 60;
+const KEYS = 5;
 const DESTINATIONS = ['default', 'other', 'third'];
 
 const clusters: EmbeddedPostgres[] = [];
@@ -37,6 +38,8 @@ class Work {
   readonly #open: pg.Client[] = [];
   #label = 0;
   outbox: Outbox;
+  /** What was stored in a transaction of its own, one after the other. */
+  readonly inOrder: string[] = [];
   /** What the outbox at hand has published. */
   published = new Map<string, string[]>(DESTINATIONS.map((name) => [name, []]));
 
@@ -51,11 +54,17 @@ class Work {
 
   async step(): Promise<void> {
     const choice = this.#random();
-    if (choice < 0.2) this.#open.push(await this.outbox.begin());
-    else if (choice < 0.45 && this.#open.length > 0) await this.outbox.addTo(this.pick(this.#open), ...this.#ids());
-    else if (choice < 0.6 && this.#open.length > 0) await this.#end(this.pick(this.#open));
-    else if (choice < 0.75) await this.outbox.add(...this.#ids());
-    else await this.#relay(this.pick(DESTINATIONS), 1 + Math.floor(this.#random() * 3));
+    if (choice < 0.2) {
+      this.#open.push(await this.outbox.begin());
+    } else if (choice < 0.45 && this.#open.length > 0) {
+      await this.outbox.addTo(this.pick(this.#open), ...this.#ids());
+    } else if (choice < 0.6 && this.#open.length > 0) {
+      await this.#end(this.pick(this.#open));
+    } else if (choice < 0.75) {
+      const ids = this.#ids();
+      await this.outbox.add(...ids);
+      this.inOrder.push(...ids);
+    } else await this.#relay(this.pick(DESTINATIONS), 1 + Math.floor(this.#random() * 3));
   }
 
   async end(): Promise<void> {
@@ -73,7 +82,7 @@ class Work {
 
   #ids(): string[] {
     return Array.from({ length: 1 + Math.floor(this.#random() * 3) }, () => {
-      const key = Math.floor(this.#random() * 5);
+      const key = Math.floor(this.#random() * KEYS);
       return `k${String(key)}:${String((this.#label += 1))}`;
     });
   }
@@ -123,6 +132,12 @@ it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
       const all = [...(published.get(destination) ?? []), ...work.published.get(destination)!];
       // Nothing lost, nothing twice, nothing that was never committed.
       expect(all.toSorted(), destination).toEqual(stored.toSorted());
+      for (let key = 0; key < KEYS; key++) {
+        const ofKey = (ids: readonly string[]) => ids.filter((id) => id.startsWith(`k${String(key)}:`));
+        expect(ofKey(all.filter((id) => work.inOrder.includes(id))), destination).toEqual(
+          ofKey(work.inOrder.filter((id) => stored.includes(id))),
+        );
+      }
     }
   },
 );

@@ -12,6 +12,7 @@ export class Outbox {
   readonly pool: pg.Pool;
   readonly store: PostgresStore;
   readonly #sessions: pg.Client[] = [];
+  #closed: Promise<void> | undefined;
 
   private constructor(url: string, options: PostgresStoreOptions) {
     this.url = url;
@@ -105,7 +106,11 @@ export class Outbox {
     return published;
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     await this.store.close();
     await Promise.all(this.#sessions.map((session) => session.end().catch(() => undefined)));
     await this.pool.end();

@@ -1,4 +1,7 @@
 /** A restored dump, or a logical copy, in another cluster: refused, and gone on from after `rebase`. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
@@ -30,6 +33,81 @@ const ways = [
   { from: 'near', to: 'far' },
   { from: 'near', to: 'alike' },
 ] as const;
+
+it('is gone on from by the command, which says in words what comes', async () => {
+  const old = await Outbox.at(await newDatabase(clusters.far!.url()), { environment: 'production' });
+  await old.add('a:1', 'b:1', 'c:1');
+  await old.relay({ pages: 1, pageSize: 1 });
+  await old.relay({ destination: 'other', setAside: (id) => (id === 'a:1' ? 60_000 : undefined) });
+  const moved = await Outbox.at(await newDatabase(clusters.near!.url()));
+  await copyLogically(await old.session(), moved.pool, { sequence: true });
+  const command = (...args: string[]) => messenger('rebase', '--url', moved.url, ...args);
+  expect(await command()).toEqual({
+    code: 0,
+    stderr: '',
+    stdout: `schema messenger came from another cluster, and is this one's own now: relays can be started
+destination default: 2 messages (seq 2 to 3) will be published: of these, what was published after the copy was made is published again
+destination other: 0 messages, and 1 that were set aside will be published: of these, what was published after the copy was made is published again
+it belongs to the environment production
+`,
+  });
+  expect(await command('--environment', 'staging')).toEqual({
+    code: 0,
+    stderr: '',
+    stdout: `schema messenger is this cluster's own: nothing to rebase
+it belongs to the environment staging
+`,
+  });
+  expect(await command('--schema', 'other')).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('messenger migrate --schema other') as string,
+  });
+  expect(await messenger('migrate', '--url', moved.url, '--environment', 'production')).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('belongs to the environment "staging"') as string,
+  });
+});
+
+it('waits for no relay and for no writer', async () => {
+  const old = await Outbox.at(await newDatabase(clusters.far!.url()));
+  await old.add('a:1');
+  const feed = await old.store.openFeed({ destination: 'default', pageSize: 10 });
+  const moved = await Outbox.at(await newDatabase(clusters.near!.url()));
+  await copyLogically(await old.session(), moved.pool, { sequence: true });
+  // A lease of the old cluster holds nothing here.
+  expect(await moved.value('SELECT count(*)::int FROM messenger.cursors WHERE expires_at > now()')).toBe(3);
+  const writer = await moved.begin();
+  await moved.addTo(writer, 'a:2');
+  await expect(moved.store.rebase()).rejects.toMatchObject({
+    code: 'TIMEOUT',
+    message: expect.stringContaining('a transaction that has stored messages') as string,
+  });
+  await writer.query('COMMIT');
+  expect(await moved.store.rebase()).toMatchObject({ moved: true });
+  const here = await moved.store.openFeed({ destination: 'default', pageSize: 10 });
+  await expect(moved.store.rebase({ environment: 'staging' })).rejects.toMatchObject({
+    code: 'LEASE_LOST',
+    message: expect.stringContaining('a relay holds the destination default') as string,
+  });
+  await here!.close();
+  await feed!.close();
+  expect(await moved.store.rebase({ environment: 'staging' })).toMatchObject({
+    moved: false,
+    environment: 'staging',
+  });
+});
+
+/** The command line, in a process of its own. */
+async function messenger(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const main = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+  const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const said = { stdout: '', stderr: '' };
+  for (const stream of ['stdout', 'stderr'] as const) {
+    child[stream].on('data', (data: Buffer) => (said[stream] += data.toString()));
+  }
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...said };
+}
 
 describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, to }) => {
   const before = async () => Outbox.at(await newDatabase(clusters[from]!.url()));
@@ -192,34 +270,6 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
       ...Array.from({ length: 30 }, (_, n) => `k${String(n % 4)}:${String(n)}`),
       'k0:new',
     ]);
-  });
-
-  it('waits for no relay and for no writer', async () => {
-    const old = await before();
-    await old.add('a:1');
-    const feed = await old.store.openFeed({ destination: 'default', pageSize: 10 });
-    const moved = await copied(old);
-    // A lease of the old cluster holds nothing here.
-    expect(await moved.value('SELECT count(*)::int FROM messenger.cursors WHERE expires_at > now()')).toBe(3);
-    const writer = await moved.begin();
-    await moved.addTo(writer, 'a:2');
-    await expect(moved.store.rebase()).rejects.toMatchObject({
-      code: 'TIMEOUT',
-      message: expect.stringContaining('a transaction that has stored messages') as string,
-    });
-    await writer.query('COMMIT');
-    expect(await moved.store.rebase()).toMatchObject({ moved: true });
-    const here = await moved.store.openFeed({ destination: 'default', pageSize: 10 });
-    await expect(moved.store.rebase({ environment: 'staging' })).rejects.toMatchObject({
-      code: 'LEASE_LOST',
-      message: expect.stringContaining('a relay holds the destination default') as string,
-    });
-    await here!.close();
-    await feed!.close();
-    expect(await moved.store.rebase({ environment: 'staging' })).toMatchObject({
-      moved: false,
-      environment: 'staging',
-    });
   });
 
   it('takes everything up that is stored around the rebase', async () => {
