@@ -1,11 +1,17 @@
-import type pg from 'pg';
+import pg from 'pg';
 import { namesOf, type Names } from '../../src/stores/postgres/names.js';
 
-/** Uses transaction ids up, so that one cluster is ahead of another. */
-export async function useUpTransactionIds(client: pg.Client | pg.Pool, count: number): Promise<void> {
-  await client.query(
-    `DO $$ BEGIN FOR i IN 1..${String(count)} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$`,
-  );
+/** Uses transaction ids of a cluster up, so that it is ahead of another. */
+export async function useUpTransactionIds(url: string, count: number): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(
+      `DO $$ BEGIN FOR i IN 1..${String(count)} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$`,
+    );
+  } finally {
+    await client.end();
+  }
 }
 
 /**

@@ -12,7 +12,6 @@ export const postgresVersions = [14, 17] as const;
 export type PostgresVersion = (typeof postgresVersions)[number];
 
 export interface EmbeddedPostgres {
-  readonly version: PostgresVersion;
   readonly port: number;
   readonly dataDirectory: string;
   readonly pid: number;
@@ -33,11 +32,13 @@ const nobody = 65534;
 const isRoot = process.getuid?.() === 0;
 const identity = isRoot ? { uid: nobody, gid: nobody } : {};
 
-export interface ClonedFrom {
+export interface StartOptions {
   /** A server that is stopped: its files are copied as they are. */
-  readonly clonedFrom?: EmbeddedPostgres;
+  readonly clonedFrom?: Pick<EmbeddedPostgres, 'dataDirectory'>;
   /** The clone replicates from this port, until it is promoted. */
   readonly replicating?: number;
+  /** A folder with `initdb` and `postgres`, in place of those from npm. */
+  readonly programs?: string;
 }
 
 /**
@@ -47,16 +48,16 @@ export interface ClonedFrom {
 export async function startPostgres(
   version: PostgresVersion = 17,
   settings: Readonly<Record<string, string | number>> = {},
-  { clonedFrom, replicating }: ClonedFrom = {},
+  { clonedFrom, replicating, programs }: StartOptions = {},
 ): Promise<EmbeddedPostgres> {
   const root = await mkdtemp(path.join(tmpdir(), 'messenger-pg-'));
   await chmod(root, 0o755);
   const dataDirectory = await mkdtemp(path.join(root, 'data-'));
   if (isRoot) await chown(dataDirectory, nobody, nobody);
-  const native = await reachableNative(version, root);
+  const bin = programs ?? path.join(await reachableNative(version, root), 'bin');
   if (clonedFrom) await copyData(clonedFrom.dataDirectory, dataDirectory);
   else
-    await run(path.join(native, 'bin/initdb'), [
+    await run(path.join(bin, 'initdb'), [
       ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
     ]);
   const replication =
@@ -74,7 +75,7 @@ export async function startPostgres(
       ...settings,
     });
     const child = spawn(
-      path.join(native, 'bin/postgres'),
+      path.join(bin, 'postgres'),
       [
         ...['-D', dataDirectory, '-p', String(port), '-k', dataDirectory, '-h', '127.0.0.1'],
         ...flags.flatMap(([name, value]) => ['-c', `${name}=${String(value)}`]),
@@ -92,7 +93,7 @@ export async function startPostgres(
   async function answering(child: ChildProcess, log: () => string): Promise<void> {
     const deadline = Date.now() + 60_000;
     for (;;) {
-      if (child.exitCode !== null) throw new Error(`PostgreSQL ${String(version)} did not start:\n${log()}`);
+      if (child.exitCode !== null) throw new Error(`PostgreSQL did not start (${bin}):\n${log()}`);
       const client = new pg.Client({ connectionString: url(), connectionTimeoutMillis: 2_000 });
       try {
         await client.connect();
@@ -121,7 +122,6 @@ export async function startPostgres(
 
   await start();
   return {
-    version,
     get port() {
       return port;
     },
@@ -191,16 +191,20 @@ async function everyoneMayPass(folder: string): Promise<boolean> {
   }
 }
 
-async function run(command: string, args: string[]): Promise<void> {
-  const child = spawn(command, args, { ...identity, cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+/** Runs a program as whoever runs the servers; resolves to what it says on standard output. */
+export async function run(command: string, args: readonly string[], cwd = tmpdir()): Promise<string> {
+  const child = spawn(command, args, { ...identity, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stdout.on('data', (data: Buffer) => (said += data.toString()));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (data: Buffer) => {
       output += data.toString();
     });
   }
-  const [code] = (await once(child, 'exit')) as [number | null];
+  const [code] = (await once(child, 'close')) as [number | null];
   if (code !== 0) throw new Error(`${path.basename(command)} failed (${String(code)}):\n${output}`);
+  return said;
 }
 
 /** A port of the loopback interface that nobody listens on. */

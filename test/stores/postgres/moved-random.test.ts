@@ -15,10 +15,7 @@ const DESTINATIONS = ['default', 'other', 'third'];
 const clusters: EmbeddedPostgres[] = [];
 beforeAll(async () => {
   for (const version of [17, 14, 17] as const) clusters.push(await startPostgres(version));
-  const client = new pg.Client({ connectionString: clusters[0]!.url() });
-  await client.connect();
-  await useUpTransactionIds(client, 20_000);
-  await client.end();
+  await useUpTransactionIds(clusters[0]!.url(), 20_000);
 });
 afterAll(() => Promise.all(clusters.map((cluster) => cluster.remove())));
 

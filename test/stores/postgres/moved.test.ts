@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
@@ -21,10 +20,7 @@ beforeAll(async () => {
   clusters.far = await startPostgres(17);
   clusters.near = await startPostgres(14);
   clusters.alike = await startPostgres(17);
-  const client = new pg.Client({ connectionString: clusters.far.url() });
-  await client.connect();
-  await useUpTransactionIds(client, 100_000);
-  await client.end();
+  await useUpTransactionIds(clusters.far.url(), 100_000);
 });
 afterAll(() => Promise.all(Object.values(clusters).map((cluster) => cluster.remove())));
 
