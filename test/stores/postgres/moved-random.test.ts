@@ -1,5 +1,5 @@
 /** Copies of an outbox at random moments of its work, gone on from in another cluster. */
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
