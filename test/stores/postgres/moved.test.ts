@@ -17,7 +17,7 @@ const REBASE =
 const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {};
 
 beforeAll(async () => {
-  clusters.far = await startPostgres(17);
+  clusters.far = await startPostgres(17, { wal_level: 'logical' });
   clusters.near = await startPostgres(14);
   clusters.alike = await startPostgres(17);
   await useUpTransactionIds(clusters.far.url(), 100_000);
@@ -91,6 +91,34 @@ it('waits for no relay and for no writer', async () => {
     moved: false,
     environment: 'staging',
   });
+});
+
+it('is refused where logical replication has brought it, and gone on from after a rebase', async () => {
+  const old = await Outbox.at(await newDatabase(clusters.far!.url()));
+  await old.add('a:1', 'b:1', 'a:2');
+  expect(await old.relay({ pageSize: 1, pages: 1 })).toEqual(['a:1']);
+  const moved = await Outbox.at(await newDatabase(clusters.alike!.url()));
+  await moved.pool.query('DELETE FROM messenger.settings');
+  await old.pool.query(`CREATE PUBLICATION moving FOR TABLE messenger.messages, messenger.cursors, messenger.parked,
+    messenger.settings, messenger.destinations WITH (publish_via_partition_root = true)`);
+  const { port, pathname } = new URL(old.url);
+  await moved.pool.query(`CREATE SUBSCRIPTION moving
+    CONNECTION 'host=127.0.0.1 port=${port} dbname=${pathname.slice(1)} user=postgres' PUBLICATION moving`);
+  const late = await old.begin();
+  await old.addTo(late, 'c:1');
+  await old.add('b:2', 'a:3');
+  expect(await old.relay({ pageSize: 1, pages: 2 })).toEqual(['b:1', 'a:2']);
+  await late.query('COMMIT');
+  const state = `SELECT (SELECT count(*) FROM messenger.messages)
+    || (SELECT string_agg(concat_ws(' ', epoch, owner, after), ', ' ORDER BY partition) FROM messenger.cursors)`;
+  const wanted = await old.value(state);
+  while ((await moved.value(state)) !== wanted) await new Promise((resolve) => setTimeout(resolve, 20));
+  await moved.pool.query('DROP SUBSCRIPTION moving');
+
+  await expect(moved.relay()).rejects.toMatchObject(refused(REBASE));
+  await moved.add('a:4');
+  expect((await moved.store.rebase()).destinations).toMatchObject([{ undelivered: 4 }]);
+  expect(await moved.relay()).toEqual(['c:1', 'b:2', 'a:3', 'a:4']);
 });
 
 /** The command line, in a process of its own. */
