@@ -1,10 +1,11 @@
 import { MessengerError } from '../../core/errors.js';
 import { numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
-import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
+import { preamble, type Connection, type Database } from './database.js';
 import { literal, type Names } from './names.js';
 import { checkEnvironment, environmentOf, isAheadOfCluster, isForeign, setEnvironment } from './origin.js';
 import { howToMigrate, SCHEMA_VERSION, schemaVersion } from './schema.js';
+import { advanceSequence, largest, lastDrawn, sequenceOf, type Run } from './sequence.js';
 import { statement } from './statements.js';
 
 /** How `rebase` works. */
@@ -142,8 +143,7 @@ async function isMoved(connection: Connection, names: Names): Promise<boolean> {
 }
 
 async function rebaseLog(connection: Connection, names: Names): Promise<RebasedDestination[]> {
-  const run = (text: string, values: readonly Value[] = []): Promise<readonly Row[]> =>
-    connection.query(statement('rebase', text), values);
+  const run: Run = (text, values = []) => connection.query(statement('rebase', text), values);
   const sequence = await sequenceOf(connection, names);
   await advanceSequence(run, names, sequence);
 
@@ -201,10 +201,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
 }
 
 /** How many partitions each destination has. */
-async function partitionsOf(
-  run: (text: string) => Promise<readonly Row[]>,
-  names: Names,
-): Promise<Map<string, number>> {
+async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>> {
   const rows = await run(
     `SELECT destination, count(*)::text, (min(partition) = 0 AND max(partition) = count(*) - 1)::text FROM ${names.cursors} GROUP BY destination ORDER BY destination`,
   );
@@ -262,51 +259,4 @@ function without(snapshot: string, labels: readonly string[]): string {
   const [, end, running = ''] = snapshot.split(':');
   const blind = running === '' ? labels : [...labels, running];
   return `${labels[0] as string}:${end as string}:${blind.join(',')}`;
-}
-
-async function sequenceOf(connection: Connection, names: Names): Promise<string> {
-  const [row] = await connection.query(
-    statement('sequence', `SELECT pg_get_serial_sequence(${literal(names.messages)}, 'seq')`),
-  );
-  return row?.[0] as string;
-}
-
-/** The last number that was drawn. */
-function lastDrawn(sequence: string): string {
-  return `(SELECT last_value - (NOT is_called)::integer FROM ${sequence})`;
-}
-
-/** The largest number that is known to have been drawn. */
-function largest(names: Names): string {
-  return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
-}
-
-/**
- * Puts the sequence behind all that is stored. What was stored here while it was not, with numbers that
- * copied messages have or had, is stored again, in order: else it would look like something delivered long ago.
- * Messages stored here are those whose row their own transaction wrote, or one within it (a savepoint).
- */
-async function advanceSequence(
-  run: (text: string) => Promise<readonly Row[]>,
-  names: Names,
-  sequence: string,
-): Promise<void> {
-  const [row] = await run(`SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text`);
-  const [last, max] = (row as [string, string]).map(Number) as [number, number];
-  if (last >= max) return;
-  // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
-  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(max)}`);
-  await run(`SELECT nextval(${literal(sequence)})::text`);
-  const [given] = await run(`SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
-  WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-    AND attname NOT IN ('xid', 'seq', 'slice')`);
-  const columns = given?.[0] as string;
-  await run(`WITH here AS (
-    DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)}
-      AND m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
-      AND age(m.xid::xid) BETWEEN age(m.xmin)
-        AND (SELECT age(d.xmin) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-          WHERE d.adrelid = ${literal(names.messages)}::regclass AND a.attname = 'xid')
-    RETURNING m.*)
-  INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`);
 }
