@@ -319,13 +319,17 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await moved.pool.query('SELECT pg_current_xact_id()');
     writers.push(await moved.begin());
     await moved.store.rebase();
-    expect(await moved.relay({ pages: 1 })).toEqual(['a:2']);
+    // The first of them is over before a relay looks for the first time.
+    const early = writers.shift()!;
+    await moved.addTo(early, 'early:1');
+    await early.query('COMMIT');
+    expect(await moved.relay()).toEqual(['a:2', 'early:1']);
     for (const [n, writer] of writers.entries()) {
       await moved.addTo(writer, `w${String(n)}:1`);
       await moved.add(`o${String(n)}:1`);
     }
-    expect(await moved.relay()).toEqual(['o0:1', 'o1:1', 'o2:1']);
+    expect(await moved.relay()).toEqual(['o0:1', 'o1:1']);
     for (const writer of writers) await writer.query('COMMIT');
-    expect(await moved.relay()).toEqual(['w0:1', 'w1:1', 'w2:1']);
+    expect(await moved.relay()).toEqual(['w0:1', 'w1:1']);
   });
 });
