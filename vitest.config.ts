@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 import tsconfig from './tsconfig.json' with { type: 'json' };
 
 /** The package's own subpaths, from source: the same list that TypeScript reads. */
@@ -12,6 +12,8 @@ export default defineConfig({
   resolve: { alias },
   test: {
     include: ['test/**/*.test.ts'],
+    // What needs more than npm brings: see vitest.system.config.ts.
+    exclude: [...configDefaults.exclude, 'test/system/**'],
     globalSetup: ['test/support/engines.ts'],
     testTimeout: 60_000,
     hookTimeout: 120_000,

@@ -2,12 +2,14 @@
 import { Command, CommanderError } from 'commander';
 import { MessengerError, toError } from '../core/errors.js';
 import { migrateCommand } from './migrate.js';
+import { rebaseCommand } from './rebase.js';
 
 const program = new Command('messenger')
   .description('The transactional outbox: its tables, and later its relays, from the command line.')
   .showHelpAfterError()
   .exitOverride()
-  .addCommand(migrateCommand());
+  .addCommand(migrateCommand())
+  .addCommand(rebaseCommand());
 
 try {
   await program.parseAsync();

@@ -10,7 +10,7 @@ export type ErrorCode =
   | 'INVALID_TRANSACTION'
   /** A call that this adapter does not support. */
   | 'UNSUPPORTED'
-  /** The store's tables are missing, older, newer or altered: the error names what to run. */
+  /** The store's tables are missing, older, newer, altered, or another cluster's or environment's: the error names what to run. */
   | 'SCHEMA_MISMATCH'
   /** `published` was given a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'

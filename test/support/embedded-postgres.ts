@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { access, chmod, chown, cp, mkdtemp, readFile, rm, stat, symlink } from 'node:fs/promises';
+import { access, chmod, chown, cp, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,6 @@ export const postgresVersions = [14, 17] as const;
 export type PostgresVersion = (typeof postgresVersions)[number];
 
 export interface EmbeddedPostgres {
-  readonly version: PostgresVersion;
   readonly port: number;
   readonly dataDirectory: string;
   readonly pid: number;
@@ -22,8 +21,8 @@ export interface EmbeddedPostgres {
   createDatabase(name: string): Promise<string>;
   /** Stops the server: `fast` by default, `immediate` as a crash would. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
-  /** Starts it again on the same data and port. */
-  start(): Promise<void>;
+  /** Starts it again on the same data, and on the same port unless told another. */
+  start(port?: number): Promise<void>;
   /** Stops it and removes its files. */
   remove(): Promise<void>;
 }
@@ -33,6 +32,15 @@ const nobody = 65534;
 const isRoot = process.getuid?.() === 0;
 export const identity: { uid?: number; gid?: number } = isRoot ? { uid: nobody, gid: nobody } : {};
 
+export interface StartOptions {
+  /** A server that is stopped: its files are copied as they are. */
+  readonly clonedFrom?: Pick<EmbeddedPostgres, 'dataDirectory'>;
+  /** The clone replicates from this port, until it is promoted. */
+  readonly replicating?: number;
+  /** A folder with `initdb` and `postgres`, in place of those from npm. */
+  readonly programs?: string;
+}
+
 /**
  * Starts a real PostgreSQL from npm on a free loopback port, with its files in a temporary folder.
  * `settings` are command-line settings such as `{ max_prepared_transactions: 10 }`.
@@ -40,22 +48,34 @@ export const identity: { uid?: number; gid?: number } = isRoot ? { uid: nobody, 
 export async function startPostgres(
   version: PostgresVersion = 17,
   settings: Readonly<Record<string, string | number>> = {},
+  { clonedFrom, replicating, programs }: StartOptions = {},
 ): Promise<EmbeddedPostgres> {
   const root = await mkdtemp(path.join(tmpdir(), 'messenger-pg-'));
   await chmod(root, 0o755);
   const dataDirectory = await mkdtemp(path.join(root, 'data-'));
   if (isRoot) await chown(dataDirectory, nobody, nobody);
-  const native = await reachableNative(version, root);
-  await run(path.join(native, 'bin/initdb'), [
-    ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-  ]);
-  const port = await freePort();
+  const bin = programs ?? path.join(await reachableNative(version, root), 'bin');
+  if (clonedFrom) await copyData(clonedFrom.dataDirectory, dataDirectory);
+  else
+    await run(path.join(bin, 'initdb'), [
+      ...['-D', dataDirectory, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
+    ]);
+  const replication =
+    replicating === undefined ? {} : { primary_conninfo: `host=127.0.0.1 port=${String(replicating)} user=postgres` };
+  if (replicating !== undefined) await writeFile(path.join(dataDirectory, 'standby.signal'), '');
+  let port = await freePort();
   let server: ChildProcess | undefined;
 
-  async function start(): Promise<void> {
-    const flags = Object.entries({ max_connections: 200, max_prepared_transactions: 20, ...settings });
+  async function start(at = port): Promise<void> {
+    port = at;
+    const flags = Object.entries({
+      max_connections: 200,
+      max_prepared_transactions: 20,
+      ...replication,
+      ...settings,
+    });
     const child = spawn(
-      path.join(native, 'bin/postgres'),
+      path.join(bin, 'postgres'),
       [
         ...['-D', dataDirectory, '-p', String(port), '-k', dataDirectory, '-h', '127.0.0.1'],
         ...flags.flatMap(([name, value]) => ['-c', `${name}=${String(value)}`]),
@@ -73,7 +93,7 @@ export async function startPostgres(
   async function answering(child: ChildProcess, log: () => string): Promise<void> {
     const deadline = Date.now() + 60_000;
     for (;;) {
-      if (child.exitCode !== null) throw new Error(`PostgreSQL ${String(version)} did not start:\n${log()}`);
+      if (child.exitCode !== null) throw new Error(`PostgreSQL did not start (${bin}):\n${log()}`);
       const client = new pg.Client({ connectionString: url(), connectionTimeoutMillis: 2_000 });
       try {
         await client.connect();
@@ -102,8 +122,9 @@ export async function startPostgres(
 
   await start();
   return {
-    version,
-    port,
+    get port() {
+      return port;
+    },
     dataDirectory,
     get pid() {
       if (server?.pid === undefined) throw new Error('the server is stopped');
@@ -127,6 +148,12 @@ export async function startPostgres(
       await rm(root, { recursive: true, force: true });
     },
   };
+}
+
+/** The files of a server as they are, for `nobody` where that is who runs it. */
+async function copyData(from: string, to: string): Promise<void> {
+  // cp would leave them root's, where the test is run by root.
+  await run('/bin/cp', ['-R', `${from}/.`, to]);
 }
 
 /** The package's binaries, or a copy of them where `nobody` can not reach the package. */
@@ -164,16 +191,20 @@ async function everyoneMayPass(folder: string): Promise<boolean> {
   }
 }
 
-async function run(command: string, args: string[]): Promise<void> {
-  const child = spawn(command, args, { ...identity, cwd: tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+/** Runs a program as whoever runs the servers; resolves to what it says on standard output. */
+export async function run(command: string, args: readonly string[], cwd = tmpdir()): Promise<string> {
+  const child = spawn(command, args, { ...identity, cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stdout.on('data', (data: Buffer) => (said += data.toString()));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (data: Buffer) => {
       output += data.toString();
     });
   }
-  const [code] = (await once(child, 'exit')) as [number | null];
+  const [code] = (await once(child, 'close')) as [number | null];
   if (code !== 0) throw new Error(`${path.basename(command)} failed (${String(code)}):\n${output}`);
+  return said;
 }
 
 /** A port of the loopback interface that nobody listens on. */

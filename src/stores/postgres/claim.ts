@@ -99,7 +99,7 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
     if (row[4] !== 'true') {
       throw new MessengerError(
         'SCHEMA_MISMATCH',
-        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost`,
+        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.rebase()\``,
       );
     }
     return {

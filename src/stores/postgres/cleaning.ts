@@ -10,7 +10,7 @@ export function cleaningOf(names: Names, n: number) {
 
   /** What the partition of a cursor `c` has not delivered, or set aside, of this slice: seq numbers, up to a limit. */
   const undelivered = (limit: string) => {
-    const isLeft = `m.key_hash % n.partitions = c.partition
+    const isLeft = `m.key_hash % n.partitions = c.partition AND (t.topics IS NULL OR m.topic = ANY(t.topics))
         AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot))`;
     return `SELECT seq FROM (
       SELECT m.seq FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND ${isLeft}
@@ -19,7 +19,8 @@ export function cleaningOf(names: Names, n: number) {
         SELECT m.seq FROM ${slice} m WHERE m.xid = x.xid AND ${isLeft} LIMIT ${limit}) late
     ) unfinished LIMIT ${limit}`;
   };
-  const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n`;
+  const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n
+  LEFT JOIN ${destinations} t ON t.name = c.destination`;
   const isHeld = 'c.owner IS NOT NULL AND c.expires_at > clock_timestamp()';
 
   return {

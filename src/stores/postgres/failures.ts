@@ -17,6 +17,11 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
     say: (names) =>
       `the payload column of ${names.messages} is of another type: the option jsonPayload must be what the tables were made with`,
   },
+  // read_only_sql_transaction
+  '25006': {
+    code: 'UNSUPPORTED',
+    say: () => 'this server is a standby, or only reads: connect to the primary',
+  },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',

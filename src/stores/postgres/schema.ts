@@ -1,6 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, SLICES, type Names } from './names.js';
+import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './origin.js';
 import { statement } from './statements.js';
 
 /** What a store expects its tables to be. */
@@ -11,6 +12,8 @@ export interface Expected {
   readonly sliceSeconds: number;
   /** Whether that was asked for: else the tables may say otherwise. */
   readonly sliceSecondsGiven: boolean;
+  /** The environment that this side says it belongs to. */
+  readonly environment?: string | undefined;
 }
 
 /** The longest `cleanUp`, in milliseconds, of a ring whose slices span so many seconds: one is written, one is emptied. */
@@ -41,7 +44,8 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
 /**
  * Refuses to work on tables on which messages could be lost or overtake one another.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps.
+ * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps;
+ *   `UNSUPPORTED` on a standby.
  */
 export async function verifySchema(
   database: Database,
@@ -52,6 +56,7 @@ export async function verifySchema(
   await database.transaction(
     preamble(bounds.timeout, 'SET TRANSACTION READ ONLY'),
     async (connection) => {
+      await assertPrimary(connection);
       const version = await schemaVersion(connection, names);
       if (version < SCHEMA_VERSION) {
         const state = version === 0 ? 'is missing' : `is at version ${String(version)}`;
@@ -60,9 +65,21 @@ export async function verifySchema(
         );
       }
       await verifySettings(connection, names, expected);
+      assertEnvironment(names, await environmentOf(connection, names), expected.environment);
+      await assertWrittenHere(connection, names);
       await verifyLog(connection, names);
     },
     bounds,
+  );
+}
+
+/** Told before a lease is looked at: on a standby the primary's relays seem to hold it. */
+async function assertPrimary(connection: Connection): Promise<void> {
+  const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
+  if (row?.[0] !== 'true') return;
+  throw new MessengerError(
+    'UNSUPPORTED',
+    'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
   );
 }
 
@@ -102,7 +119,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
      AND tgrelid IN (SELECT relid FROM pg_partition_tree(${log}))),
   (SELECT seqcache::text FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass),
   (SELECT (coalesce(pg_sequence_last_value(pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass), 0)
-     < coalesce((SELECT max(seq) FROM ${names.messages}), 0))::text),
+     < greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(high) FROM ${names.cursors})))::text),
   (SELECT count(*)::text FROM pg_inherits WHERE inhparent = ${log})`,
     ),
   );
@@ -122,7 +139,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
     );
   if (behind === 'true')
     throw mismatch(
-      `the sequence of ${names.messages}.seq is behind the largest stored seq: new messages would be lost. Set it with setval`,
+      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published: new messages would be lost. To put it behind both, ${howToRebase(names)}`,
     );
   if (slices !== String(SLICES))
     throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);

@@ -12,6 +12,8 @@ import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
 import { migrate, migrationSql } from './migrate.js';
 import { namesOf, SLICES, type Names } from './names.js';
+import { checkEnvironment, claimEnvironment } from './origin.js';
+import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
 import { encodeMessages } from './encode.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
@@ -51,6 +53,12 @@ export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTabl
    * three `wal_writer_delay`s of throughput. @default 'async'
    */
   settle?: 'async' | 'sync';
+  /**
+   * Which environment this outbox belongs to, such as `'production'`. The database keeps the first name that
+   * `migrate` or a relay gives; from then on a relay with another name, or with none, refuses to work on it: a
+   * clone of the database looks exactly like the original. Writers are not affected. @default none
+   */
+  environment?: string;
 }
 
 /**
@@ -76,6 +84,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   readonly #lease: number;
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
+  readonly #environment: string | undefined;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
@@ -96,6 +105,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     this.#lease = numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 });
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
     this.#synchronousSettle = settle === 'sync';
+    this.#environment = checkEnvironment(options.environment);
   }
 
   /**
@@ -144,9 +154,13 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
    * processes call it at once.
    *
    * @returns the names of the migrations that were applied now.
+   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
-    return migrate(this.#database, this.#names, this.#settings, { timeout: 2 * this.#timeout, signal });
+    const bounds = { timeout: 2 * this.#timeout, signal };
+    const applied = await migrate(this.#database, this.#names, this.#settings, bounds);
+    if (this.#environment !== undefined) await claimEnvironment(this.#database, this.#names, this.#environment, bounds);
+    return applied;
   }
 
   async openFeed(options: FeedOptions): Promise<PostgresFeed | null> {
@@ -155,7 +169,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
 
   async #openFeed({ destination, pageSize, relay, signal }: FeedOptions, whole: boolean): Promise<PostgresFeed | null> {
     try {
-      this.#verified ??= verifySchema(this.#database, this.#names, this.#settings, { timeout: this.#timeout });
+      this.#verified ??= this.#verify();
       await this.#verified;
       return await PostgresFeed.open(this.#database, this.#statements, {
         destination,
@@ -170,6 +184,24 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
       });
     } catch (error) {
       this.#verified = undefined;
+      throw storeError(error, this.#names);
+    }
+  }
+
+  /**
+   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can go on
+   * from them with nothing lost; and gives the database, if told to, to another environment. Relays must
+   * be stopped; writers wait meanwhile. Needs the role that owns the tables.
+   *
+   * @returns what will be published from here, some of it again.
+   * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
+   *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+   */
+  async rebase(options: RebaseOptions = {}): Promise<RebaseResult> {
+    checkKeys(options, ['environment', 'timeout', 'signal'] satisfies (keyof RebaseOptions)[]);
+    try {
+      return await rebase(this.#database, this.#names, options);
+    } catch (error) {
       throw storeError(error, this.#names);
     }
   }
@@ -219,6 +251,13 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     await session?.close();
   }
 
+  async #verify(): Promise<void> {
+    const bounds = { timeout: this.#timeout };
+    const environment = this.#environment;
+    await verifySchema(this.#database, this.#names, { ...this.#settings, environment }, bounds);
+    if (environment !== undefined) await claimEnvironment(this.#database, this.#names, environment, bounds);
+  }
+
   #plainSession(): Session {
     this.#session ??= new Session((pageSize, signal) =>
       this.#openFeed({ destination: 'default', pageSize, signal }, true),
@@ -245,7 +284,7 @@ const TABLE_KEYS = [
   'partitions',
   'retention',
 ] satisfies (keyof PostgresTableOptions)[];
-const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle'] satisfies (keyof PostgresStoreOptions)[];
+const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle', 'environment'] satisfies (keyof PostgresStoreOptions)[];
 
 function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;

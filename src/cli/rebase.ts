@@ -1,0 +1,43 @@
+import { Command } from 'commander';
+import { PostgresStore, type RebaseResult, type RebasedDestination } from '../stores/postgres/index.js';
+import { nameOf, withDatabaseOptions, withPool, type DatabaseFlags } from './database.js';
+
+interface RebaseFlags extends DatabaseFlags {
+  environment?: string;
+}
+
+/** `messenger rebase`: goes on from a restored dump, a logical copy or a clone. */
+export function rebaseCommand(): Command {
+  return withDatabaseOptions(new Command('rebase'))
+    .description(
+      'go on from an outbox that came from another database cluster (a restored dump, a logical copy), or give a clone to another environment. Stop every relay of it first',
+    )
+    .option('--environment <name>', 'the environment that it belongs to from now on', nameOf)
+    .action(run);
+}
+
+async function run({ url, environment, ...options }: RebaseFlags): Promise<void> {
+  await withPool(url, '', async (pool) => {
+    const result = await new PostgresStore(pool, options).rebase(environment === undefined ? {} : { environment });
+    for (const line of inWords(result, options)) console.log(line);
+  });
+}
+
+function inWords({ moved, destinations, environment }: RebaseResult, { schema = 'messenger' }: RebaseFlags): string[] {
+  return [
+    moved
+      ? `schema ${schema} came from another cluster, and is this one's own now: relays can be started`
+      : `schema ${schema} is this cluster's own: nothing to rebase`,
+    ...(moved && destinations.length === 0 ? ['no destination has published from it: all of it will be'] : []),
+    ...destinations.map(oneInWords),
+    ...(environment === undefined ? [] : [`it belongs to the environment ${environment}`]),
+  ];
+}
+
+function oneInWords({ destination, undelivered, first, last, waiting }: RebasedDestination): string {
+  const range = undelivered === 0 ? '' : ` (seq ${String(first)} to ${String(last)})`;
+  const aside = waiting === 0 ? '' : `, and ${String(waiting)} that were set aside`;
+  const again =
+    undelivered + waiting === 0 ? '' : ': of these, what was published after the copy was made is published again';
+  return `destination ${destination}: ${String(undelivered)} messages${range}${aside} will be published${again}`;
+}

@@ -1,0 +1,50 @@
+import type { Connection, Row, Value } from './database.js';
+import { literal, type Names } from './names.js';
+import { statement } from './statements.js';
+
+/** Runs a statement of a rebase's transaction. */
+export type Run = (text: string, values?: readonly Value[]) => Promise<readonly Row[]>;
+
+/** The sequence of the log. */
+export async function sequenceOf(connection: Connection, names: Names): Promise<string> {
+  const [row] = await connection.query(
+    statement('sequence', `SELECT pg_get_serial_sequence(${literal(names.messages)}, 'seq')`),
+  );
+  return row?.[0] as string;
+}
+
+/** The last number that was drawn. */
+export function lastDrawn(sequence: string): string {
+  return `(SELECT last_value - (NOT is_called)::integer FROM ${sequence})`;
+}
+
+/** The largest number that is known to have been drawn. */
+export function largest(names: Names): string {
+  return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
+}
+
+/**
+ * Puts the sequence behind all that is stored. What was stored here while it was not, with numbers that
+ * copied messages have or had, is stored again, in order: else it would look like something delivered long ago.
+ * Messages stored here are those whose row their own transaction wrote, or one within it (a savepoint).
+ */
+export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
+  const [row] = await run(`SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text`);
+  const [last, max] = (row as [string, string]).map(Number) as [number, number];
+  if (last >= max) return;
+  // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
+  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(max)}`);
+  await run(`SELECT nextval(${literal(sequence)})::text`);
+  const [given] = await run(`SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+  WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    AND attname NOT IN ('xid', 'seq', 'slice')`);
+  const columns = given?.[0] as string;
+  await run(`WITH here AS (
+    DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)}
+      AND m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
+      AND age(m.xid::xid) BETWEEN age(m.xmin)
+        AND (SELECT age(d.xmin) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+          WHERE d.adrelid = ${literal(names.messages)}::regclass AND a.attname = 'xid')
+    RETURNING m.*)
+  INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`);
+}

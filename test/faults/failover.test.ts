@@ -1,0 +1,172 @@
+/** A replica takes the place of a PostgreSQL that is gone: relays go on, and nothing that exists is lost. */
+import pg from 'pg';
+import { expect, it } from 'vitest';
+import { FatalError, Messenger } from '../../src/index.js';
+import { PostgresStore } from '../../src/stores/postgres/index.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../support/embedded-postgres.js';
+import { Outbox as Steps } from '../stores/postgres/moved-support.js';
+import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, report } from './support.js';
+
+/** A primary and its streaming replica, which can be put in its place. */
+class Pair {
+  readonly primary: EmbeddedPostgres;
+  readonly standby: EmbeddedPostgres;
+
+  private constructor(primary: EmbeddedPostgres, standby: EmbeddedPostgres) {
+    this.primary = primary;
+    this.standby = standby;
+  }
+
+  static async run(version: (typeof postgresVersions)[number], test: (pair: Pair) => Promise<void>): Promise<void> {
+    const primary = await startPostgres(version);
+    try {
+      await primary.stop();
+      const standby = await startPostgres(version, {}, { clonedFrom: primary, replicating: primary.port });
+      try {
+        await primary.start();
+        await test(new Pair(primary, standby));
+      } finally {
+        await standby.remove();
+      }
+    } finally {
+      await primary.remove();
+    }
+  }
+
+  /** Asks the server that answers at a port. */
+  async ask(port: number, text: string): Promise<unknown> {
+    const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' });
+    await client.connect();
+    try {
+      const { rows } = await client.query<unknown[]>({ text, rowMode: 'array' });
+      return rows[0]?.[0];
+    } finally {
+      await client.end();
+    }
+  }
+
+  /** Resolves when the replica has all that the primary has now. */
+  async caughtUp(): Promise<void> {
+    const position = await this.ask(this.primary.port, 'SELECT pg_current_wal_insert_lsn()::text');
+    await eventually('the replica is there', async () => {
+      const reached = `SELECT coalesce(pg_last_wal_replay_lsn() >= '${String(position)}'::pg_lsn, false)`;
+      return (await this.ask(this.standby.port, reached)) === true;
+    });
+  }
+
+  /** The primary is gone for ever; what answers at its port is the replica, still replaying. */
+  async replace(): Promise<void> {
+    await this.primary.stop('immediate');
+    await this.standby.stop();
+    await this.standby.start(this.primary.port);
+  }
+
+  async promote(): Promise<void> {
+    // Waiting in the same statement could hold up what is to be replayed before.
+    await this.ask(this.standby.port, 'SELECT pg_promote(false)');
+    const isOver = 'SELECT NOT pg_is_in_recovery()';
+    await eventually('the promotion', async () => (await this.ask(this.standby.port, isOver)) === true);
+  }
+
+  /** The next transaction id, and the last number of the log, of the server that answers at the primary's port. */
+  async counters(): Promise<{ xid: number; seq: number }> {
+    const xid = await this.ask(this.primary.port, 'SELECT pg_snapshot_xmax(pg_current_snapshot())::text');
+    const seq = await this.ask(this.primary.port, `SELECT pg_sequence_last_value('messenger.messages_seq_seq')::text`);
+    return { xid: Number(xid), seq: Number(seq) };
+  }
+}
+
+it.each(postgresVersions)('goes on when a replica of PostgreSQL %i is promoted, and not before', async (version) => {
+  await Pair.run(version, async (pair) => {
+    await Outbox.run(pair.primary.url(), {}, async (outbox) => {
+      const { broker } = outbox;
+      broker.latency = () => 3;
+      // What is committed is on the replica.
+      await outbox.sql(`ALTER SYSTEM SET synchronous_standby_names = '*'`);
+      await outbox.sql('SELECT pg_reload_conf()');
+      const relay = outbox.relay('relay');
+      outbox.startWriting();
+      await eventually('it works', () => broker.count > 5 * PAGE);
+
+      const pool = new pg.Pool({ connectionString: pair.standby.url(), max: 2 });
+      pool.on('error', () => {});
+      const early = new Messenger(new PostgresStore(pool), { publish: () => Promise.reject(new Error('published')) });
+      const refusal = await early.start().catch((error: unknown) => error);
+      expect(refusal).toBeInstanceOf(FatalError);
+      expect(refusal).toMatchObject({
+        cause: { code: 'UNSUPPORTED', message: expect.stringContaining('standby') as string },
+      });
+      await pool.end();
+
+      const before = broker.count;
+      await pair.replace();
+      await eventually('the relay asks the replica', () => relay.events.some(({ code }) => code === 'UNSUPPORTED'));
+      await pair.promote();
+      await eventually('it works again', () => broker.count > before + 5 * PAGE);
+      await outbox.stopWriting();
+      await outbox.drained();
+      expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
+      expect(await outbox.wrong()).toEqual(NOTHING);
+      report(`${broker.count} messages, 1 failover: repeated ${broker.duplicates().length}`);
+    });
+  });
+});
+
+it('loses nothing that exists when the promoted replica never saw what had been published', async () => {
+  await Pair.run(17, async (pair) => {
+    await Outbox.run(pair.primary.url(), {}, async (outbox) => {
+      const { broker } = outbox;
+      broker.latency = () => 3;
+      const relay = outbox.relay('relay');
+      outbox.startWriting();
+      await eventually('it works', () => broker.count > 5 * PAGE);
+      await pair.caughtUp();
+      await pair.standby.stop();
+      const seen = broker.count;
+      await eventually('it goes on alone', () => broker.count > seen + 10 * PAGE);
+      const ahead = await pair.counters();
+      await pair.replace();
+      const back = await pair.counters();
+      expect(back.xid).toBeLessThan(ahead.xid);
+      expect(back.seq).toBeLessThan(ahead.seq);
+      await pair.promote();
+      const before = broker.count;
+      await eventually('it works again', () => broker.count > before + 10 * PAGE);
+      await outbox.stopWriting();
+      await outbox.drained();
+      expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
+      // What was published and never came to the replica is nowhere but at the broker.
+      const { phantom, ...rest } = await outbox.wrong();
+      expect({ ...rest, phantom: [] }).toEqual(NOTHING);
+      expect(phantom.length).toBeGreaterThan(0);
+      report(`${broker.count} messages; xids back by ${ahead.xid - back.xid}, seq by ${ahead.seq - back.seq}`);
+    });
+  });
+});
+
+it('claims anew after a promotion that the pooler hid: what was read before means nothing there', async () => {
+  await Pair.run(17, async (pair) => {
+    const outbox = await Steps.at(pair.primary.url());
+    await outbox.add('a:1', 'b:1');
+    const feed = await outbox.store.openFeed({ destination: 'default', pageSize: 10 });
+    await feed!.settle(await feed!.read(), []);
+    await pair.caughtUp();
+    await pair.standby.stop();
+    // The tail that gets lost: the transaction ids and numbers of these are handed out again.
+    for (let n = 0; n < 20; n++) await outbox.add(`lost:${n}`);
+    const page = await feed!.read();
+    expect(page.messages.length).toBeGreaterThan(0);
+    await pair.replace();
+    await pair.promote();
+    // The pool connects anew, which no error has told the feed.
+    await eventually('the pool answers', () => outbox.value('SELECT 1').then(Boolean, () => false));
+    expect(await outbox.value('SELECT count(*)::int FROM messenger.claims')).toBe(0);
+    const kept = Array.from({ length: 10 }, (_, n) => `kept:${String(n)}`);
+    for (const id of kept) await outbox.add(id);
+    await expect(feed!.settle(page, [])).rejects.toMatchObject({ code: 'LEASE_LOST' });
+    await feed!.close();
+    await outbox.pool.query(`UPDATE messenger.cursors SET expires_at = '-infinity', written_by = pg_current_xact_id()`);
+    expect(await outbox.relay()).toEqual(kept);
+    await outbox.close();
+  });
+});
