@@ -19,7 +19,9 @@ CREATE TABLE {destinations} (
   -- Seconds without a relay after which cleaning no longer waits for it; null for never.
   forget_after  double precision,
   -- When cleaning stopped waiting for it: what it had not published may be gone.
-  forgotten_at  timestamptz
+  forgotten_at  timestamptz,
+  -- Goes up with every requeue and discard, so that its relays look anew at what waits.
+  revision      bigint      NOT NULL DEFAULT 0
 );
 
 -- Not to be published before this time. It leaves its key's order then, unless it is to hold its key.
@@ -32,7 +34,10 @@ ALTER TABLE {parked}
   ADD COLUMN alone boolean NOT NULL DEFAULT false,
   -- Its key waits behind it until an operator decides.
   ADD COLUMN blocked_at timestamptz,
-  -- Why it is here: failed, behind, untried, delayed, straggler, dead, blocked.
+  -- Why it is here: failed, behind, untried, delayed, straggler, dead, blocked, requeued.
   ADD COLUMN reason text,
   ADD COLUMN first_failed_at timestamptz,
   ADD COLUMN last_failed_at timestamptz;
+
+-- What waits for an operator, among all that waits.
+CREATE INDEX ON {parked} (destination, seq) WHERE dead_at IS NOT NULL OR blocked_at IS NOT NULL;

@@ -1,5 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database, type Statement, type TransactionBounds } from './database.js';
+import { forgetAbandoned, notForgotten } from './forget.js';
 import { SLICES, type Names } from './names.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
@@ -38,6 +39,7 @@ export async function cleanSlices(
       `an expiration of ${String(expiration)} ms is longer than the ${String(longest)} ms that the tables were made for: a slice would be written again before it can be emptied. Create the store's tables with a longer \`retention\``,
     );
   }
+  await forgetAbandoned(database, names, bounds);
   const emptied: string[] = [];
   for (let n = 0; n < SLICES; n++) {
     bounds.signal?.throwIfAborted();
@@ -90,13 +92,13 @@ async function cleanSlice(
 
 /**
  * Whether any message of the slice is not yet delivered, or set aside, for some destination. Where
- * no relay ever was, everything is unfinished.
+ * no relay ever was, everything is unfinished. A destination that was forgotten is not waited for.
  */
 export function unfinished(names: Names, slice: string): Statement {
   return statement(
     'unfinished',
     `SELECT (NOT EXISTS (SELECT FROM ${names.cursors}) OR EXISTS (
-  SELECT FROM ${names.cursors} c
+  SELECT FROM (SELECT * FROM ${names.cursors} WHERE ${notForgotten(names)}) c
   CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${names.cursors} d WHERE d.destination = c.destination) n
   WHERE EXISTS (
       SELECT FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND m.key_hash % n.partitions = c.partition

@@ -2,6 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
+import { assertRemembered } from './forget.js';
 import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.js';
 
 /** What a lease is claimed with. */
@@ -84,6 +85,7 @@ export class Lease {
         if (seen.length === 0) await connection.query(statements.createCursors, [destination, partitions]);
         const rows = await connection.query(statements.lockCursors, [destination]);
         assertClaimable(rows, options);
+        await assertRemembered(connection, statements, destination);
         if (rows.some(isHeld)) return null;
         const owner = uuidv7();
         const epoch = String(Math.max(...rows.map((row) => Number(row[0]))) + 1);

@@ -1,6 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
-import { preamble, type Connection, type Database } from './database.js';
+import { preamble, type Connection, type Database, type Row } from './database.js';
 import type { ClaimOptions } from './lease.js';
 import { seqOf, StoredMessage } from './rows.js';
 import type { Statement } from './database.js';
@@ -20,6 +20,8 @@ export class Parked {
   readonly #keys: Set<string>;
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
   #waiting: boolean;
+  /** The destination's revision before the keys were read: another one says that an operator requeued some. */
+  #revision: string | undefined;
 
   private constructor(
     database: Database,
@@ -27,23 +29,31 @@ export class Parked {
     options: ClaimOptions,
     keys: Set<string>,
     waiting: boolean,
+    revision: string | undefined,
   ) {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
     this.#keys = keys;
     this.#waiting = waiting;
+    this.#revision = revision;
   }
 
   static async load(database: Database, statements: Statements, options: ClaimOptions): Promise<Parked> {
     const { destination, timeout, signal } = options;
-    const rows = await database.transaction(
+    const { revision, rows } = await database.transaction(
       preamble(timeout),
-      (connection) => connection.query(statements.waitingKeys, [destination]),
+      async (connection) => {
+        // Before the keys: what is requeued in between is then looked for once more, and not never.
+        const [row] = await connection.query(statements.revision, [destination]);
+        return {
+          revision: row?.[0] as string | undefined,
+          rows: await connection.query(statements.waitingKeys, [destination]),
+        };
+      },
       { timeout, signal },
     );
-    const keys = new Set(rows.flatMap(([key]) => (typeof key === 'string' ? [key] : [])));
-    return new Parked(database, statements, options, keys, rows.length > 0);
+    return new Parked(database, statements, options, new Set(keysIn(rows)), rows.length > 0, revision);
   }
 
   has(key: string): boolean {
@@ -57,11 +67,12 @@ export class Parked {
 
   /** What is due, and what waits behind it, in order. */
   async due(limit: number, signal?: AbortSignal): Promise<{ messages: StoredMessage[]; attempts: number[] }> {
-    if (!this.#waiting) return { messages: [], attempts: [] };
     const { destination, timeout } = this.#options;
     const rows = await this.#database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
       async (connection) => {
+        await this.#noticeRequeue(connection);
+        if (!this.#waiting) return [];
         const due = await connection.query(this.#statements.due, [destination, limit]);
         if (due.length === 0)
           this.#waiting = (await connection.query(this.#statements.anyWaiting, [destination])).length > 0;
@@ -70,6 +81,22 @@ export class Parked {
       { timeout, signal },
     );
     return { messages: rows.map((row) => new StoredMessage(row)), attempts: rows.map((row) => Number(row[7])) };
+  }
+
+  /**
+   * Learns the keys of what was requeued, so that their later messages, also those read ahead, stay
+   * behind. None is forgotten here: a key that is being set aside is not in the table yet, and one too
+   * many only sends its next message through the table.
+   */
+  async #noticeRequeue(connection: Connection): Promise<void> {
+    const { destination } = this.#options;
+    const [row] = await connection.query(this.#statements.revision, [destination]);
+    const revision = row?.[0] as string | undefined;
+    if (revision === this.#revision) return;
+    const rows = await connection.query(this.#statements.waitingKeys, [destination]);
+    for (const key of keysIn(rows)) this.#keys.add(key);
+    this.#waiting ||= rows.length > 0;
+    this.#revision = revision;
   }
 
   /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
@@ -122,6 +149,10 @@ export class Parked {
     if (keys.length === 0) return;
     await connection.query(this.#statements.promoteHeads, [this.#options.destination, JSON.stringify(keys)]);
   }
+}
+
+function keysIn(rows: readonly Row[]): string[] {
+  return rows.flatMap(([key]) => (typeof key === 'string' ? [key] : []));
 }
 
 function keysOf(messages: readonly { key?: string | undefined }[]): string[] {

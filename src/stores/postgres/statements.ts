@@ -37,13 +37,13 @@ export const INDEX_SETTINGS = [
 ] as const;
 
 /** The columns of a message, in the order that `decodeMessage` expects. Everything but bytes is text. */
-function columns(table: string, jsonPayload: boolean): string {
+export function columns(table: string, jsonPayload: boolean): string {
   const payload = jsonPayload ? `${table}.payload::text` : `${table}.payload`;
   return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${payload} AS payload, date_part('epoch', ${table}.at)::text AS at`;
 }
 
 export function statementsOf(names: Names, jsonPayload: boolean) {
-  const { messages, cursors, claims, parked, settings } = names;
+  const { messages, cursors, claims, parked, settings, destinations } = names;
   const cursorColumns = 'from_snapshot::text, to_snapshot::text, after::text, low::text, next_low::text, high::text';
   /**
    * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
@@ -139,10 +139,10 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
     expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
   WHERE ${fence} RETURNING c.ctid::text`,
     ),
-    /** $1 to $4 the fence. */
+    /** $1 to $4 the fence. The time of expiry stays to tell since when nobody works on it. */
     release: statement(
       'release',
-      `UPDATE ${cursors} c SET owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id() WHERE ${fence}`,
+      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id() WHERE ${fence}`,
     ),
 
     /** $1 destination, $2 JSON array of `{ seq, attempts, error, retryIn, dead }`: copied whole from the log. */
@@ -216,6 +216,13 @@ SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
   ) m
 ) due ORDER BY due.seq LIMIT $2::bigint`,
     ),
+    /** $1 destination: when it was forgotten, if it was. To be asked after its cursors are locked. */
+    forgotten: statement(
+      'forgotten',
+      `SELECT forgotten_at::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
+    ),
+    /** $1 destination: goes up with every requeue and discard. */
+    revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
 
     settings: statement('settings', `SELECT name, value FROM ${settings}`),
   };

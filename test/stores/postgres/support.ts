@@ -15,6 +15,7 @@ import type * as schemaModule from '../../../src/stores/postgres/schema.js';
 import type * as statementsModule from '../../../src/stores/postgres/statements.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
 import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
+import { migrationScript } from '../../../src/stores/postgres/tables.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** The modules of the store that a mutant may replace parts of. */
@@ -45,6 +46,18 @@ export function mutantStatement(
           text = text.replaceAll(from, to);
         }
         return { ...all, [kind]: original.statement(kind, text) };
+      },
+    }),
+  };
+}
+
+/** A mutant in which a statement of an operator's function is changed, wherever it is made. */
+export function mutantText(kind: string, from: string, to: string): Mutant {
+  return {
+    statements: ({ statement }) => ({
+      statement: (each, text) => {
+        if (each === kind && !text.includes(from)) throw new Error(`${kind} does not say ${from}: mutate it otherwise`);
+        return statement(each, each === kind ? text.replaceAll(from, to) : text);
       },
     }),
   };
@@ -133,6 +146,8 @@ function keyOf(id: string): string | undefined {
 
 export interface TestRelayOptions {
   readonly pageSize?: number;
+  /** @default 'default' */
+  readonly destination?: string;
   /** Whether the broker takes a message. @default always */
   readonly acknowledge?: (message: Message) => boolean;
 }
@@ -169,7 +184,8 @@ export class TestRelay {
   /** As a restart: everything in memory is forgotten. */
   async reopen(pageSize = this.#options.pageSize ?? 100): Promise<void> {
     await this.close();
-    this.#feed = (await this.#store.openFeed({ destination: 'default', pageSize })) ?? undefined;
+    const { destination = 'default' } = this.#options;
+    this.#feed = (await this.#store.openFeed({ destination, pageSize })) ?? undefined;
   }
 
   async close(): Promise<void> {
@@ -258,7 +274,7 @@ export class World {
     mutant?: Mutant,
     { tables, ...options }: PostgresStoreOptions & { tables?: (sql: string) => string } = {},
   ): Promise<World> {
-    const { PostgresStore: Store, migrationScript } = await loadStore(mutant);
+    const { PostgresStore: Store } = await loadStore(mutant);
     const schema = `world_${(World.#count += 1)}`;
     const pool = new pg.Pool({ connectionString: url, max: 5 });
     const gate = new Gate();
