@@ -53,8 +53,3 @@ export function stringsOption(name: string, value: unknown): readonly string[] |
   if (fits && value.length > 0) return value as readonly string[];
   throw new MessengerError('INVALID_OPTION', `${name} must be an array of non-empty strings, got ${describe(value)}`);
 }
-
-/** Strings as a `text[]`, from a parameter that is a JSON array, or null where that is null. */
-export function textArray(parameter: string): string {
-  return `(SELECT array_agg(t) FROM json_array_elements_text(${parameter}::text::json) AS a (t))`;
-}

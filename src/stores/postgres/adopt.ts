@@ -19,6 +19,8 @@ export interface AdoptOptions extends StoreCallOptions {
   readonly topic?: string | undefined;
 }
 
+const INVALID_TEXT = '22P02';
+
 /** How long writers may wait behind this call's wait for the table. Milliseconds. */
 const LOCK_TIMEOUT = 5_000;
 
@@ -58,7 +60,7 @@ export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<n
     const metadata = `CASE jsonb_typeof(t.metadata::jsonb) WHEN 'object' THEN t.metadata::jsonb WHEN 'null' THEN '{}' END`;
     await assertAdoptable(connection, source, { metadata, created });
     const converted = payload[admin.jsonPayload ? 'json' : 'bytes'];
-    const [row] = await connection.query(
+    const taking = connection.query(
       statement(
         'adopt',
         `WITH taken AS (
@@ -73,6 +75,13 @@ SELECT count(*)::text FROM stored`,
       ),
       [options.topic ?? null, options.key ?? null],
     );
+    const [row] = await taking.catch((cause: unknown) => {
+      if ((cause as { code?: unknown }).code !== INVALID_TEXT) throw cause;
+      throw conflict(
+        `a payload of ${source} is not JSON, which the option jsonPayload demands: nothing was taken over`,
+        cause,
+      );
+    });
     return Number(row?.[0]);
   };
   return transact(admin, options, take, {

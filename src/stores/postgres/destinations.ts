@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
-import { assertDestination, conflict, orConflict, stringsOption, textArray, transact, type Admin } from './admin.js';
+import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from './admin.js';
 import type { Connection } from './database.js';
 import { literal } from './names.js';
 import { destinationStates, type DestinationState } from './state.js';
@@ -61,7 +61,7 @@ export async function addDestination(admin: Admin, name: string, options: AddDes
 
   const add = async (connection: Connection) => {
     const insert = `INSERT INTO ${destinations} (name, topics, forget_after)
-  VALUES ($1::text, ${textArray('$2')}, $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
+  VALUES ($1::text, (SELECT array_agg(topic) FROM json_array_elements_text($2::text::json) AS t (topic)), $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
     const named = await connection.query(statement('add', insert), [
       name,
       topics ? JSON.stringify(topics) : null,

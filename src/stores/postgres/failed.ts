@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { describe, type Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
-import { assertDestination, stringsOption, textArray, transact, type Admin } from './admin.js';
+import { assertDestination, stringsOption, transact, type Admin } from './admin.js';
 import type { Connection, Row, Value } from './database.js';
 import { unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
@@ -67,7 +67,7 @@ const GIVEN_UP = 'p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL';
 
 /** $1 to $8, as `filterValues` has them. */
 const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
-    AND ($2::text IS NULL OR p.id = ANY(${textArray('$2')}))
+    AND ($2::text IS NULL OR p.id IN (SELECT json_array_elements_text($2::text::json)))
     AND ($3::text IS NULL OR p.key = $3::text) AND ($4::text IS NULL OR p.topic = $4::text)
     AND ($5::text IS NULL OR ($5::text = 'dead') = (p.dead_at IS NOT NULL))
     AND ($6::text IS NULL OR strpos(p.error, $6::text) > 0)

@@ -67,11 +67,11 @@ export function rolesScript(options: RolesOptions = {}): string {
   const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations];
   const statements = [
     ...[writer, relay, migrator].map(createRole),
-    // Whoever is to own the tables has to be a role of whom gives them away.
+    // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
     block(
-      `IF NOT pg_has_role(current_user, ${literal(migrator)}, 'MEMBER') THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
+      `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
     ),
-    `ALTER SCHEMA ${quote(schema)} OWNER TO ${quote(migrator)}`,
+    `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
     ...tables.map((table) => `REVOKE ALL ON ${table} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),

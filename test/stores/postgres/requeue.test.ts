@@ -5,6 +5,7 @@ import { Messenger, newMessage, PublishError, type Message } from 'messenger-out
 import { PostgresStore, type FailedSelection } from 'messenger-outbox/postgres';
 import { newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
+import type { SetAside } from '../../../src/core/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
 /** Reads a page, of which these are given up; the rest is acknowledged. */
@@ -14,7 +15,7 @@ async function giveUp(relay: TestRelay, ids: readonly string[], state: 'dead' | 
   const behind = page.messages.filter(({ key }) => state === 'blocked' && failed.some((each) => each.key === key));
   await relay.settle(
     page,
-    page.messages.flatMap((message) => {
+    page.messages.flatMap((message): SetAside[] => {
       if (failed.includes(message)) {
         return [
           {
@@ -129,21 +130,21 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it('a relay that learns of a requeue keeps what it is setting aside at that moment', async () => {
     await inNew(async (world) => {
       const relay = await world.relay({ acknowledge: ({ id }) => id !== 'b:1' });
-      await world.add('a:1', 'b:1');
-      await giveUp(relay, ['a:1', 'x']);
-      await relay.reopen();
-      await world.add('b:1', 'b:2');
+      await world.add('a:1');
+      await giveUp(relay, ['a:1']);
+      await world.add('b:1');
       const page = await relay.read();
       const aside = await relay.publish(page);
-      // The settlement is on its way when the keys are read anew: the table does not know this one yet.
-      const settling = world.gate.hold('park');
+      expect(await world.store.requeue({ key: 'a' })).toBe(1);
+      // The settlement is not committed when the keys are read anew: the table does not know this one yet.
+      const parking = world.gate.hold('park');
       const settled = relay.settle(page, aside);
-      await settling;
-      await world.store.requeue({ key: 'a', destination: 'default' }).catch(() => undefined);
+      await parking;
+      expect((await relay.feed.retries()).messages.map(({ id }) => id)).toEqual(['a:1']);
+      expect(relay.feed.isSetAside('b')).toBe(true);
+      expect(relay.feed.isSetAside('a')).toBe(true);
       world.gate.open();
       await settled;
-      await relay.feed.retries();
-      expect(relay.feed.isSetAside('b')).toBe(true);
     });
   });
 
@@ -169,7 +170,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         ['j:2', false],
       ]);
       await relay.drain();
-      expect(relay.acknowledged).toEqual(['k:2', 'k:3', 'j:1', 'j:2']);
+      expect(relay.acknowledged.filter((id) => id.startsWith('k'))).toEqual(['k:2', 'k:3']);
+      expect(relay.acknowledged.filter((id) => id.startsWith('j'))).toEqual(['j:1', 'j:2']);
       expect(await waiting(world)).toEqual([]);
     });
   });
@@ -205,7 +207,6 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const page = await relay.read();
       const aside = await relay.publish(page);
       // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
-      await store.discard({ ids: ['k:2', 'k:3'] });
       await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
       const parking = world.gate.hold('heads');
       const settled = relay.settle(page, aside);

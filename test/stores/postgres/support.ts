@@ -251,7 +251,7 @@ export class World {
 
   private constructor(
     url: string,
-    another: () => PostgresStore,
+    another: (options?: PostgresStoreOptions) => PostgresStore,
     store: PostgresStore,
     names: Names,
     pool: pg.Pool,
@@ -279,7 +279,8 @@ export class World {
     const pool = new pg.Pool({ connectionString: url, max: 5 });
     const gate = new Gate();
     // No heartbeat during a test: it would be a transaction of its own between the steps.
-    const another = () => new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options });
+    const another = (more: PostgresStoreOptions = {}) =>
+      new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options, ...more });
     const store = another();
     const admin = await Session.open(url, store);
     if (tables) await admin.client.query(tables(await migrationScript({ schema, ...options })));
@@ -291,7 +292,7 @@ export class World {
   readonly sql = (text: string, values: unknown[] = []): Promise<unknown[][]> => this.#admin.query(text, values);
 
   /** The same store, as another process has it. */
-  readonly another: () => PostgresStore;
+  readonly another: (options?: PostgresStoreOptions) => PostgresStore;
 
   async value(text: string, values: unknown[] = []): Promise<unknown> {
     const [row] = await this.sql(text, values);
