@@ -19,15 +19,14 @@ const ddl = (
 const uuid = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
 
 /** As the module stores one. */
-const store = (
+function store(
   table: string,
   n: number,
   { payload = `p${String(n)}`, published = false, metadata = '{}', at = n } = {},
-) =>
-  [
-    `INSERT INTO ${table} (id, metadata, payload, published, created_at) VALUES ($1, $2, $3, $4, to_timestamp($5::float8))`,
-    [uuid(n), metadata, payload, published, 1.7e9 + at],
-  ] as const;
+): [string, unknown[]] {
+  const text = `INSERT INTO ${table} (id, metadata, payload, published, created_at) VALUES ($1, $2, $3, $4, to_timestamp($5::float8))`;
+  return [text, [uuid(n), metadata, payload, published, 1.7e9 + at]];
+}
 
 async function table(world: World, ...options: [('TEXT' | 'JSONB')?, string?]): Promise<string> {
   const name = `${world.names.schema}.old`;
@@ -115,7 +114,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const play = async (world: World, waits: boolean) => {
       const old = await table(world);
       const writer = await world.begin();
-      await writer.query(store(old, 1)[0], [...store(old, 1)[1]]);
+      await writer.query(...store(old, 1));
       const adopting = world.store.adopt(from(world));
       if (waits) await world.waiting('any');
       else await adopting;

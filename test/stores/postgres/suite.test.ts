@@ -243,7 +243,7 @@ for (const version of postgresVersions) {
     });
     conforms('pg Pools under the roles', pgRoles(url(version)), {
       schema: 'suite_roles',
-      ...(other && { ...odd, schema: odd.schema + 'roles', partitions: 1 }),
+      ...(other && { ...odd, schema: `${odd.schema!}roles`, partitions: 1 }),
     });
     conforms('pg Client', pgClient(url(version)), {
       schema: 'suite_client',

@@ -1,0 +1,67 @@
+import { InvalidArgumentError, type Command } from 'commander';
+import { MessengerError } from '../core/errors.js';
+import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
+
+/** The flags that say which outbox is meant. */
+export interface DatabaseFlags {
+  url?: string;
+  schema?: string;
+  tablePrefix?: string;
+  jsonPayload?: boolean;
+}
+
+/** Adds the options that every command on an outbox in PostgreSQL has. */
+export function databaseOptions(command: Command): Command {
+  return command
+    .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
+    .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
+    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+    .option('--json-payload', 'keep payloads in a column of type json');
+}
+
+/** Connects, and ends the connection whatever comes of it. */
+export async function withStore<T>(
+  { url = process.env['DATABASE_URL'], ...options }: PostgresStoreOptions & { url?: string },
+  use: (store: PostgresStore) => Promise<T>,
+): Promise<T> {
+  if (url === undefined || url === '') {
+    throw new MessengerError('INVALID_OPTION', 'which database? Give --url or set DATABASE_URL');
+  }
+  assertUrl(url);
+  const { default: pg } = await clientLibrary();
+  const pool = new pg.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000 });
+  try {
+    return await use(new PostgresStore(pool, options));
+  } finally {
+    await pool.end();
+  }
+}
+
+async function clientLibrary() {
+  try {
+    return await import('pg');
+  } catch (cause) {
+    throw new MessengerError('UNSUPPORTED', 'the package pg is needed to connect: npm install pg', { cause });
+  }
+}
+
+/** What pg makes of anything else is an error about a host that nobody named. The value may hold a password. */
+function assertUrl(url: string): void {
+  if (/^postgres(ql)?:\/\/./.test(url) && URL.canParse(url)) return;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    'the connection string is not of the form postgresql://user:password@host:port/database (from --url or DATABASE_URL)',
+  );
+}
+
+/** A forgotten value would take the next flag for one. */
+export function nameOf(text: string): string {
+  if (text.startsWith('--')) throw new InvalidArgumentError('a name is missing before it.');
+  return text;
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
+  return value;
+}
