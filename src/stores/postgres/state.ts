@@ -45,7 +45,7 @@ const COUNTED = 10_000;
 const LOOKED_AT = 1_000;
 
 /** By index, whatever the statistics say; joins with the newest messages may hash. */
-const SETTINGS = [
+export const STATE_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
   'SET LOCAL enable_bitmapscan = off',
   'SET LOCAL enable_sort = off',
@@ -54,7 +54,7 @@ const SETTINGS = [
 
 /** The state of every destination, by name. Its cost does not grow with the log. */
 export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
-  return transact(admin, options, (connection) => destinationStates(admin.names, connection), { settings: SETTINGS });
+  return transact(admin, options, (connection) => destinationStates(admin.names, connection), { settings: STATE_SETTINGS });
 }
 
 /** The states of all destinations, or of the one that is named. */
