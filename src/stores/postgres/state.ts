@@ -54,7 +54,9 @@ export const STATE_SETTINGS = [
 
 /** The state of every destination, by name. Its cost does not grow with the log. */
 export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
-  return transact(admin, options, (connection) => destinationStates(admin.names, connection), { settings: STATE_SETTINGS });
+  return transact(admin, options, (connection) => destinationStates(admin.names, connection), {
+    settings: STATE_SETTINGS,
+  });
 }
 
 /** The states of all destinations, or of the one that is named. */

@@ -208,7 +208,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const aside = await relay.publish(page);
       // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
       await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
-      const parking = world.gate.hold('heads');
+      const parking = world.gate.hold('park');
       const settled = relay.settle(page, aside);
       await parking;
       const discarding = store.discard({ ids: ['k:1'] });
