@@ -19,7 +19,9 @@ CREATE TABLE {destinations} (
   -- Seconds without a relay after which cleaning no longer waits for it; null for never.
   forget_after  double precision,
   -- When cleaning stopped waiting for it: what it had not published may be gone.
-  forgotten_at  timestamptz
+  forgotten_at  timestamptz,
+  -- Goes up with every requeue and discard, so that its relays look anew at what waits.
+  revision      bigint      NOT NULL DEFAULT 0
 );
 
 -- Not to be published before this time. It leaves its key's order then, unless it is to hold its key.
@@ -32,7 +34,7 @@ ALTER TABLE {parked}
   ADD COLUMN alone boolean NOT NULL DEFAULT false,
   -- Its key waits behind it until an operator decides.
   ADD COLUMN blocked_at timestamptz,
-  -- Why it is here: failed, behind, untried, delayed, straggler, dead, blocked.
+  -- Why it is here: failed, behind, untried, delayed, straggler, dead, blocked, requeued.
   ADD COLUMN reason text,
   ADD COLUMN first_failed_at timestamptz,
   ADD COLUMN last_failed_at timestamptz;
@@ -40,3 +42,14 @@ ALTER TABLE {parked}
 -- The keys that wait, without what waits alone: a key may have many delayed messages.
 DROP INDEX {parked_keys};
 CREATE INDEX ON {parked} (destination, key, seq) WHERE dead_at IS NULL AND NOT alone;
+
+-- What waits for an operator, among all that waits.
+CREATE INDEX ON {parked} (destination, seq) WHERE dead_at IS NOT NULL OR blocked_at IS NOT NULL;
+
+-- Found by their place while they are settled, so no unique index: while something holds back vacuum, it would
+-- be asked about every version that was ever settled (0.26 ms grew to 8.4 in 20,000 settlements; without it
+-- they stay at 0.13 to 0.21). Rows are made under an advisory lock instead. FULL, so that the table can be
+-- published: it changes rarely enough for that.
+ALTER TABLE {cursors} DROP CONSTRAINT {cursors_key};
+CREATE INDEX ON {cursors} (destination, partition);
+ALTER TABLE {cursors} REPLICA IDENTITY FULL;

@@ -1,36 +1,38 @@
 import { InvalidArgumentError, type Command } from 'commander';
-import type pg from 'pg';
 import { MessengerError } from '../core/errors.js';
+import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
 
-/** The flags of every command that works on an outbox in PostgreSQL. */
+/** The flags that say which outbox is meant. */
 export interface DatabaseFlags {
   url?: string;
   schema?: string;
   tablePrefix?: string;
+  jsonPayload?: boolean;
 }
 
-/** Adds the flags that say which outbox is meant. */
-export function withDatabaseOptions(command: Command): Command {
+/** Adds the options that every command on an outbox in PostgreSQL has. */
+export function databaseOptions(command: Command): Command {
   return command
     .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
     .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
-    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf);
+    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+    .option('--json-payload', 'keep payloads in a column of type json');
 }
 
-/** Runs with a pool of one connection. `otherwise` is what to do without a database, for the error. */
-export async function withPool<T>(
-  url: string | undefined = process.env['DATABASE_URL'],
-  otherwise: string,
-  work: (pool: pg.Pool) => Promise<T>,
+/** Connects, and ends the connection whatever comes of it. `otherwise` is what to do without a database, for the error. */
+export async function withStore<T>(
+  { url = process.env['DATABASE_URL'], ...options }: PostgresStoreOptions & { url?: string },
+  use: (store: PostgresStore) => Promise<T>,
+  otherwise = '',
 ): Promise<T> {
   if (url === undefined || url === '') {
     throw new MessengerError('INVALID_OPTION', `which database? Give --url or set DATABASE_URL${otherwise}`);
   }
   assertUrl(url);
-  const { default: library } = await clientLibrary();
-  const pool = new library.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000 });
+  const { default: pg } = await clientLibrary();
+  const pool = new pg.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000 });
   try {
-    return await work(pool);
+    return await use(new PostgresStore(pool, options));
   } finally {
     await pool.end();
   }
@@ -40,9 +42,7 @@ async function clientLibrary() {
   try {
     return await import('pg');
   } catch (cause) {
-    throw new MessengerError('UNSUPPORTED', 'the package pg is needed to connect: npm install pg, or use --sql', {
-      cause,
-    });
+    throw new MessengerError('UNSUPPORTED', 'the package pg is needed to connect: npm install pg', { cause });
   }
 }
 
@@ -59,4 +59,10 @@ function assertUrl(url: string): void {
 export function nameOf(text: string): string {
   if (text.startsWith('--')) throw new InvalidArgumentError('a name is missing before it.');
   return text;
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
+  return value;
 }

@@ -2,14 +2,16 @@
 import { Command, CommanderError } from 'commander';
 import { MessengerError, toError } from '../core/errors.js';
 import { migrateCommand } from './migrate.js';
+import { operatorCommands } from './operate.js';
 import { rebaseCommand } from './rebase.js';
 
 const program = new Command('messenger')
-  .description('The transactional outbox: its tables, and later its relays, from the command line.')
+  .description('The transactional outbox: its tables and what an operator does with it, from the command line.')
   .showHelpAfterError()
   .exitOverride()
   .addCommand(migrateCommand())
   .addCommand(rebaseCommand());
+for (const command of operatorCommands()) program.addCommand(command);
 
 try {
   await program.parseAsync();

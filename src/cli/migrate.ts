@@ -1,20 +1,17 @@
-import { Command, InvalidArgumentError } from 'commander';
-import { migrationScript, PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
-import { nameOf, withDatabaseOptions, withPool, type DatabaseFlags } from './database.js';
+import { Command } from 'commander';
+import { migrationScript, type PostgresTableOptions } from '../stores/postgres/index.js';
+import { databaseOptions, nameOf, wholeNumber, withStore } from './database.js';
 
-interface MigrateFlags extends DatabaseFlags {
-  jsonPayload?: boolean;
-  partitions?: number;
-  retention?: number;
+interface MigrateFlags extends PostgresTableOptions {
+  url?: string;
   environment?: string;
   sql?: boolean;
 }
 
 /** `messenger migrate`: creates the tables of an outbox, or prints what would. */
 export function migrateCommand(): Command {
-  return withDatabaseOptions(new Command('migrate'))
+  return databaseOptions(new Command('migrate'))
     .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
-    .option('--json-payload', 'keep payloads in a column of type json')
     .option('--partitions <number>', 'how many partitions keys are spread over (default: 8)', wholeNumber)
     .option('--retention <ms>', 'the longest clean-up that will be used, in milliseconds (default: a day)', wholeNumber)
     .option('--environment <name>', 'the environment that this outbox belongs to, kept in it', nameOf)
@@ -28,18 +25,12 @@ async function run({ url, sql = false, ...options }: MigrateFlags): Promise<void
     process.stdout.write(await migrationScript(tables));
     return;
   }
-  await withPool(url, '; --sql prints the SQL without one', async (pool) => {
-    report(await new PostgresStore(pool, options).migrate(), options);
-  });
-}
-
-function report(applied: readonly string[], { schema = 'messenger' }: PostgresStoreOptions): void {
+  const applied = await withStore(
+    { ...options, ...(url !== undefined && { url }) },
+    (store) => store.migrate(),
+    '; --sql prints the SQL without one',
+  );
+  const { schema = 'messenger' } = options;
   if (applied.length === 0) console.log(`schema ${schema} is up to date: nothing to do`);
   for (const name of applied) console.log(`applied ${name} to schema ${schema}`);
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
-  return value;
 }

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
-import { PostgresStore, type RebaseResult, type RebasedDestination } from '../stores/postgres/index.js';
-import { nameOf, withDatabaseOptions, withPool, type DatabaseFlags } from './database.js';
+import type { RebasedDestination, RebaseResult } from '../stores/postgres/index.js';
+import { databaseOptions, nameOf, withStore, type DatabaseFlags } from './database.js';
 
 interface RebaseFlags extends DatabaseFlags {
   environment?: string;
@@ -8,7 +8,7 @@ interface RebaseFlags extends DatabaseFlags {
 
 /** `messenger rebase`: goes on from a restored dump, a logical copy or a clone. */
 export function rebaseCommand(): Command {
-  return withDatabaseOptions(new Command('rebase'))
+  return databaseOptions(new Command('rebase'))
     .description(
       'go on from an outbox that came from another database cluster (a restored dump, a logical copy), or give a clone to another environment. Stop every relay of it first',
     )
@@ -16,11 +16,9 @@ export function rebaseCommand(): Command {
     .action(run);
 }
 
-async function run({ url, environment, ...options }: RebaseFlags): Promise<void> {
-  await withPool(url, '', async (pool) => {
-    const result = await new PostgresStore(pool, options).rebase(environment === undefined ? {} : { environment });
-    for (const line of inWords(result, options)) console.log(line);
-  });
+async function run({ environment, ...flags }: RebaseFlags): Promise<void> {
+  const result = await withStore(flags, (store) => store.rebase(environment === undefined ? {} : { environment }));
+  for (const line of inWords(result, flags)) console.log(line);
 }
 
 function inWords({ moved, destinations, environment }: RebaseResult, { schema = 'messenger' }: RebaseFlags): string[] {

@@ -14,6 +14,12 @@ export type ErrorCode =
   | 'SCHEMA_MISMATCH'
   /** `published` was given a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'
+  /** No destination of this name is known: the error says which are. */
+  | 'UNKNOWN_DESTINATION'
+  /** No relay worked on the destination for longer than its limit, and cleaning went on without it. */
+  | 'DESTINATION_FORGOTTEN'
+  /** The state of the store does not allow it now: the error says what is in the way, and what to do. */
+  | 'CONFLICT'
   /** Another relay holds, or has taken over, this relay's lease. */
   | 'LEASE_LOST'
   /** A call to a store or a broker did not answer in time. */

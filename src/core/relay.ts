@@ -132,7 +132,8 @@ function unworkable(error: unknown): FatalError {
 }
 
 function isUnworkable(error: unknown): boolean {
-  return error instanceof MessengerError && (error.code === 'SCHEMA_MISMATCH' || error.code === 'INVALID_OPTION');
+  const codes = ['SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN'];
+  return error instanceof MessengerError && codes.includes(error.code);
 }
 
 function isLeaseLost(error: unknown): boolean {

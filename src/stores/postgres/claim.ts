@@ -1,6 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import type { Cursor } from './cursor.js';
 import type { Connection, Row } from './database.js';
+import { assertRemembered } from './forget.js';
 import { balance, type Balance } from './share.js';
 import type { Statements } from './statements.js';
 
@@ -47,6 +48,7 @@ export async function look(
   if (relay !== undefined) await connection.query(statements.join, [destination, relay, lease]);
   let found = await connection.query(statements.cursors, [destination]);
   if (found.length === 0) {
+    await connection.query(statements.lockDestination, [destination]);
     await connection.query(statements.createCursors, [destination, partitions]);
     found = await connection.query(statements.cursors, [destination]);
   }
@@ -81,6 +83,8 @@ export async function claimRows(
   const { destination, lease } = options;
   const taken =
     take > 0 ? decodeCursorRows(await connection.query(statements.lockFree, [destination, take]), options) : [];
+  // In a statement after the lock: whoever forgets a destination has locked the same rows.
+  await assertRemembered(connection, statements, destination);
   const epoch = String(Math.max(...[...rows, ...taken].map((row) => row.epoch)) + 1);
   const partitions = arrayText([...kept, ...taken.map(({ partition }) => partition)]);
   const places = await connection.query(statements.claim, [destination, owner, epoch, lease, partitions]);

@@ -2,6 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import type { CleanReport, KeptReason } from '../../core/store.js';
 import { cleaningOf, type Cleaning } from './cleaning.js';
 import { preamble, type Connection, type Database, type TransactionBounds } from './database.js';
+import { forgetAbandoned } from './forget.js';
 import { SLICES, type Names } from './names.js';
 import { retentionOf } from './schema.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
@@ -46,6 +47,7 @@ export async function cleanSlices(
       `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
     );
   }
+  await forgetAbandoned(database, names, bounds);
   const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
   for (let n = 0; n < SLICES; n++) {
     bounds.signal?.throwIfAborted();

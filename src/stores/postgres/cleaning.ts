@@ -1,3 +1,4 @@
+import { notForgotten } from './forget.js';
 import type { Names } from './names.js';
 import { statement } from './statements.js';
 
@@ -21,6 +22,8 @@ export function cleaningOf(names: Names, n: number) {
   };
   const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n
   LEFT JOIN ${destinations} t ON t.name = c.destination`;
+  /** A destination that was forgotten is not waited for. */
+  const counts = `c.${notForgotten(names)}`;
   const isHeld = 'c.owner IS NOT NULL AND c.expires_at > clock_timestamp()';
 
   return {
@@ -46,7 +49,7 @@ export function cleaningOf(names: Names, n: number) {
       'unfinished',
       `SELECT c.destination, bool_or(${isHeld})::text, sum(u.messages)::text FROM ${cursors} c ${partitions}
   CROSS JOIN LATERAL (SELECT count(*) AS messages FROM (${undelivered('$1::bigint')}) l) u
-  WHERE u.messages > 0 GROUP BY c.destination
+  WHERE u.messages > 0 AND ${counts} GROUP BY c.destination
   UNION ALL SELECT destination, 'true', '1' FROM ${cursors} WHERE xmin <> written_by::xid
   UNION ALL SELECT NULL, 'true', '1' WHERE NOT EXISTS (SELECT FROM ${cursors})`,
     ),
@@ -63,8 +66,8 @@ export function cleaningOf(names: Names, n: number) {
       'fence',
       `WITH free AS MATERIALIZED (
     SELECT c.destination, c.partition FROM ${cursors} c ${partitions}
-    WHERE NOT (${isHeld}) AND c.xmin = c.written_by::xid AND EXISTS (${undelivered('1')}) FOR UPDATE OF c NOWAIT)
-UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id()
+    WHERE NOT (${isHeld}) AND ${counts} AND c.xmin = c.written_by::xid AND EXISTS (${undelivered('1')}) FOR UPDATE OF c NOWAIT)
+UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_current_xact_id()
   FROM free f WHERE c.destination = f.destination AND c.partition = f.partition`,
     ),
 

@@ -3,7 +3,20 @@
  *
  * @module
  */
-export { migrationScript, PostgresStore } from './store.js';
-export type { PostgresStoreOptions, PostgresTableOptions } from './store.js';
+export { PostgresStore } from './store.js';
+export type { PostgresStoreOptions } from './store.js';
+export { migrationScript } from './tables.js';
+export type { PostgresTableOptions } from './tables.js';
+export { rolesScript } from './roles.js';
+export type { RolesOptions } from './roles.js';
+export type {
+  AddDestinationOptions,
+  LimitDestinationOptions,
+  RemovedDestination,
+  RemoveDestinationOptions,
+} from './destinations.js';
+export type { DestinationState } from './state.js';
+export type { DeadLetter, DeadLettersOptions, FailedFilter, FailedSelection } from './failed.js';
 export type { RebasedDestination, RebaseOptions, RebaseResult } from './rebase.js';
+export type { AdoptOptions } from './adopt.js';
 export type { PostgresClient, TransactionHandle } from './drivers/index.js';

@@ -41,6 +41,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     claims: names.claims,
     parked: names.parked,
     parked_keys: names.parkedKeys,
+    cursors_key: names.cursorsKey,
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,

@@ -18,6 +18,8 @@ export interface Names {
   readonly migrations: string;
   /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
   readonly parkedKeys: string;
+  /** The name of the cursors' primary key of migration 1, without a schema. */
+  readonly cursorsKey: string;
   slice(n: number): string;
 }
 
@@ -41,6 +43,7 @@ export function namesOf(schema: string, prefix: string): Names {
     relays: table('relays'),
     migrations: table('migrations'),
     parkedKeys: table('parked_destination_key_seq_idx'),
+    cursorsKey: quote(`${prefix}cursors_pkey`),
     slice: (n) => table(`messages_${String(n)}`),
   };
 }

@@ -39,6 +39,8 @@ export class Parked {
   readonly #alone = new WeakSet<Message>();
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
   #mayWait: boolean;
+  /** The destination's revision before the keys were read: another one says that an operator requeued some. */
+  #revision: string | undefined;
 
   private constructor(
     database: Database,
@@ -46,6 +48,7 @@ export class Parked {
     options: ClaimOptions,
     share: string | null,
     waiting: Waiting,
+    revision: string | undefined,
   ) {
     this.#database = database;
     this.#statements = statements;
@@ -53,6 +56,7 @@ export class Parked {
     this.#share = share;
     this.#waiting = waiting;
     this.#mayWait = waiting.topics.size > 0;
+    this.#revision = revision;
   }
 
   static async load(
@@ -61,19 +65,14 @@ export class Parked {
     options: ClaimOptions,
     partitions: readonly number[],
   ): Promise<Parked> {
-    const { destination, timeout, signal } = options;
+    const { timeout, signal } = options;
     const share = partitions.length === options.partitions ? null : arrayText(partitions);
-    const rows = await database.transaction(
+    const { revision, waiting } = await database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
-      (connection) => connection.query(statements.waiting, [destination, share, options.partitions]),
+      (connection) => look(connection, statements, options, share),
       { timeout, signal },
     );
-    const waiting: Waiting = { keys: new Map(), topics: new Map() };
-    for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
-      if (key !== null) waiting.keys.set(key, Symbol());
-      waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
-    }
-    return new Parked(database, statements, options, share, waiting);
+    return new Parked(database, statements, options, share, waiting, revision);
   }
 
   has(key: string): boolean {
@@ -87,11 +86,12 @@ export class Parked {
 
   /** What is due, and what waits behind it, in order. */
   async due(limit: number, signal?: AbortSignal): Promise<{ messages: StoredMessage[]; attempts: number[] }> {
-    if (!this.#mayWait) return { messages: [], attempts: [] };
     const { destination, partitions, timeout } = this.#options;
     const rows = await this.#database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
       async (connection) => {
+        await this.#noticeRequeue(connection);
+        if (!this.#mayWait) return [];
         const share = [this.#share, partitions];
         const due = await connection.query(this.#statements.due, [destination, limit, ...share]);
         if (due.length === 0) {
@@ -115,6 +115,21 @@ export class Parked {
       return !isDelayed && (key === undefined || !held.has(key));
     });
     return { messages: ready.map(({ message }) => message), attempts: ready.map(({ attempts }) => attempts) };
+  }
+
+  /**
+   * Learns the keys of what was requeued, so that their later messages, also those read ahead, stay
+   * behind. None is forgotten here: a key that is being set aside is not in the table yet, and one too
+   * many only sends its next message through the table.
+   */
+  async #noticeRequeue(connection: Connection): Promise<void> {
+    const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
+    if ((row?.[0] as string | undefined) === this.#revision) return;
+    const { revision, waiting } = await look(connection, this.#statements, this.#options, this.#share);
+    for (const [key, mark] of waiting.keys) this.#waiting.keys.set(key, mark);
+    for (const [topic, count] of waiting.topics) this.#waiting.topics.set(topic, count);
+    this.#mayWait ||= waiting.topics.size > 0;
+    this.#revision = revision;
   }
 
   /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
@@ -196,6 +211,24 @@ export class Parked {
     if (keys.length === 0) return;
     await connection.query(this.#statements.promoteHeads, [this.#options.destination, JSON.stringify(keys)]);
   }
+}
+
+/** What waits, and the destination's revision before it was looked at. */
+async function look(
+  connection: Connection,
+  statements: Statements,
+  { destination, partitions }: ClaimOptions,
+  share: string | null,
+): Promise<{ revision: string | undefined; waiting: Waiting }> {
+  // Before the keys: what is requeued in between is then looked for once more, and not never.
+  const [row] = await connection.query(statements.revision, [destination]);
+  const rows = await connection.query(statements.waiting, [destination, share, partitions]);
+  const waiting: Waiting = { keys: new Map(), topics: new Map() };
+  for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
+    if (key !== null) waiting.keys.set(key, Symbol());
+    waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
+  }
+  return { revision: row?.[0] as string | undefined, waiting };
 }
 
 function keysOf(messages: readonly { key?: string | undefined }[]): string[] {

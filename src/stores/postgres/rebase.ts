@@ -177,7 +177,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
   for (const [i, destination] of destinations.entries()) {
     const own = groups.filter((group) => group.owed[i] === '1');
     await run(
-      `UPDATE ${names.cursors} SET owner = NULL, expires_at = '-infinity', epoch = epoch + 1, from_snapshot = $2::text::pg_snapshot,
+      `UPDATE ${names.cursors} SET owner = NULL, expires_at = clock_timestamp(), epoch = epoch + 1, from_snapshot = $2::text::pg_snapshot,
     to_snapshot = NULL, after = 0, low = $3::text::bigint, next_low = $3::text::bigint, high = $3::text::bigint,
     written_by = pg_current_xact_id() WHERE destination = $1::text`,
       [

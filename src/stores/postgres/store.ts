@@ -1,44 +1,46 @@
-import { MessengerError } from '../../core/errors.js';
 import type { FeedOptions } from '../../core/feed.js';
-import { describe, type Message } from '../../core/message.js';
+import type { Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
+import type { Admin } from './admin.js';
+import { adopt, type AdoptOptions } from './adopt.js';
 import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
+import {
+  addDestination,
+  limitDestination,
+  removeDestination,
+  type AddDestinationOptions,
+  type LimitDestinationOptions,
+  type RemoveDestinationOptions,
+  type RemovedDestination,
+} from './destinations.js';
 import { databaseOf, runnerOf, type PostgresClient, type TransactionHandle } from './drivers/index.js';
+import {
+  deadLetters,
+  discard,
+  requeue,
+  type DeadLetter,
+  type DeadLettersOptions,
+  type FailedSelection,
+} from './failed.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
-import { migrate, migrationSql } from './migrate.js';
-import { namesOf, SLICES, type Names } from './names.js';
+import { migrate } from './migrate.js';
+import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
 import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
 import { encodeMessages } from './encode.js';
+import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
+import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
+import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
 
-const DAY = 86_400_000;
-
-/** What the tables of a store are, decided when they are made. Durations in milliseconds. */
-export interface PostgresTableOptions {
-  /** The schema of the store's tables. @default 'messenger' */
-  schema?: string;
-  /** Put before the name of every table, for several outboxes in one schema. @default '' */
-  tablePrefix?: string;
-  /** Keep payloads in a column of type `json`, to be queried. They must be JSON then; their bytes stay as they are. @default false */
-  jsonPayload?: boolean;
-  /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
-  partitions?: number;
-  /**
-   * The longest `cleanUp` that will be used: it sets how long a slice of the log spans. `migrate` changes
-   * it; a relay that is given another than its tables have refuses to start.
-   *
-   * @default what the tables have; 86_400_000 (a day) when they are made
-   */
-  retention?: number;
-}
+const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle', 'environment'] satisfies (keyof PostgresStoreOptions)[];
 
 /** How a `PostgresStore` is set up. Durations in milliseconds. */
 export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTableOptions {
@@ -244,6 +246,75 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     }
   }
 
+  /**
+   * Adds a destination: from its beginning, its end or a time on, all topics or some. One that is not added begins
+   * at the beginning, when its first relay starts.
+   *
+   * @throws MessengerError `CONFLICT` where there is one of that name already.
+   */
+  addDestination(name: string, options: AddDestinationOptions): Promise<void> {
+    return this.#operate((admin) => addDestination(admin, name, options));
+  }
+
+  /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
+  limitDestination(name: string, options: LimitDestinationOptions): Promise<void> {
+    return this.#operate((admin) => limitDestination(admin, name, options));
+  }
+
+  /**
+   * Removes a destination with everything that is known of it, and tells what went with it.
+   *
+   * @throws MessengerError `CONFLICT` while a relay works on it, and where it has unpublished messages or
+   *   dead letters, unless told to `discard` them; `UNKNOWN_DESTINATION`.
+   */
+  removeDestination(name: string, options?: RemoveDestinationOptions): Promise<RemovedDestination> {
+    return this.#operate((admin) => removeDestination(admin, name, options));
+  }
+
+  /** How every destination does, at a cost that does not grow with the log. */
+  destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]> {
+    return this.#operate((admin) => destinations(admin, options));
+  }
+
+  /** Dead letters and blocked messages, whole, in the order in which they were stored. */
+  deadLetters(options?: DeadLettersOptions): Promise<readonly DeadLetter[]> {
+    return this.#operate((admin) => deadLetters(admin, options));
+  }
+
+  /**
+   * Has dead letters and blocked messages tried again, also while relays run: in order, and before later messages of
+   * their keys that are not published when the relay notices, within a second.
+   *
+   * @returns how many. @throws MessengerError `INVALID_OPTION` where nothing says which; `UNKNOWN_DESTINATION`.
+   */
+  requeue(selection: FailedSelection): Promise<number> {
+    return this.#operate((admin) => requeue(admin, selection));
+  }
+
+  /** Deletes dead letters and blocked messages, for ever; their keys go on. @returns how many. @throws as `requeue`. */
+  discard(selection: FailedSelection): Promise<number> {
+    return this.#operate((admin) => discard(admin, selection));
+  }
+
+  /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
+  repartition(partitions: number, options?: StoreCallOptions): Promise<void> {
+    return this.#operate((admin) => repartition(admin, partitions, options));
+  }
+
+  /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */
+  adopt(options?: AdoptOptions): Promise<number> {
+    return this.#operate((admin) => adopt(admin, options));
+  }
+
+  async #operate<T>(work: (admin: Admin) => Promise<T>): Promise<T> {
+    const { jsonPayload } = this.#settings;
+    try {
+      return await work({ database: this.#database, names: this.#names, jsonPayload, timeout: this.#timeout });
+    } catch (error) {
+      throw storeError(error, this.#names);
+    }
+  }
+
   /** Gives back the lease that `messages` took. The client stays open: it is the application's. */
   async close(): Promise<void> {
     const session = this.#session;
@@ -264,41 +335,4 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     );
     return this.#session;
   }
-}
-
-/**
- * The SQL that creates the tables of an outbox in an empty database, for a migration tool or a review.
- *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
- */
-export async function migrationScript(options: PostgresTableOptions = {}): Promise<string> {
-  checkKeys(options, TABLE_KEYS);
-  const { names, settings } = tablesOf(options);
-  return migrationSql(names, settings);
-}
-
-const TABLE_KEYS = [
-  'schema',
-  'tablePrefix',
-  'jsonPayload',
-  'partitions',
-  'retention',
-] satisfies (keyof PostgresTableOptions)[];
-const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle', 'environment'] satisfies (keyof PostgresStoreOptions)[];
-
-function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
-  const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
-  if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
-  const partitions = numberOption('partitions', options.partitions, 8, { min: 1, max: 1_024, integer: true });
-  const retention = numberOption('retention', options.retention, DAY, { min: 60_000, max: 3_650 * DAY });
-  const sliceSeconds = Math.ceil(retention / 1000 / (SLICES - 2));
-  const sliceSecondsGiven = options.retention !== undefined;
-  return {
-    names: namesOf(schema, tablePrefix),
-    settings: { partitions, jsonPayload, sliceSeconds, sliceSecondsGiven },
-  };
-}
-
-function invalid(option: string, wanted: string, value: unknown): MessengerError {
-  return new MessengerError('INVALID_OPTION', `${option} must be ${wanted}, got ${describe(value)}`);
 }

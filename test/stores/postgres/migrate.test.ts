@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/message.js';
-import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
+import { migrationScript, PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 const folder = new URL('../../../migrations/postgres/', import.meta.url);
@@ -158,41 +158,34 @@ async function catalog(pool: pg.Pool): Promise<string[]> {
 
 describe('roles', () => {
   const role = (kind: string) => `messenger_${kind}_${process.pid}`;
-  const [writer, relay] = [role('writer'), role('relay')];
-  const slices = Array.from({ length: 8 }, (_, n) => `messenger.messages_${String(n)}`).join(', ');
+  const roles = { writer: role('writer'), relay: role('relay'), migrator: role('migrator') };
+  const { writer, relay, migrator } = roles;
 
-  /** All that a writer needs: no right on the sequence of an identity column, and none to read. */
-  const writerGrants = [
-    'USAGE ON SCHEMA messenger',
-    'INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON messenger.messages',
-  ];
-  /** All that a relay needs, cleaning included. */
-  const relayGrants = [
-    'USAGE ON SCHEMA messenger',
-    'SELECT ON messenger.migrations',
-    'SELECT ON messenger.settings',
-    'SELECT ON messenger.messages',
-    'SELECT ON SEQUENCE messenger.messages_seq_seq',
-    `SELECT ON ${slices}`,
-    `TRUNCATE ON ${slices}`,
-    ...['SELECT', 'INSERT', 'UPDATE'].map((right) => `${right} ON messenger.cursors`),
-    ...['SELECT', 'INSERT', 'UPDATE'].map((right) => `${right} ON messenger.claims`),
-    ...['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map((right) => `${right} ON messenger.parked`),
-    ...['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map((right) => `${right} ON messenger.relays`),
-    'SELECT ON messenger.destinations',
-  ];
+  /** Each right that the script gives to a role, one by one. */
+  function grantsOf(to: string): string[] {
+    return [...rolesScript(roles).matchAll(/^GRANT (.*) ON (SCHEMA |SEQUENCE )?(.*) TO "(.*)";$/gm)].flatMap(
+      ([, rights = '', kind = '', objects = '', grantee]) => {
+        if (grantee !== to) return [];
+        // Only a slice with messages in it is truncated.
+        if (rights === 'TRUNCATE') return [`${rights} ON ${objects}`];
+        const singly = rights.includes('(') ? [rights] : rights.split(', ');
+        return singly.flatMap((right) => objects.split(', ').map((object) => `${right} ON ${kind}${object}`));
+      },
+    );
+  }
 
-  async function prepared(version: PostgresVersion): Promise<{ admin: pg.Pool; writers: pg.Pool; relays: pg.Pool }> {
+  async function prepared(
+    version: PostgresVersion,
+  ): Promise<Record<'admin' | 'writers' | 'relays' | 'migrators', pg.Pool>> {
     const open = await emptyDatabase(version);
     const admin = open();
     await new PostgresStore(admin).migrate();
-    for (const name of [writer, relay]) await admin.query(`CREATE ROLE ${name} LOGIN`);
     onTestFinished(async () => {
-      for (const name of [writer, relay]) await admin.query(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
+      for (const name of Object.values(roles)) await admin.query(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
     });
-    for (const grant of writerGrants) await admin.query(`GRANT ${grant} TO ${writer}`);
-    for (const grant of relayGrants) await admin.query(`GRANT ${grant} TO ${relay}`);
-    return { admin, writers: open(writer), relays: open(relay) };
+    await admin.query(rolesScript(roles));
+    for (const name of Object.values(roles)) await admin.query(`ALTER ROLE ${name} LOGIN`);
+    return { admin, writers: open(writer), relays: open(relay), migrators: open(migrator) };
   }
 
   /** Everything that a relay does: claim, read, set aside, retry, clean. */
@@ -267,18 +260,67 @@ describe('roles', () => {
     ).rejects.toThrow();
   });
 
+  it.each(postgresVersions)(
+    'come from a script that can be run again, and by no superuser, on PostgreSQL %i',
+    async (version) => {
+      const open = await emptyDatabase(version);
+      const admin = open();
+      const boss = role('boss');
+      const odd = { writer: `${writer} "w'`, relay: `${relay} \\ $$`, migrator };
+      const tables = { schema: `Odd "schema"; it's 名`, tablePrefix: `Präfix "x' \\;-- ` };
+      await admin.query(`CREATE ROLE ${boss} LOGIN CREATEROLE`);
+      onTestFinished(async () => {
+        for (const name of [odd.writer, odd.relay, migrator, boss].map(pg.escapeIdentifier)) {
+          await admin.query(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
+        }
+      });
+      const { rows } = await admin.query<{ name: string }>('SELECT quote_ident(current_database()) AS name');
+      await admin.query(`GRANT CREATE ON DATABASE ${rows[0]!.name} TO ${boss}`);
+      const bosses = open(boss);
+      await new PostgresStore(bosses, tables).migrate();
+      for (let run = 0; run < 2; run++) await bosses.query(rolesScript({ ...odd, ...tables }));
+      await admin.query(`ALTER ROLE ${migrator} LOGIN`);
+      await open(migrator).query(rolesScript({ ...odd, ...tables }));
+      await admin.query(`CREATE ROLE ${role('login')} LOGIN IN ROLE ${pg.escapeIdentifier(odd.writer)}`);
+      onTestFinished(() => admin.query(`DROP ROLE ${role('login')}`).then(() => undefined));
+      const logins = open(role('login'));
+      await addTo(new PostgresStore(logins, tables), logins, newMessage('x'));
+    },
+  );
+
+  it.each(postgresVersions)('of the migrator do all that an operator does, on PostgreSQL %i', async (version) => {
+    const { writers, relays, migrators } = await prepared(version);
+    const store = new PostgresStore(migrators);
+    expect(await store.migrate()).toEqual([]);
+    await store.addDestination('end', { from: 'end' });
+    await store.addDestination('since', { from: new Date(0) });
+    await store.limitDestination('end', { forgetAfter: 60_000 });
+    await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
+    await relayEverything(relays);
+    expect(await store.requeue({ all: true })).toBe(1);
+    expect(await store.discard({ all: true })).toBe(0);
+    expect(await store.deadLetters()).toEqual([]);
+    await store.removeDestination('default', { discard: true });
+    await store.repartition(4);
+    expect(await store.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
+  });
+
   it('need each of these rights', async () => {
     const { admin, writers, relays } = await prepared(17);
     const store = new PostgresStore(writers);
     const message = () => newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' } });
-    for (const grant of writerGrants) {
+    for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
       await expect(addTo(store, writers, message()), grant).rejects.toMatchObject({ code: '42501' });
       await admin.query(`GRANT ${grant} TO ${writer}`);
     }
-    for (const grant of relayGrants) {
+    for (const grant of grantsOf(relay)) {
       await admin.query(
         'DELETE FROM messenger.cursors; DELETE FROM messenger.claims; DELETE FROM messenger.parked; DELETE FROM messenger.relays',
+      );
+      await admin.query(`INSERT INTO messenger.cursors (destination, partition) VALUES ('abandoned', 0)`);
+      await admin.query(
+        `INSERT INTO messenger.destinations VALUES ('abandoned', '2020-01-01', NULL, 1, NULL) ON CONFLICT (name) DO UPDATE SET forgotten_at = NULL`,
       );
       await addTo(store, writers, [message(), newMessage('2', { key: 'b' })]);
       await admin.query(`REVOKE ${grant} FROM ${relay}`);

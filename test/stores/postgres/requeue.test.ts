@@ -1,14 +1,279 @@
-import { readFile } from 'node:fs/promises';
+/** Dead letters and blocked messages: listed whole, tried again in order while relays run, or given up for good. */
 import pg from 'pg';
-import { expect, inject, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
-import { PostgresStore } from 'messenger-outbox/postgres';
+import { PostgresStore, type FailedSelection } from 'messenger-outbox/postgres';
 import { newDatabase } from '../../support/database.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import type { SetAside } from '../../../src/core/feed.js';
+import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
-it('dead letters are tried again after the statement that the README gives, in the order of their key', async () => {
-  const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8');
-  const [, requeue = ''] = /`(UPDATE messenger\.parked SET dead_at = NULL[^`]+)`/.exec(readme) ?? [];
+/** Reads a page, of which these are given up; the rest is acknowledged. */
+async function giveUp(relay: TestRelay, ids: readonly string[], state: 'dead' | 'blocked' = 'dead'): Promise<void> {
+  const page = await relay.read();
+  const failed = page.messages.filter(({ id }) => ids.includes(id));
+  const behind = page.messages.filter(({ key }) => state === 'blocked' && failed.some((each) => each.key === key));
+  await relay.settle(
+    page,
+    page.messages.flatMap((message): SetAside[] => {
+      if (failed.includes(message)) {
+        return [
+          {
+            message,
+            attempts: 3,
+            error: new Error(`no ${message.id}`),
+            dead: state === 'dead',
+            blocked: state === 'blocked',
+          },
+        ];
+      }
+      return behind.includes(message) ? [{ message, attempts: 0, dead: false }] : [];
+    }),
+  );
+  relay.acknowledged.push(
+    ...page.messages.filter((each) => !failed.includes(each) && !behind.includes(each)).map(({ id }) => id),
+  );
+}
+
+/** As a relay that knows of blocked messages leaves it. */
+async function block(world: World, ...ids: string[]): Promise<void> {
+  await world.sql(
+    `UPDATE ${world.names.parked} SET blocked_at = clock_timestamp(), next_at = NULL WHERE id = ANY($1)`,
+    [ids],
+  );
+}
+
+const waiting = (world: World) =>
+  world.sql(`SELECT id, next_at IS NOT NULL FROM ${world.names.parked} WHERE dead_at IS NULL ORDER BY seq`);
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  const url = createDatabase(version, `requeue_${String(version)}_${String(process.pid)}`);
+  const inNew = async <T>(play: (world: World) => Promise<T>) => inWorld(play, await url);
+
+  it('lists what was given up, whole, page by page', async () => {
+    await inNew(async (world) => {
+      const { store, names } = world;
+      await world.sql('BEGIN');
+      const metadata = { a: 'b' };
+      const [first] = await store.add(
+        (text, values) => world.sql(text, [...values]),
+        [
+          newMessage('eins', { id: '1', key: 'k', topic: 't', metadata, at: new Date(1e12) }),
+          newMessage('zwei', { id: '2', key: 'k' }),
+          newMessage('drei', { id: '3', topic: 't' }),
+        ],
+      );
+      await world.sql('COMMIT');
+      await giveUp(await world.relay(), ['1', '2', '3']);
+      const letters = await store.deadLetters();
+      expect(letters[0]).toMatchObject({
+        ...{
+          state: 'dead',
+          error: 'no 1',
+          attempts: 3,
+          storedAt: expect.any(Date) as Date,
+          givenUpAt: expect.any(Date) as Date,
+        },
+        message: { id: '1', key: 'k', topic: 't', metadata, at: first!.at },
+      });
+      expect(Buffer.from(letters[0]!.message.payload).toString()).toBe('eins');
+      const ids = async (options: Parameters<PostgresStore['deadLetters']>[0]) =>
+        (await store.deadLetters(options)).map(({ message }) => message.id);
+      expect(await ids({ limit: 2 })).toEqual(['1', '2']);
+      expect(await ids({ limit: 2, after: letters[1]!.seq })).toEqual(['3']);
+      await world.sql(`UPDATE ${names.parked} SET dead_at = '2020-01-01', blocked_at = NULL WHERE id = '3'`);
+      await world.sql(`UPDATE ${names.parked} SET dead_at = NULL, blocked_at = now() WHERE id = '2'`);
+      expect(await ids({ topic: 't' })).toEqual(['1', '3']);
+      expect(await ids({ key: 'k' })).toEqual(['1', '2']);
+      expect(await ids({ key: 'k', state: 'blocked' })).toEqual(['2']);
+      expect(await ids({ state: 'dead' })).toEqual(['1', '3']);
+      expect(await ids({ error: 'o 3' })).toEqual(['3']);
+      expect(await ids({ ids: ['3', '1', 'x'] })).toEqual(['1', '3']);
+      expect(await ids({ until: new Date('2021-01-01') })).toEqual(['3']);
+      expect(await ids({ since: new Date('2021-01-01') })).toEqual(['1', '2']);
+      expect(await ids({ destination: 'other' })).toEqual([]);
+    });
+  });
+
+  it('has them tried again in order, by a relay that is running, before what it reads after that', async () => {
+    await inNew(async (world) => {
+      const { store } = world;
+      const relay = await world.relay();
+      await world.add('k:1', 'j:1', 'k:2', '3');
+      await giveUp(relay, ['k:1', 'k:2', '3']);
+      await world.add('k:4');
+      expect(await relay.poll()).toBe(true);
+      // Read ahead before the requeue, and published after it.
+      await world.add('k:5', 'j:5');
+      const ahead = await relay.read();
+      expect(await store.requeue({ ids: ['k:1', 'k:2'] })).toBe(2);
+      const retries = await relay.feed.retries();
+      expect(retries.messages.map(({ id }) => id)).toEqual(['k:1', 'k:2']);
+      expect(retries.attempts).toEqual([0, 0]);
+      await relay.settle(ahead, await relay.publish(ahead));
+      expect(relay.acknowledged).toEqual(['j:1', 'k:4', 'j:5']);
+      await relay.drain();
+      expect(relay.acknowledged.slice(3)).toEqual(['k:1', 'k:2', 'k:5']);
+      // And when nothing of it is left, the key goes its way again.
+      await world.add('k:6');
+      const page = await relay.read();
+      expect(await relay.publish(page)).toEqual([]);
+      await relay.settle(page);
+      expect((await store.deadLetters()).map(({ message }) => message.id)).toEqual(['3']);
+      expect(await store.requeue({ all: true })).toBe(1);
+      await relay.drain();
+      expect(relay.acknowledged.at(-1)).toBe('3');
+      expect(await waiting(world)).toEqual([]);
+    });
+  });
+
+  it('a relay that learns of a requeue keeps what it is setting aside at that moment', async () => {
+    await inNew(async (world) => {
+      const relay = await world.relay({ acknowledge: ({ id }) => id !== 'b:1' });
+      await world.add('a:1');
+      await giveUp(relay, ['a:1']);
+      await world.add('b:1');
+      const page = await relay.read();
+      const aside = await relay.publish(page);
+      expect(await world.store.requeue({ key: 'a' })).toBe(1);
+      // The settlement is not committed when the keys are read anew: the table does not know this one yet.
+      const parking = world.gate.hold('park');
+      const settled = relay.settle(page, aside);
+      await parking;
+      expect((await relay.feed.retries()).messages.map(({ id }) => id)).toEqual(['a:1']);
+      expect(relay.feed.isSetAside('b')).toBe(true);
+      expect(relay.feed.isSetAside('a')).toBe(true);
+      world.gate.open();
+      await settled;
+    });
+  });
+
+  it('goes on with a blocked key: its head tried again, or skipped', async () => {
+    await inNew(async (world) => {
+      const { store } = world;
+      const relay = await world.relay();
+      await world.add('k:1', 'k:2', 'k:3', 'j:1', 'j:2');
+      await giveUp(relay, ['k:1', 'j:1'], 'blocked');
+      await block(world, 'k:1', 'j:1');
+      expect((await store.deadLetters()).map(({ message, state }) => [message.id, state])).toEqual([
+        ['k:1', 'blocked'],
+        ['j:1', 'blocked'],
+      ]);
+      expect((await store.destinations())[0]).toMatchObject({ waiting: 5, blocked: 2, dead: 0 });
+      expect((await relay.feed.retries()).messages).toEqual([]);
+      expect(await store.discard({ key: 'k', state: 'blocked' })).toBe(1);
+      expect(await store.requeue({ key: 'j' })).toBe(1);
+      expect(await waiting(world)).toEqual([
+        ['k:2', true],
+        ['k:3', false],
+        ['j:1', true],
+        ['j:2', false],
+      ]);
+      await relay.drain();
+      expect(relay.acknowledged.filter((id) => id.startsWith('k'))).toEqual(['k:2', 'k:3']);
+      expect(relay.acknowledged.filter((id) => id.startsWith('j'))).toEqual(['j:1', 'j:2']);
+      expect(await waiting(world)).toEqual([]);
+    });
+  });
+
+  it('leaves a requeued message behind what is blocked, and nothing of it is lost', async () => {
+    await inNew(async (world) => {
+      const { store, names } = world;
+      const relay = await world.relay();
+      await world.add('k:1', 'k:2', 'k:3');
+      await giveUp(relay, ['k:1', 'k:2', 'k:3']);
+      await world.sql(`UPDATE ${names.parked} SET dead_at = NULL, blocked_at = now() WHERE id = 'k:1'`);
+      expect(await store.requeue({ state: 'dead' })).toBe(2);
+      expect(await waiting(world)).toEqual([
+        ['k:1', false],
+        ['k:2', false],
+        ['k:3', false],
+      ]);
+      expect((await relay.feed.retries()).messages).toEqual([]);
+      expect(await store.requeue({ state: 'blocked' })).toBe(1);
+      await relay.drain();
+      expect(relay.acknowledged).toEqual(['k:1', 'k:2', 'k:3']);
+    });
+  });
+
+  it('takes turns with a settlement of the same partition: nobody misses what the other does to a key', async () => {
+    await inNew(async (world) => {
+      const { store } = world;
+      const relay = await world.relay();
+      await world.add('k:1', 'k:2', 'k:3');
+      await giveUp(relay, ['k:1'], 'blocked');
+      await block(world, 'k:1');
+      await world.add('k:4');
+      const page = await relay.read();
+      const aside = await relay.publish(page);
+      // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
+      await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
+      const parking = world.gate.hold('park');
+      const settled = relay.settle(page, aside);
+      await parking;
+      const discarding = store.discard({ ids: ['k:1'] });
+      await world.waiting('any');
+      world.gate.open();
+      await settled;
+      expect(await discarding).toBe(1);
+      expect(await waiting(world)).toEqual([['k:4', true]]);
+    });
+  });
+
+  it('changes many in order, and only what is asked for', async () => {
+    await inNew(async (world) => {
+      const { store, names } = world;
+      const relay = await world.relay({ pageSize: 3_000 });
+      await world.sql(
+        `INSERT INTO ${names.messages} (id, key, payload) SELECT 'k' || n % 3 || ':' || n, 'k' || n % 3, 'x' FROM generate_series(1, 3000) n`,
+      );
+      const page = await relay.read();
+      await relay.settle(
+        page,
+        page.messages.map((message) => ({ message, attempts: 1, error: new Error('no'), dead: true })),
+      );
+      expect(await store.requeue({ key: 'k1' })).toBe(1_000);
+      expect(await store.requeue({ all: true })).toBe(2_000);
+      expect(await store.requeue({ all: true })).toBe(0);
+      await relay.drain();
+      for (const key of ['k0', 'k1', 'k2']) {
+        const numbers = relay.acknowledged.filter((id) => id.startsWith(key)).map((id) => Number(id.slice(3)));
+        expect(numbers).toEqual([...numbers].sort((a, b) => a - b));
+        expect(numbers).toHaveLength(1_000);
+      }
+      const relayed = await store.destinations();
+      expect(relayed[0]).toMatchObject({ waiting: 0, dead: 0, pending: 0 });
+    });
+  });
+
+  it('refuses what says nothing, or nonsense', async () => {
+    await inNew(async (world) => {
+      const { store } = world;
+      await (await world.relay()).close();
+      const wrong: unknown[] = [
+        {},
+        { destination: 'default' },
+        { ids: [] },
+        { ids: 'x' },
+        { key: '' },
+        { state: 'gone' },
+      ];
+      wrong.push({ since: new Date(NaN) }, { topics: ['x'] }, { until: 7 }, { error: 1 });
+      for (const selection of wrong) {
+        for (const call of [store.requeue(selection as FailedSelection), store.discard(selection as FailedSelection)]) {
+          await expect(call, JSON.stringify(selection)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+        }
+      }
+      await expect(store.requeue({ destination: 'x', all: true })).rejects.toMatchObject({
+        code: 'UNKNOWN_DESTINATION',
+      });
+    });
+  });
+});
+
+it('a running relay publishes dead letters that are requeued, without a restart', async () => {
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
+  const stop = new AbortController();
   try {
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -19,26 +284,36 @@ it('dead letters are tried again after the statement that the README gives, in t
     client.release();
     const published: string[] = [];
     let refuses = true;
+    let refused = 0;
+    let told = () => {};
     const publisher = {
       publish(message: Message): Promise<void> {
         const text = Buffer.from(message.payload).toString();
         // Each for its own reason: what fails alike is taken for the broker.
         const reason = { 1: 'too large', 2: 'malformed', 3: 'unknown type' }[text];
-        if (refuses) return Promise.reject(new PublishError(String(reason), { kind: 'permanent' }));
+        if (refuses) {
+          refused += 1;
+          return Promise.reject(new PublishError(String(reason), { kind: 'permanent' }));
+        }
         published.push(text);
+        if (published.length === 3) told();
         return Promise.resolve();
       },
     };
-    const messenger = new Messenger(store, publisher);
-    await expect(messenger.publish()).rejects.toThrow('3 failures');
+    const relay = new Messenger(store, publisher, { interval: 20, errorLogger: { error: () => {} } });
+    const running = relay.start({ signal: stop.signal });
+    while ((await store.deadLetters()).length < 3);
+    expect(refused).toBe(3);
     refuses = false;
-    expect(await messenger.publish()).toBe(0);
-    expect((await pool.query('SELECT FROM messenger.parked WHERE dead_at IS NOT NULL')).rowCount).toBe(3);
-    await pool.query(requeue);
-    expect(await messenger.publish()).toBe(3);
+    const done = new Promise<void>((resolve) => (told = resolve));
+    expect(await store.requeue({ all: true })).toBe(3);
+    await done;
+    stop.abort();
+    await running;
     expect(published.filter((text) => text !== '3')).toEqual(['1', '2']);
     expect((await pool.query('SELECT FROM messenger.parked')).rowCount).toBe(0);
   } finally {
+    stop.abort();
     await pool.end();
   }
 });

@@ -3,7 +3,7 @@ import pg from 'pg';
 import postgres, { type TransactionSql } from 'postgres';
 import { afterAll, beforeAll, describe, inject, it } from 'vitest';
 import type { PostgresStoreOptions, TransactionHandle } from '../../../src/stores/postgres/index.js';
-import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { namesOf } from '../../../src/stores/postgres/names.js';
 import { storeTestSuite, type StoreFeatures, type StoreHarness } from '../../../src/testing/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -16,6 +16,8 @@ interface Client {
 
 interface Opened {
   readonly store: (options: PostgresStoreOptions) => PostgresStore;
+  /** Makes the tables, where the store's own client may not. */
+  readonly migrate?: (options: PostgresStoreOptions) => Promise<unknown>;
   readonly transaction: <T>(work: (handle: TransactionHandle) => Promise<T>) => Promise<T>;
   readonly savepoint: NonNullable<StoreHarness<TransactionHandle>['savepoint']>;
   readonly script: (sql: string) => Promise<unknown>;
@@ -76,6 +78,37 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
       column: async (sql) => (await pool.query<[string]>({ text: sql, rowMode: 'array' })).rows.map(([id]) => id),
       close: () => pool.end(),
     });
+  },
+});
+
+/** The application, the relay and the tables under a role each, with no more rights than the script gives. */
+const pgRoles = (url: string): Client => ({
+  features: { refusesEndedTransactions: true },
+  open: async () => {
+    const [writer, relay, migrator] = ['writer', 'relay', 'migrator'].map((each) => `suite_${each}_${process.pid}`);
+    const roles = { writer: writer!, relay: relay!, migrator: migrator! };
+    const as = (user: string) => Object.assign(new URL(url), { username: user }).href;
+    const admin = await pgPool(url, 'client').open();
+    for (const name of Object.values(roles)) await admin.script(`CREATE ROLE ${name} LOGIN`);
+    const application = await pgPool(as(roles.writer), 'client').open();
+    const relays = new pg.Pool({ connectionString: as(roles.relay), max: 6 });
+    return {
+      ...application,
+      store: (options) => new PostgresStore(relays, options),
+      async migrate(options) {
+        await admin.store(options).migrate();
+        const { schema = 'messenger', tablePrefix = '' } = options;
+        await admin.script(rolesScript({ schema, tablePrefix, ...roles }));
+      },
+      script: admin.script,
+      column: admin.column,
+      close: async () => {
+        await relays.end();
+        await application.close();
+        for (const name of Object.values(roles)) await admin.script(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
+        await admin.close();
+      },
+    };
   },
 });
 
@@ -153,7 +186,7 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
     beforeAll(async () => {
       opened = await client.open();
       await opened.script(`DROP SCHEMA IF EXISTS "${names.schema.replaceAll('"', '""')}" CASCADE`);
-      await opened.store(options).migrate();
+      await (opened.migrate?.(options) ?? opened.store(options).migrate());
     });
     afterAll(() => opened.close());
 
@@ -214,6 +247,10 @@ for (const version of postgresVersions) {
     conforms('pg Pool', pgPool(url(version), 'client'), {
       schema: 'suite_pool',
       ...(other && { ...odd, jsonPayload: true, partitions: 1 }),
+    });
+    conforms('pg Pools under the roles', pgRoles(url(version)), {
+      schema: 'suite_roles',
+      ...(other && { ...odd, schema: `${odd.schema!}roles`, partitions: 1 }),
     });
     conforms('pg Client', pgClient(url(version)), {
       schema: 'suite_client',

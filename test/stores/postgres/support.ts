@@ -17,6 +17,7 @@ import type * as schemaModule from '../../../src/stores/postgres/schema.js';
 import type * as statementsModule from '../../../src/stores/postgres/statements.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
 import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
+import { migrationScript } from '../../../src/stores/postgres/tables.js';
 import { pageOptions } from '../../core/scripted.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
 
@@ -64,6 +65,18 @@ export function mutantCleaning(kind: keyof cleaningModule.Cleaning, change: (tex
         const { name, text } = all[kind];
         if (change(text) === text) throw new Error(`the change leaves the statement ${kind} as it is`);
         return { ...all, [kind]: { name, text: change(text) } };
+      },
+    }),
+  };
+}
+
+/** A mutant in which a statement of an operator's function is changed, wherever it is made. */
+export function mutantText(kind: string, from: string, to: string): Mutant {
+  return {
+    statements: ({ statement }) => ({
+      statement: (each, text) => {
+        if (each === kind && !text.includes(from)) throw new Error(`${kind} does not say ${from}: mutate it otherwise`);
+        return statement(each, each === kind ? text.replaceAll(from, to) : text);
       },
     }),
   };
@@ -154,6 +167,8 @@ export interface TestRelayOptions {
   readonly pageSize?: number;
   /** What it is known by to others, who make room for it. */
   readonly relay?: string;
+  /** @default 'default' */
+  readonly destination?: string;
   /** Whether the broker takes a message. @default always */
   readonly acknowledge?: (message: Message) => boolean;
 }
@@ -190,8 +205,8 @@ export class TestRelay {
   /** As a restart: everything in memory is forgotten. */
   async reopen(pageSize = this.#options.pageSize ?? 100): Promise<void> {
     await this.close();
-    const { relay } = this.#options;
-    this.#feed = (await this.#store.openFeed({ destination: 'default', pageSize, relay })) ?? undefined;
+    const { destination = 'default', relay } = this.#options;
+    this.#feed = (await this.#store.openFeed({ destination, pageSize, relay })) ?? undefined;
   }
 
   async close(): Promise<void> {
@@ -250,7 +265,7 @@ export class World {
 
   private constructor(
     url: string,
-    another: () => PostgresStore,
+    another: (options?: PostgresStoreOptions) => PostgresStore,
     store: PostgresStore,
     names: Names,
     pool: pg.Pool,
@@ -273,12 +288,13 @@ export class World {
     mutant?: Mutant,
     { tables, ...options }: PostgresStoreOptions & { tables?: (sql: string) => string } = {},
   ): Promise<World> {
-    const { PostgresStore: Store, migrationScript } = await loadStore(mutant);
+    const { PostgresStore: Store } = await loadStore(mutant);
     const schema = `world_${(World.#count += 1)}`;
     const pool = new pg.Pool({ connectionString: url, max: 5 });
     const gate = new Gate();
     // No heartbeat during a test: it would be a transaction of its own between the steps.
-    const another = () => new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options });
+    const another = (more: PostgresStoreOptions = {}) =>
+      new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options, ...more });
     const store = another();
     const admin = await Session.open(url, store);
     if (tables) await admin.client.query(tables(await migrationScript({ schema, ...options })));
@@ -290,7 +306,7 @@ export class World {
   readonly sql = (text: string, values: unknown[] = []): Promise<unknown[][]> => this.#admin.query(text, values);
 
   /** The same store, as another process has it. */
-  readonly another: () => PostgresStore;
+  readonly another: (options?: PostgresStoreOptions) => PostgresStore;
 
   async value(text: string, values: unknown[] = []): Promise<unknown> {
     const [row] = await this.sql(text, values);

@@ -1,0 +1,122 @@
+import { Command, InvalidArgumentError } from 'commander';
+import { rolesScript, type FailedSelection, type RolesOptions } from '../stores/postgres/index.js';
+import { databaseOptions, nameOf, wholeNumber, withStore, type DatabaseFlags } from './database.js';
+
+/** The commands of an operator. Each is one function of the store, and prints what it returns. */
+export function operatorCommands(): Command[] {
+  return [repartition(), roles(), adopt(), destinations(), deadLetters(), requeue(), discard()];
+}
+
+function repartition(): Command {
+  return databaseOptions(new Command('repartition'))
+    .description('spread the keys over another number of partitions, while no relay runs')
+    .argument('<partitions>', 'how many: 1 to 1,024', wholeNumber)
+    .action(async (partitions: number, flags: DatabaseFlags) => {
+      await withStore(flags, (store) => store.repartition(partitions));
+      console.log(`${String(partitions)} partitions: give it to every store as the option partitions`);
+    });
+}
+
+function roles(): Command {
+  return new Command('roles')
+    .description('print the SQL of the roles writer, relay and migrator')
+    .requiredOption('--sql', 'print it, and change nothing')
+    .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
+    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+    .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
+    .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
+    .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
+    .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
+      process.stdout.write(rolesScript(options));
+    });
+}
+
+function adopt(): Command {
+  return databaseOptions(new Command('adopt'))
+    .description("take over the unpublished messages of the Go module's table; again, what came since")
+    .option('--from-schema <name>', "the schema of its table (default: 'public')", nameOf)
+    .option('--from-table <name>', "its table (default: 'messages')", nameOf)
+    .option('--key <name>', 'the metadata key whose value becomes the key', nameOf)
+    .option('--topic <name>', 'the metadata key whose value becomes the topic', nameOf)
+    .action(async ({ fromSchema, fromTable, key, topic, ...flags }: DatabaseFlags & Record<string, string>) => {
+      const adopted = await withStore(flags, (store) =>
+        store.adopt({ schema: fromSchema, table: fromTable, key, topic }),
+      );
+      console.log(`took ${String(adopted)} messages over`);
+    });
+}
+
+function destinations(): Command {
+  return databaseOptions(new Command('destinations'))
+    .description('the state of every destination, as JSON, one a line')
+    .action(async (flags: DatabaseFlags) => {
+      for (const state of await withStore(flags, (store) => store.destinations())) console.log(JSON.stringify(state));
+    });
+}
+
+/** The flags of a `FailedSelection`. */
+function selecting(command: Command): Command {
+  return databaseOptions(command)
+    .option('--destination <name>', "whose (default: 'default')", nameOf)
+    .option('--ids <ids...>', 'only these message ids', (id: string, ids?: string[]) => [...(ids ?? []), nameOf(id)])
+    .option('--key <key>', 'only of this key', nameOf)
+    .option('--topic <topic>', 'only of this topic', nameOf)
+    .option('--state <state>', 'only dead, or only blocked ones', nameOf)
+    .option('--error <text>', 'only those whose error contains this', nameOf)
+    .option('--since <time>', 'only those given up at this time or later', time)
+    .option('--until <time>', 'only those given up before this time', time);
+}
+
+function deadLetters(): Command {
+  return selecting(new Command('dead-letters'))
+    .description('what was given up, as JSON, one a line, payloads as text')
+    .option('--limit <number>', 'how many at most (default: 100)', wholeNumber)
+    .option('--after <seq>', 'only those behind this one', wholeNumber)
+    .action(async ({ url, schema, tablePrefix, jsonPayload, ...options }: DatabaseFlags & FailedSelection) => {
+      const letters = await withStore(given({ url, schema, tablePrefix, jsonPayload }), (store) =>
+        store.deadLetters(options),
+      );
+      for (const { message, ...rest } of letters) {
+        const payload = new TextDecoder().decode(message.payload);
+        const { id, topic, key, metadata, at } = message;
+        console.log(JSON.stringify({ ...rest, message: { id, topic, key, metadata, at, payload } }));
+      }
+    });
+}
+
+function requeue(): Command {
+  return changing('requeue', 'have what was given up tried again, in order', 'requeued', (store, selection) =>
+    store.requeue(selection),
+  );
+}
+
+function discard(): Command {
+  return changing('discard', 'delete what was given up, for ever', 'deleted', (store, selection) =>
+    store.discard(selection),
+  );
+}
+
+type Change = (store: Parameters<Parameters<typeof withStore>[1]>[0], selection: FailedSelection) => Promise<number>;
+
+function changing(name: string, description: string, done: string, change: Change): Command {
+  return selecting(new Command(name))
+    .description(`${description}, also while relays run`)
+    .option('--all', 'all of the destination')
+    .action(async ({ url, schema, tablePrefix, jsonPayload, ...selection }: DatabaseFlags & FailedSelection) => {
+      const count = await withStore(given({ url, schema, tablePrefix, jsonPayload }), (store) =>
+        change(store, selection),
+      );
+      console.log(`${done} ${String(count)} messages`);
+    });
+}
+
+/** Only the flags that were given: an option that is there and undefined is one too many for the type checker. */
+function given(flags: { [Flag in keyof DatabaseFlags]: DatabaseFlags[Flag] | undefined }): DatabaseFlags {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}
+
+function time(text: string): Date {
+  const value = new Date(text);
+  if (Number.isNaN(value.getTime())) throw new InvalidArgumentError('must be a time, such as 2026-01-31T12:00:00Z.');
+  return value;
+}

@@ -1,0 +1,89 @@
+import { MessengerError } from '../../core/errors.js';
+import { preamble, type Connection, type Database, type TransactionBounds } from './database.js';
+import type { Names } from './names.js';
+import { statement, type Statements } from './statements.js';
+
+const LOCK_NOT_AVAILABLE = '55P03';
+
+/**
+ * Until when somebody worked on the destination `d`: a lease's end, past or to come, or a relay's that
+ * waits for its share. What was released keeps the time of its release.
+ */
+export function workedUntil({ cursors, relays }: Names, d: string): string {
+  return `(SELECT max(until) FROM (
+    SELECT max(c.expires_at) FROM ${cursors} c WHERE c.destination = ${d}
+    UNION ALL SELECT max(r.expires_at) FROM ${relays} r WHERE r.destination = ${d}) AS worked (until))`;
+}
+
+/** A condition on rows of the cursors: that cleaning waits for their destination. */
+export function notForgotten({ destinations }: Names): string {
+  return `destination NOT IN (SELECT name FROM ${destinations} WHERE forgotten_at IS NOT NULL)`;
+}
+
+/**
+ * Marks the destinations that nobody has worked on for longer than their limit, so that cleaning no
+ * longer waits for them. A relay can not come back to one in between: both lock its cursors, and look
+ * again in a statement after that.
+ *
+ * @returns their names.
+ */
+export async function forgetAbandoned(
+  database: Database,
+  names: Names,
+  bounds: TransactionBounds,
+): Promise<readonly string[]> {
+  const { cursors, destinations } = names;
+  const isAbandoned = `d.forgotten_at IS NULL AND d.forget_after IS NOT NULL
+    AND greatest(d.created_at, ${workedUntil(names, 'd.name')}) < clock_timestamp() - d.forget_after * interval '1 second'`;
+  const found = await database.transaction(
+    preamble(bounds.timeout),
+    (connection) =>
+      connection.query(statement('abandoned', `SELECT d.name FROM ${destinations} d WHERE ${isAbandoned}`)),
+    bounds,
+  );
+  const forgotten: string[] = [];
+  for (const [name] of found as readonly (readonly [string])[]) {
+    const forget = async (connection: Connection) => {
+      const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
+      await connection.query(statement('forget_lock', lock), [name]);
+      const marked = await connection.query(
+        statement(
+          'forget',
+          `UPDATE ${destinations} d SET forgotten_at = clock_timestamp() WHERE d.name = $1::text AND ${isAbandoned} RETURNING d.name`,
+        ),
+        [name],
+      );
+      if (marked.length === 0) return;
+      // Whoever slept through the end of its lease must not go on with it.
+      const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
+      await connection.query(statement('forget_fence', fence), [name]);
+      forgotten.push(name);
+    };
+    try {
+      await database.transaction(preamble(bounds.timeout), forget, bounds);
+    } catch (error) {
+      // Somebody works on it.
+      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
+    }
+  }
+  return forgotten;
+}
+
+/**
+ * To be called in a claim, after the cursors are locked.
+ *
+ * @throws MessengerError `DESTINATION_FORGOTTEN` for one whose messages may have been cleaned away unpublished.
+ */
+export async function assertRemembered(
+  connection: Connection,
+  statements: Statements,
+  destination: string,
+): Promise<void> {
+  const [row] = await connection.query(statements.forgotten, [destination]);
+  if (!row) return;
+  const name = JSON.stringify(destination);
+  throw new MessengerError(
+    'DESTINATION_FORGOTTEN',
+    `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: … })\``,
+  );
+}

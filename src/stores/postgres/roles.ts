@@ -1,0 +1,97 @@
+import { MessengerError } from '../../core/errors.js';
+import { checkKeys } from '../../core/options.js';
+import { literal, namesOf, quote, SLICES, type Names } from './names.js';
+
+/** Which roles `rolesScript` makes, and for the tables of which store. */
+export interface RolesOptions {
+  /** The schema of the store's tables. @default 'messenger' */
+  readonly schema?: string;
+  /** What stands before the name of every table. @default '' */
+  readonly tablePrefix?: string;
+  /** Stores messages, and can do nothing else. @default 'messenger_writer' */
+  readonly writer?: string;
+  /** Relays and cleans. @default 'messenger_relay' */
+  readonly relay?: string;
+  /** Owns the tables: migrates, and does an operator's work. @default 'messenger_migrator' */
+  readonly migrator?: string;
+}
+
+const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
+
+/** All that a writer needs: no right to read, and none on the columns that carry the order. */
+function writerGrants({ schema, messages }: Names): string[] {
+  return [
+    `USAGE ON SCHEMA ${quote(schema)}`,
+    `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON ${messages}`,
+  ];
+}
+
+/** All that a relay needs, cleaning included. */
+function relayGrants(names: Names): string[] {
+  const { schema, messages, migrations, settings, cursors, claims, relays, parked, destinations } = names;
+  const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n)).join(', ');
+  return [
+    `USAGE ON SCHEMA ${quote(schema)}`,
+    `SELECT ON ${migrations}, ${settings}, ${messages}, ${slices}, ${destinations}`,
+    `SELECT ON SEQUENCE ${sequence(names)}`,
+    `TRUNCATE ON ${slices}`,
+    `SELECT, INSERT, UPDATE ON ${cursors}, ${claims}`,
+    `SELECT, INSERT, UPDATE, DELETE ON ${relays}, ${parked}`,
+    // To mark those that nobody works on.
+    `UPDATE (forgotten_at) ON ${destinations}`,
+  ];
+}
+
+function sequence({ schema, prefix }: Names): string {
+  return `${quote(schema)}.${quote(`${prefix}messages_seq_seq`)}`;
+}
+
+/**
+ * The SQL that makes the roles of an outbox and gives them what they need, and no more. They can not
+ * log in: grant them to the users that do (`GRANT messenger_writer TO shop`). To be run once the tables are there,
+ * by a role that may create roles and owns the tables; again after a migration; as often as you like.
+ *
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ */
+export function rolesScript(options: RolesOptions = {}): string {
+  checkKeys(options, ROLE_KEYS);
+  const { schema = 'messenger', tablePrefix = '' } = options;
+  const { writer = 'messenger_writer', relay = 'messenger_relay', migrator = 'messenger_migrator' } = options;
+  const names = namesOf(schema, tablePrefix);
+  for (const [name, role] of Object.entries({ writer, relay, migrator })) assertRole(name, role);
+  if (new Set([writer, relay, migrator]).size < 3) {
+    throw new MessengerError('INVALID_OPTION', 'writer, relay and migrator must be three roles');
+  }
+  const { messages, cursors, claims, parked, settings, destinations, relays, migrations } = names;
+  const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
+  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations];
+  const statements = [
+    ...[writer, relay, migrator].map(createRole),
+    // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
+    block(
+      `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
+    ),
+    `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
+    ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
+    ...tables.map((table) => `REVOKE ALL ON ${table} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`),
+    ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
+    ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),
+  ];
+  return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\n${statements.join(';\n')};\nCOMMIT;\n`;
+}
+
+function createRole(role: string): string {
+  return block(
+    `IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = ${literal(role)}) THEN CREATE ROLE ${quote(role)} NOLOGIN; END IF;`,
+  );
+}
+
+function block(body: string): string {
+  return `DO ${literal(`BEGIN ${body} END`)}`;
+}
+
+function assertRole(option: string, role: unknown): asserts role is string {
+  const fits = typeof role === 'string' && role !== '' && !role.includes('\u0000');
+  if (fits && new TextEncoder().encode(role).byteLength <= 63) return;
+  throw new MessengerError('INVALID_OPTION', `${option} must be a role's name: a string of 1 to 63 bytes`);
+}

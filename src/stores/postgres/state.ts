@@ -1,0 +1,159 @@
+import type { StoreCallOptions } from '../../core/call.js';
+import { transact, type Admin } from './admin.js';
+import type { Connection, Row } from './database.js';
+import { workedUntil } from './forget.js';
+import type { Names } from './names.js';
+import { statement } from './statements.js';
+
+/** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
+export interface DestinationState {
+  readonly name: string;
+  /** The topics that it publishes; null for all of them, and messages without one. */
+  readonly topics: readonly string[] | null;
+  readonly partitions: number;
+  /** How many of its partitions a relay holds now. */
+  readonly held: number;
+  /** How many relays work on it, or wait for their share. */
+  readonly relays: number;
+  /** Committed messages of the newest 10,000 of the log that are not settled yet: not, or not known to be, published. */
+  readonly pending: number;
+  /** Whether there are pending messages beyond these. */
+  readonly morePending: boolean;
+  /** Milliseconds since the oldest pending message was stored; null where none is pending. */
+  readonly oldestPending: number | null;
+  /** Messages set aside, to be tried again or behind others of their key. */
+  readonly waiting: number;
+  /** Of the waiting, those whose key waits behind them for an operator. */
+  readonly blocked: number;
+  readonly dead: number;
+  /** When it was added; null where a relay made it by starting. */
+  readonly createdAt: Date | null;
+  /** Until when a relay worked on it; null if none ever did. */
+  readonly activeAt: Date | null;
+  /** Since when no relay has worked on it, while it holds up cleaning; null otherwise. */
+  readonly stalledSince: Date | null;
+  /** How long it may be without a relay, in milliseconds; null for ever. */
+  readonly forgetAfter: number | null;
+  /** When that was over: cleaning has not waited for it since, and relays refuse it. */
+  readonly forgottenAt: Date | null;
+}
+
+/** How far anything is counted. */
+const COUNTED = 10_000;
+
+/** How far the oldest pending message is looked for from the cursor's place on. */
+const LOOKED_AT = 1_000;
+
+/** By index, whatever the statistics say; joins with the newest messages may hash. */
+export const STATE_SETTINGS = [
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL jit = off',
+] as const;
+
+/** The state of every destination, by name. Its cost does not grow with the log. */
+export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
+  return transact(admin, options, (connection) => destinationStates(admin.names, connection), {
+    settings: STATE_SETTINGS,
+  });
+}
+
+/** The states of all destinations, or of the one that is named. */
+export async function destinationStates(
+  names: Names,
+  connection: Connection,
+  name: string | null = null,
+): Promise<DestinationState[]> {
+  return (await connection.query(states(names), [name])).map(decode);
+}
+
+/**
+ * $1 a destination, null for all. What is pending is counted among the newest messages of the log, read once
+ * for all destinations, from the end; and among those of the transactions that the cursors saw running.
+ * Where the oldest of the newest is pending too, there is more, and the oldest of all stands at, or close
+ * behind, the cursor's own place.
+ */
+export function states(names: Names) {
+  const { messages, cursors, relays, parked, destinations, settings } = names;
+  const pending = (m: string, c: string) => `NOT pg_visible_in_snapshot(${m}.xid, ${c}.from_snapshot)
+      AND (${c}.to_snapshot IS NULL OR ${m}.seq > ${c}.after OR NOT pg_visible_in_snapshot(${m}.xid, ${c}.to_snapshot))`;
+  const wanted = (m: string, c: string) => `(${c}.topics IS NULL OR ${m}.topic = ANY(${c}.topics))`;
+  const partition = (m: string) => `${m}.key_hash % (SELECT value::integer FROM ${settings} WHERE name = 'partitions')`;
+  const columns = 'm.seq, m.xid, m.key_hash, m.topic, m.stored_at';
+  const counted = (what: string) => `(SELECT count(*) FROM (${what} LIMIT ${String(COUNTED)}) n)`;
+  const of = `SELECT FROM ${parked} p WHERE p.destination = d.name AND`;
+  const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;
+  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
+  return statement(
+    'states',
+    `WITH cursor AS MATERIALIZED (
+  SELECT c.*, d.topics FROM ${cursors} c LEFT JOIN ${destinations} d ON d.name = c.destination
+  WHERE $1::text IS NULL OR c.destination = $1::text
+), place AS MATERIALIZED (
+  SELECT destination, began::pg_snapshot AS from_snapshot, ends::pg_snapshot AS to_snapshot, after, topics, place, share FROM (
+    SELECT destination, from_snapshot::text AS began, to_snapshot::text AS ends, after, topics,
+      CASE WHEN to_snapshot IS NULL THEN high ELSE after END AS place, array_agg(partition::integer) AS share
+    FROM cursor GROUP BY 1, 2, 3, 4, 5, 6) alike
+), newest AS MATERIALIZED (
+  SELECT ${columns}, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
+), oldest AS MATERIALIZED (
+  SELECT * FROM newest ORDER BY seq LIMIT 1
+), more AS MATERIALIZED (
+  SELECT c.* FROM place c, oldest m WHERE (SELECT count(*) FROM newest) = ${String(COUNTED)} AND ${pending('m', 'c')}
+), found AS (
+  SELECT c.destination, m.seq, m.stored_at, true AS counts FROM cursor c JOIN newest m ON m.partition = c.partition
+    WHERE ${pending('m', 'c')} AND ${wanted('m', 'c')}
+  UNION ALL
+  SELECT c.destination, m.seq, m.stored_at, true FROM place c
+    CROSS JOIN LATERAL (SELECT pg_snapshot_xip(c.from_snapshot) UNION SELECT pg_snapshot_xip(c.to_snapshot)) AS x (xid)
+    CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
+    WHERE ${partition('m')} = ANY(c.share) AND ${pending('m', 'c')} AND ${wanted('m', 'c')}
+  UNION ALL
+  SELECT c.destination, m.seq, m.stored_at, false FROM more c
+    CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
+    WHERE ${partition('m')} = ANY(c.share) AND ${pending('m', 'c')} AND ${wanted('m', 'c')}
+), lag AS MATERIALIZED (
+  SELECT destination, count(*) FILTER (WHERE counts) AS pending, min(stored_at) AS oldest FROM found GROUP BY destination
+), known AS MATERIALIZED (
+  SELECT c.destination AS name, count(*) AS partitions, count(*) FILTER (WHERE c.owner IS NOT NULL AND c.expires_at > clock_timestamp()) AS held,
+    count(DISTINCT c.owner) FILTER (WHERE c.expires_at > clock_timestamp()) AS owners, nullif(${workedUntil(names, 'c.destination')}, '-infinity') AS worked_until,
+    (SELECT count(*) FROM ${relays} r WHERE r.destination = c.destination AND r.expires_at > clock_timestamp()) AS relays
+  FROM cursor c GROUP BY c.destination
+)
+SELECT d.name, to_json(e.topics)::text, d.partitions::text, d.held::text, greatest(d.relays, d.owners)::text,
+  least(coalesce(l.pending, 0), ${String(COUNTED)})::text, (m.name IS NOT NULL)::text, ${ms('clock_timestamp() - l.oldest')},
+  ${counted(`${of} p.dead_at IS NULL`)}::text,
+  ${counted(`${forOperator} p.dead_at IS NULL`)}::text, ${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text,
+  ${ms('e.created_at')}, ${ms('CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END')},
+  ${ms(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
+  (e.forget_after * 1000)::text, ${ms('e.forgotten_at')}
+FROM known d LEFT JOIN ${destinations} e ON e.name = d.name LEFT JOIN lag l ON l.destination = d.name
+  LEFT JOIN (SELECT DISTINCT destination AS name FROM more) m ON m.name = d.name
+ORDER BY d.name`,
+  );
+}
+
+function decode(row: Row): DestinationState {
+  const number = (n: number) => Number(row[n]);
+  const orNull = (n: number) => (row[n] === null ? null : Number(row[n]));
+  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  return {
+    name: row[0] as string,
+    topics: row[1] === null ? null : (JSON.parse(row[1] as string) as string[]),
+    partitions: number(2),
+    held: number(3),
+    relays: number(4),
+    pending: number(5),
+    morePending: row[6] === 'true',
+    oldestPending: orNull(7),
+    waiting: number(8),
+    blocked: number(9),
+    dead: number(10),
+    createdAt: time(11),
+    activeAt: time(12),
+    stalledSince: time(13),
+    forgetAfter: orNull(14),
+    forgottenAt: time(15),
+  };
+}

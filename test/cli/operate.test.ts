@@ -1,0 +1,70 @@
+/** The operator's commands, as `messenger` runs them, on a real database. */
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { expect, inject, it } from 'vitest';
+import { Messenger, newMessage, PublishError } from 'messenger-outbox';
+import { PostgresStore, rolesScript } from 'messenger-outbox/postgres';
+import { newDatabase } from '../support/database.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Runs `messenger` with these arguments; resolves to what it printed, rejects with what it complained of. */
+async function messenger(url: string, ...args: string[]): Promise<string[]> {
+  const env = { PATH: process.env['PATH'], DATABASE_URL: url };
+  const run = promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], {
+    cwd: root,
+    env,
+  });
+  return (await run).stdout.split('\n').filter((line) => line !== '');
+}
+
+it('shows, requeues, discards, repartitions, adopts, and prints roles', async () => {
+  const url = await newDatabase(inject('postgres')[17]);
+  expect(await messenger(url, 'migrate')).toHaveLength(2);
+  const pool = new pg.Pool({ connectionString: url });
+  try {
+    const store = new PostgresStore(pool);
+    await pool.query(`CREATE TABLE messages (id uuid PRIMARY KEY, metadata jsonb NOT NULL, payload text,
+      published boolean DEFAULT FALSE, created_at timestamptz NOT NULL DEFAULT now())`);
+    await pool.query(`INSERT INTO messages VALUES (gen_random_uuid(), '{"group":"k"}', 'from Go', false, now())`);
+    expect(await messenger(url, 'adopt', '--key', 'group')).toEqual(['took 1 messages over']);
+    const client = await pool.connect();
+    await client.query('BEGIN');
+    await store.add(client, [newMessage('1', { id: 'a', key: 'k' }), newMessage('2', { id: 'b' })]);
+    await client.query('COMMIT');
+    client.release();
+    const refusing = { publish: () => Promise.reject(new PublishError('no', { kind: 'permanent' })) };
+    await expect(new Messenger(store, refusing, { errorLogger: { error: () => {} } }).publish()).rejects.toThrow();
+    await store.close();
+
+    const letters = (await messenger(url, 'dead-letters', '--limit', '2')).map((line) => JSON.parse(line) as object);
+    expect(letters).toMatchObject([
+      { message: { key: 'k', payload: 'from Go' } },
+      { message: { id: 'a', payload: '1' } },
+    ]);
+    await expect(messenger(url, 'requeue')).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('say which') as string,
+    });
+    expect(await messenger(url, 'discard', '--ids', 'a', 'x', '--key', 'k')).toEqual(['deleted 1 messages']);
+    const [state] = await messenger(url, 'destinations');
+    expect(JSON.parse(state!)).toMatchObject({ name: 'default', partitions: 8, dead: 2 });
+    expect(await messenger(url, 'repartition', '3')).toHaveLength(1);
+    expect(await messenger(url, 'requeue', '--all')).toEqual(['requeued 2 messages']);
+    await expect(messenger(url, 'repartition', '4')).rejects.toMatchObject({
+      stderr: expect.stringMatching(/wait to be tried again.*\[CONFLICT\]/) as string,
+    });
+    expect(await messenger('', 'roles', '--sql', '--relay', 'r')).toEqual(
+      rolesScript({ relay: 'r' })
+        .split('\n')
+        .filter((line) => line !== ''),
+    );
+    await expect(messenger('', 'destinations')).rejects.toMatchObject({
+      stderr: expect.stringContaining('which database?') as string,
+    });
+  } finally {
+    await pool.end();
+  }
+});

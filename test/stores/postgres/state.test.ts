@@ -1,0 +1,69 @@
+/** What the state of the destinations costs does not grow with the log, nor with what waits. Pages are counted, not time. */
+import { expect, it } from 'vitest';
+import { preamble } from '../../../src/stores/postgres/database.js';
+import { STATE_SETTINGS, states } from '../../../src/stores/postgres/state.js';
+import { createDatabase, inWorld, type World } from './support.js';
+
+interface Plan {
+  readonly 'Shared Hit Blocks': number;
+  readonly 'Shared Read Blocks': number;
+}
+
+/** The pages that a look at the states touches, the best of three: the first also reads the catalogs. */
+async function pages(world: World): Promise<number> {
+  const session = await world.session();
+  const found: number[] = [];
+  for (let run = 0; run < 3; run++) {
+    await session.query(`BEGIN; ${preamble(30_000, ...STATE_SETTINGS)}`);
+    const [row] = await session.query(
+      `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) ${states(world.names).text.replaceAll('$1', 'NULL')}`,
+    );
+    await session.query('ROLLBACK');
+    const { Plan: plan } = (row![0] as [{ Plan: Plan }])[0];
+    found.push(plan['Shared Hit Blocks'] + plan['Shared Read Blocks']);
+  }
+  return Math.min(...found);
+}
+
+/** Looks at a log of so many messages: from the beginning, read to its end, and with as many parked. */
+async function looks(world: World, count: number): Promise<Record<string, number>> {
+  const { store, names } = world;
+  const { messages, parked, cursors } = names;
+  for (let n = 0; n < 8; n++) await world.sql(`ALTER TABLE ${names.slice(n)} SET (autovacuum_enabled = off)`);
+  await store.addDestination('behind', { from: 'beginning' });
+  await store.addDestination('picky', { from: 'beginning', topics: ['rare'] });
+  await store.addDestination('late', { from: 'end' });
+  const open = await world.begin();
+  await open.xid();
+  await store.addDestination('late with an open transaction', { from: 'end' });
+  await world.sql(`INSERT INTO ${messages} (id, payload, slice)
+    SELECT 'm' || n, '\\x01', ((n - 1) * 8 / ${String(count)})::smallint FROM generate_series(1, ${String(count)}) n`);
+  const found: Record<string, number> = { 'never analyzed': await pages(world) };
+  await world.sql(`ANALYZE ${messages}`);
+  found['analyzed'] = await pages(world);
+  // As a relay leaves it that has read one large window to its end, and then nothing: low is far behind.
+  await world.sql(
+    `UPDATE ${cursors} SET from_snapshot = pg_current_snapshot(), high = ${String(count)}, written_by = pg_current_xact_id()`,
+  );
+  found['read to the end'] = await pages(world);
+  expect((await store.destinations()).map(({ pending }) => pending)).toEqual([0, 0, 0, 0]);
+  await world.sql(`INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, dead_at, blocked_at)
+    SELECT 'behind', seq, key_hash, stored_at, at, id, 'k' || seq % 100, '{}', payload,
+      CASE WHEN seq % 3 = 0 THEN now() END, CASE WHEN seq % 3 = 1 THEN now() END FROM ${messages}`);
+  await world.sql(`ANALYZE ${parked}`);
+  found['as many parked'] = await pages(world);
+  const [behind] = await store.destinations();
+  expect(behind).toMatchObject({
+    waiting: 10_000,
+    blocked: Math.min(10_000, count / 3),
+    dead: Math.min(10_000, count / 3),
+  });
+  return found;
+}
+
+it('the state of a log of 60,000 messages costs what that of 30,000 does', async () => {
+  const url = await createDatabase(17, 'state');
+  const few = await inWorld((world) => looks(world, 30_000), url);
+  const many = await inWorld((world) => looks(world, 60_000), url);
+  for (const [how, count] of Object.entries(many)) expect(count, how).toBeLessThanOrEqual(2 * few[how]!);
+}, 180_000);
