@@ -227,13 +227,13 @@ function decode(row: Row): DeadLetter {
   return {
     seq: message.seq,
     message,
-    state: row[7] as 'dead' | 'blocked',
-    error: row[8] as string | null,
-    reason: row[9] as string | null,
-    attempts: Number(row[10]),
-    storedAt: new Date(Number(row[11])),
-    firstFailedAt: time(12),
-    lastFailedAt: time(13),
-    givenUpAt: new Date(Number(row[14])),
+    state: row[8] as 'dead' | 'blocked',
+    error: row[9] as string | null,
+    reason: row[10] as string | null,
+    attempts: Number(row[11]),
+    storedAt: new Date(Number(row[12])),
+    firstFailedAt: time(13),
+    lastFailedAt: time(14),
+    givenUpAt: new Date(Number(row[15])),
   };
 }

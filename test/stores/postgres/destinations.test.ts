@@ -56,9 +56,9 @@ const hazards: Record<string, Hazard> = {
       return delivered(world, 'late');
     },
     // The sequence looked at with the snapshot, and not before.
-    mutant: mutantText('add_cursors', '$3::bigint AS low', `$3::bigint + 1000 AS low`),
+    mutant: mutantText('add_cursors', '$3::bigint AS low', `$3::bigint + 1 AS low`),
     right: ['t', 'new'],
-    wrong: [],
+    wrong: ['new'],
   },
 
   'at a time: what was stored later is delivered, in whichever order it commits': {

@@ -79,7 +79,8 @@ export async function relay(
 ): Promise<string[]> {
   const owner = `version 1 of ${destination}`;
   await client.query('BEGIN');
-  await rowsOf(client, CREATE_CURSORS, [destination, partitions]);
+  if ((await rowsOf(client, CURSORS, [destination])).length === 0)
+    await rowsOf(client, CREATE_CURSORS, [destination, partitions]);
   const rows = await rowsOf(client, `${CURSORS} FOR UPDATE`, [destination]);
   if (
     rows.length !== partitions ||
