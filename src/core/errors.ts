@@ -18,6 +18,8 @@ export type ErrorCode =
   | 'LEASE_LOST'
   /** A call to a store or a broker did not answer in time. */
   | 'TIMEOUT'
+  /** Told, not thrown: a relay is not woken by writers, and polls by its interval. */
+  | 'WAKE_FAILED'
   /** The broker did not acknowledge. */
   | 'PUBLISH_FAILED'
   /** The relay can not go on. */

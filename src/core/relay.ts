@@ -64,7 +64,10 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
   };
   while (!stop.aborted) {
     try {
-      const feed = await openFeed(store, { destination, relay, pageSize, signal: stop });
+      const tell = (error: Error) => {
+        errorLogger.error(error);
+      };
+      const feed = await openFeed(store, { destination, relay, pageSize, tell, signal: stop });
       if (feed === null) {
         onWorking();
         await sleep(interval, stop);
@@ -169,7 +172,7 @@ async function relayFeed(feed: Feed, options: RelayOptions, stop: AbortSignal, h
       }
       await settling;
       health.onWorking();
-      await feed.idle(Math.min(pause, interval), { signal: stop });
+      await feed.idle(Math.min(pause, interval), { interval, signal: stop });
       pause *= 2;
     }
   } finally {

@@ -1,6 +1,5 @@
-import type { Feed, Page, SetAside } from '../../core/feed.js';
+import type { Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
 import type { StoreCallOptions } from '../../core/call.js';
-import { sleep } from '../../core/wait.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import type { Connection, Database } from './database.js';
 import { Lease, type ClaimOptions } from './lease.js';
@@ -8,6 +7,10 @@ import { Parked } from './parked.js';
 import { Reader, type LogPage } from './reader.js';
 import type { StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
+import type { Waker } from './wake.js';
+
+/** How long a message that became due may wait to be looked for. Milliseconds. */
+const RETRY_LOOK = 1_000;
 
 /** A page of the log or of the side table: which of them decides how it is settled. */
 export interface PostgresPage extends Page {
@@ -18,6 +21,8 @@ export interface PostgresPage extends Page {
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
+  /** How it sleeps while there is nothing to do. */
+  readonly waker: Waker;
 }
 
 /** One relay's hold on a destination of a PostgreSQL store. */
@@ -93,8 +98,14 @@ export class PostgresFeed implements Feed {
     return this.#parked.waiting(topic);
   }
 
-  async idle(ms: number, { signal }: StoreCallOptions = {}): Promise<void> {
-    await sleep(ms, signal, this.lost);
+  async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
+    await this.#options.waker.idle({
+      ms,
+      // Nobody tells when a message that was set aside becomes due.
+      interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
+      partitions: this.partitions,
+      signals: [signal, this.lost],
+    });
   }
 
   isSetAside(key: string): boolean {
@@ -103,7 +114,10 @@ export class PostgresFeed implements Feed {
 
   async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
     const log = await this.#reader.next(signal);
-    if (log.messages.length > 0) this.#unsettled += 1;
+    if (log.messages.length > 0) {
+      this.#options.waker.awake();
+      this.#unsettled += 1;
+    }
     // A window that turned out to be at its end is stored as closed, so that cleaning can see it; but
     // never past a page that was read and not settled.
     else if (this.#unsettled === 0 && this.#asked.to !== null) await this.#settle(log.cursor());
@@ -111,7 +125,9 @@ export class PostgresFeed implements Feed {
   }
 
   async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
-    return this.#parked.due(this.#options.pageSize, signal);
+    const page = await this.#parked.due(this.#options.pageSize, signal);
+    if (page.messages.length > 0) this.#options.waker.awake();
+    return page;
   }
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
@@ -131,7 +147,7 @@ export class PostgresFeed implements Feed {
   }
 
   async close(): Promise<void> {
-    await this.#lease.release();
+    await Promise.all([this.#options.waker.close(), this.#lease.release()]);
   }
 
   /**

@@ -50,6 +50,11 @@ export class Parked {
     return this.#keys.has(key);
   }
 
+  /** Whether anything may wait, and come due by and by. */
+  get mayWait(): boolean {
+    return this.#waiting;
+  }
+
   /** How many messages of a topic wait. */
   waiting(_topic: string | undefined): number {
     return 0;

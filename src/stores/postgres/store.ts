@@ -7,15 +7,25 @@ import type { FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
-import { databaseOf, runnerOf, type PostgresClient, type TransactionHandle } from './drivers/index.js';
+import {
+  databaseOf,
+  listenOf,
+  onTransactionEnd,
+  runnerOf,
+  type PostgresClient,
+  type TransactionHandle,
+} from './drivers/index.js';
+import type { PgPool } from './drivers/pg.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
 import { migrate, migrationSql, type MigrationSettings } from './migrate.js';
 import { namesOf, SLICES, type Names } from './names.js';
 import { encodeMessages } from './encode.js';
+import { notifying, wakeKeys } from './notify.js';
 import { verifySchema } from './schema.js';
 import { Session } from './session.js';
 import { statementsOf, type Statements } from './statements.js';
+import { Waker, type Listening } from './wake.js';
 
 const DAY = 86_400_000;
 
@@ -46,6 +56,18 @@ export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTabl
    * three `wal_writer_delay`s of throughput. @default 'async'
    */
   settle?: 'async' | 'sync';
+  /**
+   * Whether storing a message notifies a relay that sleeps. With `false` relays find it by polling: for
+   * writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
+   */
+  notify?: boolean;
+  /**
+   * The `pg` Pool of which a relay takes one connection to hear of writers, from when it first sleeps until
+   * it stops. It has to lead to the server itself: a pooler in between is found out, and the relay polls.
+   * `false` for polling alone. @default the store's own client where it is a `pg` Pool of three connections
+   * or more
+   */
+  listen?: PgPool | false;
 }
 
 /**
@@ -71,14 +93,17 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   readonly #lease: number;
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
+  readonly #storeText: string;
+  readonly #listening: Listening;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input> = {}) {
     checkKeys(options, [...TABLE_KEYS, ...STORE_KEYS]);
-    const { settle = 'async' } = options;
+    const { settle = 'async', notify = true } = options;
     if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
+    if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
@@ -91,6 +116,10 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     this.#lease = numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 });
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
     this.#synchronousSettle = settle === 'sync';
+    const keys = wakeKeys(names, settings.partitions);
+    const { text } = this.#statements.store;
+    this.#storeText = notify ? notifying(text, keys) : text;
+    this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 
   /**
@@ -113,8 +142,18 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     } catch (error) {
       throw storeError(error, this.#names);
     }
+    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.wake);
     return stored;
   }
+
+  /**
+   * Wakes the relays of this store in this process: they look at once for what is new. To be called after
+   * a commit, where relays can not be notified and no client tells (`postgres.js`, a bare function as a
+   * handle). Without it they look by their interval.
+   */
+  readonly wake = (): void => {
+    for (const waker of this.#listening.wakers) waker.wake();
+  };
 
   /**
    * The statement that `add` would run, for transactions that are sent as one batch. Its text is
@@ -131,7 +170,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => this.#transform(input));
     const value = encodeMessages(stored, this.#settings.jsonPayload);
-    return { stored, text: this.#statements.store.text, values: [value] };
+    return { stored, text: this.#storeText, values: [value] };
   }
 
   /**
@@ -144,7 +183,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     return migrate(this.#database, this.#names, this.#settings, { timeout: 2 * this.#timeout, signal });
   }
 
-  async openFeed({ destination, pageSize, signal }: FeedOptions): Promise<PostgresFeed | null> {
+  async openFeed({ destination, pageSize, tell, signal }: FeedOptions): Promise<PostgresFeed | null> {
     try {
       this.#verified ??= verifySchema(this.#database, this.#names, this.#settings, { timeout: this.#timeout });
       await this.#verified;
@@ -155,6 +194,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
         lease: this.#lease,
         timeout: this.#timeout,
         synchronousSettle: this.#synchronousSettle,
+        waker: new Waker(this.#listening, tell),
         signal,
       });
     } catch (error) {
@@ -231,7 +271,14 @@ const TABLE_KEYS = [
   'partitions',
   'retention',
 ] satisfies (keyof PostgresTableOptions)[];
-const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle'] satisfies (keyof PostgresStoreOptions)[];
+const STORE_KEYS = [
+  'transform',
+  'lease',
+  'timeout',
+  'settle',
+  'notify',
+  'listen',
+] satisfies (keyof PostgresStoreOptions)[];
 
 function tablesOf(options: PostgresTableOptions): { names: Names; settings: MigrationSettings } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
