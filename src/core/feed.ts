@@ -13,6 +13,14 @@ export interface FeedOptions extends StoreCallOptions {
    * Without it the caller does not stay: it takes what is free, and nobody makes room.
    */
   readonly relay?: string | undefined;
+  /** Told of what has gone wrong and ends nothing. */
+  readonly tell?: ((error: Error) => void) | undefined;
+}
+
+/** What a relay with nothing to do says. */
+export interface IdleOptions extends StoreCallOptions {
+  /** How long it may sleep at most, in milliseconds. @default as long as it is to sleep */
+  readonly interval?: number | undefined;
 }
 
 /** Messages that are published and settled together, in their order. */
@@ -74,8 +82,11 @@ export interface Feed {
    * published. Keys set aside are so from the moment of the call.
    */
   settle(page: Page, setAside: readonly SetAside[], options?: StoreCallOptions): Promise<void>;
-  /** Resolves when there may be something to do, at the latest after `ms` milliseconds. Never rejects. */
-  idle(ms: number, options?: StoreCallOptions): Promise<void>;
+  /**
+   * Resolves when there may be something to do: at the latest after `ms` milliseconds, or after `interval`
+   * where this feed is sure to hear of whatever is stored. Never rejects.
+   */
+  idle(ms: number, options?: IdleOptions): Promise<void>;
   /** Gives the lease back. Pages that were read and not settled are read again by the next feed. */
   close(): Promise<void>;
 }

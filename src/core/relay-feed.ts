@@ -83,7 +83,7 @@ export async function relayFeed(
         pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
-        await feed.idle(Math.min(pause, interval), { signal: pipeline.over });
+        await feed.idle(Math.min(pause, interval), { interval, signal: pipeline.over });
         pause *= 2;
       }
     }

@@ -74,7 +74,10 @@ async function relayFeeds(
   };
   while (!stop.aborted) {
     try {
-      const feed = await openFeed(store, { destination, relay, pageSize, signal: stop }, clock);
+      const tell = (error: Error) => {
+        errorLogger.error(error);
+      };
+      const feed = await openFeed(store, { destination, relay, pageSize, tell, signal: stop }, clock);
       if (feed === null) {
         onWorking();
         await sleepBy(clock, Math.min(interval, LONGEST_STANDBY), stop);

@@ -355,7 +355,7 @@ describe('too many messages that wait', () => {
     addOf(store, 'tight', ...numbered('t', 4));
     addOf(store, 'wide', ...numbered('w', 100));
     const publisher = scriptedBatch((text) => {
-      if (text.startsWith('t')) throw new Error(['one', 'two', 'three', 'four'][Number(text[1])]!);
+      if (text.startsWith('t')) throw new Error(['one', 'two', 'three', 'four'][Number(text[1])]);
     });
     const messenger = new Messenger(store, publisher, {
       publishBatchSize: 4,

@@ -1,7 +1,6 @@
 import type { StoreCallOptions } from '../../core/call.js';
-import type { Feed, Page, SetAside } from '../../core/feed.js';
+import type { Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
-import { sleep } from '../../core/wait.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import { preamble, type Database } from './database.js';
@@ -11,6 +10,10 @@ import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';
 import type { StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
+import type { Waker } from './wake.js';
+
+/** How long a message that became due may wait to be looked for. Milliseconds. */
+const RETRY_LOOK = 1_000;
 
 /** A page of the log or of the side table: which of them decides how it is settled. */
 export interface PostgresPage extends Page {
@@ -39,6 +42,8 @@ const LONGEST_PARKING = 500;
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
+  /** How it sleeps while there is nothing to do. */
+  readonly waker: Waker;
 }
 
 /**
@@ -147,6 +152,7 @@ export class PostgresFeed implements Feed {
       const { messages, delayed } = this.#delays.sift(log.messages);
       if (messages.length > 0) {
         this.#unsettled += 1;
+        this.#options.waker.awake();
         return { messages, log, delayed, before: this.#carried.splice(0) };
       }
       this.#carried.push({ log, delayed });
@@ -158,7 +164,9 @@ export class PostgresFeed implements Feed {
   }
 
   async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
-    return this.#parked.due(this.#options.pageSize, signal);
+    const page = await this.#parked.due(this.#options.pageSize, signal);
+    if (page.messages.length > 0) this.#options.waker.awake();
+    return page;
   }
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
@@ -176,12 +184,18 @@ export class PostgresFeed implements Feed {
     }
   }
 
-  async idle(ms: number, { signal }: StoreCallOptions = {}): Promise<void> {
-    await sleep(ms, signal, this.lost, this.#lease.stirred);
+  async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
+    await this.#options.waker.idle({
+      ms,
+      // Nobody tells when a message that was set aside becomes due.
+      interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
+      partitions: this.partitions,
+      signals: [signal, this.lost, this.#lease.stirred],
+    });
   }
 
   async close(): Promise<void> {
-    await this.#lease.release();
+    await Promise.all([this.#options.waker.close(), this.#lease.release()]);
   }
 
   /**

@@ -79,6 +79,11 @@ export class Parked {
     return this.#waiting.keys.has(key);
   }
 
+  /** Whether anything may wait, and come due by and by. */
+  get mayWait(): boolean {
+    return this.#mayWait;
+  }
+
   /** How many messages of a topic wait. */
   waiting(topic: string | undefined): number {
     return this.#waiting.topics.get(topic ?? null) ?? 0;

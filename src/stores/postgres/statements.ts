@@ -1,4 +1,5 @@
 import type { Statement } from './database.js';
+import { fnv1a } from './hash.js';
 import { literal, type Names } from './names.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
@@ -6,10 +7,8 @@ export type Statements = ReturnType<typeof statementsOf>;
 
 /** A statement under a name that is one-to-one with its text, as `pg` demands of prepared ones. */
 export function statement(kind: string, text: string): Statement {
-  // FNV-1a, 32 bits: only to tell the statements of one connection's few stores apart.
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-  return { name: `messenger_${kind}_${(hash >>> 0).toString(16)}`, text };
+  // The hash only tells the statements of one connection's few stores apart.
+  return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
 }
 
 /** Settings for the transaction that reads the log. See `read` for why. */

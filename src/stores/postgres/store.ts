@@ -17,7 +17,15 @@ import {
   type RemoveDestinationOptions,
   type RemovedDestination,
 } from './destinations.js';
-import { databaseOf, runnerOf, type PostgresClient, type TransactionHandle } from './drivers/index.js';
+import {
+  databaseOf,
+  listenOf,
+  onTransactionEnd,
+  runnerOf,
+  type PostgresClient,
+  type TransactionHandle,
+} from './drivers/index.js';
+import type { PgPool } from './drivers/pg.js';
 import {
   deadLetters,
   discard,
@@ -33,14 +41,24 @@ import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
 import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
 import { encodeMessages } from './encode.js';
+import { notifying, wakeKeys } from './notify.js';
 import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
 import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
 import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
+import { Waker, type Listening } from './wake.js';
 
-const STORE_KEYS = ['transform', 'lease', 'timeout', 'settle', 'environment'] satisfies (keyof PostgresStoreOptions)[];
+const STORE_KEYS = [
+  'transform',
+  'lease',
+  'timeout',
+  'settle',
+  'environment',
+  'notify',
+  'listen',
+] satisfies (keyof PostgresStoreOptions)[];
 
 /** How a `PostgresStore` is set up. Durations in milliseconds. */
 export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTableOptions {
@@ -61,6 +79,18 @@ export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTabl
    * clone of the database looks exactly like the original. Writers are not affected. @default none
    */
   environment?: string;
+  /**
+   * Whether storing a message notifies a relay that sleeps. With `false` relays find it by polling: for
+   * writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
+   */
+  notify?: boolean;
+  /**
+   * The `pg` Pool of which a relay takes one connection to hear of writers, from when it first sleeps until
+   * it stops. It has to lead to the server itself: a pooler in between is found out, and the relay polls.
+   * `false` for polling alone. @default the store's own client where it is a `pg` Pool of three connections
+   * or more
+   */
+  listen?: PgPool | false;
 }
 
 /**
@@ -87,14 +117,17 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
   readonly #environment: string | undefined;
+  readonly #storeText: string;
+  readonly #listening: Listening;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input> = {}) {
     checkKeys(options, [...TABLE_KEYS, ...STORE_KEYS]);
-    const { settle = 'async' } = options;
+    const { settle = 'async', notify = true } = options;
     if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
+    if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
@@ -108,6 +141,10 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
     this.#synchronousSettle = settle === 'sync';
     this.#environment = checkEnvironment(options.environment);
+    const keys = wakeKeys(names, settings.partitions);
+    const { text } = this.#statements.store;
+    this.#storeText = notify ? notifying(text, keys) : text;
+    this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 
   /**
@@ -130,8 +167,18 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     } catch (error) {
       throw storeError(error, this.#names);
     }
+    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.wake);
     return stored;
   }
+
+  /**
+   * Wakes the relays of this store in this process: they look at once for what is new. To be called after
+   * a commit, where relays can not be notified and no client tells (`postgres.js`, a bare function as a
+   * handle). Without it they look by their interval.
+   */
+  readonly wake = (): void => {
+    for (const waker of this.#listening.wakers) waker.wake();
+  };
 
   /**
    * The statement that `add` would run, for transactions that are sent as one batch. Its text is
@@ -148,7 +195,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => this.#transform(input));
     const value = encodeMessages(stored, this.#settings.jsonPayload);
-    return { stored, text: this.#statements.store.text, values: [value] };
+    return { stored, text: this.#storeText, values: [value] };
   }
 
   /**
@@ -169,7 +216,10 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     return this.#openFeed(options, false);
   }
 
-  async #openFeed({ destination, pageSize, relay, signal }: FeedOptions, whole: boolean): Promise<PostgresFeed | null> {
+  async #openFeed(
+    { destination, pageSize, relay, tell, signal }: FeedOptions,
+    whole: boolean,
+  ): Promise<PostgresFeed | null> {
     try {
       this.#verified ??= this.#verify();
       await this.#verified;
@@ -182,6 +232,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
         lease: this.#lease,
         timeout: this.#timeout,
         synchronousSettle: this.#synchronousSettle,
+        waker: new Waker(this.#listening, tell),
         signal,
       });
     } catch (error) {

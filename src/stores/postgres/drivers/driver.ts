@@ -1,4 +1,4 @@
-import type { Database } from '../database.js';
+import type { Database, Row } from '../database.js';
 
 /** Runs one statement in the caller's transaction. */
 export type Run = (text: string, values: readonly string[]) => Promise<unknown>;
@@ -14,6 +14,25 @@ export interface Driver {
   database(client: unknown): Database | undefined;
   /** How to write through a transaction handle, `undefined` for another library's, or a reason to refuse it. */
   handle(handle: unknown): Run | Refusal | undefined;
+  /** How to hear notifications through a client, or `undefined` where that can not be. */
+  listen?(client: unknown): Listen | undefined;
+  /** Calls back when a handle's transaction is over and what it wrote can be read; never, where nothing tells. */
+  onEnd?(handle: unknown, callback: () => void): void;
+}
+
+/** Opens a session of the server itself, which lasts until it is closed or lost. */
+export type Listen = (heard: {
+  readonly onNotification: (channel: string, payload: string) => void;
+  /** It was lost: what it held is gone. */
+  readonly onEnd: () => void;
+}) => Promise<ListeningSession>;
+
+/** A session, for LISTEN and for locks that outlive a transaction. */
+export interface ListeningSession {
+  /** Runs one statement outside of any transaction. */
+  query(text: string): Promise<readonly Row[]>;
+  /** Ends the session, and all that it holds. */
+  close(): void;
 }
 
 /** Why a handle is refused, and what to pass instead. */

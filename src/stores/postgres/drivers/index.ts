@@ -1,7 +1,8 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/message.js';
 import type { Database } from '../database.js';
-import type { Driver, Run } from './driver.js';
+import type { Driver, Listen, Run } from './driver.js';
+import { hasRoom } from './pg-listen.js';
 import { pgDriver, type PgClient, type PgPool } from './pg.js';
 import { pgliteDriver, type PGliteClient, type PGliteTransaction } from './pglite.js';
 import { postgresJsDriver, type PostgresJsRoot, type PostgresJsSql } from './postgres-js.js';
@@ -55,6 +56,27 @@ export function runnerOf(handle: unknown): Run {
     'INVALID_TRANSACTION',
     `unknown transaction handle ${kindOf(handle)}: pass ${KNOWN_HANDLES}`,
   );
+}
+
+/**
+ * How to hear notifications: through the client of the option `listen`, else through the store's own where it
+ * is a pool with room for one more connection.
+ *
+ * @throws MessengerError `INVALID_OPTION` for a client that can not be listened through.
+ */
+export function listenOf(client: PostgresClient, option: unknown): Listen | undefined {
+  if (option === false) return undefined;
+  const listen = (through: unknown) =>
+    drivers.map((driver) => driver.listen?.(through)).find((each) => each !== undefined);
+  if (option === undefined) return hasRoom(client) ? listen(client) : undefined;
+  const chosen = listen(option);
+  if (chosen) return chosen;
+  throw new MessengerError('INVALID_OPTION', `listen must be a pg Pool or false, got ${kindOf(option)}`);
+}
+
+/** Calls back when the transaction of a handle is over, where that can be known. */
+export function onTransactionEnd(handle: TransactionHandle, callback: () => void): void {
+  for (const driver of drivers) driver.onEnd?.(handle, callback);
 }
 
 /** What a value is. A string is not quoted: a connection string has a password in it. */

@@ -1,6 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import { bounded, type Connection, type Database, type TransactionBounds } from '../database.js';
 import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, serially, type Driver } from './driver.js';
+import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
 export interface PgQuery {
@@ -226,5 +227,9 @@ export const pgDriver: Driver = {
     if (status === 'E')
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
     return (text, values) => handle.query({ text, values: [...values], rowMode: 'array' });
+  },
+  listen: (client) => (isPool(client) ? pgListen(client) : undefined),
+  onEnd(handle, callback) {
+    if (isClient(handle)) onPgTransactionEnd(handle, callback);
   },
 };

@@ -1,0 +1,483 @@
+/** Relays that sleep, and what wakes them. A sleep is of ten minutes: whatever ends it has woken it. */
+import { PGlite } from '@electric-sql/pglite';
+import pg from 'pg';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { Messenger } from '../../../src/core/messenger.js';
+import { newMessage } from '../../../src/core/message.js';
+import type { PostgresFeed } from '../../../src/stores/postgres/feed.js';
+import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/notify.js';
+import { PostgresStore } from '../../../src/stores/postgres/store.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import { createDatabase, inWorld, type Session, type World } from './support.js';
+
+const LONG = 600_000;
+
+const keysOf = (world: World, partitions = 8): WakeKeys => wakeKeys(world.names, partitions);
+
+/** Who holds, or waits for, the locks of relays and writers. */
+async function locks(world: World, mode: 'ExclusiveLock' | 'ShareLock' = 'ExclusiveLock', granted = true) {
+  const rows = await world.sql(
+    `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND classid::bigint = $1 AND objsubid = 2 AND mode = $2 AND granted = $3`,
+    [keysOf(world).lock >>> 0, mode, granted],
+  );
+  return rows.map(([pid]) => pid as number);
+}
+
+interface Sleeper {
+  readonly feed: PostgresFeed;
+  /** What it was told. */
+  readonly told: Error[];
+}
+
+async function openSleeper(world: World, store = world.store, destination = 'default'): Promise<Sleeper> {
+  const told: Error[] = [];
+  const feed = await store.openFeed({ destination, pageSize: 100, tell: (error) => told.push(error) });
+  if (feed === null) throw new Error('the destination is held by another relay');
+  return { feed, told };
+}
+
+/** What a relay does before it sleeps: it takes the locks, and looks once more. */
+async function fallAsleep({ feed }: Sleeper): Promise<void> {
+  await feed.idle(LONG);
+  expect((await feed.read()).messages).toEqual([]);
+}
+
+async function idsOf({ feed }: Sleeper): Promise<string[]> {
+  const page = await feed.read();
+  await feed.settle(page, []);
+  return page.messages.map(({ id }) => id);
+}
+
+/** Sleeps until there are messages. One that is not sure to be woken looks every second. */
+async function news(sleeper: Sleeper): Promise<string[]> {
+  for (;;) {
+    await sleeper.feed.idle(LONG);
+    const ids = await idsOf(sleeper);
+    if (ids.length > 0) return ids;
+  }
+}
+
+/** Hears what writers tell; with `asleep`, is what they take for a sleeping relay. */
+async function openListener(world: World, asleep: boolean): Promise<{ heard: string[]; session: Session }> {
+  const session = await world.session();
+  const { channel, lock, slots } = keysOf(world);
+  const heard: string[] = [];
+  session.client.on('notification', ({ payload }) => heard.push(payload ?? ''));
+  await session.query(`LISTEN ${channel}`);
+  if (asleep) await session.query('SELECT pg_advisory_lock($1, n) FROM generate_series(0, $2 - 1) n', [lock, slots]);
+  return { heard, session };
+}
+
+/** Resolves when everything that was notified before has been heard. */
+async function allHeard({ session }: { session: Session }): Promise<void> {
+  await session.query('SELECT 1');
+}
+
+describe.each(postgresVersions)('a relay that sleeps, on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'wake');
+  });
+
+  const play = (work: (world: World) => Promise<void>, ...args: Parameters<typeof inWorld>[2][]) =>
+    inWorld(work, url, ...(args as []));
+
+  it('is woken by a commit of another connection, as often as it sleeps', () =>
+    play(async (world) => {
+      const sleeper = await openSleeper(world, world.another());
+      for (const id of ['k:1', 'k:2', '3']) {
+        await fallAsleep(sleeper);
+        expect(await locks(world)).toHaveLength(8);
+        const slept = sleeper.feed.idle(LONG);
+        await world.add(id);
+        await slept;
+        expect(await idsOf(sleeper)).toEqual([id]);
+        expect(await locks(world)).toEqual([]);
+      }
+      expect(sleeper.told).toEqual([]);
+      await sleeper.feed.close();
+    }));
+
+  it('takes no locks in a short pause', () =>
+    play(async (world) => {
+      const sleeper = await openSleeper(world);
+      await sleeper.feed.idle(2);
+      await sleeper.feed.idle(9);
+      expect(await locks(world)).toEqual([]);
+      await sleeper.feed.close();
+    }));
+
+  it('sleeps by its interval where it is sure to be woken, and no longer than a second where it is not', () =>
+    play(async (world) => {
+      const sleeper = await openSleeper(world);
+      await fallAsleep(sleeper);
+      const slept = sleeper.feed.idle(10, { interval: LONG });
+      // What 10 ms would have ended long before it is through.
+      for (let i = 0; i < 100; i++) await world.sql('SELECT 1');
+      expect(await Promise.race([slept.then(() => 'awake'), Promise.resolve('asleep')])).toBe('asleep');
+      await world.add('k:1');
+      await slept;
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      // Another one sleeps, and may stop without a word.
+      await openListener(world, true);
+      await sleeper.feed.idle(LONG);
+      await sleeper.feed.idle(LONG);
+      await sleeper.feed.close();
+    }));
+
+  it('is woken when a transaction ends that was open when it fell asleep', () =>
+    play(async (world) => {
+      const writer = await world.begin();
+      await writer.add('k:1');
+      expect(await locks(world, 'ShareLock')).toHaveLength(1);
+      const sleeper = await openSleeper(world, world.another());
+      await fallAsleep(sleeper);
+      expect(await locks(world)).toHaveLength(7);
+      // Others of its key are told of: the lock is waited for.
+      await world.waiting('any');
+      await writer.commit();
+      // It is had without being asked for again.
+      await expect.poll(() => locks(world)).toHaveLength(8);
+      await sleeper.feed.idle(LONG);
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      await sleeper.feed.close();
+    }));
+
+  it('holds no snapshot for long while it waits', () =>
+    play(async (world) => {
+      const writer = await world.begin();
+      await writer.add('k:1');
+      const sleeper = await openSleeper(world, world.another());
+      await fallAsleep(sleeper);
+      const [pid] = await locks(world);
+      const horizon = () => world.value('SELECT backend_xmin::text FROM pg_stat_activity WHERE pid = $1', [pid]);
+      await expect.poll(horizon, { interval: 1 }).not.toBeNull();
+      const seen = await horizon();
+      await world.add('k:2');
+      await expect.poll(horizon, { interval: 1 }).not.toBe(seen);
+      expect(await locks(world)).toHaveLength(7);
+      await writer.commit();
+      await sleeper.feed.close();
+    }));
+
+  it('is told nothing by what was rolled back, whole or to a savepoint', () =>
+    play(async (world) => {
+      const listener = await openListener(world, true);
+      const writer = await world.begin();
+      await writer.add('k:1');
+      await writer.query('ROLLBACK');
+      await writer.query('BEGIN');
+      await writer.query('SAVEPOINT s');
+      await writer.add('k:2');
+      await writer.query('ROLLBACK TO SAVEPOINT s');
+      await writer.commit();
+      await allHeard(listener);
+      expect(listener.heard).toEqual([]);
+      await writer.query('BEGIN');
+      await writer.query('SAVEPOINT s');
+      await writer.add('k:3');
+      await writer.query('ROLLBACK TO SAVEPOINT s');
+      await writer.add('k:4', 'k:5');
+      await writer.commit();
+      await allHeard(listener);
+      expect(listener.heard).toHaveLength(1);
+    }));
+
+  it('is not told of anything while it is awake', () =>
+    play(async (world) => {
+      const listener = await openListener(world, false);
+      await world.add('k:1');
+      const sleeper = await openSleeper(world);
+      await sleeper.feed.idle(2);
+      await world.add('k:2');
+      await allHeard(listener);
+      expect(listener.heard).toEqual([]);
+      await sleeper.feed.close();
+    }));
+
+  it.each([1, 8, 1_000])('is told the slots of %i partitions, whatever the keys are', (partitions) =>
+    inWorld(
+      async (world) => {
+        const keys = keysOf(world, partitions);
+        const { session, heard } = await openListener(world, false);
+        await session.query('SELECT pg_advisory_lock($1, n) FROM generate_series(0, $2 - 1) n', [
+          keys.lock,
+          keys.slots,
+        ]);
+        const ids = ['k', 'grüße 😀', '\\', "'", '\\x41', 'a\\\\b', '"', '{}', ' ', ...Array.from('abcdefghijkl')];
+        const writer = await world.session();
+        for (const id of ids) {
+          await writer.query('BEGIN');
+          await world.store.add(writer.client, newMessage('x', { id, key: id === 'k' ? undefined : id }));
+          await writer.query('COMMIT');
+        }
+        await session.query('SELECT 1');
+        const slots = await world.sql(`SELECT (key_hash % $1 % $2)::text FROM ${world.names.messages} ORDER BY seq`, [
+          partitions,
+          keys.slots,
+        ]);
+        expect(heard).toEqual(slots.map(([slot]) => slot));
+        expect(new Set(heard).size).toBeGreaterThan(partitions === 1 ? 0 : 4);
+      },
+      url,
+      {},
+      { partitions },
+    ),
+  );
+
+  it('does not take anything from what is stored, nor is it told more than once a slot', () =>
+    play(async (world) => {
+      const listener = await openListener(world, true);
+      const ids = Array.from({ length: 1_000 }, (_, n) => `${String(n)}:`);
+      await world.add(...ids);
+      await allHeard(listener);
+      expect(listener.heard.toSorted()).toEqual(['0', '1', '2', '3', '4', '5', '6', '7']);
+      await listener.session.query('SELECT pg_advisory_unlock_all()');
+      await world.add(...ids.map((id) => `${id}again`));
+      expect(await world.value(`SELECT count(*)::int FROM ${world.names.messages}`)).toBe(2_000);
+    }));
+
+  it('is not told by writers with `notify: false`, which can prepare their transactions', () =>
+    inWorld(
+      async (world) => {
+        const sleeper = await openSleeper(world);
+        await fallAsleep(sleeper);
+        const listener = await openListener(world, false);
+        const writer = await world.begin();
+        await writer.add('k:1');
+        await writer.query("PREPARE TRANSACTION 'wake'");
+        await writer.query("COMMIT PREPARED 'wake'");
+        await allHeard(listener);
+        expect(listener.heard).toEqual([]);
+        expect(await idsOf(sleeper)).toEqual(['k:1']);
+        await sleeper.feed.close();
+      },
+      url,
+      {},
+      { notify: false },
+    ));
+
+  it('makes PostgreSQL refuse to prepare a transaction that notifies; awake it does not', () =>
+    play(async (world) => {
+      const writer = await world.begin();
+      await writer.add('k:1');
+      await writer.query("PREPARE TRANSACTION 'awake'");
+      const sleeper = await openSleeper(world);
+      await fallAsleep(sleeper);
+      await writer.query("COMMIT PREPARED 'awake'");
+      await expect.poll(() => locks(world)).toHaveLength(8);
+      await writer.query('BEGIN');
+      await writer.add('k:2');
+      await expect(writer.query("PREPARE TRANSACTION 'asleep'")).rejects.toMatchObject({
+        code: '0A000',
+        message: expect.stringMatching(/NOTIFY/) as string,
+      });
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      await sleeper.feed.close();
+    }));
+
+  it('polls when its connection is lost, tells so once, and is woken again when it is back', () =>
+    play(async (world) => {
+      const sleeper = await openSleeper(world, world.another());
+      await fallAsleep(sleeper);
+      const slept = sleeper.feed.idle(LONG);
+      const [pid] = await locks(world);
+      await world.sql('SELECT pg_terminate_backend($1)', [pid]);
+      await slept;
+      expect(sleeper.told).toMatchObject([{ code: 'WAKE_FAILED' }]);
+      await world.add('k:1');
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      while ((await locks(world)).length < 8) await sleeper.feed.idle(100);
+      const again = news(sleeper);
+      await world.add('k:2');
+      expect(await again).toEqual(['k:2']);
+      expect(sleeper.told).toHaveLength(1);
+      await sleeper.feed.close();
+    }));
+
+  it('stays with polling where a pooler is in between, tells so once per store, and leaves nothing there', () =>
+    play(async (world) => {
+      const pool = new pg.Pool({ connectionString: url, max: 3 });
+      // A pooler names a backend of its own making.
+      pool.on('connect', (client) => {
+        (client as unknown as { processID: number }).processID += 1;
+      });
+      const store = new PostgresStore(pool, { schema: world.names.schema });
+      const sleeper = await openSleeper(world, store);
+      await sleeper.feed.idle(LONG);
+      expect(sleeper.told).toMatchObject([{ code: 'WAKE_FAILED', cause: { code: 'UNSUPPORTED' } }]);
+      await sleeper.feed.idle(20);
+      expect(await locks(world)).toEqual([]);
+      await world.add('k:1');
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      await sleeper.feed.close();
+      const next = await openSleeper(world, store);
+      await next.feed.idle(20);
+      expect(next.told).toEqual([]);
+      await next.feed.close();
+      await pool.end();
+    }));
+
+  it('polls where no connection is to be had, and is woken when there is one', () =>
+    play(async (world) => {
+      const listen = new pg.Pool({ connectionString: url, max: 1 });
+      const taken = await listen.connect();
+      const store = new PostgresStore(world.pool, { schema: world.names.schema, listen });
+      const sleeper = await openSleeper(world, store);
+      await sleeper.feed.idle(20);
+      await world.add('k:1');
+      expect(await idsOf(sleeper)).toEqual(['k:1']);
+      taken.release();
+      while ((await locks(world)).length < 8) await sleeper.feed.idle(100);
+      await sleeper.feed.close();
+      await listen.end();
+    }));
+
+  it('of two destinations both are woken', () =>
+    play(async (world) => {
+      const sleepers = [
+        await openSleeper(world, world.another(), 'one'),
+        await openSleeper(world, world.another(), 'two'),
+      ];
+      for (const sleeper of sleepers) await fallAsleep(sleeper);
+      const slept = sleepers.map(news);
+      await world.add('k:1');
+      expect(await Promise.all(slept)).toEqual([['k:1'], ['k:1']]);
+      await Promise.all(sleepers.map(({ feed }) => feed.close()));
+    }));
+
+  it('takes over the locks of one that has stopped', () =>
+    play(async (world) => {
+      const first = await openSleeper(world, world.another(), 'one');
+      const second = await openSleeper(world, world.another(), 'two');
+      await fallAsleep(first);
+      await fallAsleep(second);
+      const [pid] = await locks(world);
+      await first.feed.close();
+      while ((await locks(world)).length < 8) await second.feed.idle(LONG);
+      expect(await locks(world)).not.toContain(pid);
+      const slept = news(second);
+      await world.add('k:1');
+      expect(await slept).toEqual(['k:1']);
+      await second.feed.close();
+    }));
+
+  it('leaves no lock and no connection behind', () =>
+    play(async (world) => {
+      const pool = new pg.Pool({ connectionString: url, max: 3 });
+      const sleeper = await openSleeper(world, new PostgresStore(pool, { schema: world.names.schema }));
+      await fallAsleep(sleeper);
+      const slept = sleeper.feed.idle(LONG);
+      const [pid] = await locks(world);
+      await sleeper.feed.close();
+      await slept;
+      expect(await locks(world)).toEqual([]);
+      const session = () => world.value('SELECT count(*)::int FROM pg_stat_activity WHERE pid = $1', [pid]);
+      await expect.poll(session).toBe(0);
+      expect(pool.totalCount).toBe(pool.idleCount);
+      await pool.end();
+    }));
+
+  it('does not concern the plain contract, nor publishing once', () =>
+    play(async (world) => {
+      const pool = new pg.Pool({ connectionString: url, max: 3 });
+      const store = new PostgresStore(pool, { schema: world.names.schema });
+      const listening = () =>
+        world.value(`SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE '%LISTEN ' || $1`, [
+          keysOf(world).channel,
+        ]);
+      await world.add('k:1', 'k:2');
+      const [first] = await store.messages(1);
+      await store.published(first!);
+      await store.close();
+      const published: string[] = [];
+      const publisher = { publish: ({ id }: { id: string }) => Promise.resolve(void published.push(id)) };
+      expect(await new Messenger(store, publisher).publish()).toBe(1);
+      expect(published).toEqual(['k:2']);
+      expect(await listening()).toBe(0);
+      expect(await locks(world)).toEqual([]);
+      await pool.end();
+    }));
+
+  it.each([
+    ['listening', {}],
+    ['polling', { listen: false, notify: false }],
+  ] as const)('publishes everything, %s', (how, options) =>
+    inWorld(
+      async (world) => {
+        const stop = new AbortController();
+        const errors: Error[] = [];
+        const published: string[] = [];
+        const publisher = { publish: ({ id }: { id: string }) => Promise.resolve(void published.push(id)) };
+        const relay = new Messenger(world.another(), publisher, {
+          interval: how === 'listening' ? LONG : 20,
+          errorLogger: { error: (error) => errors.push(error) },
+        }).start({ signal: stop.signal });
+        const ids = Array.from({ length: 10 }, (_, n) => `k:${String(n)}`);
+        for (const [n, id] of ids.entries()) {
+          if (how === 'listening' && n % 3 === 0) await expect.poll(() => locks(world)).toHaveLength(8);
+          await world.add(id);
+          await expect.poll(() => published).toEqual(ids.slice(0, n + 1));
+        }
+        stop.abort();
+        await relay;
+        expect(errors).toEqual([]);
+        expect(await locks(world)).toEqual([]);
+      },
+      url,
+      {},
+      options,
+    ),
+  );
+
+  it('is woken in its own process without being notified, when a transaction of `pg` is over', () =>
+    inWorld(
+      async (world) => {
+        const sleeper = await openSleeper(world);
+        const slept = sleeper.feed.idle(LONG);
+        await world.add('k:1');
+        await slept;
+        expect(await idsOf(sleeper)).toEqual(['k:1']);
+        // And of anything else when it is told.
+        const told = sleeper.feed.idle(LONG);
+        world.store.wake();
+        await told;
+        await sleeper.feed.close();
+      },
+      url,
+      {},
+      { listen: false, notify: false },
+    ));
+});
+
+describe('a relay that sleeps on PGlite', () => {
+  it('is woken by every transaction that stores', async () => {
+    const db = await PGlite.create();
+    const store = new PostgresStore(db);
+    await store.migrate();
+    const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
+    expect((await feed!.read()).messages).toEqual([]);
+    const slept = feed!.idle(LONG).then(() => feed!.read());
+    await db.transaction(async (transaction) => {
+      await store.add(transaction, newMessage('one'));
+      await transaction.query('SELECT 1');
+    });
+    expect((await slept).messages).toHaveLength(1);
+    await feed!.close();
+    await db.close();
+  });
+});
+
+describe('the options for waking', () => {
+  it('are refused where they can not be', () => {
+    const pool = new pg.Pool();
+    const code = 'INVALID_OPTION';
+    for (const options of [{ notify: 1 }, { listen: true }, { listen: 'postgres://x' }, { listen: new pg.Client() }]) {
+      const [name] = Object.keys(options);
+      expect(() => new PostgresStore(pool, options as never)).toThrow(
+        expect.objectContaining({ code, message: expect.stringContaining(name!) as string }) as Error,
+      );
+    }
+  });
+});
