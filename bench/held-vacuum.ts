@@ -1,11 +1,9 @@
-import type pg from 'pg';
 import { Messenger, type Feed } from 'messenger-outbox';
-import { PostgresStore } from 'messenger-outbox/postgres';
 import { changesOfLog } from './dead-tuples.js';
 import { median, row, type Row } from './report.js';
-import { counter, fill, withOutbox, type Bench, type Outbox } from './setup.js';
+import { counter, fill, tellingStore, withOutbox, type Bench, type Outbox } from './setup.js';
 
-/** Of the first and the last of so many settles is what is compared: the tenth part, at most. */
+/** How many settles, at most, a start and an end are. */
 const SAMPLE = 10_000;
 
 interface Settles {
@@ -16,9 +14,9 @@ interface Settles {
 }
 
 /**
- * A relay that settles every message by itself, for 200,000 messages in a full run, with nothing that
- * holds back vacuum and then beside a transaction that is open for the whole of it: what it does at
- * the end of each, and what a settle takes at the end beside the start.
+ * A relay that settles every message by itself: 50,000 of them in a full run while nothing holds back
+ * vacuum, and then 200,000 beside a transaction that is open for the whole of it. What it does at the end
+ * of each, and what a settle takes at the end of the second beside its start.
  */
 export async function heldVacuum({ server, messages }: Bench): Promise<Row[]> {
   return withOutbox(server, 'bench_held', async (outbox) => {
@@ -26,11 +24,11 @@ export async function heldVacuum({ server, messages }: Bench): Promise<Row[]> {
     const sample = Math.min(SAMPLE, settles / 10);
     await fill(outbox, settles);
     await outbox.pool.query('VACUUM ANALYZE');
-    const free = await relayOneByOne(outbox, 'free');
+    const free = await relayOneByOne(outbox, 'free', settles / 4);
     const holder = await outbox.pool.connect();
     await holder.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
     await holder.query('SELECT FROM messenger.cursors');
-    const held = await relayOneByOne(outbox, 'held');
+    const held = await relayOneByOne(outbox, 'held', settles);
     await holder.query('COMMIT');
     holder.release();
     return [
@@ -42,14 +40,17 @@ export async function heldVacuum({ server, messages }: Bench): Promise<Row[]> {
   });
 }
 
-/** Relays all that is stored in pages of one message, and tells of every settle. */
-async function relayOneByOne({ pool, stored }: Outbox, destination: string): Promise<Settles> {
+/** Relays so many messages in pages of one, and tells of every settle. */
+async function relayOneByOne({ pool }: Outbox, destination: string, messages: number): Promise<Settles> {
   const settles: Settles = { times: [], ends: [] };
+  const store = tellingStore(pool, (feed) => {
+    timeSettles(feed, settles);
+  });
   const stop = new AbortController();
   const publisher = counter((total) => {
-    if (total >= stored) stop.abort();
+    if (total >= messages) stop.abort();
   });
-  const messenger = new Messenger(timedStore(pool, settles), publisher, { destination, publishBatchSize: 1 });
+  const messenger = new Messenger(store, publisher, { destination, publishBatchSize: 1 });
   await messenger.start({ signal: stop.signal });
   const { times, ends } = settles;
   console.log(`  ${destination}: ${times.length} settles in ${Math.round((ends.at(-1)! - ends[0]!) / 1000)} s`);
@@ -62,18 +63,7 @@ function rateAtEnd({ ends }: Settles, sample: number): number {
   return (last.length - 1) / ((last.at(-1)! - last[0]!) / 1000);
 }
 
-/** A store whose feeds have a stopwatch on every settle. */
-function timedStore(pool: pg.Pool, settles: Settles): PostgresStore {
-  const store = new PostgresStore(pool);
-  const open = store.openFeed.bind(store);
-  store.openFeed = async (options) => {
-    const feed = await open(options);
-    if (feed) timeSettles(feed, settles);
-    return feed;
-  };
-  return store;
-}
-
+/** A stopwatch on every settle. */
 function timeSettles(feed: Feed, { times, ends }: Settles): void {
   const settle = feed.settle.bind(feed);
   feed.settle = async (page, setAside, options) => {

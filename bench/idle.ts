@@ -20,8 +20,8 @@ export async function idle(bench: Bench): Promise<Row[]> {
     try {
       await caughtUp(outbox.pool, NAME);
       await sleep(FALLS_ASLEEP);
-      const cpu = await processorTime(outbox.pool, relay.pid, seconds(bench, 20, 2));
-      const { wakes, floor } = await wakeUps(outbox, relay, Math.ceil(seconds(bench, 12, 2)));
+      const cpu = await processorTime(outbox.pool, relay.pid, seconds(bench, 10, 2));
+      const { wakes, floor } = await wakeUps(outbox, relay, Math.ceil(seconds(bench, 12, 1)));
       return [
         row('idle/cpu', cpu * 100, '% of a core'),
         row('idle/wake', percentile(wakes, 0.5), 'ms', percentile(floor, 0.5)),

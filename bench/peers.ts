@@ -1,3 +1,4 @@
+import { PostgresStore } from 'messenger-outbox/postgres';
 import { rate } from './drain.js';
 import { graphileWorker } from './peers/graphile-worker.js';
 import type { Peer } from './peers/peer.js';
@@ -8,12 +9,13 @@ import { dropDatabase, fill, PAYLOAD_BYTES, relay, withOutbox, type Bench, type 
 
 const PEERS: readonly Peer[] = [graphileWorker, pgBoss, pgTransactionalOutbox];
 const ROUNDS = 3;
-/** Ours, at its best, as theirs: pages of a thousand. */
+/** Ours is at its best as well: pages of a thousand. */
 const PAGE = 1000;
 
 /**
- * How fast a relay works off as many messages as each peer is given, on the same server, alternated. Its
- * time counts from its start to its end; a peer's from the first message that it handles to the last.
+ * How fast a relay works off as many messages as each peer is given, on the same server, alternated. It
+ * waits for the disk when it settles, as they do; its time counts from its start to its end, and a peer's
+ * from the first message that it handles to the last.
  */
 export async function peers({ server, messages }: Bench): Promise<Row[]> {
   const rows: Row[] = [];
@@ -31,10 +33,11 @@ export async function peers({ server, messages }: Bench): Promise<Row[]> {
 }
 
 async function beside(peer: Peer, ours: Outbox, server: Bench['server']): Promise<Row> {
+  const store = new PostgresStore(ours.pool, { settle: 'sync' });
   const relayed: number[] = [];
   const theirs: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    relayed.push(await rate(ours.stored, () => relay(ours, PAGE, `round-${round}`)));
+    relayed.push(await rate(ours.stored, () => relay({ store, stored: ours.stored }, PAGE, `round-${round}`)));
     theirs.push(await rateOf(peer, ours.stored, server));
     console.log(
       `  peer/${peer.name} round ${round + 1}, ${ours.stored.toLocaleString('en')} messages: relay ${Math.round(relayed.at(-1)!).toLocaleString('en')} messages/s, peer ${Math.round(theirs.at(-1)!).toLocaleString('en')}`,

@@ -20,6 +20,7 @@ export async function poll(bench: Bench): Promise<Row[]> {
   const log = await bench.bigLog();
   console.log(`  storing up to ${(5 * bench.messages).toLocaleString('en')} messages …`);
   await fill(log, 5 * bench.messages);
+  console.log('  relaying them …');
   await relay(log, PAGE, DESTINATION);
   const feed = await log.store.openFeed({ destination: DESTINATION, pageSize: PAGE });
   if (feed === null) throw new Error('another relay holds the destination');

@@ -16,7 +16,7 @@ export interface RelayProcess {
   readonly pid: number;
   /** How many messages it has told of. */
   published(): number;
-  /** Resolves, with the time, when it tells of a message. */
+  /** Resolves, with the time, when it tells of a message. Rejects when it has ended. */
   next(): Promise<number>;
   stop(): Promise<void>;
 }
@@ -26,16 +26,20 @@ export function startRelay(config: RelayConfig): RelayProcess {
   const child = spawn(process.execPath, [...process.execArgv, script, JSON.stringify(config)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
-  const exited = once(child, 'exit');
   let published = 0;
   child.on('message', (count: number) => {
     published += count;
   });
+  const exited = once(child, 'exit');
+  const failed = exited.then(([code]: (number | null)[]) => {
+    throw new Error(`the relay's process ended with ${code}`);
+  });
+  failed.catch(() => undefined);
   return {
     pid: child.pid!,
     published: () => published,
     next: async () => {
-      await once(child, 'message');
+      await Promise.race([once(child, 'message'), failed]);
       return performance.now();
     },
     stop: async () => {

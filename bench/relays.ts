@@ -35,10 +35,11 @@ async function run(outbox: Outbox, count: number, time: number): Promise<number>
     const client = await outbox.pool.connect();
     await client.query('BEGIN');
     await storeIn(client, outbox, Math.ceil((count * BATCH * (time + 1) * 1000) / DELAY));
+    const begun = processes.map((each) => each.next());
     await client.query('COMMIT');
     client.release();
+    await Promise.race(begun);
     const total = () => processes.reduce((sum, each) => sum + each.published(), 0);
-    while (total() === 0) await sleep(1);
     const before = total();
     const start = performance.now();
     await sleep(time * 1000);

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Message } from 'messenger-outbox';
+import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Feed, type Message } from 'messenger-outbox';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import type { EmbeddedPostgres } from '../test/support/embedded-postgres.js';
 
@@ -80,6 +80,18 @@ export async function createOutbox(server: EmbeddedPostgres, name: string): Prom
   const store = new PostgresStore(pool);
   await store.migrate();
   return { url, pool, store, stored: 0 };
+}
+
+/** A store that tells of every feed that it has opened. */
+export function tellingStore(pool: pg.Pool, opened: (feed: Feed) => void): PostgresStore {
+  const store = new PostgresStore(pool);
+  const open = store.openFeed.bind(store);
+  store.openFeed = async (options) => {
+    const feed = await open(options);
+    if (feed) opened(feed);
+    return feed;
+  };
+  return store;
 }
 
 /** An outbox for one measurement. */

@@ -15,7 +15,7 @@ type Store = (client: pg.PoolClient, i: number) => Promise<unknown>;
 /** One message per transaction: transactions per second and WAL bytes per message, beside a plain table. */
 export async function storing(bench: Bench): Promise<Row[]> {
   const { pool, store } = await bench.log();
-  const transactions = Math.min(bench.messages / 10, 20_000);
+  const transactions = Math.min(bench.messages / 20, 20_000);
   await pool.query(PLAIN_TABLE);
   const outbox: Store = (client, i) => store.add(client, benchMessage(i));
   const plain: Store = (client, i) => {

@@ -11,6 +11,7 @@ import { inBatches, jsonOf, type Peer } from './peer.js';
 
 const tables = { outboxOrInbox: 'outbox', schema: 'public', table: 'outbox', listenerRole: 'postgres' } as const;
 const replication = { publication: 'bench_publication', replicationSlot: 'bench_slot' };
+/** As many as the handlers' pool has connections, by default and here. */
 const PARALLEL = 10;
 const logger = getDisabledLogger();
 
@@ -30,6 +31,12 @@ const configOf = (url: string) =>
     },
   }) as const;
 
+/**
+ * The replication listener, without the two protections that its README leaves off for an outbox (each is
+ * a transaction more per message), and messages handled side by side. Each is a transaction of four
+ * statements all the same. Its polling listener is slower, the more so the more messages wait: a poll looks
+ * at all of them.
+ */
 export const pgTransactionalOutbox: Peer = {
   name: 'pg-transactional-outbox',
   oneOf: 10,
