@@ -3,8 +3,12 @@ import { changesOfLog } from './dead-tuples.js';
 import { median, row, type Row } from './report.js';
 import { counter, fill, tellingStore, withOutbox, type Bench, type Outbox } from './setup.js';
 
-/** How many settles, at most, a start and an end are. */
-const SAMPLE = 10_000;
+const DESTINATION = 'held';
+/** A start, and an end, is a twentieth of all settles, 5,000 at most; of the end there are several. */
+const STRETCH = 5_000;
+const ROUNDS = 5;
+/** A relay may have published a few more when it stops. */
+const SPARE = 1_000;
 
 interface Settles {
   /** Milliseconds of each. */
@@ -14,34 +18,57 @@ interface Settles {
 }
 
 /**
- * A relay that settles every message by itself: 50,000 of them in a full run while nothing holds back
- * vacuum, and then 200,000 beside a transaction that is open for the whole of it. What it does at the end
- * of each, and what a settle takes at the end of the second beside its start.
+ * A relay that settles every message by itself, 200,000 of them in a full run, beside a transaction that
+ * is open for the whole of it. Then, still beside it, how fast the relay is, alternated with one in a
+ * database where nothing holds back vacuum; and how long a settle takes beside those of its start.
  */
 export async function heldVacuum({ server, messages }: Bench): Promise<Row[]> {
-  return withOutbox(server, 'bench_held', async (outbox) => {
-    const settles = Math.max(2_000, messages / 5);
-    const sample = Math.min(SAMPLE, settles / 10);
-    await fill(outbox, settles);
-    await outbox.pool.query('VACUUM ANALYZE');
-    const free = await relayOneByOne(outbox, 'free', settles / 4);
-    const holder = await outbox.pool.connect();
-    await holder.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
-    await holder.query('SELECT FROM messenger.cursors');
-    const held = await relayOneByOne(outbox, 'held', settles);
-    await holder.query('COMMIT');
-    holder.release();
-    return [
-      row('held-vacuum', rateAtEnd(held, sample), 'messages/s', rateAtEnd(free, sample)),
-      row('held-vacuum/settle', median(held.times.slice(-sample)), 'ms', median(held.times.slice(0, sample))),
-      row('held-vacuum/settles', held.times.length, 'settles'),
-      row('held-vacuum/updates-and-deletes', await changesOfLog(outbox.pool), 'rows, the log'),
-    ];
-  });
+  const settles = Math.max(4_000, messages / 5);
+  const stretch = Math.min(STRETCH, settles / 20);
+  return withOutbox(server, 'bench_free', (free) =>
+    withOutbox(server, 'bench_held', async (held) => {
+      await fill(free, ROUNDS * stretch + SPARE);
+      await fill(held, settles + ROUNDS * stretch + SPARE);
+      const holder = await held.pool.connect();
+      await holder.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+      await holder.query('SELECT FROM messenger.cursors');
+      const { times } = await relayOneByOne(held, settles);
+      console.log(`  ${times.length} settles, at the start ${median(times.slice(0, stretch)).toFixed(2)} ms`);
+      const { throughput, beside, settle } = await compare(held, free, stretch);
+      await holder.query('COMMIT');
+      holder.release();
+      return [
+        row('held-vacuum', throughput, 'messages/s', beside),
+        row('held-vacuum/settle', settle, 'ms', median(times.slice(0, stretch))),
+        row('held-vacuum/settles', times.length, 'settles'),
+        row('held-vacuum/updates-and-deletes', await changesOfLog(held.pool), 'rows, the log'),
+      ];
+    }),
+  );
 }
 
-/** Relays so many messages in pages of one, and tells of every settle. */
-async function relayOneByOne({ pool }: Outbox, destination: string, messages: number): Promise<Settles> {
+/** Stretches of both, alternated: messages per second of each, and milliseconds of a settle of the first. */
+async function compare(
+  held: Outbox,
+  free: Outbox,
+  stretch: number,
+): Promise<{ throughput: number; beside: number; settle: number }> {
+  const rates = { held: [] as number[], free: [] as number[] };
+  const times: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    rates.free.push(rateOf(await relayOneByOne(free, stretch)));
+    const settles = await relayOneByOne(held, stretch);
+    rates.held.push(rateOf(settles));
+    times.push(...settles.times);
+    console.log(
+      `  round ${round + 1}: held ${rates.held.at(-1)!.toFixed()} messages/s, free ${rates.free.at(-1)!.toFixed()}`,
+    );
+  }
+  return { throughput: median(rates.held), beside: median(rates.free), settle: median(times) };
+}
+
+/** Relays so many messages, from where the one before stopped, in pages of one. */
+async function relayOneByOne({ pool }: Outbox, messages: number): Promise<Settles> {
   const settles: Settles = { times: [], ends: [] };
   const store = tellingStore(pool, (feed) => {
     timeSettles(feed, settles);
@@ -50,17 +77,14 @@ async function relayOneByOne({ pool }: Outbox, destination: string, messages: nu
   const publisher = counter((total) => {
     if (total >= messages) stop.abort();
   });
-  const messenger = new Messenger(store, publisher, { destination, publishBatchSize: 1 });
+  const messenger = new Messenger(store, publisher, { destination: DESTINATION, publishBatchSize: 1 });
   await messenger.start({ signal: stop.signal });
-  const { times, ends } = settles;
-  console.log(`  ${destination}: ${times.length} settles in ${Math.round((ends.at(-1)! - ends[0]!) / 1000)} s`);
   return settles;
 }
 
-/** Messages per second in the last so many settles. */
-function rateAtEnd({ ends }: Settles, sample: number): number {
-  const last = ends.slice(-sample);
-  return (last.length - 1) / ((last.at(-1)! - last[0]!) / 1000);
+/** Messages per second from the first settle to the last. */
+function rateOf({ ends }: Settles): number {
+  return (ends.length - 1) / ((ends.at(-1)! - ends[0]!) / 1000);
 }
 
 /** A stopwatch on every settle. */
