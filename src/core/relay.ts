@@ -28,6 +28,9 @@ export interface RelayOptions {
 /** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;
 
+/** How long one that stands by waits before it asks again: also by asking do the others know of it. Milliseconds. */
+const LONGEST_STANDBY = 1_000;
+
 /** How long a message that became due may wait to be noticed. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
 
@@ -67,7 +70,7 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
       const feed = await openFeed(store, { destination, relay, pageSize, signal: stop });
       if (feed === null) {
         onWorking();
-        await sleep(interval, stop);
+        await sleep(Math.min(interval, LONGEST_STANDBY), stop);
         continue;
       }
       try {

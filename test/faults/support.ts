@@ -310,6 +310,7 @@ export class Outbox {
       return sessions.length === 0;
     });
     await this.sql(`UPDATE messenger.cursors SET expires_at = '-infinity', written_by = pg_current_xact_id()`);
+    await this.sql(`UPDATE messenger.relays SET expires_at = '-infinity'`);
   }
 
   /** Who holds the destination, and where it is. Not how long: that changes while nothing happens. */

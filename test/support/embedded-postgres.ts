@@ -31,7 +31,7 @@ export interface EmbeddedPostgres {
 /** PostgreSQL refuses to run as root: then it runs as `nobody`. */
 const nobody = 65534;
 const isRoot = process.getuid?.() === 0;
-const identity = isRoot ? { uid: nobody, gid: nobody } : {};
+export const identity: { uid?: number; gid?: number } = isRoot ? { uid: nobody, gid: nobody } : {};
 
 /**
  * Starts a real PostgreSQL from npm on a free loopback port, with its files in a temporary folder.

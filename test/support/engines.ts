@@ -1,5 +1,6 @@
 import type { TestProject } from 'vitest/node';
-import { postgresVersions, startPostgres, type EmbeddedPostgres, type PostgresVersion } from './embedded-postgres.js';
+import { startPgBouncer } from './pgbouncer.js';
+import { postgresVersions, startPostgres, type PostgresVersion } from './embedded-postgres.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -8,17 +9,24 @@ declare module 'vitest' {
   }
 }
 
-/** Starts the shared engines once for the whole run, and stops them. */
+/**
+ * Starts the shared engines once for the whole run, and stops them. With `POSTGRES_POOLER=pgbouncer` every
+ * connection to them leads through a PgBouncer in transaction mode.
+ */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const servers: EmbeddedPostgres[] = [];
+  const started: { remove: () => Promise<void> }[] = [];
   const urls: Partial<Record<PostgresVersion, string>> = {};
   for (const version of postgresVersions) {
     const server = await startPostgres(version);
-    servers.push(server);
+    started.unshift(server);
     urls[version] = server.url();
+    if (process.env['POSTGRES_POOLER'] !== 'pgbouncer') continue;
+    const pooler = await startPgBouncer(server.port);
+    started.unshift(pooler);
+    urls[version] = pooler.through(server.url());
   }
   project.provide('postgres', urls as Record<PostgresVersion, string>);
   return async () => {
-    await Promise.all(servers.map((server) => server.remove()));
+    for (const engine of started) await engine.remove();
   };
 }

@@ -23,7 +23,10 @@ export interface Cursor {
    * transaction that `to` does not list began after it, and draws its sequence numbers above it.
    */
   readonly nextLow: number;
-  /** The largest sequence number ever delivered. */
+  /**
+   * The largest sequence number that is known to be behind: delivered, or given out by the sequence before
+   * a window that is delivered to its end was opened. It moves also where nothing of ours is stored.
+   */
   readonly high: number;
 }
 
@@ -37,10 +40,29 @@ export function advanced(cursor: Cursor, seq: number): Cursor {
   return { ...cursor, after: seq, high: Math.max(cursor.high, seq) };
 }
 
-/** The cursor once the open window is delivered to its end. */
-export function closed(cursor: Cursor): Cursor {
+/**
+ * The cursor once the open window is delivered to its end. `passed` is the last number that the sequence
+ * had given out when the window was opened, 0 where that is not known.
+ */
+export function closed(cursor: Cursor, passed: number): Cursor {
   if (cursor.to === null) return cursor;
-  return { ...cursor, from: cursor.to, to: null, after: 0, low: cursor.nextLow };
+  return { ...cursor, from: cursor.to, to: null, after: 0, low: cursor.nextLow, high: Math.max(cursor.high, passed) };
+}
+
+/**
+ * One cursor for partitions that have all delivered the same windows to the end: the lowest `low`, since
+ * looking for more rows by sequence never misses one.
+ */
+export function joined(cursors: readonly Cursor[]): Cursor {
+  const [first] = cursors;
+  if (first === undefined || cursors.some(({ from, to }) => from !== first.from || to !== null)) {
+    throw new Error('cursors of different windows can not be joined');
+  }
+  return {
+    ...first,
+    low: Math.min(...cursors.map(({ low }) => low)),
+    high: Math.max(...cursors.map(({ high }) => high)),
+  };
 }
 
 /** Whether two cursors stand for the same place, stored in the same way. */

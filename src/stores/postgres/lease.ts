@@ -1,70 +1,64 @@
 import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
+import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
 import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
 import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.js';
 
-/** What a lease is claimed with. */
-export interface ClaimOptions {
-  readonly destination: string;
-  /** How many partitions the store has. */
-  readonly partitions: number;
-  /** Milliseconds that the lease lasts from each renewal, by the database's clock. */
-  readonly lease: number;
-  /** Milliseconds for each transaction. */
-  readonly timeout: number;
-  /** Whether settling waits for the disk. */
-  readonly synchronousSettle: boolean;
-  readonly signal?: AbortSignal | undefined;
-}
+/** More to change in the transaction that moves a cursor. */
+export type Change = (connection: Connection) => Promise<void>;
 
-/** A change of the cursor, and of the side table in the same transaction. */
-export interface Settlement {
-  readonly cursor: Cursor;
-  readonly also?: (connection: Connection) => Promise<void>;
-}
+/** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
+const LONGEST_BLINK = 1_000;
 
 /**
- * One relay's hold on a destination: rows that it owns under an epoch, and where they are (`ctid`).
- * Everything that changes them, or the side table, selects from the fenced update of those rows, so
- * a relay that lost its lease changes nothing.
+ * One relay's hold on partitions of a destination: rows that it owns under an epoch, and where they are
+ * (`ctid`). Everything that changes them, or the side table, selects from the fenced update of those
+ * rows, so a relay that lost its lease changes nothing.
  */
 export class Lease {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
+  /** Random, and of this lease alone: no other ever has it, whatever its epoch. */
   readonly #owner: string;
-  readonly #epoch: string;
   readonly #lost = new AbortController();
-  #ctids: readonly string[];
+  #epoch: string;
+  #places: ReadonlyMap<number, string>;
   /** Changes are made one after another: each needs the place that the one before left the rows at. */
   #last: Promise<unknown> = Promise.resolve();
-  #deadline: ReturnType<typeof setTimeout> | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #renewedAt = 0;
+  #looking = false;
+  #stirred = new AbortController();
 
   private constructor(
     database: Database,
     statements: Statements,
     options: ClaimOptions,
-    held: { owner: string; epoch: string; ctids: readonly string[]; sentAt: number },
+    held: { owner: string; claimed: Claimed; sentAt: number },
   ) {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
     this.#owner = held.owner;
-    this.#epoch = held.epoch;
-    this.#ctids = held.ctids;
+    this.#epoch = held.claimed.epoch;
+    this.#places = held.claimed.places;
     this.#renewed(held.sentAt);
-    this.#heartbeat = setInterval(() => {
-      this.#renewIfDue();
-    }, options.lease / 6);
+    this.#heartbeat = setInterval(
+      () => {
+        this.#renewIfDue();
+        void this.#lookAround();
+      },
+      Math.min(options.lease / 6, LONGEST_BLINK),
+    );
     this.#heartbeat.unref();
   }
 
   /**
-   * Claims every partition of the destination under a new epoch, or resolves to `null` while another
-   * relay holds them. The claim is committed synchronously.
+   * Claims this relay's share of the destination under a new epoch, or resolves to `null` while there is
+   * nothing for it. The claim is committed synchronously.
    *
    * @throws MessengerError `SCHEMA_MISMATCH` when the cursor was not written by this cluster.
    */
@@ -72,106 +66,161 @@ export class Lease {
     database: Database,
     statements: Statements,
     options: ClaimOptions,
-  ): Promise<{ lease: Lease; cursor: Cursor } | null> {
-    const { destination, partitions, lease, timeout, signal } = options;
-    const sentAt = performance.now();
-    const claimed = await database.transaction(
-      preamble(timeout, noLongerThan(lease, timeout), 'SET LOCAL synchronous_commit = on'),
-      async (connection) => {
-        // Looked at before they are locked: one that stands by must never hold up the owner.
-        const seen = await connection.query(statements.cursors, [destination]);
-        if (seen.some(isHeld)) return null;
-        if (seen.length === 0) await connection.query(statements.createCursors, [destination, partitions]);
-        const rows = await connection.query(statements.lockCursors, [destination]);
-        assertClaimable(rows, options);
-        if (rows.some(isHeld)) return null;
-        const owner = uuidv7();
-        const epoch = String(Math.max(...rows.map((row) => Number(row[0]))) + 1);
-        const places = await connection.query(statements.claim, [destination, owner, epoch, lease]);
-        await connection.query(statements.token, [destination, epoch]);
-        return {
-          owner,
-          epoch,
-          ctids: places.map((row) => row[0] as string),
-          sentAt,
-          cursor: decodeCursor(rows[0] as Row),
-        };
-      },
+  ): Promise<{ lease: Lease; taken: readonly CursorRow[] } | null> {
+    const { timeout, signal } = options;
+    // Looked at before anything is locked: one that stands by must never hold up an owner.
+    const { rows, take } = await database.transaction(
+      preamble(timeout, 'SET LOCAL synchronous_commit = off'),
+      (connection) => look(connection, statements, options, []),
       { timeout, signal },
     );
-    return claimed && { lease: new Lease(database, statements, options, claimed), cursor: claimed.cursor };
+    if (take === 0 || (options.whole === true && take < rows.length)) return null;
+    const owner = uuidv7();
+    const sentAt = performance.now();
+    const claimed = await database.transaction(
+      preamble(timeout, noLongerThan(options), 'SET LOCAL synchronous_commit = on'),
+      (connection) => claimRows(connection, statements, options, { owner, kept: [], take, rows }),
+      { timeout, signal },
+    );
+    if (claimed.taken.length === 0) return null;
+    const lease = new Lease(database, statements, options, { owner, claimed, sentAt });
+    if (options.whole === true && claimed.taken.length < rows.length) {
+      await lease.release();
+      return null;
+    }
+    return { lease, taken: claimed.taken };
   }
 
   /** Aborted when the lease is lost, or not renewed in time by this process's own clock. */
   get lost(): AbortSignal {
+    // A process that was frozen gets here before its timers.
+    if (performance.now() - this.#renewedAt >= this.#trusted) this.#expire();
     return this.#lost.signal;
   }
 
-  /** Stores the cursor and renews the lease. @throws MessengerError `LEASE_LOST`. */
-  settle({ cursor, also }: Settlement): Promise<void> {
+  get partitions(): readonly number[] {
+    return [...this.#places.keys()];
+  }
+
+  /** Whether it holds more than its share, or less while something is free. */
+  get unbalanced(): boolean {
+    return this.#stirred.signal.aborted;
+  }
+
+  /** Aborted as soon as it is unbalanced. */
+  get stirred(): AbortSignal {
+    return this.#stirred.signal;
+  }
+
+  /** Stores the cursor of these partitions, and renews the lease on them. @throws MessengerError `LEASE_LOST`. */
+  settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
     return this.#change(
       this.#statements.settle,
       [this.#options.lease, cursor.from, cursor.to, cursor.after, cursor.low, cursor.nextLow, cursor.high],
+      partitions,
       // What is set aside must be as durable as the row that says so; both are in one transaction.
       also,
     );
   }
 
+  /** Changes the side table and no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
+  change(also: Change): Promise<void> {
+    return this.#change(this.#statements.renew, [this.#options.lease], this.partitions, also);
+  }
+
+  /**
+   * Gives up what is more than this relay's share, and claims what it lacks and is free; what it keeps is
+   * claimed anew.
+   *
+   * @returns the rows that are new.
+   * @throws MessengerError `LEASE_LOST`.
+   */
+  rebalance(): Promise<readonly CursorRow[]> {
+    return this.#inTurn(async () => {
+      const sentAt = performance.now();
+      const own = this.partitions;
+      const claimed = await this.#transaction(['SET LOCAL synchronous_commit = on'], async (connection) => {
+        await this.#fenced(connection, this.#statements.renew, [this.#options.lease], own);
+        const { rows, give, take } = await look(connection, this.#statements, this.#options, own);
+        if (give.length > 0)
+          await connection.query(this.#statements.giveUp, [this.#options.destination, arrayText(give)]);
+        const kept = own.filter((partition) => !give.includes(partition));
+        return claimRows(connection, this.#statements, this.#options, { owner: this.#owner, kept, take, rows });
+      });
+      this.#epoch = claimed.epoch;
+      this.#places = claimed.places;
+      this.#stirred = new AbortController();
+      this.#renewed(sentAt);
+      return claimed.taken;
+    });
+  }
+
   /** Gives the partitions back. Never rejects: what could not be released expires. */
   async release(): Promise<void> {
     this.#stopTimers();
-    const { timeout, lease } = this.#options;
+    const { destination, relay, timeout } = this.#options;
     await this.#last.catch(() => undefined);
-    if (this.#lost.signal.aborted) return;
+    const places = this.#places;
+    this.#places = new Map();
     this.#lose('the lease was released');
     await this.#database
       .transaction(
-        preamble(timeout, noLongerThan(lease, timeout), ...SETTLE_SETTINGS),
-        (connection) => connection.query(this.#statements.release, this.#fence()),
-        {
-          timeout,
+        preamble(timeout, noLongerThan(this.#options), ...SETTLE_SETTINGS),
+        async (connection) => {
+          // Fenced, so that it is safe where the lease may be lost: then it changes nothing.
+          if (places.size > 0) await connection.query(this.#statements.release, this.#fence([...places.values()]));
+          if (relay !== undefined) await connection.query(this.#statements.leave, [destination, relay]);
         },
+        { timeout },
       )
       .catch(() => undefined);
   }
 
-  #fence(): Value[] {
-    return [
-      `{${this.#ctids.map((ctid) => `"${ctid}"`).join(',')}}`,
-      this.#options.destination,
-      this.#owner,
-      this.#epoch,
-    ];
+  #fence(places: readonly string[]): Value[] {
+    return [arrayText(places), this.#options.destination, this.#owner, this.#epoch];
+  }
+
+  /** Runs a fenced update of these partitions' rows, all of which must still be ours. */
+  async #fenced(
+    connection: Connection,
+    statement: Statements['settle'],
+    values: readonly Value[],
+    partitions: readonly number[],
+  ): Promise<readonly Row[]> {
+    const places = partitions.map((partition) => this.#places.get(partition) ?? '(0,0)');
+    const rows = await connection.query(statement, [...this.#fence(places), ...values]);
+    if (rows.length === partitions.length) return rows;
+    this.#lose('another relay has taken the lease over, or the server has crashed since it was claimed');
+    throw this.#lost.signal.reason;
   }
 
   #change(
     statement: Statements['settle'],
     values: readonly Value[],
-    also?: (connection: Connection) => Promise<void>,
+    partitions: readonly number[],
+    also?: Change,
   ): Promise<void> {
-    const change = this.#last.then(async () => {
-      this.#lost.signal.throwIfAborted();
-      const { timeout, lease, synchronousSettle } = this.#options;
+    return this.#inTurn(async () => {
       const sentAt = performance.now();
-      const moved = await this.#transaction(
-        preamble(
-          timeout,
-          noLongerThan(lease, timeout),
-          ...(also ? INDEX_SETTINGS : SETTLE_SETTINGS),
-          ...(synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
-        ),
-        async (connection) => {
-          const rows = await connection.query(statement, [...this.#fence(), ...values]);
-          if (rows.length !== this.#ctids.length) {
-            this.#lose('another relay has taken the lease over, or the server has crashed since it was claimed');
-            throw this.#lost.signal.reason;
-          }
-          await also?.(connection);
-          return rows;
-        },
-      );
-      this.#ctids = moved.map((row) => row[0] as string);
-      this.#renewed(sentAt);
+      const settings = [
+        ...(also ? INDEX_SETTINGS : SETTLE_SETTINGS),
+        ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
+      ];
+      const moved = await this.#transaction(settings, async (connection) => {
+        const rows = await this.#fenced(connection, statement, values, partitions);
+        await also?.(connection);
+        return rows;
+      });
+      this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
+      // Of the others, the lease is no newer than it was.
+      if (partitions.length === this.#places.size) this.#renewed(sentAt);
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const change = this.#last.then(() => {
+      this.#lost.signal.throwIfAborted();
+      return work();
     });
     this.#last = change.catch((error: unknown) => {
       // Whether it was committed is unknown, and with it where the rows are: nothing more can be changed.
@@ -181,10 +230,13 @@ export class Lease {
   }
 
   /** A transaction that is waited for while the lease is held; once it is lost, that is the error. */
-  async #transaction<T>(settings: string, work: (connection: Connection) => Promise<T>): Promise<T> {
+  async #transaction<T>(settings: readonly string[], work: (connection: Connection) => Promise<T>): Promise<T> {
     const { timeout } = this.#options;
     try {
-      return await this.#database.transaction(settings, work, { timeout, signal: this.#lost.signal });
+      return await this.#database.transaction(preamble(timeout, noLongerThan(this.#options), ...settings), work, {
+        timeout,
+        signal: this.#lost.signal,
+      });
     } catch (error) {
       this.#lost.signal.throwIfAborted();
       throw error;
@@ -193,21 +245,48 @@ export class Lease {
 
   #renewIfDue(): void {
     if (performance.now() - this.#renewedAt < this.#options.lease / 3 || this.#lost.signal.aborted) return;
-    this.#change(this.#statements.renew, [this.#options.lease]).catch(() => undefined);
+    this.#change(this.#statements.renew, [this.#options.lease], this.partitions).catch(() => undefined);
   }
 
-  /** The local deadline is earlier than the database's: it counts from before the request was sent. */
+  /** Finds out whether relays have come or gone. A look that fails says nothing: it is the renewal that counts. */
+  async #lookAround(): Promise<void> {
+    if (this.#options.relay === undefined || this.#looking || this.#lost.signal.aborted) return;
+    this.#looking = true;
+    const { timeout } = this.#options;
+    try {
+      const { give, take } = await this.#database.transaction(
+        preamble(timeout, 'SET LOCAL synchronous_commit = off'),
+        (connection) => look(connection, this.#statements, this.#options, this.partitions),
+        { timeout, signal: this.#lost.signal },
+      );
+      if (give.length > 0 || take > 0) this.#stirred.abort();
+    } catch {
+      // The next one may find out.
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  /** How long this process trusts a renewal, from before it was sent: less than the database does. Milliseconds. */
+  get #trusted(): number {
+    return this.#options.lease * 0.8;
+  }
+
   #renewed(sentAt: number): void {
     this.#renewedAt = sentAt;
-    clearTimeout(this.#deadline);
-    const left = sentAt + this.#options.lease * 0.8 - performance.now();
-    this.#deadline = setTimeout(
+    clearTimeout(this.#timer);
+    const left = sentAt + this.#trusted - performance.now();
+    this.#timer = setTimeout(
       () => {
-        this.#lose('the lease was not renewed in time');
+        this.#expire();
       },
       Math.max(0, left),
     );
-    this.#deadline.unref();
+    this.#timer.unref();
+  }
+
+  #expire(): void {
+    this.#lose('the lease was not renewed in time');
   }
 
   #lose(why: string, cause?: unknown): void {
@@ -216,7 +295,7 @@ export class Lease {
   }
 
   #stopTimers(): void {
-    clearTimeout(this.#deadline);
+    clearTimeout(this.#timer);
     clearInterval(this.#heartbeat);
   }
 }
@@ -225,44 +304,6 @@ export class Lease {
  * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
  * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
  */
-function noLongerThan(lease: number, timeout: number): string {
+function noLongerThan({ lease, timeout }: ClaimOptions): string {
   return `SET LOCAL idle_in_transaction_session_timeout = ${String(Math.ceil(Math.min(lease, timeout)))}`;
-}
-
-/** Whether a cursor's row has an owner whose lease has not expired. */
-function isHeld(row: Row): boolean {
-  return row[1] !== null && row[2] === 'true';
-}
-
-function assertClaimable(rows: readonly Row[], { destination, partitions }: ClaimOptions): void {
-  if (rows.length !== partitions) {
-    throw new MessengerError(
-      'SCHEMA_MISMATCH',
-      `destination ${JSON.stringify(destination)} has ${String(rows.length)} partitions, this store ${String(partitions)}`,
-    );
-  }
-  if (rows.some((row) => row[3] !== 'true')) {
-    throw new MessengerError(
-      'SCHEMA_MISMATCH',
-      `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost`,
-    );
-  }
-  const [first] = rows;
-  if (first && rows.some((row) => row.slice(4).join() !== first.slice(4).join())) {
-    throw new MessengerError(
-      'SCHEMA_MISMATCH',
-      `the partitions of destination ${JSON.stringify(destination)} have different cursors`,
-    );
-  }
-}
-
-function decodeCursor(row: Row): Cursor {
-  return {
-    from: row[4] as string,
-    to: row[5] as string | null,
-    after: Number(row[6]),
-    low: Number(row[7]),
-    nextLow: Number(row[8]),
-    high: Number(row[9]),
-  };
 }

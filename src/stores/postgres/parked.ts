@@ -1,70 +1,89 @@
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
-import { preamble, type Connection, type Database } from './database.js';
-import type { ClaimOptions } from './lease.js';
+import { arrayText, type ClaimOptions } from './claim.js';
+import { preamble, type Connection, type Database, type Statement } from './database.js';
+import type { Change } from './lease.js';
 import { seqOf, StoredMessage } from './rows.js';
-import type { Statement } from './database.js';
 import { INDEX_SETTINGS, type Statements } from './statements.js';
-
-/** Part of a settlement's transaction. */
-type Change = (connection: Connection) => Promise<void>;
 
 /** How much of an error's text is kept with a message. */
 const MAX_ERROR_LENGTH = 2_000;
 
-/** The side table of one destination: what was set aside, and which keys wait in it. */
+/** What waits: the keys, and how many messages of each topic. */
+interface Waiting {
+  readonly keys: Set<string>;
+  readonly topics: Map<string | null, number>;
+}
+
+/** The side table of one destination, as far as some partitions go: what was set aside, and which keys wait in it. */
 export class Parked {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  readonly #keys: Set<string>;
+  /** As the statements' parameter: null for all partitions. */
+  readonly #share: string | null;
+  readonly #waiting: Waiting;
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
-  #waiting: boolean;
+  #mayWait: boolean;
 
   private constructor(
     database: Database,
     statements: Statements,
     options: ClaimOptions,
-    keys: Set<string>,
-    waiting: boolean,
+    share: string | null,
+    waiting: Waiting,
   ) {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
-    this.#keys = keys;
+    this.#share = share;
     this.#waiting = waiting;
+    this.#mayWait = waiting.topics.size > 0;
   }
 
-  static async load(database: Database, statements: Statements, options: ClaimOptions): Promise<Parked> {
+  static async load(
+    database: Database,
+    statements: Statements,
+    options: ClaimOptions,
+    partitions: readonly number[],
+  ): Promise<Parked> {
     const { destination, timeout, signal } = options;
+    const share = partitions.length === options.partitions ? null : arrayText(partitions);
     const rows = await database.transaction(
       preamble(timeout),
-      (connection) => connection.query(statements.waitingKeys, [destination]),
+      (connection) => connection.query(statements.waiting, [destination, share, options.partitions]),
       { timeout, signal },
     );
-    const keys = new Set(rows.flatMap(([key]) => (typeof key === 'string' ? [key] : [])));
-    return new Parked(database, statements, options, keys, rows.length > 0);
+    const waiting: Waiting = { keys: new Set(), topics: new Map() };
+    for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
+      if (key !== null) waiting.keys.add(key);
+      waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
+    }
+    return new Parked(database, statements, options, share, waiting);
   }
 
   has(key: string): boolean {
-    return this.#keys.has(key);
+    return this.#waiting.keys.has(key);
   }
 
   /** How many messages of a topic wait. */
-  waiting(_topic: string | undefined): number {
-    return 0;
+  waiting(topic: string | undefined): number {
+    return this.#waiting.topics.get(topic ?? null) ?? 0;
   }
 
   /** What is due, and what waits behind it, in order. */
   async due(limit: number, signal?: AbortSignal): Promise<{ messages: StoredMessage[]; attempts: number[] }> {
-    if (!this.#waiting) return { messages: [], attempts: [] };
-    const { destination, timeout } = this.#options;
+    if (!this.#mayWait) return { messages: [], attempts: [] };
+    const { destination, partitions, timeout } = this.#options;
     const rows = await this.#database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
       async (connection) => {
-        const due = await connection.query(this.#statements.due, [destination, limit]);
-        if (due.length === 0)
-          this.#waiting = (await connection.query(this.#statements.anyWaiting, [destination])).length > 0;
+        const share = [this.#share, partitions];
+        const due = await connection.query(this.#statements.due, [destination, limit, ...share]);
+        if (due.length === 0) {
+          const any = await connection.query(this.#statements.anyWaiting, [destination, ...share]);
+          this.#mayWait = any.length > 0;
+        }
         return due;
       },
       { timeout, signal },
@@ -76,8 +95,10 @@ export class Parked {
   parking(setAside: readonly SetAside[]): Change | undefined {
     if (setAside.length === 0) return undefined;
     for (const { message, dead } of setAside) {
-      if (!dead) this.#waiting = true;
-      if (!dead && message.key !== undefined) this.#keys.add(message.key);
+      if (dead) continue;
+      this.#mayWait = true;
+      if (message.key !== undefined) this.#waiting.keys.add(message.key);
+      this.#count(message, 1);
     }
     return async (connection) => {
       await this.#write(connection, this.#statements.park, setAside);
@@ -87,6 +108,8 @@ export class Parked {
 
   /** Takes published messages out of the side table, and sets others aside again. */
   unparking(published: readonly StoredMessage[], setAside: readonly SetAside[]): Change {
+    for (const message of published) this.#count(message, -1);
+    for (const { message, dead } of setAside) if (dead) this.#count(message, -1);
     return async (connection) => {
       const { destination } = this.#options;
       if (published.length > 0) {
@@ -95,27 +118,33 @@ export class Parked {
         assertAll(rows.length, published.length);
       }
       // One that still waits behind an earlier message of its key stays as it is.
-      const changed = setAside.filter(({ dead, error }) => dead || error !== undefined);
+      const changed = setAside.filter(({ dead, blocked, error }) => dead || blocked === true || error !== undefined);
       if (changed.length > 0) await this.#write(connection, this.#statements.parkAgain, changed);
       const touched = keysOf([...published, ...setAside.map(({ message }) => message)]);
       if (touched.length === 0) return;
       await this.#promoteHeads(connection, touched);
       // Forgotten although this transaction may still fail: then the lease is lost, and all of this with it.
       const drained = await connection.query(this.#statements.drainedKeys, [destination, JSON.stringify(touched)]);
-      for (const [key] of drained) this.#keys.delete(key as string);
+      for (const [key] of drained) this.#waiting.keys.delete(key as string);
     };
   }
 
   async #write(connection: Connection, statement: Statement, setAside: readonly SetAside[]): Promise<void> {
-    const records = setAside.map(({ message, attempts, error, retryIn, dead }) => ({
+    const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked }) => ({
       seq: seqOf(message),
       attempts,
       error: error && storable(error),
-      retryIn: dead ? undefined : (retryIn ?? (message.key === undefined ? 0 : undefined)),
-      dead,
+      reason: dead ? 'dead' : blocked === true ? 'blocked' : error ? 'failed' : 'behind',
+      retryIn: retryIn ?? (message.key === undefined ? 0 : undefined),
+      fate: dead ? 'dead' : blocked === true ? 'blocked' : 'retry',
     }));
     const rows = await connection.query(statement, [this.#options.destination, JSON.stringify(records)]);
     assertAll(rows.length, records.length);
+  }
+
+  #count({ topic }: StoredMessage | SetAside['message'], by: number): void {
+    const { topics } = this.#waiting;
+    topics.set(topic ?? null, (topics.get(topic ?? null) ?? 0) + by);
   }
 
   async #promoteHeads(connection: Connection, keys: readonly string[]): Promise<void> {

@@ -1,18 +1,31 @@
 import { MessengerError, toError } from '../../core/errors.js';
-import { advanced, closed, opened, type Cursor } from './cursor.js';
+import { arrayText } from './claim.js';
+import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from './database.js';
-import { READ_SETTINGS, type Statements } from './statements.js';
 import { sizeOf, StoredMessage } from './rows.js';
+import { READ_SETTINGS, type Statements } from './statements.js';
+
+/** Partitions that are read together, since they have the same cursor. */
+export interface Position {
+  readonly partitions: readonly number[];
+  readonly cursor: Cursor;
+}
 
 /** Messages as they were read together, and the cursor that says that each was delivered. */
 export interface LogPage {
   readonly messages: readonly StoredMessage[];
+  /** Whose messages they are. */
+  readonly partitions: readonly number[];
   /** The cursor once the first `count` of them, all by default, are delivered. */
   cursor(count?: number): Cursor;
 }
 
 export interface ReaderOptions {
   readonly pageSize: number;
+  /** How many partitions the store has. */
+  readonly partitions: number;
+  /** The topics that are read; `null` for all. */
+  readonly topics: readonly string[] | null;
   /** Milliseconds for each statement. */
   readonly timeout: number;
   /** The `high` of the last settlement that was acknowledged. Asked for before each window is opened. */
@@ -27,36 +40,73 @@ export interface ReaderOptions {
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
-/** Reads the log from a cursor on, ahead of what is settled. */
+/** Where reading is, for partitions with one cursor. */
+interface Place {
+  readonly partitions: readonly number[];
+  /** As the statement's parameter: null for all there are. */
+  readonly share: string | null;
+  cursor: Cursor;
+  /** The last number that the sequence had given out when the window was opened; 0 if not known. */
+  passed: number;
+}
+
+/** The end of a window that all places are read up to, after which they have one cursor. */
+interface Meeting {
+  readonly to: string;
+  readonly passed: number;
+  readonly acknowledgedHigh: number;
+  /** The places that are not yet there. */
+  readonly missing: Set<Place>;
+}
+
+/**
+ * Reads the log from cursors on, ahead of what is settled. Partitions with equal cursors are read by one
+ * statement; others join them through a window that ends at the same snapshot for all, once each of
+ * them has been read to its end.
+ */
 export class Reader {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ReaderOptions;
-  #cursor: Cursor;
+  #places: Place[];
+  #meeting: Meeting | undefined;
+  /** The place that is read next, where there are several. */
+  #turn = 0;
   #pages: LogPage[] = [];
   #ahead: Promise<void> | undefined;
   #failure: Error | undefined;
   #averageSize: number | undefined;
 
-  constructor(database: Database, statements: Statements, cursor: Cursor, options: ReaderOptions) {
+  constructor(database: Database, statements: Statements, positions: readonly Position[], options: ReaderOptions) {
     this.#database = database;
     this.#statements = statements;
-    this.#cursor = cursor;
     this.#options = options;
+    this.#places = positions.map(({ partitions, cursor }) => ({
+      partitions,
+      share: this.#shareOf(partitions),
+      cursor,
+      passed: 0,
+    }));
   }
 
-  /** The next page: what was read ahead, or what one statement finds now. */
-  async next(signal?: AbortSignal): Promise<LogPage> {
+  /** Where reading is. Nothing that was read lies before it once all pages are settled. */
+  get positions(): readonly Position[] {
+    return this.#places;
+  }
+
+  /** The next page: what was read ahead, or what is found now. `null` when there is nothing. */
+  async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // Also where reading ahead found the window at its end: what came since is in the next one.
-    if (this.#pages.length === 0) await this.#read(signal);
-    const page = this.#pages.shift();
+    // Also where reading ahead found the window at its end: what came since is in the next one. Each
+    // place is looked at before there is nothing.
+    for (let looks = this.#places.length; looks > 0 && this.#pages.length === 0; looks--) await this.#read(signal);
+    const page = this.#pages.shift() ?? null;
     // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
     // than one read is in hand, so that the server reads while this process publishes.
-    if (page && this.#cursor.to !== null && this.#pages.length * this.#options.pageSize < this.#limit())
-      this.#readAhead();
-    return page ?? this.#emptyPage();
+    const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
+    if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
+    return page;
   }
 
   #readAhead(): void {
@@ -71,31 +121,67 @@ export class Reader {
       });
   }
 
-  #emptyPage(): LogPage {
-    const cursor = this.#cursor;
-    return { messages: [], cursor: () => cursor };
-  }
-
   async #read(signal: AbortSignal | undefined): Promise<void> {
-    const { pageSize, timeout, acknowledgedHigh } = this.#options;
+    const place = this.#places[this.#turn];
+    if (place === undefined) return;
+    const { pageSize, partitions, topics, timeout, acknowledgedHigh } = this.#options;
     const limit = this.#limit();
-    const before = this.#cursor;
+    const meeting = this.#meeting;
+    const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
     // Before the statement is sent, and not after: that is what makes it a safe `low`.
     const high = acknowledgedHigh();
     const rows = await this.#database.transaction(
       preamble(timeout, ...READ_SETTINGS),
       (connection) =>
-        connection.query(this.#statements.read, [before.from, before.to, before.after, before.low, limit]),
+        connection.query(this.#statements.read, [
+          ...[before.from, before.to, before.after, before.low, limit],
+          ...[place.share, partitions, topics && arrayText(topics)],
+        ]),
       { timeout, signal },
     );
-    const { until, messages } = decodePage(rows);
+    const { until, passed, messages } = decodePage(rows);
     const window = before.to === null ? opened(before, until, high) : before;
+    if (before.to === null) place.passed = passed;
     const isLast = messages.length < limit;
-    this.#cursor = this.#cut(window, messages, pageSize, isLast);
+    this.#cut(place, window, messages, pageSize, isLast);
+    if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
+    if (isLast) this.#arrived(place);
+    // Each in its turn, so that one with much to read does not hold up the others.
+    this.#turn = (this.#turn + 1) % this.#places.length;
   }
 
-  /** Cuts what was read into pages, and returns the cursor behind the last. */
-  #cut(window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): Cursor {
+  /** Opens a window that ends where another place's does: also at a snapshot that was taken after every claim. */
+  #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
+    place.passed = passed;
+    return opened(place.cursor, to, acknowledgedHigh);
+  }
+
+  /**
+   * Where all others are between windows, the one that this place has just opened becomes that of all.
+   * Otherwise it goes on alone: one that has much to read must not hold up the others.
+   */
+  #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
+    const others = this.#places.filter((each) => each !== place);
+    const canMeet = others.length > 0 && others.every(({ cursor }) => cursor.to === null);
+    this.#meeting = canMeet ? { ...end, missing: new Set(this.#places) } : undefined;
+  }
+
+  /** A place has been read to the end of its window: when it was the last to get there, they are one. */
+  #arrived(place: Place): void {
+    const meeting = this.#meeting;
+    if (place.cursor.from !== meeting?.to) return;
+    meeting.missing.delete(place);
+    if (meeting.missing.size > 0) return;
+    const partitions = this.#places.flatMap((each) => each.partitions);
+    const cursor = joined(this.#places.map((each) => each.cursor));
+    this.#places = [{ partitions, share: this.#shareOf(partitions), cursor, passed: 0 }];
+    this.#meeting = undefined;
+    this.#turn = 0;
+  }
+
+  /** Cuts what was read into pages, and leaves the place's cursor behind the last. */
+  #cut(place: Place, window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): void {
+    const { partitions, passed } = place;
     let at = window;
     for (let start = 0; start < messages.length; start += pageSize) {
       const base = at;
@@ -104,13 +190,17 @@ export class Reader {
       const cursor = (count = page.length): Cursor => {
         const last = page[count - 1];
         const moved = last ? advanced(base, last.seq) : base;
-        return ends && count === page.length ? closed(moved) : moved;
+        return ends && count === page.length ? closed(moved, passed) : moved;
       };
-      this.#pages.push({ messages: page, cursor });
+      this.#pages.push({ messages: page, partitions, cursor });
       at = cursor();
     }
     this.#measure(messages);
-    return isLast ? closed(at) : at;
+    place.cursor = isLast ? closed(at, passed) : at;
+  }
+
+  #shareOf(partitions: readonly number[]): string | null {
+    return partitions.length === this.#options.partitions ? null : arrayText(partitions);
   }
 
   #limit(): number {
@@ -125,8 +215,9 @@ export class Reader {
   }
 }
 
-function decodePage(rows: readonly Row[]): { until: string; messages: StoredMessage[] } {
+function decodePage(rows: readonly Row[]): { until: string; passed: number; messages: StoredMessage[] } {
   let until: string | undefined;
+  let passed = 0;
   let standby = false;
   const messages: StoredMessage[] = [];
   let last = 0;
@@ -135,6 +226,7 @@ function decodePage(rows: readonly Row[]): { until: string; messages: StoredMess
     if (row[0] === '0') {
       until = row[1] as string;
       standby = row[2] === 'true';
+      passed = Number(row[3]);
       continue;
     }
     const message = new StoredMessage(row);
@@ -151,5 +243,5 @@ function decodePage(rows: readonly Row[]): { until: string; messages: StoredMess
   }
   // An outer ORDER BY is not kept through a UNION by any promise of SQL.
   if (!sorted) messages.sort((a, b) => a.seq - b.seq);
-  return { until, messages };
+  return { until, passed, messages };
 }

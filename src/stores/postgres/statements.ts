@@ -1,5 +1,5 @@
 import type { Statement } from './database.js';
-import type { Names } from './names.js';
+import { literal, type Names } from './names.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
@@ -43,7 +43,8 @@ function columns(table: string, jsonPayload: boolean): string {
 }
 
 export function statementsOf(names: Names, jsonPayload: boolean) {
-  const { messages, cursors, claims, parked, settings } = names;
+  const { messages, cursors, claims, parked, settings, destinations, relays } = names;
+  const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
   const cursorColumns = 'from_snapshot::text, to_snapshot::text, after::text, low::text, next_low::text, high::text';
   /**
    * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
@@ -53,8 +54,21 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const fence = `c.ctid = ANY($1::text::tid[]) AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
-  const claimable = `SELECT epoch::text, owner, (expires_at > clock_timestamp())::text, (xmin = written_by::xid)::text, ${cursorColumns}
-  FROM ${cursors} WHERE destination = $1::text ORDER BY partition`;
+  /** Cursor rows, as `decodeCursorRow` expects them. */
+  const cursorRows = `SELECT partition::text, epoch::text, owner, (owner IS NOT NULL AND expires_at > clock_timestamp())::text,
+    (xmin = written_by::xid)::text, ${cursorColumns}
+  FROM ${cursors} WHERE destination = $1::text`;
+  /** Of the partitions in the array `share` (null: all of them). */
+  const shared = (table: string, share: string, partitions: string) =>
+    `(${share}::integer[] IS NULL OR ${table}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
+
+  /** What is set aside, and how: see `parked.ts`. */
+  const records =
+    'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text)';
+  const fates = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
+    CASE WHEN s.fate = 'dead' THEN clock_timestamp() END, CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
+  const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
+  const wanted = `${shared('m', '$6', '$7')} AND ($8::text[] IS NULL OR m.topic = ANY($8::text[]))`;
 
   return {
     /**
@@ -71,8 +85,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
 
     /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
-     * after, $4 low, $5 limit. The first row (its number is 0) tells `to`, and whether this server is a
-     * standby: there, snapshots omit running transactions.
+     * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
+     * topics (null: all). The first row (its number is 0) tells `to`, whether this server is a standby
+     * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *
      * Late rows belong to transactions that `from` saw running, and are looked up per transaction, the
      * order and limit inside the lateral: one `xid = ANY (...) AND seq <= low` would scan the history.
@@ -82,21 +97,21 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
     read: statement(
       'read',
       `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
-SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, NULL AS key, NULL AS metadata, NULL AS payload, NULL AS at FROM w
+SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at FROM w
 UNION ALL
 SELECT seq_text, id, topic, key, metadata, payload, at FROM (
   SELECT * FROM (
     SELECT late.* FROM pg_snapshot_xip($1::pg_snapshot) AS x (xid) CROSS JOIN LATERAL (
       SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
       WHERE m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint
-        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w))
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
       ORDER BY m.seq LIMIT $5::bigint
     ) late
     UNION ALL
     (SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
       WHERE m.seq > greatest($4::bigint, $3::bigint)
         AND NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
-        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w))
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
       ORDER BY m.seq LIMIT $5::bigint)
   ) found ORDER BY seq LIMIT $5::bigint
 ) page`,
@@ -108,36 +123,64 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1) ON CONFLICT DO NOTHING`,
     ),
     /** $1 destination. */
-    cursors: statement('look', claimable),
-    /** $1 destination. Locked in one order, so that two claims never wait for each other. */
-    lockCursors: statement('lock', `${claimable} FOR UPDATE`),
-    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms. */
+    cursors: statement('look', `${cursorRows} ORDER BY partition`),
+    /** $1 destination, $2 limit: partitions that nobody holds. One that another claim is looking at is left to it. */
+    lockFree: statement(
+      'lock',
+      `${cursorRows} AND (owner IS NULL OR expires_at <= clock_timestamp()) ORDER BY partition LIMIT $2::bigint FOR UPDATE SKIP LOCKED`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms, $5 array of partitions, which are locked or held. */
     claim: statement(
       'claim',
       `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(),
     expires_at = clock_timestamp() + $4::double precision * interval '1 millisecond'
-  WHERE destination = $1::text RETURNING ctid::text`,
+  WHERE destination = $1::text AND partition = ANY($5::smallint[]) RETURNING partition::text, ctid::text`,
     ),
-    /** $1 destination, $2 epoch. */
+    /** $1 destination, $2 epoch, $3 array of partitions. */
     token: statement(
       'token',
-      `INSERT INTO ${claims} (destination, partition, epoch) SELECT destination, partition, epoch FROM ${cursors} WHERE destination = $1::text AND epoch = $2::bigint
+      `INSERT INTO ${claims} (destination, partition, epoch) SELECT $1::text, unnest($3::smallint[]), $2::bigint
   ON CONFLICT (destination, partition) DO UPDATE SET epoch = excluded.epoch`,
     ),
+    /** $1 destination, $2 array of partitions, which are held. */
+    giveUp: statement(
+      'give',
+      `UPDATE ${cursors} SET owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id()
+  WHERE destination = $1::text AND partition = ANY($2::smallint[])`,
+    ),
+    /** $1 destination, $2 relay, $3 lease in ms: it is there. */
+    join: statement(
+      'join',
+      `INSERT INTO ${relays} (destination, relay, expires_at)
+  VALUES ($1::text, $2::text, clock_timestamp() + $3::double precision * interval '1 millisecond')
+  ON CONFLICT (destination, relay) DO UPDATE SET expires_at = excluded.expires_at`,
+    ),
+    /** $1 destination, $2 relay: it is gone, and so is whoever has not been heard of for long. */
+    leave: statement(
+      'leave',
+      `DELETE FROM ${relays} WHERE destination = $1::text AND (relay = $2::text OR expires_at < clock_timestamp() - interval '1 hour')`,
+    ),
+    /** $1 destination: the relays that are there. */
+    relays: statement(
+      'relays',
+      `SELECT relay FROM ${relays} WHERE destination = $1::text AND expires_at > clock_timestamp() ORDER BY relay`,
+    ),
+    /** $1 destination: its topics as a JSON array, or null for all of them. */
+    destination: statement('destination', `SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text`),
     /** $1 to $4 the fence, $5 lease in ms, $6 to $11 the cursor. */
     settle: statement(
       'settle',
       `UPDATE ${cursors} c SET from_snapshot = $6::pg_snapshot, to_snapshot = $7::pg_snapshot, after = $8::bigint,
     low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(),
     expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.ctid::text`,
+  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
     ),
     /** $1 to $4 the fence, $5 lease in ms. */
     renew: statement(
       'renew',
       `UPDATE ${cursors} c SET written_by = pg_current_xact_id(),
     expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.ctid::text`,
+  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
     ),
     /** $1 to $4 the fence. */
     release: statement(
@@ -145,23 +188,23 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       `UPDATE ${cursors} c SET owner = NULL, expires_at = '-infinity', written_by = pg_current_xact_id() WHERE ${fence}`,
     ),
 
-    /** $1 destination, $2 JSON array of `{ seq, attempts, error, retryIn, dead }`: copied whole from the log. */
+    /** $1 destination, $2 JSON array of `Record`s: copied whole from the log. */
     park: statement(
       'park',
-      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload, attempts, error, next_at, dead_at)
-  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload, s.attempts, s.error,
-    CASE WHEN NOT s.dead THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
-    CASE WHEN s.dead THEN clock_timestamp() END
-  FROM json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, "retryIn" double precision, dead boolean)
+      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload,
+    attempts, error, reason, next_at, dead_at, blocked_at, first_failed_at, last_failed_at)
+  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload,
+    s.attempts, s.error, s.reason, ${fates}, ${failedAt}, ${failedAt}
+  FROM ${records}
   JOIN ${messages} m ON m.seq = s.seq RETURNING seq::text`,
     ),
     /** $1 destination, $2 JSON as for `park`: what is set aside again. */
     parkAgain: statement(
       'again',
-      `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error),
-    next_at = CASE WHEN NOT s.dead THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END,
-    dead_at = CASE WHEN s.dead THEN clock_timestamp() END
-  FROM json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, "retryIn" double precision, dead boolean)
+      `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error), reason = s.reason,
+    (next_at, dead_at, blocked_at) = ROW(${fates}),
+    first_failed_at = coalesce(p.first_failed_at, ${failedAt}), last_failed_at = coalesce(${failedAt}, p.last_failed_at)
+  FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
     ),
     /** $1 destination, $2 array of sequence numbers: published, so no longer set aside. */
@@ -174,21 +217,22 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       'heads',
       `UPDATE ${parked} p SET next_at = clock_timestamp()
   FROM json_array_elements_text($2::text::json) AS k (key) CROSS JOIN LATERAL (
-    SELECT e.seq, e.next_at FROM ${parked} e
+    SELECT e.seq, e.next_at, e.blocked_at FROM ${parked} e
     WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL
     ORDER BY e.key, e.seq LIMIT 1
   ) head
-  WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL`,
+  WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
     ),
-    /** $1 destination: the keys with waiting messages, and a null where messages without a key wait. */
-    waitingKeys: statement(
-      'keys',
-      `SELECT DISTINCT key FROM ${parked} WHERE destination = $1::text AND dead_at IS NULL`,
+    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits, by key and topic. */
+    waiting: statement(
+      'waiting',
+      `SELECT p.key, p.topic, count(*)::text FROM ${parked} p
+  WHERE p.destination = $1::text AND p.dead_at IS NULL AND ${shared('p', '$2', '$3')} GROUP BY p.key, p.topic`,
     ),
-    /** $1 destination: one row if anything waits. */
+    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: one row if anything waits. */
     anyWaiting: statement(
       'any',
-      `SELECT 'waiting' FROM ${parked} WHERE destination = $1::text AND dead_at IS NULL LIMIT 1`,
+      `SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND ${shared('p', '$2', '$3')} LIMIT 1`,
     ),
     /** $1 destination, $2 JSON array of keys: those with nothing waiting any more. */
     drainedKeys: statement(
@@ -196,13 +240,14 @@ SELECT seq_text, id, topic, key, metadata, payload, at FROM (
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL)`,
     ),
-    /** $1 destination, $2 limit: due messages and those behind them. Cut by
+    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them. Cut by
      * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
      * by seq is also that of the primary key, which leads through everything that waits. */
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
-    SELECT seq, key FROM ${parked} WHERE destination = $1::text AND next_at <= (SELECT clock_timestamp()) ORDER BY next_at LIMIT $2::bigint)
+    SELECT p.seq, p.key FROM ${parked} p WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp())
+      AND ${shared('p', '$3', '$4')} ORDER BY p.next_at LIMIT $2::bigint)
 SELECT seq_text, id, topic, key, metadata, payload, at, attempts FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
     SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts FROM ${parked} p

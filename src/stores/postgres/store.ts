@@ -144,13 +144,19 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     return migrate(this.#database, this.#names, this.#settings, { timeout: 2 * this.#timeout, signal });
   }
 
-  async openFeed({ destination, pageSize, signal }: FeedOptions): Promise<PostgresFeed | null> {
+  async openFeed(options: FeedOptions): Promise<PostgresFeed | null> {
+    return this.#openFeed(options, false);
+  }
+
+  async #openFeed({ destination, pageSize, relay, signal }: FeedOptions, whole: boolean): Promise<PostgresFeed | null> {
     try {
       this.#verified ??= verifySchema(this.#database, this.#names, this.#settings, { timeout: this.#timeout });
       await this.#verified;
       return await PostgresFeed.open(this.#database, this.#statements, {
         destination,
         pageSize,
+        relay,
+        whole,
         partitions: this.#settings.partitions,
         lease: this.#lease,
         timeout: this.#timeout,
@@ -208,7 +214,9 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   }
 
   #plainSession(): Session {
-    this.#session ??= new Session((pageSize, signal) => this.openFeed({ destination: 'default', pageSize, signal }));
+    this.#session ??= new Session((pageSize, signal) =>
+      this.#openFeed({ destination: 'default', pageSize, signal }, true),
+    );
     return this.#session;
   }
 }

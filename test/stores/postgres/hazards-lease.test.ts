@@ -42,7 +42,7 @@ const hazards: Record<string, Hazard> = {
         lease: ({ Lease }) => ({
           Lease: {
             async claim(...args: Parameters<typeof Lease.claim>) {
-              loaded = load(...args);
+              loaded = load(...args, [0, 1, 2, 3, 4, 5, 6, 7]);
               await loaded;
               return Lease.claim(...args);
             },
@@ -89,7 +89,7 @@ async function zombie(world: World): Promise<unknown> {
 
 /**
  * The last settlement of a lease that runs out before it is committed: it sets the first message of a
- * key aside, while the next relay already waits for the row.
+ * key aside, while the next relay is about to claim the row.
  */
 async function claimDuringSettlement(world: World): Promise<string[]> {
   const { cursors, messages, parked } = world.names;
@@ -108,9 +108,11 @@ async function claimDuringSettlement(world: World): Promise<string[]> {
     `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, attempts, next_at)
      SELECT 'default', seq, key_hash, stored_at, at, id, key, metadata, payload, 1, clock_timestamp() FROM ${messages} WHERE id = 'k:1'`,
   );
+  const claiming = world.gate.hold('look');
   const opening = world.relay();
-  await world.waiting('any');
+  await claiming;
   await settlement.commit();
+  world.gate.open();
   const heir = await opening;
   const page = await heir.read();
   await heir.settle(page, await heir.publish(page));

@@ -78,14 +78,16 @@ async function storeInTwoSteps(world: World, when: 'before' | 'after'): Promise<
 const hazards: Record<string, Hazard> = {
   'low is not high: a transaction that the snapshot did not list commits late': {
     play: (world) => commitLate(world, false),
-    mutant: { cursor: ({ closed }) => ({ closed: (cursor) => ({ ...closed(cursor), low: cursor.high }) }) },
+    mutant: {
+      cursor: ({ closed }) => ({ closed: (cursor, passed) => ({ ...closed(cursor, passed), low: cursor.high }) }),
+    },
     right: ['m', 't'],
     wrong: ['m'],
   },
 
   'low is not high after a restart either': {
     play: (world) => commitLate(world, true),
-    mutant: mutantStatement('lockCursors', [' low::text', ' high::text']),
+    mutant: mutantStatement('lockFree', [' low::text', ' high::text']),
     right: ['m', 't'],
     wrong: ['m'],
   },
@@ -103,7 +105,7 @@ const hazards: Record<string, Hazard> = {
       await relay.drain();
       return relay.acknowledged;
     },
-    mutant: mutantStatement('lockCursors', ['next_low::text', 'high::text']),
+    mutant: mutantStatement('lockFree', ['next_low::text', 'high::text']),
     right: ['m', 't'],
     wrong: ['m'],
   },
@@ -120,7 +122,7 @@ const hazards: Record<string, Hazard> = {
       await relay.drain();
       return relay.acknowledged;
     },
-    mutant: mutantStatement('lockCursors', ['to_snapshot::text', 'NULL::text']),
+    mutant: mutantStatement('lockFree', ['to_snapshot::text', 'NULL::text']),
     right: ['m1', 'm2', 't'],
     wrong: ['m1', 'm2'],
   },
@@ -141,14 +143,14 @@ const hazards: Record<string, Hazard> = {
       reader: (original) => {
         class Hasty extends original.Reader {
           #high = { read: 0 };
-          constructor(...[database, statements, cursor, options]: ConstructorParameters<typeof original.Reader>) {
-            const high = { read: cursor.high };
-            super(database, statements, cursor, { ...options, acknowledgedHigh: () => high.read });
+          constructor(...[database, statements, positions, options]: ConstructorParameters<typeof original.Reader>) {
+            const high = { read: positions[0]!.cursor.high };
+            super(database, statements, positions, { ...options, acknowledgedHigh: () => high.read });
             this.#high = high;
           }
           override async next(signal?: AbortSignal) {
             const page = await super.next(signal);
-            this.#high.read = page.cursor().high;
+            if (page) this.#high.read = page.cursor().high;
             return page;
           }
         }

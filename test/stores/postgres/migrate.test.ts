@@ -178,6 +178,8 @@ describe('roles', () => {
     ...['SELECT', 'INSERT', 'UPDATE'].map((right) => `${right} ON messenger.cursors`),
     ...['SELECT', 'INSERT', 'UPDATE'].map((right) => `${right} ON messenger.claims`),
     ...['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map((right) => `${right} ON messenger.parked`),
+    ...['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map((right) => `${right} ON messenger.relays`),
+    'SELECT ON messenger.destinations',
   ];
 
   async function prepared(version: PostgresVersion): Promise<{ admin: pg.Pool; writers: pg.Pool; relays: pg.Pool }> {
@@ -197,7 +199,7 @@ describe('roles', () => {
   async function relayEverything(relays: pg.Pool, destination = 'default'): Promise<string[]> {
     const store = new PostgresStore(relays);
     await store.migrate();
-    const feed = await store.openFeed({ destination, pageSize: 100 });
+    const feed = await store.openFeed({ destination, pageSize: 100, relay: 'r' });
     if (feed === null) throw new Error('held');
     try {
       const page = await feed.read();
@@ -214,6 +216,10 @@ describe('roles', () => {
       await feed.settle(await feed.retries(), []);
       await feed.read();
       await store.deletePublishedByExpiration(0);
+      await feed.close();
+      // Closing never rejects: what it could not give back expires.
+      const { rowCount } = await relays.query('SELECT FROM messenger.cursors WHERE owner IS NOT NULL');
+      if (rowCount !== 0) throw new Error('not given back');
       return page.messages.map(({ id }) => id);
     } finally {
       await feed.close();
@@ -271,7 +277,9 @@ describe('roles', () => {
       await admin.query(`GRANT ${grant} TO ${writer}`);
     }
     for (const grant of relayGrants) {
-      await admin.query('DELETE FROM messenger.cursors; DELETE FROM messenger.claims; DELETE FROM messenger.parked');
+      await admin.query(
+        'DELETE FROM messenger.cursors; DELETE FROM messenger.claims; DELETE FROM messenger.parked; DELETE FROM messenger.relays',
+      );
       await addTo(store, writers, [message(), newMessage('2', { key: 'b' })]);
       await admin.query(`REVOKE ${grant} FROM ${relay}`);
       await expect(relayEverything(relays), grant).rejects.toThrow();

@@ -54,9 +54,9 @@ async function load(world: World, count: number, slice: string): Promise<void> {
 }
 
 /** The cursor of a relay that has delivered everything, as the arguments of `read`. */
-async function caughtUp(world: World): Promise<string> {
+async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   return (await world.value(
-    `SELECT format('(%L, NULL, 0, %s, 1000)', pg_current_snapshot(), coalesce(max(seq), 0)) FROM ${world.names.messages}`,
+    `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL)', pg_current_snapshot(), coalesce(max(seq), 0)) FROM ${world.names.messages}`,
   )) as string;
 }
 
@@ -85,6 +85,7 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Re
   plans['never analyzed'] = await idlePoll(late, cursor);
   await world.sql(`ANALYZE ${world.names.messages}`);
   plans['analyzed'] = await idlePoll(late, cursor);
+  plans['analyzed, for some of the partitions'] = await idlePoll(late, await caughtUp(world, "''{1,4}''"));
   await open.query('BEGIN');
   await open.xid();
   await world.add('later');
@@ -247,7 +248,7 @@ describe('cleaning', () => {
 describe('a look for retries', () => {
   const WAITING = 50_000;
   const LIMIT = 100;
-  const CALL = `look('default', ${LIMIT})`;
+  const CALL = `look('default', ${LIMIT}, NULL, 8)`;
 
   /** So many messages of one key, of which the first is tried again in so long, and the others wait behind it. */
   async function park(world: World, key: string | null, count: number, retryIn: string): Promise<void> {

@@ -133,6 +133,8 @@ function keyOf(id: string): string | undefined {
 
 export interface TestRelayOptions {
   readonly pageSize?: number;
+  /** What it is known by to others, who make room for it. */
+  readonly relay?: string;
   /** Whether the broker takes a message. @default always */
   readonly acknowledge?: (message: Message) => boolean;
 }
@@ -169,7 +171,8 @@ export class TestRelay {
   /** As a restart: everything in memory is forgotten. */
   async reopen(pageSize = this.#options.pageSize ?? 100): Promise<void> {
     await this.close();
-    this.#feed = (await this.#store.openFeed({ destination: 'default', pageSize })) ?? undefined;
+    const { relay } = this.#options;
+    this.#feed = (await this.#store.openFeed({ destination: 'default', pageSize, relay })) ?? undefined;
   }
 
   async close(): Promise<void> {
@@ -308,6 +311,15 @@ export class World {
     return relay;
   }
 
+  /** As if these relays were there as well. */
+  async announce(...relays: readonly string[]): Promise<void> {
+    for (const relay of relays) {
+      await this.sql(`INSERT INTO ${this.names.relays} VALUES ('default', $1, 'infinity') ON CONFLICT DO NOTHING`, [
+        relay,
+      ]);
+    }
+  }
+
   /** As if the lease had run out. */
   async expireLease(): Promise<void> {
     await this.sql(
@@ -348,6 +360,8 @@ export class World {
 
 /** Holds the answer of a statement back: its effect is there, and the store does not know it yet. */
 class Gate {
+  /** How many statements of each kind were run. */
+  readonly counts = new Map<string, number>();
   #kind: string | undefined;
   #arrived: (() => void) | undefined;
   #opened: Promise<void> = Promise.resolve();
@@ -365,6 +379,8 @@ class Gate {
   }
 
   async pass(name: string | undefined): Promise<void> {
+    const kind = name?.split('_')[1];
+    if (kind !== undefined) this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
     if (this.#kind === undefined || name?.startsWith(`messenger_${this.#kind}_`) !== true) return;
     this.#kind = undefined;
     this.#arrived?.();
@@ -373,14 +389,17 @@ class Gate {
 }
 
 function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
+  const gated = new WeakMap<object, PgPoolClient>();
   const connect = async (): Promise<PgPoolClient> => {
     const client = await pool.connect();
+    const known = gated.get(client);
+    if (known) return known;
     const query = async (query: string | pg.QueryArrayConfig) => {
       const result = await client.query(query as string);
       await gate.pass(typeof query === 'string' ? undefined : (query as { name?: string }).name);
       return result as never;
     };
-    return {
+    const made: PgPoolClient = {
       query,
       escapeIdentifier: (text) => client.escapeIdentifier(text),
       release: (destroy) => {
@@ -388,6 +407,8 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
       },
       on: (event, listener) => client.on(event, listener),
     };
+    gated.set(client, made);
+    return made;
   };
   return {
     connect,

@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import { bounded, type Connection, type Database } from '../database.js';
+import { bounded, type Connection, type Database, type TransactionBounds } from '../database.js';
 import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, serially, type Driver } from './driver.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
@@ -74,6 +74,25 @@ function listen(client: PgPool | PgClient): void {
   if (isPool(client)) client.on('connect', listen);
 }
 
+function isPreparedStatementFault(error: unknown): boolean {
+  const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
+  // FATAL is about the connection: PgBouncer tells a server that is gone by one of these states, too.
+  return PREPARED_STATEMENT_FAULTS.has(String(code)) && severity !== 'FATAL';
+}
+
+/**
+ * Runs a transaction again where it failed for a prepared statement that a pooler lost: nothing of it is
+ * there, and from the first such failure on, statements are not prepared any more.
+ */
+async function again<T>(transaction: () => Promise<T>): Promise<T> {
+  try {
+    return await transaction();
+  } catch (error) {
+    if (isPreparedStatementFault(error)) return transaction();
+    throw error;
+  }
+}
+
 /** Prepares statements by name until the server (or a pooler before it) shows that it can not. */
 function connections(): (client: PgClient) => Connection {
   let prepare = true;
@@ -90,7 +109,7 @@ function connections(): (client: PgClient) => Connection {
         const result = await client.query(query);
         return result.rows;
       } catch (error) {
-        if (PREPARED_STATEMENT_FAULTS.has(String((error as { code?: unknown }).code))) prepare = false;
+        if (isPreparedStatementFault(error)) prepare = false;
         throw error;
       }
     },
@@ -101,42 +120,51 @@ function poolDatabase(pool: PgPool): Database {
   const connection = connections();
   listen(pool);
   return {
-    async transaction(preamble, work, bounds) {
-      /** The connection, until it is given back: once, by whoever comes first. */
-      const held: { client?: PgPoolClient } = {};
-      const giveBack = (destroy: boolean) => {
-        const { client } = held;
-        delete held.client;
-        client?.release(destroy);
-      };
-      let givenUp = false;
-      const run = async () => {
-        const client = await pool.connect();
-        held.client = client;
-        if (givenUp) {
-          giveBack(false);
-          throw new Error('the transaction was no longer waited for');
-        }
-        // One that was in the pool before the store was.
-        listen(client);
-        const result = await betweenBeginAndCommit(
-          (sql) => client.query(sql),
-          preamble,
-          () => work(connection(client)),
-        );
-        giveBack(false);
-        return result;
-      };
-      try {
-        return await bounded(run(), bounds, 'PostgreSQL');
-      } catch (error) {
-        givenUp = true;
-        // After an error the connection may be anything: in a transaction, half open, a query behind.
-        giveBack(true);
-        throw error;
-      }
-    },
+    transaction: (preamble, work, bounds) => again(() => transaction(pool, connection, preamble, work, bounds)),
   };
+}
+
+/** One transaction on a connection of the pool. */
+async function transaction<T>(
+  pool: PgPool,
+  connection: (client: PgClient) => Connection,
+  preamble: string,
+  work: (connection: Connection) => Promise<T>,
+  bounds: TransactionBounds,
+): Promise<T> {
+  /** The connection, until it is given back: once, by whoever comes first. */
+  const held: { client?: PgPoolClient } = {};
+  const giveBack = (destroy: boolean) => {
+    const { client } = held;
+    delete held.client;
+    client?.release(destroy);
+  };
+  let givenUp = false;
+  const run = async () => {
+    const client = await pool.connect();
+    held.client = client;
+    if (givenUp) {
+      giveBack(false);
+      throw new Error('the transaction was no longer waited for');
+    }
+    // One that was in the pool before the store was.
+    listen(client);
+    const result = await betweenBeginAndCommit(
+      (sql) => client.query(sql),
+      preamble,
+      () => work(connection(client)),
+    );
+    giveBack(false);
+    return result;
+  };
+  try {
+    return await bounded(run(), bounds, 'PostgreSQL');
+  } catch (error) {
+    givenUp = true;
+    // After an error the connection may be anything: in a transaction, half open, a query behind.
+    giveBack(true);
+    throw error;
+  }
 }
 
 function clientDatabase(client: PgClient): Database {
@@ -148,10 +176,12 @@ function clientDatabase(client: PgClient): Database {
       bounded(
         oneAtATime(async () => {
           assertIdle(client);
-          return betweenBeginAndCommit(
-            (sql) => client.query(sql),
-            preamble,
-            () => work(connection(client)),
+          return again(() =>
+            betweenBeginAndCommit(
+              (sql) => client.query(sql),
+              preamble,
+              () => work(connection(client)),
+            ),
           );
         }),
         bounds,

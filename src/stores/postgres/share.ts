@@ -1,0 +1,28 @@
+/** What a relay sees of its destination. */
+export interface Sight {
+  /** The relays that are there, sorted. */
+  readonly relays: readonly string[];
+  readonly partitions: readonly { readonly partition: number; readonly held: boolean }[];
+}
+
+/** What should change hands. */
+export interface Balance {
+  /** Partitions to give up. */
+  readonly give: readonly number[];
+  /** How many free partitions to take. */
+  readonly take: number;
+}
+
+/**
+ * An even share for every relay: no two differ by more than one partition, and each relay finds the same
+ * without asking the others. One that does not stay (`relay` is absent) takes all that is free.
+ */
+export function balance({ relays, partitions }: Sight, relay: string | undefined, own: readonly number[]): Balance {
+  const free = partitions.filter(({ partition, held }) => !held && !own.includes(partition)).length;
+  if (relay === undefined) return { give: [], take: free };
+  const place = relays.indexOf(relay);
+  const members = place < 0 ? relays.length + 1 : relays.length;
+  const more = (place < 0 ? relays.length : place) < partitions.length % members ? 1 : 0;
+  const share = Math.floor(partitions.length / members) + more;
+  return { give: own.slice(share), take: Math.min(free, Math.max(0, share - own.length)) };
+}

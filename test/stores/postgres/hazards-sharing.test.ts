@@ -1,0 +1,258 @@
+/**
+ * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it.
+ * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
+ */
+import { createHash } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Parked } from '../../../src/stores/postgres/parked.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type TestRelay, type World } from './support.js';
+
+/** The first and the second half of the partitions: what two relays hold. */
+const HALVES = ['a', 'b'];
+const partitionOf = (key: string) => createHash('sha256').update(key).digest().readUInt16BE() % 8;
+const keysOf = (half: number) =>
+  Array.from({ length: 200 }, (_, n) => `k${String(n)}`).filter((key) => Math.floor(partitionOf(key) / 4) === half);
+const [first] = keysOf(0) as [string];
+const [second] = keysOf(1) as [string];
+
+/** Two relays with half of the partitions each. */
+async function halves(world: World): Promise<[TestRelay, TestRelay]> {
+  await world.announce(...HALVES);
+  const a = await world.relay({ relay: 'a' });
+  const b = await world.relay({ relay: 'b' });
+  expect([a.feed.partitions, b.feed.partitions]).toEqual([
+    [0, 1, 2, 3],
+    [4, 5, 6, 7],
+  ]);
+  return [a, b];
+}
+
+/** A relay that has taken over from two whose cursors differ. */
+async function heirOfTwo(world: World, before: (a: TestRelay, b: TestRelay) => Promise<void>): Promise<TestRelay> {
+  const [a, b] = await halves(world);
+  await before(a, b);
+  await a.close();
+  await b.close();
+  const heir = await world.relay({}, [...a.acknowledged, ...b.acknowledged]);
+  expect(heir.feed.partitions).toHaveLength(8);
+  return heir;
+}
+
+const hazards: Record<string, Hazard> = {
+  'partitions with different cursors are not read from one of them': {
+    async play(world) {
+      const heir = await heirOfTwo(world, async (a) => {
+        await world.add(`${first}:1`, `${second}:1`);
+        await a.drain();
+      });
+      await heir.drain();
+      return heir.acknowledged;
+    },
+    mutant: {
+      reader: (original) => ({
+        Reader: class extends original.Reader {
+          constructor(...[database, statements, positions, options]: ConstructorParameters<typeof original.Reader>) {
+            const partitions = positions.flatMap((position) => position.partitions);
+            super(database, statements, [{ partitions, cursor: positions[0]!.cursor }], options);
+          }
+        },
+      }),
+    },
+    right: [`${first}:1`, `${second}:1`],
+    wrong: [`${first}:1`],
+  },
+
+  'where partitions meet, low is what was acknowledged before the snapshot that they meet at': {
+    async play(world) {
+      const heir = await heirOfTwo(world, async (a, b) => {
+        await world.add(`${first}:1`, `${second}:1`);
+        await a.drain();
+        await world.sql(`SELECT pg_current_xact_id()`);
+        await b.drain();
+      });
+      // In the snapshot that they meet at, `t` runs unlisted, and has drawn a lower number than `m`.
+      const m = await world.begin();
+      const t = await world.begin();
+      await m.xid();
+      const xid = await t.xid();
+      await t.add(`${second}:2`);
+      await m.add(`${first}:2`);
+      await m.commit();
+      const page = await heir.read();
+      await heir.settle(page, await heir.publish(page));
+      expect(await world.isUnlisted(xid)).toBe(true);
+      // Here the other partitions open the window, with the same end.
+      const taken = world.gate.hold('read');
+      const reading = heir.read();
+      await taken;
+      await t.commit();
+      world.gate.open();
+      const met = await reading;
+      if (met.messages.length > 0) await heir.settle(met, await heir.publish(met));
+      await heir.drain();
+      return heir.acknowledged;
+    },
+    mutant: (() => {
+      let now = () => 0;
+      return {
+        reader: (original) => ({
+          Reader: class extends original.Reader {
+            constructor(...args: ConstructorParameters<typeof original.Reader>) {
+              super(...args);
+              now = args[3].acknowledgedHigh;
+            }
+          },
+        }),
+        cursor: ({ opened, joined }) => ({
+          opened: (cursor, to) => opened(cursor, to, now()),
+          // The lowest of them would hide it.
+          joined: (cursors) => ({ ...joined(cursors), low: Math.max(...cursors.map(({ low }) => low)) }),
+        }),
+      } satisfies Mutant;
+    })(),
+    right: [`${first}:1`, `${second}:1`, `${first}:2`, `${second}:2`],
+    wrong: [`${first}:1`, `${second}:1`, `${first}:2`],
+  },
+
+  'what is set aside is read after the claim of a rebalance, too': {
+    async play(world) {
+      const { cursors, messages, parked } = world.names;
+      await world.add(`${second}:1`, `${second}:2`);
+      const [a, b] = await halves(world);
+      const { from, to, after, low, nextLow, high } = (await b.read()).log!.cursor(1);
+      // The last settlement of a relay whose time runs out meanwhile: it sets the first message aside.
+      await world.sql(
+        `UPDATE ${cursors} SET expires_at = '-infinity', written_by = pg_current_xact_id() WHERE partition >= 4`,
+      );
+      await world.sql(`DELETE FROM ${world.names.relays} WHERE relay = 'b'`);
+      const settlement = await world.begin();
+      await settlement.query(
+        `UPDATE ${cursors} SET from_snapshot = $1, to_snapshot = $2, after = $3, low = $4, next_low = $5, high = $6,
+           written_by = pg_current_xact_id() WHERE partition >= 4`,
+        [from, to, after, low, nextLow, high],
+      );
+      await settlement.query(
+        `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, attempts, next_at)
+         SELECT 'default', seq, key_hash, stored_at, at, id, key, metadata, payload, 1, clock_timestamp()
+         FROM ${messages} WHERE id = $1`,
+        [`${second}:1`],
+      );
+      const looking = world.gate.hold('look');
+      const rebalancing = a.feed.rebalance();
+      await looking;
+      await settlement.commit();
+      world.gate.open();
+      await rebalancing;
+      expect(a.feed.partitions).toHaveLength(8);
+      const page = await a.read();
+      await a.settle(page, await a.publish(page));
+      await a.drain();
+      return a.acknowledged;
+    },
+    mutant: (() => {
+      let early: Promise<Parked> | undefined;
+      let load: (typeof Parked)['load'];
+      return {
+        parked: (original) => {
+          load = (...args) => original.Parked.load(...args);
+          return {
+            Parked: {
+              load: async (...args: Parameters<typeof Parked.load>) => (await early) ?? load(...args),
+            } as unknown as typeof Parked,
+          };
+        },
+        lease: ({ Lease }) => {
+          return {
+            Lease: {
+              async claim(...args: Parameters<typeof Lease.claim>) {
+                const claimed = await Lease.claim(...args);
+                if (claimed === null) return null;
+                const rebalance = claimed.lease.rebalance.bind(claimed.lease);
+                claimed.lease.rebalance = async () => {
+                  early = load(args[0], args[1], args[2], [0, 1, 2, 3, 4, 5, 6, 7]);
+                  await early;
+                  return rebalance();
+                };
+                return claimed;
+              },
+            } as unknown as typeof Lease,
+          };
+        },
+      } satisfies Mutant;
+    })(),
+    right: [`${second}:1`, `${second}:2`],
+    wrong: [`${second}:2`],
+  },
+
+  'a relay settles no partition that it has given up': {
+    async play(world) {
+      await world.add(`${second}:1`);
+      const a = await world.relay({ relay: 'a' });
+      const page = await a.read();
+      await world.announce('b');
+      await a.feed.rebalance();
+      expect(a.feed.partitions).toHaveLength(4);
+      const ended = await a.settle(page).then(
+        () => 'settled',
+        (error: unknown) => (error as { code: string }).code,
+      );
+      const b = await world.relay({ relay: 'b' });
+      await b.drain();
+      return { ended, acknowledged: b.acknowledged };
+    },
+    mutant: mutantStatement(
+      'settle',
+      ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL'],
+      ['AND c.owner = $3::text AND c.epoch = $4::bigint', 'AND $3::text IS NOT NULL AND $4::bigint IS NOT NULL'],
+    ),
+    right: { ended: 'LEASE_LOST', acknowledged: [`${second}:1`] },
+    wrong: { ended: 'settled', acknowledged: [] },
+  },
+};
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  let server: EmbeddedPostgres;
+  let url: string;
+  beforeAll(async () => {
+    server = await startPostgres(version, { autovacuum: 'off', fsync: 'off' });
+    url = await server.createDatabase('hazards');
+  });
+  afterAll(() => server.remove());
+
+  itHolds(() => url, hazards);
+
+  it('one relay alone reads all its partitions in one statement again, once they have met', () =>
+    inWorld(async (world) => {
+      const heir = await heirOfTwo(world, async (a) => {
+        await world.add(`${first}:1`, `${second}:1`);
+        await a.drain();
+      });
+      const reads = async () => {
+        const before = world.gate.counts.get('read') ?? 0;
+        await heir.drain();
+        return (world.gate.counts.get('read') ?? 0) - before;
+      };
+      expect(await reads()).toBeGreaterThan(2);
+      expect(await reads()).toBe(1);
+      await world.add(`${first}:2`, `${second}:2`);
+      await heir.drain();
+      expect(heir.acknowledged).toEqual([`${first}:1`, `${second}:1`, `${first}:2`, `${second}:2`]);
+      expect(
+        await world.value(`SELECT count(DISTINCT (from_snapshot::text, low, high))::int FROM ${world.names.cursors}`),
+      ).toBe(1);
+    }, url));
+
+  it('a share that is quiet does not read the others’ messages over and over', () =>
+    inWorld(async (world) => {
+      const [a, b] = await halves(world);
+      await world.add(...Array.from({ length: 1_500 }, (_, n) => `${second}:${String(n)}`));
+      await b.drain();
+      await a.drain();
+      await world.add('later');
+      await a.drain();
+      const low = await world.value(`SELECT max(low)::int FROM ${world.names.cursors} WHERE partition < 4`);
+      expect(low).toBeGreaterThanOrEqual(1_500);
+      expect(a.acknowledged.length + b.acknowledged.length).toBeGreaterThanOrEqual(1_500);
+    }, url));
+});

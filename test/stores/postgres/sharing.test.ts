@@ -1,0 +1,90 @@
+/** Relays that share the partitions of a destination: evenly, in order, and through comings and goings. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { Messenger, type Message } from '../../../src/index.js';
+import { until } from '../../../src/testing/assert.js';
+import { started } from '../../core/scripted.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import { createDatabase, inWorld, type World } from './support.js';
+
+/** Which owner has how many partitions, largest first. */
+async function shares(world: World): Promise<number[]> {
+  const rows = await world.sql(
+    `SELECT count(*)::int FROM ${world.names.cursors} WHERE owner IS NOT NULL AND expires_at > clock_timestamp() GROUP BY owner ORDER BY 1 DESC`,
+  );
+  return rows.map(([count]) => count as number);
+}
+
+const recording = (acknowledged: string[], name: string, sent: Map<string, string> = new Map()) => ({
+  publish: async (message: Message) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    acknowledged.push(message.id);
+    sent.set(message.id, name);
+  },
+});
+
+const numberOf = (id: string) => Number(id.slice(id.indexOf(':') + 1));
+
+/** Ids (`key:n`) that were first acknowledged before a lower number of their key. */
+function overtaken(acknowledged: readonly string[]): string[] {
+  const last = new Map<string, number>();
+  const seen = new Set<string>();
+  return acknowledged.filter((id) => {
+    if (seen.has(id)) return false;
+    seen.add(id);
+    const key = id.slice(0, id.indexOf(':'));
+    const before = last.get(key) ?? 0;
+    last.set(key, Math.max(before, numberOf(id)));
+    return numberOf(id) < before;
+  });
+}
+
+describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'sharing');
+  });
+
+  it('share partitions evenly, as they come and go, without a message twice or out of order', () =>
+    inWorld(async (world) => {
+      const acknowledged: string[] = [];
+      const sent = new Map<string, string>();
+      const relay = (name: string) =>
+        started(
+          new Messenger(world.another(), recording(acknowledged, name, sent), { interval: 20, publishBatchSize: 7 }),
+        );
+      const writing = new AbortController();
+      const next = new Map<string, number>();
+      const ids: string[] = [];
+      const writer = (async () => {
+        for (let n = 0; !writing.signal.aborted; n++) {
+          const batch = Array.from({ length: 5 }, (_, i) => {
+            const key = `k${String((n * 5 + i) % 40)}`;
+            next.set(key, (next.get(key) ?? 0) + 1);
+            return `${key}:${String(next.get(key))}`;
+          });
+          await world.add(...batch);
+          ids.push(...batch);
+        }
+      })();
+      const first = relay('first');
+      await until(async () => (await shares(world)).join() === '8', 'one has all');
+      const second = relay('second');
+      await until(async () => (await shares(world)).join() === '4,4', 'two share', 15_000);
+      const third = relay('third');
+      await until(async () => (await shares(world)).join() === '3,3,2', 'three share', 15_000);
+      await first.stop();
+      await until(async () => (await shares(world)).join() === '4,4', 'two are left', 15_000);
+      await third.stop();
+      await until(async () => (await shares(world)).join() === '8', 'one is left', 15_000);
+      writing.abort();
+      await writer;
+      await until(() => acknowledged.length >= ids.length, 'everything', 15_000);
+      await second.stop();
+      expect(overtaken(acknowledged)).toEqual([]);
+      // Everything, and nothing twice: who gives a partition up has settled it.
+      expect([...acknowledged].sort()).toEqual([...ids].sort());
+      expect(new Set(sent.values())).toEqual(new Set(['first', 'second', 'third']));
+      expect(await shares(world)).toEqual([]);
+      expect(await world.value(`SELECT count(*)::int FROM ${world.names.relays}`)).toBe(0);
+    }, url));
+});
