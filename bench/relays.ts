@@ -9,7 +9,7 @@ const DELAY = 20;
 const BATCH = 100;
 const PARTITIONS = 8;
 /** How long relays may take to share the partitions out before they are measured as they are. Milliseconds. */
-const SHARING_LIMIT = 10_000;
+const SHARING_LIMIT = 30_000;
 
 /** What 2 and 4 relays of one destination do beside one, each a process. */
 export async function relays(bench: Bench): Promise<Row[]> {
