@@ -1,11 +1,10 @@
 import type pg from 'pg';
-import { Messenger } from 'messenger-outbox';
-import type { PostgresStore } from 'messenger-outbox/postgres';
 import { StoredMessage } from '../src/stores/postgres/rows.js';
 import { median, row, type Row } from './report.js';
-import { counter } from './setup.js';
+import { relay, type Bench, type Outbox } from './setup.js';
 
 const ROUNDS = 5;
+const PAGES = [1000, 100];
 
 /** The bare keyset read: what any reader of these rows costs at least, on this machine, now. */
 const KEYSET = {
@@ -23,21 +22,26 @@ export async function copyOfLog(pool: pg.Pool): Promise<void> {
 }
 
 /** Drains the log by a relay, settling included, beside the bare read: alternated, median of five. */
-export async function drain(pool: pg.Pool, store: PostgresStore, messages: number, page: number): Promise<Row> {
+export async function drain(bench: Bench): Promise<Row[]> {
+  const log = await bench.log();
+  console.log(`the bare keyset read, as a named statement:\n${KEYSET.text}\n`);
+  const rows: Row[] = [];
+  for (const page of PAGES) rows.push(await drainByPages(log, page));
+  return rows;
+}
+
+async function drainByPages(log: Outbox, page: number): Promise<Row> {
+  const messages = log.stored;
   const relayed: number[] = [];
   const bare: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    bare.push(await rate(messages, () => keysetRead(pool, messages, page)));
-    relayed.push(await rate(messages, () => relay(store, messages, page, `drain-${String(page)}-${String(round)}`)));
+    bare.push(await rate(messages, () => keysetRead(log.pool, messages, page)));
+    relayed.push(await rate(messages, () => relay(log, page, `drain-${String(page)}-${String(round)}`)));
     console.log(
       `  drain/${String(page)} round ${String(round + 1)}: relay ${rounded(relayed)} messages/s, bare read ${rounded(bare)}`,
     );
   }
   return row(`drain/${String(page)}`, median(relayed), 'messages/s', median(bare));
-}
-
-export function explainDrain(): void {
-  console.log(`the bare keyset read, as a named statement:\n${KEYSET.text}\n`);
 }
 
 async function keysetRead(pool: pg.Pool, messages: number, page: number): Promise<void> {
@@ -64,19 +68,8 @@ async function keysetRead(pool: pg.Pool, messages: number, page: number): Promis
 const text = (value: string): string => value;
 const bytes = (value: string): Buffer => Buffer.from(value.slice(2), 'hex');
 
-/** A new destination starts at the beginning of the log. */
-async function relay(store: PostgresStore, messages: number, page: number, destination: string): Promise<void> {
-  const stop = new AbortController();
-  const publisher = counter((total) => {
-    if (total >= messages) stop.abort();
-  });
-  const messenger = new Messenger(store, publisher, { destination, publishBatchSize: page });
-  await messenger.start({ signal: stop.signal });
-  if (publisher.count !== messages)
-    throw new Error(`drained ${String(publisher.count)} of ${String(messages)} messages`);
-}
-
-async function rate(messages: number, work: () => Promise<void>): Promise<number> {
+/** Messages per second. */
+export async function rate(messages: number, work: () => Promise<void>): Promise<number> {
   const start = performance.now();
   await work();
   return messages / ((performance.now() - start) / 1000);

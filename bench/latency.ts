@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Message } from 'messenger-outbox';
 import type { PostgresStore } from 'messenger-outbox/postgres';
 import { percentile, row, type Row } from './report.js';
+import { caughtUp, type Bench } from './setup.js';
 
 const PER_SECOND = 1_000;
 const WRITERS = 4;
@@ -12,7 +13,9 @@ type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
  * From the moment COMMIT is sent to the moment the publisher is called, at a thousand messages a
  * second; beside the floor of a commit and a read of that row on another connection.
  */
-export async function latency(pool: pg.Pool, store: PostgresStore, messages: number): Promise<Row[]> {
+export async function latency(bench: Bench): Promise<Row[]> {
+  const { pool, store } = await bench.log();
+  const messages = Math.min(bench.messages / 10, 10_000);
   const relayed = await relayLatencies(pool, store, messages);
   const floor = await floorLatencies(pool, messages);
   return [
@@ -64,37 +67,34 @@ async function relayLatencies(pool: pg.Pool, store: PostgresStore, messages: num
   return latencies;
 }
 
-/** Resolves when the destination has nothing to do: it began at the beginning of a log that is not empty. */
-async function caughtUp(pool: pg.Pool, destination: string): Promise<void> {
-  for (;;) {
-    const { rowCount } = await pool.query(
-      `SELECT FROM messenger.cursors WHERE destination = $1 AND high = (SELECT max(seq) FROM messenger.messages)`,
-      [destination],
-    );
-    if (rowCount !== null && rowCount > 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 async function floorLatencies(pool: pg.Pool, messages: number): Promise<number[]> {
-  await pool.query('CREATE TABLE bench_floor (id integer PRIMARY KEY, payload text)');
+  await createFloor(pool);
   const latencies: number[] = [];
   const readers = new Map<pg.PoolClient, pg.PoolClient>();
   try {
     await paced(pool, messages, async (client, i) => {
       const reader = readers.get(client) ?? (await pool.connect());
       readers.set(client, reader);
-      await client.query('BEGIN');
-      await client.query('INSERT INTO bench_floor VALUES ($1, $2)', [i, 'x'.repeat(250)]);
-      const sent = performance.now();
-      await client.query('COMMIT');
-      await reader.query({ name: 'bench_floor', text: 'SELECT payload FROM bench_floor WHERE id = $1', values: [i] });
-      latencies.push(performance.now() - sent);
+      latencies.push(await commitAndRead(client, reader, i));
     });
   } finally {
     for (const reader of readers.values()) reader.release();
   }
   return latencies;
+}
+
+export async function createFloor(pool: pg.Pool): Promise<void> {
+  await pool.query('CREATE TABLE bench_floor (id integer PRIMARY KEY, payload text)');
+}
+
+/** Milliseconds from a COMMIT that is sent to that row being read on another connection. */
+export async function commitAndRead(writer: pg.PoolClient, reader: pg.PoolClient, i: number): Promise<number> {
+  await writer.query('BEGIN');
+  await writer.query('INSERT INTO bench_floor VALUES ($1, $2)', [i, 'x'.repeat(250)]);
+  const sent = performance.now();
+  await writer.query('COMMIT');
+  await reader.query({ name: 'bench_floor', text: 'SELECT payload FROM bench_floor WHERE id = $1', values: [i] });
+  return performance.now() - sent;
 }
 
 /** Commits `messages` times, a thousand a second in all, from a few connections. */

@@ -6,7 +6,10 @@ export interface Row {
   readonly name: string;
   readonly value: number;
   readonly unit: string;
-  /** The same work done barely: the limit of this machine in this run. Null where there is none. */
+  /**
+   * What it stands beside in this run: the same work done barely, by one relay, by another library, or
+   * under easier conditions, as the README says of each. Null where there is nothing.
+   */
   readonly floor: number | null;
   /** value / floor */
   readonly ratio: number | null;

@@ -1,7 +1,6 @@
 import type pg from 'pg';
-import type { PostgresStore } from 'messenger-outbox/postgres';
 import { median, row, type Row } from './report.js';
-import { benchMessage } from './setup.js';
+import { benchMessage, type Bench } from './setup.js';
 
 const ROUNDS = 5;
 const WRITERS = 4;
@@ -14,7 +13,9 @@ const PLAIN_TABLE = `CREATE TABLE bench_plain_insert (
 type Store = (client: pg.PoolClient, i: number) => Promise<unknown>;
 
 /** One message per transaction: transactions per second and WAL bytes per message, beside a plain table. */
-export async function storing(pool: pg.Pool, store: PostgresStore, transactions: number): Promise<Row[]> {
+export async function storing(bench: Bench): Promise<Row[]> {
+  const { pool, store } = await bench.log();
+  const transactions = Math.min(bench.messages / 20, 20_000);
   await pool.query(PLAIN_TABLE);
   const outbox: Store = (client, i) => store.add(client, benchMessage(i));
   const plain: Store = (client, i) => {

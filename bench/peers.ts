@@ -1,0 +1,66 @@
+import { PostgresStore } from 'messenger-outbox/postgres';
+import { rate } from './drain.js';
+import { graphileWorker } from './peers/graphile-worker.js';
+import type { Peer } from './peers/peer.js';
+import { pgBoss } from './peers/pg-boss.js';
+import { pgTransactionalOutbox } from './peers/pg-transactional-outbox.js';
+import { median, row, type Row } from './report.js';
+import { dropDatabase, fill, PAYLOAD_BYTES, relay, withOutbox, type Bench, type Outbox } from './setup.js';
+
+const PEERS: readonly Peer[] = [graphileWorker, pgBoss, pgTransactionalOutbox];
+const ROUNDS = 3;
+/** Ours is at its best as well: pages of a thousand. */
+const PAGE = 1000;
+
+/**
+ * How fast a relay works off as many messages as each peer is given, on the same server, alternated. It
+ * waits for the disk when it settles, as they do; its time counts from its start to its end, and a peer's
+ * from the first message that it handles to the last.
+ */
+export async function peers({ server, messages }: Bench): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const peer of PEERS) {
+    const count = Math.ceil(messages / 10 / peer.oneOf);
+    rows.push(
+      await withOutbox(server, 'bench_ours', async (ours) => {
+        await fill(ours, count);
+        await ours.pool.query('VACUUM ANALYZE');
+        return beside(peer, ours, server);
+      }),
+    );
+  }
+  return rows;
+}
+
+async function beside(peer: Peer, ours: Outbox, server: Bench['server']): Promise<Row> {
+  const store = new PostgresStore(ours.pool, { settle: 'sync' });
+  const relayed: number[] = [];
+  const theirs: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    relayed.push(await rate(ours.stored, () => relay({ store, stored: ours.stored }, PAGE, `round-${round}`)));
+    theirs.push(await rateOf(peer, ours.stored, server));
+    console.log(
+      `  peer/${peer.name} round ${round + 1}, ${ours.stored.toLocaleString('en')} messages: relay ${Math.round(relayed.at(-1)!).toLocaleString('en')} messages/s, peer ${Math.round(theirs.at(-1)!).toLocaleString('en')}`,
+    );
+  }
+  return row(`peer/${peer.name}`, median(relayed), 'messages/s', median(theirs));
+}
+
+async function rateOf(peer: Peer, messages: number, server: Bench['server']): Promise<number> {
+  const url = await server.createDatabase('bench_peer');
+  try {
+    await peer.prepare(url, messages, PAYLOAD_BYTES);
+    let total = 0;
+    let first = 0;
+    let last = 0;
+    await peer.drain(url, messages, (count) => {
+      last = performance.now();
+      if (total === 0) first = last;
+      total += count;
+    });
+    if (total !== messages) throw new Error(`${peer.name} handled ${total} of ${messages} messages`);
+    return messages / ((last - first) / 1000);
+  } finally {
+    await dropDatabase(server, 'bench_peer');
+  }
+}
