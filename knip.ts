@@ -12,6 +12,8 @@ export default {
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
   // Servers, not modules: test/support looks their binaries up by path.
   ignoreDependencies: ['pg14', 'pg17'],
+  // Debian's, as is what test/system looks up by path.
+  ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.
   ignoreExportsUsedInFile: { interface: true, type: true },
 } satisfies KnipConfig;

@@ -25,7 +25,11 @@ const publisher: BatchPublisher = {
     return messages.map(() => ACKNOWLEDGED);
   },
 };
-await new Messenger(new PostgresStore(pool), publisher, { destination: name, publishBatchSize: 100 }).start({
+await new Messenger(new PostgresStore(pool), publisher, {
+  destination: name,
+  publishBatchSize: 100,
+  pipelineDepth: 1,
+}).start({
   signal: stop.signal,
 });
 await pool.end();

@@ -274,13 +274,13 @@ describe('events', () => {
   });
 
   test.each([
-    ['throws', () => expect.unreachable('in the handler')],
-    ['rejects', () => Promise.reject(new Error('in the handler'))],
+    ['throws', (): unknown => expect.unreachable('in the handler')],
+    ['rejects', (): unknown => Promise.reject(new Error('in the handler'))],
   ])('a handler that %s changes nothing, and is told once', async (_, onEvent) => {
     const store = storeOf('a1', 'a2', 'b1');
     const publisher = scripted();
     const errorLogger = recordingLogger();
-    const relay = started(new Messenger(store, publisher, { ...FAST, onEvent: onEvent, errorLogger }));
+    const relay = started(new Messenger(store, publisher, { ...FAST, onEvent, errorLogger }));
     await until(() => store.isDone, 'all');
     await relay.stop();
     expect(errorLogger.errors).toHaveLength(1);
