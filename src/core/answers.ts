@@ -1,4 +1,4 @@
-import { PublishError, type FailureKind } from './errors.js';
+import { PublishError } from './errors.js';
 import { signatureOf } from './failures.js';
 import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
@@ -6,15 +6,6 @@ import type { PageOutcome, PublishPageOptions } from './publishing.js';
 import type { PublishResult } from './publisher.js';
 import { backoff } from './retry.js';
 import type { Answered, Failure, Outage } from './suspicion.js';
-
-/** A failed attempt of one message. */
-export interface Attempt {
-  readonly message: Message;
-  readonly error: Error;
-  readonly kind: FailureKind;
-  /** Failed attempts so far, this one included. */
-  readonly attempts: number;
-}
 
 /** What a batch came to. */
 interface Taken {

@@ -1,5 +1,6 @@
 import { MessengerError, toError } from './errors.js';
 import type { RelayOptions } from './relay-options.js';
+import { isCleanReport } from './store.js';
 import { isAborted, sleepBy } from './wait.js';
 
 /** The longest pause between two cleanings. Milliseconds. */
@@ -19,8 +20,9 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
     if (isHolding()) {
       const begun = clock.now();
       try {
-        await store.deletePublishedByExpiration(cleanUp, { signal: stop });
-        onEvent?.({ type: 'cleaned', destination, duration: clock.now() - begun });
+        const report = await store.deletePublishedByExpiration(cleanUp, { signal: stop });
+        const duration = clock.now() - begun;
+        onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
       } catch (error) {
         // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
         if (error instanceof MessengerError && error.code === 'INVALID_OPTION') throw error;

@@ -2,6 +2,7 @@ import { toError, type FailureKind } from './errors.js';
 import type { SetAside } from './feed.js';
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
+import type { CleanReport } from './store.js';
 
 /** What a message that was set aside, and why, looks like in an event. */
 interface SetAsideEvent {
@@ -69,8 +70,13 @@ export type MessengerEvent =
       readonly reason: 'broker' | 'limit';
       readonly pausedFor: number;
     }
-  /** Cleaning has run through, in `duration`. */
-  | { readonly type: 'cleaned'; readonly destination: string; readonly duration: number };
+  /** Cleaning has run through, in `duration`; `report` is what the store tells of it, where it does. */
+  | {
+      readonly type: 'cleaned';
+      readonly destination: string;
+      readonly duration: number;
+      readonly report?: CleanReport;
+    };
 
 /** Gets events. It should return at once: the relay waits for it. */
 export type EventHandler = (event: MessengerEvent) => unknown;

@@ -1,4 +1,6 @@
+import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/events.js';
 import type { FeedOptions } from '../../core/feed.js';
+import { consoleErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
@@ -58,6 +60,7 @@ const STORE_KEYS = [
   'environment',
   'notify',
   'listen',
+  'onEvent',
 ] satisfies (keyof PostgresStoreOptions)[];
 
 /** How a `PostgresStore` is set up. Durations in milliseconds. */
@@ -91,6 +94,8 @@ export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTabl
    * or more
    */
   listen?: PgPool | false;
+  /** Told, with the event `stored`, of what `add` has stored in a transaction that may still be rolled back. @default none */
+  onEvent?: (event: MessengerEvent) => void;
 }
 
 /**
@@ -118,6 +123,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   readonly #synchronousSettle: boolean;
   readonly #environment: string | undefined;
   readonly #storeText: string;
+  readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
@@ -141,6 +147,9 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
     this.#synchronousSettle = settle === 'sync';
     this.#environment = checkEnvironment(options.environment);
+    if (options.onEvent !== undefined && typeof options.onEvent !== 'function')
+      throw invalid('onEvent', 'a function', options.onEvent);
+    this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, settings.partitions);
     const { text } = this.#statements.store;
     this.#storeText = notify ? notifying(text, keys) : text;
@@ -167,6 +176,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     } catch (error) {
       throw storeError(error, this.#names);
     }
+    this.#onEvent?.({ type: 'stored', messages: stored });
     if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.wake);
     return stored;
   }

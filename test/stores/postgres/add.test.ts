@@ -2,8 +2,9 @@ import { inspect } from 'node:util';
 import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { MessengerError, type ErrorCode } from '../../../src/core/errors.js';
+import type { MessengerEvent } from '../../../src/core/events.js';
 import { newMessage, type Message } from '../../../src/core/message.js';
 import {
   PostgresStore,
@@ -64,6 +65,32 @@ async function refusal(
   for (const text of texts) expect((error as Error).message).toMatch(text);
   return error as Error;
 }
+
+it('tells what it stored as an event, whatever becomes of the handler', async () => {
+  const events: MessengerEvent[] = [];
+  const told = new PostgresStore(pool, {
+    schema: 'add_test',
+    onEvent: (event) => {
+      events.push(event);
+    },
+  });
+  const [logged, failing] = [
+    vi.spyOn(console, 'error').mockImplementation(() => undefined),
+    new PostgresStore(pool, { schema: 'add_test', onEvent: () => expect.unreachable('in the handler') }),
+  ];
+  const client = await connected();
+  await client.query('BEGIN');
+  const [first, second] = [message(), message()];
+  await told.add(client, [first, second]);
+  await told.add(client, []);
+  const third = message();
+  await failing.add(client, third);
+  await client.query('COMMIT');
+  expect(events).toEqual([{ type: 'stored', messages: [first, second] }]);
+  expect(await storedIds()).toEqual([first.id, second.id, third.id]);
+  expect(logged).toHaveBeenCalledOnce();
+  logged.mockRestore();
+});
 
 describe('a handle that is no transaction is refused, and says what to pass', () => {
   it('a pg Pool', async () => {
