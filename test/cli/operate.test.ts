@@ -35,7 +35,9 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     await store.add(client, [newMessage('1', { id: 'a', key: 'k' }), newMessage('2', { id: 'b' })]);
     await client.query('COMMIT');
     client.release();
-    const refusing = { publish: () => Promise.reject(new PublishError('no', { kind: 'permanent' })) };
+    // Each for its own reason: what fails alike is taken for the broker.
+    const reasons = ['too large', 'malformed', 'unknown type'];
+    const refusing = { publish: () => Promise.reject(new PublishError(String(reasons.pop()), { kind: 'permanent' })) };
     await expect(new Messenger(store, refusing, { errorLogger: { error: () => {} } }).publish()).rejects.toThrow();
     await store.close();
 
