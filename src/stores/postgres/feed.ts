@@ -1,10 +1,12 @@
 import type { StoreCallOptions } from '../../core/call.js';
 import type { Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
+import { sleep } from '../../core/wait.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import { preamble, type Database } from './database.js';
 import { Delays } from './delays.js';
+import { serially } from './drivers/driver.js';
 import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';
@@ -22,14 +24,6 @@ export interface PostgresPage extends Page {
   readonly log?: LogPage;
   /** What was read with it, and is parked with it instead of published: its time has not come. */
   readonly delayed?: readonly ToPark[];
-  /** What was read before it, and not one message of it could be published. */
-  readonly before?: readonly Carried[];
-}
-
-/** What was read, with nothing in it whose time has come. */
-interface Carried {
-  readonly log: LogPage;
-  readonly delayed: readonly ToPark[];
 }
 
 const NOTHING: PostgresPage = { messages: [] };
@@ -39,6 +33,9 @@ const NOTHING: PostgresPage = { messages: [] };
  * stop, do not wait for it. Milliseconds.
  */
 const LONGEST_PARKING = 500;
+
+/** How long to wait for what is in flight, where there is more to read. Milliseconds. */
+const SHORT_PAUSE = 20;
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
@@ -68,8 +65,10 @@ export class PostgresFeed implements Feed {
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
   #delays = new Delays();
-  /** Read, and to be settled with the next page, or when nothing else is unsettled. */
-  #carried: Carried[] = [];
+  /** What was read last, with nothing in it whose time has come: settled once nothing else is unsettled. */
+  #carried: { readonly log: LogPage; readonly delayed: readonly ToPark[] } | undefined;
+  /** What parks by itself, and what looks at what is parked, come one after the other: neither must miss the other. */
+  readonly #beside = serially();
 
   private constructor(
     database: Database,
@@ -144,22 +143,26 @@ export class PostgresFeed implements Feed {
   async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
     const until = performance.now() + LONGEST_PARKING;
     for (;;) {
+      if (this.#carried !== undefined) {
+        // Never past a page that was read and not settled.
+        if (this.#unsettled > 0) return NOTHING;
+        const { log, delayed } = this.#carried;
+        await this.#beside(() => this.#settle(log.partitions, log.cursor(), this.#parking(delayed)));
+        this.#carried = undefined;
+        if (signal?.aborted === true || performance.now() > until) return NOTHING;
+      }
       const log = await this.#reader.next(signal);
       if (log === null) {
-        if (this.#unsettled === 0) await this.#keepUp();
+        if (this.#unsettled === 0) await this.#beside(() => this.#keepUp());
         return NOTHING;
       }
       const { messages, delayed } = this.#delays.sift(log.messages);
       if (messages.length > 0) {
         this.#unsettled += 1;
         this.#options.waker.awake();
-        return { messages, log, delayed, before: this.#carried.splice(0) };
+        return { messages, log, delayed };
       }
-      this.#carried.push({ log, delayed });
-      // Never past a page that was read and not settled: then it goes with a later one.
-      if (this.#unsettled > 0) return NOTHING;
-      await this.#settleAll(this.#carried.splice(0));
-      if (signal?.aborted === true || performance.now() > until) return NOTHING;
+      this.#carried = { log, delayed };
     }
   }
 
@@ -170,11 +173,10 @@ export class PostgresFeed implements Feed {
   }
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
-    const { log, messages, delayed = [], before = [] } = page as PostgresPage;
+    const { log, messages, delayed = [] } = page as PostgresPage;
     if (log) {
       this.#unsettled -= 1;
-      // All of it is asked for at once: what is settled next must come after it.
-      await this.#settleAll([...before, { log, delayed }], setAside);
+      await this.#settle(log.partitions, log.cursor(), this.#parking(delayed, setAside));
     } else if (messages.length > 0) {
       const gone = new Set(setAside.map(({ message }) => message));
       const published = messages.filter((message) => !gone.has(message));
@@ -185,6 +187,8 @@ export class PostgresFeed implements Feed {
   }
 
   async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
+    // There is more to read, as soon as what is in flight is settled.
+    if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
       // Nobody tells when a message that was set aside becomes due.
@@ -242,21 +246,11 @@ export class PostgresFeed implements Feed {
     return park;
   }
 
-  /** Settles what was read, in its order; what is set aside is of the last of it. */
-  async #settleAll(read: readonly Carried[], setAside: readonly SetAside[] = []): Promise<void> {
-    await Promise.all(
-      read.map(({ log, delayed }, i) =>
-        this.#settle(log.partitions, log.cursor(), this.#parking(delayed, i === read.length - 1 ? setAside : [])),
-      ),
-    );
-  }
-
   /**
    * Stores where reading is when there is nothing to publish: a window that turned out to be at its end,
    * so that cleaning can see it, and what the log has grown by without anything of ours.
    */
   async #keepUp(): Promise<void> {
-    await this.#settleAll(this.#carried.splice(0));
     for (const { partitions, cursor } of this.#reader.positions) {
       const isBehind = partitions.some((partition) => {
         const asked = this.#asked.get(partition);
@@ -282,7 +276,7 @@ export class PostgresFeed implements Feed {
     this.#reader = this.#newReader();
     this.#unsettled = 0;
     this.#delays = new Delays();
-    this.#carried = [];
+    this.#carried = undefined;
   }
 
   #newReader(): Reader {

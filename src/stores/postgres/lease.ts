@@ -125,7 +125,7 @@ export class Lease {
 
   /** Changes the side table and no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
   change(also: Change): Promise<void> {
-    return this.#change(this.#statements.renew, [this.#options.lease], this.partitions, also);
+    return this.#change(this.#statements.renew, [this.#options.lease], undefined, also);
   }
 
   /**
@@ -189,18 +189,21 @@ export class Lease {
   ): Promise<readonly Row[]> {
     const places = partitions.map((partition) => this.#places.get(partition) ?? '(0,0)');
     const rows = await connection.query(statement, [...this.#fence(places), ...values]);
-    if (rows.length === partitions.length) return rows;
+    const found = decodePlaces(rows);
+    if (found.size === partitions.length && partitions.every((partition) => found.has(partition))) return rows;
     this.#lose('another relay has taken the lease over, or the server has crashed since it was claimed');
     throw this.#lost.signal.reason;
   }
 
+  /** `only` are the partitions that it is about: without it, all that are held when its turn comes. */
   #change(
     statement: Statements['settle'],
     values: readonly Value[],
-    partitions: readonly number[],
+    only: readonly number[] | undefined,
     also?: Change,
   ): Promise<void> {
     return this.#inTurn(async () => {
+      const partitions = only ?? this.partitions;
       const sentAt = performance.now();
       const settings = [
         ...(also ? INDEX_SETTINGS : SETTLE_SETTINGS),
@@ -219,7 +222,7 @@ export class Lease {
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const change = this.#last.then(() => {
-      this.#lost.signal.throwIfAborted();
+      this.lost.throwIfAborted();
       return work();
     });
     this.#last = change.catch((error: unknown) => {
@@ -245,13 +248,14 @@ export class Lease {
 
   #renewIfDue(): void {
     if (performance.now() - this.#renewedAt < this.#options.lease / 3 || this.#lost.signal.aborted) return;
-    this.#change(this.#statements.renew, [this.#options.lease], this.partitions).catch(() => undefined);
+    this.#change(this.#statements.renew, [this.#options.lease], undefined).catch(() => undefined);
   }
 
   /** Finds out whether relays have come or gone. A look that fails says nothing: it is the renewal that counts. */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#lost.signal.aborted) return;
     this.#looking = true;
+    const stirred = this.#stirred;
     const { timeout } = this.#options;
     try {
       const { give, take } = await this.#database.transaction(
@@ -259,7 +263,7 @@ export class Lease {
         (connection) => look(connection, this.#statements, this.#options, this.partitions),
         { timeout, signal: this.#lost.signal },
       );
-      if (give.length > 0 || take > 0) this.#stirred.abort();
+      if (give.length > 0 || take > 0) stirred.abort();
     } catch {
       // The next one may find out.
     } finally {

@@ -270,14 +270,19 @@ SELECT seq_text, id, topic, key, metadata, payload, at, delivery FROM (
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
     ),
-    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them. Cut by
+    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them.
+     * Of a key, only its first message decides: one behind it may have a time of its own, from when it was the first. Cut by
      * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
      * by seq is also that of the primary key, which leads through everything that waits. */
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
     SELECT p.seq, CASE WHEN NOT p.alone THEN p.key END AS key FROM ${parked} p
-    WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp()) AND ${shared('p', '$3', '$4')} ORDER BY p.next_at LIMIT $2::bigint)
+    WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp()) AND ${shared('p', '$3', '$4')}
+      AND (p.alone OR p.key IS NULL OR p.seq = (
+        SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
+        ORDER BY e.key, e.seq LIMIT 1))
+    ORDER BY p.next_at LIMIT $2::bigint)
 SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, alone FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
     SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, p.alone::text AS alone FROM ${parked} p

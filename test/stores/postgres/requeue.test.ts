@@ -176,6 +176,22 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
+  it('tries a key again by its first message alone, whatever time one behind it has', async () => {
+    await inNew(async (world) => {
+      const { names } = world;
+      const relay = await world.relay({ acknowledge: ({ id }) => id !== 'k:1' });
+      await world.add('k:1', 'k:2');
+      const page = await relay.read();
+      await relay.settle(page, await relay.publish(page));
+      // As of a time when the second was the first: the first was requeued since, and waits for its next attempt.
+      await world.sql(`UPDATE ${names.parked} SET next_at = now() + interval '1 hour' WHERE id = 'k:1'`);
+      await world.sql(`UPDATE ${names.parked} SET next_at = now() WHERE id = 'k:2'`);
+      expect((await relay.feed.retries()).messages).toEqual([]);
+      await world.sql(`UPDATE ${names.parked} SET next_at = now() WHERE id = 'k:1'`);
+      expect((await relay.feed.retries()).messages.map(({ id }) => id)).toEqual(['k:1', 'k:2']);
+    });
+  });
+
   it('leaves a requeued message behind what is blocked, and nothing of it is lost', async () => {
     await inNew(async (world) => {
       const { store, names } = world;

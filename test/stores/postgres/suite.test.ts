@@ -133,7 +133,9 @@ const pgClient = (url: string): Client => ({
 const postgresJs = (url: string, handle: 'client' | 'function'): Client => ({
   features: { refusesEndedTransactions: false },
   open: () => {
-    const sql = postgres(url, { max: 6, onnotice: () => undefined });
+    // Its own way to say that a pooler keeps no prepared statements; pg finds out.
+    const prepare = process.env['POSTGRES_POOLER'] === undefined;
+    const sql = postgres(url, { max: 6, prepare, onnotice: () => undefined });
     const handles = new Map<TransactionHandle, TransactionSql>();
     const asHandle = (transaction: TransactionSql): TransactionHandle => {
       const given: TransactionHandle =
