@@ -9,14 +9,15 @@ const PAGES = [1000, 100];
 /** The bare keyset read: what any reader of these rows costs at least, on this machine, now. */
 const KEYSET = {
   name: 'bench_keyset',
-  text: `SELECT seq::text AS seq_text, id, topic, key, metadata::text, payload, date_part('epoch', at)::text
+  text: `SELECT seq::text AS seq_text, id, topic, key, metadata::text, payload, date_part('epoch', at)::text,
+  CASE WHEN deliver_at IS NOT NULL THEN concat_ws(' ', date_part('epoch', deliver_at), hold_key, deliver_at > clock_timestamp()) END
 FROM bench_plain WHERE seq > $1::bigint ORDER BY seq LIMIT $2::bigint`,
 };
 
 /** An unsliced copy of the log, with one index. */
 export async function copyOfLog(pool: pg.Pool): Promise<void> {
   await pool.query(`CREATE TABLE bench_plain AS
-    SELECT seq, id, topic, key, metadata, payload, at FROM messenger.messages ORDER BY seq`);
+    SELECT seq, id, topic, key, metadata, payload, at, deliver_at, hold_key FROM messenger.messages ORDER BY seq`);
   await pool.query('ALTER TABLE bench_plain ADD PRIMARY KEY (seq)');
   await pool.query('VACUUM ANALYZE');
 }

@@ -164,6 +164,13 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   }
   await outbox.stopWriting();
   await outbox.drained();
+  const left =
+    await outbox.sql(`SELECT partition, owner, expires_at > clock_timestamp() AS held, to_snapshot IS NOT NULL AS open,
+    (SELECT count(*) FROM messenger.parked p WHERE p.key_hash % 8 = c.partition AND p.dead_at IS NULL)::int AS waiting,
+    (SELECT min(next_at) - clock_timestamp() FROM messenger.parked p WHERE p.key_hash % 8 = c.partition)::text AS next,
+    (SELECT string_agg(concat_ws(' ', p.key, p.seq, p.reason, p.attempts, p.next_at - clock_timestamp()), '; ') FROM (
+       SELECT DISTINCT ON (key) * FROM messenger.parked q WHERE q.key_hash % 8 = c.partition AND q.dead_at IS NULL ORDER BY key, seq) p) AS heads
+    FROM messenger.cursors c ORDER BY partition`);
   const ends = await Promise.all([steady, ...chaos.relays].map((relay) => relay.ended('SIGTERM')));
   const wrong = await outbox.wrong();
 
@@ -180,7 +187,7 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   );
   const badEnds = ends.filter(({ end, stderr }) => end !== 0 || stderr !== '');
   for (const { end, stderr } of badEnds) console.error(`a relay ended with ${String(end)}: ${stderr}`);
-  if (JSON.stringify(wrong) !== JSON.stringify(NOTHING)) console.error(wrong);
+  if (JSON.stringify(wrong) !== JSON.stringify(NOTHING)) console.error(wrong, left);
   if (growth > 2) console.error(`memory is not flat: it grew ${growth.toFixed(1)} times in the second half`);
   return badEnds.length === 0 && growth <= 2 && JSON.stringify(wrong) === JSON.stringify(NOTHING);
 }
