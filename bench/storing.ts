@@ -8,7 +8,10 @@ const WRITERS = 4;
 /** The same insert into a plain table with one index. */
 const PLAIN_TABLE = `CREATE TABLE bench_plain_insert (
   seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL, id text NOT NULL,
-  topic text, key text, metadata jsonb NOT NULL, payload bytea NOT NULL)`;
+  topic text, key text, metadata jsonb NOT NULL, payload bytea NOT NULL,
+  deliver_at timestamptz,
+  hold_key boolean NOT NULL DEFAULT false
+)`;
 
 type Store = (client: pg.PoolClient, i: number) => Promise<unknown>;
 
