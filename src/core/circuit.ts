@@ -142,7 +142,7 @@ export class Circuit implements Gate {
     if (pass.probe) this.#changed.ring();
   }
 
-  /** Lets nothing new be published: messages wait for others to drain. Whoever calls it asks `isHeld`. */
+  /** Lets nothing new be published: messages wait for others to drain. */
   hold(error: Error): void {
     this.#held ??= { error, since: this.#clock.now() };
     this.#listener.paused('limit', error, this.#failures);

@@ -167,7 +167,7 @@ export class PostgresFeed implements Feed {
   }
 
   async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
-    const page = await this.#parked.due(this.#options.pageSize, signal);
+    const page = await this.#beside(() => this.#parked.due(this.#options.pageSize, signal));
     if (page.messages.length > 0) this.#options.waker.awake();
     return page;
   }
