@@ -108,24 +108,30 @@ export class Circuit implements Gate {
   }
 
   tryEnter(patient: boolean): Pass | undefined {
-    const broken = this.#broken;
-    if (broken === undefined) return { probe: false, opened: this.#opened };
-    if (this.#probing || this.#clock.now() < broken.retryAt || (patient && this.#impatient > 0)) return undefined;
-    this.#probing = true;
-    return { probe: true, opened: this.#opened };
+    return this.#broken === undefined
+      ? { probe: false, opened: this.#opened }
+      : this.#tryProbe(patient, this.#broken.retryAt - this.#clock.now());
   }
 
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
-      const pass = this.tryEnter(patient);
+      if (this.#broken === undefined) return this.tryEnter(patient);
+      // Read once: what is not due for the one who asks must not have become due for the one who waits.
+      const left = this.#broken.retryAt - this.#clock.now();
+      const pass = this.#tryProbe(patient, left);
       if (pass !== undefined) return pass;
-      await this.#wait(patient, signals);
+      await this.#wait(patient, left, signals);
     }
     return undefined;
   }
 
-  async #wait(patient: boolean, signals: readonly AbortSignal[]): Promise<void> {
-    const left = (this.#broken?.retryAt ?? 0) - this.#clock.now();
+  #tryProbe(patient: boolean, left: number): Pass | undefined {
+    if (this.#probing || left > 0 || (patient && this.#impatient > 0)) return undefined;
+    this.#probing = true;
+    return { probe: true, opened: this.#opened };
+  }
+
+  async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
     // For others to answer, where it is not the time that is waited for.
     const ms = this.#probing || left <= 0 ? Infinity : left;
     if (!patient) this.#impatient += 1;

@@ -87,6 +87,26 @@ describe('a circuit', () => {
     expect(self.tryEnter(false)?.probe).toBe(true);
   });
 
+  test('is asked again by whoever waits, also where the time comes between asking and waiting', async () => {
+    let time = 0;
+    const timers: number[] = [];
+    const clock: Clock = {
+      now: () => (time += 60),
+      setTimeout(callback, ms) {
+        timers.push(ms);
+        queueMicrotask(callback);
+        return () => undefined;
+      },
+      random: () => 1,
+    };
+    const listener: CircuitListener = { paused: () => undefined, resumed: () => undefined };
+    const self = new Circuit({ clock, backoff: { minDelay: 100, maxDelay: 1_000 }, listener });
+    self.leave(self.tryEnter(false)!, { acknowledged: false, outage });
+    const pass = await Promise.race([self.enter(false), new Promise((resolve) => setImmediate(resolve, 'waits'))]);
+    expect(pass).toMatchObject({ probe: true });
+    expect(timers.every((ms) => ms > 0)).toBe(true);
+  });
+
   test('tells dates by the wall clock of the moment, and measures by the monotonic one', () => {
     vi.useFakeTimers({ now: 5_000_000 });
     const { self, pass } = circuit();

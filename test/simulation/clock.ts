@@ -72,6 +72,12 @@ interface Given {
   readonly run: () => void;
 }
 
+/** At most so long does it take to ask for the time. Milliseconds. */
+const READING = 0.01;
+
+/** By at most so much Node runs a timer before `performance.now()` says that it is due. Milliseconds. */
+const EARLY = 1;
+
 interface Timer {
   due: number;
   readonly callback: () => void;
@@ -101,7 +107,8 @@ export class Process {
     this.#chance = chance;
     this.#fate = fate;
     this.#offset = chance.between(0, 1_000_000) - timeline.now;
-    const now = () => timeline.now + this.#offset;
+    // Between one line that asks for the time and the next it has gone on.
+    const now = () => timeline.now + (this.#offset += chance.random() * READING);
     this.clock = {
       now,
       random: chance.random,
@@ -186,7 +193,8 @@ export class Process {
   }
 
   #arm(timer: Timer): void {
-    this.#timeline.after(Math.max(0, timer.due - this.clock.now()), () => {
+    const left = timer.due - this.clock.now();
+    this.#timeline.after(Math.max(0, left - this.#chance.random() * EARLY), () => {
       if (!this.#isDue(timer)) return;
       this.give('timer', () => {
         if (!this.#isDue(timer)) return;
@@ -198,6 +206,6 @@ export class Process {
 
   /** Not when it was cancelled, has run, or was armed anew for later since the clock stood still. */
   #isDue(timer: Timer): boolean {
-    return this.#timers.has(timer) && this.clock.now() > timer.due - 1e-6;
+    return this.#timers.has(timer) && this.clock.now() > timer.due - EARLY - 1e-6;
   }
 }

@@ -134,6 +134,12 @@ describe('the engine', () => {
       to: 'this.#inFlight < Infinity',
       by: ['bounded duplicates'],
     },
+    'reads the clock once more for how long it waits for a broker': {
+      file: 'circuit',
+      from: 'await this.#wait(patient, left, signals);',
+      to: 'await this.#wait(patient, this.#broken.retryAt - this.#clock.now(), signals);',
+      by: ['no stall'],
+    },
     'burns attempts in an outage': {
       file: 'answers',
       from: 'else if (outage !== undefined && !isEnough && ',

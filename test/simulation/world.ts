@@ -321,7 +321,10 @@ export class World {
         this.#trickle();
       if (left.length === 0) this.#conclude();
       else if (this.timeline.now < limit) this.#at(20, look);
-      else this.oracle.fail('no stall', `${HEALED_LIMIT} ms after everything healed these are left: ${left.join()}`);
+      else {
+        const some = left.length > 10 ? `${left.slice(0, 10).join()} and ${left.length - 10} more` : left.join();
+        this.oracle.fail('no stall', `${HEALED_LIMIT} ms after everything healed these are left: ${some}`);
+      }
     };
     look();
   }
