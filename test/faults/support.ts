@@ -283,7 +283,8 @@ export class Outbox {
     const due = ledger.filter(({ id }) => !dead.has(id));
     const disordered: string[] = [];
     for (let k = 1; k <= KEYS; k++) {
-      const wanted = due.filter(({ key, id }) => key === `k${k}` && this.broker.has(id)).map(({ id }) => id);
+      // Dead letters too: one may have been acknowledged, that answer lost, and the next one a refusal.
+      const wanted = ledger.filter(({ key, id }) => key === `k${k}` && this.broker.has(id)).map(({ id }) => id);
       const was = firsts.filter((id) => id.startsWith(`k${k}/`) && stored.has(id));
       const at = was.findIndex((id, i) => id !== wanted[i]);
       if (at >= 0) disordered.push(`${was[at]!} where ${wanted[at] ?? 'nothing'} was due`);
