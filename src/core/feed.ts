@@ -50,9 +50,10 @@ export interface SetAside {
  * stores implement it; a plain `Store` is adapted to it by `plainFeed`.
  *
  * `read` may be called while earlier pages are still unsettled; its pages are settled in the order in
- * which they were read. A page of `retries` is settled before the next one is asked for, at any time
- * among them. `retries` and `settle` are called one after the other, never at the same time. Any
- * rejection ends the feed: the relay closes it and opens another, which starts at what was settled.
+ * which they were read, several at once where they were published meanwhile. A page of `retries` is
+ * settled before the next one is asked for, at any time among them, and never while anything else is
+ * settled or asked for. Any rejection ends the feed: the relay closes it and opens another, which starts
+ * at what was settled.
  */
 export interface Feed {
   /**

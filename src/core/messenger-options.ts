@@ -57,7 +57,7 @@ export interface MessengerOptions {
    * How many pages of `publishBatchSize` may be between being published and settled: 1 to 100. While
    * they are, the next one is read. When the process dies, at most these are published again. With 1, a
    * page is published, then settled, then the next one is published.
-   * @default 2
+   * @default 4
    */
   pipelineDepth?: number;
   /** The longest pause of an idle relay; while there is work there is none. @default 1_000 */
@@ -146,7 +146,7 @@ export function relayOptions(
     ...batchForm(publisher, { concurrency, publishTimeout, pageSize, kindOf, clock }),
     destination,
     pageSize,
-    pipelineDepth: numberOption('pipelineDepth', options.pipelineDepth, 2, { min: 1, max: 100, integer: true }),
+    pipelineDepth: numberOption('pipelineDepth', options.pipelineDepth, 4, { min: 1, max: 100, integer: true }),
     batchBytes: limitOption('publishBatchBytes', options.publishBatchBytes, Infinity),
     interval: numberOption('interval', options.interval, 1_000, { min: 1, max: DAY }),
     storeOutageLimit: numberOption('storeOutageLimit', options.storeOutageLimit, 30_000, {

@@ -1,7 +1,7 @@
 import type { Feed, Page, SetAside } from './feed.js';
 import { publishPage, type Publication } from './publish-page.js';
 import type { PageOutcome, PublishPageOptions } from './publishing.js';
-import { Bell, onAbort, sleepBy } from './wait.js';
+import { Bell, onAbort, serially, sleepBy } from './wait.js';
 
 /** What a pipeline needs to know beyond what publishing each page does. */
 export interface PipelineOptions {
@@ -17,7 +17,12 @@ export interface PipelineOptions {
 
 /** A page of the log that is not settled yet. */
 interface InFlight {
+  readonly page: Page;
   readonly publication: Publication;
+  /** What its publication came to, once it is over. */
+  outcome: PageOutcome | undefined;
+  /** Its settlement, once that has begun. */
+  settlement: Promise<void> | undefined;
   /** The store knows what was set aside, dead letters too. */
   isSettled: boolean;
 }
@@ -43,9 +48,7 @@ export class Pipeline {
   #exclusive = false;
   #lastOfLog: Promise<unknown> = Promise.resolve();
   /** Whoever looks into the side table, or changes it, does so alone. */
-  #turn: Promise<unknown> = Promise.resolve();
-  /** Pages that nothing was done with before the end, to be settled only if a later one is. */
-  #unchanged: { readonly page: Page; readonly outcome: PageOutcome }[] = [];
+  readonly #inTurn = serially();
   #failure: { readonly error: unknown } | undefined;
   #unsettled: { readonly error: unknown } | undefined;
 
@@ -94,15 +97,20 @@ export class Pipeline {
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
   publish(page: Page): void {
     const entry: InFlight = {
-      isSettled: false,
+      page,
       publication: publishPage(page, this.#publishing([...this.#log])),
+      outcome: undefined,
+      settlement: undefined,
+      isSettled: false,
     };
     this.#log.add(entry);
     const previous = this.#lastOfLog;
     const settled = this.#run(async () => {
-      const outcome = await entry.publication.outcome;
+      entry.outcome = await entry.publication.outcome;
       await previous;
-      await this.#inTurn(() => this.#settleLog(page, outcome, entry));
+      // Its room is free once it is settled itself, whatever else is settled in that turn.
+      if (entry.settlement === undefined) await this.#begun(() => this.#settleLog());
+      await entry.settlement;
     });
     this.#lastOfLog = settled;
     settled.catch(() => undefined);
@@ -184,15 +192,35 @@ export class Pipeline {
     return running;
   }
 
-  async #settleLog(page: Page, outcome: PageOutcome, entry: InFlight): Promise<void> {
-    if (!hasChanged(outcome)) {
-      this.#unchanged.push({ page, outcome });
-      return;
+  /**
+   * Settles the first pages of the log whose publication is over: what is settled at once, a store can
+   * settle as one. Pages that nothing was done with before the end only if a later one is.
+   */
+  async #settleLog(): Promise<void> {
+    const over: { readonly entry: InFlight; readonly outcome: PageOutcome }[] = [];
+    for (const entry of this.#log) {
+      if (entry.outcome === undefined) break;
+      over.push({ entry, outcome: entry.outcome });
     }
-    for (const each of this.#unchanged.splice(0)) await this.#settle(each.page, each.outcome);
-    await this.#settle(page, outcome);
-    entry.isSettled = true;
-    this.#log.delete(entry);
+    const last = over.findLastIndex(({ outcome }) => hasChanged(outcome));
+    const settlements = over.slice(0, last + 1).map(async ({ entry, outcome }) => {
+      entry.settlement = this.#settle(entry.page, outcome);
+      await entry.settlement;
+      entry.isSettled = true;
+      this.#log.delete(entry);
+    });
+    await Promise.allSettled(settlements);
+  }
+
+  /** Waits for its turn, and not for the work to be over. */
+  #begun(work: () => Promise<void>): Promise<void> {
+    return new Promise((begin) => {
+      void this.#inTurn(() => {
+        const done = work();
+        begin();
+        return done;
+      });
+    });
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
@@ -207,12 +235,6 @@ export class Pipeline {
     }
     this.#options.onSettled(setAside);
     this.settled.ring();
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 }
 

@@ -3,7 +3,7 @@ import { systemClock, type Clock } from './clock.js';
 import type { Feed, FeedOptions, SetAside } from './feed.js';
 import type { Message } from './message.js';
 import { isFeedStore, type Store } from './store.js';
-import { sleepBy } from './wait.js';
+import { serially, sleepBy } from './wait.js';
 
 /** A message of a plain store that failed, or waits behind one that did. */
 interface Waiting {
@@ -55,6 +55,8 @@ function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const waiting = new Map<string, Waiting>();
   const waitingKeys = new Map<string, number>();
   const waitingTopics = new Map<string | undefined, number>();
+  /** A store of few methods is not called again before it has answered. */
+  const inTurn = serially();
   const unsettled = new Set<string>();
 
   function wait({ message, attempts, retryIn, dead, blocked }: SetAside): void {
@@ -120,9 +122,11 @@ function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
       for (const each of setAside) wait(each);
       const kept = new Set(setAside.map(({ message }) => message));
       const published = page.messages.filter((message) => !kept.has(message));
-      if (published.length > 0) await store.published(...published);
-      for (const message of published) forget(message);
-      for (const { id } of page.messages) unsettled.delete(id);
+      await inTurn(async () => {
+        if (published.length > 0) await store.published(...published);
+        for (const message of published) forget(message);
+        for (const { id } of page.messages) unsettled.delete(id);
+      });
     },
 
     close: () => Promise.resolve(),

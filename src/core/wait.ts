@@ -45,6 +45,16 @@ export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)
 
 /** `sleep` by a clock; with `Infinity` until a signal aborts. */
 export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
+  return sleepAmong(undefined, clock, ms, signals);
+}
+
+/** Sleeps as one of those that are called back when a bell rings. */
+function sleepAmong(
+  sleeping: Set<() => void> | undefined,
+  clock: Clock,
+  ms: number,
+  signals: readonly (AbortSignal | undefined)[],
+): Promise<void> {
   return new Promise((resolve) => {
     if (signals.some((signal) => signal?.aborted === true)) {
       resolve();
@@ -52,9 +62,11 @@ export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSig
     }
     const done = () => {
       cancel();
+      sleeping?.delete(done);
       for (const forget of listening) forget();
       resolve();
     };
+    sleeping?.add(done);
     const cancel = ms === Infinity ? () => undefined : clock.setTimeout(done, ms);
     const listening = signals.map((signal) => (signal ? onAbort(signal, done) : () => undefined));
   });
@@ -100,17 +112,24 @@ export async function withDeadline<T>(
 
 /** Wakes whoever waits for something to change. What is rung while nobody waits is not kept. */
 export class Bell {
-  #waiting: AbortController | undefined;
+  readonly #waiting = new Set<() => void>();
 
   ring(): void {
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
-    waiting?.abort();
+    for (const wake of [...this.#waiting]) wake();
   }
 
   /** Resolves when it rings, after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
   wait(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
-    this.#waiting ??= new AbortController();
-    return sleepBy(clock, ms, this.#waiting.signal, ...signals);
+    return sleepAmong(this.#waiting, clock, ms, signals);
   }
+}
+
+/** Runs tasks one after the other, in the order in which they are given; one that fails holds up none. */
+export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (task) => {
+    const result = last.then(task);
+    last = result.catch(() => undefined);
+    return result;
+  };
 }

@@ -16,7 +16,7 @@ import { failureKind } from '../../src/core/failures.js';
 import { systemClock } from '../../src/core/clock.js';
 import type { PublishPageOptions } from '../../src/core/publishing.js';
 import { Suspicion } from '../../src/core/suspicion.js';
-import { Bell, sleep } from '../../src/core/wait.js';
+import { Bell, serially, sleep } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 /** Everything as fast as it goes. */
@@ -255,6 +255,7 @@ export class ListFeedStore implements FeedStore {
     const fenced = () => {
       if (this.epoch !== epoch) throw new MessengerError('LEASE_LOST', 'another relay has taken over');
     };
+    const inTurn = serially();
     const placeOf = (each: Message) => this.log.indexOf(each);
     return {
       lost,
@@ -289,7 +290,7 @@ export class ListFeedStore implements FeedStore {
           .slice(0, pageSize);
         return { messages: due.map((each) => each.message), attempts: due.map(({ attempts }) => attempts) };
       },
-      settle: async (page, setAside) => {
+      settle: (page, setAside) => {
         const changes = (table: Map<number, Parked>) => {
           for (const each of page.messages) table.delete(placeOf(each));
           for (const each of setAside) {
@@ -297,13 +298,15 @@ export class ListFeedStore implements FeedStore {
           }
         };
         changes(parked);
-        await this.fault('settle');
-        fenced();
-        const end = ends.get(page);
-        if (end !== undefined && end - page.messages.length !== this.cursor) throw new Error('settled out of order');
-        if (end !== undefined) this.cursor = end;
-        changes(this.parked);
-        await this.fault('settled');
+        return inTurn(async () => {
+          await this.fault('settle');
+          fenced();
+          const end = ends.get(page);
+          if (end !== undefined && end - page.messages.length !== this.cursor) throw new Error('settled out of order');
+          if (end !== undefined) this.cursor = end;
+          changes(this.parked);
+          await this.fault('settled');
+        });
       },
       close: () => {
         release();

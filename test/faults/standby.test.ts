@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';
-import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report, type RelayProcess } from './support.js';
+import { BOUND, eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report, type RelayProcess } from './support.js';
 
 const LEASE = 2_000;
 /** What a busy machine may add to any pause, in milliseconds. */
@@ -47,7 +47,7 @@ it('is taken over within the lease when the relay is killed, and not before', as
     expect(await outbox.wrong()).toEqual(NOTHING);
     report(`taken over ${took} ms after a kill, of a lease of ${LEASE} ms`);
     expect(took).toBeLessThan(LEASE + GRACE);
-    expect(broker.duplicates().length).toBeLessThanOrEqual(2 * PAGE);
+    expect(broker.duplicates().length).toBeLessThanOrEqual(BOUND);
   });
 });
 
@@ -122,7 +122,7 @@ it('changes nothing when it is paused beyond its lease and goes on', async () =>
     expect(await paused.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await outbox.wrong()).toEqual(NOTHING);
     report(`paused beyond the lease: ${late.length} requests sent after it, ${broker.duplicates().length} repeated`);
-    expect(broker.duplicates().length).toBeLessThanOrEqual(2 * PAGE);
+    expect(broker.duplicates().length).toBeLessThanOrEqual(BOUND);
   });
 });
 
@@ -154,6 +154,6 @@ it('is taken over within the lease when it is paused in the middle of a settleme
     expect(await other.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await paused.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await outbox.wrong()).toEqual(NOTHING);
-    expect(broker.duplicates().length).toBeLessThanOrEqual(2 * PAGE);
+    expect(broker.duplicates().length).toBeLessThanOrEqual(BOUND);
   });
 });

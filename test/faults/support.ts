@@ -98,6 +98,11 @@ export const GRACEFUL = { end: 0, stderr: '' };
 export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'store' | 'messenger'>>;
 
 export const PAGE = 20;
+const DEPTH = 4;
+
+/** Most that a relay which died, or lost its lease, may have repeated. */
+export const BOUND = PAGE * DEPTH;
+
 const KEYS = 12;
 const WRITERS = 4;
 /** Writers wait while so many messages are on their way: the relay is to be busy, not to be late for ever. */
@@ -157,6 +162,7 @@ export class Outbox {
       store: { lease: 1_000, timeout: 5_000, ...store },
       messenger: {
         publishBatchSize: PAGE,
+        pipelineDepth: DEPTH,
         interval: 100,
         retry: { minDelay: 20, maxDelay: 200 },
         ...messenger,

@@ -1,12 +1,11 @@
 import type { StoreCallOptions } from '../../core/call.js';
 import type { Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
-import { sleep } from '../../core/wait.js';
+import { serially, sleep } from '../../core/wait.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
 import { sameCursor, type Cursor } from './cursor.js';
 import { preamble, type Database } from './database.js';
 import { Delays } from './delays.js';
-import { serially } from './drivers/driver.js';
 import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';

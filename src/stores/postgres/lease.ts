@@ -8,6 +8,14 @@ import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.j
 /** More to change in the transaction that moves a cursor. */
 export type Change = (connection: Connection) => Promise<void>;
 
+/** A cursor that is to be stored, and what with it. */
+interface Settlement {
+  readonly partitions: readonly number[];
+  cursor: Cursor;
+  readonly also: Change[];
+  done: Promise<void>;
+}
+
 /** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
 const LONGEST_BLINK = 1_000;
 
@@ -27,6 +35,8 @@ export class Lease {
   #places: ReadonlyMap<number, string>;
   /** Changes are made one after another: each needs the place that the one before left the rows at. */
   #last: Promise<unknown> = Promise.resolve();
+  /** The settlement that was asked for last, while its turn has not come. */
+  #waiting: Settlement | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
   #renewedAt = 0;
@@ -112,20 +122,37 @@ export class Lease {
     return this.#stirred.signal;
   }
 
-  /** Stores the cursor of these partitions, and renews the lease on them. @throws MessengerError `LEASE_LOST`. */
+  /**
+   * Stores the cursor of these partitions, and renews the lease on them. Several of the same partitions
+   * that wait for their turn are stored as one, in one transaction.
+   *
+   * @throws MessengerError `LEASE_LOST`.
+   */
   settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
-    return this.#change(
-      this.#statements.settle,
-      [this.#options.lease, cursor.from, cursor.to, cursor.after, cursor.low, cursor.nextLow, cursor.high],
-      partitions,
-      // What is set aside must be as durable as the row that says so; both are in one transaction.
-      also,
-    );
+    const waiting = this.#waiting;
+    if (waiting?.partitions.join() === partitions.join()) {
+      waiting.cursor = cursor;
+      if (also) waiting.also.push(also);
+      return waiting.done;
+    }
+    // What is set aside must be as durable as the row that says so; both are in one transaction.
+    const settlement: Settlement = { partitions, cursor, also: also ? [also] : [], done: Promise.resolve() };
+    settlement.done = this.#inTurn(() => {
+      if (this.#waiting === settlement) this.#waiting = undefined;
+      const { from, to, after, low, nextLow, high } = settlement.cursor;
+      const values = [this.#options.lease, from, to, after, low, nextLow, high];
+      return this.#update(this.#statements.settle, values, partitions, settlement.also);
+    });
+    this.#waiting = settlement;
+    return settlement.done;
   }
 
   /** Changes the side table and no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
-  change(also: Change): Promise<void> {
-    return this.#change(this.#statements.renew, [this.#options.lease], undefined, also);
+  change(...also: readonly Change[]): Promise<void> {
+    return this.#inTurn(() =>
+      // All that are held when its turn comes.
+      this.#update(this.#statements.renew, [this.#options.lease], this.partitions, also),
+    );
   }
 
   /**
@@ -195,32 +222,30 @@ export class Lease {
     throw this.#lost.signal.reason;
   }
 
-  /** `only` are the partitions that it is about: without it, all that are held when its turn comes. */
-  #change(
+  async #update(
     statement: Statements['settle'],
     values: readonly Value[],
-    only: readonly number[] | undefined,
-    also?: Change,
+    partitions: readonly number[],
+    also: readonly Change[],
   ): Promise<void> {
-    return this.#inTurn(async () => {
-      const partitions = only ?? this.partitions;
-      const sentAt = performance.now();
-      const settings = [
-        ...(also ? INDEX_SETTINGS : SETTLE_SETTINGS),
-        ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
-      ];
-      const moved = await this.#transaction(settings, async (connection) => {
-        const rows = await this.#fenced(connection, statement, values, partitions);
-        await also?.(connection);
-        return rows;
-      });
-      this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
-      // Of the others, the lease is no newer than it was.
-      if (partitions.length === this.#places.size) this.#renewed(sentAt);
+    const sentAt = performance.now();
+    const settings = [
+      ...(also.length > 0 ? INDEX_SETTINGS : SETTLE_SETTINGS),
+      ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
+    ];
+    const moved = await this.#transaction(settings, async (connection) => {
+      const rows = await this.#fenced(connection, statement, values, partitions);
+      for (const change of also) await change(connection);
+      return rows;
     });
+    this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
+    // Of the others, the lease is no newer than it was.
+    if (partitions.length === this.#places.size) this.#renewed(sentAt);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    // What is settled after this is not settled before it.
+    this.#waiting = undefined;
     const change = this.#last.then(() => {
       this.lost.throwIfAborted();
       return work();
@@ -248,7 +273,7 @@ export class Lease {
 
   #renewIfDue(): void {
     if (performance.now() - this.#renewedAt < this.#options.lease / 3 || this.#lost.signal.aborted) return;
-    this.#change(this.#statements.renew, [this.#options.lease], undefined).catch(() => undefined);
+    this.change().catch(() => undefined);
   }
 
   /** Finds out whether relays have come or gone. A look that fails says nothing: it is the renewal that counts. */

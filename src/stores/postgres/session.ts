@@ -1,8 +1,8 @@
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
+import { serially } from '../../core/wait.js';
 import type { PostgresFeed, PostgresPage } from './feed.js';
-import { serially } from './drivers/driver.js';
 import type { StoredMessage } from './rows.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { SetAside } from '../../../src/core/feed.js';
 import type { Parked } from '../../../src/stores/postgres/parked.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type TestRelay, type World } from './support.js';
@@ -241,6 +242,35 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(
         await world.value(`SELECT count(DISTINCT (from_snapshot::text, low, high))::int FROM ${world.names.cursors}`),
       ).toBe(1);
+    }, url));
+
+  it('pages that wait for one to be settled are then settled together, with what is set aside of each', () =>
+    inWorld(async (world) => {
+      await world.add(`${first}:1`, 'b:1', `${first}:2`, 'c:1');
+      const relay = await world.relay({ pageSize: 1 });
+      const pages = [await relay.read(), await relay.read(), await relay.read(), await relay.read()];
+      const before = world.gate.counts.get('settle') ?? 0;
+      const held = world.gate.hold('settle');
+      const setAside = (n: number, more: Partial<SetAside>) => ({
+        ...{ message: pages[n]!.messages[0]!, attempts: 0, dead: false },
+        ...more,
+      });
+      const settled = [
+        relay.settle(pages[0]!, [setAside(0, { attempts: 1, error: new Error('refused'), retryIn: 0 })]),
+      ];
+      await held;
+      settled.push(relay.settle(pages[1]!), relay.settle(pages[2]!, [setAside(2, {})]));
+      settled.push(relay.settle(pages[3]!));
+      world.gate.open();
+      await Promise.all(settled);
+      expect((world.gate.counts.get('settle') ?? 0) - before).toBe(2);
+      expect(await world.sql(`SELECT id, reason FROM ${world.names.parked} ORDER BY seq`)).toEqual([
+        [`${first}:1`, 'failed'],
+        [`${first}:2`, 'behind'],
+      ]);
+      await relay.reopen();
+      await relay.drain();
+      expect(relay.acknowledged).toEqual([`${first}:1`, `${first}:2`]);
     }, url));
 
   it('a share that is quiet does not read the others’ messages over and over', () =>

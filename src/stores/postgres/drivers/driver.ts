@@ -55,16 +55,6 @@ export function hasMethods(value: unknown, ...names: readonly string[]): boolean
   return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
 }
 
-/** Runs tasks one after another: for a client that is a single connection. */
-export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (task) => {
-    const next = last.then(task, task);
-    last = next.catch(() => undefined);
-    return next;
-  };
-}
-
 /**
  * Whether an error says that its connection is gone: the server ended the session (severity FATAL or
  * PANIC), the client library says so (`CONNECTION_…`), or the operating system (`ECONNRESET`, `EPIPE` …).

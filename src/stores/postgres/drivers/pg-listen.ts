@@ -1,5 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
-import { hasMethods, serially, type Listen } from './driver.js';
+import { serially } from '../../../core/wait.js';
+import { hasMethods, type Listen } from './driver.js';
 
 /** The slice of `pg`'s PoolClient that is used for listening. */
 interface PgListening {

@@ -1,6 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
+import { serially } from '../../../core/wait.js';
 import { bounded, type Connection, type Database, type TransactionBounds } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, serially, type Driver } from './driver.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, type Driver } from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
