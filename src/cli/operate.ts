@@ -1,10 +1,19 @@
 import { Command, InvalidArgumentError } from 'commander';
-import { rolesScript, type FailedSelection, type RolesOptions } from '../stores/postgres/index.js';
+import {
+  rolesScript,
+  type AddDestinationOptions,
+  type FailedSelection,
+  type RolesOptions,
+} from '../stores/postgres/index.js';
 import { databaseOptions, nameOf, wholeNumber, withStore, type DatabaseFlags } from './database.js';
 
 /** The commands of an operator. Each is one function of the store, and prints what it returns. */
 export function operatorCommands(): Command[] {
-  return [repartition(), roles(), adopt(), destinations(), deadLetters(), requeue(), discard()];
+  return [
+    ...[repartition(), roles(), adopt()],
+    ...[destinations(), addDestination(), removeDestination()],
+    ...[deadLetters(), requeue(), discard()],
+  ];
 }
 
 function repartition(): Command {
@@ -54,11 +63,42 @@ function destinations(): Command {
     });
 }
 
+function addDestination(): Command {
+  return databaseOptions(new Command('add-destination'))
+    .description('add a destination, for which relays can then be started')
+    .argument('<name>', 'its name', nameOf)
+    .requiredOption('--from <where>', 'what it publishes: from the beginning, the end, or a time on', whereFrom)
+    .option('--topics <topics...>', 'only these topics (default: all)', listed)
+    .option(
+      '--forget-after <ms>',
+      'how long cleaning waits for it while it has no relay (default: for ever)',
+      wholeNumber,
+    )
+    .action(async (name: string, { from, topics, forgetAfter, ...flags }: DatabaseFlags & AddDestinationOptions) => {
+      await withStore(flags, (store) => store.addDestination(name, { from, topics, forgetAfter }));
+      console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
+    });
+}
+
+function removeDestination(): Command {
+  return databaseOptions(new Command('remove-destination'))
+    .description('remove a destination that no relay works on, and all that is known of it')
+    .argument('<name>', 'its name', nameOf)
+    .option('--discard', 'also with messages that it has not published')
+    .action(async (name: string, { discard, ...flags }: DatabaseFlags & { discard?: boolean }) => {
+      const gone = await withStore(flags, (store) => store.removeDestination(name, { discard }));
+      const pending = `${gone.morePending ? 'more than ' : ''}${String(gone.pending)}`;
+      console.log(
+        `removed ${JSON.stringify(name)}, and with it ${pending} messages that it had not published, ${String(gone.waiting)} that waited to be tried again, ${String(gone.dead)} dead letters`,
+      );
+    });
+}
+
 /** The flags of a `FailedSelection`. */
 function selecting(command: Command): Command {
   return databaseOptions(command)
     .option('--destination <name>', "whose (default: 'default')", nameOf)
-    .option('--ids <ids...>', 'only these message ids', (id: string, ids?: string[]) => [...(ids ?? []), nameOf(id)])
+    .option('--ids <ids...>', 'only these message ids', listed)
     .option('--key <key>', 'only of this key', nameOf)
     .option('--topic <topic>', 'only of this topic', nameOf)
     .option('--state <state>', 'only dead, or only blocked ones', nameOf)
@@ -113,6 +153,15 @@ function changing(name: string, description: string, done: string, change: Chang
 /** Only the flags that were given: an option that is there and undefined is one too many for the type checker. */
 function given(flags: { [Flag in keyof DatabaseFlags]: DatabaseFlags[Flag] | undefined }): DatabaseFlags {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}
+
+/** One value more of an option that takes several. */
+function listed(value: string, values: readonly string[] = []): string[] {
+  return [...values, nameOf(value)];
+}
+
+function whereFrom(text: string): AddDestinationOptions['from'] {
+  return text === 'beginning' || text === 'end' ? text : time(text);
 }
 
 function time(text: string): Date {

@@ -103,6 +103,11 @@ export class Circuit implements Gate {
     };
   }
 
+  /** Whether new messages may be published. */
+  get isClosed(): boolean {
+    return this.#broken === undefined && this.#held === undefined;
+  }
+
   get signature(): string | undefined {
     return this.#broken?.signature;
   }

@@ -1,4 +1,4 @@
-import { isAborted } from './wait.js';
+import { isAbort, isAborted } from './wait.js';
 import { MessengerError } from './errors.js';
 import { eventOf } from './events.js';
 import type { Feed, Page } from './feed.js';
@@ -10,6 +10,9 @@ const FIRST_IDLE_PAUSE = 2;
 
 /** How long a message that became due may wait to be noticed. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
+
+/** How long others wait for room at most while this relay can not publish. Milliseconds. */
+const MAX_GIVE_WAY = 1_000;
 
 /**
  * How often what failed alike is tried again as such: long enough for a broker to restart, and bounded,
@@ -101,11 +104,6 @@ export async function relayFeed(
         while (feed.waiting(full.topic) > full.limit * DRAINED) {
           if (pipeline.over.aborted) return false;
           feed.lost.throwIfAborted();
-          // The page in hand can not be given away: another feed reads it anew.
-          if (feed.unbalanced) {
-            pipeline.finish();
-            return false;
-          }
           await pipeline.settled.wait(clock, Math.min(interval, MAX_RETRY_LOOK), pipeline.over, feed.lost);
         }
       } finally {
@@ -135,10 +133,23 @@ export async function relayFeed(
     }
   }
 
+  /**
+   * Makes room for others also while nothing can be settled, so that one who can publish may: what waits
+   * for a broker, or for others to drain, can not be handed over, and is read anew.
+   */
+  async function giveWay(): Promise<void> {
+    while (!pipeline.over.aborted) {
+      await pipeline.sleep(MAX_GIVE_WAY);
+      feed.lost.throwIfAborted();
+      if (feed.unbalanced && !circuit.isClosed) pipeline.finish();
+    }
+  }
+
   const orFail = (error: unknown) => {
-    pipeline.fail(error);
+    // A call that was cut short, since all is over, has not failed.
+    if (!isAbort(error, pipeline.over)) pipeline.fail(error);
   };
-  await Promise.all([publishAgain().catch(orFail), publishNew().catch(orFail)]);
+  await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
   await pipeline.end();
 }
 

@@ -5,7 +5,7 @@ import { openFeed } from './plain-feed.js';
 import { relayFeed } from './relay-feed.js';
 import type { RelayOptions } from './relay-options.js';
 import { backoff, type Backoff } from './retry.js';
-import { isAborted, onAbort, sleepBy } from './wait.js';
+import { isAbort, isAborted, onAbort, sleepBy } from './wait.js';
 
 /** How long one that stands by waits before it asks again: also by asking do the others know of it. Milliseconds. */
 const LONGEST_STANDBY = 1_000;
@@ -141,12 +141,4 @@ function isUnworkable(error: unknown): boolean {
 
 function isLeaseLost(error: unknown): boolean {
   return error instanceof MessengerError && error.code === 'LEASE_LOST';
-}
-
-/** Whether an error is no more than the answer to the abort. */
-function isAbort(error: unknown, { reason }: AbortSignal): boolean {
-  for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
-    if (each === reason) return true;
-  }
-  return false;
 }

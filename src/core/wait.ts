@@ -38,6 +38,15 @@ export function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
 
+/** Whether an error is no more than the answer to this signal. */
+export function isAbort(error: unknown, { reason }: AbortSignal): boolean {
+  if (reason === undefined) return false;
+  for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
+    if (each === reason) return true;
+  }
+  return false;
+}
+
 /** Resolves after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
 export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return sleepBy(systemClock, ms, ...signals);

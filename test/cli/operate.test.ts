@@ -53,6 +53,17 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     expect(await messenger(url, 'discard', '--ids', 'a', 'x', '--key', 'k')).toEqual(['deleted 1 messages']);
     const [state] = await messenger(url, 'destinations');
     expect(JSON.parse(state!)).toMatchObject({ name: 'default', partitions: 8, dead: 2 });
+    expect(
+      await messenger(url, 'add-destination', 'second', '--from', '2026-01-31T12:00:00Z', '--topics', 'a', 'b'),
+    ).toHaveLength(1);
+    await expect(messenger(url, 'add-destination', 'third', '--from', 'yesterday')).rejects.toMatchObject({
+      stderr: expect.stringContaining('must be a time') as string,
+    });
+    const states = (await messenger(url, 'destinations')).map((line) => JSON.parse(line) as object);
+    expect(states).toMatchObject([{ name: 'default' }, { name: 'second', topics: ['a', 'b'] }]);
+    expect(await messenger(url, 'remove-destination', 'second', '--discard')).toEqual([
+      'removed "second", and with it 0 messages that it had not published, 0 that waited to be tried again, 0 dead letters',
+    ]);
     expect(await messenger(url, 'repartition', '3')).toHaveLength(1);
     expect(await messenger(url, 'requeue', '--all')).toEqual(['requeued 2 messages']);
     await expect(messenger(url, 'repartition', '4')).rejects.toMatchObject({

@@ -369,3 +369,49 @@ test('partitions change hands only while nothing is in flight', async () => {
   await relay.stop();
   expect(rebalanced).toBeGreaterThan(3);
 });
+
+test('partitions change hands while the broker fails, too: what waits for it is read anew', async () => {
+  vi.useFakeTimers();
+  const store = storeOf(...numbered(30));
+  let unbalanced = false;
+  const opening = store.openFeed.bind(store);
+  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
+    const feed = await opening(options);
+    if (feed === null) return null;
+    return {
+      ...feed,
+      get unbalanced() {
+        return unbalanced;
+      },
+      // A store that can be aborted: that is not a failure of it.
+      retries: async (options) => {
+        const { signal } = options!;
+        if (unbalanced && store.opened === 1) {
+          await new Promise((_, reject) => {
+            signal!.addEventListener('abort', () => {
+              reject(new Error('aborted', { cause: signal!.reason }));
+            });
+          });
+        }
+        return feed.retries(options);
+      },
+    };
+  });
+  let down = true;
+  const publisher = scripted(() => {
+    if (down) throw refusal('connection', 'no broker');
+  });
+  const errorLogger = recordingLogger();
+  const relay = started(new Messenger(store, publisher, { publishBatchSize: 3, errorLogger }));
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(store.opened).toBe(1);
+  unbalanced = true;
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(store.opened).toBeGreaterThan(1);
+  unbalanced = false;
+  down = false;
+  await vi.advanceTimersByTimeAsync(70_000);
+  expect(store.isDone).toBe(true);
+  await relay.stop();
+  expect(errorLogger.errors.filter(({ message }) => !message.includes('no broker'))).toEqual([]);
+});

@@ -7,6 +7,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import {
   FatalError,
@@ -31,6 +32,8 @@ export interface RelayConfig {
    * has acknowledged before it was asked, and `reversed` says that it keeps the order of keys and does not.
    */
   readonly form: 'batch' | 'single' | 'early' | 'reversed';
+  /** The application in this process takes all connections of the pool, again and again, for so many milliseconds. */
+  readonly hogs?: number;
   readonly store: PostgresStoreOptions;
   readonly messenger: Omit<MessengerOptions, 'errorLogger'>;
 }
@@ -55,6 +58,9 @@ export interface BrokerAnswer {
   readonly number: number;
   readonly results: readonly (FailureKind | null)[];
 }
+
+/** How many connections its pool has. */
+const POOL = 5;
 
 interface Waiting {
   readonly resolve: (answer: BrokerAnswer) => void;
@@ -150,9 +156,19 @@ function tell(event: RelayEvent['event'], error: Error): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
+/** Takes every connection of the pool for a time, and leaves it alone for as long, until it is aborted. */
+async function hog(pool: pg.Pool, ms: number, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const clients = await Promise.all(Array.from({ length: POOL }, () => pool.connect()));
+    await sleep(ms);
+    for (const client of clients) client.release();
+    await sleep(ms);
+  }
+}
+
 async function main(config: RelayConfig): Promise<void> {
   const broker = new BrokerClient(config);
-  const pool = new pg.Pool({ connectionString: config.databaseUrl, application_name: config.name, max: 5 });
+  const pool = new pg.Pool({ connectionString: config.databaseUrl, application_name: config.name, max: POOL });
   const stop = new AbortController();
   process.once('SIGTERM', () => {
     stop.abort();
@@ -165,6 +181,7 @@ async function main(config: RelayConfig): Promise<void> {
       },
     },
   });
+  const hogging = config.hogs === undefined ? undefined : hog(pool, config.hogs, stop.signal);
   try {
     await messenger.start({ signal: stop.signal });
   } catch (error) {
@@ -173,6 +190,7 @@ async function main(config: RelayConfig): Promise<void> {
     process.exitCode = 3;
   } finally {
     broker.close();
+    await hogging;
     await pool.end();
   }
 }

@@ -95,7 +95,10 @@ export class RelayProcess {
 /** How a relay that was asked to stop ends. */
 export const GRACEFUL = { end: 0, stderr: '' };
 
-export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'store' | 'messenger'>>;
+export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'hogs' | 'store' | 'messenger'>> & {
+  /** Where the relay finds the database, if not where all do. */
+  readonly url?: string;
+};
 
 export const PAGE = 20;
 const DEPTH = 4;
@@ -153,12 +156,13 @@ export class Outbox {
 
   /** Starts a relay; its settings are those of the outbox, but for these. */
   relay(name: string, settings: RelaySettings = {}): RelayProcess {
-    const { form = 'batch', store, messenger } = { ...this.#settings, ...settings };
+    const { form = 'batch', hogs, url = this.url, store, messenger } = { ...this.#settings, ...settings };
     const relay = new RelayProcess({
       name,
-      databaseUrl: this.url,
+      databaseUrl: url,
       brokerPort: this.broker.port,
       form,
+      ...(hogs !== undefined && { hogs }),
       store: { lease: 1_000, timeout: 5_000, ...store },
       messenger: {
         publishBatchSize: PAGE,

@@ -139,6 +139,7 @@ describe('the engine', () => {
       from: 'await this.#wait(patient, left, signals);',
       to: 'await this.#wait(patient, this.#broken.retryAt - this.#clock.now(), signals);',
       by: ['no stall'],
+      often: { 'broker: connection fails': 0.3 },
     },
     'burns attempts in an outage': {
       file: 'answers',

@@ -33,12 +33,18 @@ export interface ReaderOptions {
 }
 
 /**
- * How many rows, and roughly how many bytes, one statement reads ahead. Small pages are cut from larger
- * reads: per statement a poll costs its round trips and eight index scans, whatever it returns. Twice
- * that is held at most: what is in hand, and what is being read.
+ * How many rows, or a page if that is more, and roughly how many bytes one statement reads ahead. Small
+ * pages are cut from larger reads: per statement a poll costs its round trips and eight index scans, whatever
+ * it returns. Twice that is held at most: what is in hand, and what is being read.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is not
+ * read with the others: it and those behind it are then read as many at a time as are known to fit.
+ */
+const LARGE = 4;
 
 /** Where reading is, for partitions with one cursor. */
 interface Place {
@@ -48,6 +54,8 @@ interface Place {
   cursor: Cursor;
   /** The last number that the sequence had given out when the window was opened; 0 if not known. */
   passed: number;
+  /** How many of the next messages fit into memory, where a large one is known to come. */
+  fits?: number | undefined;
 }
 
 /** The end of a window that all places are read up to, after which they have one cursor. */
@@ -125,7 +133,8 @@ export class Reader {
     const place = this.#places[this.#turn];
     if (place === undefined) return;
     const { pageSize, partitions, topics, timeout, acknowledgedHigh } = this.#options;
-    const limit = this.#limit();
+    const limit = place.fits ?? this.#limit();
+    const largest = place.fits === undefined ? Math.ceil((LARGE * READ_AHEAD_BYTES) / limit) : null;
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
     // Before the statement is sent, and not after: that is what makes it a safe `low`.
@@ -135,17 +144,19 @@ export class Reader {
       (connection) =>
         connection.query(this.#statements.read, [
           ...[before.from, before.to, before.after, before.low, limit],
-          ...[place.share, partitions, topics && arrayText(topics)],
+          ...[place.share, partitions, topics && arrayText(topics), largest],
         ]),
       { timeout, signal },
     );
-    const { until, passed, messages } = decodePage(rows);
+    const { until, passed, messages, left } = decodePage(rows);
     const window = before.to === null ? opened(before, until, high) : before;
     if (before.to === null) place.passed = passed;
-    const isLast = messages.length < limit;
+    const isLast = left.length === 0 && messages.length < limit;
     this.#cut(place, window, messages, pageSize, isLast);
     if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
     if (isLast) this.#arrived(place);
+    place.fits = left.length > 0 ? fitting(left) : undefined;
+    if (messages.length === 0 && left.length > 0) return this.#read(signal);
     // Each in its turn, so that one with much to read does not hold up the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
   }
@@ -205,8 +216,9 @@ export class Reader {
 
   #limit(): number {
     const { pageSize } = this.#options;
-    const fits = Math.floor(READ_AHEAD_BYTES / (this.#averageSize ?? READ_AHEAD_BYTES));
-    return Math.max(pageSize, Math.min(READ_AHEAD_ROWS, fits));
+    if (this.#averageSize === undefined) return pageSize;
+    const fits = Math.floor(READ_AHEAD_BYTES / this.#averageSize);
+    return Math.max(1, Math.min(Math.max(pageSize, READ_AHEAD_ROWS), fits));
   }
 
   #measure(messages: readonly StoredMessage[]): void {
@@ -215,18 +227,36 @@ export class Reader {
   }
 }
 
-function decodePage(rows: readonly Row[]): { until: string; passed: number; messages: StoredMessage[] } {
+/** How many messages of these sizes, in this order, are read at once: one at least. */
+function fitting(sizes: readonly number[]): number {
+  let bytes = 0;
+  const end = sizes.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES);
+  return end < 0 ? sizes.length : Math.max(1, end);
+}
+
+/** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
+function decodePage(rows: readonly Row[]): {
+  until: string;
+  passed: number;
+  messages: StoredMessage[];
+  left: number[];
+} {
   let until: string | undefined;
   let passed = 0;
   let standby = false;
   const messages: StoredMessage[] = [];
   let last = 0;
   let sorted = true;
+  const sizes: { readonly seq: number; readonly size: number }[] = [];
   for (const row of rows) {
     if (row[0] === '0') {
       until = row[1] as string;
       standby = row[2] === 'true';
       passed = Number(row[3]);
+      continue;
+    }
+    if (row[8] !== null) {
+      sizes.push({ seq: Number(row[0]), size: Number(row[8]) });
       continue;
     }
     const message = new StoredMessage(row);
@@ -243,5 +273,10 @@ function decodePage(rows: readonly Row[]): { until: string; passed: number; mess
   }
   // An outer ORDER BY is not kept through a UNION by any promise of SQL.
   if (!sorted) messages.sort((a, b) => a.seq - b.seq);
-  return { until, passed, messages };
+  if (sizes.length === 0) return { until, passed, messages, left: [] };
+  const first = Math.min(...sizes.map(({ seq }) => seq));
+  const ready = messages.filter(({ seq }) => seq < first);
+  const behind = messages.slice(ready.length).map((message) => ({ seq: message.seq, size: sizeOf(message) }));
+  const left = [...sizes, ...behind].sort((a, b) => a.seq - b.seq).map(({ size }) => size);
+  return { until, passed, messages: ready, left };
 }

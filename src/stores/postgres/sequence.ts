@@ -1,5 +1,6 @@
 import type { Connection, Row, Value } from './database.js';
 import { literal, type Names } from './names.js';
+import { isForeign } from './origin.js';
 import { statement } from './statements.js';
 
 /** Runs a statement of a rebase's transaction. */
@@ -23,28 +24,39 @@ export function largest(names: Names): string {
   return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
 }
 
+/** Messages `m` whose row their own transaction wrote, or one within it (a savepoint): those stored here. */
+function isOwn(names: Names): string {
+  return `(m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
+      AND age(m.xid::xid) BETWEEN age(m.xmin)
+        AND (SELECT age(d.xmin) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+          WHERE d.adrelid = ${literal(names.messages)}::regclass AND a.attname = 'xid'))`;
+}
+
 /**
  * Puts the sequence behind all that is stored. What was stored here while it was not, with numbers that
  * copied messages have or had, is stored again, in order: else it would look like something delivered long ago.
- * Messages stored here are those whose row their own transaction wrote, or one within it (a savepoint).
+ *
+ * Where writers here have drawn past what was copied, only their own rows tell: of numbers that were
+ * copied, and later than all that was. Of those, just rows that their very transaction wrote: an id of the
+ * other cluster may have come to mean something here.
  */
 export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
-  const [row] = await run(`SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text`);
+  const own = isOwn(names);
+  const [row] = await run(`WITH copied AS MATERIALIZED (
+    SELECT greatest(max(m.seq), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS seq,
+      coalesce(max(m.stored_at), '-infinity') AS until
+    FROM ${names.messages} m WHERE NOT ${own})
+  SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text, EXISTS (
+    SELECT FROM ${names.messages} m, copied WHERE ${own} AND m.xid::xid = m.xmin AND m.seq <= copied.seq AND m.stored_at > copied.until)::text`);
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
-  if (last >= max) return;
+  if (last >= max && row?.[2] !== 'true') return;
   // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
-  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(max)}`);
+  await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
   const [given] = await run(`SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
   WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     AND attname NOT IN ('xid', 'seq', 'slice')`);
   const columns = given?.[0] as string;
-  await run(`WITH here AS (
-    DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)}
-      AND m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
-      AND age(m.xid::xid) BETWEEN age(m.xmin)
-        AND (SELECT age(d.xmin) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-          WHERE d.adrelid = ${literal(names.messages)}::regclass AND a.attname = 'xid')
-    RETURNING m.*)
+  await run(`WITH here AS (DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)} AND ${own} RETURNING m.*)
   INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`);
 }

@@ -40,9 +40,9 @@ export const INDEX_SETTINGS = [
  * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
  * it has not come yet, by this server's clock.
  */
-export function columns(table: string, jsonPayload: boolean): string {
-  const payload = jsonPayload ? `${table}.payload::text` : `${table}.payload`;
-  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${payload} AS payload, date_part('epoch', ${table}.at)::text AS at,
+export function columns(table: string, jsonPayload: boolean, payload = `${table}.payload`): string {
+  const bytes = jsonPayload ? `(${payload})::text` : payload;
+  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${bytes} AS payload, date_part('epoch', ${table}.at)::text AS at,
       CASE WHEN ${table}.deliver_at IS NOT NULL
         THEN concat_ws(' ', date_part('epoch', ${table}.deliver_at), ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
@@ -82,6 +82,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
+  /** What a payload takes, roughly, told without reading what is stored out of line. */
+  const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
+  const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
   const wanted = `${shared('m', '$6', '$7')} AND ($8::text[] IS NULL OR m.topic = ANY($8::text[]))`;
 
   return {
@@ -100,7 +103,8 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
     /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
-     * topics (null: all). The first row (its number is 0) tells `to`, whether this server is a standby
+     * topics (null: all), $9 bytes (null: any): of a larger payload the last column tells the size, and the
+     * payload itself is left out. The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *
      * Late rows belong to transactions that `from` saw running and that have ended by `to` (the others have
@@ -112,20 +116,20 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
     read: statement(
       'read',
       `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
-SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery FROM w
+SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery, NULL AS size FROM w
 UNION ALL
-SELECT seq_text, id, topic, key, metadata, payload, at, delivery FROM (
+SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
   SELECT * FROM (
     SELECT late.* FROM (
       SELECT xid FROM pg_snapshot_xip($1::pg_snapshot) AS listed (xid) WHERE pg_visible_in_snapshot(xid, (SELECT until FROM w))
     ) x CROSS JOIN LATERAL (
-      SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
+      SELECT m.seq, ${lean} FROM ${messages} m
       WHERE m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
       ORDER BY m.seq LIMIT $5::bigint
     ) late
     UNION ALL
-    (SELECT m.seq, ${columns('m', jsonPayload)} FROM ${messages} m
+    (SELECT m.seq, ${lean} FROM ${messages} m
       WHERE m.seq > greatest($4::bigint, $3::bigint)
         AND NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}

@@ -155,6 +155,29 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(order.indexOf('k:1')).toBeLessThan(order.indexOf('k:3'));
     }, url));
 
+  it('are not forgotten where a look for retries finds nothing while one is set aside beside it', () =>
+    inWorld(async (world) => {
+      const relay = await world.relay();
+      await addLater(world, HOUR, ['first']);
+      await relay.drain();
+      await pass(world, '1 hour');
+      const due = await relay.feed.retries();
+      await relay.settle(due, await relay.publish(due));
+      // It looks once more, since something has waited until now.
+      await addLater(world, HOUR, ['later']);
+      const none = world.gate.hold('any');
+      const looking = relay.feed.retries();
+      await none;
+      const reading = relay.read();
+      // Time for what must not come before the look is over.
+      for (let looks = 0; looks < 50; looks++) await world.sql('SELECT');
+      world.gate.open();
+      await Promise.all([looking, reading]);
+      await pass(world, '1 hour');
+      await relay.drain();
+      expect(relay.acknowledged).toEqual(['first', 'later']);
+    }, url));
+
   it('parks ten thousand delayed messages in a few calls of read, and reads what is behind them', () =>
     inWorld(async (world) => {
       const many = Array.from({ length: 10_000 }, (_, n) => `d${n}`);

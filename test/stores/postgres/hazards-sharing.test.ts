@@ -273,6 +273,23 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual([`${first}:1`, `${first}:2`]);
     }, url));
 
+  it('what changes the side table in the turn after a rebalance is about what is held then', () =>
+    inWorld(async (world) => {
+      const relay = await world.relay({ relay: 'a' });
+      await world.add(`${first}:1`);
+      const read = await relay.read();
+      const refused = { attempts: 1, error: new Error('refused'), retryIn: 0, dead: false };
+      await relay.settle(read, [{ message: read.messages[0]!, ...refused }]);
+      const page = await relay.feed.retries();
+      const setAside = await relay.publish(page);
+      expect(relay.acknowledged).toEqual([`${first}:1`]);
+      await world.announce(...HALVES);
+      await Promise.all([relay.feed.rebalance(), relay.settle(page, setAside)]);
+      expect(relay.feed.partitions).toHaveLength(4);
+      expect(relay.feed.lost.aborted).toBe(false);
+      expect(await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)).toBe(0);
+    }, url));
+
   it('a share that is quiet does not read the others’ messages over and over', () =>
     inWorld(async (world) => {
       const [a, b] = await halves(world);

@@ -7,6 +7,7 @@
  * of the server, an autovacuum's and those of other tests included.
  */
 import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { newMessage } from '../../../src/core/message.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import {
   itHolds,
@@ -271,6 +272,29 @@ const hazards: Record<string, Hazard> = {
     ]),
     right: ['m', 't'],
     wrong: ['m'],
+  },
+
+  'messages that are large all at once are read as many as fit': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1_000 });
+      const session = await world.begin();
+      const ids = ['1', '2', '3', '4', '5', '6', '7', '8', '9'];
+      const large = new Uint8Array(1024 * 1024);
+      await world.store.add(
+        session.client,
+        ids.map((id) => newMessage(large, { id })),
+      );
+      await session.commit();
+      const pages: string[] = [];
+      for (let page = await relay.read(); page.messages.length > 0; page = await relay.read()) {
+        pages.push(page.messages.map(({ id }) => id).join(''));
+        await relay.settle(page);
+      }
+      return pages;
+    },
+    mutant: mutantStatement('read', ['$9::integer', 'greatest($9::integer, 2000000000)']),
+    right: ['1234', '567', '89'],
+    wrong: ['123456789'],
   },
 
   'a long transaction delays its own messages only': {

@@ -266,6 +266,23 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([...ids.slice(15), 'k1:new', 'k2:new', 'k3:new', 'k1:newer']);
   });
 
+  it('brings to the end what was stored before with numbers that were copied, also where it has more of them', async () => {
+    const old = await before();
+    const ids = Array.from({ length: 6 }, (_, n) => `k${String(n % 4)}:${String(n)}`);
+    await old.add(...ids);
+    await old.relay({ pageSize: 5, pages: 1 });
+    const moved = await copied(old, false);
+    const here = Array.from({ length: 10 }, (_, n) => `k${String(n % 4)}:new-${String(n)}`);
+    for (const id of here) await moved.add(id);
+    // Past it also where what was drawn was not stored.
+    const session = await moved.session();
+    await session.query('BEGIN');
+    await moved.addTo(session, 'k1:never');
+    await session.query('ROLLBACK');
+    expect((await moved.store.rebase()).destinations).toMatchObject([{ undelivered: 11, first: 6 }]);
+    expect(await moved.relay()).toEqual([ids[5], ...here]);
+  });
+
   it('brings the sequence behind what is no longer in the log', async () => {
     const old = await before();
     await old.add('1', '2', '3');

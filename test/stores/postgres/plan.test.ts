@@ -57,14 +57,14 @@ async function load(world: World, count: number, slice: string): Promise<void> {
 /** The cursor of a relay that has delivered everything, as the arguments of `read`. */
 async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   return (await world.value(
-    `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL)', pg_current_snapshot(), coalesce(max(seq), 0)) FROM ${world.names.messages}`,
+    `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL, 4000)', pg_current_snapshot(), coalesce(max(seq), 0)) FROM ${world.names.messages}`,
   )) as string;
 }
 
-/** An idle poll as it is again and again: the first run of a session also reads the catalogs. */
+/** An idle poll as it is again and again: one reads the catalogs, too, at first and when others have changed much there. */
 async function idlePoll(session: Session, cursor: string): Promise<Node> {
   const plans: Node[] = [];
-  for (let run = 0; run < 3; run++) plans.push(await explain(session, `poll ${cursor}`, READ_SETTINGS));
+  for (let run = 0; run < 10; run++) plans.push(await explain(session, `poll ${cursor}`, READ_SETTINGS));
   return plans.reduce((best, plan) => (pagesOf(plan) < pagesOf(best) ? plan : best));
 }
 
