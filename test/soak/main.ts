@@ -157,6 +157,7 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   };
   const steady = outbox.relay('relay-steady');
   while (chaos.relays.length < RELAYS - 1) chaos.start();
+  await eachHasItsShare(outbox, [steady, ...chaos.relays]);
   outbox.broker.latency = () => random() * 5;
   outbox.startWriting();
   const counts = new Map<string, number>();
@@ -183,10 +184,7 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   const last = [steady, ...chaos.relays];
   await outbox.drained();
   // The last one may only just have been started.
-  await eventually('each relay has its share', async () => {
-    const [row] = await outbox.sql(`SELECT count(DISTINCT owner)::int AS n FROM messenger.cursors`);
-    return row?.['n'] === last.filter(({ end }) => end === null).length;
-  });
+  await eachHasItsShare(outbox, last);
   const left =
     await outbox.sql(`SELECT partition, owner, expires_at > clock_timestamp() AS held, to_snapshot IS NOT NULL AS open,
     (SELECT count(*) FROM messenger.parked p WHERE p.key_hash % 8 = c.partition AND p.dead_at IS NULL)::int AS waiting,
@@ -213,6 +211,13 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   if (JSON.stringify(wrong) !== JSON.stringify(NOTHING)) console.error(wrong, left);
   if (growth > 2) console.error(`memory is not flat: it grew ${growth.toFixed(1)} times in the second half`);
   return badEnds.length === 0 && growth <= 2 && JSON.stringify(wrong) === JSON.stringify(NOTHING);
+}
+
+async function eachHasItsShare(outbox: Outbox, relays: readonly RelayProcess[]): Promise<void> {
+  await eventually('each relay has its share', async () => {
+    const [row] = await outbox.sql(`SELECT count(DISTINCT owner)::int AS n FROM messenger.cursors`);
+    return row?.['n'] === relays.filter(({ end }) => end === null).length;
+  });
 }
 
 async function residentMiB({ pid }: RelayProcess): Promise<number> {

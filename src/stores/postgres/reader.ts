@@ -41,8 +41,8 @@ const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
 /**
- * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is not
- * read with the others: it and those behind it are then read as many at a time as are known to fit.
+ * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is left
+ * out at first: once the sizes are known, as many as fit are read.
  */
 const LARGE = 4;
 
@@ -54,8 +54,6 @@ interface Place {
   cursor: Cursor;
   /** The last number that the sequence had given out when the window was opened; 0 if not known. */
   passed: number;
-  /** How many of the next messages fit into memory, where a large one is known to come. */
-  fits?: number | undefined;
 }
 
 /** The end of a window that all places are read up to, after which they have one cursor. */
@@ -132,33 +130,49 @@ export class Reader {
   async #read(signal: AbortSignal | undefined): Promise<void> {
     const place = this.#places[this.#turn];
     if (place === undefined) return;
-    const { pageSize, partitions, topics, timeout, acknowledgedHigh } = this.#options;
-    const limit = place.fits ?? this.#limit();
-    const largest = place.fits === undefined ? Math.ceil((LARGE * READ_AHEAD_BYTES) / limit) : null;
+    const { pageSize, acknowledgedHigh } = this.#options;
+    const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
     // Before the statement is sent, and not after: that is what makes it a safe `low`.
     const high = acknowledgedHigh();
+    const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
+    const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
+    const window = before.to === null ? opened(before, until, high) : before;
+    if (before.to === null) place.passed = passed;
+    const fits = left.length > 0 ? fitting(messages, left) : 0;
+    if (fits > 0) {
+      const last = messages.at(-1);
+      const rest = await this.#query(place, last ? advanced(window, last.seq) : window, fits, null, signal);
+      messages.push(...rest.messages);
+    }
+    const isLast = left.length === fits && messages.length < limit;
+    this.#cut(place, window, messages, pageSize, isLast);
+    if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
+    if (isLast) this.#arrived(place);
+    // Each in its turn, so that one with much to read does not hold up the others.
+    this.#turn = (this.#turn + 1) % this.#places.length;
+  }
+
+  /** Reads so many messages from a cursor on, up to one whose payload is larger than the largest that is wanted. */
+  async #query(
+    { share }: Place,
+    { from, to, after, low }: Cursor,
+    limit: number,
+    largest: number | null,
+    signal: AbortSignal | undefined,
+  ): Promise<ReturnType<typeof decodePage>> {
+    const { partitions, topics, timeout } = this.#options;
     const rows = await this.#database.transaction(
       preamble(timeout, ...READ_SETTINGS),
       (connection) =>
         connection.query(this.#statements.read, [
-          ...[before.from, before.to, before.after, before.low, limit],
-          ...[place.share, partitions, topics && arrayText(topics), largest],
+          ...[from, to, after, low, limit],
+          ...[share, partitions, topics && arrayText(topics), largest],
         ]),
       { timeout, signal },
     );
-    const { until, passed, messages, left } = decodePage(rows);
-    const window = before.to === null ? opened(before, until, high) : before;
-    if (before.to === null) place.passed = passed;
-    const isLast = left.length === 0 && messages.length < limit;
-    this.#cut(place, window, messages, pageSize, isLast);
-    if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
-    if (isLast) this.#arrived(place);
-    place.fits = left.length > 0 ? fitting(left) : undefined;
-    if (messages.length === 0 && left.length > 0) return this.#read(signal);
-    // Each in its turn, so that one with much to read does not hold up the others.
-    this.#turn = (this.#turn + 1) % this.#places.length;
+    return decodePage(rows);
   }
 
   /** Opens a window that ends where another place's does: also at a snapshot that was taken after every claim. */
@@ -227,11 +241,11 @@ export class Reader {
   }
 }
 
-/** How many messages of these sizes, in this order, are read at once: one at least. */
-function fitting(sizes: readonly number[]): number {
-  let bytes = 0;
-  const end = sizes.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES);
-  return end < 0 ? sizes.length : Math.max(1, end);
+/** How many of what was left out, of these sizes and in this order, fit beside what was read: one at least, alone. */
+function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
+  let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);
+  const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES);
+  return end < 0 ? left.length : Math.max(read.length === 0 ? 1 : 0, end);
 }
 
 /** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
