@@ -23,6 +23,12 @@ export interface IdleOptions extends StoreCallOptions {
   readonly interval?: number | undefined;
 }
 
+/** What a relay says when it closes a feed. */
+export interface CloseOptions {
+  /** It opens another one at once: the others need not think that it is gone. @default false */
+  readonly stays?: boolean | undefined;
+}
+
 /** Messages that are published and settled together, in their order. */
 export interface Page {
   readonly messages: readonly Message[];
@@ -49,11 +55,10 @@ export interface SetAside {
  * One relay's hold on partitions of a destination: the one thing the relay engine reads from. Built-in
  * stores implement it; a plain `Store` is adapted to it by `plainFeed`.
  *
- * `read` may be called while earlier pages are still unsettled; its pages are settled in the order in
- * which they were read, several at once where they were published meanwhile. A page of `retries` is
- * settled before the next one is asked for, at any time among them, and never while anything else is
- * settled or asked for. Any rejection ends the feed: the relay closes it and opens another, which starts
- * at what was settled.
+ * `read` may be called at any time, also while `retries` or `settle` is under way; its pages are settled in
+ * the order in which they were read, several at once where they were published meanwhile. A page of
+ * `retries` is settled before the next one is asked for, and neither overlaps another `settle`. Any
+ * rejection ends the feed: the relay closes it and opens another, which starts at what was settled.
  */
 export interface Feed {
   /**
@@ -89,5 +94,5 @@ export interface Feed {
    */
   idle(ms: number, options?: IdleOptions): Promise<void>;
   /** Gives the lease back. Pages that were read and not settled are read again by the next feed. */
-  close(): Promise<void>;
+  close(options?: CloseOptions): Promise<void>;
 }

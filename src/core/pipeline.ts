@@ -192,6 +192,11 @@ export class Pipeline {
     return running;
   }
 
+  /** Asked anew: the type checker believes a field to stay as it was when last looked at. */
+  #hasFailed(): boolean {
+    return this.#unsettled !== undefined;
+  }
+
   /**
    * Settles the first pages of the log whose publication is over: what is settled at once, a store can
    * settle as one. Pages that nothing was done with before the end only if a later one is.
@@ -233,6 +238,8 @@ export class Pipeline {
       this.#unsettled = { error };
       throw error;
     }
+    // One before it, in the same turn, may have failed: then the store does not work.
+    if (this.#hasFailed()) return;
     this.#options.onSettled(setAside);
     this.settled.ring();
   }

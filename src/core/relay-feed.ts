@@ -141,7 +141,7 @@ export async function relayFeed(
     while (!pipeline.over.aborted) {
       await pipeline.sleep(MAX_GIVE_WAY);
       feed.lost.throwIfAborted();
-      if (feed.unbalanced && !circuit.isClosed) pipeline.finish();
+      if (feed.unbalanced && circuit.isStuck) pipeline.finish();
     }
   }
 

@@ -84,7 +84,7 @@ async function relayFeeds(
         continue;
       }
       state.feed = feed;
-      await holding(feed, options, async () => {
+      await holding(feed, options, stop, async () => {
         onOpened();
         await relayFeed(feed, options, stop, { onReached, onWorking });
       }).finally(() => {
@@ -115,7 +115,12 @@ async function relayFeeds(
 }
 
 /** Closes a feed after the work with it, and tells what was held. */
-async function holding(feed: Feed, { onEvent, destination }: RelayOptions, work: () => Promise<void>): Promise<void> {
+async function holding(
+  feed: Feed,
+  { onEvent, destination }: RelayOptions,
+  stop: AbortSignal,
+  work: () => Promise<void>,
+): Promise<void> {
   if (feed.partitions.length > 0) onEvent?.({ type: 'leased', destination, partitions: feed.partitions });
   let failure: { readonly error: Error } | undefined;
   try {
@@ -125,7 +130,7 @@ async function holding(feed: Feed, { onEvent, destination }: RelayOptions, work:
     throw error;
   } finally {
     const { partitions } = feed;
-    await feed.close();
+    await feed.close({ stays: !stop.aborted });
     if (partitions.length > 0) onEvent?.({ type: 'lease-lost', destination, partitions, ...failure });
   }
 }

@@ -47,13 +47,18 @@ export class Broker {
   /** Until when it refuses every connection. */
   outageUntil = 0;
   readonly #natures = new Map<number, { nature: Nature; refusals: number }>();
+  /**
+   * Keys of which a message was refused: those behind it wait until it is a dead letter. Where nothing else
+   * gets through, that is when something else does: until then it may be the broker that refuses.
+   */
+  readonly #spoiled = new Set<string | undefined>();
   readonly #world: { to: Destination; oracle: Oracle; faults: Faults; chance: Chance };
 
   constructor(world: { to: Destination; oracle: Oracle; faults: Faults; chance: Chance }) {
     this.#world = world;
   }
 
-  /** Whether something about this message, or an earlier one of its key, is wrong for good. */
+  /** Whether nothing about this message is wrong for good. */
   isFine(row: Row): boolean {
     return this.#natureOf(row).nature === 'fine';
   }
@@ -61,7 +66,9 @@ export class Broker {
   /** A message reaches it. */
   take(handed: Handed, calm: boolean): PublishResult {
     const { to, oracle, faults } = this.#world;
+    const { key } = handed.row;
     const state = this.#natureOf(handed.row);
+    if (state.nature !== 'fine' && key !== undefined) this.#spoiled.add(key);
     if (state.nature === 'message: fails for ever') return refusal('retryable', 'fails for ever');
     if (state.refusals > 0) {
       state.refusals -= 1;
@@ -69,7 +76,7 @@ export class Broker {
       return refusal('permanent', 'refused for ever');
     }
     if (faults.hits('broker: message is refused')) return refusal('retryable', 'refused');
-    oracle.accepted(to, handed, calm);
+    oracle.accepted(to, handed, calm && !this.#spoiled.has(key));
     return ACKNOWLEDGED;
   }
 

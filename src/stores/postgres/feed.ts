@@ -1,5 +1,5 @@
 import type { StoreCallOptions } from '../../core/call.js';
-import type { Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
+import type { CloseOptions, Feed, IdleOptions, Page, SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
 import { serially, sleep } from '../../core/wait.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
@@ -102,7 +102,7 @@ export class PostgresFeed implements Feed {
       const parked = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, parked, topics });
     } catch (error) {
-      await lease.release();
+      await lease.release(true);
       throw error;
     }
   }
@@ -197,8 +197,8 @@ export class PostgresFeed implements Feed {
     });
   }
 
-  async close(): Promise<void> {
-    await Promise.all([this.#options.waker.close(), this.#lease.release()]);
+  async close({ stays = false }: CloseOptions = {}): Promise<void> {
+    await Promise.all([this.#options.waker.close(), this.#lease.release(stays)]);
   }
 
   /**

@@ -182,8 +182,8 @@ export class Lease {
     });
   }
 
-  /** Gives the partitions back. Never rejects: what could not be released expires. */
-  async release(): Promise<void> {
+  /** Gives the partitions back, and goes, unless it stays. Never rejects: what could not be released expires. */
+  async release(stays = false): Promise<void> {
     this.#stopTimers();
     const { destination, relay, timeout } = this.#options;
     await this.#last.catch(() => undefined);
@@ -196,7 +196,7 @@ export class Lease {
         async (connection) => {
           // Fenced, so that it is safe where the lease may be lost: then it changes nothing.
           if (places.size > 0) await connection.query(this.#statements.release, this.#fence([...places.values()]));
-          if (relay !== undefined) await connection.query(this.#statements.leave, [destination, relay]);
+          if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
         { timeout },
       )

@@ -35,7 +35,8 @@ export interface ReaderOptions {
 /**
  * How many rows, or a page if that is more, and roughly how many bytes one statement reads ahead. Small
  * pages are cut from larger reads: per statement a poll costs its round trips and eight index scans, whatever
- * it returns. Twice that is held at most: what is in hand, and what is being read.
+ * it returns. Twice that is held at most, what is in hand and what is being read; `LARGE` times that where
+ * messages have suddenly grown.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;

@@ -35,21 +35,13 @@ function isOwn(names: Names): string {
 /**
  * Puts the sequence behind all that is stored. What was stored here while it was not, with numbers that
  * copied messages have or had, is stored again, in order: else it would look like something delivered long ago.
- *
- * Where writers here have drawn past what was copied, only their own rows tell: of numbers that were
- * copied, and later than all that was. Of those, just rows that their very transaction wrote: an id of the
- * other cluster may have come to mean something here.
  */
 export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
   const own = isOwn(names);
-  const [row] = await run(`WITH copied AS MATERIALIZED (
-    SELECT greatest(max(m.seq), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS seq,
-      coalesce(max(m.stored_at), '-infinity') AS until
-    FROM ${names.messages} m WHERE NOT ${own})
-  SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text, EXISTS (
-    SELECT FROM ${names.messages} m, copied WHERE ${own} AND m.xid::xid = m.xmin AND m.seq <= copied.seq AND m.stored_at > copied.until)::text`);
+  const [row] = await run(`SELECT ${lastDrawn(sequence)}::text, ${largest(names)}::text`);
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
-  if (last >= max && row?.[2] !== 'true') return;
+  const since = last < max ? '-infinity' : await storedAgainSince(run, names, own);
+  if (since === null) return;
   // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
   await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
@@ -57,6 +49,30 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
   WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     AND attname NOT IN ('xid', 'seq', 'slice')`);
   const columns = given?.[0] as string;
-  await run(`WITH here AS (DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)} AND ${own} RETURNING m.*)
-  INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`);
+  await run(
+    `WITH here AS (DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)} AND m.stored_at >= $1::timestamptz AND ${own} RETURNING m.*)
+  INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`,
+    [since],
+  );
+}
+
+/**
+ * Where the sequence is behind all that is stored, it may have come there by numbers that had been copied.
+ * When the first of them was stored here, or null where nothing tells of any: a message with the number of
+ * a copied one, since no sequence gives a number twice; or one with such a number whose very transaction wrote
+ * its row, after all that was copied and after the copied leases had run out. (An id of the other cluster
+ * may mean something here, too; and cursors alone may look copied, after somebody has changed them.)
+ */
+async function storedAgainSince(run: Run, names: Names, own: string): Promise<string | null> {
+  const [row] = await run(`WITH m AS MATERIALIZED (
+    SELECT m.seq, m.stored_at, ${own} AS own, m.xid::xid = m.xmin AS exact FROM ${names.messages} m
+  ), copied AS (
+    SELECT greatest(max(m.seq) FILTER (WHERE NOT m.own), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS seq,
+      greatest(max(m.stored_at) FILTER (WHERE NOT m.own), (SELECT max(expires_at) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS until
+    FROM m
+  ) SELECT least(
+    (SELECT min(m.stored_at) FROM m JOIN m other ON other.seq = m.seq WHERE m.own AND NOT other.own),
+    (SELECT min(m.stored_at) FROM m, copied WHERE m.own AND m.exact AND m.seq <= copied.seq AND m.stored_at > copied.until)
+  )::text`);
+  return (row?.[0] as string | null | undefined) ?? null;
 }

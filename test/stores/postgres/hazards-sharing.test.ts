@@ -290,6 +290,16 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)).toBe(0);
     }, url));
 
+  it('a relay that opens another feed at once is not gone for the others meanwhile', () =>
+    inWorld(async (world) => {
+      const left = async (stays: boolean) => {
+        const feed = await world.store.openFeed({ destination: 'default', pageSize: 1, relay: 'a' });
+        await feed!.close({ stays });
+        return world.sql(`SELECT relay FROM ${world.names.relays}`);
+      };
+      expect([await left(true), await left(false)]).toEqual([[['a']], []]);
+    }, url));
+
   it('a share that is quiet does not read the others’ messages over and over', () =>
     inWorld(async (world) => {
       const [a, b] = await halves(world);

@@ -283,6 +283,17 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([ids[5], ...here]);
   });
 
+  it('stores nothing again where only the cursors look copied, since somebody has changed them', async () => {
+    const old = await before();
+    await old.add('a:1', 'a:2', 'b:1');
+    expect(await old.relay()).toEqual(['a:1', 'a:2', 'b:1']);
+    await old.value(`UPDATE messenger.cursors SET owner = NULL`);
+    await expect(old.relay()).rejects.toMatchObject(refused(/the cursor of destination/));
+    await old.add('b:2');
+    expect((await old.store.rebase()).destinations).toMatchObject([{ undelivered: 1, first: 4 }]);
+    expect(await old.relay()).toEqual(['b:2']);
+  });
+
   it('brings the sequence behind what is no longer in the log', async () => {
     const old = await before();
     await old.add('1', '2', '3');
