@@ -16,6 +16,7 @@ import {
   some,
   stored,
   type StoreFeatures,
+  type StoreHarness,
   type StoreSuite,
   type StoreTest,
 } from './store-harness.js';
@@ -513,8 +514,7 @@ function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
   test('deletes what is published and has expired', async (harness) => {
     await stored(harness, some(5, ['a', undefined]));
     await drain(harness.store, 2);
-    await harness.store.deletePublishedByExpiration(0);
-    assertEqual(await harness.kept(), [], 'messages kept');
+    await cleaned(harness);
   });
 
   test('keeps what has not expired', async (harness) => {
@@ -551,10 +551,17 @@ function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     for (let round = 0; round < 3; round++) {
       const ids = idsOf(await stored(harness, some(4, ['a', 'b'])));
       assertEqual(await drain(harness.store, 3), ids, `round ${String(round)}`);
-      await harness.store.deletePublishedByExpiration(0);
-      assertEqual(await harness.kept(), [], 'messages kept');
+      await cleaned(harness);
     }
   });
+}
+
+/** Cleans until nothing is kept: what is in use for a moment, be it by the database itself, is left to the next call. */
+async function cleaned(harness: Pick<StoreHarness<unknown>, 'store' | 'kept'>): Promise<void> {
+  await until(async () => {
+    await harness.store.deletePublishedByExpiration(0);
+    return (await harness.kept()).length === 0;
+  }, 'nothing that is published and expired is kept');
 }
 
 /** Lists and publishes until nothing is left: the ids in the order in which they were listed. */
