@@ -39,6 +39,7 @@ pool_mode = transaction
 max_client_conn = 2000
 default_pool_size = 40
 server_idle_timeout = 5
+server_login_retry = 1
 ignore_startup_parameters = extra_float_digits
 `,
   );
