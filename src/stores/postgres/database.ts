@@ -31,6 +31,13 @@ export interface Database {
    * passed the connection is given up, not reused: nobody knows what it is doing.
    */
   transaction<T>(preamble: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T>;
+  /** The same for one statement alone, whose rows are few: in one round trip where the driver can, and not in three. */
+  once(
+    preamble: string,
+    statement: Statement,
+    values: readonly Value[],
+    bounds: TransactionBounds,
+  ): Promise<readonly Row[]>;
 }
 
 /**

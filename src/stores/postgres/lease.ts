@@ -1,7 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
-import { preamble, type Connection, type Database, type Row, type Value } from './database.js';
+import { preamble, type Connection, type Database, type Row, type TransactionBounds, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
 import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.js';
 
@@ -233,11 +233,17 @@ export class Lease {
       ...(also.length > 0 ? INDEX_SETTINGS : SETTLE_SETTINGS),
       ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
     ];
-    const moved = await this.#transaction(settings, async (connection) => {
-      const rows = await this.#fenced(connection, statement, values, partitions);
-      for (const change of also) await change(connection);
-      return rows;
-    });
+    const query: Connection['query'] = (each, its = []) =>
+      this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));
+    const moved =
+      also.length === 0
+        ? // By itself it may move some of the rows where others are lost: each is fenced.
+          await this.#fenced({ query }, statement, values, partitions)
+        : await this.#transaction(settings, async (connection) => {
+            const rows = await this.#fenced(connection, statement, values, partitions);
+            for (const change of also) await change(connection);
+            return rows;
+          });
     this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
     // Of the others, the lease is no newer than it was.
     if (partitions.length === this.#places.size) this.#renewed(sentAt);
@@ -257,11 +263,18 @@ export class Lease {
     return change;
   }
 
-  /** A transaction that is waited for while the lease is held; once it is lost, that is the error. */
-  async #transaction<T>(settings: readonly string[], work: (connection: Connection) => Promise<T>): Promise<T> {
+  #transaction<T>(settings: readonly string[], work: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#whileHeld(settings, (before, bounds) => this.#database.transaction(before, work, bounds));
+  }
+
+  /** Waits for a transaction while the lease is held; once it is lost, that is the error. */
+  async #whileHeld<T>(
+    settings: readonly string[],
+    run: (preamble: string, bounds: TransactionBounds) => Promise<T>,
+  ): Promise<T> {
     const { timeout } = this.#options;
     try {
-      return await this.#database.transaction(preamble(timeout, noLongerThan(this.#options), ...settings), work, {
+      return await run(preamble(timeout, noLongerThan(this.#options), ...settings), {
         timeout,
         signal: this.#lost.signal,
       });

@@ -164,15 +164,14 @@ export class Reader {
     signal: AbortSignal | undefined,
   ): Promise<ReturnType<typeof decodePage>> {
     const { partitions, topics, timeout } = this.#options;
-    const rows = await this.#database.transaction(
-      preamble(timeout, ...READ_SETTINGS),
-      (connection) =>
-        connection.query(this.#statements.read, [
-          ...[from, to, after, low, limit],
-          ...[share, partitions, topics && arrayText(topics), largest],
-        ]),
-      { timeout, signal },
-    );
+    const values = [...[from, to, after, low, limit], ...[share, partitions, topics && arrayText(topics), largest]];
+    const { read } = this.#statements;
+    const [settings, bounds] = [preamble(timeout, ...READ_SETTINGS), { timeout, signal }];
+    // Few where a window is opened, but for the first; inside one, as many as are asked for.
+    const rows =
+      to === null
+        ? await this.#database.once(settings, read, values, bounds)
+        : await this.#database.transaction(settings, (connection) => connection.query(read, values), bounds);
     return decodePage(rows);
   }
 

@@ -87,6 +87,32 @@ function behaves(
       expect(await longer).toEqual([['read committed', '7s']]);
     });
 
+    it('runs one statement alone as it runs several: the same values, the same rows, all of it or nothing', async () => {
+      const values = ["o'grüße \\\\ \\' 😀; --", 7, null, '{"a\\\\b","c d"}'];
+      const echo = statement(
+        'echo',
+        "SELECT $1::text, $2::bigint::text, $3::text, $4::text::text[]::text, '\\x00ff5c'::bytea, current_setting('statement_timeout')",
+      );
+      // The first one prepares it.
+      for (let i = 0; i < 3; i++) {
+        const [row] = await database.once(preamble(4_321), echo, values, bounds);
+        expect(row?.slice(0, 4)).toEqual([values[0], '7', null, values[3]]);
+        expect([...(row?.[4] as Uint8Array)]).toEqual([0, 255, 92]);
+        expect(row?.[5]).toBe('4321ms');
+      }
+      expect(await run('SHOW statement_timeout')).not.toEqual([['4321ms']]);
+      const before = await count();
+      const insert = statement(
+        'insert-all',
+        'INSERT INTO driver_test.rows SELECT 1 / (n - $1::integer) FROM generate_series(1, 3) n',
+      );
+      for (let i = 0; i < 2; i++) {
+        await expect(database.once(preamble(5_000), insert, [3], bounds)).rejects.toMatchObject({ code: '22012' });
+        await database.once(preamble(5_000), insert, [4], bounds);
+      }
+      expect(await count()).toBe(before + 6);
+    });
+
     it('runs transactions at once without mixing them', async () => {
       const before = await count();
       const results = await Promise.all(
@@ -181,6 +207,35 @@ describe('pg Pool', () => {
     await database.transaction(preamble(5_000), (connection) => connection.query(pid), bounds);
     await admin.end();
     await pool.end();
+  });
+
+  it('sends one statement alone in one round trip once it is prepared, also after the server has forgotten it', async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 1 });
+    try {
+      const client = await pool.connect();
+      const sent: string[] = [];
+      const query = client.query.bind(client);
+      client.query = ((what: string | { text: string }) => {
+        sent.push(typeof what === 'string' ? what : what.text);
+        return query(what as string);
+      }) as typeof client.query;
+      client.release();
+      const database = databaseOf(pool);
+      const one = statement('one', 'SELECT $1::text');
+      const sentBy = async (value: string) => {
+        const before = sent.length;
+        expect(await database.once(preamble(5_000), one, [value], bounds)).toEqual([[value]]);
+        return sent.length - before;
+      };
+      expect(await sentBy('a')).toBe(3);
+      expect(await sentBy('b')).toBe(1);
+      await client.query('DEALLOCATE ALL');
+      // As behind a pooler, where another connection has prepared it.
+      expect(await database.once(preamble(5_000), one, ['c'], bounds)).toEqual([['c']]);
+      expect(await database.once(preamble(5_000), one, ['d'], bounds)).toEqual([['d']]);
+    } finally {
+      await pool.end();
+    }
   });
 
   it('gets one listener, however many stores it serves', async () => {

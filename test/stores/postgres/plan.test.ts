@@ -223,6 +223,7 @@ describe('cleaning', () => {
       const ran: { preamble: string; text: string }[] = [];
       const real = databaseOf(world.pool);
       const database: Database = {
+        ...real,
         transaction: (preamble, work, bounds) =>
           real.transaction(
             preamble,

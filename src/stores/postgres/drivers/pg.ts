@@ -1,7 +1,15 @@
 import { MessengerError } from '../../../core/errors.js';
 import { serially } from '../../../core/wait.js';
-import { bounded, type Connection, type Database, type TransactionBounds } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, hasMethods, type Driver } from './driver.js';
+import {
+  bounded,
+  type Connection,
+  type Database,
+  type Row,
+  type Statement,
+  type TransactionBounds,
+  type Value,
+} from '../database.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, hasMethods, type Driver } from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
@@ -18,6 +26,7 @@ export interface PgClient {
   query(query: PgQuery & { rowMode: 'array' }): Promise<{ rows: unknown[][] }>;
   query(text: string): Promise<unknown>;
   escapeIdentifier(text: string): string;
+  escapeLiteral?(text: string): string;
   /** `I` idle, `T` in a transaction, `E` in a failed one; since pg 8.17. */
   getTransactionStatus?(): string | null;
   on(event: 'error', listener: (error: Error) => void): unknown;
@@ -82,57 +91,108 @@ function isPreparedStatementFault(error: unknown): boolean {
   return PREPARED_STATEMENT_FAULTS.has(String(code)) && severity !== 'FATAL';
 }
 
+/** The names of the statements that a connection has prepared. */
+const prepared = new WeakMap<PgClient, Set<string>>();
+
 /**
- * Runs a transaction again where it failed for a prepared statement that a pooler lost: nothing of it is
- * there, and from the first such failure on, statements are not prepared any more.
+ * The transactions of one client of the application: with statements that are prepared by name, and with a
+ * single one in one round trip, as a script that executes what is prepared; each until the server (or a
+ * pooler before it, of which connections have the names that others prepared) shows that it can not.
  */
-async function again<T>(transaction: () => Promise<T>): Promise<T> {
-  try {
-    return await transaction();
-  } catch (error) {
-    if (isPreparedStatementFault(error)) return transaction();
-    throw error;
+class Transactions {
+  #prepare = true;
+  #script = true;
+
+  /**
+   * Has a transaction run again where it failed for a prepared statement that a pooler lost: nothing of it is
+   * there, and with each such failure one of the two ways is given up.
+   */
+  async again<T>(transaction: () => Promise<T>): Promise<T> {
+    for (;;) {
+      const [prepare, script] = [this.#prepare, this.#script];
+      try {
+        return await transaction();
+      } catch (error) {
+        // Another transaction may have given it up meanwhile.
+        if (!isPreparedStatementFault(error) || !(prepare || script)) throw error;
+      }
+    }
+  }
+
+  run<T>(client: PgClient, preamble: string, work: (connection: Connection) => Promise<T>): Promise<T> {
+    const query = (statement: Statement, values: readonly Value[] = []) => this.#query(client, statement, values);
+    return betweenBeginAndCommit(
+      (sql) => client.query(sql),
+      preamble,
+      () => work({ query }),
+    );
+  }
+
+  /** In one round trip where this connection has the statement prepared. */
+  async once(
+    client: PgClient,
+    preamble: string,
+    statement: Statement,
+    values: readonly Value[],
+  ): Promise<readonly Row[]> {
+    const text = this.#script ? scriptOf(client, preamble, statement, values) : undefined;
+    if (text === undefined) return this.run(client, preamble, (connection) => connection.query(statement, values));
+    try {
+      const results = (await client.query({ text, rowMode: 'array', types })) as unknown as { rows: unknown[][] }[];
+      // Of BEGIN, each setting, the statement and COMMIT.
+      return results.at(-2)?.rows ?? [];
+    } catch (error) {
+      if (isPreparedStatementFault(error)) this.#script = false;
+      if (!endsConnection(error)) await client.query('ROLLBACK').catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #query(client: PgClient, { name, text }: Statement, values: readonly Value[]): Promise<readonly Row[]> {
+    const query = { text, values: [...values], rowMode: 'array' as const, types };
+    if (!this.#prepare) return (await client.query(query)).rows;
+    try {
+      const { rows } = await client.query({ ...query, name });
+      const names = prepared.get(client);
+      if (names) names.add(name);
+      else prepared.set(client, new Set([name]));
+      return rows;
+    } catch (error) {
+      if (isPreparedStatementFault(error)) this.#prepare = false;
+      throw error;
+    }
   }
 }
 
-/** Prepares statements by name until the server (or a pooler before it) shows that it can not. */
-function connections(): (client: PgClient) => Connection {
-  let prepare = true;
-  return (client) => ({
-    async query(statement, values = []) {
-      const query: PgQuery & { rowMode: 'array' } = {
-        text: statement.text,
-        values: [...values],
-        rowMode: 'array',
-        types,
-      };
-      if (prepare) query.name = statement.name;
-      try {
-        const result = await client.query(query);
-        return result.rows;
-      } catch (error) {
-        if (isPreparedStatementFault(error)) prepare = false;
-        throw error;
-      }
-    },
-  });
+/** A whole transaction as text, its values as literals; `undefined` where it can not be had. */
+function scriptOf(
+  client: PgClient,
+  preamble: string,
+  { name }: Statement,
+  values: readonly Value[],
+): string | undefined {
+  if (client.escapeLiteral === undefined || prepared.get(client)?.has(name) !== true) return undefined;
+  const literals = values.map((value) => (value === null ? 'NULL' : client.escapeLiteral?.(String(value))));
+  return `BEGIN; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;
 }
 
 function poolDatabase(pool: PgPool): Database {
-  const connection = connections();
+  const transactions = new Transactions();
   listen(pool);
+  const run = <T>(bounds: TransactionBounds, work: (client: PgClient) => Promise<T>) =>
+    transactions.again(() => onConnection(pool, bounds, work));
   return {
-    transaction: (preamble, work, bounds) => again(() => transaction(pool, connection, preamble, work, bounds)),
+    transaction: (preamble, work, bounds) => run(bounds, (client) => transactions.run(client, preamble, work)),
+    once: (preamble, statement, values, bounds) =>
+      run(bounds, (client) => transactions.once(client, preamble, statement, values)),
   };
 }
 
 /** One transaction on a connection of the pool. */
-async function transaction<T>(
+async function onConnection<T>(
   pool: PgPool,
-  connection: (client: PgClient) => Connection,
-  preamble: string,
-  work: (connection: Connection) => Promise<T>,
   bounds: TransactionBounds,
+  work: (client: PgClient) => Promise<T>,
 ): Promise<T> {
   /** The connection, until it is given back: once, by whoever comes first. */
   const held: { client?: PgPoolClient } = {};
@@ -151,11 +211,7 @@ async function transaction<T>(
     }
     // One that was in the pool before the store was.
     listen(client);
-    const result = await betweenBeginAndCommit(
-      (sql) => client.query(sql),
-      preamble,
-      () => work(connection(client)),
-    );
+    const result = await work(client);
     giveBack(false);
     return result;
   };
@@ -170,25 +226,22 @@ async function transaction<T>(
 }
 
 function clientDatabase(client: PgClient): Database {
-  const connection = connections();
+  const transactions = new Transactions();
   listen(client);
   const oneAtATime = serially();
+  const run = <T>(bounds: TransactionBounds, work: () => Promise<T>) =>
+    bounded(
+      oneAtATime(async () => {
+        assertIdle(client);
+        return transactions.again(work);
+      }),
+      bounds,
+      'PostgreSQL',
+    );
   return {
-    transaction: (preamble, work, bounds) =>
-      bounded(
-        oneAtATime(async () => {
-          assertIdle(client);
-          return again(() =>
-            betweenBeginAndCommit(
-              (sql) => client.query(sql),
-              preamble,
-              () => work(connection(client)),
-            ),
-          );
-        }),
-        bounds,
-        'PostgreSQL',
-      ),
+    transaction: (preamble, work, bounds) => run(bounds, () => transactions.run(client, preamble, work)),
+    once: (preamble, statement, values, bounds) =>
+      run(bounds, () => transactions.once(client, preamble, statement, values)),
   };
 }
 

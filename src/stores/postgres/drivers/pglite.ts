@@ -56,6 +56,9 @@ function database(client: PGliteClient): Database {
         bounds,
         'PGlite',
       ),
+    once(preamble, statement, values, bounds) {
+      return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
+    },
   };
 }
 

@@ -69,6 +69,10 @@ function database(sql: PostgresJsRoot): Database {
       };
       return bounded(run(), bounds, 'PostgreSQL');
     },
+    // Not sent all at once, as postgres.js could: behind PgBouncer 1.18 an answer stayed out now and then.
+    once(preamble, statement, values, bounds) {
+      return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
+    },
   };
 }
 
