@@ -165,7 +165,7 @@ export class Reader {
   ): Promise<ReturnType<typeof decodePage>> {
     const { partitions, topics, timeout } = this.#options;
     const values = [...[from, to, after, low, limit], ...[share, partitions, topics && arrayText(topics), largest]];
-    const { read } = this.#statements;
+    const read = sawRunning(from) ? this.#statements.read : this.#statements.readNew;
     const [settings, bounds] = [preamble(timeout, ...READ_SETTINGS), { timeout, signal }];
     // Few where a window is opened, but for the first; inside one, as many as are asked for.
     const rows =
@@ -239,6 +239,11 @@ export class Reader {
     if (messages.length === 0) return;
     this.#averageSize = messages.reduce((sum, message) => sum + sizeOf(message), 0) / messages.length;
   }
+}
+
+/** Whether a snapshot, `xmin:xmax:xip,…`, lists a transaction that was running. */
+function sawRunning(snapshot: string): boolean {
+  return !snapshot.endsWith(':');
 }
 
 /** How many of what was left out, of these sizes and in this order, fit beside what was read: one at least, alone. */

@@ -45,12 +45,15 @@ export function mutantStatement(
     statements: (original) => ({
       statementsOf: (names, jsonPayload) => {
         const all = original.statementsOf(names, jsonPayload);
-        let { text } = all[kind];
-        for (const [from, to] of replacements) {
-          if (!text.includes(from)) throw new Error(`the statement ${kind} does not say ${from}: mutate it otherwise`);
-          text = text.replaceAll(from, to);
-        }
-        return { ...all, [kind]: original.statement(kind, text) };
+        const missing = replacements.find(([from]) => !all[kind].text.includes(from));
+        if (missing) throw new Error(`the statement ${kind} does not say ${missing[0]}: mutate it otherwise`);
+        const mutated = ({ text }: { text: string }) =>
+          original.statement(
+            kind,
+            replacements.reduce((changed, [from, to]) => changed.replaceAll(from, to), text),
+          );
+        const changed = { ...all, [kind]: mutated(all[kind]) };
+        return kind === 'read' ? { ...changed, readNew: mutated(all.readNew) } : changed;
       },
     }),
   };
