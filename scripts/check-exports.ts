@@ -43,7 +43,7 @@ const adapters = [
   ...list('src/stores/')
     .filter((entry) => entry.isDirectory())
     .map((entry) => `./src/stores/${entry.name}/index.ts`),
-  ...['publishers', 'subscribers'].flatMap((kind) =>
+  ...['transactions', 'publishers', 'subscribers', 'frameworks'].flatMap((kind) =>
     list(`src/${kind}/`)
       .filter((entry) => entry.isFile())
       .map((entry) => `./src/${kind}/${entry.name}`),

@@ -4,6 +4,7 @@
  *
  * @module
  */
+export type { TransactionBridge } from './core/bridge.js';
 export { EmptyMessagePayloadError, FatalError, MessengerError, PublishError } from './core/errors.js';
 export type { ErrorCode, FailureKind } from './core/errors.js';
 export { NETWORK_FAILURES, classify, failureKind } from './core/failures.js';

@@ -1,9 +1,11 @@
+import type { TransactionBridge } from '../../core/bridge.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/events.js';
 import type { FeedOptions } from '../../core/feed.js';
 import { consoleErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
+import { hasMethods } from '../../core/shape.js';
 import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import type { Admin } from './admin.js';
@@ -54,6 +56,7 @@ import { Waker, type Listening } from './wake.js';
 
 const STORE_KEYS = [
   'transform',
+  'bridge',
   'lease',
   'timeout',
   'settle',
@@ -64,9 +67,11 @@ const STORE_KEYS = [
 ] satisfies (keyof PostgresStoreOptions)[];
 
 /** How a `PostgresStore` is set up. Durations in milliseconds. */
-export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTableOptions {
+export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends PostgresTableOptions {
   /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
   transform?: Transform<Input>;
+  /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
+  bridge?: TransactionBridge<Tx>;
   /** How long a relay that died keeps others waiting: 1,000 or more. @default 10_000 */
   lease?: number;
   /** How long one transaction of the relay may take. @default 30_000 */
@@ -112,12 +117,13 @@ export interface PostgresStoreOptions<Input = MessageInput> extends PostgresTabl
  * await client.query('COMMIT');
  * ```
  */
-export class PostgresStore<Input = MessageInput> implements FeedStore {
+export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore {
   readonly #database: Database;
   readonly #names: Names;
   readonly #statements: Statements;
   readonly #settings: Expected;
   readonly #transform: Transform<Input>;
+  readonly #bridge: TransactionBridge<Tx> | undefined;
   readonly #lease: number;
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
@@ -129,7 +135,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
   #session: Session | undefined;
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
-  constructor(client: PostgresClient, options: PostgresStoreOptions<Input> = {}) {
+  constructor(client: PostgresClient, options: PostgresStoreOptions<Input, Tx> = {}) {
     checkKeys(options, [...TABLE_KEYS, ...STORE_KEYS]);
     const { settle = 'async', notify = true } = options;
     if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
@@ -137,12 +143,15 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
+    if (options.bridge !== undefined && !hasMethods(options.bridge, 'is', 'run'))
+      throw invalid('bridge', 'an object with the methods is and run, such as drizzleBridge(sql)', options.bridge);
     const { names, settings } = tablesOf(options);
     this.#names = names;
     this.#settings = settings;
     this.#database = databaseOf(client);
     this.#statements = statementsOf(names, settings.jsonPayload);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
+    this.#bridge = options.bridge;
     this.#lease = numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 });
     this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
     this.#synchronousSettle = settle === 'sync';
@@ -167,8 +176,8 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
    *   `EMPTY_MESSAGE_PAYLOAD` for what can not be stored; `SCHEMA_MISMATCH` where the tables are missing.
    *   Other errors of the database come as the client throws them.
    */
-  async add(transaction: TransactionHandle, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    const run = runnerOf(transaction);
+  async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
+    const run = runnerOf(transaction, this.#bridge);
     const { stored, text, values } = this.#prepare(messages);
     if (stored.length === 0) return stored;
     try {
@@ -177,7 +186,7 @@ export class PostgresStore<Input = MessageInput> implements FeedStore {
       throw storeError(error, this.#names);
     }
     this.#onEvent?.({ type: 'stored', messages: stored });
-    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.wake);
+    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.wake);
     return stored;
   }
 

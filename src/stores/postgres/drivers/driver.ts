@@ -49,12 +49,6 @@ export function bytesOf(text: string): Uint8Array {
   return Buffer.from(text.slice(2), 'hex');
 }
 
-/** Whether every named member of `value` is a function. */
-export function hasMethods(value: unknown, ...names: readonly string[]): boolean {
-  if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return false;
-  return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
-}
-
 /**
  * Whether an error says that its connection is gone: the server ended the session (severity FATAL or
  * PANIC), the client library says so (`CONNECTION_…`), or the operating system (`ECONNRESET`, `EPIPE` …).

@@ -1,3 +1,4 @@
+import type { TransactionBridge } from '../../../core/bridge.js';
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/message.js';
 import type { Database } from '../database.js';
@@ -36,12 +37,18 @@ export function databaseOf(client: unknown): Database {
 }
 
 /** @throws MessengerError `INVALID_TRANSACTION` for no handle, an unknown one, or one that is not in a transaction. */
-export function runnerOf(handle: unknown): Run {
+export function runnerOf<Tx>(handle: unknown, bridge: TransactionBridge<Tx> | undefined): Run {
+  const known = bridge ? `${bridge.takes}, ${KNOWN_HANDLES}` : KNOWN_HANDLES;
   if (handle === undefined || handle === null) {
     throw new MessengerError(
       'INVALID_TRANSACTION',
-      `no transaction handle: without one the message would not be stored atomically with your data. Pass ${KNOWN_HANDLES}`,
+      `no transaction handle: without one the message would not be stored atomically with your data. Pass ${known}`,
     );
+  }
+  if (bridge?.is(handle)) {
+    const refusal = bridge.refusal?.(handle as Tx);
+    if (refusal !== undefined) throw new MessengerError('INVALID_TRANSACTION', refusal);
+    return async (text, values) => bridge.run(handle as Tx, text, values);
   }
   for (const driver of drivers) {
     const answer = driver.handle(handle);
@@ -54,7 +61,7 @@ export function runnerOf(handle: unknown): Run {
   }
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    `unknown transaction handle ${kindOf(handle)}: pass ${KNOWN_HANDLES}`,
+    `unknown transaction handle ${kindOf(handle)}: pass ${known}${bridge ? '' : ', or give the store the option bridge for your query builder or ORM'}`,
   );
 }
 
@@ -75,8 +82,13 @@ export function listenOf(client: PostgresClient, option: unknown): Listen | unde
 }
 
 /** Calls back when the transaction of a handle is over, where that can be known. */
-export function onTransactionEnd(handle: TransactionHandle, callback: () => void): void {
-  for (const driver of drivers) driver.onEnd?.(handle, callback);
+export function onTransactionEnd<Tx>(
+  handle: unknown,
+  bridge: TransactionBridge<Tx> | undefined,
+  callback: () => void,
+): void {
+  if (bridge?.is(handle)) bridge.afterCommit?.(handle as Tx, callback);
+  else for (const driver of drivers) driver.onEnd?.(handle, callback);
 }
 
 /** What a value is. A string is not quoted: a connection string has a password in it. */

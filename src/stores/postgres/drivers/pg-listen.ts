@@ -1,6 +1,7 @@
+import { hasMethods } from '../../../core/shape.js';
 import { MessengerError } from '../../../core/errors.js';
 import { serially } from '../../../core/wait.js';
-import { hasMethods, type Listen } from './driver.js';
+import type { Listen } from './driver.js';
 
 /** The slice of `pg`'s PoolClient that is used for listening. */
 interface PgListening {

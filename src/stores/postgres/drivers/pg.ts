@@ -1,3 +1,4 @@
+import { hasMethods } from '../../../core/shape.js';
 import { MessengerError } from '../../../core/errors.js';
 import { serially } from '../../../core/wait.js';
 import {
@@ -9,7 +10,7 @@ import {
   type TransactionBounds,
   type Value,
 } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, hasMethods, type Driver } from './driver.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */

@@ -1,5 +1,6 @@
+import { hasMethods } from '../../../core/shape.js';
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { BYTEA, bytesOf, hasMethods, TEXT, type Driver } from './driver.js';
+import { BYTEA, bytesOf, TEXT, type Driver } from './driver.js';
 
 /** The slice of PGlite's Transaction that is used. */
 export interface PGliteTransaction {

@@ -1,5 +1,6 @@
+import { hasMethods } from '../../../core/shape.js';
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, hasMethods, type Driver } from './driver.js';
+import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
 
 /** What `unsafe` of postgres.js returns, as far as it is used. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {

@@ -1,0 +1,29 @@
+/**
+ * How a store writes through the transaction of a query builder or an ORM. `messenger-outbox/drizzle` and its
+ * neighbours make one each; one of your own is an object like this.
+ *
+ * @example
+ * ```ts
+ * const bridge: TransactionBridge<MyTransaction> = {
+ *   takes: 'the transaction of my database layer',
+ *   is: (handle) => handle instanceof MyTransaction,
+ *   run: (transaction, text, values) => transaction.execute(text, values),
+ * };
+ * ```
+ */
+export interface TransactionBridge<Tx> {
+  /** What it takes, as error messages say it: `the transaction of Drizzle's db.transaction`. */
+  readonly takes: string;
+  /** Whether a value is of this library: its root handle as well, which `refusal` then refuses. */
+  is(handle: unknown): boolean;
+  /** Why a handle can not be written through now, and what to pass instead. @default none is refused */
+  refusal?(handle: Tx): string | undefined;
+  /**
+   * Runs one statement in the transaction. `values` stand for `$1`, `$2` …, and all of them are text.
+   *
+   * @throws what the library throws: it surfaces as it is.
+   */
+  run(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
+  /** Calls back once the transaction has committed, and maybe also after a rollback. @default nothing tells */
+  afterCommit?(handle: Tx, callback: () => void): void;
+}

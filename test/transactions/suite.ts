@@ -1,0 +1,228 @@
+import pg from 'pg';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { ACKNOWLEDGED, Messenger, newMessage, type Message, type TransactionBridge } from '../../src/index.js';
+import { PostgresStore } from '../../src/stores/postgres/index.js';
+import { newDatabase } from '../support/database.js';
+
+/** A query builder or an ORM, as an application uses it on a database that has a table `orders (id text PRIMARY KEY)`. */
+export interface Library<Tx> {
+  readonly bridge: TransactionBridge<Tx>;
+  /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
+  readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
+  /** The same inside of another transaction; absent where the library has no savepoints. */
+  readonly savepoint?: (transaction: Tx, work: (inner: Tx) => Promise<void>) => Promise<void>;
+  /** Inserts an order, by the library's own means. */
+  readonly insert: (transaction: Tx, id: string) => Promise<unknown>;
+  /** What commits every query by itself, and must be refused. */
+  readonly roots: readonly unknown[];
+  readonly close: () => Promise<unknown>;
+}
+
+/** What a library can do, and its bridge. */
+export interface Features {
+  /** The library has transactions within transactions. */
+  readonly savepoints: boolean;
+  /** Who refuses a handle whose transaction is over: the bridge, before anything is sent, or the library itself. */
+  readonly refusesEnded: 'bridge' | 'library';
+  /** A relay of this process is woken by the commit itself. */
+  readonly tellsOfCommit: boolean;
+}
+
+/** What every bridge does, on a real PostgreSQL. */
+export function bridgeSuite<Tx>(name: string, features: Features, open: (url: string) => Promise<Library<Tx>>): void {
+  describe(name, () => {
+    let library: Library<Tx>;
+    let pool: pg.Pool;
+    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Tx>;
+
+    beforeAll(async () => {
+      const url = await newDatabase(inject('postgres')[17]);
+      pool = new pg.Pool({ connectionString: url, max: 5 });
+      await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
+      library = await open(url);
+      store = new PostgresStore(pool, { bridge: library.bridge });
+      await store.migrate();
+    });
+    afterAll(async () => {
+      await store.close();
+      await library.close();
+      await pool.end();
+    });
+    beforeEach(() => pool.query('DELETE FROM orders'));
+
+    /** Relays all that is stored, and returns it. */
+    async function relayed(): Promise<Message[]> {
+      const published: Message[] = [];
+      const publisher = {
+        batchKeepsKeyOrder: true,
+        publish: () => Promise.resolve(),
+        publishBatch: (batch: readonly Message[]) => {
+          published.push(...batch);
+          return Promise.resolve(batch.map(() => ACKNOWLEDGED));
+        },
+      };
+      const messenger = new Messenger(store, publisher, { publishBatchSize: 1_000 });
+      while ((await messenger.publish()) > 0);
+      return published;
+    }
+    const orders = async () =>
+      (await pool.query<[string]>({ text: 'SELECT id FROM orders ORDER BY id', rowMode: 'array' })).rows.flat();
+    const textOf = ({ payload }: Message) => Buffer.from(payload).toString();
+
+    it('stores a message with the data, and relays it whole', async () => {
+      const message = newMessage('grüße 😀 "\'\\ $1 ? :name ;--', {
+        topic: 'order.created',
+        key: 'kéy $2 ?',
+        metadata: { tenant: "acme's ?", empty: '' },
+      });
+      await library.transaction(async (transaction) => {
+        await library.insert(transaction, 'order-1');
+        await store.add(transaction, message);
+      });
+      expect(await orders()).toEqual(['order-1']);
+      const [found, ...more] = await relayed();
+      expect(more).toEqual([]);
+      expect(found).toMatchObject({ id: message.id, topic: 'order.created', key: 'kéy $2 ?', at: message.at });
+      expect(found?.metadata).toEqual(message.metadata);
+      expect(found && textOf(found)).toBe(textOf(message));
+    });
+
+    it('keeps every byte, and what is absent absent', async () => {
+      const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
+      await library.transaction((transaction) => store.add(transaction, bytes));
+      const [found] = await relayed();
+      expect(found?.payload).toEqual(Buffer.from(bytes));
+      expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
+    });
+
+    it('leaves nothing of a transaction that was rolled back', async () => {
+      const failure = new Error('the application changed its mind');
+      await expect(
+        library.transaction(async (transaction) => {
+          await library.insert(transaction, 'order-1');
+          await store.add(transaction, 'never');
+          throw failure;
+        }),
+      ).rejects.toThrow(failure.message);
+      expect(await orders()).toEqual([]);
+      expect(await relayed()).toEqual([]);
+    });
+
+    const withSavepoints = async () => {
+      const { savepoint } = library;
+      if (savepoint === undefined) throw new Error('a library with savepoints has `savepoint`');
+      await library.transaction(async (transaction) => {
+        await store.add(transaction, 'before');
+        await expect(
+          savepoint(transaction, async (inner) => {
+            await library.insert(inner, 'order-1');
+            await store.add(inner, 'never');
+            throw new Error('only this part');
+          }),
+        ).rejects.toThrow('only this part');
+        await savepoint(transaction, async (inner) => {
+          await store.add(inner, 'within');
+        });
+        await store.add(transaction, 'after');
+      });
+      expect(await orders()).toEqual([]);
+      expect((await relayed()).map(textOf)).toEqual(['before', 'within', 'after']);
+    };
+
+    if (features.savepoints) it('leaves nothing of a savepoint that was rolled back, and the rest', withSavepoints);
+
+    it('stores ten thousand messages in one call, in order', async () => {
+      const messages = Array.from({ length: 10_000 }, (_, i) => newMessage(`message ${i}`, { key: `key-${i % 7}` }));
+      await library.transaction((transaction) => store.add(transaction, messages));
+      const found = await relayed();
+      expect(found.map(({ id }) => id)).toEqual(messages.map(({ id }) => id));
+    });
+
+    it('lets the library’s own error surface, and stores nothing', async () => {
+      const twice = library.transaction(async (transaction) => {
+        await store.add(transaction, 'never');
+        await library.insert(transaction, 'order-1');
+        await library.insert(transaction, 'order-1');
+      });
+      const error = await twice.then(
+        () => undefined,
+        (thrown: unknown) => thrown,
+      );
+      expect(error).toBeInstanceOf(Error);
+      expect(causesOf(error)).toContain('23505');
+      expect(await relayed()).toEqual([]);
+    });
+
+    it('rejects with an error of the statement itself, and can not go on in that transaction', async () => {
+      const other = new PostgresStore(pool, { schema: 'not_there', bridge: library.bridge });
+      const failed = library.transaction((transaction) => other.add(transaction, 'never'));
+      await expect(failed).rejects.toThrow(/not_there|insert into/i);
+      expect(await relayed()).toEqual([]);
+    });
+
+    it('refuses a handle whose transaction is over, and stores nothing', async () => {
+      for (const end of ['commit', 'rollback']) {
+        let kept: Tx | undefined;
+        await library
+          .transaction(async (transaction) => {
+            kept = transaction;
+            await library.insert(transaction, end);
+            if (end === 'rollback') throw new Error(end);
+          })
+          .catch(() => undefined);
+        const late = store.add(kept as Tx, 'never');
+        if (features.refusesEnded === 'library') await expect(late).rejects.toBeInstanceOf(Error);
+        else await expect(late).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+      }
+      expect(await relayed()).toEqual([]);
+    });
+
+    it('refuses what commits every query by itself, and stores nothing', async () => {
+      for (const root of [...library.roots, undefined, null, {}, 'handle']) {
+        await expect(store.add(root as Tx, 'never')).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+      }
+      expect(await relayed()).toEqual([]);
+    });
+
+    it('says in its errors what to pass', async () => {
+      await expect(store.add({} as Tx, 'never')).rejects.toThrow(library.bridge.takes);
+    });
+
+    const wakes = async () => {
+      // Not notified, and with pauses of an hour: nothing but the commit wakes it.
+      const quiet = new PostgresStore(pool, { bridge: library.bridge, notify: false, listen: false });
+      const stop = new AbortController();
+      let arrived: (message: Message) => void = () => undefined;
+      const next = () => new Promise<Message>((resolve) => (arrived = resolve));
+      const publish = (message: Message) => {
+        arrived(message);
+        return Promise.resolve();
+      };
+      const relay = new Messenger(quiet, { publish }, { destination: 'woken', interval: 3_600_000 }).start({
+        signal: stop.signal,
+      });
+      try {
+        // Each pause is twice as long as the one before: by the last of these it would be over a minute.
+        for (let i = 0; i < 20; i++) {
+          const arrival = next();
+          await library.transaction((transaction) => quiet.add(transaction, `wake ${i}`));
+          expect(textOf(await arrival)).toContain('wake');
+        }
+      } finally {
+        stop.abort();
+        await relay;
+      }
+    };
+    if (features.tellsOfCommit) it('wakes a relay of this process once it has committed', wakes);
+  });
+}
+
+/** The SQLSTATEs of an error and of what it is made of: libraries wrap those of their driver in different ways. */
+function causesOf(error: unknown): unknown[] {
+  if (typeof error !== 'object' || error === null) return [];
+  const { code, cause, original, parent, meta, driverError } = error as Record<string, unknown>;
+  const text = JSON.stringify(meta ?? null);
+  return [code, ...(/23505|UniqueConstraint/.test(text) || code === 'P2002' ? ['23505'] : [])].concat(
+    [cause, original, parent, driverError].flatMap(causesOf),
+  );
+}
