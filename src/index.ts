@@ -11,13 +11,28 @@ export { NETWORK_FAILURES, classify, failureKind } from './core/failures.js';
 export type { FailureTable } from './core/failures.js';
 export type { MessengerEvent } from './core/events.js';
 export type { CircuitStatus } from './core/circuit.js';
+export { subscribe, typed } from './core/handlers.js';
+export type { Inbox, TopicContext, TopicHandlers, TopicSubscription } from './core/handlers.js';
 export { consoleErrorLogger } from './core/logger.js';
 export type { ErrorLogger } from './core/logger.js';
 export { GenericMessage, newMessage } from './core/message.js';
 export type { Message, NewMessageOptions } from './core/message.js';
 export { Messenger } from './core/messenger.js';
-export type { MessengerCallOptions } from './core/messenger.js';
+export type { MessengerCallOptions, StartOptions } from './core/messenger.js';
 export type { MessengerOptions, RetryOptions, TopicOptions } from './core/messenger-options.js';
+export { defineOutbox } from './core/outbox.js';
+export type {
+  DrainOptions,
+  Outbox,
+  OutboxOptions,
+  OutboxRelayOptions,
+  Relay,
+  SendOptions,
+  WritableStore,
+} from './core/outbox.js';
+export type { SchemaInput, SchemaIssue, SchemaOutput, SchemaResult, StandardSchema } from './core/standard-schema.js';
+export { defineTopics } from './core/topics.js';
+export type { ParsedOf, PayloadOf, Schemas, Topic, Topics } from './core/topics.js';
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
 export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
 export { isCleanReport, isFeedStore } from './core/store.js';

@@ -15,6 +15,12 @@ export interface MessengerCallOptions {
   signal?: AbortSignal;
 }
 
+/** What `start` can be told. */
+export interface StartOptions extends MessengerCallOptions {
+  /** Called once, as soon as the store was reached and can be worked on. @default nobody is told */
+  onStarted?: () => void;
+}
+
 /**
  * Publishes the messages of a store, and cleans the published ones away: at least once, in order per
  * key, nothing completed before the broker's acknowledgement.
@@ -101,7 +107,7 @@ export class Messenger {
    * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
    *   or when its tables are missing or not what this library can work on.
    */
-  async start({ signal }: MessengerCallOptions = {}): Promise<void> {
-    await runRelay({ ...this.#options, relay: uuidv7() }, signal ?? new AbortController().signal);
+  async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
+    await runRelay({ ...this.#options, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);
   }
 }

@@ -19,7 +19,7 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
  * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
  *   or its schema is not what this library works on.
  */
-export async function runRelay(options: RelayOptions, stop: AbortSignal): Promise<void> {
+export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
   /** Told to stop, or to end since cleaning can not be done. */
   const over = new AbortController();
   const onStop = () => {
@@ -27,7 +27,7 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal): Promis
   };
   const forget = onAbort(stop, onStop);
   if (stop.aborted) onStop();
-  const state: RelayState = { feed: undefined, reached: false };
+  const state: RelayState = { feed: undefined, reached: false, onStarted };
   let cleaning: Promise<void> | undefined;
   let unclean: { readonly error: unknown } | undefined;
   const onOpened = () => {
@@ -51,6 +51,8 @@ interface RelayState {
   feed: Feed | undefined;
   /** Whether the store has ever answered. */
   reached: boolean;
+  /** Told of it. */
+  readonly onStarted: (() => void) | undefined;
 }
 
 /** Opens one feed after the other. */
@@ -65,6 +67,7 @@ async function relayFeeds(
   let failures = 0;
   let failingSince: number | undefined;
   const onReached = () => {
+    if (!state.reached) state.onStarted?.();
     state.reached = true;
   };
   const onWorking = () => {

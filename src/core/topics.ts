@@ -1,0 +1,149 @@
+import { MessengerError } from './errors.js';
+import { describe, newMessage, type Message, type NewMessageOptions } from './message.js';
+import type { TopicOptions } from './messenger-options.js';
+import { checkKeys, numberOption } from './options.js';
+import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
+
+/** All that is to be said of one topic: what its messages are, in which order they go, what becomes of failures. */
+export interface Topic<S extends StandardSchema = StandardSchema> extends TopicOptions {
+  /** What its payloads are: of zod, valibot, arktype, or any other Standard Schema. */
+  readonly schema: S;
+  /** The key of a message: those of one key are published in order. @default none: no order among others */
+  key?(this: void, payload: SchemaOutput<S>): string | undefined;
+  /** The version of the schema: stored with each message. @default 1 */
+  readonly version?: number;
+  /** Makes what was stored by an older version into what this schema takes. Without it they are refused. */
+  upcast?(this: void, payload: unknown, version: number): unknown;
+}
+
+/** Topics by their names, as `defineTopics` takes them: each key of `S` is a topic, its value the schema. */
+export type Topics<S extends Schemas = Schemas> = { readonly [Name in keyof S]: Topic<S[Name]> };
+export type Schemas = Readonly<Record<string, StandardSchema>>;
+
+/** What `send` takes for a topic. */
+export type PayloadOf<S extends Schemas, Name extends keyof S> = SchemaInput<S[Name]>;
+/** What a handler gets of it. */
+export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[Name]>;
+
+/** Where the version of a payload's schema is: absent for the first. */
+const VERSION = 'schema-version';
+const JSON_TYPE = { 'content-type': 'application/json' };
+
+const TOPIC_KEYS = ['schema', 'key', 'version', 'upcast', 'retry', 'maxParked'] satisfies (keyof Topic)[];
+
+/**
+ * Topics for whoever stores and whoever handles them, as they are: to be shared by both.
+ *
+ * @throws MessengerError `INVALID_OPTION` naming the topic and what is wrong with it.
+ */
+export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
+  if (typeof topics !== 'object' || (topics as unknown) === null) {
+    throw new MessengerError('INVALID_OPTION', `topics must be an object of topics by name, got ${describe(topics)}`);
+  }
+  for (const [name, topic] of Object.entries(topics) as [string, Topic][]) {
+    const at = `topics[${JSON.stringify(name)}]`;
+    if (name === '') throw new MessengerError('INVALID_OPTION', 'a topic must have a name');
+    if (typeof topic !== 'object' || (topic as unknown) === null) {
+      throw new MessengerError('INVALID_OPTION', `${at} must be an object with a schema, got ${describe(topic)}`);
+    }
+    checkKeys(topic, TOPIC_KEYS);
+    const schema: unknown = topic.schema;
+    // Some schemas, such as arktype's, are functions.
+    const standard = (schema as Partial<StandardSchema> | null | undefined)?.['~standard'];
+    if (typeof standard?.validate !== 'function') {
+      throw new MessengerError(
+        'INVALID_OPTION',
+        `${at}.schema must be a Standard Schema (zod 3.24, valibot 1, arktype 2 or newer), got ${describe(schema)}`,
+      );
+    }
+    numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
+    for (const member of ['key', 'upcast'] as const) {
+      if (topic[member] === undefined || typeof topic[member] === 'function') continue;
+      throw new MessengerError('INVALID_OPTION', `${at}.${member} must be a function, got ${describe(topic[member])}`);
+    }
+  }
+  return topics;
+}
+
+/**
+ * A message of a topic. What is stored is what the schema makes of the payload, as JSON: what it strips is not
+ * sent, what it fills in is. And only where the schema takes that JSON again, so that whatever is stored can be
+ * handled.
+ *
+ * @throws MessengerError `INVALID_MESSAGE` for a topic that is not there, and a payload that the schema refuses.
+ */
+export async function messageOf(
+  topics: Topics,
+  name: string,
+  payload: unknown,
+  { metadata, ...options }: Omit<NewMessageOptions, 'topic'> = {},
+): Promise<Message> {
+  const topic = topicOf(topics, name);
+  const parsed = await parsedBy(topic, payload, `the payload of ${JSON.stringify(name)}`);
+  const json = toJson(parsed, name);
+  await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
+  const { version = 1 } = topic;
+  return newMessage(json, {
+    key: topic.key?.(parsed),
+    ...options,
+    topic: name,
+    metadata: { ...JSON_TYPE, ...(version > 1 && { [VERSION]: String(version) }), ...metadata },
+  });
+}
+
+/**
+ * The payload of a message, as its schema makes it.
+ *
+ * @throws MessengerError `INVALID_MESSAGE` for what can not be read: no JSON, an unknown or newer version, or
+ *   what the schema refuses.
+ */
+export async function payloadOf(topics: Topics, message: Message): Promise<unknown> {
+  const topic = topicOf(topics, message.topic ?? '');
+  const what = `message ${message.id} of ${JSON.stringify(message.topic)}`;
+  let payload: unknown;
+  try {
+    payload = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(message.payload));
+  } catch (cause) {
+    throw new MessengerError('INVALID_MESSAGE', `${what} is no JSON`, { cause });
+  }
+  const { version = 1, upcast } = topic;
+  const stored = Number(message.metadata[VERSION] ?? 1);
+  if (stored !== version) {
+    if (!(stored >= 1 && stored < version) || upcast === undefined) {
+      const remedy = stored > version ? 'update this consumer' : 'give the topic an upcast';
+      throw new MessengerError(
+        'INVALID_MESSAGE',
+        `${what} is of version ${String(message.metadata[VERSION] ?? 1)}, and this is version ${String(version)}: ${remedy}`,
+      );
+    }
+    payload = upcast(payload, stored);
+  }
+  return parsedBy(topic, payload, what);
+}
+
+function topicOf(topics: Topics, name: string): Topic {
+  const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
+  if (topic) return topic;
+  const known = Object.keys(topics).map((each) => JSON.stringify(each));
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `there is no topic ${JSON.stringify(name)}: the topics are ${known.join(', ') || 'none'}`,
+  );
+}
+
+async function parsedBy({ schema }: Topic, value: unknown, what: string): Promise<never> {
+  const result = await schema['~standard'].validate(value);
+  if (result.issues === undefined) return result.value as never;
+  throw new MessengerError('INVALID_MESSAGE', `${what} is not what its schema says: ${issuesText(result.issues)}`);
+}
+
+function toJson(value: unknown, name: string): string {
+  let json: unknown;
+  try {
+    json = JSON.stringify(value);
+  } catch (cause) {
+    throw new MessengerError('INVALID_MESSAGE', `the payload of ${JSON.stringify(name)} has no JSON form`, { cause });
+  }
+  if (typeof json === 'string') return json;
+  throw new MessengerError('INVALID_MESSAGE', `the payload of ${JSON.stringify(name)} has no JSON form`);
+}

@@ -1,0 +1,364 @@
+import { type } from 'arktype';
+import * as v from 'valibot';
+import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import {
+  defineOutbox,
+  defineTopics,
+  newMessage,
+  subscribe,
+  type Inbox,
+  type Message,
+  type Publisher,
+  type Subscriber,
+  type Subscription,
+} from '../../src/index.js';
+import { MemoryStore } from '../../src/stores/memory/index.js';
+
+const Order = z.object({ id: z.string(), total: z.number().default(0), at: z.coerce.date() });
+const at = new Date('2026-01-01T00:00:00.000Z');
+
+function shop() {
+  const store = new MemoryStore();
+  const outbox = defineOutbox({
+    store,
+    topics: {
+      'order.created': { schema: Order, key: (order) => order.id },
+      'order.paid': { schema: v.object({ id: v.string() }) },
+      'order.sent': { schema: type({ id: 'string' }), key: ({ id }) => id },
+    },
+  });
+  return { store, outbox };
+}
+
+const jsonOf = ({ payload }: Message): unknown => JSON.parse(Buffer.from(payload).toString());
+
+/** Keeps what was published. */
+function kept(): Publisher & { messages: Message[] } {
+  const messages: Message[] = [];
+  return {
+    messages,
+    publish: (message) => {
+      messages.push(message);
+      return Promise.resolve();
+    },
+  };
+}
+
+describe('send', () => {
+  it('stores what the schema makes of the payload, with the topic’s key', async () => {
+    const { store, outbox } = shop();
+    const unknown = { secret: 'x' };
+    await store.transaction(async (tx) => {
+      await outbox.send(tx, 'order.created', { id: '1', at, ...unknown }, { metadata: { tenant: 'acme' } });
+      await outbox.send(tx, 'order.paid', { id: '2' });
+      await outbox.sendAll(tx, 'order.sent', [{ id: '3' }, { id: '4' }]);
+    });
+    const messages = await store.messages(10);
+    expect(messages.map(jsonOf)).toEqual([
+      { id: '1', total: 0, at: at.toISOString() },
+      { id: '2' },
+      { id: '3' },
+      { id: '4' },
+    ]);
+    expect(messages.map(({ topic, key }) => [topic, key])).toEqual([
+      ['order.created', '1'],
+      ['order.paid', undefined],
+      ['order.sent', '3'],
+      ['order.sent', '4'],
+    ]);
+    expect(messages[0]?.metadata).toEqual({ 'content-type': 'application/json', tenant: 'acme' });
+  });
+
+  it('writes nothing of what the schema refuses, and says where it is wrong without the value', async () => {
+    const { store, outbox } = shop();
+    const wrong = [{ id: '1', total: 'secret-value', at }, { total: 1, at }, undefined, null, 'text'];
+    for (const payload of wrong) {
+      await store.transaction(async (tx) => {
+        const sent = outbox.send(tx, 'order.created', payload as never);
+        await expect(sent).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
+        await expect(sent).rejects.toThrow(/"order.created"/);
+        await expect(sent).rejects.not.toThrow(/secret-value/);
+      });
+    }
+    await store.transaction(async (tx) => {
+      await expect(outbox.send(tx, 'order.created', wrong[0] as never)).rejects.toThrow('total: ');
+      await expect(outbox.sendAll(tx, 'order.paid', [{ id: '1' }, {} as never])).rejects.toThrow('id');
+      await expect(outbox.send(tx, 'order.creatd' as never, {} as never)).rejects.toThrow(
+        'there is no topic "order.creatd": the topics are "order.created", "order.paid", "order.sent"',
+      );
+      await expect(outbox.send(tx, 'toString' as never, {} as never)).rejects.toThrow('there is no topic');
+    });
+    expect(await store.messages(10)).toEqual([]);
+  });
+
+  it('refuses what no handler could read: a schema that does not take what it makes, once it is JSON', async () => {
+    const store = new MemoryStore();
+    const outbox = defineOutbox({
+      store,
+      topics: {
+        lossy: { schema: z.object({ at: z.date() }) },
+        turned: { schema: z.string().transform((text) => text.length) },
+        nothing: { schema: z.any() },
+      },
+    });
+    await store.transaction(async (tx) => {
+      await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(/read again, is not what its schema says: at: /);
+      await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('read again');
+      await expect(outbox.send(tx, 'nothing', undefined)).rejects.toThrow('no JSON form');
+      await expect(outbox.send(tx, 'nothing', 1n)).rejects.toThrow('no JSON form');
+    });
+    expect(await store.messages(10)).toEqual([]);
+  });
+
+  it('needs a transaction', async () => {
+    const { outbox } = shop();
+    await expect(outbox.send(undefined as never, 'order.paid', { id: '1' })).rejects.toMatchObject({
+      code: 'INVALID_TRANSACTION',
+    });
+  });
+
+  it('waits for a schema that answers later', async () => {
+    const store = new MemoryStore();
+    const schema = z.object({ id: z.string().refine((id) => Promise.resolve(id !== 'taken')) });
+    const outbox = defineOutbox({ store, topics: { t: { schema } } });
+    await store.transaction(async (tx) => {
+      await outbox.send(tx, 't', { id: 'free' });
+      await expect(outbox.send(tx, 't', { id: 'taken' })).rejects.toThrow('id: ');
+    });
+    expect(await store.messages(10)).toHaveLength(1);
+  });
+});
+
+describe('defineOutbox', () => {
+  it.each([
+    [{ topics: {} }, /store must be/],
+    [{ store: new MemoryStore() }, /topics must be/],
+    [{ store: new MemoryStore(), topics: { t: {} } }, /topics\["t"\]\.schema must be a Standard Schema/],
+    [{ store: new MemoryStore(), topics: { t: null } }, /topics\["t"\] must be an object/],
+    [
+      { store: new MemoryStore(), topics: { t: { schema: Order, key: 'id' } } },
+      /topics\["t"\]\.key must be a function/,
+    ],
+    [{ store: new MemoryStore(), topics: { t: { schema: Order, version: 0 } } }, /topics\["t"\]\.version/],
+    [{ store: new MemoryStore(), topics: { t: { schema: Order, keys: 1 } } }, /keys/],
+    [{ store: new MemoryStore(), topics: {}, topic: 1 }, /topic/],
+  ])('refuses %o', (options, message) => {
+    expect(() => defineOutbox(options as never)).toThrow(message);
+    expect(() => defineOutbox(options as never)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
+  });
+});
+
+describe('a relay of an outbox', () => {
+  it('publishes while its scope lasts, and finishes what is in flight', async () => {
+    const { store, outbox } = shop();
+    const publisher = kept();
+    await store.transaction((tx) => outbox.send(tx, 'order.paid', { id: '1' }));
+    const slow: Publisher = {
+      publish: async (message) => {
+        await new Promise((resolve) => setImmediate(resolve));
+        return publisher.publish(message);
+      },
+    };
+    let ended: Promise<void>;
+    {
+      await using relay = await outbox.relay({ publisher: slow });
+      ended = relay.ended;
+      expect(relay.circuit.state).toBe('closed');
+    }
+    await ended;
+    expect(publisher.messages.map(jsonOf)).toEqual([{ id: '1' }]);
+    expect(await store.messages(10)).toEqual([]);
+  });
+
+  it('ends by its signal, once', async () => {
+    const { outbox } = shop();
+    const stop = new AbortController();
+    const relay = await outbox.relay({ publisher: kept(), signal: stop.signal });
+    stop.abort();
+    await relay.ended;
+    await relay.stop();
+    const never = await outbox.relay({ publisher: kept(), signal: AbortSignal.abort() });
+    await never.ended;
+  });
+
+  it('does not start on a store that does not answer, and tells of one that is lost', async () => {
+    const { store, outbox } = shop();
+    const refused = () => Promise.reject(new Error('refused'));
+    const messages = store.messages.bind(store);
+    store.messages = refused;
+    const errorLogger = { error: () => undefined };
+    await expect(outbox.relay({ publisher: kept(), errorLogger })).rejects.toMatchObject({ code: 'FATAL' });
+    store.messages = messages;
+    const relay = await outbox.relay({ publisher: kept(), errorLogger, storeOutageLimit: 0, interval: 1 });
+    store.messages = refused;
+    await expect(relay.ended).rejects.toMatchObject({ code: 'FATAL' });
+    store.messages = messages;
+    await expect(relay.stop()).rejects.toMatchObject({ code: 'FATAL' });
+    await outbox.relay({ publisher: kept() }).then((each) => each.stop());
+  }, 10_000);
+
+  it('has the retry of each topic', async () => {
+    const store = new MemoryStore();
+    const retry = { maxAttempts: 0 };
+    const outbox = defineOutbox({ store, topics: { t: { schema: Order, retry } } });
+    await expect(outbox.relay({ publisher: kept() })).rejects.toThrow('topics["t"].retry.maxAttempts');
+  });
+});
+
+describe('drain', () => {
+  it('publishes all that there is, and gives the lease back', async () => {
+    const { store, outbox } = shop();
+    const publisher = kept();
+    const payloads = Array.from({ length: 250 }, (_, i) => ({ id: String(i) }));
+    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', payloads));
+    expect(await outbox.drain({ publisher })).toBe(250);
+    expect(publisher.messages.map(jsonOf)).toEqual(payloads);
+    expect(await outbox.drain({ publisher })).toBe(0);
+  });
+
+  it('begins nothing more once its time is over, or its signal aborted', async () => {
+    const { store, outbox } = shop();
+    const publisher = kept();
+    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', [{ id: '1' }, { id: '2' }]));
+    const slow: Publisher = {
+      publish: (message) => {
+        const until = performance.now() + 5;
+        while (performance.now() < until);
+        return publisher.publish(message);
+      },
+    };
+    expect(await outbox.drain({ publisher: slow, publishBatchSize: 1, budget: 1 })).toBe(1);
+    expect(await outbox.drain({ publisher, signal: AbortSignal.abort() })).toBe(0);
+    expect(await outbox.drain({ publisher })).toBe(1);
+    await expect(outbox.drain({ publisher, budget: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  });
+});
+
+/** Hands messages over as a broker would, and tells what became of each. */
+function broker(messages: readonly Message[]): Subscriber & { outcomes: (Error | undefined)[] } {
+  const outcomes: (Error | undefined)[] = [];
+  return {
+    outcomes,
+    async subscribe({ handler }: Subscription, { signal }) {
+      for (const message of messages) {
+        outcomes.push(
+          await Promise.resolve(handler(message, { signal })).then(
+            () => undefined,
+            (error: unknown) => error as Error,
+          ),
+        );
+      }
+    },
+  };
+}
+
+describe('subscribe', () => {
+  const { signal } = new AbortController();
+  const topics = defineTopics({
+    'order.created': { schema: Order },
+    'order.paid': {
+      schema: z.object({ id: z.string(), currency: z.string() }),
+      version: 3,
+      upcast: (old, version) =>
+        version === 1 ? { id: String(old), currency: 'EUR' } : { ...(old as object), currency: 'USD' },
+    },
+    'order.sent': { schema: z.string(), version: 2 },
+  });
+  const json = (value: unknown, topic: string, version?: number) =>
+    newMessage(JSON.stringify(value), { topic, ...(version && { metadata: { 'schema-version': String(version) } }) });
+
+  it('hands each message to its topic’s handler, parsed and brought up to its version', async () => {
+    const got: unknown[] = [];
+    const messages = [
+      json({ id: '1', total: 2, at }, 'order.created'),
+      json(7, 'order.paid'),
+      json({ id: '8' }, 'order.paid', 2),
+      json({ id: '9', currency: 'CHF' }, 'order.paid', 3),
+    ];
+    const subscriber = broker(messages);
+    await subscribe(subscriber, {
+      name: 'billing',
+      topics,
+      signal,
+      handlers: {
+        'order.created': (order, context) => got.push([order, context.message.id, context.signal === signal]),
+        'order.paid': (paid) => got.push(paid),
+      },
+    });
+    expect(subscriber.outcomes).toEqual([undefined, undefined, undefined, undefined]);
+    expect(got).toEqual([
+      [{ id: '1', total: 2, at }, messages[0]?.id, true],
+      { id: '7', currency: 'EUR' },
+      { id: '8', currency: 'USD' },
+      { id: '9', currency: 'CHF' },
+    ]);
+  });
+
+  it('refuses what it can not read or has no handler for, so that the broker keeps it', async () => {
+    const messages = [
+      json({ id: 1 }, 'order.created'),
+      newMessage('no json', { topic: 'order.created' }),
+      newMessage(new Uint8Array([0xff]), { topic: 'order.created' }),
+      json({ id: '9', currency: 'CHF' }, 'order.paid', 4),
+      json('x', 'order.sent'),
+      json('x', 'order.sent', 2),
+      json('x', 'unknown'),
+      newMessage('{}'),
+    ];
+    const subscriber = broker(messages);
+    const handlers = { 'order.created': () => undefined, 'order.paid': () => undefined, 'order.sent': undefined };
+    await subscribe(subscriber, { name: 'billing', topics, signal, handlers: handlers as never });
+    expect(subscriber.outcomes.map((error) => error?.message)).toEqual([
+      expect.stringMatching(/^message .* of "order.created" is not what its schema says: id: /),
+      expect.stringMatching(/is no JSON$/),
+      expect.stringMatching(/is no JSON$/),
+      expect.stringMatching(/is of version 4, and this is version 3: update this consumer$/),
+      expect.stringMatching(/no handler/),
+      expect.stringMatching(/no handler/),
+      expect.stringMatching(/^billing has no handler for topic "unknown"/),
+      expect.stringMatching(/no handler/),
+    ]);
+    const old = broker([json('x', 'order.sent')]);
+    await subscribe(old, { name: 'b', topics, signal, handlers: { 'order.sent': () => undefined } });
+    expect(old.outcomes[0]?.message).toMatch(/is of version 1, and this is version 2: give the topic an upcast$/);
+  });
+
+  it('acknowledges other topics where it is told to', async () => {
+    const subscriber = broker([json('x', 'unknown'), json('x', 'order.sent')]);
+    await subscribe(subscriber, { name: 'billing', topics, signal, handlers: {}, others: 'ignore' });
+    expect(subscriber.outcomes).toEqual([undefined, undefined]);
+  });
+
+  it('rejects where the handler does', async () => {
+    const subscriber = broker([json({ id: '1', at }, 'order.created')]);
+    const failure = new Error('no');
+    const handlers = { 'order.created': () => Promise.reject(failure) };
+    await subscribe(subscriber, { name: 'billing', topics, signal, handlers });
+    expect(subscriber.outcomes).toEqual([failure]);
+  });
+
+  it('runs handlers in the inbox’s transaction, once', async () => {
+    const done = new Set<string>();
+    const inbox: Inbox<string> = {
+      async once(message, work) {
+        if (done.has(message.id)) return false;
+        await work(`tx of ${message.id}`);
+        done.add(message.id);
+        return true;
+      },
+    };
+    const message = json({ id: '1', at }, 'order.created');
+    const got: string[] = [];
+    const handlers = { 'order.created': (_: unknown, { tx }: { tx: string }) => got.push(tx) };
+    await subscribe(broker([message, message]), { name: 'billing', topics, signal, inbox, handlers });
+    expect(got).toEqual([`tx of ${message.id}`]);
+  });
+
+  it('refuses handlers of topics that are not there', () => {
+    const handlers = { 'order.creatd': () => undefined };
+    expect(() => subscribe(broker([]), { name: 'b', topics, signal, handlers: handlers as never })).toThrow(
+      'there is no topic order.creatd',
+    );
+  });
+});
