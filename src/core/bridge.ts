@@ -24,6 +24,11 @@ export interface TransactionBridge<Tx> {
    * @throws what the library throws: it surfaces as it is.
    */
   run(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
+  /**
+   * The same for a statement that returns one row of one text: resolves to it, however the library wraps rows.
+   * @default as `run` does
+   */
+  query?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /** Calls back once the transaction has committed, and maybe also after a rollback. @default nothing tells */
   afterCommit?(handle: Tx, callback: () => void): void;
 }

@@ -15,6 +15,8 @@ export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
   /** For transactions that are sent as one batch, where the store has such. */
   statement?(messages: Message | readonly Message[]): { text: string; values: string[] };
+  /** What a transaction has stored so far, in order, where the store can tell. */
+  stored?(transaction: Tx): Promise<readonly Message[]>;
   /** Has relays of this process look for what is new, where it keeps any. */
   wake?(): void;
 }
@@ -84,6 +86,12 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: SendOptions,
   ): Promise<{ text: string; values: string[] }>;
   /**
+   * What a transaction has stored so far, in order: for tests, see `messenger-outbox/testing`.
+   *
+   * @throws MessengerError `UNSUPPORTED` where the store can not tell; else as `send` does for what is no transaction.
+   */
+  stored(transaction: Tx): Promise<readonly Message[]>;
+  /**
    * Runs a transaction of the application's, and wakes the relays of this process once it has committed: for
    * libraries that do not tell of a commit. Without it a relay is notified, or looks by its interval.
    */
@@ -145,6 +153,12 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
         throw new MessengerError('UNSUPPORTED', 'this store has no statements: use send with a transaction');
       }
       return store.statement(await messageOf(topics, topic, payload, sendOptions));
+    },
+    async stored(transaction) {
+      if (store.stored === undefined) {
+        throw new MessengerError('UNSUPPORTED', 'this store can not tell what a transaction has stored');
+      }
+      return store.stored(transaction);
     },
     async transaction(run) {
       const result = await run();

@@ -95,6 +95,23 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
       expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
     });
 
+    it('tells what the transaction has stored so far, and not what others have', async () => {
+      const message = newMessage('grüße \n 😀', { topic: 'order.created', key: 'k', metadata: { a: 'b' } });
+      await library.transaction(async (transaction) => {
+        expect(await store.stored(transaction)).toEqual([]);
+        await store.add(transaction, [message, 'second']);
+        const [first, second, ...more] = await store.stored(transaction);
+        expect(more).toEqual([]);
+        expect(first).toMatchObject({ id: message.id, topic: 'order.created', key: 'k', at: message.at });
+        expect([first && textOf(first), first?.metadata]).toEqual(['grüße \n 😀', { a: 'b' }]);
+        expect(second && textOf(second)).toBe('second');
+      });
+      await library.transaction(async (transaction) => {
+        expect(await store.stored(transaction)).toEqual([]);
+      });
+      await relayed();
+    });
+
     it('leaves nothing of a transaction that was rolled back', async () => {
       const failure = new Error('the application changed its mind');
       await expect(

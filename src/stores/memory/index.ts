@@ -75,6 +75,12 @@ export class MemoryStore<Input = MessageInput> implements Store {
     return Promise.resolve(stored);
   }
 
+  /** What a transaction has stored so far, in order. @throws as `add` does. */
+  async stored(transaction: MemoryTransaction): Promise<readonly Message[]> {
+    await this.add(transaction, []);
+    return transaction.added.map((message) => copyOf(message, false));
+  }
+
   /** As a `Store` does. A message with `deliverAt` is not listed before that time of this process's clock. */
   async messages(batch: number): Promise<readonly Message[]> {
     numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });

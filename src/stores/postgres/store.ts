@@ -51,6 +51,7 @@ import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
 import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
+import { decodeStored, storedText } from './stored.js';
 import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
 import { Waker, type Listening } from './wake.js';
 
@@ -188,6 +189,23 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     this.#onEvent?.({ type: 'stored', messages: stored });
     if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.wake);
     return stored;
+  }
+
+  /**
+   * What a transaction has stored so far and not rolled back, in order: for tests, mostly. Needs the right to read
+   * the messages, which the role of a writer has not.
+   *
+   * @throws as `add` does for a handle that is no transaction; MessengerError `UNSUPPORTED` for a bare function
+   *   that does not resolve to rows.
+   */
+  async stored(transaction: TransactionHandle | Tx): Promise<readonly Message[]> {
+    const run = runnerOf(transaction, this.#bridge, 'query');
+    const { jsonPayload } = this.#settings;
+    try {
+      return decodeStored(await run(storedText(this.#names, jsonPayload), []), jsonPayload);
+    } catch (error) {
+      throw storeError(error, this.#names);
+    }
   }
 
   /**

@@ -36,8 +36,16 @@ export function databaseOf(client: unknown): Database {
   );
 }
 
-/** @throws MessengerError `INVALID_TRANSACTION` for no handle, an unknown one, or one that is not in a transaction. */
-export function runnerOf<Tx>(handle: unknown, bridge: TransactionBridge<Tx> | undefined): Run {
+/**
+ * How SQL is run in the transaction of a handle: for its effect, or for what it returns.
+ *
+ * @throws MessengerError `INVALID_TRANSACTION` for no handle, an unknown one, or one that is not in a transaction.
+ */
+export function runnerOf<Tx>(
+  handle: unknown,
+  bridge: TransactionBridge<Tx> | undefined,
+  how: 'run' | 'query' = 'run',
+): Run {
   const known = bridge ? `${bridge.takes}, ${KNOWN_HANDLES}` : KNOWN_HANDLES;
   if (handle === undefined || handle === null) {
     throw new MessengerError(
@@ -48,7 +56,8 @@ export function runnerOf<Tx>(handle: unknown, bridge: TransactionBridge<Tx> | un
   if (bridge?.is(handle)) {
     const refusal = bridge.refusal?.(handle as Tx);
     if (refusal !== undefined) throw new MessengerError('INVALID_TRANSACTION', refusal);
-    return async (text, values) => bridge.run(handle as Tx, text, values);
+    const does = how === 'query' && bridge.query ? 'query' : 'run';
+    return async (text, values) => bridge[does]?.(handle as Tx, text, values);
   }
   for (const driver of drivers) {
     const answer = driver.handle(handle);

@@ -1,0 +1,209 @@
+/**
+ * For the tests of an application: what its transactions store, what would be published, and a broker.
+ *
+ * @module
+ */
+import type { Message } from '../core/message.js';
+import type { DrainOptions, Outbox } from '../core/outbox.js';
+import type { Publisher } from '../core/publisher.js';
+import { hasMethods } from '../core/shape.js';
+import type { Subscriber, Subscription } from '../core/subscriber.js';
+import { payloadOf, type ParsedOf, type Schemas } from '../core/topics.js';
+import { assert } from './assert.js';
+
+/** A message as a test looks at it. */
+export interface Sent<Name = string, Payload = unknown> {
+  readonly topic: Name;
+  readonly key: string | undefined;
+  /** As a handler would get it: by the topic's schema. */
+  readonly payload: Payload;
+  readonly message: Message;
+}
+
+/** One of the topics' messages: told apart by its topic. */
+export type SentOf<S extends Schemas> = { [Name in keyof S & string]: Sent<Name, ParsedOf<S, Name>> }[keyof S & string];
+
+/**
+ * What a payload has to be like: a part of it, with `expect.anything()` and its like of Vitest and Jest anywhere;
+ * or a function that says whether it is, or throws.
+ */
+export type Matcher<Payload> =
+  | ((payload: Payload) => unknown)
+  | (Payload extends object ? { readonly [Key in keyof Payload]?: unknown } : Payload)
+  | { asymmetricMatch(other: unknown): boolean };
+
+/** What a test asks of an outbox. */
+export interface OutboxTesting<Tx, S extends Schemas> {
+  /** What a transaction has stored so far, in order. */
+  readonly stored: (transaction: Tx) => Promise<SentOf<S>[]>;
+  /**
+   * That a transaction has stored a message of this topic that matches.
+   *
+   * @returns the first that does. @throws Error that shows what was stored instead.
+   */
+  readonly expectStored: <Name extends keyof S & string>(
+    transaction: Tx,
+    topic: Name,
+    matcher?: Matcher<ParsedOf<S, Name>>,
+  ) => Promise<Sent<Name, ParsedOf<S, Name>>>;
+  /** Publishes what is committed, until nothing is left, and resolves to it in order. */
+  readonly drained: (options?: Omit<DrainOptions, 'publisher'>) => Promise<SentOf<S>[]>;
+}
+
+/**
+ * Looks at an outbox from a test, under any test runner.
+ *
+ * @example
+ * ```ts
+ * const { expectStored } = outboxTesting(outbox);
+ * await db.transaction(async (tx) => {
+ *   await createOrder(tx, { id: '1', total: 42 });
+ *   await expectStored(tx, 'order.created', { id: '1' });
+ * });
+ * ```
+ */
+export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): OutboxTesting<Tx, S> {
+  const read = async (messages: readonly Message[]): Promise<SentOf<S>[]> => {
+    const sent: Sent[] = [];
+    for (const message of messages) {
+      const { topic = '', key } = message;
+      sent.push({ topic, key, payload: await payloadOf(outbox.topics, message), message });
+    }
+    return sent;
+  };
+  const stored = async (transaction: Tx) => read(await outbox.stored(transaction));
+  return {
+    stored,
+    async expectStored<Name extends keyof S & string>(
+      transaction: Tx,
+      topic: Name,
+      matcher?: Matcher<ParsedOf<S, Name>>,
+    ) {
+      const all = await stored(transaction);
+      const found = all.find(
+        (each) => each.topic === topic && (matcher === undefined || matches(each.payload, matcher)),
+      );
+      const list = all.map((each) => `  ${each.topic} ${JSON.stringify(each.payload)}`).join('\n') || '  nothing';
+      const like = matcher === undefined || typeof matcher === 'function' ? '' : ` like ${JSON.stringify(matcher)}`;
+      assert(found !== undefined, `no ${topic}${like} was stored in this transaction, but:\n${list}`);
+      return found as unknown as Sent<Name, ParsedOf<S, Name>>;
+    },
+    async drained(options = {}) {
+      const messages: Message[] = [];
+      const publisher: Publisher = {
+        publish: (message) => {
+          messages.push(message);
+          return Promise.resolve();
+        },
+      };
+      await outbox.drain({ concurrency: 1, ...options, publisher });
+      return read(messages);
+    },
+  };
+}
+
+function matches(value: unknown, matcher: unknown): boolean {
+  if (typeof matcher === 'function') return (matcher as (value: unknown) => unknown)(value) !== false;
+  if (typeof matcher !== 'object' || matcher === null) return Object.is(value, matcher);
+  const asymmetric = matcher as { asymmetricMatch?: (other: unknown) => boolean };
+  if (hasMethods(matcher, 'asymmetricMatch')) return asymmetric.asymmetricMatch?.(value) === true;
+  if (matcher instanceof Date) return value instanceof Date && value.getTime() === matcher.getTime();
+  if (typeof value !== 'object' || value === null || Array.isArray(matcher) !== Array.isArray(value)) return false;
+  if (Array.isArray(matcher) && matcher.length !== (value as unknown[]).length) return false;
+  return Object.entries(matcher).every(([key, part]) => matches((value as Record<string, unknown>)[key], part));
+}
+
+/** How a `MemoryBroker` delivers. */
+export interface MemoryBrokerOptions {
+  /** How often a message is handed over before it is set aside as dead. @default 3 */
+  readonly maxDeliveries?: number;
+  /** How often each message is handed over although its handler succeeded: what handlers must live with. @default 0 */
+  readonly duplicates?: number;
+}
+
+/** A broker in memory: a publisher, and a subscriber to what is published. */
+export interface MemoryBroker extends Publisher, Subscriber {
+  /** Everything that was published, in order. */
+  readonly published: readonly Message[];
+  /** What was handed over as often as may be without success, and why. */
+  readonly dead: readonly { readonly message: Message; readonly error: unknown }[];
+  /** Resolves when all that was published is handled or dead at every subscription. */
+  idle(): Promise<void>;
+}
+
+interface Queue {
+  readonly waiting: { readonly message: Message; failures: number; again: number }[];
+  busy: boolean;
+  wake: () => void;
+}
+
+/**
+ * A broker for tests: every subscription gets every message that is published while it is there, in order, and
+ * again where its handler failed.
+ */
+export function memoryBroker({ maxDeliveries = 3, duplicates = 0 }: MemoryBrokerOptions = {}): MemoryBroker {
+  const published: Message[] = [];
+  const dead: { message: Message; error: unknown }[] = [];
+  const queues = new Set<Queue>();
+  let settled: (() => void)[] = [];
+  const isIdle = () => [...queues].every(({ waiting, busy }) => waiting.length === 0 && !busy);
+  const tellIdle = () => {
+    if (!isIdle()) return;
+    const told = settled;
+    settled = [];
+    for (const each of told) each();
+  };
+
+  async function deliver(queue: Queue, { handler }: Subscription, signal: AbortSignal): Promise<void> {
+    const next = queue.waiting[0];
+    if (next === undefined) return;
+    queue.busy = true;
+    try {
+      await handler(next.message, { signal });
+      next.again -= 1;
+      if (next.again < 0) queue.waiting.shift();
+    } catch (error) {
+      next.failures += 1;
+      if (next.failures >= maxDeliveries) {
+        queue.waiting.shift();
+        dead.push({ message: next.message, error });
+      }
+    } finally {
+      queue.busy = false;
+      tellIdle();
+    }
+  }
+
+  return {
+    published,
+    dead,
+    publish(message) {
+      published.push(message);
+      for (const queue of queues) {
+        queue.waiting.push({ message, failures: 0, again: duplicates });
+        queue.wake();
+      }
+      return Promise.resolve();
+    },
+    async subscribe(subscription, { signal }) {
+      const queue: Queue = { waiting: [], busy: false, wake: () => undefined };
+      queues.add(queue);
+      const onAbort = () => {
+        queue.wake();
+      };
+      signal.addEventListener('abort', onAbort);
+      while (!signal.aborted) {
+        if (queue.waiting.length > 0) await deliver(queue, subscription, signal);
+        else await new Promise<void>((resolve) => (queue.wake = resolve));
+      }
+      signal.removeEventListener('abort', onAbort);
+      queues.delete(queue);
+      tellIdle();
+    },
+    idle: () =>
+      new Promise((resolve) => {
+        settled.push(resolve);
+        tellIdle();
+      }),
+  };
+}

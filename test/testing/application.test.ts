@@ -1,0 +1,136 @@
+import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { defineOutbox, newMessage, subscribe } from '../../src/index.js';
+import { MemoryStore } from '../../src/stores/memory/index.js';
+import { memoryBroker, outboxTesting } from '../../src/testing/index.js';
+
+function shop() {
+  const store = new MemoryStore();
+  const outbox = defineOutbox({
+    store,
+    topics: {
+      'order.created': {
+        schema: z.object({
+          id: z.string(),
+          total: z.number(),
+          at: z.coerce.date(),
+          tags: z.array(z.string()).optional(),
+        }),
+        key: ({ id }) => id,
+      },
+      'order.paid': { schema: z.string() },
+    },
+  });
+  return { store, outbox, ...outboxTesting(outbox) };
+}
+const matching = (part: object) => expect.objectContaining(part) as { asymmetricMatch(other: unknown): boolean };
+const at = new Date('2026-01-01T00:00:00.000Z');
+
+describe('outboxTesting', () => {
+  it('tells what a transaction has stored, as a handler would get it', async () => {
+    const { store, outbox, stored, expectStored } = shop();
+    await store.transaction(async (tx) => {
+      expect(await stored(tx)).toEqual([]);
+      await outbox.send(tx, 'order.created', { id: '1', total: 42, at, tags: ['a', 'b'] });
+      await outbox.send(tx, 'order.paid', '1');
+      expect((await stored(tx)).map(({ topic, key, payload }) => [topic, key, payload])).toEqual([
+        ['order.created', '1', { id: '1', total: 42, at, tags: ['a', 'b'] }],
+        ['order.paid', undefined, '1'],
+      ]);
+      const { payload, message } = await expectStored(tx, 'order.created', { id: '1' });
+      expect(payload.at.getTime()).toBe(at.getTime());
+      expect(message.topic).toBe('order.created');
+      await expectStored(tx, 'order.created');
+      await expectStored(tx, 'order.created', { at, tags: ['a', 'b'] });
+      await expectStored(tx, 'order.created', { tags: expect.arrayContaining(['b']) as unknown });
+      await expectStored(tx, 'order.created', matching({ total: 42 }));
+      await expectStored(tx, 'order.created', ({ total }) => total > 41);
+    });
+  });
+
+  it('fails, and shows what there was, where nothing matches', async () => {
+    const { store, outbox, expectStored } = shop();
+    await store.transaction(async (tx) => {
+      await expect(expectStored(tx, 'order.paid')).rejects.toThrow('nothing');
+      await outbox.send(tx, 'order.created', { id: '1', total: 42, at, tags: ['a', 'b'] });
+      const wrong = [{ id: '2' }, { at: new Date(0) }, { tags: ['a'] }, { tags: { 0: 'a', 1: 'b' } }, { total: '42' }];
+      for (const matcher of [...wrong, matching({ total: 1 }), () => false]) {
+        await expect(expectStored(tx, 'order.created', matcher)).rejects.toThrow(
+          /no order.created .*\n {2}order.created \{"id":"1"/,
+        );
+      }
+      await expect(expectStored(tx, 'order.paid')).rejects.toThrow('no order.paid');
+    });
+  });
+
+  it('drains what is committed, in order, and nothing else', async () => {
+    const { store, outbox, drained } = shop();
+    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', ['1', '2', '3']));
+    await store
+      .transaction(async (tx) => {
+        await outbox.send(tx, 'order.paid', 'never');
+        throw new Error('rolled back');
+      })
+      .catch(() => undefined);
+    expect((await drained()).map(({ payload }) => payload)).toEqual(['1', '2', '3']);
+    expect(await drained()).toEqual([]);
+  });
+});
+
+describe('memoryBroker', () => {
+  it('hands over again what failed, sets aside what never succeeds, and goes on in order', async () => {
+    const broker = memoryBroker({ maxDeliveries: 2 });
+    const stop = new AbortController();
+    const got: string[] = [];
+    const subscribed = broker.subscribe(
+      {
+        name: 'test',
+        handler: ({ id }) => {
+          got.push(id);
+          if (id === 'never' || (id === 'once' && got.filter((each) => each === id).length === 1)) throw new Error(id);
+        },
+      },
+      { signal: stop.signal },
+    );
+    for (const id of ['a', 'once', 'never', 'b']) await broker.publish(newMessage('x', { id }));
+    await broker.idle();
+    expect(got).toEqual(['a', 'once', 'once', 'never', 'never', 'b']);
+    expect(broker.dead.map(({ message, error }) => [message.id, String(error)])).toEqual([['never', 'Error: never']]);
+    expect(broker.published.map(({ id }) => id)).toEqual(['a', 'once', 'never', 'b']);
+    stop.abort();
+    await subscribed;
+    await broker.publish(newMessage('x', { id: 'late' }));
+    await broker.idle();
+    expect(got).not.toContain('late');
+  });
+
+  it('hands everything over more often where it is told to, to every subscription', async () => {
+    const broker = memoryBroker({ duplicates: 1 });
+    const stop = new AbortController();
+    const got: string[] = [];
+    const subscriptions = ['x', 'y'].map((name) =>
+      broker.subscribe({ name, handler: ({ id }) => void got.push(`${name}${id}`) }, { signal: stop.signal }),
+    );
+    await broker.publish(newMessage('x', { id: '1' }));
+    await broker.idle();
+    expect(got.sort()).toEqual(['x1', 'x1', 'y1', 'y1']);
+    stop.abort();
+    await Promise.all(subscriptions);
+  });
+
+  it('is what an outbox publishes to, and its handlers subscribe to', async () => {
+    const { store, outbox } = shop();
+    const broker = memoryBroker();
+    const stop = new AbortController();
+    const paid: string[] = [];
+    const handlers = { 'order.paid': (id: string) => paid.push(id) };
+    const { topics } = outbox;
+    const subscribed = subscribe(broker, { name: 'billing', topics, handlers, signal: stop.signal });
+    await store.transaction((tx) => outbox.send(tx, 'order.paid', '1'));
+    await outbox.drain({ publisher: broker });
+    await broker.idle();
+    expect(paid).toEqual(['1']);
+    stop.abort();
+    await subscribed;
+  });
+});
