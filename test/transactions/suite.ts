@@ -100,6 +100,16 @@ export function bridgeSuite<Tx extends Taken, Taken>(
       expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
     });
 
+    it('sends a statement as it is, whatever the names in it', async () => {
+      const odd = new PostgresStore(pool, { schema: `odd "$1" ?? it's \\? :name`, bridge: library.bridge });
+      await odd.migrate();
+      await library.transaction((transaction) => odd.add(transaction, 'in another schema'));
+      expect((await odd.messages(10)).map(({ payload }) => Buffer.from(payload).toString())).toEqual([
+        'in another schema',
+      ]);
+      expect(await relayed()).toEqual([]);
+    });
+
     it('leaves nothing of a transaction that was rolled back', async () => {
       const failure = new Error('the application changed its mind');
       await expect(
