@@ -4,6 +4,7 @@
  * @module
  */
 import type { TransactionBridge } from '../core/bridge.js';
+import { splitAtPlaces } from '../core/places.js';
 import { hasMethods } from '../core/shape.js';
 
 /** Drizzle's `sql`, as far as it is used: as a template's tag. */
@@ -45,7 +46,6 @@ export function drizzleBridge(sql: DrizzleSql): TransactionBridge<DrizzleTransac
 
 /** A statement with `$1`, `$2` … as the template that has its values there. */
 function tagged(sql: DrizzleSql, text: string, values: readonly string[]): unknown {
-  const strings = text.split(/\$\d+/);
-  const places = [...text.matchAll(/\$(\d+)/g)].map(([, place]) => values[Number(place) - 1] ?? '');
+  const { strings, places } = splitAtPlaces(text, values);
   return sql(Object.assign(strings, { raw: strings }), ...places);
 }

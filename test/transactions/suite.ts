@@ -5,8 +5,9 @@ import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 
 /** A query builder or an ORM, as an application uses it on a database that has a table `orders (id text PRIMARY KEY)`. */
-export interface Library<Tx> {
-  readonly bridge: TransactionBridge<Tx>;
+export interface Library<Tx extends Taken, Taken = Tx> {
+  /** Takes the library's own transactions by the slice of them that it uses. */
+  readonly bridge: TransactionBridge<Taken>;
   /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
   readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
   /** The same inside of another transaction; absent where the library has no savepoints. */
@@ -29,11 +30,15 @@ export interface Features {
 }
 
 /** What every bridge does, on a real PostgreSQL. */
-export function bridgeSuite<Tx>(name: string, features: Features, open: (url: string) => Promise<Library<Tx>>): void {
+export function bridgeSuite<Tx extends Taken, Taken>(
+  name: string,
+  features: Features,
+  open: (url: string) => Promise<Library<Tx, Taken>>,
+): void {
   describe(name, () => {
-    let library: Library<Tx>;
+    let library: Library<Tx, Taken>;
     let pool: pg.Pool;
-    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Tx>;
+    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Taken>;
 
     beforeAll(async () => {
       const url = await newDatabase(inject('postgres')[17]);
@@ -51,7 +56,7 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
     beforeEach(() => pool.query('DELETE FROM orders'));
 
     /** Relays all that is stored, and returns it. */
-    async function relayed(): Promise<Message[]> {
+    async function relayed(destination = 'default'): Promise<Message[]> {
       const published: Message[] = [];
       const publisher = {
         batchKeepsKeyOrder: true,
@@ -61,7 +66,7 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
           return Promise.resolve(batch.map(() => ACKNOWLEDGED));
         },
       };
-      const messenger = new Messenger(store, publisher, { publishBatchSize: 1_000 });
+      const messenger = new Messenger(store, publisher, { destination, publishBatchSize: 1_000 });
       while ((await messenger.publish()) > 0);
       return published;
     }
@@ -110,6 +115,16 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
         expect(await store.stored(transaction)).toEqual([]);
       });
       await relayed();
+    });
+
+    it('sends a statement as it is, whatever the names in it', async () => {
+      const odd = new PostgresStore(pool, { schema: `odd "$1" ?? it's \\? :name`, bridge: library.bridge });
+      await odd.migrate();
+      await library.transaction((transaction) => odd.add(transaction, 'in another schema'));
+      expect((await odd.messages(10)).map(({ payload }) => Buffer.from(payload).toString())).toEqual([
+        'in another schema',
+      ]);
+      expect(await relayed()).toEqual([]);
     });
 
     it('leaves nothing of a transaction that was rolled back', async () => {
@@ -206,6 +221,8 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
     });
 
     const wakes = async () => {
+      // A new destination begins with what the tests before this one have stored.
+      await relayed('woken');
       // Not notified, and with pauses of an hour: nothing but the commit wakes it.
       const quiet = new PostgresStore(pool, { bridge: library.bridge, notify: false, listen: false });
       const stop = new AbortController();
@@ -223,7 +240,7 @@ export function bridgeSuite<Tx>(name: string, features: Features, open: (url: st
         for (let i = 0; i < 20; i++) {
           const arrival = next();
           await library.transaction((transaction) => quiet.add(transaction, `wake ${i}`));
-          expect(textOf(await arrival)).toContain('wake');
+          expect(textOf(await arrival)).toBe(`wake ${i}`);
         }
       } finally {
         stop.abort();

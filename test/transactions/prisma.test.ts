@@ -1,0 +1,82 @@
+import { PrismaPg } from '@prisma/adapter-pg';
+import pg from 'pg';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { PostgresStore } from '../../src/stores/postgres/index.js';
+import { prismaBridge } from '../../src/transactions/prisma.js';
+import { newDatabase } from '../support/database.js';
+import { PrismaClient, type Prisma } from './prisma/generated/client.js';
+import { bridgeSuite, type Library } from './suite.js';
+
+const FEATURES = { savepoints: true, refusesEnded: 'library', tellsOfCommit: false } as const;
+const clientOf = (url: string) => new PrismaClient({ adapter: new PrismaPg({ connectionString: url, max: 5 }) });
+
+bridgeSuite('Prisma on pg', FEATURES, (url) => {
+  const prisma = clientOf(url);
+  return Promise.resolve<Library<Prisma.TransactionClient>>({
+    bridge: prismaBridge(),
+    transaction: (work) => prisma.$transaction(work, { timeout: 60_000 }),
+    savepoint: (tx, work) => tx.$transaction(work),
+    insert: (tx, id) => tx.order.create({ data: { id } }),
+    roots: [prisma, prisma.$extends({})],
+    close: () => prisma.$disconnect(),
+  });
+});
+
+describe('Prisma', () => {
+  let pool: pg.Pool;
+  let prisma: PrismaClient;
+  let store: PostgresStore;
+  beforeAll(async () => {
+    const url = await newDatabase(inject('postgres')[17]);
+    pool = new pg.Pool({ connectionString: url, max: 5 });
+    await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
+    prisma = clientOf(url);
+    store = new PostgresStore(pool);
+    await store.migrate();
+  });
+  afterAll(async () => {
+    await store.close();
+    await prisma.$disconnect();
+    await pool.end();
+  });
+  beforeEach(() => pool.query('DELETE FROM orders'));
+
+  const order = (id: string) => prisma.order.create({ data: { id } });
+  const stored = async () => (await store.messages(10)).map(({ payload }) => Buffer.from(payload).toString());
+
+  it('commits a batch with a statement of the store in it, or nothing of it', async () => {
+    const message = (payload: string) => {
+      const { text, values } = store.statement(payload);
+      return prisma.$executeRawUnsafe(text, ...values);
+    };
+    await expect(prisma.$transaction([message('never'), order('order-1'), order('order-1')])).rejects.toMatchObject({
+      code: 'P2002',
+    });
+    await prisma.$transaction([order('order-2'), message('in a batch')]);
+    expect(await prisma.order.findMany()).toEqual([{ id: 'order-2' }]);
+    expect(await stored()).toEqual(['in a batch']);
+  });
+
+  it('stores through the transaction of an extended client', async () => {
+    const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
+    const extended = prisma.$extends({ query: { order: { create: ({ args, query }) => query(args) } } });
+    await expect(
+      extended.$transaction(async (tx) => {
+        await tx.order.create({ data: { id: 'order-1' } });
+        await bridged.add(tx, 'never');
+        throw new Error('the application changed its mind');
+      }),
+    ).rejects.toThrow('changed its mind');
+    await extended.$transaction(async (tx) => bridged.add(tx, 'extended'));
+    expect(await stored()).toEqual(['in a batch', 'extended']);
+  });
+
+  it('says why a PrismaClient is refused, which does not compile either', async () => {
+    const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
+    // @ts-expect-error a PrismaClient is no transaction
+    await expect(bridged.add(prisma, 'never')).rejects.toThrow('a PrismaClient commits every query by itself');
+    // @ts-expect-error nor is an extended one
+    await expect(bridged.add(prisma.$extends({}), 'never')).rejects.toThrow('a PrismaClient commits');
+    expect(await stored()).not.toContain('never');
+  });
+});
