@@ -2,7 +2,7 @@ import { sql } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/node-postgres';
 import { pgTable, text } from 'drizzle-orm/pg-core';
 import pg from 'pg';
-import { drizzleBridge } from '../../src/transactions/drizzle.js';
+import { drizzleBridge, type DrizzleTransaction } from '../../src/transactions/drizzle.js';
 import { bridgeSuite, type Library } from './suite.js';
 
 const orders = pgTable('orders', { id: text().primaryKey() });
@@ -13,7 +13,7 @@ bridgeSuite('Drizzle on pg', FEATURES, (url) => {
   const pool = new pg.Pool({ connectionString: url, max: 5 });
   const db = drizzle(pool);
   type Tx = Parameters<Parameters<typeof db.transaction>[0]>[0];
-  return Promise.resolve<Library<Tx>>({
+  return Promise.resolve<Library<Tx, DrizzleTransaction>>({
     bridge: drizzleBridge(sql),
     transaction: (work) => db.transaction(work),
     savepoint: (tx, work) => tx.transaction(work),
