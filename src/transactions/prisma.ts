@@ -9,6 +9,7 @@ import { hasMethods } from '../core/shape.js';
 /** The slice of Prisma's transaction that is used, and what only a `PrismaClient` has. */
 export interface PrismaTransaction {
   $executeRawUnsafe(query: string, ...values: string[]): PromiseLike<number>;
+  $queryRawUnsafe(query: string, ...values: string[]): PromiseLike<unknown>;
   readonly $connect?: never;
 }
 
@@ -29,5 +30,7 @@ export function prismaBridge(): TransactionBridge<PrismaTransaction> {
         ? 'a PrismaClient commits every query by itself: pass the tx that prisma.$transaction gives'
         : undefined,
     run: (transaction, text, values) => transaction.$executeRawUnsafe(text, ...values),
+    // The other one resolves to a count.
+    query: (transaction, text, values) => transaction.$queryRawUnsafe(text, ...values),
   };
 }

@@ -4,10 +4,12 @@ import { ACKNOWLEDGED, Messenger, newMessage, type Message, type TransactionBrid
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 
-/** A query builder or an ORM, as an application uses it on a database that has a table `orders (id text PRIMARY KEY)`. */
-export interface Library<Tx extends Taken, Taken = Tx> {
-  /** Takes the library's own transactions by the slice of them that it uses. */
-  readonly bridge: TransactionBridge<Taken>;
+/**
+ * A query builder or an ORM, as an application uses it on a database that has a table `orders (id text PRIMARY KEY)`.
+ * `Handle` is the slice of its transaction that the bridge asks for.
+ */
+export interface Library<Tx extends Handle, Handle = Tx> {
+  readonly bridge: TransactionBridge<Handle>;
   /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
   readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
   /** The same inside of another transaction; absent where the library has no savepoints. */
@@ -30,15 +32,15 @@ export interface Features {
 }
 
 /** What every bridge does, on a real PostgreSQL. */
-export function bridgeSuite<Tx extends Taken, Taken>(
+export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   name: string,
   features: Features,
-  open: (url: string) => Promise<Library<Tx, Taken>>,
+  open: (url: string) => Promise<Library<Tx, Handle>>,
 ): void {
   describe(name, () => {
-    let library: Library<Tx, Taken>;
+    let library: Library<Tx, Handle>;
     let pool: pg.Pool;
-    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Taken>;
+    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Handle>;
 
     beforeAll(async () => {
       const url = await newDatabase(inject('postgres')[17]);
@@ -192,6 +194,15 @@ export function bridgeSuite<Tx extends Taken, Taken>(
       expect(await relayed()).toEqual([]);
     });
 
+    it('writes into a schema of any name', async () => {
+      const schema = `$$a ?$b :c \\? "d" '%s {0}`;
+      const odd = new PostgresStore(pool, { schema, bridge: library.bridge });
+      await odd.migrate();
+      await library.transaction((transaction) => odd.add(transaction, 'there'));
+      const { rowCount } = await pool.query(`SELECT FROM "${schema.replaceAll('"', '""')}".messages`);
+      expect(rowCount).toBe(1);
+    });
+
     it('refuses a handle whose transaction is over, and stores nothing', async () => {
       for (const end of ['commit', 'rollback']) {
         let kept: Tx | undefined;
@@ -220,7 +231,7 @@ export function bridgeSuite<Tx extends Taken, Taken>(
       await expect(store.add({} as Tx, 'never')).rejects.toThrow(library.bridge.takes);
     });
 
-    const wakes = async () => {
+    const wakes = async (within?: Library<Tx, Handle>['savepoint']) => {
       // A new destination begins with what the tests before this one have stored.
       await relayed('woken');
       // Not notified, and with pauses of an hour: nothing but the commit wakes it.
@@ -232,22 +243,40 @@ export function bridgeSuite<Tx extends Taken, Taken>(
         arrived(message);
         return Promise.resolve();
       };
-      const relay = new Messenger(quiet, { publish }, { destination: 'woken', interval: 3_600_000 }).start({
-        signal: stop.signal,
-      });
+      const messenger = new Messenger(quiet, { publish }, { destination: 'woken', interval: 3_600_000 });
+      // A new destination begins with all that the log still has.
+      while ((await messenger.publish()) > 0);
+      const relay = messenger.start({ signal: stop.signal });
       try {
         // Each pause is twice as long as the one before: by the last of these it would be over a minute.
         for (let i = 0; i < 20; i++) {
           const arrival = next();
-          await library.transaction((transaction) => quiet.add(transaction, `wake ${i}`));
+          await library.transaction(async (transaction) => {
+            if (within === undefined) return quiet.add(transaction, `wake ${i}`);
+            await within(transaction, async (inner) => {
+              await quiet.add(inner, `wake ${i}`);
+            });
+            // A relay that was woken by the end of the savepoint has looked by now, and has found nothing.
+            for (let look = 0; look < 10; look++) await pool.query('SELECT 1');
+            return [];
+          });
           expect(textOf(await arrival)).toBe(`wake ${i}`);
         }
+        // Whoever waits for the commit has no rejection left over that nobody handles: it would fail this run.
+        const rolledBack = library.transaction(async (transaction) => {
+          await quiet.add(transaction, 'never');
+          throw new Error('the application changed its mind');
+        });
+        await expect(rolledBack).rejects.toThrow('changed its mind');
       } finally {
         stop.abort();
         await relay;
       }
     };
-    if (features.tellsOfCommit) it('wakes a relay of this process once it has committed', wakes);
+    if (features.tellsOfCommit) {
+      it('wakes a relay of this process once it has committed', () => wakes());
+      if (features.savepoints) it('and not before, from within a savepoint', () => wakes(library.savepoint));
+    }
   });
 }
 
