@@ -61,7 +61,7 @@ async function start(name: string, env: Record<string, string>) {
 
 it('has no sample that this file does not run', () => {
   expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'aws']);
+  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'typed', 'testing', 'aws']);
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -74,6 +74,19 @@ it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () 
 it('handles: postgres.js, a bare function, and a statement', async () => {
   const sample = await start('handles', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('stored 3 messages');
+  expect(await sample.ended).toBe(0);
+});
+
+it('typed: Drizzle, typed topics, a relay and a handler', async () => {
+  const sample = await start('typed', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('an invoice of 42 for order-1');
+  await sample.printed('the circuit is closed');
+  expect(await sample.ended).toBe(0);
+});
+
+it('testing: what a transaction stores, and what would be published', async () => {
+  const sample = await start('testing', {});
+  await sample.printed('drained order.created of order-1');
   expect(await sample.ended).toBe(0);
 });
 
