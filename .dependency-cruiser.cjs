@@ -82,12 +82,14 @@ module.exports = {
     only('publishers', 'core', 'vendors'),
     only('subscribers', 'core', 'vendors'),
     only('vendors', 'core'),
+    only('frameworks', 'core'),
     only('inbox', 'core'),
     only('testing', 'core'),
 
     pure('vendors'),
     pure('testing'),
     pure('transactions'),
+    pure('frameworks'),
 
     {
       name: 'stores-import-no-client',

@@ -1,0 +1,86 @@
+import type { CircuitStatus } from './circuit.js';
+import { MessengerError, toError } from './errors.js';
+import { consoleErrorLogger, safeLogger } from './logger.js';
+import type { OutboxRelayOptions, Relay } from './outbox.js';
+import { hasMethods } from './shape.js';
+
+/** What runs relays: any `Outbox`, whatever its topics. */
+export interface RelaySource {
+  relay(options: OutboxRelayOptions): Promise<Relay>;
+}
+
+/** How the relay of an application is started. It has no `signal`: it ends with its application. */
+export type HostedRelayOptions = Omit<OutboxRelayOptions, 'signal'>;
+
+/** How the relay of an application does, at this moment. */
+export interface RelayHealth {
+  /**
+   * Whether there is nothing that a restart would help: `false` before the relay has started and once it has ended.
+   * While the broker is down it is `true`, and `circuit` is open.
+   */
+  readonly ok: boolean;
+  /** `none`: this application runs no relay. `failed`: it did not start, or it ended, with `error`. */
+  readonly status: 'none' | 'starting' | 'running' | 'failed' | 'stopped';
+  /** Of a relay that has started. */
+  readonly circuit?: CircuitStatus;
+  /** What the relay failed for. */
+  readonly error?: Error;
+}
+
+/** A relay with the life cycle that frameworks have. None of it throws for being called twice. */
+export interface HostedRelay {
+  /** Resolves when the relay has reached the store. @throws what `Outbox.relay` does. */
+  readonly start: () => Promise<void>;
+  /** Finishes what is in flight. Never rejects: a relay that failed has told so, and an application closes anyway. */
+  readonly stop: () => Promise<void>;
+  readonly health: () => RelayHealth;
+}
+
+/**
+ * The relay of an application, for the hooks of its framework. Without options there is none, and an application only
+ * stores messages. A relay that ends with an error tells the `errorLogger` of its options: nobody awaits it.
+ *
+ * @throws MessengerError `INVALID_OPTION` where `outbox` is none.
+ */
+export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | undefined): HostedRelay {
+  if (!hasMethods(outbox, 'relay', 'drain')) {
+    throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox, as defineOutbox makes it');
+  }
+  const stopping = new AbortController();
+  let state: Pick<RelayHealth, 'status' | 'error'> = { status: options === undefined ? 'none' : 'starting' };
+  let relay: Relay | undefined;
+  let started: Promise<void> | undefined;
+
+  async function run(relayOptions: HostedRelayOptions): Promise<void> {
+    try {
+      relay = await outbox.relay({ ...relayOptions, signal: stopping.signal });
+    } catch (error) {
+      state = { status: 'failed', error: toError(error) };
+      throw error;
+    }
+    state = { status: 'running' };
+    relay.ended.then(
+      () => (state = { status: 'stopped' }),
+      (thrown: unknown) => {
+        const error = toError(thrown);
+        state = { status: 'failed', error };
+        safeLogger(relayOptions.errorLogger ?? consoleErrorLogger).error(error);
+      },
+    );
+  }
+
+  return {
+    start: () => (started ??= options === undefined ? Promise.resolve() : run(options)),
+    async stop() {
+      stopping.abort();
+      // Whoever started it has been told of its failures, and the logger of later ones.
+      await started?.catch(() => undefined);
+      await relay?.ended.catch(() => undefined);
+    },
+    health: () => ({
+      ok: state.status === 'running' || state.status === 'none',
+      ...state,
+      ...(relay && { circuit: relay.circuit }),
+    }),
+  };
+}

@@ -1,0 +1,68 @@
+import { MessengerError, toError } from '../../core/errors.js';
+import { typed, type Inbox, type TopicSubscription } from '../../core/handlers.js';
+import { safeLogger, type ErrorLogger } from '../../core/logger.js';
+import type { Subscriber, Subscription } from '../../core/subscriber.js';
+import type { Schemas, Topics } from '../../core/topics.js';
+import type { MessageHandler } from './on-message.js';
+
+/** A subscriber whose messages go to the methods that `OnMessage` decorates. */
+export interface NestSubscriber extends Pick<TopicSubscription<Schemas, unknown>, 'name' | 'others'> {
+  readonly subscriber: Subscriber;
+  /** @default none: a handler can be called more than once for a message */
+  readonly inbox?: Inbox<unknown>;
+}
+
+/** A subscriber, and what it calls. */
+interface Consumer {
+  readonly subscriber: Subscriber;
+  readonly subscription: Subscription;
+}
+
+/**
+ * Gives each subscriber its handlers.
+ *
+ * @throws MessengerError `INVALID_OPTION` where it is not clear who handles what.
+ */
+export function consumersOf(
+  topics: Topics,
+  subscribers: readonly NestSubscriber[],
+  handlers: readonly MessageHandler[],
+): Consumer[] {
+  const names = subscribers.map(({ name }) => name);
+  for (const { label, subscriber } of handlers) {
+    if (subscriber === undefined ? names.length === 1 : names.includes(subscriber)) continue;
+    throw new MessengerError('INVALID_OPTION', `${label} must name one of the subscribers ${names.join(', ')}`);
+  }
+  return subscribers.map(({ subscriber, ...rest }) => {
+    const own = new Map<string, MessageHandler>();
+    for (const handler of handlers.filter((each) => (each.subscriber ?? rest.name) === rest.name)) {
+      const other = own.get(handler.topic);
+      // One acknowledgement for both: what fails in one would come again to the other.
+      if (other) {
+        const both = `${other.label} and ${handler.label}`;
+        throw new MessengerError('INVALID_OPTION', `${both} handle ${handler.topic} of ${rest.name}: one must`);
+      }
+      own.set(handler.topic, handler);
+    }
+    if (own.size === 0) throw new MessengerError('INVALID_OPTION', `no OnMessage handles messages of ${rest.name}`);
+    const byTopic = Object.fromEntries([...own].map(([topic, { handle }]) => [topic, handle]));
+    return { subscriber, subscription: typed<Schemas, unknown>({ ...rest, topics, handlers: byTopic }) };
+  });
+}
+
+/** Receives until the signal aborts and handlers have ended. Who fails before, or ends, is kept and logged. */
+export async function consume(
+  { subscriber, subscription }: Consumer,
+  { signal, failures, logger }: { signal: AbortSignal; failures: Map<string, Error>; logger: ErrorLogger },
+): Promise<void> {
+  let failure: Error | undefined;
+  try {
+    await subscriber.subscribe(subscription, { signal });
+    if (!signal.aborted) failure = new MessengerError('FATAL', `the subscriber of ${subscription.name} ended`);
+  } catch (error) {
+    failure = toError(error);
+  }
+  if (failure === undefined) return;
+  failures.set(subscription.name, failure);
+  safeLogger(logger).error(failure);
+}

@@ -1,0 +1,92 @@
+/**
+ * The relay beside a Node.js server: Express, Hono on Node.js, Koa, or plain `node:http`.
+ *
+ * @module
+ */
+import { toError } from '../core/errors.js';
+import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from '../core/hosted-relay.js';
+import { checkKeys } from '../core/options.js';
+
+export type { RelayHealth } from '../core/hosted-relay.js';
+
+/** The slice of a `node:http` server that is used. */
+export interface NodeServer {
+  readonly listening: boolean;
+  keepAliveTimeout?: number;
+  once(event: string, listener: (error?: unknown) => void): unknown;
+  off(event: string, listener: (error?: unknown) => void): unknown;
+  close(): unknown;
+}
+
+/** A server, and the relay beside it. */
+export interface ServiceOptions<Server extends NodeServer> {
+  readonly outbox: RelaySource;
+  readonly relay: HostedRelayOptions;
+  /** Starts the server: called once the relay runs, so that nothing listens without one. */
+  readonly listen: () => Server | Promise<Server>;
+}
+
+/** A server that listens, and its relay. With `await using` both end where the scope does. */
+export interface Service<Server extends NodeServer> extends AsyncDisposable {
+  readonly server: Server;
+  readonly health: () => RelayHealth;
+  /**
+   * Stops accepting, waits for the requests in flight, and then lets the relay finish what it publishes. Connections
+   * that do not end by themselves, such as those of WebSockets, are for the application to close.
+   */
+  readonly stop: () => Promise<void>;
+}
+
+/**
+ * Starts a relay, then a server. When the server closes, whoever closed it, the relay stops too. No handlers of
+ * signals are installed.
+ *
+ * @throws FatalError when the relay can not start: nothing was listened to then; MessengerError `INVALID_OPTION`;
+ *   and what `listen` throws or the server emits instead of listening: the relay was stopped then.
+ *
+ * @example
+ * ```ts
+ * const service = await withRelay({ outbox, relay: { publisher }, listen: () => app.listen(3000) });
+ * process.once('SIGTERM', () => void service.stop().then(() => pool.end()));
+ * ```
+ */
+export async function withRelay<Server extends NodeServer>(options: ServiceOptions<Server>): Promise<Service<Server>> {
+  checkKeys(options, ['outbox', 'relay', 'listen'] satisfies (keyof ServiceOptions<Server>)[]);
+  const relay = hostedRelay(options.outbox, options.relay);
+  await relay.start();
+  try {
+    const server = await options.listen();
+    const closed = new Promise<void>((resolve) =>
+      server.once('close', () => {
+        resolve();
+      }),
+    ).then(relay.stop);
+    await listening(server);
+    const stop = () => {
+      // Not to wait for connections on which nothing more comes: read when the answer of the last request has gone.
+      server.keepAliveTimeout = 1;
+      server.close();
+      return closed;
+    };
+    return { server, health: relay.health, stop, [Symbol.asyncDispose]: stop };
+  } catch (error) {
+    await relay.stop();
+    throw error;
+  }
+}
+
+async function listening(server: NodeServer): Promise<void> {
+  if (server.listening) return;
+  await new Promise<void>((resolve, reject) => {
+    const onListening = () => {
+      server.off('error', onError);
+      resolve();
+    };
+    const onError = (error: unknown) => {
+      server.off('listening', onListening);
+      reject(toError(error));
+    };
+    server.once('listening', onListening);
+    server.once('error', onError);
+  });
+}

@@ -1,0 +1,295 @@
+import 'reflect-metadata';
+import { Scope, type INestApplicationContext, type Provider, type Type } from '@nestjs/common';
+import { DiscoveryService, NestFactory } from '@nestjs/core';
+import { Test } from '@nestjs/testing';
+import { describe, expect, expectTypeOf, it } from 'vitest';
+import { newMessage, type Inbox, type Message, type Subscriber, type TopicContext } from '../../src/index.js';
+import { onMessageOf, OUTBOX, OUTBOX_HEALTH, OutboxModule, type OutboxHealth } from '../../src/frameworks/nest.js';
+import { deferred, held, isOpen, shop } from './support.js';
+
+/*
+ * Decorators are applied by hand, as TypeScript's `experimentalDecorators` would: neither this project nor the test
+ * runner compiles that syntax.
+ */
+type Decorator<Method> = (prototype: object, name: string, descriptor: TypedPropertyDescriptor<Method>) => void;
+
+function decorate<Class, Name extends keyof Class & string>(
+  { prototype }: Type<Class>,
+  name: Name,
+  decorator: Decorator<Class[Name]>,
+): void {
+  decorator(prototype as object, name, { value: (prototype as Class)[name] });
+}
+
+const topics = shop().outbox.topics;
+const OnMessage = onMessageOf(topics);
+
+interface Order {
+  id: string;
+}
+
+/** A class of its own each time: what it handled, and what it holds on to. */
+function ordersClass(options?: { subscriber?: string }) {
+  class Orders {
+    readonly handled: string[] = [];
+    tx: unknown;
+    going: Promise<void> = Promise.resolve();
+    async created({ id }: Order, context: TopicContext<string>) {
+      await this.going;
+      this.tx = context.tx;
+      this.handled.push(`${id} of ${String(context.message.topic)}`);
+    }
+  }
+  decorate(Orders, 'created', OnMessage('order.created', options));
+  return Orders;
+}
+
+/** Hands over what it is given until the signal aborts, as a broker would. */
+function broker() {
+  const ended = deferred();
+  let deliver: (message: Message) => Promise<void> = () => Promise.reject(new Error('nobody subscribed'));
+  let fail: (error: Error) => void = () => undefined;
+  const subscriber: Subscriber = {
+    async subscribe({ handler }, { signal }) {
+      const running: Promise<unknown>[] = [];
+      deliver = async (message) => {
+        if (signal.aborted) throw new Error('stopped');
+        const handling = Promise.resolve(handler(message, { signal }));
+        running.push(handling.catch(() => undefined));
+        await handling;
+      };
+      await new Promise<void>((resolve, reject) => {
+        fail = reject;
+        signal.addEventListener('abort', () => {
+          resolve();
+        });
+      });
+      await Promise.all(running);
+      ended.resolve();
+    },
+  };
+  return {
+    subscriber,
+    ended: ended.promise,
+    deliver: (id: string) => deliver(newMessage(JSON.stringify({ id }), { topic: 'order.created' })),
+    fail: (error: Error) => {
+      fail(error);
+    },
+  };
+}
+
+interface Root {
+  imports: ReturnType<typeof OutboxModule.forRoot>[];
+  providers?: Provider[];
+}
+
+/** Nest knows modules by their class. */
+// eslint-disable-next-line @typescript-eslint/no-extraneous-class
+const moduleClass = () => class {};
+
+/** An application without decorators: its root module is an object. */
+const start = (root: Root): Promise<INestApplicationContext> =>
+  // eslint-disable-next-line @typescript-eslint/no-unsafe-class-instance-assignment -- its options are a class
+  NestFactory.createApplicationContext({ module: moduleClass(), ...root }, { logger: false, abortOnError: false });
+
+const healthOf = (app: INestApplicationContext) => app.get<OutboxHealth>(OUTBOX_HEALTH);
+
+describe('OutboxModule', () => {
+  it('injects the outbox everywhere; relays from bootstrap to shutdown, which finishes what is in flight', async () => {
+    const { outbox, send, waiting } = shop();
+    const { publisher, published, inFlight, release } = held();
+    const feature = {
+      module: moduleClass(),
+      providers: [{ provide: 'FEATURE', inject: [OUTBOX], useFactory: (injected: unknown) => ({ injected }) }],
+    };
+    const app = await start({
+      imports: [OutboxModule.forRoot({ outbox, relay: { publisher, interval: 1 } }), feature as never],
+    });
+    expect(app.get<{ injected: unknown }>('FEATURE').injected).toBe(outbox);
+    expect(healthOf(app).now()).toMatchObject({ ok: true, status: 'running', failures: {} });
+    expect(healthOf(app).indicator()).toEqual({ outbox: { status: 'up' } });
+    await send('1');
+    await inFlight;
+    const closed = app.close();
+    expect(await isOpen(closed)).toBe(true);
+    release();
+    await closed;
+    expect(published).toHaveLength(1);
+    expect(await waiting()).toBe(0);
+    expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'stopped' });
+  });
+
+  it('takes options of a factory, and stops before what that was given is destroyed', async () => {
+    const { outbox, send } = shop();
+    const { publisher, published, inFlight, release } = held();
+    const seen: number[] = [];
+    const database = {
+      module: moduleClass(),
+      providers: [{ provide: 'POOL', useValue: { onModuleDestroy: () => void seen.push(published.length) } }],
+      exports: ['POOL'],
+    };
+    const module = OutboxModule.forRootAsync({
+      imports: [database],
+      inject: ['POOL'],
+      useFactory: async (pool: { onModuleDestroy?: unknown }) => {
+        expect(pool.onModuleDestroy).toBeDefined();
+        return { outbox, relay: { publisher, interval: 1 } };
+      },
+    });
+    const testing = await Test.createTestingModule({ imports: [module] }).compile();
+    await testing.init();
+    await send('1');
+    await inFlight;
+    const closed = testing.close();
+    expect(await isOpen(closed)).toBe(true);
+    expect(seen).toEqual([]);
+    release();
+    await closed;
+    expect(seen).toEqual([1]);
+  });
+
+  it('fails to start when the relay can not', async () => {
+    const { outbox, lose, errorLogger } = shop();
+    lose();
+    const relay = { publisher: held().publisher, errorLogger };
+    await expect(start({ imports: [OutboxModule.forRoot({ outbox, relay })] })).rejects.toMatchObject({
+      code: 'FATAL',
+    });
+  });
+
+  it('tells of a relay that ended, and closes all the same', async () => {
+    const { outbox, lose, errors, errorLogger } = shop();
+    const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
+    const app = await start({ imports: [OutboxModule.forRoot({ outbox, relay })] });
+    lose();
+    await expect.poll(() => errors).toEqual([expect.objectContaining({ code: 'FATAL' })]);
+    expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'failed', error: { code: 'FATAL' } });
+    expect(healthOf(app).indicator('relay')).toEqual({ relay: { status: 'down' } });
+    await app.close();
+  });
+});
+
+describe('OnMessage', () => {
+  it('has a subscriber’s messages handled by a provider, and shutdown waits for it', async () => {
+    const { outbox } = shop();
+    const { subscriber, deliver, ended } = broker();
+    const Orders = ordersClass();
+    const inbox: Inbox<string> = {
+      once: async (message, work) => {
+        await work(`tx of ${message.id}`);
+        return true;
+      },
+    };
+    const app = await start({
+      imports: [
+        OutboxModule.forRoot({
+          outbox,
+          subscribers: [{ name: 'billing', subscriber, inbox }],
+          discovery: DiscoveryService,
+        }),
+      ],
+      providers: [Orders, { provide: 'ALIAS', useExisting: Orders }],
+    });
+    const orders = app.get(Orders);
+    await deliver('1');
+    expect(orders.handled).toEqual(['1 of order.created']);
+    expect(orders.tx).toMatch(/^tx of /);
+    const going = deferred();
+    orders.going = going.promise;
+    const last = deliver('2');
+    const closed = app.close();
+    expect(await isOpen(closed)).toBe(true);
+    going.resolve();
+    await Promise.all([last, closed, ended]);
+    expect(orders.handled).toHaveLength(2);
+  });
+
+  it('goes to the subscriber that it names, also where that is inherited', async () => {
+    const { outbox } = shop();
+    const [billing, shipping] = [broker(), broker()];
+    const Bills = ordersClass({ subscriber: 'billing' });
+    class Ships extends ordersClass({ subscriber: 'shipping' }) {}
+    const subscribers = [
+      { name: 'billing', subscriber: billing.subscriber },
+      { name: 'shipping', subscriber: shipping.subscriber },
+    ];
+    const app = await start({
+      imports: [OutboxModule.forRoot({ outbox, subscribers, discovery: DiscoveryService })],
+      providers: [Bills, Ships],
+    });
+    await billing.deliver('1');
+    await shipping.deliver('2');
+    expect(app.get(Bills).handled).toEqual(['1 of order.created']);
+    expect(app.get(Ships).handled).toEqual(['2 of order.created']);
+    await app.close();
+  });
+
+  it('tells of a subscriber that failed', async () => {
+    const { outbox, errors, errorLogger } = shop();
+    const { subscriber, fail } = broker();
+    const relay = { publisher: held().publisher, errorLogger };
+    const app = await start({
+      imports: [
+        OutboxModule.forRoot({
+          outbox,
+          relay,
+          subscribers: [{ name: 'billing', subscriber }],
+          discovery: DiscoveryService,
+        }),
+      ],
+      providers: [ordersClass()],
+    });
+    const failure = new Error('the queue is gone');
+    fail(failure);
+    await expect.poll(() => errors).toEqual([failure]);
+    expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'running', failures: { billing: failure } });
+    await app.close();
+  });
+
+  it.each([
+    ['needs discovery', /need discovery/, [ordersClass()], ['billing'], undefined],
+    ['needs a handler for each subscriber', /no OnMessage handles messages of billing/, [], ['billing']],
+    [
+      'names one of many subscribers',
+      /Orders.created must name one of the subscribers a, b/,
+      [ordersClass()],
+      ['a', 'b'],
+    ],
+    ['names one that is there', /must name/, [ordersClass({ subscriber: 'x' })], ['billing']],
+    [
+      'handles a topic once',
+      /Orders.created and Orders.created handle order.created/,
+      [ordersClass(), ordersClass()],
+      ['a'],
+    ],
+    ['is of one instance', /Orders handles messages: it can not be/, [{ scope: Scope.TRANSIENT }], ['a']],
+    ['is of no request', /Orders handles messages: it can not be/, [{ scope: Scope.REQUEST }], ['a']],
+  ] as const)('%s', async (_, message, classes, names, ...discovery) => {
+    const { outbox } = shop();
+    let relays = 0;
+    const watched = { ...outbox, relay: () => Promise.reject(new Error(`relay ${String(++relays)}`)) };
+    const providers = classes.map((each): Provider => {
+      if (typeof each === 'function') return each;
+      const Orders = ordersClass();
+      return { provide: Orders, useClass: Orders, scope: each.scope };
+    });
+    const subscribers = names.map((name) => ({ name, subscriber: broker().subscriber }));
+    const wiring = discovery.length === 0 ? { discovery: DiscoveryService } : {};
+    const options = { outbox: watched, relay: { publisher: held().publisher }, subscribers, ...wiring };
+    await expect(start({ imports: [OutboxModule.forRoot(options)], providers })).rejects.toThrow(message);
+    expect(relays).toBe(0);
+  });
+
+  it('is typed by its topic', () => {
+    class Wrong {
+      handle(order: { total: number }) {
+        return order.total;
+      }
+    }
+    // @ts-expect-error -- an order has no total
+    decorate(Wrong, 'handle', OnMessage('order.created'));
+    // @ts-expect-error -- there is no such topic
+    expect(() => OnMessage('order.creatd')).toThrow('there is no topic order.creatd');
+    expectTypeOf(OnMessage).parameter(0).toEqualTypeOf<'order.created'>();
+  });
+});

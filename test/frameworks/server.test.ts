@@ -1,0 +1,119 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import express from 'express';
+import { describe, expect, expectTypeOf, it } from 'vitest';
+import { withRelay } from '../../src/frameworks/server.js';
+import { deferred, held, isOpen, shop } from './support.js';
+
+const urlOf = (server: Server) => `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
+
+describe('withRelay', () => {
+  it('starts with an Express server; stops accepting, answers what is open, and finishes what is in flight', async () => {
+    const { outbox, send, waiting } = shop();
+    const { publisher, published, inFlight, release } = held();
+    const [arrived, answer] = [deferred(), deferred()];
+    const app = express();
+    app.get('/', async (_, response) => {
+      arrived.resolve();
+      await answer.promise;
+      await send('1');
+      response.json(service.health());
+    });
+    const listen = () => app.listen(0);
+    const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen });
+    expectTypeOf(service.server).toEqualTypeOf<Server>();
+    expect(service.health()).toMatchObject({ ok: true, status: 'running' });
+
+    // Stopping does not wait for a client to let go of its connection.
+    service.server.keepAliveTimeout = 600_000;
+    const request = fetch(urlOf(service.server));
+    await arrived.promise;
+    const stopped = service.stop();
+    expect(service.server.listening).toBe(false);
+    expect(await isOpen(stopped)).toBe(true);
+    expect(service.health().status).toBe('running');
+
+    answer.resolve();
+    expect(await (await request).json()).toMatchObject({ status: 'running' });
+    await inFlight;
+    expect(await isOpen(stopped)).toBe(true);
+    release();
+    await stopped;
+    expect(published).toHaveLength(1);
+    expect(await waiting()).toBe(0);
+    expect(service.health()).toMatchObject({ ok: false, status: 'stopped' });
+    await service.stop();
+  });
+
+  it('does not listen when the relay can not start', async () => {
+    const { outbox, lose, errorLogger } = shop();
+    lose();
+    let listened = false;
+    const listen = () => {
+      listened = true;
+      return createServer().listen(0);
+    };
+    const service = withRelay({ outbox, relay: { publisher: held().publisher, errorLogger }, listen });
+    await expect(service).rejects.toMatchObject({ code: 'FATAL' });
+    expect(listened).toBe(false);
+  });
+
+  it('leaves no relay behind when the server can not listen', async () => {
+    const { outbox } = shop();
+    const { publisher } = held();
+    const first = createServer().listen(0);
+    await new Promise((resolve) => first.once('listening', resolve));
+    const { port } = first.address() as AddressInfo;
+    const relays: Promise<void>[] = [];
+    const watched = {
+      ...outbox,
+      relay: async (options: Parameters<typeof outbox.relay>[0]) => {
+        const relay = await outbox.relay(options);
+        relays.push(relay.ended);
+        return relay;
+      },
+    };
+    const inUse = withRelay({ outbox: watched, relay: { publisher }, listen: () => createServer().listen(port) });
+    await expect(inUse).rejects.toMatchObject({ code: 'EADDRINUSE' });
+    const failure = new Error('no');
+    const thrown = withRelay({ outbox: watched, relay: { publisher }, listen: () => Promise.reject(failure) });
+    await expect(thrown).rejects.toBe(failure);
+    expect(relays).toHaveLength(2);
+    await Promise.all(relays);
+    first.close();
+  });
+
+  it('ends with its scope, and when the server is closed by somebody else', async () => {
+    const { outbox } = shop();
+    const options = { outbox, relay: { publisher: held().publisher }, listen: () => createServer().listen(0) };
+    let health;
+    {
+      await using service = await withRelay(options);
+      health = service.health;
+    }
+    expect(health().status).toBe('stopped');
+    const { server, stop, health: later } = await withRelay(options);
+    server.close();
+    await stop();
+    expect(later().status).toBe('stopped');
+  });
+
+  it('tells of a relay that ended; the server goes on', async () => {
+    const { outbox, lose, errors, errorLogger } = shop();
+    const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
+    const service = await withRelay({ outbox, relay, listen: () => createServer().listen(0) });
+    lose();
+    await expect.poll(() => errors).toEqual([expect.objectContaining({ code: 'FATAL' })]);
+    expect(service.health()).toMatchObject({ ok: false, status: 'failed', error: { code: 'FATAL' } });
+    expect(service.server.listening).toBe(true);
+    await service.stop();
+  });
+
+  it('installs no handlers of signals', async () => {
+    const before = process.eventNames();
+    const { outbox } = shop();
+    const options = { outbox, relay: { publisher: held().publisher }, listen: () => createServer().listen(0) };
+    await using _ = await withRelay(options);
+    expect(process.eventNames()).toEqual(before);
+  });
+});
