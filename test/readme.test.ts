@@ -61,7 +61,7 @@ async function start(name: string, env: Record<string, string>) {
 
 it('has no sample that this file does not run', () => {
   expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'typed', 'testing', 'aws']);
+  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'typed', 'frameworks', 'testing', 'aws']);
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -81,6 +81,13 @@ it('typed: Drizzle, typed topics, a relay and a handler', async () => {
   const sample = await start('typed', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('an invoice of 42 for order-1');
   await sample.printed('the circuit is closed');
+  expect(await sample.ended).toBe(0);
+});
+
+it('frameworks: Fastify, and a drain for a cron job', async () => {
+  const sample = await start('frameworks', {});
+  await sample.printed('health: running');
+  await sample.printed('drained: {"published":0}');
   expect(await sample.ended).toBe(0);
 });
 
