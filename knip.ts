@@ -11,7 +11,7 @@ export default {
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
   // Prisma wrote it.
-  ignore: ['test/transactions/prisma/generated/**'],
+  ignore: ['{test/transactions,examples}/prisma/generated/**'],
   // Servers, not modules: test/support looks their binaries up by path.
   ignoreDependencies: ['pg14', 'pg17'],
   // Debian's, as is what test/system looks up by path.
