@@ -8,7 +8,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { json } from 'node:stream/consumers';
 import type { Message } from 'messenger-outbox';
 import { db, Order, orders, pool } from './database.js';
-import { outbox, store } from './outbox.js'; // outbox
+import { outbox } from './outbox.js'; // outbox
 
 /** In place of a broker: any `{ publish }` is a publisher, as those of the package are. */
 const publisher = {
@@ -36,8 +36,8 @@ async function placeOrder(request: IncomingMessage, response: ServerResponse): P
 }
 
 await pool.query('CREATE TABLE IF NOT EXISTS orders (id text PRIMARY KEY, total integer NOT NULL CHECK (total > 0))');
-await store.migrate(); // outbox
-const relay = await outbox.relay({ publisher }); // outbox
+await outbox.migrate(); // outbox
+const relay = await outbox.relay({ publisher, cleanUp: 60 * 60 * 1000 }); // outbox
 const server = createServer((request, response) => void placeOrder(request, response));
 server.listen(Number(process.env['PORT'] ?? 0), '127.0.0.1', () => {
   console.log(`listening on ${JSON.stringify(server.address())}`);

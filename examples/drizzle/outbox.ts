@@ -4,8 +4,7 @@ import { drizzleBridge } from 'messenger-outbox/drizzle';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import { Order, pool } from './database.js';
 
-export const store = new PostgresStore(pool, { bridge: drizzleBridge(sql) });
 export const outbox = defineOutbox({
-  store,
+  store: new PostgresStore(pool, { bridge: drizzleBridge(sql) }),
   topics: { 'order.created': { schema: Order, key: (order) => order.id } },
 });

@@ -3,5 +3,7 @@ import { PostgresStore } from 'messenger-outbox/postgres';
 import { pool } from './database.js';
 import { Order } from './order.js';
 
-export const store = new PostgresStore(pool);
-export const outbox = defineOutbox({ store, topics: { 'order.placed': { schema: Order, key: ({ item }) => item } } });
+export const outbox = defineOutbox({
+  store: new PostgresStore(pool),
+  topics: { 'order.placed': { schema: Order, key: ({ item }) => item } },
+});

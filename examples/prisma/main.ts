@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { broker } from './broker.js';
 import { createTables, pool, prisma } from './database.js';
-import { outbox, store } from './outbox.js';
+import { outbox } from './outbox.js';
 import { server } from './server.js';
 
 const stop = new AbortController();
@@ -13,7 +13,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 await createTables();
-await store.migrate();
+await outbox.migrate();
 const relay = await outbox.relay({ publisher: broker, cleanUp: 24 * 60 * 60 * 1000, signal: stop.signal });
 
 await once(server.listen(Number(process.env['PORT'] ?? 3000)), 'listening');

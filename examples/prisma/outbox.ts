@@ -4,5 +4,7 @@ import { prismaBridge } from 'messenger-outbox/prisma';
 import { pool } from './database.js';
 import { Order } from './order.js';
 
-export const store = new PostgresStore(pool, { bridge: prismaBridge() });
-export const outbox = defineOutbox({ store, topics: { 'order.placed': { schema: Order, key: ({ item }) => item } } });
+export const outbox = defineOutbox({
+  store: new PostgresStore(pool, { bridge: prismaBridge() }),
+  topics: { 'order.placed': { schema: Order, key: ({ item }) => item } },
+});

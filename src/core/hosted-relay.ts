@@ -1,6 +1,5 @@
 import type { CircuitStatus } from './circuit.js';
 import { MessengerError, toError } from './errors.js';
-import { consoleErrorLogger, safeLogger } from './logger.js';
 import type { OutboxRelayOptions, Relay } from './outbox.js';
 import { hasMethods } from './shape.js';
 
@@ -38,7 +37,7 @@ export interface HostedRelay {
 
 /**
  * The relay of an application, for the hooks of its framework. Without options there is none, and an application only
- * stores messages. A relay that ends with an error tells the `errorLogger` of its options: nobody awaits it.
+ * stores messages. One that ends with an error tells its `errorLogger`, as every relay.
  *
  * @throws MessengerError `INVALID_OPTION` where `outbox` is none.
  */
@@ -62,9 +61,7 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
     relay.ended.then(
       () => (state = { status: 'stopped' }),
       (thrown: unknown) => {
-        const error = toError(thrown);
-        state = { status: 'failed', error };
-        safeLogger(relayOptions.errorLogger ?? consoleErrorLogger).error(error);
+        state = { status: 'failed', error: toError(thrown) };
       },
     );
   }

@@ -1,6 +1,8 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+import type { StoreCallOptions } from './call.js';
 import type { CircuitStatus } from './circuit.js';
-import { MessengerError } from './errors.js';
+import { MessengerError, toError } from './errors.js';
+import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
 import type { Message, NewMessageOptions } from './message.js';
 import { Messenger } from './messenger.js';
 import type { MessengerOptions, TopicOptions } from './messenger-options.js';
@@ -13,6 +15,8 @@ import { defineTopics, messageOf, type PayloadOf, type Schemas, type Topics } fr
 /** A store that applications write to: the handle of a transaction first. */
 export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
+  /** Makes its tables, where it has some. */
+  migrate?(options?: StoreCallOptions): Promise<unknown>;
   /** For transactions that are sent as one batch, where the store has such. */
   statement?(messages: Message | readonly Message[]): { text: string; values: string[] };
   /** What a transaction has stored so far, in order, where the store can tell. */
@@ -45,7 +49,7 @@ export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
 
 /** A relay that runs beside the application. With `await using` it ends where its scope does. */
 export interface Relay extends AsyncDisposable {
-  /** Settles when the relay has ended: rejects with the `FatalError` for which it could not go on. */
+  /** Settles when the relay has ended: rejects with the `FatalError` for which it could not go on, which is logged too. */
   readonly ended: Promise<void>;
   /** How publishing does, at this moment. */
   readonly circuit: CircuitStatus;
@@ -56,6 +60,8 @@ export interface Relay extends AsyncDisposable {
 /** What an application stores its messages with. Made by `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
+  /** Makes the tables of the store, or brings them to this version. Safe when several processes do. @throws as the store's `migrate`. */
+  migrate(options?: StoreCallOptions): Promise<void>;
   /**
    * Stores a message in a transaction of the application: it exists exactly when that commits.
    *
@@ -138,6 +144,9 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
   return {
     topics,
+    async migrate(callOptions) {
+      await store.migrate?.(callOptions);
+    },
     async send(transaction, topic, payload, sendOptions) {
       const message = await messageOf(topics, topic, payload, sendOptions);
       await store.add(transaction, message);
@@ -165,7 +174,10 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       store.wake?.();
       return result;
     },
-    relay: async ({ signal, ...rest }) => started(messengerOf(rest), signal),
+    relay: async ({ signal, ...rest }) => {
+      const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
+      return started(messengerOf(rest), signal, logger);
+    },
     async drain({ budget: limit, signal, ...rest }) {
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
       const messenger = messengerOf(rest);
@@ -190,7 +202,7 @@ function policiesOf(topics: Topics): Record<string, TopicOptions> {
   );
 }
 
-async function started(messenger: Messenger, signal: AbortSignal | undefined): Promise<Relay> {
+async function started(messenger: Messenger, signal: AbortSignal | undefined, logger: ErrorLogger): Promise<Relay> {
   const controller = new AbortController();
   const onAbort = () => {
     controller.abort(signal?.reason);
@@ -203,9 +215,11 @@ async function started(messenger: Messenger, signal: AbortSignal | undefined): P
       signal?.removeEventListener('abort', onAbort);
     });
   });
-  // Whoever waits for it hears of it; that nobody does must not end the process.
-  ended.catch(() => undefined);
   await Promise.race([reached, ended]);
+  // Maybe nobody waits for it: that must not end the process, and somebody must know.
+  ended.catch((error: unknown) => {
+    logger.error(toError(error));
+  });
   const stop = () => {
     controller.abort();
     return ended;

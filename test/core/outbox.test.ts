@@ -187,12 +187,14 @@ describe('a relay of an outbox', () => {
     const refused = () => Promise.reject(new Error('refused'));
     const messages = store.messages.bind(store);
     store.messages = refused;
-    const errorLogger = { error: () => undefined };
+    const logged: Error[] = [];
+    const errorLogger = { error: (error: Error) => void logged.push(error) };
     await expect(outbox.relay({ publisher: kept(), errorLogger })).rejects.toMatchObject({ code: 'FATAL' });
     store.messages = messages;
     const relay = await outbox.relay({ publisher: kept(), errorLogger, storeOutageLimit: 0, interval: 1 });
     store.messages = refused;
     await expect(relay.ended).rejects.toMatchObject({ code: 'FATAL' });
+    expect(logged).toEqual([expect.objectContaining({ code: 'FATAL' })]);
     store.messages = messages;
     await expect(relay.stop()).rejects.toMatchObject({ code: 'FATAL' });
     await outbox.relay({ publisher: kept() }).then((each) => each.stop());

@@ -15,7 +15,7 @@ test('the outbox is at most fifteen lines of the application', () => {
       const code = readFileSync(new URL(name, folder), 'utf8').split('\n').filter(isCode);
       return name === 'outbox.ts' ? code : code.filter((line) => line.endsWith('// outbox'));
     });
-  expect(lines).toContain('await store.migrate(); // outbox');
+  expect(lines).toContain('await outbox.migrate(); // outbox');
   expect(lines.length).toBeLessThanOrEqual(15);
 });
 
