@@ -4,7 +4,5 @@ import { prismaBridge } from 'messenger-outbox/prisma';
 import { pool } from './database.js';
 import { Order } from './order.js';
 
-export const outbox = defineOutbox({
-  store: new PostgresStore(pool, { bridge: prismaBridge() }),
-  topics: { 'order.placed': { schema: Order, key: ({ item }) => item } },
-});
+const store = new PostgresStore(pool, { bridge: prismaBridge() });
+export const outbox = defineOutbox({ store, topics: { 'order.placed': { schema: Order, key: ({ item }) => item } } });

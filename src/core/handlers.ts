@@ -1,6 +1,7 @@
 import { MessengerError } from './errors.js';
-import type { Message } from './message.js';
+import { describe, type Message } from './message.js';
 import { checkKeys } from './options.js';
+import { hasMethods } from './shape.js';
 import type { HandlerContext, Subscriber, Subscription } from './subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
 
@@ -49,11 +50,11 @@ export interface TopicSubscription<S extends Schemas, Tx = undefined> {
  *
  * @throws MessengerError `INVALID_OPTION` naming what is wrong; and what the subscriber throws.
  */
-export function subscribe<S extends Schemas, Tx = undefined>(
+export async function subscribe<S extends Schemas, Tx = undefined>(
   subscriber: Subscriber,
   { signal, ...subscription }: TopicSubscription<S, Tx> & { readonly signal: AbortSignal },
 ): Promise<void> {
-  return subscriber.subscribe(typed(subscription), { signal });
+  await subscriber.subscribe(typed(subscription), { signal });
 }
 
 const KEYS = ['name', 'topics', 'handlers', 'inbox', 'others'] satisfies (keyof TopicSubscription<Schemas>)[];
@@ -63,6 +64,25 @@ export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscript
   checkKeys(options, KEYS);
   const { name, handlers, inbox, others = 'refuse' } = options;
   const topics: Topics = defineTopics<S>(options.topics);
+  if (typeof handlers !== 'object' || (handlers as unknown) === null) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `handlers must be an object of functions by topic, got ${describe(handlers)}`,
+    );
+  }
+  if (!['refuse', 'ignore'].includes(others)) {
+    throw new MessengerError('INVALID_OPTION', `others must be 'refuse' or 'ignore', got ${describe(others)}`);
+  }
+  if (inbox !== undefined && !hasMethods(inbox, 'once')) {
+    throw new MessengerError('INVALID_OPTION', `inbox must have the method once, got ${describe(inbox)}`);
+  }
+  for (const [topic, handler] of Object.entries(handlers) as [string, unknown][]) {
+    if (handler === undefined || typeof handler === 'function') continue;
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `handlers[${JSON.stringify(topic)}] must be a function, got ${describe(handler)}`,
+    );
+  }
   const strangers = Object.keys(handlers).filter((topic) => !Object.hasOwn(topics, topic));
   if (strangers.length > 0) {
     throw new MessengerError('INVALID_OPTION', `handlers: there is no topic ${strangers.join(', ')}`);

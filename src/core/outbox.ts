@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import type { StoreCallOptions } from './call.js';
 import type { CircuitStatus } from './circuit.js';
-import { MessengerError, toError } from './errors.js';
+import { MessengerError, PublishError, toError } from './errors.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
 import type { Message, NewMessageOptions } from './message.js';
 import { Messenger } from './messenger.js';
@@ -109,10 +109,12 @@ export interface Outbox<Tx, S extends Schemas> {
    */
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
-   * Publishes what there is, until nothing is left or the time is over: for a cron job or a serverless function.
-   * The lease is given back at the end.
+   * Publishes what there is, until nothing new is left or the time is over: for a cron job or a serverless function.
+   * What fails is set aside, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
+   * gives the lease back.
    *
-   * @returns how many messages the broker acknowledged. @throws as `Messenger.publish` does.
+   * @returns how many messages the broker acknowledged.
+   * @throws PublishError at the end, where some were not; at once where the broker as a whole fails.
    */
   drain(options: DrainOptions): Promise<number>;
 }
@@ -174,23 +176,68 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       store.wake?.();
       return result;
     },
-    relay: async ({ signal, ...rest }) => {
+    async relay(relayOptions) {
+      assertOptions('relay', relayOptions);
+      const { signal, ...rest } = relayOptions;
       const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
       return started(messengerOf(rest), signal, logger);
     },
-    async drain({ budget: limit, signal, ...rest }) {
+    async drain(drainOptions) {
+      assertOptions('drain', drainOptions);
+      const { budget: limit, ...rest } = drainOptions;
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
-      const messenger = messengerOf(rest);
-      const over = performance.now() + budget;
-      let total = 0;
-      while (performance.now() < over && signal?.aborted !== true) {
-        const acknowledged = await messenger.publish(signal && { signal });
-        if (acknowledged === 0) break;
-        total += acknowledged;
-      }
-      return total;
+      return drained(messengerOf, rest, performance.now() + budget);
     },
   };
+}
+
+/** An application without types finds out what is missing. */
+function assertOptions(call: string, options: unknown): void {
+  if (typeof options === 'object' && options !== null && !('topics' in options)) return;
+  const why =
+    typeof options === 'object' && options !== null ? 'topics are those of the outbox' : 'a publisher is needed';
+  throw new MessengerError('INVALID_OPTION', `${call} takes the options of a Messenger, with a publisher: ${why}`);
+}
+
+/** Publishes until there is nothing new, the broker as a whole fails, or the time is over; then cleans, if it is to. */
+async function drained(
+  messengerOf: (options: Omit<OutboxRelayOptions, 'signal'>) => Messenger,
+  { signal, ...options }: OutboxRelayOptions,
+  over: number,
+): Promise<number> {
+  const call = signal ? { signal } : {};
+  const failures: PublishError[] = [];
+  /** What was set aside: a store without a side table lists it again. */
+  const setAside = new Set<string>();
+  const seen = { total: 0, isNew: false };
+  const messenger = messengerOf({
+    ...options,
+    onEvent: (event) => {
+      if (event.type === 'claimed' && !event.retries) seen.isNew = event.messages.some(({ id }) => !setAside.has(id));
+      if (event.type === 'published') seen.total += event.messages.length;
+      if (event.type === 'parked' || event.type === 'dead' || event.type === 'blocked') setAside.add(event.message.id);
+      options.onEvent?.(event);
+    },
+  });
+  const wasNew = async (): Promise<boolean> => {
+    seen.isNew = false;
+    try {
+      await messenger.publish(call);
+    } catch (error) {
+      if (!(error instanceof PublishError)) throw error;
+      failures.push(error);
+      if (error.kind === 'connection') return false;
+    }
+    return seen.isNew;
+  };
+  while ((await wasNew()) && performance.now() < over && signal?.aborted !== true);
+  if (options.cleanUp !== undefined) await messenger.clean(call);
+  const [first] = failures;
+  if (first === undefined) return seen.total;
+  throw new PublishError(`${String(seen.total)} messages were published, and some were not: ${first.message}`, {
+    kind: first.kind,
+    cause: new AggregateError(failures),
+  });
 }
 
 function policiesOf(topics: Topics): Record<string, TopicOptions> {

@@ -27,7 +27,7 @@ export type SchemaInput<S extends StandardSchema> = NonNullable<S['~standard']['
 /** What a schema makes of it. */
 export type SchemaOutput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['output'];
 
-/** Issues as text: `total: expected a number; items.0.id: is missing`. Never the value itself. */
+/** Issues as text: `total: expected a number; items.0.id: is missing`. What a schema's own messages quote is in it. */
 export function issuesText(issues: readonly SchemaIssue[]): string {
   return issues
     .map(({ message, path = [] }) => {

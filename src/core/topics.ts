@@ -29,6 +29,7 @@ export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[N
 const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
+const SEND_KEYS = ['id', 'metadata', 'at', 'key', 'deliverAt', 'holdKey'] satisfies (keyof NewMessageOptions)[];
 const TOPIC_KEYS = ['schema', 'key', 'version', 'upcast', 'retry', 'maxParked'] satisfies (keyof Topic)[];
 
 /**
@@ -67,8 +68,8 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
 
 /**
  * A message of a topic. What is stored is what the schema makes of the payload, as JSON: what it strips is not
- * sent, what it fills in is. And only where the schema takes that JSON again, so that whatever is stored can be
- * handled.
+ * sent, what it fills in is. And only where the schema takes that JSON again and makes the same of it, so that
+ * handlers get what was stored.
  *
  * @throws MessengerError `INVALID_MESSAGE` for a topic that is not there, and a payload that the schema refuses.
  */
@@ -76,16 +77,24 @@ export async function messageOf(
   topics: Topics,
   name: string,
   payload: unknown,
-  { metadata, ...options }: Omit<NewMessageOptions, 'topic'> = {},
+  sendOptions: Omit<NewMessageOptions, 'topic'> = {},
 ): Promise<Message> {
+  checkKeys(sendOptions, SEND_KEYS);
+  const { metadata, ...options } = sendOptions;
   const topic = topicOf(topics, name);
   const parsed = await parsedBy(topic, payload, `the payload of ${JSON.stringify(name)}`);
   const json = toJson(parsed, name);
-  await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
+  const again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
+  if (toJson(again, name) !== json) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `the schema of ${JSON.stringify(name)} makes something else of what would be stored when it is read: it must leave what it has made as it is`,
+    );
+  }
   const { version = 1 } = topic;
   return newMessage(json, {
-    key: topic.key?.(parsed),
     ...options,
+    key: options.key ?? topic.key?.(parsed),
     topic: name,
     metadata: { ...JSON_TYPE, ...(version > 1 && { [VERSION]: String(version) }), ...metadata },
   });
@@ -110,13 +119,13 @@ export async function payloadOf(topics: Topics, message: Message): Promise<unkno
   const stored = Number(message.metadata[VERSION] ?? 1);
   if (stored !== version) {
     if (!(stored >= 1 && stored < version) || upcast === undefined) {
-      const remedy = stored > version ? 'update this consumer' : 'give the topic an upcast';
+      const remedy = stored >= 1 && stored < version ? 'give the topic an upcast' : 'update this consumer';
       throw new MessengerError(
         'INVALID_MESSAGE',
         `${what} is of version ${String(message.metadata[VERSION] ?? 1)}, and this is version ${String(version)}: ${remedy}`,
       );
     }
-    payload = upcast(payload, stored);
+    payload = await upcast(payload, stored);
   }
   return parsedBy(topic, payload, what);
 }

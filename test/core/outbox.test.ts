@@ -100,15 +100,28 @@ describe('send', () => {
         lossy: { schema: z.object({ at: z.date() }) },
         turned: { schema: z.string().transform((text) => text.length) },
         nothing: { schema: z.any() },
+        again: { schema: z.number().transform((euros) => euros * 100) },
       },
     });
     await store.transaction(async (tx) => {
       await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(/read again, is not what its schema says: at: /);
       await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('read again');
+      await expect(outbox.send(tx, 'again', 42)).rejects.toThrow('makes something else');
       await expect(outbox.send(tx, 'nothing', undefined)).rejects.toThrow('no JSON form');
       await expect(outbox.send(tx, 'nothing', 1n)).rejects.toThrow('no JSON form');
     });
     expect(await store.messages(10)).toEqual([]);
+  });
+
+  it('keeps the topic’s key where none is given, and refuses options that there are not', async () => {
+    const { store, outbox } = shop();
+    await store.transaction(async (tx) => {
+      await outbox.send(tx, 'order.sent', { id: '1' }, { key: undefined });
+      await outbox.send(tx, 'order.sent', { id: '1' }, { key: 'other' });
+      const wrong = { deliverat: at } as never;
+      await expect(outbox.send(tx, 'order.sent', { id: '1' }, wrong)).rejects.toThrow('deliverat');
+    });
+    expect((await store.messages(10)).map(({ key }) => key)).toEqual(['1', 'other']);
   });
 
   it('needs a transaction', async () => {
@@ -209,6 +222,54 @@ describe('a relay of an outbox', () => {
 });
 
 describe('drain', () => {
+  it('goes on past what fails, tells of it at the end, and cleans', async () => {
+    const { store, outbox } = shop();
+    const publisher = kept();
+    const ids = Array.from({ length: 30 }, (_, i) => String(i));
+    await store.transaction((tx) =>
+      outbox.sendAll(
+        tx,
+        'order.sent',
+        ids.map((id) => ({ id })),
+      ),
+    );
+    const picky: Publisher = {
+      publish: (message) => (message.key === '3' ? Promise.reject(new Error('no')) : publisher.publish(message)),
+    };
+    const drained = outbox.drain({
+      publisher: picky,
+      publishBatchSize: 10,
+      cleanUp: 0,
+      errorLogger: { error: () => undefined },
+    });
+    await expect(drained).rejects.toThrow('29 messages were published, and some were not: ');
+    expect(publisher.messages.map(({ key }) => key)).toEqual(ids.filter((id) => id !== '3'));
+    expect(store.all().map(({ key }) => key)).toEqual(['3']);
+    expect(await outbox.drain({ publisher, cleanUp: 0 })).toBe(1);
+    expect(store.all()).toEqual([]);
+  });
+
+  it('ends at once where the broker as a whole fails', async () => {
+    const { store, outbox } = shop();
+    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', [{ id: '1' }, { id: '2' }, { id: '3' }]));
+    let calls = 0;
+    const publish = () => {
+      calls += 1;
+      return Promise.reject(Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' }));
+    };
+    const drained = outbox.drain({ publisher: { publish }, publishBatchSize: 1 });
+    await expect(drained).rejects.toMatchObject({ code: 'PUBLISH_FAILED', kind: 'connection' });
+    expect(calls).toBe(1);
+  });
+
+  it('says what it needs', async () => {
+    const { outbox } = shop();
+    for (const options of [undefined, null, {}, { publisher: kept(), topics: {} }]) {
+      await expect(outbox.drain(options as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+      await expect(outbox.relay(options as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    }
+  });
+
   it('publishes all that there is, and gives the lease back', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
@@ -357,9 +418,9 @@ describe('subscribe', () => {
     expect(got).toEqual([`tx of ${message.id}`]);
   });
 
-  it('refuses handlers of topics that are not there', () => {
+  it('refuses handlers of topics that are not there', async () => {
     const handlers = { 'order.creatd': () => undefined };
-    expect(() => subscribe(broker([]), { name: 'b', topics, signal, handlers: handlers as never })).toThrow(
+    await expect(subscribe(broker([]), { name: 'b', topics, signal, handlers: handlers as never })).rejects.toThrow(
       'there is no topic order.creatd',
     );
   });

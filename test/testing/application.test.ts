@@ -60,6 +60,18 @@ describe('outboxTesting', () => {
         );
       }
       await expect(expectStored(tx, 'order.paid')).rejects.toThrow('no order.paid');
+      const throwing = ({ total }: { total: number }) => {
+        expect(total).toBe(7);
+        return true;
+      };
+      const rejected = expectStored(tx, 'order.created', throwing);
+      await expect(rejected).rejects.toThrow('no order.created');
+      await expect(rejected).rejects.toHaveProperty('cause.name', 'AssertionError');
+      await outbox.send(tx, 'order.created', { id: '2', total: 7, at });
+      expect((await expectStored(tx, 'order.created', throwing)).payload.id).toBe('2');
+      await expect(expectStored(tx, 'order.created', () => undefined as never)).rejects.toThrow('no order.created');
+      await store.add(tx, 'of no topic');
+      await expectStored(tx, 'order.created');
     });
   });
 

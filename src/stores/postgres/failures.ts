@@ -32,6 +32,18 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
 /** A client's error, in the words of this library where it means something of ours. */
 export function storeError(error: unknown, names: Names): unknown {
   if (error instanceof MessengerError) return error;
-  const meaning = MEANINGS[String((error as { code?: unknown } | null)?.code)];
+  const meaning = codesOf(error).flatMap((code) => MEANINGS[code] ?? [])[0];
   return meaning ? new MessengerError(meaning.code, meaning.say(names), { cause: error }) : error;
+}
+
+/** The code of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */
+function codesOf(error: unknown, depth = 5): string[] {
+  if (typeof error !== 'object' || error === null || depth === 0) return [];
+  const { code, originalCode, cause, original, driverError, meta, driverAdapterError } = error as Record<
+    string,
+    unknown
+  >;
+  const own = [code, originalCode].filter((each) => typeof each === 'string');
+  const within = [cause, original, driverError, meta, driverAdapterError];
+  return [...own, ...within.flatMap((each) => codesOf(each, depth - 1))];
 }

@@ -233,8 +233,12 @@ export class Lease {
       ...(also.length > 0 ? INDEX_SETTINGS : SETTLE_SETTINGS),
       ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
     ];
-    const query: Connection['query'] = (each, its = []) =>
-      this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));
+    const query: Connection['query'] = async (each, its = []) => {
+      const rows = await this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));
+      // Committed, whatever is found of it: where others are lost, these can still be released.
+      this.#places = new Map([...this.#places, ...decodePlaces(rows)]);
+      return rows;
+    };
     const moved =
       also.length === 0
         ? // By itself it may move some of the rows where others are lost: each is fenced.

@@ -238,6 +238,27 @@ describe('pg Pool', () => {
     }
   });
 
+  it('gives up on a server that finds every statement unprepared', async () => {
+    let sent = 0;
+    const client = {
+      query: (what: string | { text: string }) => {
+        sent += 1;
+        const text = typeof what === 'string' ? what : what.text;
+        if (text === 'ROLLBACK') return Promise.resolve();
+        return Promise.reject(Object.assign(new Error('unnamed prepared statement does not exist'), { code: '26000' }));
+      },
+      escapeIdentifier: (text: string) => `"${text}"`,
+      escapeLiteral: (text: string) => `'${text}'`,
+      connect: () => undefined,
+      on: () => undefined,
+    };
+    const database = databaseOf(client);
+    await expect(database.once(preamble(5_000), statement('x', 'SELECT 1'), [], bounds)).rejects.toMatchObject({
+      code: '26000',
+    });
+    expect(sent).toBeLessThan(10);
+  });
+
   it('gets one listener, however many stores it serves', async () => {
     const pool = new pg.Pool({ connectionString: url });
     for (let i = 0; i < 20; i++) new PostgresStore(pool);

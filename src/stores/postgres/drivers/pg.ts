@@ -106,17 +106,14 @@ class Transactions {
 
   /**
    * Has a transaction run again where it failed for a prepared statement that a pooler lost: nothing of it is
-   * there, and with each such failure one of the two ways is given up.
+   * there, and with each such failure one of the two ways is given up. So twice at most.
    */
-  async again<T>(transaction: () => Promise<T>): Promise<T> {
-    for (;;) {
-      const [prepare, script] = [this.#prepare, this.#script];
-      try {
-        return await transaction();
-      } catch (error) {
-        // Another transaction may have given it up meanwhile.
-        if (!isPreparedStatementFault(error) || !(prepare || script)) throw error;
-      }
+  async again<T>(transaction: () => Promise<T>, retries = 2): Promise<T> {
+    try {
+      return await transaction();
+    } catch (error) {
+      if (isPreparedStatementFault(error) && retries > 0) return this.again(transaction, retries - 1);
+      throw error;
     }
   }
 
