@@ -13,7 +13,8 @@ export default {
   // Prisma wrote it.
   ignore: ['{test/transactions,examples}/prisma/generated/**'],
   // Servers, not modules: test/support looks their binaries up by path.
-  ignoreDependencies: ['pg14', 'pg17'],
+  // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
+  ignoreDependencies: ['pg14', 'pg17', 'esbuild'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.

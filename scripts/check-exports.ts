@@ -3,7 +3,6 @@
  * tsconfig.json, the adapters in src, and what the build wrote to dist.
  */
 import { existsSync, readdirSync } from 'node:fs';
-import { isDeepStrictEqual } from 'node:util';
 import manifest from '../package.json' with { type: 'json' };
 import tsconfig from '../tsconfig.json' with { type: 'json' };
 
@@ -12,9 +11,11 @@ const root = new URL('../', import.meta.url);
 const exists = (path: string): boolean => existsSync(new URL(path, root));
 const list = (folder: string) => (exists(folder) ? readdirSync(new URL(folder, root), { withFileTypes: true }) : []);
 
-/** `./src/stores/memory/index.ts` is published as `./dist/stores/memory/index.js`. */
-const built = (source: string, extension: string): string =>
-  source.replace(/^\.\/src\//, './dist/').replace(/\.ts$/, extension);
+/** `./src/stores/memory/index.ts` is published as `./dist/stores/memory/index.js`, and in CommonJS in `./dist/cjs`. */
+const built = (source: string, folder: string) => ({
+  types: source.replace(/^\.\/src\//, folder).replace(/\.ts$/, '.d.ts'),
+  default: source.replace(/^\.\/src\//, folder).replace(/\.ts$/, '.js'),
+});
 
 const paths = Object.entries(tsconfig.compilerOptions.paths).map(([name, files]) => ({
   subpath: name.replace(manifest.name, '.'),
@@ -23,15 +24,17 @@ const paths = Object.entries(tsconfig.compilerOptions.paths).map(([name, files])
 
 const expected: Record<string, unknown> = { './package.json': './package.json' };
 for (const { subpath, source } of paths) {
-  expected[subpath] = { types: built(source, '.d.ts'), default: built(source, '.js') };
-  for (const file of [source, built(source, '.d.ts'), built(source, '.js')]) {
+  const conditions = { import: built(source, './dist/'), require: built(source, './dist/cjs/') };
+  expected[subpath] = conditions;
+  for (const file of [source, ...Object.values(conditions).flatMap((files) => Object.values(files))]) {
     if (!exists(file)) problems.push(`${subpath}: ${file} does not exist`);
   }
 }
 
 const actual: Record<string, unknown> = manifest.exports;
 for (const subpath of new Set([...Object.keys(expected), ...Object.keys(actual)])) {
-  if (isDeepStrictEqual(actual[subpath], expected[subpath])) continue;
+  // As text: of conditions the first that matches is taken, so their order counts.
+  if (JSON.stringify(actual[subpath]) === JSON.stringify(expected[subpath])) continue;
   problems.push(
     `${subpath}: package.json exports ${JSON.stringify(actual[subpath])}, ` +
       `tsconfig.json's paths ask for ${JSON.stringify(expected[subpath])}`,
@@ -54,6 +57,10 @@ for (const adapter of adapters) {
     problems.push(`${adapter} is no subpath: add it to tsconfig.json's paths and package.json's exports`);
   }
 }
+
+// For what does not know `exports`: the root, as `require` gets it.
+const main = built('./src/index.ts', './dist/cjs/').default;
+if (manifest.main !== main) problems.push(`main: package.json has ${manifest.main}, not ${main}`);
 
 for (const file of Object.values(manifest.bin)) {
   if (!exists(file)) problems.push(`bin: ${file} does not exist`);

@@ -1,4 +1,4 @@
-import { MessengerError, toError } from './errors.js';
+import { hasCode, toError } from './errors.js';
 import type { RelayOptions } from './relay-options.js';
 import { isCleanReport } from './store.js';
 import { isAborted, sleepBy } from './wait.js';
@@ -25,7 +25,7 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
         onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
       } catch (error) {
         // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
-        if (error instanceof MessengerError && error.code === 'INVALID_OPTION') throw error;
+        if (hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) errorLogger.error(toError(error));
       }
     }

@@ -85,6 +85,15 @@ export class PublishError extends MessengerError {
   }
 }
 
+/**
+ * Whether an error carries one of these codes. By the code, not the class: core and a store may be two copies
+ * of this package, one imported and one required.
+ */
+export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  return codes.some((each) => each === code);
+}
+
 /** Whatever was thrown, as an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;

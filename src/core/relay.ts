@@ -1,5 +1,5 @@
 import { cleanBeside } from './cleaning.js';
-import { FatalError, MessengerError, toError } from './errors.js';
+import { FatalError, hasCode, toError } from './errors.js';
 import type { Feed } from './feed.js';
 import { openFeed } from './plain-feed.js';
 import { relayFeed } from './relay-feed.js';
@@ -143,10 +143,9 @@ function unworkable(error: unknown): FatalError {
 }
 
 function isUnworkable(error: unknown): boolean {
-  const codes = ['SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN'];
-  return error instanceof MessengerError && codes.includes(error.code);
+  return hasCode(error, 'SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN');
 }
 
 function isLeaseLost(error: unknown): boolean {
-  return error instanceof MessengerError && error.code === 'LEASE_LOST';
+  return hasCode(error, 'LEASE_LOST');
 }

@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import manifest from '../../package.json' with { type: 'json' };
+import { bundle, sizes, specifier, subpaths } from '../../scripts/bundle.js';
+import { consumer, problemsOf, type Report } from '../../scripts/consumer.js';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
 const folder = await mkdtemp(join(tmpdir(), 'package-'));
@@ -75,20 +77,26 @@ async function importGraph(entry: string): Promise<{ files: string[]; others: st
   return { files: [...files].map((file) => relative(installed, file)).sort(), others: [...others].sort() };
 }
 
-/**
- * Type-checks a text in a project with this package and the named packages only, library files
- * included. PGlite's own declarations do not (they ask for Emscripten's); every other error counts.
- */
-async function typeErrors(text: string, clients: readonly string[]): Promise<string[]> {
-  const cwd = await mkdtemp(join(folder, 'types-'));
-  await writeFile(join(cwd, 'package.json'), JSON.stringify({ type: 'module' }));
+/** A project with this package and the named packages only. */
+async function projectWith(clients: readonly string[]): Promise<string> {
+  const cwd = await mkdtemp(join(folder, 'with-'));
   await cp(installed, join(cwd, 'node_modules', manifest.name), { recursive: true });
   for (const client of clients) {
     const link = join(cwd, 'node_modules', client);
     await mkdir(dirname(link), { recursive: true });
     await symlink(join(repository, 'node_modules', client), link);
   }
-  await writeFile(join(cwd, 'main.ts'), text);
+  return cwd;
+}
+
+/**
+ * Type-checks a text in a project with this package and the named packages only, library files
+ * included, as an ES module and as a CommonJS one. PGlite's own declarations do not pass (they ask for
+ * Emscripten's); every other error counts.
+ */
+async function typeErrors(text: string, clients: readonly string[]): Promise<string[]> {
+  const cwd = await projectWith(clients);
+  for (const file of ['main.mts', 'main.cts']) await writeFile(join(cwd, file), text);
   const tsc = join(repository, 'node_modules/typescript/bin/tsc');
   const strict = ['--strict', '--exactOptionalPropertyTypes', '--skipLibCheck', 'false'];
   const { code, output } = await run(
@@ -99,7 +107,8 @@ async function typeErrors(text: string, clients: readonly string[]): Promise<str
     '--module',
     'nodenext',
     ...strict,
-    'main.ts',
+    'main.mts',
+    'main.cts',
   );
   const errors = output.split('\n').filter((line) => /error TS\d+/.test(line));
   if (code !== 0 && errors.length === 0) throw new Error(`tsc said nothing that is understood: ${output}`);
@@ -122,20 +131,23 @@ describe('the packed package', () => {
     );
   });
 
-  test.each(['dist/index.js', 'dist/testing/index.js'])('%s leads to files of the package only', async (entry) => {
-    const { files, others } = await importGraph(entry);
-    expect(others).toEqual([]);
-    expect(files.length).toBeGreaterThan(1);
-    expect(files.filter((file) => !/^dist\/(index\.js|core\/|testing\/)/.test(file))).toEqual([]);
-  });
+  describe.each(['dist', 'dist/cjs'])('%s', (dist) => {
+    test.each(['index.js', 'testing/index.js'])('%s leads to files of the package only', async (entry) => {
+      const { files, others } = await importGraph(join(dist, entry));
+      expect(others).toEqual([]);
+      expect(files.length).toBeGreaterThan(1);
+      const own = ['index.js', 'core/', 'testing/'].map((path) => `${dist}/${path}`);
+      expect(files.filter((file) => !own.some((path) => file.startsWith(path)))).toEqual([]);
+    });
 
-  test.each(['dist/stores/memory/index.js', 'dist/stores/postgres/index.js', 'dist/publishers/mux.js'])(
-    '%s needs no package: clients are taken, not imported',
-    async (entry) => {
-      const { others } = await importGraph(entry);
-      expect(others.filter((name) => !name.startsWith('node:'))).toEqual([]);
-    },
-  );
+    test.each(['stores/memory/index.js', 'stores/postgres/index.js', 'publishers/mux.js'])(
+      '%s needs no package: clients are taken, not imported',
+      async (entry) => {
+        const { others } = await importGraph(join(dist, entry));
+        expect(others.filter((name) => !name.startsWith('node:'))).toEqual([]);
+      },
+    );
+  });
 
   test('the graph above sees a dependency where there is one', async () => {
     expect((await importGraph('dist/cli/main.js')).others).toContain('commander');
@@ -164,6 +176,69 @@ describe('the packed package', () => {
   });
 });
 
+const AWS = ['@aws-sdk/client-sns', '@aws-sdk/client-sqs'];
+
+describe('the packed package, required and imported', () => {
+  test.each([
+    ['as Node does', []],
+    // Jest can not either: nothing that is required may be left to it.
+    ['where Node can not require an ES module', ['--no-experimental-require-module']],
+  ])('gives the same, and works together, %s', async (_title, flags) => {
+    const cwd = await projectWith(AWS);
+    await writeFile(join(cwd, 'main.cjs'), consumer);
+    const output = await must(cwd, process.execPath, ...flags, 'main.cjs');
+    expect(problemsOf(JSON.parse(output) as Report)).toEqual([]);
+  });
+
+  test('what does not work is told', () => {
+    const names = Object.fromEntries(
+      subpaths.map((subpath) => [specifier(subpath), { required: [], imported: ['a'] }]),
+    );
+    const problems = problemsOf({ node: 20, names, migrations: false, mixed: ['stopped'] });
+    expect(problems).toHaveLength(subpaths.length + 2);
+  });
+
+  test('require gives CommonJS, and import ES modules', async () => {
+    const text = `
+      import { createRequire } from 'node:module';
+      const { resolve } = createRequire(import.meta.url);
+      const files = ${JSON.stringify(subpaths.map(specifier))}.map((name) => [resolve(name), import.meta.resolve(name)]);
+      console.log(JSON.stringify(files));
+    `;
+    await writeFile(join(project, 'resolve.js'), text);
+    const files = JSON.parse(await must(project, process.execPath, 'resolve.js')) as [string, string][];
+    expect(files).toHaveLength(subpaths.length);
+    for (const [required, imported] of files) {
+      expect(required).toContain(join('dist', 'cjs'));
+      expect(imported).not.toContain('/dist/cjs/');
+    }
+  });
+});
+
+describe('an application’s bundle', () => {
+  test('holds what is used: newMessage is a small part of the root', async () => {
+    const rows = await sizes();
+    const minified = (name: string) => rows.find((row) => row.name === name)!.minified;
+    expect(rows).toHaveLength(subpaths.length + 1);
+    expect(minified(manifest.name)).toBeGreaterThan(10_000);
+    expect(minified('newMessage alone')).toBeLessThan(minified(manifest.name) / 5);
+  });
+
+  test('in CommonJS loads, of every subpath', async () => {
+    const cwd = await projectWith(AWS);
+    await rm(join(cwd, 'node_modules', manifest.name), { recursive: true });
+    for (const [at, subpath] of subpaths.entries()) {
+      const code = await bundle(`export * from '${specifier(subpath)}';`, 'cjs');
+      await writeFile(join(cwd, `${String(at)}.cjs`), code);
+    }
+    const text = `console.log(JSON.stringify(${JSON.stringify([...subpaths.keys()])}.map((at) => Object.keys(require('./' + at + '.cjs')).length)))`;
+    await writeFile(join(cwd, 'main.cjs'), text);
+    const counts = JSON.parse(await must(cwd, process.execPath, 'main.cjs')) as number[];
+    expect(counts).toHaveLength(subpaths.length);
+    expect(Math.min(...counts)).toBeGreaterThan(0);
+  });
+});
+
 /** A type that is `any` passes every check: a name must be a class, and not `any`. */
 const used = (subpath: string, ...names: string[]): string =>
   `import { ${names.join(', ')} } from '${manifest.name}${subpath}';\n` +
@@ -179,6 +254,17 @@ const checks: readonly (readonly [title: string, clients: readonly string[], tex
       used('/memory', 'MemoryStore') +
       used('/mux', 'Mux') +
       `import * as testing from '${manifest.name}/testing';\nknown<typeof testing>(testing);\n`,
+  ],
+  [
+    'bridges of transactions with nothing else',
+    [],
+    used('/drizzle', 'drizzleBridge') +
+      used('/kysely', 'kyselyBridge') +
+      used('/prisma', 'prismaBridge') +
+      used('/knex', 'knexBridge') +
+      used('/typeorm', 'typeormBridge') +
+      used('/mikro-orm', 'mikroOrmBridge') +
+      used('/sequelize', 'sequelizeBridge'),
   ],
   [
     'postgres with its clients',
@@ -217,13 +303,14 @@ describe('the packed declarations, library files checked', () => {
 
   test('a wrong use is an error', async () => {
     const errors = await typeErrors(`import { newMessage } from '${manifest.name}';\nnewMessage(1);\n`, []);
-    expect(errors).toEqual([expect.stringContaining('main.ts(2,12): error TS2345')]);
+    expect(errors.sort()).toEqual([
+      expect.stringContaining('main.cts(2,12): error TS2345'),
+      expect.stringContaining('main.mts(2,12): error TS2345'),
+    ]);
   });
 
   test('every subpath is checked', () => {
     const texts = checks.map(([, , text]) => text).join('');
-    for (const subpath of Object.keys(manifest.exports)) {
-      if (subpath !== './package.json') expect(texts).toContain(`from '${manifest.name}${subpath.slice(1)}'`);
-    }
+    for (const subpath of subpaths) expect(texts).toContain(`from '${specifier(subpath)}'`);
   });
 });

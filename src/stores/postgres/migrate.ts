@@ -15,10 +15,12 @@ interface Migration {
   readonly statements: readonly string[];
 }
 
-const folder = new URL('../../../migrations/postgres/', import.meta.url);
+/** Not at once: in an application's bundle there is no such place, and all but `migrate` needs none. */
+const migrationFolder = () => new URL('../../../migrations/postgres/', import.meta.url);
 
 /** The numbered SQL files, in order, with names and settings filled in. */
 async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
+  const folder = migrationFolder();
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
   return Promise.all(
     files.map(async (file) => {
