@@ -16,7 +16,7 @@ type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
  */
 export async function latency(bench: Bench): Promise<Row[]> {
   const { pool, store } = await bench.log();
-  const messages = Math.min(bench.messages / 10, 10_000) / ROUNDS;
+  const messages = Math.floor(Math.min(bench.messages / 10, 10_000) / ROUNDS);
   const sentAt = new Map<string, number>();
   const relayed: number[] = [];
   const floor: number[] = [];

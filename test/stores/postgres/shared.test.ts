@@ -22,6 +22,26 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'shared');
   });
 
+  it('a relay that loses one of its partitions leaves the others free', () =>
+    inWorld(async (world) => {
+      const { cursors } = world.names;
+      // Each settlement in one round trip, but for the first: nothing of it is taken back.
+      const store = storeOf(world);
+      for (let n = 1; n <= 20; n++) await world.add(`k${n}:1`);
+      const feed = await store.openFeed({ destination: 'default', pageSize: 5 });
+      expect(feed).not.toBeNull();
+      for (let page = 0; page < 3; page++) await feed!.settle(await feed!.read(), []);
+      const page = await feed!.read();
+      await world.sql(
+        `UPDATE ${cursors} SET owner = 'thief', epoch = epoch + 1, written_by = pg_current_xact_id() WHERE partition = 0`,
+      );
+      await expect(feed!.settle(page, [])).rejects.toMatchObject({ code: 'LEASE_LOST' });
+      await feed!.close();
+      expect(await world.sql(`SELECT partition::int, owner FROM ${cursors} WHERE owner IS NOT NULL`)).toEqual([
+        [0, 'thief'],
+      ]);
+    }, url));
+
   it('a relay that is stopped while it starts does not end the start of another on the same store', () =>
     inWorld(async (world) => {
       await world.add('k:1');
