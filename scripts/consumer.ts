@@ -10,7 +10,7 @@ export interface Report {
   readonly names: Readonly<Record<string, { readonly required: string[]; readonly imported: string[] }>>;
   /** Whether the migrations were found, the same ones, from both. */
   readonly migrations: boolean;
-  /** The error's code that ends a relay of the one format when the tables are missing in a store of the other. */
+  /** The error's code that ends a relay of the one format when a store of the other loses its tables. */
   readonly mixed: readonly unknown[];
 }
 
@@ -21,13 +21,15 @@ export const consumer = `
   const namesOf = ${NAMES};
   const both = async (name) => ({ required: require(name), imported: await import(name) });
 
-  /** A store that says what the tables lack, as the format that it is of says it. */
-  const broken = ({ MemoryStore }, { MessengerError }) =>
-    Object.assign(new MemoryStore(), {
-      messages: () => Promise.reject(new MessengerError('SCHEMA_MISMATCH', 'the tables are missing')),
-    });
+  /** A store that loses its tables while a relay works: at the start, any error would end it. */
+  const broken = ({ MemoryStore }, { MessengerError }) => {
+    let calls = 0;
+    const messages = () =>
+      calls++ < 2 ? Promise.resolve([]) : Promise.reject(new MessengerError('SCHEMA_MISMATCH', 'the tables are gone'));
+    return Object.assign(new MemoryStore(), { messages });
+  };
   const ends = ({ Messenger }, store) =>
-    new Messenger(store, { publish: () => Promise.resolve() }, { errorLogger: { error: () => {} } })
+    new Messenger(store, { publish: () => Promise.resolve() }, { errorLogger: { error: () => {} }, interval: 50 })
       .start({ signal: AbortSignal.timeout(5_000) })
       .then(() => 'stopped', (error) => error.code);
 
