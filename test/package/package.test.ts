@@ -267,6 +267,14 @@ const checks: readonly (readonly [title: string, clients: readonly string[], tex
       used('/sequelize', 'sequelizeBridge'),
   ],
   [
+    'frameworks with Node alone',
+    ['@types/node'],
+    used('/fastify', 'outboxPlugin') +
+      used('/server', 'withRelay') +
+      used('/serverless', 'drainHandler', 'drainTask') +
+      used('/nest', 'OutboxModule', 'onMessageOf'),
+  ],
+  [
     'postgres with its clients',
     ['pg', '@types/pg', 'postgres', '@electric-sql/pglite'],
     `${used('/postgres', 'PostgresStore')}
