@@ -87,6 +87,15 @@ function reading<Handle>(test: Test<Handle>): void {
     assertEqual(idsOf((await (await open()).read()).messages), ids, 'read at last');
   });
 
+  test('finds at once what was stored after a page that the former feed ended with', async (harness, open) => {
+    await stored(harness, some(2));
+    const feed = await open({ pageSize: 2 });
+    await feed.settle(await feed.read(), []);
+    await feed.close();
+    const [since] = await stored(harness, some(1));
+    assertEqual(idsOf((await (await open({ pageSize: 2 })).read()).messages), [since?.id], 'the first page');
+  });
+
   test('settles pages in their order without waiting for each', async (harness, open) => {
     await stored(harness, some(9));
     const feed = await open();

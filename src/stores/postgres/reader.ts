@@ -105,9 +105,11 @@ export class Reader {
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // Also where reading ahead found the window at its end: what came since is in the next one. Each
-    // place is looked at before there is nothing.
-    for (let looks = this.#places.length; looks > 0 && this.#pages.length === 0; looks--) await this.#read(signal);
+    // At the end of a window that was open, what came since is in the next one: there is nothing once each
+    // place has opened a window and found it empty.
+    for (let empty = 0; empty < this.#places.length && this.#pages.length === 0;) {
+      if (await this.#read(signal)) empty++;
+    }
     const page = this.#pages.shift() ?? null;
     // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
     // than one read is in hand, so that the server reads while this process publishes.
@@ -118,6 +120,7 @@ export class Reader {
 
   #readAhead(): void {
     this.#ahead ??= this.#read(undefined)
+      .then(() => undefined)
       .catch((error: unknown) => {
         // Told by the next call, even while pages are left: after any connection error a relay forgets
         // what it has in memory, since a server that crashed hands transaction ids out again.
@@ -128,9 +131,10 @@ export class Reader {
       });
   }
 
-  async #read(signal: AbortSignal | undefined): Promise<void> {
+  /** Reads on at the place whose turn it is. Resolves to whether it opened a window for it. */
+  async #read(signal: AbortSignal | undefined): Promise<boolean> {
     const place = this.#places[this.#turn];
-    if (place === undefined) return;
+    if (place === undefined) return true;
     const { pageSize, acknowledgedHigh } = this.#options;
     const limit = this.#limit();
     const meeting = this.#meeting;
@@ -153,6 +157,7 @@ export class Reader {
     if (isLast) this.#arrived(place);
     // Each in its turn, so that one with much to read does not hold up the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
+    return before.to === null;
   }
 
   /** Reads so many messages from a cursor on, up to one whose payload is larger than the largest that is wanted. */
