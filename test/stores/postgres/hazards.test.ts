@@ -19,14 +19,14 @@ import {
   type World,
 } from './support.js';
 
-/** Two transactions: `m` is delivered while `t`, stored before it, is running unlisted in the snapshot. */
-async function storeAcross(world: World): Promise<{ t: Session; xid: string }> {
+/** Two transactions: one is delivered while `t`, stored before it, is running unlisted in the snapshot. */
+async function storeAcross(world: World, ids = ['m']): Promise<{ t: Session; xid: string }> {
   const a = await world.begin();
   const t = await world.begin();
   await a.xid();
   const xid = await t.xid();
   await t.add('t');
-  await a.add('m');
+  await a.add(...ids);
   await a.commit();
   return { t, xid };
 }
@@ -95,8 +95,8 @@ const hazards: Record<string, Hazard> = {
 
   'low survives a restart in the middle of a window, as next_low': {
     async play(world) {
-      const relay = await world.relay({ pageSize: 1 });
-      const { t, xid } = await storeAcross(world);
+      const relay = await world.relay({ pageSize: 2 });
+      const { t, xid } = await storeAcross(world, ['m1', 'm2', 'm3']);
       await world.sql('SELECT 1');
       await relay.poll();
       expect(await world.isUnlisted(xid, 'to_snapshot')).toBe(true);
@@ -107,8 +107,8 @@ const hazards: Record<string, Hazard> = {
       return relay.acknowledged;
     },
     mutant: mutantStatement('lockFree', ['next_low::text', 'high::text']),
-    right: ['m', 't'],
-    wrong: ['m'],
+    right: ['m1', 'm2', 'm3', 't'],
+    wrong: ['m1', 'm2', 'm3'],
   },
 
   'to is kept over a restart in the middle of a window': {
