@@ -73,7 +73,7 @@ interface Given {
 }
 
 /** At most so long does it take to ask for the time. Milliseconds. */
-const READING = 0.01;
+export const READING = 0.01;
 
 /** By at most so much Node runs a timer before `performance.now()` says that it is due. Milliseconds. */
 const EARLY = 1;

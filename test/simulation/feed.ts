@@ -3,7 +3,7 @@ import { MessengerError } from '../../src/core/errors.js';
 import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/feed.js';
 import type { Message } from '../../src/core/message.js';
 import type { FeedStore } from '../../src/core/store.js';
-import type { Process } from './clock.js';
+import { READING, type Process } from './clock.js';
 import type { Network } from './network.js';
 import type { Oracle, Session } from './oracle.js';
 import type { Claimed, Destination, Row, Server, Share } from './server.js';
@@ -25,6 +25,9 @@ interface PageRecord {
   readonly ends: ReadonlyMap<number, number> | undefined;
   settled: boolean;
 }
+
+/** From asking for the lease to the request an engine may look at the clock a few times. Milliseconds. */
+const SENDING = 10 * READING;
 
 const EMPTY = new Uint8Array([0]);
 const AT = new Date(0);
@@ -320,7 +323,7 @@ class ModelFeed implements Feed {
       const { key, topic } = row;
       const message = { id: String(row.seq), metadata: {}, payload: EMPTY, published: false, at: AT, key, topic };
       this.#rows.set(message, row);
-      const isLost = () => this.#lost.signal.aborted || this.#world.process.clock.now() >= this.#ought;
+      const isLost = () => this.#lost.signal.aborted || this.#world.process.clock.now() >= this.#ought + SENDING;
       const handed = { row, to, session: this.#hold.session, page: record, isLost };
       oracle.gave(to, message, handed, server.owns(to, row.partition, this.#hold));
       return message;
