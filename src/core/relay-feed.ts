@@ -46,6 +46,7 @@ export async function relayFeed(
   const { clock, interval, destination, circuit, onEvent, policyOf } = options;
   const pipeline = new Pipeline({
     feed,
+    pageSize: options.pageSize,
     depth: options.pipelineDepth,
     stop,
     publishing: {

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { Feed, FeedOptions, Page } from '../../src/core/feed.js';
 import { Messenger } from '../../src/core/messenger.js';
+import type { MessengerOptions } from '../../src/core/messenger-options.js';
 import type { BatchPublisher } from '../../src/core/publisher.js';
 import type { FeedStore } from '../../src/core/store.js';
 import { MessengerError } from '../../src/core/errors.js';
@@ -108,6 +109,81 @@ test('a depth of 1 publishes, settles, and only then publishes again', async () 
   await until(() => store.isDone, 'all');
   await relay.stop();
   expect(order).toEqual(['-0', '-1', 'settled', '-2', '-3', 'settled', '-4', '-5', 'settled']);
+});
+
+describe('pages that are not full', () => {
+  /** A store of one message after the other, each once the one before is acknowledged, which tells of settlements. */
+  async function oneByOne(options: Partial<MessengerOptions>, count: number) {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    const settledAt: number[] = [];
+    store.fault = (call) => {
+      if (call === 'settled') settledAt.push(performance.now());
+    };
+    const publisher = scriptedBatch(() => undefined);
+    const relay = started(new Messenger(store, publisher, { ...FAST, interval: 1, ...options }));
+    for (let n = 1; n <= count; n++) {
+      store.add(`-${n}`);
+      while (publisher.acknowledged.length < n) await vi.advanceTimersByTimeAsync(0.5);
+    }
+    return { store, settledAt, publisher, relay };
+  }
+
+  test('are settled together every ten milliseconds, and what comes alone at once', async () => {
+    const { store, settledAt, relay } = await oneByOne({ publishBatchSize: 100 }, 30);
+    await vi.advanceTimersByTimeAsync(20);
+    expect(store.isDone).toBe(true);
+    const moments = [...new Set(settledAt)];
+    expect(settledAt).toHaveLength(30);
+    expect(moments.length).toBeLessThan(30 / 4);
+    const gaps = moments.slice(1).map((moment, i) => moment - moments[i]!);
+    expect(Math.min(...gaps)).toBeGreaterThanOrEqual(9);
+    expect(Math.max(...gaps)).toBeLessThan(12);
+    store.add('alone');
+    await vi.advanceTimersByTimeAsync(2);
+    expect(store.isDone).toBe(true);
+    await relay.stop();
+  });
+
+  test('are settled as soon as they make a full page, or there is no room for one', async () => {
+    for (const [publishBatchSize, pipelineDepth, most] of [
+      [3, 4, 3],
+      [100, 1, 1],
+    ] as const) {
+      const { store, settledAt, publisher, relay } = await oneByOne({ publishBatchSize, pipelineDepth }, 9);
+      await vi.advanceTimersByTimeAsync(0.5);
+      expect(publisher.acknowledged.length - settledAt.length).toBeLessThan(most);
+      await relay.stop();
+      expect(store.isDone).toBe(true);
+      vi.useRealTimers();
+    }
+  });
+
+  test('are settled at once when the relay is told to stop', async () => {
+    const { store, relay } = await oneByOne({ publishBatchSize: 100 }, 5);
+    const { length } = store.log;
+    expect(store.cursor).toBeLessThan(length);
+    const before = performance.now();
+    await relay.stop();
+    expect(store.cursor).toBe(length);
+    expect(performance.now()).toBe(before);
+  });
+
+  test('count by their messages to what a crash repeats', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    const never = new Promise(() => undefined);
+    store.fault = (call) => (call === 'settle' ? never : undefined);
+    const publisher = scripted();
+    void new Messenger(store, publisher, { ...FAST, interval: 1, publishBatchSize: 4, pipelineDepth: 3 }).start();
+    for (let n = 0; n < 60; n++) {
+      store.add(`-${n}`);
+      await vi.advanceTimersByTimeAsync(1);
+    }
+    await vi.advanceTimersByTimeAsync(100);
+    expect(publisher.sent.length).toBeGreaterThan(4);
+    expect(publisher.sent.length).toBeLessThanOrEqual(12);
+  });
 });
 
 describe('two pages in flight', () => {

@@ -4,8 +4,12 @@ import { howToMigrate } from './schema.js';
 
 /** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
 const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) => string }>> = {
-  // undefined_table, invalid_schema_name, undefined_column
+  // undefined_table, undefined_function, invalid_schema_name, undefined_column
   '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
+  '42883': {
+    code: 'SCHEMA_MISMATCH',
+    say: (names) => `the function ${names.store} is missing: ${howToMigrate(names)}`,
+  },
   '3F000': {
     code: 'SCHEMA_MISMATCH',
     say: (names) => `the schema of ${names.messages} is missing: ${howToMigrate(names)}`,

@@ -47,12 +47,16 @@ function fill(sql: string, names: Names, settings: Expected): string {
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
+    store: names.store,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
+    payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",
     slice_seconds: String(settings.sliceSeconds),
   };
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
-  return sql.replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
+  return sql
+    .replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole)
+    .replace(/\{''(\w+)''\}/g, (whole, name: string) => values[name]?.replaceAll("'", "''") ?? whole);
 }
 
 /** Everything that has to run, as one script for `psql` or a migration tool. */
@@ -138,11 +142,8 @@ function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) VALUES (${String(number)}, ${literal(name)})`;
 }
 
-/** The statements of a script. Migrations have no `;` inside a statement. */
+/** The statements of a script. Migrations have comments on lines of their own, and no `;` but in a string. */
 function split(sql: string): string[] {
-  return sql
-    .replace(/^\s*--.*$/gm, '')
-    .split(';')
-    .map((part) => part.trim())
-    .filter((part) => part !== '');
+  const parts = sql.replace(/^\s*--.*$/gm, '').match(/(?:'[^']*'|[^;'])+/g) ?? [];
+  return parts.map((part) => part.trim()).filter((part) => part !== '');
 }

@@ -16,6 +16,8 @@ export interface Names {
   readonly destinations: string;
   readonly relays: string;
   readonly migrations: string;
+  /** The function that stores (migration 3). */
+  readonly store: string;
   /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
   readonly parkedKeys: string;
   /** The name of the cursors' primary key of migration 1, without a schema. */
@@ -42,6 +44,7 @@ export function namesOf(schema: string, prefix: string): Names {
     destinations: table('destinations'),
     relays: table('relays'),
     migrations: table('migrations'),
+    store: table('store'),
     parkedKeys: table('parked_destination_key_seq_idx'),
     cursorsKey: quote(`${prefix}cursors_pkey`),
     slice: (n) => table(`messages_${String(n)}`),

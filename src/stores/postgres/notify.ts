@@ -36,19 +36,15 @@ export function wakeKeys(names: Names, partitions: number): WakeKeys {
   };
 }
 
-/** As `key_hash` is generated (migration 1), over the columns of `m`. */
-const KEY_HASH = `('x' || left(encode(sha256(decode(replace(coalesce(m.key, m.id), '\\', '\\\\'), 'escape')), 'hex'), 4))::bit(16)::integer`;
-
 /**
- * The statement that stores messages, which stands for its rows as `m`, made to wake sleeping relays. The
- * condition is true for every row: it is there for what it does, in the one statement that a writer sends,
- * and needs no right to read what was written.
+ * The statement that stores messages, and wakes sleeping relays where there are `keys`. $1: the messages as a JSON
+ * array: one parameter and no driver's idea of types, JSON text is bound alike by every client.
  */
-export function notifying(text: string, { lock, slots, channel, partitions }: WakeKeys): string {
-  const slot = `(${KEY_HASH}) % ${String(partitions)} % ${String(slots)}`;
-  return `${text}
-  WHERE CASE WHEN pg_try_advisory_xact_lock_shared(${String(lock)}, ${slot}) THEN true
-    ELSE coalesce(pg_notify('${channel}', (${slot})::text)::text, '') IS NOT NULL END`;
+export function storing({ store }: Names, jsonPayload: boolean, keys: WakeKeys | undefined): string {
+  const wake = keys
+    ? `${String(keys.lock)}, ${String(keys.partitions)}, ${String(keys.slots)}, '${keys.channel}'`
+    : 'NULL, 1, 1, NULL';
+  return `SELECT ${store}($1::text, '${jsonPayload ? 'json' : 'bytea'}', ${wake})`;
 }
 
 /** What a slot is found to be by a relay that falls asleep. */

@@ -19,9 +19,10 @@ export interface RolesOptions {
 const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
 
 /** All that a writer needs: no right to read, and none on the columns that carry the order. */
-function writerGrants({ schema, messages }: Names): string[] {
+function writerGrants({ schema, messages, store }: Names): string[] {
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
+    `EXECUTE ON FUNCTION ${store}`,
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON ${messages}`,
   ];
 }
@@ -73,7 +74,10 @@ export function rolesScript(options: RolesOptions = {}): string {
     ),
     `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
-    ...tables.map((table) => `REVOKE ALL ON ${table} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`),
+    `ALTER FUNCTION ${names.store} OWNER TO ${quote(migrator)}`,
+    ...[...tables, `FUNCTION ${names.store}`].map(
+      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`,
+    ),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
     ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),
   ];

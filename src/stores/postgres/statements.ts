@@ -115,18 +115,6 @@ ${late}    (SELECT m.seq, ${lean} FROM ${messages} m
 
   return {
     /**
-     * $1: the messages as a JSON array. One parameter and no driver's idea of types: JSON text is
-     * bound alike by every client. A default's volatile functions are called per row, in the order of
-     * the columns, and a record set keeps the order of its array.
-     */
-    store: statement(
-      'store',
-      `INSERT INTO ${messages} (id, topic, key, metadata, payload, at, deliver_at, hold_key)
-  SELECT m.id, m.topic, m.key, m.metadata, ${jsonPayload ? 'm.payload::json' : "decode(m.payload, 'base64')"}, m.at, m."deliverAt", coalesce(m."holdKey", false)
-  FROM json_to_recordset($1::text::json) AS m (id text, topic text, key text, metadata jsonb, payload text, at timestamptz, "deliverAt" timestamptz, "holdKey" boolean)`,
-    ),
-
-    /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
      * topics (null: all), $9 bytes (null: any): of a larger payload the last column tells the size, and the

@@ -45,7 +45,7 @@ import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
 import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
 import { encodeMessages } from './encode.js';
-import { notifying, wakeKeys } from './notify.js';
+import { storing, wakeKeys } from './notify.js';
 import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
@@ -161,8 +161,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw invalid('onEvent', 'a function', options.onEvent);
     this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, settings.partitions);
-    const { text } = this.#statements.store;
-    this.#storeText = notify ? notifying(text, keys) : text;
+    this.#storeText = storing(names, settings.jsonPayload, notify ? keys : undefined);
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 

@@ -15,8 +15,13 @@ async function delivered(world: World, destination: string): Promise<string[]> {
   return relay.acknowledged;
 }
 
-const now = async (world: World) =>
-  new Date(Number(await world.value(`SELECT date_part('epoch', clock_timestamp()) * 1000`)));
+/** A moment after all that was stored, once the server's clock has come to it: a `Date` has whole milliseconds. */
+async function now(world: World): Promise<Date> {
+  const clock = async () => Number(await world.value(`SELECT date_part('epoch', clock_timestamp()) * 1000`));
+  const next = Math.floor(await clock()) + 1;
+  while ((await clock()) < next);
+  return new Date(next);
+}
 
 async function stateOf(store: PostgresStore, name: string) {
   return (await store.destinations()).find((each) => each.name === name)!;

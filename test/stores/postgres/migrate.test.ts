@@ -72,12 +72,13 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const open = await emptyDatabase(version);
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
-    expect(applied.filter((names) => names.length > 0)).toEqual([['0001_outbox.sql', '0002_relays.sql']]);
+    expect(applied.filter((names) => names.length > 0)).toEqual([['0001_outbox.sql', '0002_relays.sql', '0003_store.sql']]);
     expect(await stores[0]!.migrate()).toEqual([]);
     const pool = open();
     expect((await pool.query('SELECT number, name FROM messenger.migrations ORDER BY number')).rows).toEqual([
       { number: 1, name: '0001_outbox.sql' },
       { number: 2, name: '0002_relays.sql' },
+      { number: 3, name: '0003_store.sql' },
     ]);
     await addTo(stores[3]!, pool, newMessage('works'));
     expect(await stores[7]!.messages(10)).toHaveLength(1);
