@@ -2,6 +2,8 @@ import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import type { Page } from '../../../src/core/feed.js';
+import { newMessage } from '../../../src/core/message.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import { preamble, type Database } from '../../../src/stores/postgres/database.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
@@ -182,6 +184,19 @@ behaves(
   false,
 );
 
+/** The one connection of a pool, and the text of all that is sent on it from now on. */
+async function recorded(pool: pg.Pool) {
+  const client = await pool.connect();
+  const sent: string[] = [];
+  const query = client.query.bind(client);
+  client.query = ((what: string | { text: string }) => {
+    sent.push(typeof what === 'string' ? what : what.text);
+    return query(what as string);
+  }) as typeof client.query;
+  client.release();
+  return { client, sent };
+}
+
 describe('pg Pool', () => {
   const url = inject('postgres')[17];
 
@@ -212,14 +227,7 @@ describe('pg Pool', () => {
   it('sends one statement alone in one round trip once it is prepared, also after the server has forgotten it', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     try {
-      const client = await pool.connect();
-      const sent: string[] = [];
-      const query = client.query.bind(client);
-      client.query = ((what: string | { text: string }) => {
-        sent.push(typeof what === 'string' ? what : what.text);
-        return query(what as string);
-      }) as typeof client.query;
-      client.release();
+      const { client, sent } = await recorded(pool);
       const database = databaseOf(pool);
       const one = statement('one', 'SELECT $1::text');
       const sentBy = async (value: string) => {
@@ -234,6 +242,40 @@ describe('pg Pool', () => {
       expect(await database.once(preamble(5_000), one, ['c'], bounds)).toEqual([['c']]);
       expect(await database.once(preamble(5_000), one, ['d'], bounds)).toEqual([['d']]);
     } finally {
+      await pool.end();
+    }
+  });
+
+  it('takes one round trip for a poll, and one for a settlement', async () => {
+    const pool = new pg.Pool({ connectionString: url, max: 1 });
+    const store = new PostgresStore(pool, { schema: 'round trips', notify: false });
+    try {
+      await store.migrate();
+      const { client, sent } = await recorded(pool);
+      const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
+      const sentBy = async (work: () => Promise<unknown>) => {
+        const before = sent.length;
+        await work();
+        return sent.length - before;
+      };
+      // Twice with what is prepared then.
+      for (const [polled, settled] of [
+        [3, 3],
+        [1, 1],
+        [1, 1],
+      ]) {
+        await client.query('BEGIN');
+        await store.add(client, newMessage('x'));
+        await client.query('COMMIT');
+        let page: Page | undefined;
+        expect(await sentBy(async () => (page = await feed!.read()))).toBe(polled);
+        expect(page?.messages).toHaveLength(1);
+        expect(await sentBy(() => feed!.settle(page!, []))).toBe(settled);
+      }
+      expect(await sentBy(() => feed!.read())).toBe(1);
+      await feed!.close();
+    } finally {
+      await store.close();
       await pool.end();
     }
   });
