@@ -87,30 +87,34 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
   const wanted = `${shared('m', '$6', '$7')} AND ($8::text[] IS NULL OR m.topic = ANY($8::text[]))`;
 
+  const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
   /** See `read`. */
   const lateRows = `    SELECT late.* FROM (
       SELECT xid FROM pg_snapshot_xip($1::pg_snapshot) AS listed (xid) WHERE pg_visible_in_snapshot(xid, (SELECT until FROM w))
     ) x CROSS JOIN LATERAL (
-      SELECT m.seq, ${lean} FROM ${messages} m
+      SELECT ${stored} FROM ${messages} m
       WHERE m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
       ORDER BY m.seq LIMIT $5::bigint
     ) late
     UNION ALL
 `;
+  // What is shown of a message is made above the scans: below, each slice would set it up for itself.
   const page = (
     late: string,
   ) => `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
 SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value(${sequence}), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery, NULL AS size FROM w
 UNION ALL
 SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
-  SELECT * FROM (
-${late}    (SELECT m.seq, ${lean} FROM ${messages} m
+  SELECT ${lean} FROM (
+    SELECT * FROM (
+${late}    (SELECT ${stored} FROM ${messages} m
       WHERE m.seq > greatest($4::bigint, $3::bigint)
         AND NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
       ORDER BY m.seq LIMIT $5::bigint)
-  ) found ORDER BY seq LIMIT $5::bigint
+    ) found ORDER BY seq LIMIT $5::bigint
+  ) m
 ) page`;
 
   return {
