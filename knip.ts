@@ -14,7 +14,8 @@ export default {
   ignore: ['{test/transactions,examples}/prisma/generated/**'],
   // Servers, not modules: test/support looks their binaries up by path.
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
-  ignoreDependencies: ['pg14', 'pg17', 'esbuild'],
+  // drizzle-kit: a command, which test/tools runs from a shell.
+  ignoreDependencies: ['pg14', 'pg17', 'esbuild', 'drizzle-kit'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { MessengerError } from '../core/errors.js';
 import { migrationScript, type PostgresTableOptions } from '../stores/postgres/index.js';
 import { databaseOptions, nameOf, wholeNumber, withStore } from './database.js';
 
@@ -6,6 +7,8 @@ interface MigrateFlags extends PostgresTableOptions {
   url?: string;
   environment?: string;
   sql?: boolean;
+  from?: number;
+  transaction: boolean;
 }
 
 /** `messenger migrate`: creates the tables of an outbox, or prints what would. */
@@ -16,14 +19,22 @@ export function migrateCommand(): Command {
     .option('--retention <ms>', 'the longest clean-up that will be used, in milliseconds (default: a day)', wholeNumber)
     .option('--environment <name>', 'the environment that this outbox belongs to, kept in it', nameOf)
     .option('--sql', 'print the SQL for an empty database and change nothing')
+    .option('--from <version>', 'with --sql: for tables of this version, what is new since', wholeNumber)
+    .option('--no-transaction', 'with --sql: for a migration tool, without BEGIN and COMMIT')
     .action(run);
 }
 
-async function run({ url, sql = false, ...options }: MigrateFlags): Promise<void> {
+async function run({ url, sql = false, from, transaction, ...options }: MigrateFlags): Promise<void> {
   if (sql) {
     const { environment: _, ...tables } = options;
-    process.stdout.write(await migrationScript(tables));
+    process.stdout.write(await migrationScript({ ...tables, transaction, ...(from !== undefined && { from }) }));
     return;
+  }
+  if (from !== undefined || !transaction) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      '--from and --no-transaction say what SQL is printed: give --sql too, or leave them out',
+    );
   }
   const applied = await withStore(
     { ...options, ...(url !== undefined && { url }) },

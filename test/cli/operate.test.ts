@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import { expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError } from 'messenger-outbox';
-import { PostgresStore, rolesScript } from 'messenger-outbox/postgres';
+import { migrationScript, PostgresStore, rolesScript } from 'messenger-outbox/postgres';
 import { newDatabase } from '../support/database.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -79,5 +79,15 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     });
   } finally {
     await pool.end();
+  }
+});
+
+it('prints the SQL of an upgrade for a tool, and refuses to take that for a migration', async () => {
+  const lines = await messenger('', 'migrate', '--sql', '--no-transaction', '--from', '1', '--schema', 's');
+  expect(`${lines.join('\n')}\n`).toBe(await migrationScript({ schema: 's', from: 1, transaction: false }));
+  for (const flags of [['--from', '1'], ['--no-transaction']]) {
+    await expect(messenger('postgresql://nowhere/x', 'migrate', ...flags)).rejects.toMatchObject({
+      stderr: expect.stringContaining('give --sql too') as string,
+    });
   }
 });

@@ -6,7 +6,7 @@
 export { PostgresStore } from './store.js';
 export type { PostgresStoreOptions } from './store.js';
 export { migrationScript } from './tables.js';
-export type { PostgresTableOptions } from './tables.js';
+export type { MigrationScriptOptions, PostgresTableOptions } from './tables.js';
 export { rolesScript } from './roles.js';
 export type { RolesOptions } from './roles.js';
 export type {

@@ -59,12 +59,39 @@ function fill(sql: string, names: Names, settings: Expected): string {
     .replace(/\{''(\w+)''\}/g, (whole, name: string) => values[name]?.replaceAll("'", "''") ?? whole);
 }
 
+/** What a script of the migrations is for. */
+export interface ScriptOptions {
+  /** The version that the tables have: the script has what comes after it. @default 0, for tables that are to be made */
+  from?: number;
+  /**
+   * `false` for a migration tool, which has a transaction of its own: without `BEGIN` and `COMMIT`, and with
+   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. To all others that is a comment.
+   *
+   * @default true
+   */
+  transaction?: boolean;
+}
+
 /** Everything that has to run, as one script for `psql` or a migration tool. */
-export async function migrationSql(names: Names, settings: Expected): Promise<string> {
-  const scripts = (await migrations(names, settings)).map(
-    ({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`,
-  );
-  return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\nCREATE SCHEMA IF NOT EXISTS ${quote(names.schema)};\n${bookkeeping(names)};\n\n${scripts.join('\n')}COMMIT;\n`;
+export async function migrationSql(
+  names: Names,
+  settings: Expected,
+  { from = 0, transaction = true }: ScriptOptions,
+): Promise<string> {
+  const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
+  const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, bookkeeping(names)];
+  const strings = 'SET LOCAL standard_conforming_strings = on';
+  if (!transaction) {
+    const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
+    return `${heading(from)}\n${[strings, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
+  }
+  const scripts = todo.map(({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`);
+  return `BEGIN;\n${[strings, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
+}
+
+/** Says how the next file is made, to who reads this one years later. */
+function heading(from: number): string {
+  return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
 }
 
 /**
@@ -144,6 +171,6 @@ function record(names: Names, number: number, name: string): string {
 
 /** The statements of a script. Migrations have comments on lines of their own, and no `;` but in a string. */
 function split(sql: string): string[] {
-  const parts = sql.replace(/^\s*--.*$/gm, '').match(/(?:'[^']*'|[^;'])+/g) ?? [];
+  const parts = sql.replace(/^ *--.*\n/gm, '').match(/(?:'[^']*'|[^;'])+/g) ?? [];
   return parts.map((part) => part.trim()).filter((part) => part !== '');
 }

@@ -1,10 +1,10 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
-import { migrationSql } from './migrate.js';
+import { migrationSql, type ScriptOptions } from './migrate.js';
 import { namesOf, SLICES, type Names } from './names.js';
 import { PARTITIONS } from './repartition.js';
-import type { Expected } from './schema.js';
+import { SCHEMA_VERSION, type Expected } from './schema.js';
 
 const DAY = 86_400_000;
 
@@ -27,15 +27,23 @@ export interface PostgresTableOptions {
   retention?: number;
 }
 
+/** What {@link migrationScript} makes: the tables' own options, and these. */
+export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOptions {}
+
 /**
- * The SQL that creates the tables of an outbox in an empty database, for a migration tool or a review.
+ * The SQL that creates the tables of an outbox in an empty database, or that brings those of version `from`
+ * to this one: for a migration tool or a review.
  *
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
-export async function migrationScript(options: PostgresTableOptions = {}): Promise<string> {
-  checkKeys(options, TABLE_KEYS);
-  const { names, settings } = tablesOf(options);
-  return migrationSql(names, settings);
+export async function migrationScript(options: MigrationScriptOptions = {}): Promise<string> {
+  checkKeys(options, [...TABLE_KEYS, 'from', 'transaction']);
+  const { from, transaction = true, ...tables } = options;
+  if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
+  // After the newest version there is nothing: an empty file would be taken for a migration.
+  const since = numberOption('from', from, 0, { min: 0, max: SCHEMA_VERSION - 1, integer: true });
+  const { names, settings } = tablesOf(tables);
+  return migrationSql(names, settings, { from: since, transaction });
 }
 
 /** The names of these options. */

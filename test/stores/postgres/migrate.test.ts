@@ -4,6 +4,7 @@ import pg from 'pg';
 import { afterAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/message.js';
 import { migrationScript, PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
+import { catalog } from '../../support/catalog.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 const folder = new URL('../../../migrations/postgres/', import.meta.url);
@@ -67,6 +68,16 @@ describe('migration files', () => {
   });
 });
 
+it('has no script for tables that are not older, and names the next', async () => {
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 1, got/) as string;
+  for (const from of [-1, 0.5, 2, NaN]) {
+    await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
+  }
+  await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  const [heading] = (await migrationScript({ transaction: false })).split('\n');
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 2$/);
+});
+
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
   it('is safe when ten do it at once on an empty database, and does nothing the second time', async () => {
     const open = await emptyDatabase(version);
@@ -98,6 +109,49 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     await addTo(store, scripted, newMessage('works'));
     expect(await store.messages(10)).toHaveLength(1);
     await store.close();
+  });
+
+  it('does the same as a script for a tool, and as one after another, statement by statement', async () => {
+    const options = { schema: `it's "odd"; \\ 名`, tablePrefix: "p'; ", partitions: 3, jsonPayload: true };
+    const [migrated, tool, steps] = [
+      await emptyDatabase(version),
+      await emptyDatabase(version),
+      await emptyDatabase(version),
+    ];
+    await new PostgresStore(migrated(), options).migrate();
+    const whole = await migrationScript({ ...options, transaction: false });
+    expect(whole).not.toMatch(/^(BEGIN|COMMIT);$/m);
+    await tool().query(whole);
+    const pool = steps();
+    const second = await migrationScript({ ...options, from: 1, transaction: false });
+    const parts = whole.split('--> statement-breakpoint');
+    const until = parts.findIndex((part) => part.includes("VALUES (1, '0001_outbox.sql')")) + 1;
+    expect(until).toBeGreaterThan(10);
+    for (const part of [...parts.slice(0, until), ...second.split('--> statement-breakpoint')]) {
+      // What is prepared can be one statement only.
+      await pool.query({ text: part, name: createHash('sha256').update(part).digest('hex').slice(0, 40) });
+    }
+    const expected = await catalog(migrated());
+    expect(expected.length).toBeGreaterThan(100);
+    expect(await catalog(tool())).toEqual(expected);
+    expect(await catalog(pool)).toEqual(expected);
+    const store = new PostgresStore(pool, options);
+    expect(await store.migrate()).toEqual([]);
+    await addTo(store, pool, newMessage('1'));
+    expect(await store.messages(10)).toHaveLength(1);
+    await store.close();
+  });
+
+  it('upgrades by a script with a transaction of its own', async () => {
+    const pool = (await emptyDatabase(version))();
+    const whole = await migrationScript();
+    await pool.query(`${whole.slice(0, whole.indexOf('\n-- 0002_'))}\nCOMMIT;`);
+    const script = await migrationScript({ from: 1 });
+    expect(script).toMatch(/^BEGIN;\n[^]*\nCOMMIT;\n$/);
+    await pool.query(script);
+    const other = (await emptyDatabase(version))();
+    await new PostgresStore(other).migrate();
+    expect(await catalog(pool)).toEqual(await catalog(other));
   });
 
   it('hashes keys as node:crypto does', async () => {
@@ -140,22 +194,6 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     });
   });
 });
-
-/** What the catalogs say about everything in the database that is not PostgreSQL's own. */
-async function catalog(pool: pg.Pool): Promise<string[]> {
-  const { rows } = await pool.query<{ fact: string }>(`
-    WITH mine AS (SELECT c.*, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema')
-    SELECT concat_ws(' ', 'relation', nspname, relname, relkind, relpersistence, reloptions::text, pg_get_expr(relpartbound, oid)) AS fact FROM mine
-    UNION ALL SELECT concat_ws(' ', 'column', relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
-        coalesce(attstattarget, -1), pg_get_expr(adbin, adrelid))
-      FROM mine JOIN pg_attribute a ON a.attrelid = mine.oid AND attnum > 0 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = attnum
-    UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN mine ON mine.oid = indrelid
-    UNION ALL SELECT concat_ws(' ', 'constraint', relname, conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN mine ON mine.oid = conrelid
-    UNION ALL SELECT concat_ws(' ', 'sequence', relname, seqcache, seqincrement, seqcycle) FROM pg_sequence JOIN mine ON mine.oid = seqrelid
-    ORDER BY 1`);
-  return rows.map(({ fact }) => fact);
-}
 
 describe('roles', () => {
   const role = (kind: string) => `messenger_${kind}_${process.pid}`;
