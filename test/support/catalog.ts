@@ -13,6 +13,8 @@ export async function catalog(pool: pg.Pool, schema = '%', prefix = ''): Promise
     UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index JOIN mine ON mine.oid = indrelid
     UNION ALL SELECT concat_ws(' ', 'constraint', relname, conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN mine ON mine.oid = conrelid
     UNION ALL SELECT concat_ws(' ', 'sequence', relname, seqcache, seqincrement, seqcycle) FROM pg_sequence JOIN mine ON mine.oid = seqrelid
+    UNION ALL SELECT 'function ' || pg_get_functiondef(p.oid) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' AND nspname LIKE $1 AND starts_with(proname, $2)
     ORDER BY 1`,
     [schema, prefix],
   );

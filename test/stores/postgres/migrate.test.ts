@@ -69,13 +69,13 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(/^from must be a whole number from 0 to 1, got/) as string;
-  for (const from of [-1, 0.5, 2, NaN]) {
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 2, got/) as string;
+  for (const from of [-1, 0.5, 3, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 2$/);
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 3$/);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
