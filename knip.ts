@@ -7,7 +7,7 @@ export default {
     ...Object.values(tsconfig.compilerOptions.paths).flat(),
     'src/cli/main.ts',
     'examples/*/main.ts',
-    'scripts/*.ts',
+    'scripts/{,versions/}*.ts',
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
   // Prisma wrote it.

@@ -1,5 +1,5 @@
 /**
- * Fails when the lists of the package's subpaths drift apart: `exports` in package.json, `paths` in
+ * Fails when the lists of the package's subpaths drift apart: `exports` and `typesVersions` in package.json, `paths` in
  * tsconfig.json, the adapters in src, and what the build wrote to dist.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -58,9 +58,15 @@ for (const adapter of adapters) {
   }
 }
 
-// For what does not know `exports`: the root, as `require` gets it.
+// For what does not know `exports`, such as TypeScript with `moduleResolution: node10`: what `require` gets.
 const main = built('./src/index.ts', './dist/cjs/').default;
 if (manifest.main !== main) problems.push(`main: package.json has ${manifest.main}, not ${main}`);
+const types = paths
+  .filter(({ subpath }) => subpath !== '.')
+  .map(({ subpath, source }) => [subpath.slice('./'.length), [built(source, './dist/cjs/').types]]);
+if (JSON.stringify(manifest.typesVersions['*']) !== JSON.stringify(Object.fromEntries(types))) {
+  problems.push(`typesVersions: tsconfig.json's paths ask for ${JSON.stringify(Object.fromEntries(types))}`);
+}
 
 for (const file of Object.values(manifest.bin)) {
   if (!exists(file)) problems.push(`bin: ${file} does not exist`);

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { startAws } from './support/aws.js';
 import { newDatabase } from './support/database.js';
+import { startNeonProxy } from './support/neon-proxy.js';
 
 /** The samples of the README, run as they are printed. */
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -26,10 +27,15 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function start(name: string, env: Record<string, string>) {
+async function start(name: string, env: Record<string, string>, setup?: string) {
   const file = path.join(folder, `${name}.ts`);
   await writeFile(file, samples.get(name) ?? '');
-  const child = spawn(process.execPath, ['--import', 'tsx', file], { cwd: root, env: { ...process.env, ...env } });
+  const before = setup === undefined ? [] : ['--import', path.join(folder, `${name}-setup.mjs`)];
+  if (setup !== undefined) await writeFile(path.join(folder, `${name}-setup.mjs`), setup);
+  const child = spawn(process.execPath, ['--import', 'tsx', ...before, file], {
+    cwd: root,
+    env: { ...process.env, ...env },
+  });
   children.push(child);
   let output = '';
   const seen: (() => void)[] = [];
@@ -61,7 +67,7 @@ async function start(name: string, env: Record<string, string>) {
 
 it('has no sample that this file does not run', () => {
   expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'typed', 'frameworks', 'testing', 'aws']);
+  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'neon', 'typed', 'frameworks', 'testing', 'aws']);
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -75,6 +81,26 @@ it('handles: postgres.js, a bare function, and a statement', async () => {
   const sample = await start('handles', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('stored 3 messages');
   expect(await sample.ended).toBe(0);
+});
+
+it('neon: over WebSockets, and over HTTP', async () => {
+  const url = await newDatabase(inject('postgres')[17]);
+  const proxy = await startNeonProxy(url);
+  // What Neon runs before its servers, on this machine.
+  const setup = `
+    import { neonConfig } from '@neondatabase/serverless';
+    import { WebSocket } from 'ws';
+    Object.assign(neonConfig, { webSocketConstructor: WebSocket, useSecureWebSocket: false, pipelineConnect: false });
+    neonConfig.wsProxy = () => '${proxy.webSocket}';
+    neonConfig.fetchEndpoint = () => '${proxy.http}';
+  `;
+  try {
+    const sample = await start('neon', { DATABASE_URL: url }, setup);
+    await sample.printed('stored 2 messages');
+    expect(await sample.ended).toBe(0);
+  } finally {
+    await proxy.close();
+  }
 });
 
 it('typed: Drizzle, typed topics, a relay and a handler', async () => {

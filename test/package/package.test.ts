@@ -89,27 +89,33 @@ async function projectWith(clients: readonly string[]): Promise<string> {
   return cwd;
 }
 
+/** How an application is compiled: its files, and what TypeScript is told. */
+interface Compiled {
+  readonly files: readonly string[];
+  readonly flags: readonly string[];
+}
+const asModules: Compiled = { files: ['main.mts', 'main.cts'], flags: ['--module', 'nodenext'] };
+/** As Nest's template has it, and CommonJS of old: TypeScript does not know `exports` then. */
+const asOldCommonJs: Compiled = {
+  files: ['main.ts'],
+  flags: ['--module', 'commonjs', '--moduleResolution', 'node10', '--target', 'es2022'],
+};
+
 /**
  * Type-checks a text in a project with this package and the named packages only, library files
  * included, as an ES module and as a CommonJS one. PGlite's own declarations do not pass (they ask for
  * Emscripten's); every other error counts.
  */
-async function typeErrors(text: string, clients: readonly string[]): Promise<string[]> {
+async function typeErrors(
+  text: string,
+  clients: readonly string[],
+  { files, flags }: Compiled = asModules,
+): Promise<string[]> {
   const cwd = await projectWith(clients);
-  for (const file of ['main.mts', 'main.cts']) await writeFile(join(cwd, file), text);
+  for (const file of files) await writeFile(join(cwd, file), text);
   const tsc = join(repository, 'node_modules/typescript/bin/tsc');
   const strict = ['--strict', '--exactOptionalPropertyTypes', '--skipLibCheck', 'false'];
-  const { code, output } = await run(
-    cwd,
-    process.execPath,
-    tsc,
-    '--noEmit',
-    '--module',
-    'nodenext',
-    ...strict,
-    'main.mts',
-    'main.cts',
-  );
+  const { code, output } = await run(cwd, process.execPath, tsc, '--noEmit', ...flags, ...strict, ...files);
   const errors = output.split('\n').filter((line) => /error TS\d+/.test(line));
   if (code !== 0 && errors.length === 0) throw new Error(`tsc said nothing that is understood: ${output}`);
   return errors.filter((line) => !line.includes('/node_modules/@electric-sql/pglite/'));
@@ -314,6 +320,18 @@ describe('the packed declarations, library files checked', () => {
     expect(errors.sort()).toEqual([
       expect.stringContaining('main.cts(2,12): error TS2345'),
       expect.stringContaining('main.mts(2,12): error TS2345'),
+    ]);
+  });
+
+  test('every subpath is found where TypeScript does not know exports: moduleResolution node10', async () => {
+    const text = subpaths
+      .map((subpath, at) => `import * as of${at} from '${specifier(subpath)}';\nknown<typeof of${at}>(of${at});\n`)
+      .join('');
+    const clients = ['@types/node', ...AWS];
+    expect(await typeErrors(known + text, clients, asOldCommonJs)).toEqual([]);
+    const wrong = `import { PostgresStore } from '${manifest.name}/postgres';\nnew PostgresStore('');\n`;
+    expect(await typeErrors(wrong, clients, asOldCommonJs)).toEqual([
+      expect.stringContaining('main.ts(2,19): error TS2345'),
     ]);
   });
 

@@ -1,7 +1,8 @@
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { ACKNOWLEDGED, Messenger, newMessage, type Message, type TransactionBridge } from '../../src/index.js';
-import { PostgresStore } from '../../src/stores/postgres/index.js';
+import { onTransactionEnd, runnerOf } from '../../src/stores/postgres/drivers/index.js';
+import { PostgresStore, type PostgresClient, type PostgresStoreOptions } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 
 /**
@@ -9,7 +10,10 @@ import { newDatabase } from '../support/database.js';
  * `Handle` is the slice of its transaction that the bridge asks for.
  */
 export interface Library<Tx extends Handle, Handle = Tx> {
-  readonly bridge: TransactionBridge<Handle>;
+  /** Absent where its transaction is a handle as it is. */
+  readonly bridge?: TransactionBridge<Handle>;
+  /** What the store and its relays work on. @default a pool of `pg` */
+  readonly client?: PostgresClient;
   /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
   readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
   /** The same inside of another transaction; absent where the library has no savepoints. */
@@ -25,8 +29,8 @@ export interface Library<Tx extends Handle, Handle = Tx> {
 export interface Features {
   /** The library has transactions within transactions. */
   readonly savepoints: boolean;
-  /** Who refuses a handle whose transaction is over: the bridge, before anything is sent, or the library itself. */
-  readonly refusesEnded: 'bridge' | 'library';
+  /** Who refuses a handle whose transaction is over: the bridge, before anything is sent, the library itself, or nobody. */
+  readonly refusesEnded: 'bridge' | 'library' | 'nobody';
   /** A relay of this process is woken by the commit itself. */
   readonly tellsOfCommit: boolean;
 }
@@ -40,14 +44,20 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   describe(name, () => {
     let library: Library<Tx, Handle>;
     let pool: pg.Pool;
-    let store: PostgresStore<Parameters<typeof newMessage>[0] | Message | object, Handle>;
+    type Input = Parameters<typeof newMessage>[0] | Message | object;
+    let store: PostgresStore<Input, Handle>;
+    const storeWith = (options: PostgresStoreOptions<Input, Handle> = {}) =>
+      new PostgresStore<Input, Handle>(library.client ?? pool, {
+        ...(library.bridge && { bridge: library.bridge }),
+        ...options,
+      });
 
     beforeAll(async () => {
       const url = await newDatabase(inject('postgres')[17]);
       pool = new pg.Pool({ connectionString: url, max: 5 });
       await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
       library = await open(url);
-      store = new PostgresStore(pool, { bridge: library.bridge });
+      store = storeWith();
       await store.migrate();
     });
     afterAll(async () => {
@@ -120,7 +130,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
 
     it('sends a statement as it is, whatever the names in it', async () => {
-      const odd = new PostgresStore(pool, { schema: `odd "$1" ?? it's \\? :name`, bridge: library.bridge });
+      const odd = storeWith({ schema: `odd "$1" ?? it's \\? :name` });
       await odd.migrate();
       await library.transaction((transaction) => odd.add(transaction, 'in another schema'));
       expect((await odd.messages(10)).map(({ payload }) => Buffer.from(payload).toString())).toEqual([
@@ -188,7 +198,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
 
     it('rejects with an error of the statement itself, and can not go on in that transaction', async () => {
-      const other = new PostgresStore(pool, { schema: 'not_there', bridge: library.bridge });
+      const other = storeWith({ schema: 'not_there' });
       const failed = library.transaction((transaction) => other.add(transaction, 'never'));
       await expect(failed).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH', cause: expect.any(Error) as unknown });
       expect(await relayed()).toEqual([]);
@@ -196,14 +206,14 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
 
     it('writes into a schema of any name', async () => {
       const schema = `$$a ?$b :c \\? "d" '%s {0}`;
-      const odd = new PostgresStore(pool, { schema, bridge: library.bridge });
+      const odd = storeWith({ schema });
       await odd.migrate();
       await library.transaction((transaction) => odd.add(transaction, 'there'));
       const { rowCount } = await pool.query(`SELECT FROM "${schema.replaceAll('"', '""')}".messages`);
       expect(rowCount).toBe(1);
     });
 
-    it('refuses a handle whose transaction is over, and stores nothing', async () => {
+    const refusesEnded = async () => {
       for (const end of ['commit', 'rollback']) {
         let kept: Tx | undefined;
         await library
@@ -218,7 +228,9 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         else await expect(late).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       }
       expect(await relayed()).toEqual([]);
-    });
+    };
+    if (features.refusesEnded !== 'nobody')
+      it('refuses a handle whose transaction is over, and stores nothing', refusesEnded);
 
     it('refuses what commits every query by itself, and stores nothing', async () => {
       for (const root of [...library.roots, undefined, null, {}, 'handle']) {
@@ -228,7 +240,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
 
     it('says in its errors what to pass', async () => {
-      await expect(store.add({} as Tx, 'never')).rejects.toThrow(library.bridge.takes);
+      await expect(store.add({} as Tx, 'never')).rejects.toThrow(library.bridge?.takes ?? 'a pg Client or PoolClient');
     });
 
     const tells = async (within: Library<Tx, Handle>['savepoint'] = (transaction, work) => work(transaction)) => {
@@ -236,7 +248,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       await library.transaction(async (transaction) => {
         await within(transaction, async (inner) => {
           await library.insert(inner, 'order-1');
-          library.bridge.afterCommit?.(inner, () => {
+          onTransactionEnd(inner, library.bridge, () => {
             seen = orders();
           });
         });
@@ -250,7 +262,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
 
     const tellsNobodyOfRejections = async () => {
       const rolledBack = library.transaction((transaction) => {
-        library.bridge.afterCommit?.(transaction, () => undefined);
+        onTransactionEnd(transaction, library.bridge, () => undefined);
         return Promise.reject(new Error('the application changed its mind'));
       });
       await expect(rolledBack).rejects.toThrow('changed its mind');
@@ -263,10 +275,15 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       let asked = 0;
       const afterCommit: TransactionBridge<Handle>['afterCommit'] = (handle, callback) => {
         asked += 1;
-        library.bridge.afterCommit?.(handle, callback);
+        onTransactionEnd(handle, library.bridge, callback);
       };
-      const bridge = { ...library.bridge, afterCommit };
-      const quiet = new PostgresStore(pool, { bridge, notify: false, listen: false });
+      const plain: TransactionBridge<Handle> = {
+        takes: 'a transaction of the client',
+        is: () => true,
+        run: (handle, text, values) => runnerOf(handle, undefined)(text, values),
+      };
+      const bridge = { ...(library.bridge ?? plain), afterCommit };
+      const quiet = storeWith({ bridge, notify: false, listen: false });
       const stop = new AbortController();
       let arrived: (message: Message) => void = () => undefined;
       const publish = (message: Message) => {
@@ -296,14 +313,14 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       it('wakes a relay of this process once it has committed', wakes);
     } else {
       it('does not tell of a commit', () => {
-        expect(library.bridge).not.toHaveProperty('afterCommit');
+        expect(library.bridge ?? {}).not.toHaveProperty('afterCommit');
       });
     }
   });
 }
 
 /** The SQLSTATEs of an error and of what it is made of: libraries wrap those of their driver in different ways. */
-function causesOf(error: unknown): unknown[] {
+export function causesOf(error: unknown): unknown[] {
   if (typeof error !== 'object' || error === null) return [];
   const { code, cause, original, parent, meta, driverError } = error as Record<string, unknown>;
   const text = JSON.stringify(meta ?? null);

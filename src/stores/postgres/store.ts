@@ -167,9 +167,10 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Stores one message, or an array of any length, in the caller's transaction, in one statement.
-   * The messages exist exactly when that transaction commits. Where the handle is a bare function, or
-   * a `pg` client older than 8.17 or a `sql` of postgres.js, nothing tells whether its transaction is
-   * still open: then it is the caller's to know.
+   * The messages exist exactly when that transaction commits. Where the handle is a bare function or a
+   * `sql` of postgres.js, nothing tells whether its transaction is still open: then it is the caller's to
+   * know. Likewise where a client of Neon, or of `pg` older than 8.17, comes from another pool than the
+   * store's, the first time that it is given.
    *
    * @returns the messages as they were stored, with their ids.
    * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle; `INVALID_MESSAGE`,

@@ -1,4 +1,5 @@
 import type { PGlite, Transaction } from '@electric-sql/pglite';
+import type * as neon from '@neondatabase/serverless';
 import type pg from 'pg';
 import type postgres from 'postgres';
 import { describe, expect, expectTypeOf, it } from 'vitest';
@@ -14,12 +15,15 @@ describe('the types of the real clients', () => {
     expectTypeOf<postgres.Sql>().toExtend<PostgresClient>();
     expectTypeOf<postgres.Sql<{ bigint: bigint }>>().toExtend<PostgresClient>();
     expectTypeOf<PGlite>().toExtend<PostgresClient>();
+    expectTypeOf<neon.Pool>().toExtend<PostgresClient>();
+    expectTypeOf<neon.Client>().toExtend<PostgresClient>();
     expectTypeOf<typeof PostgresStore>().toBeConstructibleWith(expect.anything() as pg.Pool);
   });
 
   it('are transaction handles', () => {
     expectTypeOf<pg.Client>().toExtend<TransactionHandle>();
     expectTypeOf<pg.PoolClient>().toExtend<TransactionHandle>();
+    expectTypeOf<neon.PoolClient>().toExtend<TransactionHandle>();
     expectTypeOf<postgres.TransactionSql>().toExtend<TransactionHandle>();
     expectTypeOf<postgres.TransactionSql<{ bigint: bigint }>>().toExtend<TransactionHandle>();
     expectTypeOf<postgres.ReservedSql>().toExtend<TransactionHandle>();
@@ -32,6 +36,10 @@ describe('the types of the real clients', () => {
 
   it('are no transaction handles where they commit by themselves, or are none', () => {
     expectTypeOf<pg.Pool>().not.toExtend<TransactionHandle>();
+    expectTypeOf<postgres.Sql>().not.toExtend<TransactionHandle>();
+    expectTypeOf<PGlite>().not.toExtend<TransactionHandle>();
+    expectTypeOf<neon.Pool>().not.toExtend<TransactionHandle>();
+    expectTypeOf<neon.NeonQueryFunction<false, false>>().not.toExtend<TransactionHandle>();
     expectTypeOf<undefined>().not.toExtend<TransactionHandle>();
     expectTypeOf<string>().not.toExtend<TransactionHandle>();
     expectTypeOf<Record<string, never>>().not.toExtend<TransactionHandle>();

@@ -3,14 +3,15 @@ import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/message.js';
 import type { Database } from '../database.js';
 import type { Driver, Listen, Run } from './driver.js';
+import { neonHttpDriver } from './neon.js';
 import { hasRoom } from './pg-listen.js';
 import { pgDriver, type PgClient, type PgPool } from './pg.js';
 import { pgliteDriver, type PGliteClient, type PGliteTransaction } from './pglite.js';
-import { postgresJsDriver, type PostgresJsRoot, type PostgresJsSql } from './postgres-js.js';
+import { postgresJsDriver, type PostgresJsRoot, type PostgresJsTransaction } from './postgres-js.js';
 
-const drivers: readonly Driver[] = [pgDriver, postgresJsDriver, pgliteDriver];
+const drivers: readonly Driver[] = [pgDriver, neonHttpDriver, postgresJsDriver, pgliteDriver];
 
-/** A client that a `PostgresStore` can be built on. */
+/** A client that a `PostgresStore` can be built on. Neon's Pool and Client, over WebSockets, are those of `pg`. */
 export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
 
 /**
@@ -19,7 +20,10 @@ export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
  * query builder holds it.
  */
 export type TransactionHandle =
-  PgClient | PostgresJsSql | PGliteTransaction | ((text: string, values: readonly string[]) => PromiseLike<unknown>);
+  | PgClient
+  | PostgresJsTransaction
+  | PGliteTransaction
+  | ((text: string, values: readonly string[]) => PromiseLike<unknown>);
 
 const KNOWN_HANDLES =
   'a pg Client or PoolClient in a transaction, the sql of postgres.js sql.begin, the transaction of PGlite db.transaction, or a function (sql, params) => Promise';

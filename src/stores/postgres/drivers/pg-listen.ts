@@ -1,7 +1,7 @@
-import { hasMethods } from '../../../core/shape.js';
 import { MessengerError } from '../../../core/errors.js';
 import { serially } from '../../../core/wait.js';
 import type { Listen } from './driver.js';
+import { transactionStatus, type PgTelling } from './pg-status.js';
 
 /** The slice of `pg`'s PoolClient that is used for listening. */
 interface PgListening {
@@ -68,9 +68,8 @@ export function hasRoom(pool: unknown): boolean {
 }
 
 /** The slice of a `pg` Client that tells of its transaction. */
-interface PgTransaction {
+interface PgTransaction extends PgTelling {
   query(text: string): Promise<unknown>;
-  getTransactionStatus?(): string | null;
 }
 
 /** Who waits for the end of a client's transaction. */
@@ -81,13 +80,13 @@ const waiting = new WeakMap<PgTransaction, Set<() => void>>();
  * nothing left to send, so a client that is given its next BEGIN at once is heard one transaction later.
  */
 export function onPgTransactionEnd(client: PgTransaction, callback: () => void): void {
-  if (!hasMethods(client, 'getTransactionStatus')) return;
+  if (transactionStatus(client) === undefined) return;
   const callbacks = waiting.get(client) ?? new Set();
   callbacks.add(callback);
   if (waiting.has(client)) return;
   waiting.set(client, callbacks);
   (client as PgTransaction & PgEvents).on('drain', () => {
-    if (callbacks.size === 0 || client.getTransactionStatus?.() !== 'I') return;
+    if (callbacks.size === 0 || transactionStatus(client) !== 'I') return;
     const told = [...callbacks];
     callbacks.clear();
     for (const each of told) each();

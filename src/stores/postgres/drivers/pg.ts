@@ -12,6 +12,7 @@ import {
 } from '../database.js';
 import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
+import { hearStatus, transactionStatus, type PgTelling } from './pg-status.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
 export interface PgQuery {
@@ -23,13 +24,11 @@ export interface PgQuery {
 }
 
 /** The slice of `pg`'s Client and PoolClient that is used. */
-export interface PgClient {
+export interface PgClient extends PgTelling {
   query(query: PgQuery & { rowMode: 'array' }): Promise<{ rows: unknown[][] }>;
   query(text: string): Promise<unknown>;
   escapeIdentifier(text: string): string;
   escapeLiteral?(text: string): string;
-  /** `I` idle, `T` in a transaction, `E` in a failed one; since pg 8.17. */
-  getTransactionStatus?(): string | null;
   on(event: 'error', listener: (error: Error) => void): unknown;
 }
 
@@ -83,7 +82,11 @@ function listen(client: PgPool | PgClient): void {
   if (listening.has(client)) return;
   listening.add(client);
   client.on('error', ignore);
-  if (isPool(client)) client.on('connect', listen);
+  if (!isPool(client)) return;
+  client.on('connect', (fresh) => {
+    listen(fresh);
+    hearStatus(fresh, 'I');
+  });
 }
 
 function isPreparedStatementFault(error: unknown): boolean {
@@ -245,7 +248,7 @@ function clientDatabase(client: PgClient): Database {
 
 /** Our COMMIT would end the application's transaction. */
 function assertIdle(client: PgClient): void {
-  const status = client.getTransactionStatus?.();
+  const status = transactionStatus(client);
   if (status !== 'T' && status !== 'E') return;
   throw new MessengerError(
     'INVALID_TRANSACTION',
@@ -267,7 +270,7 @@ export const pgDriver: Driver = {
       };
     }
     if (!isClient(handle)) return undefined;
-    const status = handle.getTransactionStatus?.();
+    const status = transactionStatus(handle);
     if (status === 'I') {
       return {
         refused:

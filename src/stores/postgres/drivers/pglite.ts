@@ -10,12 +10,15 @@ export interface PGliteTransaction {
     options?: { rowMode?: 'array'; parsers?: Record<number, (value: string) => unknown> },
   ): Promise<{ rows: unknown[] }>;
   exec(text: string): Promise<unknown>;
+  /** What a PGlite has not. */
+  rollback(): Promise<void>;
   readonly closed: boolean;
 }
 
 /** The slice of PGlite that is used. */
 export interface PGliteClient {
-  transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T>;
+  /** To nothing, as older types have it, where the work itself has rolled back. */
+  transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T | undefined>;
   query(text: string, values?: unknown[]): Promise<unknown>;
   readonly closed: boolean;
 }
@@ -53,7 +56,7 @@ function database(client: PGliteClient): Database {
         client.transaction(async (transaction) => {
           await transaction.exec(preamble);
           return work(connection(transaction));
-        }),
+        }) as ReturnType<typeof work>,
         bounds,
         'PGlite',
       ),

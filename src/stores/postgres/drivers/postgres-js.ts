@@ -12,6 +12,10 @@ export interface PostgresJsSql {
   unsafe(text: string, values?: never[], options?: { prepare?: boolean }): PostgresJsQuery;
 }
 
+/** The `sql` of `begin`, or a reserved one: what has no `begin`, though old types say so, or something beside it. */
+export type PostgresJsTransaction = PostgresJsSql &
+  ({ readonly begin?: never } | { release(): void } | { readonly savepoint: unknown });
+
 /** The slice of postgres.js's root `sql` that is used. */
 export interface PostgresJsRoot extends PostgresJsSql {
   reserve(): Promise<PostgresJsSql & { release(): void }>;

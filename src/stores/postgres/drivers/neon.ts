@@ -1,0 +1,19 @@
+import { hasMethods } from '../../../core/shape.js';
+import type { Driver } from './driver.js';
+
+/**
+ * Neon's HTTP client, the `sql` of `neon()`: it has no transaction that one could write through, and would be taken
+ * for the `sql` of postgres.js. Neon's Pool and Client, over WebSockets, are those of `pg`.
+ */
+export const neonHttpDriver: Driver = {
+  name: 'Neon over HTTP',
+  database: () => undefined,
+  handle: (handle) =>
+    // Knex is a function that has a `transaction`, too.
+    typeof handle === 'function' && hasMethods(handle, 'transaction') && !hasMethods(handle, 'raw')
+      ? {
+          refused:
+            'the sql of Neon’s neon() commits every query by itself: put the statement of store.statement(…) into sql.transaction([…]) as sql.query(text, values), or pass a client of Neon’s Pool that ran BEGIN',
+        }
+      : undefined,
+};

@@ -1,0 +1,35 @@
+import { hasMethods } from '../../../core/shape.js';
+
+/** `I` idle, `T` in a transaction, `E` in a failed one, `null` not connected. */
+type Status = string | null;
+
+/** What of a `pg` Client tells how its transaction stands. */
+export interface PgTelling {
+  /** Since pg 8.17. */
+  getTransactionStatus?(): Status;
+}
+
+/** What clients without that say it with to themselves; `pg-native` has none. */
+interface Protocol {
+  prependListener(event: 'readyForQuery', listener: (message: { readonly status: Status }) => void): unknown;
+}
+
+/** How the transaction of a client stands that does not tell by itself: older than pg 8.17, or Neon's. */
+const heard = new WeakMap<PgTelling, Status | undefined>();
+
+/** Hears from now on how a client's transaction stands, where it does not tell by itself. */
+export function hearStatus(client: PgTelling, now?: Status): void {
+  if (hasMethods(client, 'getTransactionStatus') || heard.has(client)) return;
+  const { connection } = client as { connection?: Protocol };
+  const hears = hasMethods(connection, 'prependListener');
+  heard.set(client, hears ? now : undefined);
+  // Before the client's own listener, which tells others that it is idle.
+  if (hears) connection?.prependListener('readyForQuery', ({ status }) => heard.set(client, status));
+}
+
+/** How a client's transaction stands; `undefined` where nobody has heard. */
+export function transactionStatus(client: PgTelling): Status | undefined {
+  if (client.getTransactionStatus) return client.getTransactionStatus();
+  hearStatus(client);
+  return heard.get(client);
+}
