@@ -8,7 +8,7 @@
 -- A writer notifies nobody but relays that sleep: these hold the lock of a slot exclusively, so that it can not be
 -- shared here. Where `lock` is null it notifies nobody. The condition is true for every row: it is there for what it
 -- does. It hashes a key as key_hash is generated, since nothing that was written may be read here.
-CREATE FUNCTION {store}(messages text, payloads text, lock integer, partitions integer, slots integer, channel text)
+CREATE OR REPLACE FUNCTION {store}(messages text, payloads text, lock integer, partitions integer, slots integer, channel text)
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS '
 DECLARE
   stored integer;
