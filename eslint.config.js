@@ -5,7 +5,7 @@ import tseslint from 'typescript-eslint';
 const node = (name, instead) => ({ name, message: `Core runs on every JavaScript runtime: ${instead}` });
 
 export default defineConfig(
-  globalIgnores(['dist/', 'coverage/', 'test/transactions/prisma/generated/', 'examples/prisma/generated/']),
+  globalIgnores(['dist/', 'coverage/', 'examples/prisma/generated/']),
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   js.configs.recommended,
   {

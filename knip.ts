@@ -7,14 +7,16 @@ export default {
     ...Object.values(tsconfig.compilerOptions.paths).flat(),
     'src/cli/main.ts',
     'examples/*/main.ts',
+    'examples/**/*.test.ts',
     'scripts/*.ts',
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
   // Prisma wrote it.
-  ignore: ['{test/transactions,examples}/prisma/generated/**'],
+  ignore: ['examples/prisma/generated/**'],
   // Servers, not modules: test/support looks their binaries up by path.
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
-  ignoreDependencies: ['pg14', 'pg17', 'esbuild'],
+  // jest, ts-jest: the examples' own, which test/support/installed.ts links into their copies.
+  ignoreDependencies: ['pg14', 'pg17', 'esbuild', 'jest', 'ts-jest'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.
