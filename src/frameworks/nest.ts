@@ -11,7 +11,7 @@ export type { NestSubscriber } from './nest/consumers.js';
 export { onMessageOf } from './nest/on-message.js';
 export type { OutboxHealth, OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';
 
-/** Injects the outbox: `@Inject(OUTBOX) private readonly outbox: typeof outbox`. */
+/** Injects the outbox: `@Inject(OUTBOX) private readonly messages: typeof outbox`. */
 export const OUTBOX = Symbol.for('messenger-outbox.outbox');
 /** Injects an `OutboxHealth`. */
 export const OUTBOX_HEALTH = Symbol.for('messenger-outbox.health');
