@@ -7,15 +7,17 @@ export default {
     ...Object.values(tsconfig.compilerOptions.paths).flat(),
     'src/cli/main.ts',
     'examples/*/main.ts',
+    'examples/**/*.test.ts',
     'scripts/{,versions/}*.ts',
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
-  // Prisma wrote it.
-  ignore: ['{test/transactions,examples}/prisma/generated/**'],
+  // Prisma wrote the one; the other is checked by scripts/check-next.ts.
+  ignore: ['examples/prisma/generated/**', 'examples/next/**'],
   // Servers, not modules: test/support looks their binaries up by path.
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
   // drizzle-kit: a command, which test/tools runs from a shell.
-  ignoreDependencies: ['pg14', 'pg17', 'esbuild', 'drizzle-kit'],
+  // jest, ts-jest: the examples' own, which test/support/installed.ts links into their copies.
+  ignoreDependencies: ['pg14', 'pg17', 'esbuild', 'drizzle-kit', 'jest', 'ts-jest'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.

@@ -1,18 +1,19 @@
 /**
  * Writes dist/cjs, the CommonJS twin of what `tsc` wrote to dist: for Jest, and for applications that `require`.
+ * `build-cjs.ts FOLDER` does it for another folder than dist.
  *
  * tsc itself can not: in CommonJS `import.meta` is an error to it. The sources are checked and declared by the
  * first build; here each file is translated by itself, and its declarations are copied, since next to a
  * package.json that says `commonjs` the same text declares a CommonJS module.
  */
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
-import { dirname, join, relative, sep } from 'node:path';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import tsconfig from '../tsconfig.json' with { type: 'json' };
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const esm = join(root, 'dist');
+const esm = resolve(process.argv[2] ?? join(root, 'dist'));
 const cjs = join(esm, 'cjs');
 
 const { options } = ts.convertCompilerOptionsFromJson(

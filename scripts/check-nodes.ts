@@ -2,29 +2,21 @@
  * Installs the packed package as pnpm lays it out, where nothing is found that is not declared, and requires and
  * imports every subpath under each supported version of Node. It downloads pnpm, the Nodes and the AWS clients.
  */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import manifest from '../package.json' with { type: 'json' };
 import { consumer, problemsOf, type Report } from './consumer.js';
+import { packInto, run } from './pack.js';
 
 const NODES = [20, 22, 24];
 const PNPM = 'pnpm@10';
 
-const repository = fileURLToPath(new URL('../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'nodes-'));
-
-function run(cwd: string, command: string, ...args: string[]): string {
-  return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-}
 
 const problems: string[] = [];
 try {
-  run(repository, 'npm', 'run', 'build');
-  run(repository, 'npm', 'pack', '--ignore-scripts', '--pack-destination', folder);
-  const tarball = `./${manifest.name}-${manifest.version}.tgz`;
+  const tarball = packInto(folder);
   const clients = (['@aws-sdk/client-sns', '@aws-sdk/client-sqs'] as const).map(
     (name) => `${name}@${manifest.devDependencies[name]}`,
   );

@@ -88,7 +88,7 @@ function project(name: string, versions: Readonly<Record<string, string>>): stri
     join(cwd, 'tsconfig.json'),
     JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include: ['scripts'] }),
   );
-  for (const source of ['scripts/versions', 'test/transactions/prisma/generated']) {
+  for (const source of ['scripts/versions', 'examples/prisma/generated']) {
     cpSync(join(repository, source), join(cwd, source), { recursive: true });
   }
   // What a library wants beside itself is named above, in versions of which some are newer than it knows.

@@ -2,9 +2,8 @@ import { sql } from 'drizzle-orm';
 import { defineOutbox } from 'messenger-outbox';
 import { drizzleBridge } from 'messenger-outbox/drizzle';
 import { PostgresStore } from 'messenger-outbox/postgres';
-import { Order, pool } from './database.js';
+import { pool } from './database.js';
+import { Order } from './order.js';
 
-export const outbox = defineOutbox({
-  store: new PostgresStore(pool, { bridge: drizzleBridge(sql) }),
-  topics: { 'order.created': { schema: Order, key: (order) => order.id } },
-});
+const store = new PostgresStore(pool, { bridge: drizzleBridge(sql) });
+export const outbox = defineOutbox({ store, topics: { 'order.placed': { schema: Order, key: ({ item }) => item } } });

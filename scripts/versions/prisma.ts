@@ -2,7 +2,7 @@ import { PrismaPg } from '@prisma/adapter-pg';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import { prismaBridge } from 'messenger-outbox/prisma';
 import pg from 'pg';
-import { PrismaClient } from '../../test/transactions/prisma/generated/client.js';
+import { PrismaClient } from '../../examples/prisma/generated/client.js';
 import { roundTrip, url } from './round-trip.js';
 
 const pool = new pg.Pool({ connectionString: url });

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { ACKNOWLEDGED, defineOutbox, Messenger, newMessage, type Message } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
-import { causesOf } from './suite.js';
+import { causesOf, ORDERS } from './suite.js';
 
 /** What a store or an outbox gives for a batch. */
 export interface Statement {
@@ -12,7 +12,7 @@ export interface Statement {
   readonly values: string[];
 }
 
-/** A library that sends a transaction as one batch, to a database that has a table `orders (id text PRIMARY KEY)`. */
+/** A library that sends a transaction as one batch, to a database that has the table of `ORDERS`. */
 export interface Batches {
   /** Runs statements, then inserts orders by the library's own means: all of it in one transaction. */
   readonly batch: (statements: readonly Statement[], orders: readonly string[]) => Promise<unknown>;
@@ -30,7 +30,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
     beforeAll(async () => {
       const url = await newDatabase(inject('postgres')[17]);
       pool = new pg.Pool({ connectionString: url, max: 5 });
-      await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
+      await pool.query(ORDERS);
       library = await open(url);
       store = new PostgresStore(pool);
       await store.migrate();

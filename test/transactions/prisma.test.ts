@@ -4,11 +4,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'v
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { prismaBridge } from '../../src/transactions/prisma.js';
 import { newDatabase } from '../support/database.js';
+import { PrismaClient, type Prisma } from '../../examples/prisma/generated/client.js';
 import { batchSuite } from './batch-suite.js';
-import { PrismaClient, type Prisma } from './prisma/generated/client.js';
-import { bridgeSuite, type Library } from './suite.js';
+import { bridgeSuite, ORDERS, type Library } from './suite.js';
 
 const FEATURES = { savepoints: true, refusesEnded: 'library', tellsOfCommit: false } as const;
+const ofChairs = (id: string) => ({ id, item: 'chair', pieces: 1 });
 const clientOf = (url: string) => new PrismaClient({ adapter: new PrismaPg({ connectionString: url, max: 5 }) });
 
 bridgeSuite('Prisma on pg', FEATURES, (url) => {
@@ -17,7 +18,7 @@ bridgeSuite('Prisma on pg', FEATURES, (url) => {
     bridge: prismaBridge(),
     transaction: (work) => prisma.$transaction(work, { timeout: 60_000 }),
     savepoint: (tx, work) => tx.$transaction(work),
-    insert: (tx, id) => tx.order.create({ data: { id } }),
+    insert: (tx, id) => tx.order.create({ data: ofChairs(id) }),
     roots: [prisma, prisma.$extends({})],
     close: () => prisma.$disconnect(),
   });
@@ -29,7 +30,7 @@ batchSuite('Prisma’s array form', (url) => {
     batch: (statements, orders) =>
       prisma.$transaction([
         ...statements.map(({ text, values }) => prisma.$executeRawUnsafe(text, ...values)),
-        ...orders.map((id) => prisma.order.create({ data: { id } })),
+        ...orders.map((id) => prisma.order.create({ data: ofChairs(id) })),
       ]),
     close: () => prisma.$disconnect(),
   });
@@ -42,7 +43,7 @@ describe('Prisma', () => {
   beforeAll(async () => {
     const url = await newDatabase(inject('postgres')[17]);
     pool = new pg.Pool({ connectionString: url, max: 5 });
-    await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
+    await pool.query(ORDERS);
     prisma = clientOf(url);
     store = new PostgresStore(pool);
     await store.migrate();
@@ -61,7 +62,7 @@ describe('Prisma', () => {
     const extended = prisma.$extends({ query: { order: { create: ({ args, query }) => query(args) } } });
     await expect(
       extended.$transaction(async (tx) => {
-        await tx.order.create({ data: { id: 'order-1' } });
+        await tx.order.create({ data: ofChairs('order-1') });
         await bridged.add(tx, 'never');
         throw new Error('the application changed its mind');
       }),

@@ -6,7 +6,7 @@ import { PostgresStore, type PostgresClient, type PostgresStoreOptions } from '.
 import { newDatabase } from '../support/database.js';
 
 /**
- * A query builder or an ORM, as an application uses it on a database that has a table `orders (id text PRIMARY KEY)`.
+ * A query builder or an ORM, as an application uses it on a database that has the table `orders`.
  * `Handle` is the slice of its transaction that the bridge asks for.
  */
 export interface Library<Tx extends Handle, Handle = Tx> {
@@ -35,6 +35,10 @@ export interface Features {
   readonly tellsOfCommit: boolean;
 }
 
+/** A library may know the `id` alone; Prisma's client is that of its example, which knows the others too. */
+export const ORDERS = `
+  CREATE TABLE orders (id text PRIMARY KEY, item text NOT NULL DEFAULT 'chair', pieces integer NOT NULL DEFAULT 1)`;
+
 /** What every bridge does, on a real PostgreSQL. */
 export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   name: string,
@@ -55,7 +59,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     beforeAll(async () => {
       const url = await newDatabase(inject('postgres')[17]);
       pool = new pg.Pool({ connectionString: url, max: 5 });
-      await pool.query('CREATE TABLE orders (id text PRIMARY KEY)');
+      await pool.query(ORDERS);
       library = await open(url);
       store = storeWith();
       await store.migrate();

@@ -15,7 +15,7 @@ import { PostgresStore } from 'messenger-outbox/postgres';
 import { prismaBridge } from 'messenger-outbox/prisma';
 import type pg from 'pg';
 import { z } from 'zod';
-import type { Prisma, PrismaClient } from '../transactions/prisma/generated/client.js';
+import type { Prisma, PrismaClient } from '../../examples/prisma/generated/client.js';
 
 declare const pool: pg.Pool;
 declare const client: pg.PoolClient;

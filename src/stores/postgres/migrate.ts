@@ -15,12 +15,15 @@ interface Migration {
   readonly statements: readonly string[];
 }
 
-/** Not at once: in an application's bundle there is no such place, and all but `migrate` needs none. */
-const migrationFolder = () => new URL('../../../migrations/postgres/', import.meta.url);
+/**
+ * Not at once: in an application's bundle there is no such place, and all but `migrate` needs none. Nor with
+ * `import.meta.url` beside the path: for bundlers, such as that of Next.js, that is a file to bundle.
+ */
+const migrationFolder = (from: string) => new URL('../../../migrations/postgres/', from);
 
 /** The numbered SQL files, in order, with names and settings filled in. */
 async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
-  const folder = migrationFolder();
+  const folder = migrationFolder(import.meta.url);
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
   return Promise.all(
     files.map(async (file) => {

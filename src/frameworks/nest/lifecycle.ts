@@ -1,0 +1,52 @@
+import { MessengerError } from '../../core/errors.js';
+import { hostedRelay, type HostedRelay } from '../../core/hosted-relay.js';
+import { consoleErrorLogger } from '../../core/logger.js';
+import { checkKeys } from '../../core/options.js';
+import { consume, consumersOf } from './consumers.js';
+import { messageHandlers, type Discovery } from './on-message.js';
+import type { OutboxHealth, OutboxModuleOptions } from './options.js';
+
+/** What runs, which the hooks steer and the health tells of. */
+interface State {
+  readonly relay: HostedRelay;
+  /** By the subscriber's name. */
+  readonly failures: Map<string, Error>;
+}
+
+/** @throws MessengerError `INVALID_OPTION` */
+export function stateOf(options: OutboxModuleOptions): State {
+  checkKeys(options, ['outbox', 'relay', 'subscribers'] satisfies (keyof OutboxModuleOptions)[]);
+  return { relay: hostedRelay(options.outbox, options.relay), failures: new Map() };
+}
+
+export function healthOf({ relay, failures }: State): OutboxHealth {
+  const now = () => {
+    const health = relay.health();
+    return { ...health, ok: health.ok && failures.size === 0, failures: Object.fromEntries(failures) };
+  };
+  return { now, indicator: (key = 'outbox') => ({ [key]: { status: now().ok ? 'up' : 'down' } }) };
+}
+
+/** Nest finds hooks by their names. */
+export function hooksOf(options: OutboxModuleOptions, { relay, failures }: State, discovery?: Discovery) {
+  const { outbox, subscribers = [] } = options;
+  const logger = options.relay?.errorLogger ?? consoleErrorLogger;
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  let consuming: Promise<void>[] = [];
+  return {
+    async onApplicationBootstrap() {
+      if (subscribers.length > 0 && !discovery) {
+        throw new MessengerError('INVALID_OPTION', 'subscribers need discovery: DiscoveryService of @nestjs/core');
+      }
+      const handlers = subscribers.length > 0 && discovery ? messageHandlers(discovery) : [];
+      const consumers = consumersOf(outbox.topics, subscribers, handlers);
+      await relay.start();
+      consuming = consumers.map((consumer) => consume(consumer, { signal, failures, logger }));
+    },
+    async onModuleDestroy() {
+      stopping.abort();
+      await Promise.all([relay.stop(), ...consuming]);
+    },
+  };
+}
