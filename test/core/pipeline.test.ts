@@ -169,6 +169,25 @@ describe('pages that are not full', () => {
     expect(performance.now()).toBe(before);
   });
 
+  test('are no more calls at once than full ones', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    const broker = gate();
+    const publisher = scriptedBatch(() => broker.opened);
+    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 100, pipelineDepth: 3 }));
+    for (let n = 0; n < 20; n++) {
+      store.add(`-${n}`);
+      await vi.advanceTimersByTimeAsync(2);
+    }
+    // Beside these, what is set aside has one of the places: it is looked for.
+    expect(publisher.calls.length).toBeGreaterThan(1);
+    expect(publisher.calls.length).toBeLessThanOrEqual(3);
+    broker.open();
+    await vi.advanceTimersByTimeAsync(50);
+    expect(store.isDone).toBe(true);
+    await relay.stop();
+  });
+
   test('count by their messages to what a crash repeats', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();

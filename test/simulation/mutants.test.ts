@@ -130,8 +130,14 @@ describe('the engine', () => {
     },
     'publishes as many pages as there are': {
       file: 'pipeline',
-      from: 'this.#inFlight < this.#options.depth',
+      from: 'this.#inFlight + pageSize <= depth * pageSize',
       to: 'this.#inFlight < Infinity',
+      by: ['bounded duplicates'],
+    },
+    'does not count what is in a page': {
+      file: 'pipeline',
+      from: 'this.#free(this.#options.pageSize - length);',
+      to: 'this.#free(this.#options.pageSize);',
       by: ['bounded duplicates'],
     },
     'reads the clock once more for how long it waits for a broker': {
