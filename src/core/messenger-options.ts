@@ -54,9 +54,10 @@ export interface MessengerOptions {
    */
   publishBatchBytes?: number;
   /**
-   * How many pages of `publishBatchSize` may be between being published and settled: 1 to 100. While
-   * they are, the next one is read. When the process dies, at most these are published again. With 1, a
-   * page is published, then settled, then the next one is published.
+   * How many pages are published at once, and how many times `publishBatchSize` messages may be published and
+   * not settled: 1 to 100. When the process dies, at most these are published again. With 1, a page is
+   * published, then settled, then the next one is published. Pages that are not full are settled together,
+   * every 10 ms.
    * @default 4
    */
   pipelineDepth?: number;

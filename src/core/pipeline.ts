@@ -9,6 +9,12 @@ import { Bell, onAbort, serially, sleepBy } from './wait.js';
  */
 const GATHERING = 10;
 
+/**
+ * How many times `depth` pages may be published and not settled, however small: each message is compared with all
+ * that are before it.
+ */
+const SMALL_PAGES = 16;
+
 /** What a pipeline needs to know beyond what publishing each page does. */
 export interface PipelineOptions {
   readonly feed: Feed;
@@ -25,6 +31,8 @@ export interface PipelineOptions {
 
 /** A page of the log that is not settled yet. */
 interface InFlight {
+  /** Counted from the first page of this pipeline. */
+  readonly place: number;
   readonly page: Page;
   readonly publication: Publication;
   /** What its publication came to, once it is over. */
@@ -53,6 +61,7 @@ export class Pipeline {
   /** Rings when there may be a reason to settle. */
   readonly #ripe = new Bell();
   readonly #log = new Set<InFlight>();
+  #places = 0;
   readonly #running = new Set<Promise<unknown>>();
   /** Pages that are being published, or may be. */
   #publishing = 0;
@@ -110,7 +119,7 @@ export class Pipeline {
 
   get #hasRoom(): boolean {
     const { depth, pageSize } = this.#options;
-    return this.#inFlight + pageSize <= depth * pageSize;
+    return this.#inFlight + pageSize <= depth * pageSize && this.#log.size < SMALL_PAGES * depth;
   }
 
   /** Messages that were set aside and are due; never while settling is under way. */
@@ -120,9 +129,19 @@ export class Pipeline {
 
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
   publish(page: Page): void {
+    const place = (this.#places += 1);
+    // Looked at anew each time: a copy would hold the pages before, and they those before them, without end.
+    const isEarlier = (is: (each: InFlight) => boolean) => {
+      for (const each of this.#log) {
+        if (each.place >= place) return false;
+        if (is(each)) return true;
+      }
+      return false;
+    };
     const entry: InFlight = {
+      place,
       page,
-      publication: publishPage(page, this.#optionsAfter([...this.#log])),
+      publication: publishPage(page, this.#optionsAfter(isEarlier)),
       outcome: undefined,
       settlement: undefined,
       isSettled: false,
@@ -147,7 +166,12 @@ export class Pipeline {
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
       // Its keys are its own: what is new of them is set aside as long as they are.
-      const outcome = await this.#outcomeOf(publishPage(page, this.#optionsAfter([])));
+      const outcome = await this.#outcomeOf(
+        publishPage(
+          page,
+          this.#optionsAfter(() => false),
+        ),
+      );
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       return outcome.acknowledged;
     });
@@ -189,7 +213,8 @@ export class Pipeline {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  #optionsAfter(earlier: readonly InFlight[]): PublishPageOptions {
+  /** For a page that comes after others, of which it is told whether something is so of any. */
+  #optionsAfter(isEarlier: (is: (each: InFlight) => boolean) => boolean): PublishPageOptions {
     const { feed, publishing } = this.#options;
     return {
       ...publishing,
@@ -198,10 +223,9 @@ export class Pipeline {
       get lost() {
         return feed.lost;
       },
-      isBusy: (key) => earlier.some(({ publication }) => publication.isBusy(key)),
+      isBusy: (key) => isEarlier(({ publication }) => publication.isBusy(key)),
       isSetAside: (key) =>
-        feed.isSetAside(key) ||
-        earlier.some(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
+        feed.isSetAside(key) || isEarlier(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
     };
   }
 

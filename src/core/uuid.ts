@@ -1,29 +1,13 @@
 let lastTime = 0;
 let counter = 0;
 
-/** The random bytes of one id. */
-const RANDOM = 10;
-/** Bytes for so many ids are asked for at once: asking costs as much as all the rest. */
-const random = new Uint8Array(128 * RANDOM);
-let used = random.length;
-
-function randomBytes(): Uint8Array {
-  if (used === random.length) {
-    crypto.getRandomValues(random);
-    used = 0;
-  }
-  return random.subarray(used, (used += RANDOM));
-}
-
-const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
-
 /**
  * A UUIDv7 (RFC 9562, section 5.7): time-ordered, and increasing within this process even inside
  * one millisecond, by the 12-bit counter of section 6.2, method 1. When the counter is exhausted, or
  * the clock steps back, the last time is kept or advanced by a millisecond, as that section allows.
  */
 export function uuidv7(): string {
-  const bytes = randomBytes();
+  const bytes = crypto.getRandomValues(new Uint8Array(10));
   const now = Date.now();
   if (now > lastTime) {
     lastTime = now;
@@ -36,6 +20,6 @@ export function uuidv7(): string {
   const time = lastTime.toString(16).padStart(12, '0');
   const variant = 0x80 | ((bytes[0] ?? 0) & 0x3f);
   let tail = variant.toString(16);
-  for (let i = 1; i < 8; i++) tail += HEX[bytes[i] ?? 0] ?? '';
+  for (let i = 1; i < 8; i++) tail += (bytes[i] ?? 0).toString(16).padStart(2, '0');
   return `${time.slice(0, 8)}-${time.slice(8)}-7${counter.toString(16).padStart(3, '0')}-${tail.slice(0, 4)}-${tail.slice(4)}`;
 }

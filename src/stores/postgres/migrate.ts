@@ -57,9 +57,11 @@ function fill(sql: string, names: Names, settings: Expected): string {
     slice_seconds: String(settings.sliceSeconds),
   };
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
-  return sql
-    .replace(/\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole)
-    .replace(/\{''(\w+)''\}/g, (whole, name: string) => values[name]?.replaceAll("'", "''") ?? whole);
+  return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
+    const value = values[name];
+    // In quotes twice: inside of a string.
+    return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
+  });
 }
 
 /** What a script of the migrations is for. */

@@ -107,8 +107,10 @@ export class Reader {
     if (this.#failure !== undefined) throw this.#failure;
     // At the end of a window that was open, what came since is in the next one: there is nothing once each
     // place has opened a window and found it empty.
-    for (let empty = 0; empty < this.#places.length && this.#pages.length === 0;) {
-      if (await this.#read(signal)) empty++;
+    const empty = new Set<Place>();
+    while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
+      const opened = await this.#read(signal);
+      if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
     // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
@@ -131,10 +133,10 @@ export class Reader {
       });
   }
 
-  /** Reads on at the place whose turn it is. Resolves to whether it opened a window for it. */
-  async #read(signal: AbortSignal | undefined): Promise<boolean> {
+  /** Reads on at the place whose turn it is. Resolves to it where it opened a window for it. */
+  async #read(signal: AbortSignal | undefined): Promise<Place | undefined> {
     const place = this.#places[this.#turn];
-    if (place === undefined) return true;
+    if (place === undefined) return undefined;
     const { pageSize, acknowledgedHigh } = this.#options;
     const limit = this.#limit();
     const meeting = this.#meeting;
@@ -157,7 +159,7 @@ export class Reader {
     if (isLast) this.#arrived(place);
     // Each in its turn, so that one with much to read does not hold up the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
-    return before.to === null;
+    return before.to === null ? place : undefined;
   }
 
   /** Reads so many messages from a cursor on, up to one whose payload is larger than the largest that is wanted. */

@@ -18,11 +18,14 @@ export interface RolesOptions {
 
 const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
 
+/** Of the function that stores: a schema may have others of that name. */
+const SIGNATURE = '(text, text, integer, integer, integer, text)';
+
 /** All that a writer needs: no right to read, and none on the columns that carry the order. */
 function writerGrants({ schema, messages, store }: Names): string[] {
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
-    `EXECUTE ON FUNCTION ${store}`,
+    `EXECUTE ON FUNCTION ${store}${SIGNATURE}`,
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON ${messages}`,
   ];
 }
@@ -74,8 +77,8 @@ export function rolesScript(options: RolesOptions = {}): string {
     ),
     `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
-    `ALTER FUNCTION ${names.store} OWNER TO ${quote(migrator)}`,
-    ...[...tables, `FUNCTION ${names.store}`].map(
+    `ALTER FUNCTION ${names.store}${SIGNATURE} OWNER TO ${quote(migrator)}`,
+    ...[...tables, `FUNCTION ${names.store}${SIGNATURE}`].map(
       (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`,
     ),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),

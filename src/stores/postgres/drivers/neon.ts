@@ -9,8 +9,11 @@ export const neonHttpDriver: Driver = {
   name: 'Neon over HTTP',
   database: () => undefined,
   handle: (handle) =>
-    // Knex is a function that has a `transaction`, too.
-    typeof handle === 'function' && hasMethods(handle, 'transaction') && !hasMethods(handle, 'raw')
+    // Knex is a function that has a `transaction`, too; and Bun's client, which also has a `begin`.
+    typeof handle === 'function' &&
+    hasMethods(handle, 'transaction') &&
+    !hasMethods(handle, 'raw') &&
+    !hasMethods(handle, 'begin')
       ? {
           refused:
             'the sql of Neon’s neon() commits every query by itself: put the statement of store.statement(…) into sql.transaction([…]) as sql.query(text, values), or pass a client of Neon’s Pool that ran BEGIN',

@@ -14,22 +14,26 @@ interface Protocol {
   prependListener(event: 'readyForQuery', listener: (message: { readonly status: Status }) => void): unknown;
 }
 
-/** How the transaction of a client stands that does not tell by itself: older than pg 8.17, or Neon's. */
-const heard = new WeakMap<PgTelling, Status | undefined>();
+/**
+ * How the transaction of a client stands that does not tell by itself: older than pg 8.17, or Neon's. By its
+ * connection, which is one however a client is wrapped.
+ */
+const heard = new WeakMap<object, Status | undefined>();
 
 /** Hears from now on how a client's transaction stands, where it does not tell by itself. */
 export function hearStatus(client: PgTelling, now?: Status): void {
-  if (hasMethods(client, 'getTransactionStatus') || heard.has(client)) return;
   const { connection } = client as { connection?: Protocol };
+  if (hasMethods(client, 'getTransactionStatus') || !connection || heard.has(connection)) return;
   const hears = hasMethods(connection, 'prependListener');
-  heard.set(client, hears ? now : undefined);
+  heard.set(connection, hears ? now : undefined);
   // Before the client's own listener, which tells others that it is idle.
-  if (hears) connection?.prependListener('readyForQuery', ({ status }) => heard.set(client, status));
+  if (hears) connection.prependListener('readyForQuery', ({ status }) => heard.set(connection, status));
 }
 
 /** How a client's transaction stands; `undefined` where nobody has heard. */
 export function transactionStatus(client: PgTelling): Status | undefined {
   if (client.getTransactionStatus) return client.getTransactionStatus();
   hearStatus(client);
-  return heard.get(client);
+  const { connection } = client as { connection?: object };
+  return connection && heard.get(connection);
 }

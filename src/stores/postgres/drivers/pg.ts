@@ -212,6 +212,7 @@ async function onConnection<T>(
     }
     // One that was in the pool before the store was.
     listen(client);
+    hearStatus(client);
     const result = await work(client);
     giveBack(false);
     return result;
