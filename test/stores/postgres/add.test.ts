@@ -436,6 +436,15 @@ describe('what is stored', () => {
     await expect(broken.add(client, { order: 1 })).rejects.toThrow('no such order');
   });
 
+  it('is stored whatever the session says of backslashes in strings', async () => {
+    const client = await connected({ options: '-c standard_conforming_strings=off' });
+    await client.query('BEGIN');
+    await store.add(client, newMessage('x', { id: 'a', key: 'back\\slash' }));
+    await client.query('COMMIT');
+    const { rows } = await pool.query('SELECT key FROM add_test.messages');
+    expect(rows).toEqual([{ key: 'back\\slash' }]);
+  });
+
   it('is 10,000 messages in one statement', async () => {
     const client = await connected();
     let statements = 0;
