@@ -8,8 +8,7 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
   '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
   '42883': {
     code: 'SCHEMA_MISMATCH',
-    say: (names) =>
-      `a function is missing, ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
+    say: (names) => `a function is missing, ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
   },
   '3F000': {
     code: 'SCHEMA_MISMATCH',
