@@ -109,10 +109,18 @@ export async function withOutbox<T>(
   }
 }
 
-/** Files of a database that nobody needs any more would only be written to the disk while others are measured. */
+/**
+ * Files of a database that nobody needs any more would only be written to the disk while others are measured. A pool
+ * that has ended can have connections that are about to: ending them by force is an error that nobody listens to.
+ */
 export async function dropDatabase(server: EmbeddedPostgres, name: string): Promise<void> {
   const client = new pg.Client({ connectionString: server.url() });
   await client.connect();
+  const gone = async () => {
+    const { rowCount } = await client.query('SELECT FROM pg_stat_activity WHERE datname = $1', [name]);
+    return rowCount === 0;
+  };
+  for (let look = 0; look < 100 && !(await gone()); look++) await new Promise((resolve) => setTimeout(resolve, 50));
   await client.query(`DROP DATABASE ${pg.escapeIdentifier(name)} WITH (FORCE)`);
   await client.end();
 }
