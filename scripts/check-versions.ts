@@ -3,7 +3,7 @@
  * once with the oldest versions that are supported, once with the newest. Each program makes a mistake that must not
  * compile. It downloads the libraries, into a temporary folder.
  */
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import manifest from '../package.json' with { type: 'json' };
 import { startPostgres } from '../test/support/embedded-postgres.js';
 import { startNeonProxy } from '../test/support/neon-proxy.js';
+import { packInto, run } from './pack.js';
 
 /** What is supported: the README says the same. */
 const VERSIONS = {
@@ -73,16 +74,12 @@ const programs = readdirSync(join(repository, 'scripts/versions'))
   .map((file) => basename(file, '.ts'))
   .filter((name) => name !== 'round-trip');
 
-function run(cwd: string, command: string, ...args: string[]): void {
-  execFileSync(command, args, { cwd, stdio: ['ignore', 'ignore', 'inherit'] });
-}
-
 /** A project with the packed package, the programs, and these versions. */
-function project(name: string, versions: Readonly<Record<string, string>>): string {
+function project(name: string, tarball: string, versions: Readonly<Record<string, string>>): string {
   const cwd = join(folder, name);
   mkdirSync(cwd);
   const beside = Object.fromEntries(BESIDE.map((each) => [each, manifest.devDependencies[each]]));
-  const dependencies = { ...versions, ...beside, [manifest.name]: `file:../${manifest.name}-${manifest.version}.tgz` };
+  const dependencies = { ...versions, ...beside, [manifest.name]: `file:${join(folder, tarball)}` };
   writeFileSync(join(cwd, 'package.json'), JSON.stringify({ private: true, type: 'module', dependencies }));
   writeFileSync(
     join(cwd, 'tsconfig.json'),
@@ -99,10 +96,9 @@ function project(name: string, versions: Readonly<Record<string, string>>): stri
 const problems: string[] = [];
 const server = await startPostgres(17);
 try {
-  run(repository, 'npm', 'run', 'build');
-  run(repository, 'npm', 'pack', '--ignore-scripts', '--pack-destination', folder);
+  const tarball = packInto(folder);
   for (const [name, versions] of Object.entries(VERSIONS)) {
-    const cwd = project(name, versions);
+    const cwd = project(name, tarball, versions);
     const tsc = spawn(process.execPath, [join(repository, 'node_modules/typescript/bin/tsc')], {
       cwd,
       stdio: 'inherit',
