@@ -20,16 +20,10 @@ export type { Message, NewMessageOptions } from './core/message.js';
 export { Messenger } from './core/messenger.js';
 export type { MessengerCallOptions, StartOptions } from './core/messenger.js';
 export type { MessengerOptions, RetryOptions, TopicOptions } from './core/messenger-options.js';
+export type { DrainOptions } from './core/drain.js';
 export { defineOutbox } from './core/outbox.js';
-export type {
-  DrainOptions,
-  Outbox,
-  OutboxOptions,
-  OutboxRelayOptions,
-  Relay,
-  SendOptions,
-  WritableStore,
-} from './core/outbox.js';
+export type { Outbox, OutboxOptions, SendOptions, WritableStore } from './core/outbox.js';
+export type { OutboxRelayOptions, Relay } from './core/running-relay.js';
 export type { SchemaInput, SchemaIssue, SchemaOutput, SchemaResult, StandardSchema } from './core/standard-schema.js';
 export { defineTopics } from './core/topics.js';
 export type { ParsedOf, PayloadOf, Schemas, Topic, Topics } from './core/topics.js';

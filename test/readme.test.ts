@@ -67,7 +67,16 @@ async function start(name: string, env: Record<string, string>, setup?: string) 
 
 it('has no sample that this file does not run', () => {
   expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'neon', 'typed', 'frameworks', 'testing', 'aws']);
+  expect([...samples.keys()]).toEqual([
+    'quick-start',
+    'handles',
+    'neon',
+    'typed',
+    'frameworks',
+    'testing',
+    'aws',
+    'destinations',
+  ]);
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -75,6 +84,11 @@ it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () 
   await sample.printed('published order.created of order-1: {"total":42}');
   sample.child.kill('SIGINT');
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
+});
+
+it('destinations: each topic to its own broker', async () => {
+  const sample = await start('destinations', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, 'closed order.created closed mail.wanted']);
 });
 
 it('handles: postgres.js, a bare function, and a statement', async () => {

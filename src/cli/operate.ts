@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import {
   rolesScript,
   type AddDestinationOptions,
@@ -68,16 +68,32 @@ function addDestination(): Command {
     .description('add a destination, for which relays can then be started')
     .argument('<name>', 'its name', nameOf)
     .requiredOption('--from <where>', 'what it publishes: from the beginning, the end, or a time on', whereFrom)
-    .option('--topics <topics...>', 'only these topics (default: all)', listed)
+    .addOption(
+      new Option('--topics <topics...>', 'only these topics (default: all)').argParser(listed).conflicts('addressed'),
+    )
+    .option('--addressed', 'only messages that are for it alone')
     .option(
       '--forget-after <ms>',
       'how long cleaning waits for it while it has no relay (default: for ever)',
       wholeNumber,
     )
-    .action(async (name: string, { from, topics, forgetAfter, ...flags }: DatabaseFlags & AddDestinationOptions) => {
-      await withStore(flags, (store) => store.addDestination(name, { from, topics, forgetAfter }));
-      console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
-    });
+    .action(
+      async (
+        name: string,
+        {
+          from,
+          topics,
+          addressed,
+          forgetAfter,
+          ...flags
+        }: DatabaseFlags & AddDestinationOptions & { addressed?: boolean },
+      ) => {
+        await withStore(flags, (store) =>
+          store.addDestination(name, { from, topics: addressed === true ? [] : topics, forgetAfter }),
+        );
+        console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
+      },
+    );
 }
 
 function removeDestination(): Command {

@@ -1,6 +1,6 @@
 import type { CircuitStatus } from './circuit.js';
 import { MessengerError, toError } from './errors.js';
-import type { OutboxRelayOptions, Relay } from './outbox.js';
+import type { OutboxRelayOptions, Relay } from './running-relay.js';
 import { hasMethods } from './shape.js';
 
 /** What runs relays: any `Outbox`, whatever its topics. */

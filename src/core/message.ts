@@ -21,6 +21,8 @@ export interface Message {
   readonly deliverAt?: Date | undefined;
   /** What is stored of its key after it waits until it is published. Only with `deliverAt` and `key`. */
   readonly holdKey?: boolean | undefined;
+  /** The one destination that publishes it. Not given back by stores: who reads it is that destination. */
+  readonly destination?: string | undefined;
 }
 
 /** What `newMessage` can be told beside the payload. */
@@ -44,6 +46,12 @@ export interface NewMessageOptions {
   deliverAt?: Date | undefined;
   /** With `deliverAt` and `key`: what is stored of its key after it waits for it. @default false */
   holdKey?: boolean | undefined;
+  /**
+   * The one destination that publishes it, whatever its topics are. It has to be there when the message is stored.
+   *
+   * @default every destination that takes its topic
+   */
+  destination?: string | undefined;
 }
 
 /** The message that applications make. Its metadata can be set until it is stored. */
@@ -56,6 +64,7 @@ export class GenericMessage implements Message {
   readonly key?: string | undefined;
   readonly deliverAt?: Date | undefined;
   readonly holdKey?: boolean | undefined;
+  readonly destination?: string | undefined;
   readonly #metadata: Record<string, string>;
 
   /**
@@ -72,6 +81,7 @@ export class GenericMessage implements Message {
     if (options.key !== undefined) this.key = options.key;
     if (options.deliverAt !== undefined) this.deliverAt = options.deliverAt;
     if (options.holdKey !== undefined) this.holdKey = options.holdKey;
+    if (options.destination !== undefined) this.destination = options.destination;
     assertMessage(this);
   }
 
@@ -132,6 +142,7 @@ export function assertMessage(value: Message): void {
   assertTime(value.at, 'at');
   assertOptionalText(value.topic, 'topic');
   assertOptionalText(value.key, 'key');
+  assertOptionalText(value.destination, 'destination');
   if (value.deliverAt !== undefined) assertTime(value.deliverAt, 'deliverAt');
   assertHoldKey(value);
   assertMetadata(value.metadata);

@@ -15,6 +15,9 @@ import { isFeedStore, type Store } from './store.js';
 import { Suspicion } from './suspicion.js';
 import { withDeadline } from './wait.js';
 
+/** The destination of whoever names none. */
+export const DEFAULT_DESTINATION = 'default';
+
 /** How a message that fails is tried again. All durations are in milliseconds. */
 export interface RetryOptions {
   /** The longest that the first pause can be: 1 to 86,400,000. @default 500 */
@@ -123,7 +126,7 @@ export function relayOptions(
   assertMethods(store, 'store', 'messages', 'published', 'deletePublishedByExpiration');
   assertMethods(publisher, 'publisher', 'publish');
   checkKeys(options, KEYS);
-  const { errorLogger: logger = consoleErrorLogger, destination = 'default', onEvent } = options;
+  const { errorLogger: logger = consoleErrorLogger, destination = DEFAULT_DESTINATION, onEvent } = options;
   assertMethods(logger, 'errorLogger', 'error');
   assertFunction('onEvent', onEvent);
   assertFunction('classify', options.classify);

@@ -1,16 +1,24 @@
-/// <reference lib="esnext.disposable" preserve="true" />
 import type { StoreCallOptions } from './call.js';
-import type { CircuitStatus } from './circuit.js';
-import { MessengerError, PublishError, toError } from './errors.js';
-import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
+import { drained, type DrainOptions } from './drain.js';
+import { MessengerError } from './errors.js';
+import { consoleErrorLogger, safeLogger } from './logger.js';
 import type { Message, NewMessageOptions } from './message.js';
 import { Messenger } from './messenger.js';
-import type { MessengerOptions, TopicOptions } from './messenger-options.js';
+import { DEFAULT_DESTINATION, type MessengerOptions, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
 import type { Publisher } from './publisher.js';
+import { reaching, started, type OutboxRelayOptions, type Relay } from './running-relay.js';
 import { hasMethods } from './shape.js';
 import type { Store } from './store.js';
-import { defineTopics, messageOf, type PayloadOf, type Schemas, type Topics } from './topics.js';
+import {
+  defineTopics,
+  destinationsOf,
+  messageOf,
+  type PayloadOf,
+  type Schemas,
+  type Topic,
+  type Topics,
+} from './topics.js';
 
 /** A store that applications write to: the handle of a transaction first. */
 export interface WritableStore<Tx> extends Store {
@@ -23,6 +31,8 @@ export interface WritableStore<Tx> extends Store {
   stored?(transaction: Tx): Promise<readonly Message[]>;
   /** Has relays of this process look for what is new, where it keeps any. */
   wake?(): void;
+  /** Makes the destinations that messages are for, where they are not there yet. Absent where it has no destinations. */
+  declareDestinations?(names: readonly string[], options?: StoreCallOptions): Promise<void>;
 }
 
 /** What an outbox is made of. */
@@ -32,35 +42,15 @@ export interface OutboxOptions<Tx, S extends Schemas> {
 }
 
 /** What can be said of one message beside its payload. */
-export type SendOptions = Omit<NewMessageOptions, 'topic'>;
-
-/** How a relay is started: as a `Messenger`, its topics as they are defined. */
-export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
-  readonly publisher: Publisher;
-  /** Ends the relay, as `stop` does. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** How a drain is limited. */
-export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
-  /** Begins nothing more after so many milliseconds. @default 10_000 */
-  readonly budget?: number;
-}
-
-/** A relay that runs beside the application. With `await using` it ends where its scope does. */
-export interface Relay extends AsyncDisposable {
-  /** Settles when the relay has ended: rejects with the `FatalError` for which it could not go on, which is logged too. */
-  readonly ended: Promise<void>;
-  /** How publishing does, at this moment. */
-  readonly circuit: CircuitStatus;
-  /** Finishes what is in flight, and resolves then. @throws the `FatalError` that ended it before. */
-  stop(): Promise<void>;
-}
+export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
 
 /** What an application stores its messages with. Made by `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
-  /** Makes the tables of the store, or brings them to this version. Safe when several processes do. @throws as the store's `migrate`. */
+  /**
+   * Makes the tables of the store, or brings them to this version, and the destinations of its topics. Safe when
+   * several processes do. @throws as the store's `migrate`.
+   */
   migrate(options?: StoreCallOptions): Promise<void>;
   /**
    * Stores a message in a transaction of the application: it exists exactly when that commits.
@@ -103,9 +93,11 @@ export interface Outbox<Tx, S extends Schemas> {
    */
   transaction<T>(run: () => Promise<T>): Promise<T>;
   /**
-   * Starts a relay beside the application. Resolves when it has reached the store.
+   * Starts a relay beside the application, for one destination. Resolves when it has reached the store.
    *
-   * @throws FatalError when the store can not be reached, or its tables are not what this library works on.
+   * @throws FatalError when the store can not be reached, or its tables are not what this library works on;
+   *   MessengerError `INVALID_OPTION` without a destination where every topic has one, `UNKNOWN_DESTINATION` where those
+   *   of the topics are missing, and may not be made by this role.
    */
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
@@ -142,12 +134,28 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     throw new MessengerError('INVALID_OPTION', 'store must be a store that is written to, such as a PostgresStore');
   }
   const topics = defineTopics<S>(options.topics);
+  const destinations = destinationsOf(topics);
+  const isAddressed = Object.values<Topic>(topics).some(({ destination }) => destination !== undefined);
+  if (isAddressed && store.declareDestinations === undefined) {
+    throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
+  }
+  let declared: Promise<void> | undefined;
+  /** Once, unless it fails: what is for a destination that is not there can not be stored. */
+  const declare = (callOptions?: StoreCallOptions): Promise<void> => {
+    if (!isAddressed) return Promise.resolve();
+    declared ??= Promise.resolve(store.declareDestinations?.(destinations, callOptions)).catch((error: unknown) => {
+      declared = undefined;
+      throw error;
+    });
+    return declared;
+  };
   const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher }) =>
     new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
   return {
     topics,
     async migrate(callOptions) {
       await store.migrate?.(callOptions);
+      await declare(callOptions);
     },
     async send(transaction, topic, payload, sendOptions) {
       const message = await messageOf(topics, topic, payload, sendOptions);
@@ -177,67 +185,34 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       return result;
     },
     async relay(relayOptions) {
-      assertOptions('relay', relayOptions);
+      assertOptions('relay', relayOptions, destinations);
       const { signal, ...rest } = relayOptions;
       const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
-      return started(messengerOf(rest), signal, logger);
+      const messenger = messengerOf(rest);
+      await reaching(declare(signal && { signal }));
+      return started(messenger, signal, logger);
     },
     async drain(drainOptions) {
-      assertOptions('drain', drainOptions);
+      assertOptions('drain', drainOptions, destinations);
       const { budget: limit, ...rest } = drainOptions;
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
+      await declare(rest.signal && { signal: rest.signal });
       return drained(messengerOf, rest, performance.now() + budget);
     },
   };
 }
 
 /** An application without types finds out what is missing. */
-function assertOptions(call: string, options: unknown): void {
-  if (typeof options === 'object' && options !== null && !('topics' in options)) return;
+function assertOptions(call: string, options: unknown, destinations: readonly string[]): void {
+  if (typeof options === 'object' && options !== null && !('topics' in options)) {
+    const isTold = (options as { destination?: unknown }).destination !== undefined;
+    if (isTold || destinations.length === 0 || destinations.includes(DEFAULT_DESTINATION)) return;
+    const names = destinations.map((name) => JSON.stringify(name)).join(', ');
+    throw new MessengerError('INVALID_OPTION', `${call} needs a destination, since every topic has one: ${names}`);
+  }
   const why =
     typeof options === 'object' && options !== null ? 'topics are those of the outbox' : 'a publisher is needed';
   throw new MessengerError('INVALID_OPTION', `${call} takes the options of a Messenger, with a publisher: ${why}`);
-}
-
-/** Publishes until there is nothing new, the broker as a whole fails, or the time is over; then cleans, if it is to. */
-async function drained(
-  messengerOf: (options: Omit<OutboxRelayOptions, 'signal'>) => Messenger,
-  { signal, ...options }: OutboxRelayOptions,
-  over: number,
-): Promise<number> {
-  const call = signal ? { signal } : {};
-  const failures: PublishError[] = [];
-  /** What was set aside: a store without a side table lists it again. */
-  const setAside = new Set<string>();
-  const seen = { total: 0, isNew: false };
-  const messenger = messengerOf({
-    ...options,
-    onEvent: (event) => {
-      if (event.type === 'claimed' && !event.retries) seen.isNew = event.messages.some(({ id }) => !setAside.has(id));
-      if (event.type === 'published') seen.total += event.messages.length;
-      if (event.type === 'parked' || event.type === 'dead' || event.type === 'blocked') setAside.add(event.message.id);
-      options.onEvent?.(event);
-    },
-  });
-  const wasNew = async (): Promise<boolean> => {
-    seen.isNew = false;
-    try {
-      await messenger.publish(call);
-    } catch (error) {
-      if (!(error instanceof PublishError)) throw error;
-      failures.push(error);
-      if (error.kind === 'connection') return false;
-    }
-    return seen.isNew;
-  };
-  while ((await wasNew()) && performance.now() < over && signal?.aborted !== true);
-  if (options.cleanUp !== undefined) await messenger.clean(call);
-  const [first] = failures;
-  if (first === undefined) return seen.total;
-  throw new PublishError(`${String(seen.total)} messages were published, and some were not: ${first.message}`, {
-    kind: first.kind,
-    cause: new AggregateError(failures),
-  });
 }
 
 function policiesOf(topics: Topics): Record<string, TopicOptions> {
@@ -247,36 +222,4 @@ function policiesOf(topics: Topics): Record<string, TopicOptions> {
       { ...(retry && { retry }), ...(maxParked !== undefined && { maxParked }) },
     ]),
   );
-}
-
-async function started(messenger: Messenger, signal: AbortSignal | undefined, logger: ErrorLogger): Promise<Relay> {
-  const controller = new AbortController();
-  const onAbort = () => {
-    controller.abort(signal?.reason);
-  };
-  if (signal?.aborted === true) onAbort();
-  else signal?.addEventListener('abort', onAbort, { once: true });
-  let ended!: Promise<void>;
-  const reached = new Promise<void>((resolve) => {
-    ended = messenger.start({ signal: controller.signal, onStarted: resolve }).finally(() => {
-      signal?.removeEventListener('abort', onAbort);
-    });
-  });
-  await Promise.race([reached, ended]);
-  // Maybe nobody waits for it: that must not end the process, and somebody must know.
-  ended.catch((error: unknown) => {
-    logger.error(toError(error));
-  });
-  const stop = () => {
-    controller.abort();
-    return ended;
-  };
-  return {
-    ended,
-    get circuit() {
-      return messenger.circuit;
-    },
-    stop,
-    [Symbol.asyncDispose]: stop,
-  };
 }

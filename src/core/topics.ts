@@ -1,6 +1,6 @@
 import { MessengerError } from './errors.js';
 import { describe, newMessage, type Message, type NewMessageOptions } from './message.js';
-import type { TopicOptions } from './messenger-options.js';
+import { DEFAULT_DESTINATION, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 
@@ -10,6 +10,11 @@ export interface Topic<S extends StandardSchema = StandardSchema> extends TopicO
   readonly schema: S;
   /** The key of a message: those of one key are published in order. @default none: no order among others */
   key?(this: void, payload: SchemaOutput<S>): string | undefined;
+  /**
+   * The one destination that publishes its messages, such as that of its broker. A message keeps the one of when it
+   * was stored. @default every destination that takes the topic: `default`, where no other was added
+   */
+  readonly destination?: string;
   /** The version of the schema: stored with each message. @default 1 */
   readonly version?: number;
   /** Makes what was stored by an older version into what this schema takes. Without it they are refused. */
@@ -30,7 +35,15 @@ const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
 const SEND_KEYS = ['id', 'metadata', 'at', 'key', 'deliverAt', 'holdKey'] satisfies (keyof NewMessageOptions)[];
-const TOPIC_KEYS = ['schema', 'key', 'version', 'upcast', 'retry', 'maxParked'] satisfies (keyof Topic)[];
+const TOPIC_KEYS = [
+  'schema',
+  'key',
+  'destination',
+  'version',
+  'upcast',
+  'retry',
+  'maxParked',
+] satisfies (keyof Topic)[];
 
 /**
  * Topics for whoever stores and whoever handles them, as they are: to be shared by both.
@@ -57,6 +70,13 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
         `${at}.schema must be a Standard Schema (zod 3.24, valibot 1, arktype 2 or newer), got ${describe(schema)}`,
       );
     }
+    const destination: unknown = topic.destination;
+    if (destination !== undefined && (typeof destination !== 'string' || destination === '')) {
+      throw new MessengerError(
+        'INVALID_OPTION',
+        `${at}.destination must be the name of a destination, got ${describe(destination)}`,
+      );
+    }
     numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
     for (const member of ['key', 'upcast'] as const) {
       if (topic[member] === undefined || typeof topic[member] === 'function') continue;
@@ -64,6 +84,11 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
     }
   }
   return topics;
+}
+
+/** The destinations that publish these topics, each once: `default` for those that name none. */
+export function destinationsOf(topics: Topics): string[] {
+  return [...new Set(Object.values(topics).map(({ destination = DEFAULT_DESTINATION }) => destination))];
 }
 
 /**
@@ -96,6 +121,7 @@ export async function messageOf(
     ...options,
     key: options.key ?? topic.key?.(parsed),
     topic: name,
+    destination: topic.destination,
     metadata: { ...JSON_TYPE, ...(version > 1 && { [VERSION]: String(version) }), ...metadata },
   });
 }

@@ -5,7 +5,7 @@
  */
 import { toError } from '../core/errors.js';
 import { consoleErrorLogger, safeLogger } from '../core/logger.js';
-import type { DrainOptions } from '../core/outbox.js';
+import type { DrainOptions } from '../core/drain.js';
 import { accessOf, type DrainAccess, type DrainRequest, type GivenAccess } from './serverless/access.js';
 
 export type { DrainAccess, DrainRequest } from './serverless/access.js';

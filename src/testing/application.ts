@@ -4,11 +4,12 @@
  * @module
  */
 import type { Message } from '../core/message.js';
-import type { DrainOptions, Outbox } from '../core/outbox.js';
+import type { DrainOptions } from '../core/drain.js';
+import type { Outbox } from '../core/outbox.js';
 import type { Publisher } from '../core/publisher.js';
 import { hasMethods } from '../core/shape.js';
 import type { Subscriber, Subscription } from '../core/subscriber.js';
-import { payloadOf, type ParsedOf, type Schemas } from '../core/topics.js';
+import { destinationsOf, payloadOf, type ParsedOf, type Schemas } from '../core/topics.js';
 
 /** A message as a test looks at it. */
 export interface Sent<Name = string, Payload = unknown> {
@@ -47,7 +48,7 @@ export interface OutboxTesting<Tx, S extends Schemas> {
   ) => Promise<Sent<Name, ParsedOf<S, Name>>>;
   /**
    * Publishes what is committed, until nothing is left, and resolves to what of it is of the outbox's topics, in
-   * order. It is published then: a second call has only what came since. Not beside a relay, which takes it first.
+   * order: at each of their destinations, one after the other, unless told which. It is published then: a second call has only what came since. Not beside a relay, which takes it first.
    */
   readonly drained: (options?: Omit<DrainOptions, 'publisher'>) => Promise<SentOf<S>[]>;
 }
@@ -109,7 +110,10 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
           return Promise.resolve();
         },
       };
-      await outbox.drain({ concurrency: 1, ...options, publisher });
+      const { destination } = options;
+      for (const each of destination === undefined ? destinationsOf(outbox.topics) : [destination]) {
+        await outbox.drain({ concurrency: 1, ...options, destination: each, publisher });
+      }
       return read(messages);
     },
   };

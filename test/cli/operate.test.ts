@@ -22,7 +22,7 @@ async function messenger(url: string, ...args: string[]): Promise<string[]> {
 
 it('shows, requeues, discards, repartitions, adopts, and prints roles', async () => {
   const url = await newDatabase(inject('postgres')[17]);
-  expect(await messenger(url, 'migrate')).toHaveLength(3);
+  expect(await messenger(url, 'migrate')).toHaveLength(4);
   const pool = new pg.Pool({ connectionString: url });
   try {
     const store = new PostgresStore(pool);
@@ -56,11 +56,20 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     expect(
       await messenger(url, 'add-destination', 'second', '--from', '2026-01-31T12:00:00Z', '--topics', 'a', 'b'),
     ).toHaveLength(1);
+    expect(await messenger(url, 'add-destination', 'addressed', '--from', 'end', '--addressed')).toHaveLength(1);
+    await expect(
+      messenger(url, 'add-destination', 'both', '--from', 'end', '--addressed', '--topics', 'a'),
+    ).rejects.toMatchObject({ stderr: expect.stringContaining('cannot be used with') as string });
     await expect(messenger(url, 'add-destination', 'third', '--from', 'yesterday')).rejects.toMatchObject({
       stderr: expect.stringContaining('must be a time') as string,
     });
     const states = (await messenger(url, 'destinations')).map((line) => JSON.parse(line) as object);
-    expect(states).toMatchObject([{ name: 'default' }, { name: 'second', topics: ['a', 'b'] }]);
+    expect(states).toMatchObject([
+      { name: 'addressed', topics: [] },
+      { name: 'default' },
+      { name: 'second', topics: ['a', 'b'] },
+    ]);
+    await messenger(url, 'remove-destination', 'addressed');
     expect(await messenger(url, 'remove-destination', 'second', '--discard')).toEqual([
       'removed "second", and with it 0 messages that it had not published, 0 that waited to be tried again, 0 dead letters',
     ]);

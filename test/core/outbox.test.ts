@@ -154,6 +154,11 @@ describe('defineOutbox', () => {
       /topics\["t"\]\.key must be a function/,
     ],
     [{ store: new MemoryStore(), topics: { t: { schema: Order, version: 0 } } }, /topics\["t"\]\.version/],
+    [
+      { store: new MemoryStore(), topics: { t: { schema: Order, destination: '' } } },
+      /topics\["t"\]\.destination must be the name of a destination, got ""/,
+    ],
+    [{ store: new MemoryStore(), topics: { t: { schema: Order, destination: 'kafka' } } }, /this store has none/],
     [{ store: new MemoryStore(), topics: { t: { schema: Order, keys: 1 } } }, /keys/],
     [{ store: new MemoryStore(), topics: {}, topic: 1 }, /topic/],
   ])('refuses %o', (options, message) => {

@@ -39,6 +39,17 @@ describe('MemoryStore', () => {
     expect(Buffer.from(listed!.payload).toString()).toBe('before');
   });
 
+  it('refuses a message that is for a destination: it has none', async () => {
+    const store = new MemoryStore();
+    const message = newMessage('x', { destination: 'kafka' });
+    await store.transaction(async (transaction) => {
+      const added = store.add(transaction, [newMessage('y'), message]);
+      await expect(added).rejects.toThrow(`message ${message.id} is for "kafka"`);
+      await expect(added).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    });
+    expect(store.all()).toEqual([]);
+  });
+
   it('takes what a transform makes a message of', async () => {
     const store = new MemoryStore<number>({ transform: (n) => newMessage(String(n), { id: `n-${n}` }) });
     await store.transaction((transaction) => store.add(transaction, [1, 2]));

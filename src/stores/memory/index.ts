@@ -55,7 +55,8 @@ export class MemoryStore<Input = MessageInput> implements Store {
   /**
    * Stores one message, or an array, with the transaction.
    *
-   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over.
+   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over; `UNSUPPORTED` for a
+   *   message with a destination.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     if (!((transaction as unknown) instanceof MemoryTransaction)) {
@@ -69,6 +70,12 @@ export class MemoryStore<Input = MessageInput> implements Store {
     const stored = inputs.map((input) => {
       const message = this.#transform(input);
       assertMessage(message);
+      if (message.destination !== undefined) {
+        throw new MessengerError(
+          'UNSUPPORTED',
+          `message ${message.id} is for ${describe(message.destination)}, and a MemoryStore has no destinations`,
+        );
+      }
       return copyOf(message, false);
     });
     transaction.added.push(...stored);

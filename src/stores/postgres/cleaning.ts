@@ -1,6 +1,6 @@
 import { notForgotten } from './forget.js';
 import type { Names } from './names.js';
-import { statement } from './statements.js';
+import { isFor, statement } from './statements.js';
 
 /** The statements that clean one slice of the log, as constant text. */
 export type Cleaning = ReturnType<typeof cleaningOf>;
@@ -11,7 +11,7 @@ export function cleaningOf(names: Names, n: number) {
 
   /** What the partition of a cursor `c` has not delivered, or set aside, of this slice: seq numbers, up to a limit. */
   const undelivered = (limit: string) => {
-    const isLeft = `m.key_hash % n.partitions = c.partition AND (t.topics IS NULL OR m.topic = ANY(t.topics))
+    const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
         AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot))`;
     return `SELECT seq FROM (
       SELECT m.seq FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND ${isLeft}
@@ -90,7 +90,7 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     FROM strays s JOIN ${slice} m ON m.seq = s.seq
     CROSS JOIN LATERAL (SELECT m.deliver_at IS NOT NULL AND m.deliver_at > clock_timestamp() AND NOT m.hold_key AS alone) a
     LEFT JOIN ${destinations} d ON d.name = s.destination
-    WHERE d.topics IS NULL OR m.topic = ANY(d.topics)
+    WHERE ${isFor('m', 's.destination', 'd.topics')}
     RETURNING seq
   )
 SELECT (SELECT count(*) FROM strays)::text, (SELECT count(*) FROM moved)::text`,

@@ -1,5 +1,6 @@
-import { MessengerError } from '../../core/errors.js';
+import { hasCode, MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/message.js';
+import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from './admin.js';
@@ -17,7 +18,10 @@ export interface AddDestinationOptions extends StoreCallOptions {
    * same instant as the given time, by other transactions, may be.
    */
   readonly from: 'beginning' | 'end' | Date;
-  /** The topics that it publishes. @default all of them, and messages without one */
+  /**
+   * The topics that it publishes, beside messages that are for it alone: with `[]` nothing else.
+   * @default all of them, and messages without one
+   */
   readonly topics?: readonly string[] | undefined;
   /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more. @default for ever */
   readonly forgetAfter?: number | undefined;
@@ -45,7 +49,7 @@ export async function addDestination(admin: Admin, name: string, options: AddDes
   if ((since === null && from !== 'beginning' && from !== 'end') || Number.isNaN(since)) {
     throw new MessengerError('INVALID_OPTION', `from must be 'beginning', 'end' or a Date, got ${describe(from)}`);
   }
-  const topics = stringsOption('topics', options.topics);
+  const topics = options.topics?.length === 0 ? [] : stringsOption('topics', options.topics);
   const forgetAfter = forgetAfterOption(options.forgetAfter);
   const { messages, cursors, destinations, settings } = admin.names;
 
@@ -61,7 +65,7 @@ export async function addDestination(admin: Admin, name: string, options: AddDes
 
   const add = async (connection: Connection) => {
     const insert = `INSERT INTO ${destinations} (name, topics, forget_after)
-  VALUES ($1::text, (SELECT array_agg(topic) FROM json_array_elements_text($2::text::json) AS t (topic)), $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
+  VALUES ($1::text, CASE WHEN $2::text IS NOT NULL THEN ARRAY(SELECT json_array_elements_text($2::text::json)) END, $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
     const named = await connection.query(statement('add', insert), [
       name,
       topics ? JSON.stringify(topics) : null,
@@ -106,6 +110,79 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
   };
   // A time is looked for in all of the log.
   await transact(admin, options, add, { patience: since === null ? 1 : 10 });
+}
+
+/** How often others may make a destination at the same moment before that is an error. */
+const DECLARATIONS = 5;
+
+/**
+ * Makes the destinations that messages are for, where they are not there yet.
+ *
+ * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
+ */
+export async function declareDestinations(
+  admin: Admin,
+  names: readonly string[],
+  options: StoreCallOptions = {},
+): Promise<void> {
+  for (const name of names) assertDestination(name);
+  for (let left = DECLARATIONS; ; left--) {
+    const missing = await transact(admin, options, (connection) => undeclared(admin, connection, names));
+    try {
+      for (const name of missing) await declare(admin, name, options);
+      return;
+    } catch (error) {
+      if (isRefused(error)) {
+        throw new MessengerError(
+          'UNKNOWN_DESTINATION',
+          `there is no destination ${JSON.stringify(missing[0])} yet, and this role may not make it: run \`await outbox.migrate()\` or \`messenger add-destination\` with the one that owns the tables`,
+          { cause: error },
+        );
+      }
+      // Another process has made it meanwhile, or a relay by starting.
+      if (!hasCode(error, 'CONFLICT') || left === 0) throw error;
+    }
+  }
+}
+
+/** Of these, the ones that messages can not be for yet. */
+async function undeclared({ names }: Admin, connection: Connection, wanted: readonly string[]): Promise<string[]> {
+  const rows = await connection.query(
+    statement(
+      'undeclared',
+      `SELECT w.name FROM json_array_elements_text($1::text::json) AS w (name)
+  WHERE NOT EXISTS (SELECT FROM ${names.destinations} d WHERE d.name = w.name)`,
+    ),
+    [JSON.stringify(wanted)],
+  );
+  return rows.map(([name]) => name as string);
+}
+
+/** @throws MessengerError `CONFLICT` where somebody makes it at the same moment. */
+async function declare(admin: Admin, name: string, { signal }: StoreCallOptions): Promise<void> {
+  const { cursors, destinations } = admin.names;
+  // One that a relay has made by starting publishes everything, and goes on to.
+  const known = await transact(admin, { signal }, (connection) =>
+    connection.query(
+      statement(
+        'declare',
+        `INSERT INTO ${destinations} (name) SELECT $1::text WHERE EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
+  ON CONFLICT (name) DO NOTHING RETURNING name`,
+      ),
+      [name],
+    ),
+  );
+  if (known.length > 0) return;
+  // What is for it alone can not be there before it. The first destination is that of everything else.
+  await addDestination(admin, name, {
+    ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
+    signal,
+  });
+}
+
+/** insufficient_privilege */
+function isRefused(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === '42501';
 }
 
 /** What `limitDestination` can be told. Durations in milliseconds. */

@@ -6,10 +6,10 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
   return JSON.stringify(
     messages.map((message) => {
       assertMessage(message);
-      const { id, topic, key, metadata, at, deliverAt, holdKey } = message;
+      const { id, topic, key, metadata, at, deliverAt, holdKey, destination } = message;
       const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
       const payload = jsonPayload ? jsonText(bytes, id) : bytes.toString('base64');
-      return { id, topic, key, metadata, at, deliverAt, holdKey, payload };
+      return { id, topic, key, metadata, at, deliverAt, holdKey, destination, payload };
     }),
   );
 }

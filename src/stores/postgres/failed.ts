@@ -1,5 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe, type Message } from '../../core/message.js';
+import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { assertDestination, stringsOption, transact, type Admin } from './admin.js';
@@ -193,7 +194,16 @@ async function changeBatch(
   await connection.query(statement('revise', revise), [destination]);
 }
 
-function filterValues({ destination = 'default', ids, key, topic, state, error, since, until }: FailedFilter): Value[] {
+function filterValues({
+  destination = DEFAULT_DESTINATION,
+  ids,
+  key,
+  topic,
+  state,
+  error,
+  since,
+  until,
+}: FailedFilter): Value[] {
   assertDestination(destination);
   if (![undefined, 'dead', 'blocked'].includes(state)) {
     throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);

@@ -26,6 +26,12 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
     code: 'UNSUPPORTED',
     say: () => 'this server is a standby, or only reads: connect to the primary',
   },
+  // raised by the function that stores (migration 4)
+  MO001: {
+    code: 'UNKNOWN_DESTINATION',
+    say: () =>
+      'a message is for a destination that is not there: `await outbox.migrate()` makes those of its topics, `store.declareDestinations` and `messenger add-destination` any',
+  },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',

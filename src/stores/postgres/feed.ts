@@ -279,10 +279,11 @@ export class PostgresFeed implements Feed {
   }
 
   #newReader(): Reader {
-    const { pageSize, partitions, timeout } = this.#options;
+    const { destination, pageSize, partitions, timeout } = this.#options;
     return new Reader(this.#database, this.#statements, positionsOf(this.#settled), {
       pageSize,
       partitions,
+      destination,
       topics: this.#topics,
       timeout,
       acknowledgedHigh: () => Math.max(0, ...[...this.#settled.values()].map(({ high }) => high)),

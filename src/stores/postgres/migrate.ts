@@ -51,6 +51,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     destinations: names.destinations,
     relays: names.relays,
     store: names.store,
+    store_addressed: names.storeAddressed,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
     payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",

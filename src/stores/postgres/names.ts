@@ -18,6 +18,8 @@ export interface Names {
   readonly migrations: string;
   /** The function that stores (migration 3). */
   readonly store: string;
+  /** The function that stores messages of which some have a destination (migration 4). */
+  readonly storeAddressed: string;
   /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
   readonly parkedKeys: string;
   /** The name of the cursors' primary key of migration 1, without a schema. */
@@ -45,6 +47,7 @@ export function namesOf(schema: string, prefix: string): Names {
     relays: table('relays'),
     migrations: table('migrations'),
     store: table('store'),
+    storeAddressed: table('store_addressed'),
     parkedKeys: table('parked_destination_key_seq_idx'),
     cursorsKey: quote(`${prefix}cursors_pkey`),
     slice: (n) => table(`messages_${String(n)}`),

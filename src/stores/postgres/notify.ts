@@ -37,10 +37,10 @@ export function wakeKeys(names: Names, partitions: number): WakeKeys {
 }
 
 /**
- * The statement that stores messages, and wakes sleeping relays where there are `keys`. $1: the messages as a JSON
- * array: one parameter and no driver's idea of types, JSON text is bound alike by every client.
+ * The statement that stores messages by a function, and wakes sleeping relays where there are `keys`. $1: the messages
+ * as a JSON array: one parameter and no driver's idea of types, JSON text is bound alike by every client.
  */
-export function storing({ store }: Names, jsonPayload: boolean, keys: WakeKeys | undefined): string {
+export function storing(store: string, jsonPayload: boolean, keys: WakeKeys | undefined): string {
   const wake = keys
     ? `${String(keys.lock)}, ${String(keys.partitions)}, ${String(keys.slots)}, '${keys.channel}'`
     : 'NULL, 1, 1, NULL';

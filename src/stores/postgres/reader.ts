@@ -24,7 +24,9 @@ export interface ReaderOptions {
   readonly pageSize: number;
   /** How many partitions the store has. */
   readonly partitions: number;
-  /** The topics that are read; `null` for all. */
+  /** Whose messages are read. */
+  readonly destination: string;
+  /** The topics that are read, of messages that are for no destination alone; `null` for all. */
   readonly topics: readonly string[] | null;
   /** Milliseconds for each statement. */
   readonly timeout: number;
@@ -170,8 +172,11 @@ export class Reader {
     largest: number | null,
     signal: AbortSignal | undefined,
   ): Promise<ReturnType<typeof decodePage>> {
-    const { partitions, topics, timeout } = this.#options;
-    const values = [...[from, to, after, low, limit], ...[share, partitions, topics && arrayText(topics), largest]];
+    const { partitions, destination, topics, timeout } = this.#options;
+    const values = [
+      ...[from, to, after, low, limit],
+      ...[share, partitions, topics && arrayText(topics), largest, destination],
+    ];
     const read = sawRunning(from) ? this.#statements.read : this.#statements.readNew;
     const [settings, bounds] = [preamble(timeout, ...READ_SETTINGS), { timeout, signal }];
     // Few where a window is opened, but for the first; inside one, as many as are asked for.

@@ -18,15 +18,18 @@ export interface RolesOptions {
 
 const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
 
-/** Of the function that stores: a schema may have others of that name. */
+/** Of the functions that store: a schema may have others of their names. */
 const SIGNATURE = '(text, text, integer, integer, integer, text)';
 
-/** All that a writer needs: no right to read, and none on the columns that carry the order. */
-function writerGrants({ schema, messages, store }: Names): string[] {
+/** All that a writer needs: no right to read messages, and none on the columns that carry the order. */
+function writerGrants({ schema, messages, destinations, store, storeAddressed }: Names): string[] {
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
     `EXECUTE ON FUNCTION ${store}${SIGNATURE}`,
-    `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key) ON ${messages}`,
+    `EXECUTE ON FUNCTION ${storeAddressed}${SIGNATURE}`,
+    `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
+    // To refuse what is for a destination that is not there.
+    `SELECT (name) ON ${destinations}`,
   ];
 }
 
@@ -69,6 +72,7 @@ export function rolesScript(options: RolesOptions = {}): string {
   const { messages, cursors, claims, parked, settings, destinations, relays, migrations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
   const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations];
+  const functions = [names.store, names.storeAddressed].map((name) => `FUNCTION ${name}${SIGNATURE}`);
   const statements = [
     ...[writer, relay, migrator].map(createRole),
     // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
@@ -77,10 +81,8 @@ export function rolesScript(options: RolesOptions = {}): string {
     ),
     `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
-    `ALTER FUNCTION ${names.store}${SIGNATURE} OWNER TO ${quote(migrator)}`,
-    ...[...tables, `FUNCTION ${names.store}${SIGNATURE}`].map(
-      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`,
-    ),
+    ...functions.map((each) => `ALTER ${each} OWNER TO ${quote(migrator)}`),
+    ...[...tables, ...functions].map((each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
     ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),
   ];

@@ -3,12 +3,12 @@ import { transact, type Admin } from './admin.js';
 import type { Connection, Row } from './database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from './names.js';
-import { statement } from './statements.js';
+import { isFor, statement } from './statements.js';
 
 /** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
 export interface DestinationState {
   readonly name: string;
-  /** The topics that it publishes; null for all of them, and messages without one. */
+  /** The topics that it publishes, beside what is for it alone; null for all of them, and messages without one. */
   readonly topics: readonly string[] | null;
   readonly partitions: number;
   /** How many of its partitions a relay holds now. */
@@ -78,9 +78,9 @@ export function states(names: Names) {
   const { messages, cursors, relays, parked, destinations, settings } = names;
   const pending = (m: string, c: string) => `NOT pg_visible_in_snapshot(${m}.xid, ${c}.from_snapshot)
       AND (${c}.to_snapshot IS NULL OR ${m}.seq > ${c}.after OR NOT pg_visible_in_snapshot(${m}.xid, ${c}.to_snapshot))`;
-  const wanted = (m: string, c: string) => `(${c}.topics IS NULL OR ${m}.topic = ANY(${c}.topics))`;
+  const wanted = (m: string, c: string) => isFor(m, `${c}.destination`, `${c}.topics`);
   const partition = (m: string) => `${m}.key_hash % (SELECT value::integer FROM ${settings} WHERE name = 'partitions')`;
-  const columns = 'm.seq, m.xid, m.key_hash, m.topic, m.stored_at';
+  const columns = 'm.seq, m.xid, m.key_hash, m.topic, m.destination, m.stored_at';
   const counted = (what: string) => `(SELECT count(*) FROM (${what} LIMIT ${String(COUNTED)}) n)`;
   const of = `SELECT FROM ${parked} p WHERE p.destination = d.name AND`;
   const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;

@@ -47,6 +47,11 @@ export function columns(table: string, jsonPayload: boolean, payload = `${table}
         THEN concat_ws(' ', date_part('epoch', ${table}.deliver_at), ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
 
+/** Whether a destination publishes a message: what is for it alone, and of what is for nobody, its topics (null: all). */
+export function isFor(message: string, destination: string, topics: string): string {
+  return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
+}
+
 /** Locks, by its name ($1), a destination whose rows are to be made: they have no unique index (migration 2). */
 export function lockDestination(cursors: string): Statement {
   return statement(
@@ -85,7 +90,7 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   /** What a payload takes, roughly, told without reading what is stored out of line. */
   const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
   const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
-  const wanted = `${shared('m', '$6', '$7')} AND ($8::text[] IS NULL OR m.topic = ANY($8::text[]))`;
+  const wanted = `${shared('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
   /** See `read`. */
@@ -122,7 +127,7 @@ ${late}    (SELECT ${stored} FROM ${messages} m
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
      * topics (null: all), $9 bytes (null: any): of a larger payload the last column tells the size, and the
-     * payload itself is left out. The first row (its number is 0) tells `to`, whether this server is a standby
+     * payload itself is left out; $10 destination. The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *
      * Late rows belong to transactions that `from` saw running and that have ended by `to` (the others have

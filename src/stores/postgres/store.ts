@@ -3,6 +3,7 @@ import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/
 import type { FeedOptions } from '../../core/feed.js';
 import { consoleErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
+import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { hasMethods } from '../../core/shape.js';
@@ -14,6 +15,7 @@ import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
 import {
   addDestination,
+  declareDestinations,
   limitDestination,
   removeDestination,
   type AddDestinationOptions,
@@ -129,7 +131,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
   readonly #environment: string | undefined;
-  readonly #storeText: string;
+  /** For messages without a destination, and where some have one. */
+  readonly #storeText: { readonly plain: string; readonly addressed: string };
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   #verified: Promise<void> | undefined;
@@ -161,7 +164,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw invalid('onEvent', 'a function', options.onEvent);
     this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, settings.partitions);
-    this.#storeText = storing(names, settings.jsonPayload, notify ? keys : undefined);
+    const storeBy = (name: string) => storing(name, settings.jsonPayload, notify ? keys : undefined);
+    this.#storeText = { plain: storeBy(names.store), addressed: storeBy(names.storeAddressed) };
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 
@@ -218,8 +222,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   };
 
   /**
-   * The statement that `add` would run, for transactions that are sent as one batch. Its text is
-   * constant, and its one value is text.
+   * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another one
+   * for messages with a destination), and its one value is text.
    *
    * @throws as `add` does for what can not be stored.
    */
@@ -232,7 +236,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => this.#transform(input));
     const value = encodeMessages(stored, this.#settings.jsonPayload);
-    return { stored, text: this.#storeText, values: [value] };
+    const isAddressed = stored.some(({ destination }) => destination !== undefined);
+    return { stored, text: this.#storeText[isAddressed ? 'addressed' : 'plain'], values: [value] };
   }
 
   /**
@@ -344,6 +349,16 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => addDestination(admin, name, options));
   }
 
+  /**
+   * Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. One
+   * that is there stays as it is; `default` publishes whatever is for no other.
+   *
+   * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
+   */
+  declareDestinations(names: readonly string[], options?: StoreCallOptions): Promise<void> {
+    return this.#operate((admin) => declareDestinations(admin, names, options));
+  }
+
   /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
   limitDestination(name: string, options: LimitDestinationOptions): Promise<void> {
     return this.#operate((admin) => limitDestination(admin, name, options));
@@ -419,7 +434,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   #plainSession(): Session {
     this.#session ??= new Session((pageSize, signal) =>
-      this.#openFeed({ destination: 'default', pageSize, signal }, true),
+      this.#openFeed({ destination: DEFAULT_DESTINATION, pageSize, signal }, true),
     );
     return this.#session;
   }

@@ -69,13 +69,13 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(/^from must be a whole number from 0 to 2, got/) as string;
-  for (const from of [-1, 0.5, 3, NaN]) {
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 3, got/) as string;
+  for (const from of [-1, 0.5, 4, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 3$/);
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 4$/);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
@@ -84,7 +84,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
     expect(applied.filter((names) => names.length > 0)).toEqual([
-      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql'],
+      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql', '0004_addressed.sql'],
     ]);
     expect(await stores[0]!.migrate()).toEqual([]);
     const pool = open();
@@ -92,6 +92,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
       { number: 1, name: '0001_outbox.sql' },
       { number: 2, name: '0002_relays.sql' },
       { number: 3, name: '0003_store.sql' },
+      { number: 4, name: '0004_addressed.sql' },
     ]);
     await addTo(stores[3]!, pool, newMessage('works'));
     expect(await stores[7]!.messages(10)).toHaveLength(1);
@@ -356,10 +357,17 @@ describe('roles', () => {
   it('need each of these rights', async () => {
     const { admin, writers, relays } = await prepared(17);
     const store = new PostgresStore(writers);
-    const message = () => newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' } });
+    const message = (destination?: string) =>
+      newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' }, destination });
+    await new PostgresStore(admin).declareDestinations(['there']);
+    const addBoth = async () => {
+      await addTo(store, writers, message());
+      await addTo(store, writers, message('there'));
+    };
+    await addBoth();
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
-      await expect(addTo(store, writers, message()), grant).rejects.toMatchObject({ code: '42501' });
+      await expect(addBoth(), grant).rejects.toMatchObject({ code: '42501' });
       await admin.query(`GRANT ${grant} TO ${writer}`);
     }
     for (const grant of grantsOf(relay)) {

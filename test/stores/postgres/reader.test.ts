@@ -23,7 +23,14 @@ it('says that there is nothing only once each of them was looked at anew', async
   };
   const cursor = { from: '1:1:', to: null, after: 0, low: 0, nextLow: 0, high: 0 };
   const partitions = [0, 1].map((partition) => ({ partitions: [partition], cursor }));
-  const options = { pageSize: 2, partitions: 2, topics: null, timeout: 10_000, acknowledgedHigh: () => 0 };
+  const options = {
+    pageSize: 2,
+    partitions: 2,
+    destination: 'default',
+    topics: null,
+    timeout: 10_000,
+    acknowledgedHigh: () => 0,
+  };
   const reader = new Reader(databaseOf(pool), statementsOf(namesOf('messenger', ''), false), partitions, options);
   const ids = async () => (await reader.next())?.messages.map(({ id }) => id);
   // Of partition 1, by its hash (0x0baf, see README): a full page, so that its window stays open; of 0, nothing.

@@ -1,0 +1,71 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+import type { CircuitStatus } from './circuit.js';
+import { FatalError, MessengerError, toError } from './errors.js';
+import type { ErrorLogger } from './logger.js';
+import type { Messenger } from './messenger.js';
+import type { MessengerOptions } from './messenger-options.js';
+import type { Publisher } from './publisher.js';
+
+/** How a relay is started: as a `Messenger`, its topics as they are defined. */
+export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
+  readonly publisher: Publisher;
+  /** Ends the relay, as `stop` does. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A relay that runs beside the application. With `await using` it ends where its scope does. */
+export interface Relay extends AsyncDisposable {
+  /** Settles when the relay has ended: rejects with the `FatalError` for which it could not go on, which is logged too. */
+  readonly ended: Promise<void>;
+  /** How publishing does, at this moment. */
+  readonly circuit: CircuitStatus;
+  /** Finishes what is in flight, and resolves then. @throws the `FatalError` that ended it before. */
+  stop(): Promise<void>;
+}
+
+/** Starts a relay. Resolves when it has reached the store. @throws FatalError where it does not. */
+export async function started(
+  messenger: Messenger,
+  signal: AbortSignal | undefined,
+  logger: ErrorLogger,
+): Promise<Relay> {
+  const controller = new AbortController();
+  const onAbort = () => {
+    controller.abort(signal?.reason);
+  };
+  if (signal?.aborted === true) onAbort();
+  else signal?.addEventListener('abort', onAbort, { once: true });
+  let ended!: Promise<void>;
+  const reached = new Promise<void>((resolve) => {
+    ended = messenger.start({ signal: controller.signal, onStarted: resolve }).finally(() => {
+      signal?.removeEventListener('abort', onAbort);
+    });
+  });
+  await Promise.race([reached, ended]);
+  // Maybe nobody waits for it: that must not end the process, and somebody must know.
+  ended.catch((error: unknown) => {
+    logger.error(toError(error));
+  });
+  const stop = () => {
+    controller.abort();
+    return ended;
+  };
+  return {
+    ended,
+    get circuit() {
+      return messenger.circuit;
+    },
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** What a start waits for before it has reached the store. @throws FatalError where that can not be reached. */
+export async function reaching<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof MessengerError) throw error;
+    throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
+  }
+}

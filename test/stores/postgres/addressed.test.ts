@@ -1,0 +1,327 @@
+/** Messages that are for one destination alone, and topics that have one. */
+import pg from 'pg';
+import { beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { z } from 'zod';
+import { defineOutbox, Messenger, newMessage, type Message, type Outbox, type Publisher } from 'messenger-outbox';
+import { PostgresStore, rolesScript } from 'messenger-outbox/postgres';
+import { outboxTesting } from 'messenger-outbox/testing';
+import { newDatabase } from '../../support/database.js';
+import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
+import {
+  createDatabase,
+  inWorld,
+  itHolds,
+  mutantCleaning,
+  mutantStatement,
+  type Hazard,
+  type World,
+} from './support.js';
+
+async function openPool(version: PostgresVersion, user?: string): Promise<pg.Pool> {
+  return poolOf(await newDatabase(inject('postgres')[version]), user);
+}
+
+function poolOf(url: string, user?: string): pg.Pool {
+  const connection = new URL(url);
+  if (user !== undefined) connection.username = user;
+  const pool = new pg.Pool({ connectionString: connection.href, max: 4 });
+  onTestFinished(() => pool.end());
+  return pool;
+}
+
+async function transaction<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  try {
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    await client.query('ROLLBACK');
+    throw error;
+  } finally {
+    client.release();
+  }
+}
+
+const Text = z.string();
+const shop = {
+  order: { schema: Text, destination: 'kafka' },
+  mail: { schema: Text, destination: 'queue' },
+  note: { schema: Text },
+};
+type Shop = Outbox<pg.PoolClient, Record<'order' | 'mail' | 'note', typeof Text>>;
+
+/** What a relay of the destination publishes, as text. */
+async function drained(outbox: Shop, destination?: string): Promise<string[]> {
+  const texts: string[] = [];
+  const publisher: Publisher = {
+    publish: ({ payload }: Message) => {
+      texts.push(JSON.parse(Buffer.from(payload).toString()) as string);
+      return Promise.resolve();
+    },
+  };
+  await outbox.drain({ publisher, concurrency: 1, ...(destination !== undefined && { destination }) });
+  return texts;
+}
+
+const send = (pool: pg.Pool, outbox: Shop, ...topics: readonly (keyof typeof shop)[]) =>
+  transaction(pool, async (client) => {
+    for (const topic of topics) await outbox.send(client, topic, topic);
+  });
+
+/** Stores messages, each for the destination before the colon of its id, where it has one. */
+async function address(world: World, ...ids: string[]): Promise<void> {
+  const session = await world.begin();
+  await world.store.add(
+    session.client,
+    ids.map((id) => newMessage(id, { id, ...(id.includes(':') && { destination: id.split(':')[0] }) })),
+  );
+  await session.commit();
+}
+
+async function delivered(world: World, destination: string): Promise<string[]> {
+  const relay = await world.relay({ destination });
+  await relay.drain();
+  await relay.close();
+  return relay.acknowledged;
+}
+
+const hazards: Record<string, Hazard> = {
+  'a destination publishes what is for it alone, and nothing that is for another': {
+    async play(world) {
+      await world.store.declareDestinations(['a', 'b', 'default']);
+      await address(world, 'a:1', 'b:1', 'x', 'a:2');
+      return [
+        ...(await delivered(world, 'a')),
+        ...(await delivered(world, 'b')),
+        ...(await delivered(world, 'default')),
+      ];
+    },
+    mutant: mutantStatement('read', [
+      'coalesce(m.destination = $10::text, ',
+      'coalesce(CASE WHEN $10::text IS NULL THEN true END, ',
+    ]),
+    right: ['a:1', 'a:2', 'b:1', 'x'],
+    wrong: ['a:1', 'b:1', 'x', 'a:2'],
+  },
+
+  'a late one of a transaction that was running is told apart as well': {
+    async play(world) {
+      await world.store.declareDestinations(['a', 'b']);
+      const late = await world.begin();
+      await world.store.add(late.client, [
+        newMessage('1', { id: 'a:late', destination: 'a' }),
+        newMessage('2', { id: 'b:late', destination: 'b' }),
+      ]);
+      await address(world, 'a:1', 'b:1');
+      const first = await delivered(world, 'a');
+      await late.commit();
+      return [...first, ...(await delivered(world, 'a'))];
+    },
+    mutant: mutantStatement('read', ['coalesce(m.destination = $10::text, ', 'coalesce($10::text IS NOT NULL, ']),
+    right: ['a:1', 'a:late'],
+    wrong: ['a:1', 'b:1', 'a:late', 'b:late'],
+  },
+
+  'a slice is cleaned when its own destination is through with it, and not before': {
+    async play(world) {
+      await world.store.declareDestinations(['a', 'default']);
+      await address(world, 'a:1', 'x');
+      await delivered(world, 'default');
+      const { kept } = await world.store.deletePublishedByExpiration(0);
+      const destinations = kept.map(({ destination }) => destination ?? '');
+      const published = await delivered(world, 'a');
+      const { emptied } = await world.store.deletePublishedByExpiration(0);
+      return [...destinations, ...published, String(emptied)];
+    },
+    mutant: mutantCleaning('unfinished', (text) =>
+      text.replaceAll('coalesce(m.destination = c.destination, ', 'coalesce(NULL, '),
+    ),
+    right: ['a', 'a:1', '1'],
+    wrong: ['0'],
+  },
+};
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, `addressed_${String(version)}_${String(process.pid)}`);
+  });
+
+  itHolds(() => url, hazards);
+
+  it('counts for each destination what is for it', async () => {
+    await inWorld(async (world) => {
+      await world.store.declareDestinations(['a', 'b', 'default']);
+      await address(world, 'a:1', 'a:2', 'b:1', 'x');
+      const states = await world.store.destinations();
+      expect(states.map(({ name, pending, topics }) => [name, pending, topics])).toEqual([
+        ['a', 2, []],
+        ['b', 1, []],
+        ['default', 1, null],
+      ]);
+    }, url);
+  });
+
+  it('leaves a destination that is there as it is, however often and by whomever it is declared', async () => {
+    await inWorld(async (world) => {
+      const { store } = world;
+      await world.add('before');
+      // Made by its relay: it publishes everything.
+      expect(await delivered(world, 'made')).toEqual(['before']);
+      await store.addDestination('some', { from: 'end', topics: ['t'] });
+      await Promise.all(Array.from({ length: 5 }, () => store.declareDestinations(['made', 'some', 'new', 'default'])));
+      expect((await store.destinations()).map(({ name, topics }) => [name, topics])).toEqual([
+        ['default', null],
+        ['made', null],
+        ['new', []],
+        ['some', ['t']],
+      ]);
+      await address(world, 'x', 'made:1', 'new:1', 'some:1');
+      expect(await delivered(world, 'made')).toEqual(['x', 'made:1']);
+      expect(await delivered(world, 'new')).toEqual(['new:1']);
+      expect(await delivered(world, 'some')).toEqual(['some:1']);
+      expect(await delivered(world, 'default')).toEqual(['before', 'x']);
+    }, url);
+  });
+
+  it('refuses what is for a destination that is not there, and stores nothing of it', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    const add = (...destinations: (string | undefined)[]) =>
+      transaction(pool, (client) =>
+        store.add(
+          client,
+          destinations.map((destination) => newMessage('x', { destination })),
+        ),
+      );
+    await expect(add(undefined, 'nowhere')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
+    const { text, values } = store.statement(newMessage('x', { destination: 'no "where' }));
+    await expect(pool.query(text, values)).rejects.toThrow(String.raw`there is no destination "no \"where"`);
+    expect((await pool.query('SELECT FROM messenger.messages')).rowCount).toBe(0);
+    await store.declareDestinations(['nowhere']);
+    await add(undefined, 'nowhere');
+    await store.removeDestination('nowhere', { discard: true });
+    await expect(add('nowhere')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
+    await expect(store.declareDestinations(['ok', ''])).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    expect(() => newMessage('x', { destination: '' })).toThrow('message destination must be a non-empty string');
+  });
+
+  it('stores what is addressed as whole as anything else', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool, { jsonPayload: true });
+    await store.migrate();
+    await store.declareDestinations(['a']);
+    const deliverAt = new Date('2001-01-01T00:00:00.000Z');
+    const message = newMessage('{"a":"名"}', {
+      topic: 't',
+      key: '\\k',
+      metadata: { m: '"' },
+      deliverAt,
+      destination: 'a',
+    });
+    await transaction(pool, (client) => store.add(client, message));
+    const got: Message[] = [];
+    const publisher: Publisher = {
+      publish: (each) => {
+        got.push(each);
+        return Promise.resolve();
+      },
+    };
+    await new Messenger(store, publisher, { destination: 'a' }).publish();
+    const { id, payload, topic, key, metadata, at } = message;
+    expect(got).toEqual([expect.objectContaining({ id, topic, key, metadata, at, deliverAt })]);
+    expect(Buffer.from(got[0]!.payload)).toEqual(Buffer.from(payload));
+  });
+
+  describe('topics with a destination', () => {
+    it('are published by that one alone, from the first message on', async () => {
+      const pool = await openPool(version);
+      const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
+      await outbox.migrate();
+      await send(pool, outbox, 'order', 'mail', 'note', 'order');
+      expect(await drained(outbox, 'queue')).toEqual(['mail']);
+      expect(await drained(outbox)).toEqual(['note']);
+      expect(await drained(outbox, 'kafka')).toEqual(['order', 'order']);
+      expect(await drained(outbox, 'kafka')).toEqual([]);
+    });
+
+    it('keep what was stored for the former one, when the code names another', async () => {
+      const pool = await openPool(version);
+      const store = new PostgresStore(pool);
+      const before: Shop = defineOutbox({ store, topics: shop });
+      await before.migrate();
+      await send(pool, before, 'order');
+      const after: Shop = defineOutbox({ store, topics: { ...shop, order: { schema: Text, destination: 'stream' } } });
+      await after.migrate();
+      await send(pool, after, 'order', 'mail');
+      expect(await drained(after, 'stream')).toEqual(['order']);
+      expect(await drained(after, 'kafka')).toEqual(['order']);
+      expect(await drained(after, 'queue')).toEqual(['mail']);
+    });
+
+    it('are declared by a relay, where nobody has before', async () => {
+      const pool = await openPool(version);
+      const store = new PostgresStore(pool);
+      await store.migrate();
+      const outbox: Shop = defineOutbox({ store, topics: shop });
+      await expect(send(pool, outbox, 'order')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
+      expect(await drained(outbox, 'queue')).toEqual([]);
+      await send(pool, outbox, 'order');
+      expect(await drained(outbox, 'kafka')).toEqual(['order']);
+    });
+
+    it('are all drained by a test', async () => {
+      const pool = await openPool(version);
+      const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
+      await outbox.migrate();
+      const testing = outboxTesting(outbox);
+      await send(pool, outbox, 'order', 'mail', 'note');
+      expect((await testing.drained({ destination: 'queue' })).map(({ topic }) => topic)).toEqual(['mail']);
+      expect((await testing.drained()).map(({ topic }) => topic).toSorted()).toEqual(['note', 'order']);
+    });
+
+    it('demand that a relay says which, where none is left for the others', async () => {
+      const pool = await openPool(version);
+      const outbox = defineOutbox({ store: new PostgresStore(pool), topics: { order: shop.order, mail: shop.mail } });
+      await outbox.migrate();
+      const publisher: Publisher = { publish: () => Promise.resolve() };
+      const why = 'needs a destination, since every topic has one: "kafka", "queue"';
+      await expect(outbox.relay({ publisher })).rejects.toThrow(`relay ${why}`);
+      await expect(outbox.drain({ publisher })).rejects.toThrow(`drain ${why}`);
+      expect((await new PostgresStore(pool).destinations()).map(({ name }) => name)).toEqual(['kafka', 'queue']);
+    });
+  });
+
+  it('works with the least rights, and says what is missing where a relay may not declare', async () => {
+    const at = await newDatabase(inject('postgres')[version]);
+    const admin = poolOf(at);
+    const store = new PostgresStore(admin);
+    await store.migrate();
+    const [writer, relay, migrator] = ['w', 'r', 'm'].map((kind) => `addressed_${kind}_${String(process.pid)}`) as [
+      string,
+      string,
+      string,
+    ];
+    await admin.query(rolesScript({ writer, relay, migrator }));
+    for (const role of [writer, relay]) await admin.query(`ALTER ROLE ${role} LOGIN`);
+    onTestFinished(async () => {
+      const cleaner = new pg.Client({ connectionString: at });
+      await cleaner.connect();
+      for (const role of [writer, relay, migrator]) await cleaner.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+      await cleaner.end();
+    });
+    const [writers, relays] = [poolOf(at, writer), poolOf(at, relay)];
+    const outboxOf = (pool: pg.Pool): Shop => defineOutbox({ store: new PostgresStore(pool), topics: shop });
+    await expect(drained(outboxOf(relays), 'kafka')).rejects.toMatchObject({
+      code: 'UNKNOWN_DESTINATION',
+      message: expect.stringMatching(/this role may not make it: run `await outbox.migrate\(\)`/) as string,
+    });
+    await outboxOf(admin).migrate();
+    await send(writers, outboxOf(writers), 'order', 'note');
+    expect(await drained(outboxOf(relays), 'kafka')).toEqual(['order']);
+    expect(await drained(outboxOf(relays))).toEqual(['note']);
+  });
+});
