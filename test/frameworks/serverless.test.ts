@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { Hono } from 'hono';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { drainHandler, drainTask } from '../../src/frameworks/serverless.js';
 import { defineOutbox, type Message, type Publisher } from '../../src/index.js';
@@ -143,5 +146,41 @@ describe('on PostgreSQL', () => {
     expect(await (await response).json()).toEqual({ published: 1 });
     expect(await outbox.drain({ publisher: other })).toBe(1);
     expect(others).toHaveLength(1);
+  });
+
+  it('holds nothing for longer than its lease when it is frozen, and changes nothing when it thaws', async () => {
+    const at = await newDatabase(inject('postgres')[17]);
+    const own = new pg.Pool({ connectionString: at, max: 3 });
+    onTestFinished(() => own.end());
+    const outbox = defineOutbox({
+      store: new PostgresStore(own, { lease: 1_000 }),
+      topics: { 'order.created': { schema: z.object({ id: z.string() }) } },
+    });
+    await outbox.migrate();
+    const send = async (id: string) => {
+      const client = await own.connect();
+      await client.query('BEGIN');
+      await outbox.send(client, 'order.created', { id });
+      await client.query('COMMIT');
+      client.release();
+    };
+    await send('1');
+    const program = fileURLToPath(new URL('drain-process.ts', import.meta.url));
+    const frozen = spawn(process.execPath, ['--import', 'tsx', program, at], { stdio: ['pipe', 'pipe', 'inherit'] });
+    onTestFinished(() => void frozen.kill('SIGKILL'));
+    const lines = createInterface(frozen.stdout)[Symbol.asyncIterator]();
+    expect((await lines.next()).value).toBe('publishing');
+    frozen.kill('SIGSTOP');
+    const published: string[] = [];
+    const publisher: Publisher = {
+      publish: ({ payload }) => Promise.resolve(void published.push(Buffer.from(payload).toString())),
+    };
+    while (published.length === 0) await outbox.drain({ publisher });
+    frozen.kill('SIGCONT');
+    frozen.stdin.end('go on\n');
+    expect((await lines.next()).value).toBe('answered 500');
+    await send('2');
+    await outbox.drain({ publisher });
+    expect(published).toEqual(['{"id":"1"}', '{"id":"2"}']);
   });
 });

@@ -1,0 +1,31 @@
+/**
+ * A serverless function in a process of its own, to be frozen: it drains once, `node --import tsx drain-process.ts URL`.
+ * It says `publishing` once it does, publishes nothing before it reads a line, and says at last what became of it.
+ */
+import { once } from 'node:events';
+import pg from 'pg';
+import { z } from 'zod';
+import { drainHandler } from '../../src/frameworks/serverless.js';
+import { defineOutbox } from '../../src/index.js';
+import { PostgresStore } from '../../src/stores/postgres/index.js';
+
+const pool = new pg.Pool({ connectionString: process.argv[2] });
+pool.on('error', () => undefined);
+const outbox = defineOutbox({
+  store: new PostgresStore(pool, { lease: 1_000 }),
+  topics: { 'order.created': { schema: z.object({ id: z.string() }) } },
+});
+const handler = drainHandler(outbox, {
+  authorize: () => true,
+  errorLogger: { error: () => undefined },
+  publisher: {
+    async publish() {
+      console.log('publishing');
+      await once(process.stdin, 'data');
+    },
+  },
+});
+const response = await handler(new Request('https://shop.example/cron'));
+console.log(`answered ${String(response.status)}`);
+process.stdin.destroy();
+await pool.end();
