@@ -4,20 +4,26 @@
 -- Null: for every destination that takes its topic.
 ALTER TABLE {messages} ADD COLUMN destination text;
 
--- As the function of migration 3, for messages of which some have a destination: it must be there, since what nobody
--- publishes nobody would miss, and it would be cleaned away. A function of its own: whoever stores without one needs
--- no right that it had not before.
+-- Of no meaning: whoever may update it may lock a row, so that nobody removes the destination.
+ALTER TABLE {destinations} ADD COLUMN guard smallint;
+
+-- As the function of migration 3, for messages of which some have a destination: it must be there, and stay until the
+-- transaction ends, since what nobody publishes nobody would miss, and it would be cleaned away. A function of its
+-- own: whoever stores without one needs no right that it had not before.
 CREATE OR REPLACE FUNCTION {store_addressed}(messages text, payloads text, lock integer, partitions integer, slots integer, channel text)
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS '
 DECLARE
   stored integer;
   missing text;
+  names text[];
 BEGIN
   IF payloads <> ''{payload_type}'' THEN
     RAISE datatype_mismatch USING MESSAGE = ''payloads are of type {payload_type}'';
   END IF;
-  SELECT m.destination INTO missing FROM json_to_recordset($1::json) AS m (destination text)
-    WHERE m.destination IS NOT NULL AND NOT EXISTS (SELECT FROM {''destinations''} d WHERE d.name = m.destination) LIMIT 1;
+  names := ARRAY(SELECT DISTINCT m.destination FROM json_to_recordset($1::json) AS m (destination text) WHERE m.destination IS NOT NULL);
+  PERFORM FROM {''destinations''} d WHERE d.name = ANY(names) ORDER BY d.name FOR KEY SHARE;
+  SELECT n INTO missing FROM unnest(names) AS n
+    WHERE NOT EXISTS (SELECT FROM {''destinations''} d WHERE d.name = n AND d.forgotten_at IS NULL) LIMIT 1;
   IF missing IS NOT NULL THEN
     RAISE SQLSTATE ''MO001'' USING MESSAGE = ''there is no destination '' || to_json(missing)::text;
   END IF;

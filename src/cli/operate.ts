@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { MessengerError } from '../core/errors.js';
 import {
   rolesScript,
   type AddDestinationOptions,
@@ -28,12 +29,13 @@ function repartition(): Command {
 
 function roles(): Command {
   return new Command('roles')
-    .description('print the SQL of the roles writer, relay and migrator')
+    .description('print the SQL of the roles writer, relay, consumer and migrator')
     .requiredOption('--sql', 'print it, and change nothing')
     .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
     .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
+    .option('--consumer <role>', 'keeps what was received, for an inbox (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
     .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
       process.stdout.write(rolesScript(options));
@@ -67,7 +69,11 @@ function addDestination(): Command {
   return databaseOptions(new Command('add-destination'))
     .description('add a destination, for which relays can then be started')
     .argument('<name>', 'its name', nameOf)
-    .requiredOption('--from <where>', 'what it publishes: from the beginning, the end, or a time on', whereFrom)
+    .option(
+      '--from <where>',
+      'what it publishes: from the beginning, the end, or a time on (with --addressed: the end)',
+      whereFrom,
+    )
     .addOption(
       new Option('--topics <topics...>', 'only these topics (default: all)').argParser(listed).conflicts('addressed'),
     )
@@ -81,16 +87,16 @@ function addDestination(): Command {
       async (
         name: string,
         {
-          from,
-          topics,
-          addressed,
+          addressed = false,
+          from = addressed ? 'end' : undefined,
+          topics = addressed ? [] : undefined,
           forgetAfter,
           ...flags
-        }: DatabaseFlags & AddDestinationOptions & { addressed?: boolean },
+        }: DatabaseFlags & Partial<AddDestinationOptions> & { addressed?: boolean },
       ) => {
-        await withStore(flags, (store) =>
-          store.addDestination(name, { from, topics: addressed === true ? [] : topics, forgetAfter }),
-        );
+        if (from === undefined)
+          throw new MessengerError('INVALID_OPTION', 'say where it begins, with --from, or --addressed');
+        await withStore(flags, (store) => store.addDestination(name, { from, topics, forgetAfter }));
         console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
       },
     );

@@ -11,12 +11,12 @@ import { reaching, started, type OutboxRelayOptions, type Relay } from './runnin
 import { hasMethods } from './shape.js';
 import type { Store } from './store.js';
 import {
+  addressedBy,
   defineTopics,
   destinationsOf,
   messageOf,
   type PayloadOf,
   type Schemas,
-  type Topic,
   type Topics,
 } from './topics.js';
 
@@ -134,20 +134,15 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     throw new MessengerError('INVALID_OPTION', 'store must be a store that is written to, such as a PostgresStore');
   }
   const topics = defineTopics<S>(options.topics);
-  const destinations = destinationsOf(topics);
-  const isAddressed = Object.values<Topic>(topics).some(({ destination }) => destination !== undefined);
-  if (isAddressed && store.declareDestinations === undefined) {
+  const addressed = addressedBy(topics);
+  const declare = store.declareDestinations?.bind(store);
+  if (addressed.length > 0 && declare === undefined) {
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
-  let declared: Promise<void> | undefined;
-  /** Once, unless it fails: what is for a destination that is not there can not be stored. */
-  const declare = (callOptions?: StoreCallOptions): Promise<void> => {
-    if (!isAddressed) return Promise.resolve();
-    declared ??= Promise.resolve(store.declareDestinations?.(destinations, callOptions)).catch((error: unknown) => {
-      declared = undefined;
-      throw error;
-    });
-    return declared;
+  /** Has the destination of a relay made, if it is that of a topic. */
+  const ready = async ({ destination }: MessengerOptions): Promise<void> => {
+    if (destination === undefined || !addressed.includes(destination)) return;
+    await reaching(declare?.([destination]));
   };
   const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher }) =>
     new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
@@ -155,7 +150,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     topics,
     async migrate(callOptions) {
       await store.migrate?.(callOptions);
-      await declare(callOptions);
+      if (addressed.length > 0) await declare?.(addressed, callOptions);
     },
     async send(transaction, topic, payload, sendOptions) {
       const message = await messageOf(topics, topic, payload, sendOptions);
@@ -185,28 +180,29 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       return result;
     },
     async relay(relayOptions) {
-      assertOptions('relay', relayOptions, destinations);
+      assertOptions('relay', relayOptions, topics);
       const { signal, ...rest } = relayOptions;
       const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
       const messenger = messengerOf(rest);
-      await reaching(declare(signal && { signal }));
+      await ready(rest);
       return started(messenger, signal, logger);
     },
     async drain(drainOptions) {
-      assertOptions('drain', drainOptions, destinations);
+      assertOptions('drain', drainOptions, topics);
       const { budget: limit, ...rest } = drainOptions;
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
-      await declare(rest.signal && { signal: rest.signal });
+      await ready(rest);
       return drained(messengerOf, rest, performance.now() + budget);
     },
   };
 }
 
 /** An application without types finds out what is missing. */
-function assertOptions(call: string, options: unknown, destinations: readonly string[]): void {
+function assertOptions(call: string, options: unknown, topics: Topics): void {
   if (typeof options === 'object' && options !== null && !('topics' in options)) {
     const isTold = (options as { destination?: unknown }).destination !== undefined;
-    if (isTold || destinations.length === 0 || destinations.includes(DEFAULT_DESTINATION)) return;
+    const destinations = destinationsOf(topics);
+    if (isTold || destinations.includes(DEFAULT_DESTINATION)) return;
     const names = destinations.map((name) => JSON.stringify(name)).join(', ');
     throw new MessengerError('INVALID_OPTION', `${call} needs a destination, since every topic has one: ${names}`);
   }

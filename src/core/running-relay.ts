@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import type { CircuitStatus } from './circuit.js';
-import { FatalError, MessengerError, toError } from './errors.js';
+import { FatalError, hasCode, toError } from './errors.js';
 import type { ErrorLogger } from './logger.js';
 import type { Messenger } from './messenger.js';
 import type { MessengerOptions } from './messenger-options.js';
@@ -61,11 +61,11 @@ export async function started(
 }
 
 /** What a start waits for before it has reached the store. @throws FatalError where that can not be reached. */
-export async function reaching<T>(work: Promise<T>): Promise<T> {
+export async function reaching(work: Promise<void> | undefined): Promise<void> {
   try {
-    return await work;
+    await work;
   } catch (error) {
-    if (error instanceof MessengerError) throw error;
+    if (hasCode(error, 'UNKNOWN_DESTINATION')) throw error;
     throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
   }
 }

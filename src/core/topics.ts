@@ -86,9 +86,16 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   return topics;
 }
 
-/** The destinations that publish these topics, each once: `default` for those that name none. */
+/** The destinations that these topics name, each once. */
+export function addressedBy(topics: Topics): string[] {
+  return [...new Set(Object.values(topics).flatMap(({ destination }) => destination ?? []))];
+}
+
+/** The destinations that publish these topics, each once: `default` too, unless all of them name one. */
 export function destinationsOf(topics: Topics): string[] {
-  return [...new Set(Object.values(topics).map(({ destination = DEFAULT_DESTINATION }) => destination))];
+  const all = Object.values(topics);
+  const others = all.length === 0 || all.some(({ destination }) => destination === undefined);
+  return [...new Set([...addressedBy(topics), ...(others ? [DEFAULT_DESTINATION] : [])])];
 }
 
 /**

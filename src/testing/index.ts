@@ -6,6 +6,8 @@
  */
 export { memoryBroker, outboxTesting } from './application.js';
 export type { Matcher, MemoryBroker, MemoryBrokerOptions, OutboxTesting, Sent, SentOf } from './application.js';
+export { inboxTestSuite } from './inbox-suite.js';
+export type { InboxHarness, InboxSuite } from './inbox-suite.js';
 export { publisherTestSuite } from './publisher-suite.js';
 export type { PublisherFeatures, PublisherHarness, PublisherSuite, ReceivedMessage } from './publisher-suite.js';
 export { storeTestSuite } from './store-suite.js';

@@ -22,7 +22,7 @@ async function messenger(url: string, ...args: string[]): Promise<string[]> {
 
 it('shows, requeues, discards, repartitions, adopts, and prints roles', async () => {
   const url = await newDatabase(inject('postgres')[17]);
-  expect(await messenger(url, 'migrate')).toHaveLength(4);
+  expect(await messenger(url, 'migrate')).toHaveLength(5);
   const pool = new pg.Pool({ connectionString: url });
   try {
     const store = new PostgresStore(pool);
@@ -56,10 +56,13 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     expect(
       await messenger(url, 'add-destination', 'second', '--from', '2026-01-31T12:00:00Z', '--topics', 'a', 'b'),
     ).toHaveLength(1);
-    expect(await messenger(url, 'add-destination', 'addressed', '--from', 'end', '--addressed')).toHaveLength(1);
+    expect(await messenger(url, 'add-destination', 'addressed', '--addressed')).toHaveLength(1);
     await expect(
       messenger(url, 'add-destination', 'both', '--from', 'end', '--addressed', '--topics', 'a'),
     ).rejects.toMatchObject({ stderr: expect.stringContaining('cannot be used with') as string });
+    await expect(messenger(url, 'add-destination', 'nowhere')).rejects.toMatchObject({
+      stderr: expect.stringContaining('say where it begins') as string,
+    });
     await expect(messenger(url, 'add-destination', 'third', '--from', 'yesterday')).rejects.toMatchObject({
       stderr: expect.stringContaining('must be a time') as string,
     });

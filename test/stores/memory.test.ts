@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { newMessage } from '../../src/core/message.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
-import { storeTestSuite } from '../../src/testing/index.js';
+import { inboxTestSuite, storeTestSuite } from '../../src/testing/index.js';
 
 describe('MemoryStore', () => {
   storeTestSuite<MemoryTransaction>({
@@ -28,6 +28,21 @@ describe('MemoryStore', () => {
     },
   });
 
+  describe('as an inbox', () => {
+    inboxTestSuite<MemoryTransaction>({
+      it,
+      create: () => {
+        const store = new MemoryStore();
+        return Promise.resolve({
+          store,
+          transaction: (work) => store.transaction(work),
+          close: () => Promise.resolve(),
+        });
+      },
+      concurrentTransactions: true,
+    });
+  });
+
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {
     const store = new MemoryStore();
     const message = newMessage('before').setMetadata('state', 'before');
@@ -37,17 +52,6 @@ describe('MemoryStore', () => {
     const [listed] = await store.messages(1);
     expect(listed?.metadata).toEqual({ state: 'before' });
     expect(Buffer.from(listed!.payload).toString()).toBe('before');
-  });
-
-  it('refuses a message that is for a destination: it has none', async () => {
-    const store = new MemoryStore();
-    const message = newMessage('x', { destination: 'kafka' });
-    await store.transaction(async (transaction) => {
-      const added = store.add(transaction, [newMessage('y'), message]);
-      await expect(added).rejects.toThrow(`message ${message.id} is for "kafka"`);
-      await expect(added).rejects.toMatchObject({ code: 'UNSUPPORTED' });
-    });
-    expect(store.all()).toEqual([]);
   });
 
   it('takes what a transform makes a message of', async () => {

@@ -133,6 +133,22 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       await relayed();
     });
 
+    it('receives a message once, and not at all where the transaction is rolled back', async () => {
+      const receive = (id: string, fails = false) =>
+        library.transaction(async (transaction) => {
+          const isFirst = await store.receive(transaction, 'billing "$1" ?', id);
+          if (isFirst) await library.insert(transaction, id);
+          if (fails) throw new Error('rolled back');
+          return isFirst;
+        });
+      await expect(receive('order-1', true)).rejects.toThrow('rolled back');
+      expect(await orders()).toEqual([]);
+      // At once: one waits for the other.
+      expect((await Promise.all([receive('order-1'), receive('order-1')])).toSorted()).toEqual([false, true]);
+      expect([await receive('order-1'), await receive('order-2')]).toEqual([false, true]);
+      expect(await orders()).toEqual(['order-1', 'order-2']);
+    });
+
     it('sends a statement as it is, whatever the names in it', async () => {
       const odd = storeWith({ schema: `odd "$1" ?? it's \\? :name` });
       await odd.migrate();

@@ -6,6 +6,7 @@
 import { MessengerError } from '../../core/errors.js';
 import { assertMessage, describe, type Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
+import type { InboxStore } from '../../core/inbox.js';
 import type { Store } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 
@@ -19,8 +20,16 @@ export interface MemoryStoreOptions<Input = MessageInput> {
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];
+  /** What it has received, by consumer and id. @internal */
+  readonly received = new Set<string>();
   /** @internal */
   over = false;
+  /** Called at its end. @internal */
+  end!: () => void;
+  /** @internal */
+  readonly ended = new Promise<void>((resolve) => {
+    this.end = resolve;
+  });
 }
 
 interface Kept {
@@ -29,10 +38,14 @@ interface Kept {
   published: boolean;
 }
 
-/** The contract of a store, in an array. What is stored is gone with the process. */
-export class MemoryStore<Input = MessageInput> implements Store {
+/** The contract of a store, in an array. What is stored is gone with the process. Its one destination publishes everything. */
+export class MemoryStore<Input = MessageInput> implements Store, InboxStore<MemoryTransaction> {
   readonly #transform: Transform<Input>;
   #kept: Kept[] = [];
+  /** When what was received was, by consumer and id. */
+  readonly #received = new Map<string, number>();
+  /** The transactions that are open and have received it, and their ends. */
+  readonly #receiving = new Map<string, Promise<void>>();
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
     checkKeys(options, ['transform'] satisfies (keyof MemoryStoreOptions)[]);
@@ -46,36 +59,26 @@ export class MemoryStore<Input = MessageInput> implements Store {
       const result = await work(transaction);
       const storedAt = performance.now();
       this.#kept.push(...transaction.added.map((message) => ({ message, storedAt, published: false })));
+      for (const each of transaction.received) this.#received.set(each, storedAt);
       return result;
     } finally {
       transaction.over = true;
+      for (const each of transaction.received) this.#receiving.delete(each);
+      transaction.end();
     }
   }
 
   /**
    * Stores one message, or an array, with the transaction.
    *
-   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over; `UNSUPPORTED` for a
-   *   message with a destination.
+   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    if (!((transaction as unknown) instanceof MemoryTransaction)) {
-      throw new MessengerError(
-        'INVALID_TRANSACTION',
-        `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
-      );
-    }
-    if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
+    assertOpen(transaction);
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => {
       const message = this.#transform(input);
       assertMessage(message);
-      if (message.destination !== undefined) {
-        throw new MessengerError(
-          'UNSUPPORTED',
-          `message ${message.id} is for ${describe(message.destination)}, and a MemoryStore has no destinations`,
-        );
-      }
       return copyOf(message, false);
     });
     transaction.added.push(...stored);
@@ -86,6 +89,31 @@ export class MemoryStore<Input = MessageInput> implements Store {
   async stored(transaction: MemoryTransaction): Promise<readonly Message[]> {
     await this.add(transaction, []);
     return transaction.added.map((message) => copyOf(message, false));
+  }
+
+  /** Whatever a message is for, it is published by whoever relays. */
+  async declareDestinations(_names: readonly string[]): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** As an `InboxStore` does. */
+  async receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
+    assertOpen(transaction);
+    const received = JSON.stringify([consumer, id]);
+    if (transaction.received.has(received)) return false;
+    for (let other; (other = this.#receiving.get(received)) !== undefined;) await other;
+    if (this.#received.has(received)) return false;
+    this.#receiving.set(received, transaction.ended);
+    transaction.received.add(received);
+    return true;
+  }
+
+  async forgetReceived(expiration: number): Promise<number> {
+    numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
+    const expired = performance.now() - expiration;
+    const old = [...this.#received].filter(([, receivedAt]) => receivedAt <= expired);
+    for (const [received] of old) this.#received.delete(received);
+    return Promise.resolve(old.length);
   }
 
   /** As a `Store` does. A message with `deliverAt` is not listed before that time of this process's clock. */
@@ -130,8 +158,18 @@ export class MemoryStore<Input = MessageInput> implements Store {
   }
 }
 
+function assertOpen(transaction: unknown): void {
+  if (!(transaction instanceof MemoryTransaction)) {
+    throw new MessengerError(
+      'INVALID_TRANSACTION',
+      `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
+    );
+  }
+  if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
+}
+
 function copyOf(message: Message, published: boolean): Message {
-  const { id, metadata, payload, at, topic, key, deliverAt, holdKey } = message;
+  const { id, metadata, payload, at, topic, key, deliverAt, holdKey, destination } = message;
   return {
     id,
     metadata: { ...metadata },
@@ -142,5 +180,6 @@ function copyOf(message: Message, published: boolean): Message {
     key,
     deliverAt: deliverAt && new Date(deliverAt),
     holdKey,
+    destination,
   };
 }

@@ -13,7 +13,8 @@ export interface Admin {
   readonly timeout: number;
 }
 
-const LOCK_NOT_AVAILABLE = '55P03';
+/** What a statement fails with that does not wait, or not longer, for a lock. */
+export const LOCK_NOT_AVAILABLE = '55P03';
 
 /** One transaction of an operator's function. `patience` multiplies the time that it may take. */
 export function transact<T>(

@@ -1,3 +1,4 @@
+import { LOCK_NOT_AVAILABLE } from './admin.js';
 import { MessengerError } from '../../core/errors.js';
 import type { CleanReport, KeptReason } from '../../core/store.js';
 import { cleaningOf, type Cleaning } from './cleaning.js';
@@ -6,8 +7,6 @@ import { forgetAbandoned } from './forget.js';
 import { SLICES, type Names } from './names.js';
 import { retentionOf } from './schema.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
-
-const LOCK_NOT_AVAILABLE = '55P03';
 
 /** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
 const LONGEST_LOCK = 5_000;

@@ -112,7 +112,7 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
   await transact(admin, options, add, { patience: since === null ? 1 : 10 });
 }
 
-/** How often others may make a destination at the same moment before that is an error. */
+/** How often others may be about to make a destination, and not get on with it, before that is an error. */
 const DECLARATIONS = 5;
 
 /**
@@ -126,23 +126,30 @@ export async function declareDestinations(
   options: StoreCallOptions = {},
 ): Promise<void> {
   for (const name of names) assertDestination(name);
-  for (let left = DECLARATIONS; ; left--) {
+  let left = DECLARATIONS;
+  for (let before = names.length; ;) {
     const missing = await transact(admin, options, (connection) => undeclared(admin, connection, names));
-    try {
-      for (const name of missing) await declare(admin, name, options);
-      return;
-    } catch (error) {
-      if (isRefused(error)) {
-        throw new MessengerError(
-          'UNKNOWN_DESTINATION',
-          `there is no destination ${JSON.stringify(missing[0])} yet, and this role may not make it: run \`await outbox.migrate()\` or \`messenger add-destination\` with the one that owns the tables`,
-          { cause: error },
-        );
+    if (missing.length === 0) return;
+    left = missing.length < before ? DECLARATIONS : left - 1;
+    before = missing.length;
+    for (const name of missing) {
+      try {
+        await declare(admin, name, options);
+      } catch (error) {
+        if (isRefused(error)) throw undeclarable(name, error);
+        // Another process has made it meanwhile, or a relay by starting.
+        if (!hasCode(error, 'CONFLICT') || left === 0) throw error;
       }
-      // Another process has made it meanwhile, or a relay by starting.
-      if (!hasCode(error, 'CONFLICT') || left === 0) throw error;
     }
   }
+}
+
+function undeclarable(name: string, cause: unknown): MessengerError {
+  return new MessengerError(
+    'UNKNOWN_DESTINATION',
+    `there is no destination ${JSON.stringify(name)} to which messages can be addressed, and this role may not make it: run \`await outbox.migrate()\`, or \`messenger add-destination ${name} --addressed\`, with the role that owns the tables`,
+    { cause },
+  );
 }
 
 /** Of these, the ones that messages can not be for yet. */
@@ -173,7 +180,7 @@ async function declare(admin: Admin, name: string, { signal }: StoreCallOptions)
     ),
   );
   if (known.length > 0) return;
-  // What is for it alone can not be there before it. The first destination is that of everything else.
+  // What is for it alone can not be there before it. Of that name is the one of everything else.
   await addDestination(admin, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,
@@ -234,17 +241,20 @@ export async function removeDestination(
   assertDestination(name);
   const { cursors, claims, relays, parked, destinations } = admin.names;
   const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
+  const isStoredFor = `transactions are open that have stored messages for destination ${JSON.stringify(name)}: name another one for its topics first, and try again`;
   return transact(admin, options, async (connection) => {
     const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_lock', lock), [name]), isWorkedOn);
-    // After the lock: nobody claims it any more.
+    const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
+    await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
+    // After the locks: nobody claims it any more, and what was stored for it is committed.
     const [state] = await destinationStates(admin.names, connection, name);
     if (!state) throw await unknown(admin, connection, name);
     if (state.held > 0 || state.relays > 0) throw conflict(isWorkedOn);
     const { pending, morePending, waiting, dead } = state;
-    if (pending + waiting + dead > 0 && options.discard !== true) {
+    if ((morePending || pending + waiting + dead > 0) && options.discard !== true) {
       throw conflict(
-        `destination ${JSON.stringify(name)} has not published ${morePending ? 'more than ' : ''}${String(pending)} messages, ${String(waiting)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
+        `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(waiting)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
       );
     }
     for (const table of [parked, claims, relays, cursors]) {

@@ -3,7 +3,7 @@ import type { Names } from './names.js';
 import { howToMigrate } from './schema.js';
 
 /** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
-const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) => string }>> = {
+const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names, text: string) => string }>> = {
   // undefined_table, undefined_function, invalid_schema_name, undefined_column
   '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
   '42883': {
@@ -29,8 +29,8 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
   // raised by the function that stores (migration 4)
   MO001: {
     code: 'UNKNOWN_DESTINATION',
-    say: () =>
-      'a message is for a destination that is not there: `await outbox.migrate()` makes those of its topics, `store.declareDestinations` and `messenger add-destination` any',
+    say: (_, text) =>
+      `${text}, or it was forgotten, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
   },
   // in_failed_sql_transaction
   '25P02': {
@@ -42,18 +42,22 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
 /** A client's error, in the words of this library where it means something of ours. */
 export function storeError(error: unknown, names: Names): unknown {
   if (error instanceof MessengerError) return error;
-  const meaning = codesOf(error).flatMap((code) => MEANINGS[code] ?? [])[0];
-  return meaning ? new MessengerError(meaning.code, meaning.say(names), { cause: error }) : error;
+  for (const { code, text } of faultsOf(error)) {
+    const meaning = MEANINGS[code];
+    if (meaning) return new MessengerError(meaning.code, meaning.say(names, text), { cause: error });
+  }
+  return error;
 }
 
-/** The code of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */
-function codesOf(error: unknown, depth = 5): string[] {
+/** The code and text of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */
+function faultsOf(error: unknown, depth = 5): { readonly code: string; readonly text: string }[] {
   if (typeof error !== 'object' || error === null || depth === 0) return [];
-  const { code, originalCode, cause, original, driverError, meta, driverAdapterError } = error as Record<
+  const { code, originalCode, message, cause, original, driverError, meta, driverAdapterError } = error as Record<
     string,
     unknown
   >;
-  const own = [code, originalCode].filter((each) => typeof each === 'string');
+  const text = typeof message === 'string' ? message : '';
+  const own = [code, originalCode].flatMap((each) => (typeof each === 'string' ? { code: each, text } : []));
   const within = [cause, original, driverError, meta, driverAdapterError];
-  return [...own, ...within.flatMap((each) => codesOf(each, depth - 1))];
+  return [...own, ...within.flatMap((each) => faultsOf(each, depth - 1))];
 }

@@ -1,9 +1,8 @@
+import { LOCK_NOT_AVAILABLE } from './admin.js';
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database, type TransactionBounds } from './database.js';
 import type { Names } from './names.js';
 import { statement, type Statements } from './statements.js';
-
-const LOCK_NOT_AVAILABLE = '55P03';
 
 /**
  * Until when somebody worked on the destination `d`: a lease's end, past or to come, or a relay's that
@@ -82,8 +81,9 @@ export async function assertRemembered(
   const [row] = await connection.query(statements.forgotten, [destination]);
   if (!row) return;
   const name = JSON.stringify(destination);
+  const topics = row[1] === null ? '' : `, topics: ${String(row[1])}`;
   throw new MessengerError(
     'DESTINATION_FORGOTTEN',
-    `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: … })\``,
+    `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: …${topics} })\``,
   );
 }

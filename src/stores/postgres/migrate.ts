@@ -1,11 +1,13 @@
 import { readdir, readFile } from 'node:fs/promises';
+import { conflict, LOCK_NOT_AVAILABLE } from './admin.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { statement } from './statements.js';
 
-/** How long a change of the ring waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
+/** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
 const LONGEST_WAIT = 2_000;
+const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
 interface Migration {
   readonly number: number;
@@ -50,6 +52,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
+    inbox: names.inbox,
     store: names.store,
     store_addressed: names.storeAddressed,
     partitions: String(settings.partitions),
@@ -86,13 +89,13 @@ export async function migrationSql(
 ): Promise<string> {
   const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
   const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, bookkeeping(names)];
-  const strings = 'SET LOCAL standard_conforming_strings = on';
+  const before = ['SET LOCAL standard_conforming_strings = on', ...(from > 0 ? [PATIENCE] : [])];
   if (!transaction) {
     const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
-    return `${heading(from)}\n${[strings, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
+    return `${heading(from)}\n${[...before, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
   }
   const scripts = todo.map(({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`);
-  return `BEGIN;\n${[strings, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
+  return `BEGIN;\n${[...before, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
 }
 
 /** Says how the next file is made, to who reads this one years later. */
@@ -109,8 +112,26 @@ function heading(from: number): string {
  * slices. What is stored stays where it is, and is delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed.
  */
 export async function migrate(
+  database: Database,
+  names: Names,
+  settings: Expected,
+  bounds: { timeout: number; signal?: AbortSignal | undefined },
+): Promise<string[]> {
+  try {
+    return await applied(database, names, settings, bounds);
+  } catch (error) {
+    if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
+    throw conflict(
+      `the tables could not be changed: a transaction that uses ${names.messages} (a long one, or pg_dump) was open for longer than the ${String(LONGEST_WAIT)} ms that others may be held up. Nothing was changed: try again`,
+      error,
+    );
+  }
+}
+
+async function applied(
   database: Database,
   names: Names,
   settings: Expected,
@@ -133,18 +154,19 @@ export async function migrate(
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
       const version = await schemaVersion(connection, names);
       if (version === 0) await run(bookkeeping(names));
-      const applied: string[] = [];
+      else await run(PATIENCE);
+      const done: string[] = [];
       for (const { number, name, statements } of await migrations(names, settings)) {
         if (number <= version) continue;
         for (const part of statements) await run(part);
         await run(record(names, number, name));
-        applied.push(name);
+        done.push(name);
       }
       if (await hasOtherRing(connection, names, settings)) {
         for (const text of changeRing(names, settings.sliceSeconds)) await run(text);
-        applied.push(`retention ${String(retentionOf(settings.sliceSeconds))} ms`);
+        done.push(`retention ${String(retentionOf(settings.sliceSeconds))} ms`);
       }
-      return applied;
+      return done;
     },
     bounds,
   );
@@ -161,7 +183,7 @@ async function hasOtherRing(connection: Connection, names: Names, settings: Expe
 /** The default of a partition is not used by what is stored through the log: it is changed alike, for tidiness. */
 function changeRing(names: Names, sliceSeconds: number): string[] {
   return [
-    `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`,
+    PATIENCE,
     `ALTER TABLE ${names.messages} ALTER COLUMN slice SET DEFAULT (floor(date_part('epoch', clock_timestamp()) / ${String(sliceSeconds)})::bigint % ${String(SLICES)})::smallint`,
     `UPDATE ${names.settings} SET value = '${String(sliceSeconds)}' WHERE name = 'slice_seconds'`,
   ];

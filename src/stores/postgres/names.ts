@@ -16,6 +16,8 @@ export interface Names {
   readonly destinations: string;
   readonly relays: string;
   readonly migrations: string;
+  /** What consumers have received (migration 5). */
+  readonly inbox: string;
   /** The function that stores (migration 3). */
   readonly store: string;
   /** The function that stores messages of which some have a destination (migration 4). */
@@ -46,6 +48,7 @@ export function namesOf(schema: string, prefix: string): Names {
     destinations: table('destinations'),
     relays: table('relays'),
     migrations: table('migrations'),
+    inbox: table('inbox'),
     store: table('store'),
     storeAddressed: table('store_addressed'),
     parkedKeys: table('parked_destination_key_seq_idx'),

@@ -1,3 +1,4 @@
+import { LOCK_NOT_AVAILABLE } from './admin.js';
 import { MessengerError } from '../../core/errors.js';
 import { numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
@@ -42,7 +43,6 @@ export interface RebaseResult {
 }
 
 const HOUR = 3_600_000;
-const LOCK_NOT_AVAILABLE = '55P03';
 
 /** How long to wait for writers to finish: those that come later wait behind. Milliseconds. */
 const LONGEST_WAIT = 5_000;

@@ -12,11 +12,13 @@ export interface RolesOptions {
   readonly writer?: string;
   /** Relays and cleans. @default 'messenger_relay' */
   readonly relay?: string;
+  /** Keeps what was received, for an inbox, and can do nothing else. @default 'messenger_consumer' */
+  readonly consumer?: string;
   /** Owns the tables: migrates, and does an operator's work. @default 'messenger_migrator' */
   readonly migrator?: string;
 }
 
-const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
+const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'consumer', 'migrator'] satisfies (keyof RolesOptions)[];
 
 /** Of the functions that store: a schema may have others of their names. */
 const SIGNATURE = '(text, text, integer, integer, integer, text)';
@@ -28,8 +30,9 @@ function writerGrants({ schema, messages, destinations, store, storeAddressed }:
     `EXECUTE ON FUNCTION ${store}${SIGNATURE}`,
     `EXECUTE ON FUNCTION ${storeAddressed}${SIGNATURE}`,
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
-    // To refuse what is for a destination that is not there.
-    `SELECT (name) ON ${destinations}`,
+    // To refuse what is for a destination that is not there, and to keep it there.
+    `SELECT (name, forgotten_at) ON ${destinations}`,
+    `UPDATE (guard) ON ${destinations}`,
   ];
 }
 
@@ -49,6 +52,11 @@ function relayGrants(names: Names): string[] {
   ];
 }
 
+/** All that an inbox needs, forgetting included. */
+function consumerGrants({ schema, inbox }: Names): string[] {
+  return [`USAGE ON SCHEMA ${quote(schema)}`, `SELECT, INSERT, DELETE ON ${inbox}`];
+}
+
 function sequence({ schema, prefix }: Names): string {
   return `${quote(schema)}.${quote(`${prefix}messages_seq_seq`)}`;
 }
@@ -63,18 +71,19 @@ function sequence({ schema, prefix }: Names): string {
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, ROLE_KEYS);
   const { schema = 'messenger', tablePrefix = '' } = options;
-  const { writer = 'messenger_writer', relay = 'messenger_relay', migrator = 'messenger_migrator' } = options;
+  const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
+  const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
   const names = namesOf(schema, tablePrefix);
-  for (const [name, role] of Object.entries({ writer, relay, migrator })) assertRole(name, role);
-  if (new Set([writer, relay, migrator]).size < 3) {
-    throw new MessengerError('INVALID_OPTION', 'writer, relay and migrator must be three roles');
+  for (const [name, role] of Object.entries({ writer, relay, consumer, migrator })) assertRole(name, role);
+  if (new Set([writer, relay, consumer, migrator]).size < 4) {
+    throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
   }
-  const { messages, cursors, claims, parked, settings, destinations, relays, migrations } = names;
+  const { messages, cursors, claims, parked, settings, destinations, relays, migrations, inbox } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
-  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations];
+  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations, inbox];
   const functions = [names.store, names.storeAddressed].map((name) => `FUNCTION ${name}${SIGNATURE}`);
   const statements = [
-    ...[writer, relay, migrator].map(createRole),
+    ...[writer, relay, consumer, migrator].map(createRole),
     // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
@@ -82,9 +91,12 @@ export function rolesScript(options: RolesOptions = {}): string {
     `GRANT USAGE, CREATE ON SCHEMA ${quote(schema)} TO ${quote(migrator)}`,
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
     ...functions.map((each) => `ALTER ${each} OWNER TO ${quote(migrator)}`),
-    ...[...tables, ...functions].map((each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`),
+    ...[...tables, ...functions].map(
+      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}, ${quote(consumer)}`,
+    ),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
     ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),
+    ...consumerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(consumer)}`),
   ];
   return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\n${statements.join(';\n')};\nCOMMIT;\n`;
 }

@@ -302,10 +302,10 @@ SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, alon
   ) m
 ) due ORDER BY due.seq LIMIT $2::bigint`,
     ),
-    /** $1 destination: when it was forgotten, if it was. To be asked after its cursors are locked. */
+    /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
     forgotten: statement(
       'forgotten',
-      `SELECT forgotten_at::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
+      `SELECT forgotten_at::text, to_json(topics)::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
     ),
     /** $1 destination: goes up with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),

@@ -7,6 +7,7 @@ import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { hasMethods } from '../../core/shape.js';
+import type { InboxStore } from '../../core/inbox.js';
 import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import type { Admin } from './admin.js';
@@ -42,6 +43,7 @@ import {
 } from './failed.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
+import { decodeReceiving, forgetReceived, receivingText } from './inbox.js';
 import { migrate } from './migrate.js';
 import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
@@ -120,7 +122,7 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
  * await client.query('COMMIT');
  * ```
  */
-export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore {
+export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore, InboxStore<TransactionHandle | Tx> {
   readonly #database: Database;
   readonly #names: Names;
   readonly #statements: Statements;
@@ -356,7 +358,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
    */
   declareDestinations(names: readonly string[], options?: StoreCallOptions): Promise<void> {
-    return this.#operate((admin) => declareDestinations(admin, names, options));
+    return this.#operate(async (admin) => {
+      // Nothing is made on tables of another environment, or another cluster.
+      await this.#verify();
+      await declareDestinations(admin, names, options);
+    });
   }
 
   /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
@@ -416,6 +422,28 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     } catch (error) {
       throw storeError(error, this.#names);
     }
+  }
+
+  /**
+   * Keeps, in a transaction, that a consumer has received a message: see `createInbox` of `messenger-outbox/inbox`.
+   *
+   * @returns whether it is the first time.
+   * @throws as `add` does for a handle that is no transaction; MessengerError `UNSUPPORTED` for a bare function that
+   *   does not resolve to rows.
+   */
+  async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
+    const run = runnerOf(transaction, this.#bridge, 'query');
+    try {
+      return decodeReceiving(await run(receivingText(this.#names), [consumer, id]));
+    } catch (error) {
+      throw storeError(error, this.#names);
+    }
+  }
+
+  /** Forgets what consumers have received longer than `expiration` milliseconds ago, by the database's clock. @returns how many. */
+  forgetReceived(expiration: number, options?: StoreCallOptions): Promise<number> {
+    numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
+    return this.#operate((admin) => forgetReceived(admin, expiration, options));
   }
 
   /** Gives back the lease that `messages` took. The client stays open: it is the application's. */

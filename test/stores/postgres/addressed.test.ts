@@ -29,6 +29,11 @@ function poolOf(url: string, user?: string): pg.Pool {
   return pool;
 }
 
+/** Of a pool of `openPool`. */
+function urlOf(pool: pg.Pool): string {
+  return (pool.options as { connectionString: string }).connectionString;
+}
+
 async function transaction<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   try {
@@ -186,6 +191,96 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     }, url);
   });
 
+  it('declares many at once, from many processes', async () => {
+    const pool = await openPool(version);
+    await new PostgresStore(pool).migrate();
+    const names = Array.from({ length: 20 }, (_, n) => `n${String(n).padStart(2, '0')}`);
+    const declared = Array.from({ length: 5 }, () => new PostgresStore(poolOf(urlOf(pool))).declareDestinations(names));
+    await Promise.all(declared);
+    expect((await new PostgresStore(pool).destinations()).map(({ name }) => name)).toEqual(names);
+  });
+
+  it.each(['READ COMMITTED', 'REPEATABLE READ'])(
+    'is not removed while a transaction stores for it, nor stored for once it is removed (%s)',
+    async (isolation) => {
+      const pool = await openPool(version);
+      const store = new PostgresStore(pool);
+      await store.migrate();
+      await store.declareDestinations(['a', 'b']);
+      const [storing, early] = [await pool.connect(), await pool.connect()];
+      for (const client of [storing, early]) {
+        await client.query(`BEGIN ISOLATION LEVEL ${isolation}`);
+        await client.query('SELECT pg_current_snapshot()');
+      }
+      await store.add(storing, newMessage('x', { destination: 'a' }));
+      await expect(store.removeDestination('a')).rejects.toMatchObject({
+        code: 'CONFLICT',
+        message: expect.stringMatching(
+          /^transactions are open that have stored messages for destination "a"/,
+        ) as string,
+      });
+      await storing.query('COMMIT');
+      storing.release();
+      await expect(store.removeDestination('a')).rejects.toThrow('"a" has not published 1 messages');
+      await store.removeDestination('b');
+      // Its snapshot may be older than the removal.
+      await expect(store.add(early, newMessage('x', { destination: 'b' }))).rejects.toMatchObject({
+        code: isolation === 'READ COMMITTED' ? 'UNKNOWN_DESTINATION' : '40001',
+      });
+      await early.query('ROLLBACK');
+      early.release();
+    },
+  );
+
+  it('is not removed while it may have more to publish than is counted', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    await store.declareDestinations(['a']);
+    await transaction(pool, async (client) => {
+      await store.add(client, newMessage('x', { destination: 'a' }));
+      await store.add(
+        client,
+        Array.from({ length: 10_001 }, () => newMessage('y')),
+      );
+    });
+    expect(await store.destinations()).toMatchObject([{ name: 'a', pending: 0, morePending: true }]);
+    await expect(store.removeDestination('a')).rejects.toMatchObject({ code: 'CONFLICT' });
+    expect(await store.removeDestination('a', { discard: true })).toMatchObject({ morePending: true });
+  });
+
+  it('is not stored for once it was forgotten, and is made anew as it was', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    await store.declareDestinations(['a']);
+    await store.limitDestination('a', { forgetAfter: 60_000 });
+    await pool.query(`UPDATE messenger.destinations SET created_at = '2020-01-01'`);
+    await store.deletePublishedByExpiration(0);
+    const added = transaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
+    await expect(added).rejects.toThrow(/"a", or it was forgotten, and a message is for it/);
+    await expect(store.openFeed({ destination: 'a', pageSize: 1, relay: 'r' })).rejects.toThrow(
+      '{ from: …, topics: [] }',
+    );
+  });
+
+  it('has a straggler moved to its own side table alone', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool, { retention: 60_000 });
+    await store.migrate();
+    await store.declareDestinations(['a', 'b', 'default']);
+    await transaction(pool, (client) =>
+      store.add(client, [newMessage('1', { id: 'for-a', destination: 'a' }), newMessage('2', { id: 'for-all' })]),
+    );
+    await pool.query(`UPDATE messenger.messages SET stored_at = stored_at - interval '1 hour'`);
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 1, moved: 2 });
+    const { rows } = await pool.query('SELECT destination, id FROM messenger.parked ORDER BY destination');
+    expect(rows).toEqual([
+      { destination: 'a', id: 'for-a' },
+      { destination: 'default', id: 'for-all' },
+    ]);
+  });
+
   it('refuses what is for a destination that is not there, and stores nothing of it', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
@@ -268,9 +363,35 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await store.migrate();
       const outbox: Shop = defineOutbox({ store, topics: shop });
       await expect(send(pool, outbox, 'order')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
-      expect(await drained(outbox, 'queue')).toEqual([]);
+      expect(await drained(outbox, 'kafka')).toEqual([]);
       await send(pool, outbox, 'order');
       expect(await drained(outbox, 'kafka')).toEqual(['order']);
+      // Each its own.
+      await expect(send(pool, outbox, 'mail')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
+    });
+
+    it('are declared again by whoever needs them, when one was removed', async () => {
+      const pool = await openPool(version);
+      const store = new PostgresStore(pool);
+      const outbox: Shop = defineOutbox({ store, topics: shop });
+      await outbox.migrate();
+      await store.removeDestination('kafka');
+      await outbox.migrate();
+      await send(pool, outbox, 'order', 'note');
+      await store.removeDestination('queue');
+      expect(await drained(outbox, 'queue')).toEqual([]);
+      expect(await drained(outbox, 'kafka')).toEqual(['order']);
+    });
+
+    it('let a relay end quietly that was stopped before it began', async () => {
+      const pool = await openPool(version);
+      const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
+      await outbox.migrate();
+      const publisher: Publisher = { publish: () => Promise.resolve() };
+      const relay = await outbox.relay({ publisher, destination: 'kafka', signal: AbortSignal.abort() });
+      await relay.ended;
+      const unmade: Shop = defineOutbox({ store: new PostgresStore(pool, { schema: 'none' }), topics: shop });
+      await expect(unmade.relay({ publisher, destination: 'kafka' })).rejects.toMatchObject({ code: 'FATAL' });
     });
 
     it('are all drained by a test', async () => {
@@ -300,24 +421,25 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const admin = poolOf(at);
     const store = new PostgresStore(admin);
     await store.migrate();
-    const [writer, relay, migrator] = ['w', 'r', 'm'].map((kind) => `addressed_${kind}_${String(process.pid)}`) as [
-      string,
-      string,
-      string,
-    ];
-    await admin.query(rolesScript({ writer, relay, migrator }));
+    const role = (kind: string) => `addressed_${kind}_${String(process.pid)}`;
+    const [writer, relay] = [role('writer'), role('relay')];
+    const [consumer, migrator] = [role('consumer'), role('migrator')];
+    await admin.query(rolesScript({ writer, relay, consumer, migrator }));
     for (const role of [writer, relay]) await admin.query(`ALTER ROLE ${role} LOGIN`);
     onTestFinished(async () => {
       const cleaner = new pg.Client({ connectionString: at });
       await cleaner.connect();
-      for (const role of [writer, relay, migrator]) await cleaner.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+      for (const role of [writer, relay, consumer, migrator])
+        await cleaner.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
       await cleaner.end();
     });
     const [writers, relays] = [poolOf(at, writer), poolOf(at, relay)];
     const outboxOf = (pool: pg.Pool): Shop => defineOutbox({ store: new PostgresStore(pool), topics: shop });
     await expect(drained(outboxOf(relays), 'kafka')).rejects.toMatchObject({
       code: 'UNKNOWN_DESTINATION',
-      message: expect.stringMatching(/this role may not make it: run `await outbox.migrate\(\)`/) as string,
+      message: expect.stringMatching(
+        /this role may not make it: run `await outbox.migrate\(\)`.* kafka --addressed`/,
+      ) as string,
     });
     await outboxOf(admin).migrate();
     await send(writers, outboxOf(writers), 'order', 'note');

@@ -42,10 +42,16 @@ async function addTo(
   pool: pg.Pool,
   ...messages: Parameters<PostgresStore['add']>[1][]
 ): Promise<void> {
+  await inTransaction(pool, async (client) => {
+    for (const message of messages) await store.add(client, message);
+  });
+}
+
+async function inTransaction(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<unknown>): Promise<void> {
   const client = await pool.connect();
   try {
     await client.query('BEGIN');
-    for (const message of messages) await store.add(client, message);
+    await work(client);
     await client.query('COMMIT');
   } catch (error) {
     await client.query('ROLLBACK');
@@ -69,13 +75,13 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(/^from must be a whole number from 0 to 3, got/) as string;
-  for (const from of [-1, 0.5, 4, NaN]) {
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 4, got/) as string;
+  for (const from of [-1, 0.5, 5, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 4$/);
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 5$/);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
@@ -84,7 +90,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
     expect(applied.filter((names) => names.length > 0)).toEqual([
-      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql', '0004_addressed.sql'],
+      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql', '0004_addressed.sql', '0005_inbox.sql'],
     ]);
     expect(await stores[0]!.migrate()).toEqual([]);
     const pool = open();
@@ -93,6 +99,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
       { number: 2, name: '0002_relays.sql' },
       { number: 3, name: '0003_store.sql' },
       { number: 4, name: '0004_addressed.sql' },
+      { number: 5, name: '0005_inbox.sql' },
     ]);
     await addTo(stores[3]!, pool, newMessage('works'));
     expect(await stores[7]!.messages(10)).toHaveLength(1);
@@ -200,8 +207,13 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
 
 describe('roles', () => {
   const role = (kind: string) => `messenger_${kind}_${process.pid}`;
-  const roles = { writer: role('writer'), relay: role('relay'), migrator: role('migrator') };
-  const { writer, relay, migrator } = roles;
+  const roles = {
+    writer: role('writer'),
+    relay: role('relay'),
+    consumer: role('consumer'),
+    migrator: role('migrator'),
+  };
+  const { writer, relay, consumer, migrator } = roles;
 
   /** Each right that the script gives to a role, one by one. */
   function grantsOf(to: string): string[] {
@@ -220,7 +232,7 @@ describe('roles', () => {
 
   async function prepared(
     version: PostgresVersion,
-  ): Promise<Record<'admin' | 'writers' | 'relays' | 'migrators', pg.Pool>> {
+  ): Promise<Record<'admin' | 'writers' | 'relays' | 'consumers' | 'migrators', pg.Pool>> {
     const open = await emptyDatabase(version);
     const admin = open();
     await new PostgresStore(admin).migrate();
@@ -229,7 +241,7 @@ describe('roles', () => {
     });
     await admin.query(rolesScript(roles));
     for (const name of Object.values(roles)) await admin.query(`ALTER ROLE ${name} LOGIN`);
-    return { admin, writers: open(writer), relays: open(relay), migrators: open(migrator) };
+    return { admin, writers: open(writer), relays: open(relay), consumers: open(consumer), migrators: open(migrator) };
   }
 
   /** Everything that a relay does: claim, read, set aside, retry, clean. */
@@ -310,11 +322,11 @@ describe('roles', () => {
       const open = await emptyDatabase(version);
       const admin = open();
       const boss = role('boss');
-      const odd = { writer: `${writer} "w'`, relay: `${relay} \\ $$`, migrator };
+      const odd = { writer: `${writer} "w'`, relay: `${relay} \\ $$`, consumer, migrator };
       const tables = { schema: `Odd "schema"; it's 名`, tablePrefix: `Präfix "x' \\;-- ` };
       await admin.query(`CREATE ROLE ${boss} LOGIN CREATEROLE`);
       onTestFinished(async () => {
-        for (const name of [odd.writer, odd.relay, migrator, boss].map(pg.escapeIdentifier)) {
+        for (const name of [odd.writer, odd.relay, consumer, migrator, boss].map(pg.escapeIdentifier)) {
           await admin.query(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
         }
       });
@@ -355,7 +367,7 @@ describe('roles', () => {
   });
 
   it('need each of these rights', async () => {
-    const { admin, writers, relays } = await prepared(17);
+    const { admin, writers, relays, consumers } = await prepared(17);
     const store = new PostgresStore(writers);
     const message = (destination?: string) =>
       newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' }, destination });
@@ -382,6 +394,34 @@ describe('roles', () => {
       await admin.query(`REVOKE ${grant} FROM ${relay}`);
       await expect(relayEverything(relays), grant).rejects.toThrow();
       await admin.query(`GRANT ${grant} TO ${relay}`);
+    }
+    const inbox = new PostgresStore(consumers);
+    const receive = async () => {
+      await inTransaction(consumers, (client) => inbox.receive(client, 'c', newMessage('x').id));
+      await inbox.forgetReceived(0);
+    };
+    await receive();
+    for (const grant of grantsOf(consumer)) {
+      await admin.query(`REVOKE ${grant} FROM ${consumer}`);
+      await expect(receive(), grant).rejects.toMatchObject({ code: '42501' });
+      await admin.query(`GRANT ${grant} TO ${consumer}`);
+    }
+  });
+
+  it('of a consumer read and write nothing else, and others nothing of what it has received', async () => {
+    const { writers, relays, consumers } = await prepared(17);
+    for (const text of [
+      'SELECT id FROM messenger.messages',
+      "INSERT INTO messenger.messages (id, payload) VALUES ('x', 'x')",
+      'SELECT epoch FROM messenger.cursors',
+      'DELETE FROM messenger.parked',
+    ]) {
+      await expect(consumers.query(text), text).rejects.toMatchObject({ code: '42501' });
+    }
+    for (const pool of [writers, relays]) {
+      for (const text of ['SELECT id FROM messenger.inbox', 'DELETE FROM messenger.inbox']) {
+        await expect(pool.query(text), text).rejects.toMatchObject({ code: '42501' });
+      }
     }
   });
 });
@@ -449,11 +489,33 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
     await new PostgresStore(pool, { retention: 600_000 }).migrate();
     const writer = await pool.connect();
     await writer.query("BEGIN; INSERT INTO messenger.messages (id, payload) VALUES ('open', 'x')");
-    await expect(new PostgresStore(pool, { retention: 60_000 }).migrate()).rejects.toMatchObject({ code: '55P03' });
+    await expect(new PostgresStore(pool, { retention: 60_000 }).migrate()).rejects.toMatchObject({
+      code: 'CONFLICT',
+    });
     await writer.query('COMMIT');
     writer.release();
     expect(await settings(pool)).toEqual({ value: '100' });
   });
+});
+
+it('is not upgraded while a transaction uses the log for long: whoever stores is not held up by that', async () => {
+  const pool = (await emptyDatabase())();
+  const script = await migrationScript();
+  await pool.query(`${script.slice(0, script.indexOf('\n-- 0004_'))}\nCOMMIT;`);
+  const writer = await pool.connect();
+  await writer.query("BEGIN; INSERT INTO messenger.messages (id, payload) VALUES ('open', 'x')");
+  const store = new PostgresStore(pool);
+  await expect(store.migrate()).rejects.toMatchObject({
+    code: 'CONFLICT',
+    message: expect.stringMatching(/could not be changed: .* Nothing was changed: try again$/) as string,
+  });
+  await pool.query("INSERT INTO messenger.messages (id, payload) VALUES ('meanwhile', 'x')");
+  await writer.query('COMMIT');
+  writer.release();
+  expect(await store.migrate()).toEqual(['0004_addressed.sql', '0005_inbox.sql']);
+  expect(await migrationScript({ from: 3 })).toMatch(
+    /^BEGIN;\nSET LOCAL standard_conforming_strings = on;\nSET LOCAL lock_timeout = 2000;\n/,
+  );
 });
 
 describe('a schema that is not this version', () => {

@@ -5,13 +5,15 @@ import { afterAll, beforeAll, describe, inject, it } from 'vitest';
 import type { PostgresStoreOptions, TransactionHandle } from '../../../src/stores/postgres/index.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { namesOf } from '../../../src/stores/postgres/names.js';
-import { storeTestSuite, type StoreFeatures, type StoreHarness } from '../../../src/testing/index.js';
+import { inboxTestSuite, storeTestSuite, type StoreFeatures, type StoreHarness } from '../../../src/testing/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */
 interface Client {
   readonly open: () => Promise<Opened>;
   readonly features: Partial<StoreFeatures>;
+  /** False: what it stores by may keep nothing that was received. */
+  readonly receives?: boolean;
 }
 
 interface Opened {
@@ -83,10 +85,16 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
 
 /** The application, the relay and the tables under a role each, with no more rights than the script gives. */
 const pgRoles = (url: string): Client => ({
+  receives: false,
   features: { refusesEndedTransactions: true },
   open: async () => {
-    const [writer, relay, migrator] = ['writer', 'relay', 'migrator'].map((each) => `suite_${each}_${process.pid}`);
-    const roles = { writer: writer!, relay: relay!, migrator: migrator! };
+    const role = (kind: string) => `suite_${kind}_${String(process.pid)}`;
+    const roles = {
+      writer: role('writer'),
+      relay: role('relay'),
+      consumer: role('consumer'),
+      migrator: role('migrator'),
+    };
     const as = (user: string) => Object.assign(new URL(url), { username: user }).href;
     const admin = await pgPool(url, 'client').open();
     for (const name of Object.values(roles)) await admin.script(`CREATE ROLE ${name} LOGIN`);
@@ -183,7 +191,7 @@ const pglite = (database: () => PGlite, handle: 'client' | 'function'): Client =
 function conforms(name: string, client: Client, options: PostgresStoreOptions): void {
   describe(name, () => {
     const names = namesOf(options.schema ?? 'messenger', options.tablePrefix ?? '');
-    const { messages, parked, cursors, claims } = names;
+    const { messages, parked, cursors, claims, inbox } = names;
     let opened: Opened;
     beforeAll(async () => {
       opened = await client.open();
@@ -237,6 +245,18 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
       ...client.features,
     };
     storeTestSuite({ it, create, features });
+    if (client.receives === false) return;
+    describe('as an inbox', () => {
+      inboxTestSuite<TransactionHandle>({
+        it,
+        create: async () => {
+          await opened.script(`DELETE FROM ${inbox}`);
+          const store = opened.store(options);
+          return { store, transaction: opened.transaction, close: () => store.close() };
+        },
+        concurrentTransactions: features.concurrentTransactions,
+      });
+    });
   });
 }
 
