@@ -74,6 +74,7 @@ it('has no sample that this file does not run', () => {
     'typed',
     'frameworks',
     'testing',
+    'inbox',
     'aws',
     'destinations',
   ]);
@@ -84,6 +85,11 @@ it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () 
   await sample.printed('published order.created of order-1: {"total":42}');
   sample.child.kill('SIGINT');
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
+});
+
+it('inbox: what is delivered three times happens once', async () => {
+  const sample = await start('inbox', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, "[ { orderId: 'order-1', total: 42 } ]"]);
 });
 
 it('destinations: each topic to its own broker', async () => {

@@ -11,13 +11,11 @@ export interface Inbox<Tx> {
   once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
 }
 
-/**
- * A store that keeps what consumers have received. `receive` is a property, so that the transaction that an inbox hands
- * out is inferred from where it comes from, and not from all that a store takes.
- */
+/** A store that keeps what consumers have received. */
 export interface InboxStore<Tx> {
   /**
-   * Keeps, in a transaction of the consumer's, that it has received a message. Waits for another transaction that
+   * Keeps, in a transaction of the consumer's, that it has received a message. A property, so that what it does not take
+   * does not compile. Waits for another transaction that
    * just does the same, and then finds it there, or not, as that one ended.
    *
    * @returns whether it is the first time.

@@ -11,14 +11,20 @@ import { describe } from '../core/message.js';
 import { checkKeys, numberOption } from '../core/options.js';
 import { hasMethods } from '../core/shape.js';
 
+/** What a function that runs another one in a transaction calls that with; `never` for what is no such function. */
+export type TransactionOf<Run> = Run extends (work: (transaction: infer Tx) => never) => unknown ? Tx : never;
+
 /** How an inbox is made. Durations in milliseconds. */
-export interface InboxOptions<Tx> {
+export interface InboxOptions<Run> {
   /** Where it is kept what was received: a `PostgresStore` on the database that handlers write to. */
-  readonly store: InboxStore<Tx>;
+  readonly store: InboxStore<TransactionOf<Run>>;
   /** Who receives: each consumer has every message once. Not to be changed while messages are on their way. */
   readonly consumer: string;
-  /** Runs `work` in a transaction: commits when it resolves, and rolls back when it rejects, such as `db.transaction.bind(db)`. */
-  readonly transaction: (work: (transaction: Tx) => Promise<void>) => Promise<unknown>;
+  /**
+   * Runs a function in a transaction of the database library: `db.transaction.bind(db)`, or one that says what it
+   * calls it with, `(work: (tx: MyTransaction) => Promise<void>) => db.transaction().execute(work)`.
+   */
+  readonly transaction: Run;
   /**
    * For how long it is kept that a message was received: an hour or more, and longer than the broker keeps a message
    * and an operator may send one again. @default 30 days
@@ -61,9 +67,11 @@ const INBOX_KEYS = [
  * } });
  * ```
  */
-export function createInbox<Tx>(options: InboxOptions<Tx>): CleanedInbox<Tx> {
+export function createInbox<Run>(options: InboxOptions<Run>): CleanedInbox<TransactionOf<Run>> {
+  type Tx = TransactionOf<Run>;
   checkKeys(options, INBOX_KEYS);
-  const { store, consumer, transaction } = options;
+  const { store, consumer } = options;
+  const transaction = options.transaction as Runner<Tx>;
   if (!hasMethods(store, 'receive', 'forgetReceived')) {
     throw new MessengerError(
       'INVALID_OPTION',
@@ -104,11 +112,10 @@ export function createInbox<Tx>(options: InboxOptions<Tx>): CleanedInbox<Tx> {
   };
 }
 
+type Runner<Tx> = (work: (transaction: Tx) => Promise<void>) => PromiseLike<unknown>;
+
 /** What `work` came to in a transaction that has committed: the last time, where a library tries it again. */
-async function outcomeOf<Tx, T>(
-  transaction: InboxOptions<Tx>['transaction'],
-  work: (handle: Tx) => Promise<T>,
-): Promise<T> {
+async function outcomeOf<Tx, T>(transaction: Runner<Tx>, work: (handle: Tx) => Promise<T>): Promise<T> {
   let outcome: { readonly value: T } | { readonly error: unknown } | undefined;
   await transaction(async (handle) => {
     outcome = undefined;

@@ -10,7 +10,9 @@ import { newDatabase } from '../support/database.js';
 
 const HOUR = 3_600_000;
 
-function memory(options: Partial<InboxOptions<MemoryTransaction>> = {}) {
+type Runner = (work: (tx: MemoryTransaction) => Promise<void>) => Promise<unknown>;
+
+function memory(options: Partial<InboxOptions<Runner>> = {}) {
   const store = new MemoryStore();
   const transaction = (work: (tx: MemoryTransaction) => Promise<void>) => store.transaction(work);
   return { store, inbox: createInbox({ store, consumer: 'billing', transaction, ...options }) };
@@ -136,7 +138,7 @@ describe('createInbox', () => {
 
   it('refuses a transaction that is none', async () => {
     const { transaction: _, ...rest } = { store: new MemoryStore(), consumer: 'billing', transaction: undefined };
-    const transactions: InboxOptions<MemoryTransaction>['transaction'][] = [
+    const transactions: Runner[] = [
       () => Promise.resolve(),
       (work) => work(undefined as never),
       (work) => Promise.resolve(void work(undefined as never).catch(() => undefined)),
@@ -212,7 +214,11 @@ describe('forgetting', () => {
   it('stops between the parts of it', async () => {
     const { store } = await database();
     await store.migrate();
-    const inbox = createInbox({ store, consumer: 'billing', transaction: () => Promise.resolve() });
+    const inbox = createInbox({
+      store,
+      consumer: 'billing',
+      transaction: (_: (tx: pg.PoolClient) => Promise<void>) => Promise.resolve(),
+    });
     await expect(inbox.clean({ signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow('stop');
   });
 });

@@ -81,7 +81,7 @@ export async function assertRemembered(
   const [row] = await connection.query(statements.forgotten, [destination]);
   if (!row) return;
   const name = JSON.stringify(destination);
-  const topics = row[1] === null ? '' : `, topics: ${String(row[1])}`;
+  const topics = typeof row[1] === 'string' ? `, topics: ${row[1]}` : '';
   throw new MessengerError(
     'DESTINATION_FORGOTTEN',
     `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: …${topics} })\``,
