@@ -13,6 +13,7 @@ export type { MessengerEvent } from './core/events.js';
 export type { CircuitStatus } from './core/circuit.js';
 export { subscribe, typed } from './core/handlers.js';
 export type { Inbox, TopicContext, TopicHandlers, TopicSubscription } from './core/handlers.js';
+export type { InboxStore } from './core/inbox.js';
 export { consoleErrorLogger } from './core/logger.js';
 export type { ErrorLogger } from './core/logger.js';
 export { GenericMessage, newMessage } from './core/message.js';

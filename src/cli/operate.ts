@@ -28,12 +28,13 @@ function repartition(): Command {
 
 function roles(): Command {
   return new Command('roles')
-    .description('print the SQL of the roles writer, relay and migrator')
+    .description('print the SQL of the roles writer, relay, consumer and migrator')
     .requiredOption('--sql', 'print it, and change nothing')
     .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
     .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
+    .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
     .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
       process.stdout.write(rolesScript(options));

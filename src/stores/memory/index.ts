@@ -4,6 +4,7 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
+import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/inbox.js';
 import { assertMessage, describe, type Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { Store } from '../../core/store.js';
@@ -19,8 +20,14 @@ export interface MemoryStoreOptions<Input = MessageInput> {
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];
+  /** What was received, as its keys. @internal */
+  readonly received = new Set<string>();
   /** @internal */
   over = false;
+  /** @internal */
+  end!: () => void;
+  /** Resolves when it is over. @internal */
+  readonly ended = new Promise<void>((resolve) => (this.end = resolve));
 }
 
 interface Kept {
@@ -30,9 +37,13 @@ interface Kept {
 }
 
 /** The contract of a store, in an array. What is stored is gone with the process. */
-export class MemoryStore<Input = MessageInput> implements Store {
+export class MemoryStore<Input = MessageInput> implements Store, InboxStore<MemoryTransaction> {
   readonly #transform: Transform<Input>;
   #kept: Kept[] = [];
+  /** By key, when it was received. */
+  readonly #received = new Map<string, number>();
+  /** By key, the open transaction that has received it. */
+  readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
     checkKeys(options, ['transform'] satisfies (keyof MemoryStoreOptions)[]);
@@ -46,9 +57,12 @@ export class MemoryStore<Input = MessageInput> implements Store {
       const result = await work(transaction);
       const storedAt = performance.now();
       this.#kept.push(...transaction.added.map((message) => ({ message, storedAt, published: false })));
+      for (const key of transaction.received) this.#received.set(key, storedAt);
       return result;
     } finally {
       transaction.over = true;
+      for (const key of transaction.received) this.#receiving.delete(key);
+      transaction.end();
     }
   }
 
@@ -58,13 +72,7 @@ export class MemoryStore<Input = MessageInput> implements Store {
    * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    if (!((transaction as unknown) instanceof MemoryTransaction)) {
-      throw new MessengerError(
-        'INVALID_TRANSACTION',
-        `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
-      );
-    }
-    if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
+    assertOpen(transaction);
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => {
       const message = this.#transform(input);
@@ -117,10 +125,52 @@ export class MemoryStore<Input = MessageInput> implements Store {
     return Promise.resolve();
   }
 
+  /**
+   * Records that a consumer has had the message of this id, with the transaction. Waits for the end of another one
+   * that has recorded the same.
+   *
+   * @returns whether it is the first time. @throws as `add` does for a handle, and as an `InboxStore` does.
+   */
+  async receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
+    assertConsumer(consumer);
+    assertReceivedId(id);
+    const key = JSON.stringify([consumer, id]);
+    for (;;) {
+      assertOpen(transaction);
+      if (this.#received.has(key)) return false;
+      const holder = this.#receiving.get(key);
+      if (holder === transaction) return false;
+      if (holder === undefined) break;
+      await holder.ended;
+    }
+    this.#receiving.set(key, transaction);
+    transaction.received.add(key);
+    return true;
+  }
+
+  /** Forgets what was received longer ago than `expiration` milliseconds. @returns how many. */
+  async forgetReceived(expiration: number): Promise<number> {
+    numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+    const expired = performance.now() - expiration;
+    const old = [...this.#received].filter(([, receivedAt]) => receivedAt <= expired);
+    for (const [key] of old) this.#received.delete(key);
+    return Promise.resolve(old.length);
+  }
+
   /** Every message that is kept, published or not, in the order of the commits. */
   all(): readonly Message[] {
     return this.#kept.map(({ message, published }) => copyOf(message, published));
   }
+}
+
+function assertOpen(transaction: unknown): void {
+  if (!(transaction instanceof MemoryTransaction)) {
+    throw new MessengerError(
+      'INVALID_TRANSACTION',
+      `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
+    );
+  }
+  if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
 }
 
 function copyOf(message: Message, published: boolean): Message {

@@ -3,18 +3,18 @@ import type { Names } from './names.js';
 import { howToMigrate } from './schema.js';
 
 /** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
-const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) => string }>> = {
+const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names, table: string) => string }>> = {
   // undefined_table, undefined_function, invalid_schema_name, undefined_column
-  '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
+  '42P01': { code: 'SCHEMA_MISMATCH', say: (names, table) => `${table} is missing: ${howToMigrate(names)}` },
   '42883': {
     code: 'SCHEMA_MISMATCH',
     say: (names) => `a function is missing, ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
   },
   '3F000': {
     code: 'SCHEMA_MISMATCH',
-    say: (names) => `the schema of ${names.messages} is missing: ${howToMigrate(names)}`,
+    say: (names, table) => `the schema of ${table} is missing: ${howToMigrate(names)}`,
   },
-  '42703': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} lacks a column: ${howToMigrate(names)}` },
+  '42703': { code: 'SCHEMA_MISMATCH', say: (names, table) => `${table} lacks a column: ${howToMigrate(names)}` },
   // datatype_mismatch
   '42804': {
     code: 'SCHEMA_MISMATCH',
@@ -33,11 +33,11 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names) =
   },
 };
 
-/** A client's error, in the words of this library where it means something of ours. */
-export function storeError(error: unknown, names: Names): unknown {
+/** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
+export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
   const meaning = codesOf(error).flatMap((code) => MEANINGS[code] ?? [])[0];
-  return meaning ? new MessengerError(meaning.code, meaning.say(names), { cause: error }) : error;
+  return meaning ? new MessengerError(meaning.code, meaning.say(names, table), { cause: error }) : error;
 }
 
 /** The code of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */

@@ -50,6 +50,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
+    inbox: names.inbox,
     store: names.store,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',

@@ -15,6 +15,7 @@ export interface Names {
   readonly settings: string;
   readonly destinations: string;
   readonly relays: string;
+  readonly inbox: string;
   readonly migrations: string;
   /** The function that stores (migration 3). */
   readonly store: string;
@@ -43,6 +44,7 @@ export function namesOf(schema: string, prefix: string): Names {
     settings: table('settings'),
     destinations: table('destinations'),
     relays: table('relays'),
+    inbox: table('inbox'),
     migrations: table('migrations'),
     store: table('store'),
     parkedKeys: table('parked_destination_key_seq_idx'),

@@ -12,11 +12,13 @@ export interface RolesOptions {
   readonly writer?: string;
   /** Relays and cleans. @default 'messenger_relay' */
   readonly relay?: string;
+  /** Receives each message once, by the inbox, and cleans that. @default 'messenger_consumer' */
+  readonly consumer?: string;
   /** Owns the tables: migrates, and does an operator's work. @default 'messenger_migrator' */
   readonly migrator?: string;
 }
 
-const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'migrator'] satisfies (keyof RolesOptions)[];
+const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'consumer', 'migrator'] satisfies (keyof RolesOptions)[];
 
 /** Of the function that stores: a schema may have others of that name. */
 const SIGNATURE = '(text, text, integer, integer, integer, text)';
@@ -46,6 +48,17 @@ function relayGrants(names: Names): string[] {
   ];
 }
 
+/** All that an inbox needs, cleaning included: what is deleted is locked first, for which a right to update is asked. */
+function consumerGrants({ schema, inbox }: Names): string[] {
+  return [
+    `USAGE ON SCHEMA ${quote(schema)}`,
+    `INSERT (consumer, id) ON ${inbox}`,
+    `SELECT (received_at) ON ${inbox}`,
+    `UPDATE (received_at) ON ${inbox}`,
+    `DELETE ON ${inbox}`,
+  ];
+}
+
 function sequence({ schema, prefix }: Names): string {
   return `${quote(schema)}.${quote(`${prefix}messages_seq_seq`)}`;
 }
@@ -60,17 +73,19 @@ function sequence({ schema, prefix }: Names): string {
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, ROLE_KEYS);
   const { schema = 'messenger', tablePrefix = '' } = options;
-  const { writer = 'messenger_writer', relay = 'messenger_relay', migrator = 'messenger_migrator' } = options;
+  const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
+  const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
   const names = namesOf(schema, tablePrefix);
-  for (const [name, role] of Object.entries({ writer, relay, migrator })) assertRole(name, role);
-  if (new Set([writer, relay, migrator]).size < 3) {
-    throw new MessengerError('INVALID_OPTION', 'writer, relay and migrator must be three roles');
+  const roles = { writer, relay, consumer, migrator };
+  for (const [name, role] of Object.entries(roles)) assertRole(name, role);
+  if (new Set(Object.values(roles)).size < 4) {
+    throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
   }
-  const { messages, cursors, claims, parked, settings, destinations, relays, migrations } = names;
+  const { messages, cursors, claims, parked, settings, destinations, relays, inbox, migrations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
-  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations];
+  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
   const statements = [
-    ...[writer, relay, migrator].map(createRole),
+    ...Object.values(roles).map(createRole),
     // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
@@ -79,10 +94,11 @@ export function rolesScript(options: RolesOptions = {}): string {
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
     `ALTER FUNCTION ${names.store}${SIGNATURE} OWNER TO ${quote(migrator)}`,
     ...[...tables, `FUNCTION ${names.store}${SIGNATURE}`].map(
-      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}`,
+      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${[writer, relay, consumer].map(quote).join(', ')}`,
     ),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
     ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),
+    ...consumerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(consumer)}`),
   ];
   return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\n${statements.join(';\n')};\nCOMMIT;\n`;
 }

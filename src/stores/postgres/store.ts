@@ -1,6 +1,7 @@
 import type { TransactionBridge } from '../../core/bridge.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/events.js';
 import type { FeedOptions } from '../../core/feed.js';
+import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/inbox.js';
 import { consoleErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
@@ -40,6 +41,7 @@ import {
 } from './failed.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
+import { forgetReceived, receive } from './inbox.js';
 import { migrate } from './migrate.js';
 import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
@@ -118,7 +120,7 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
  * await client.query('COMMIT');
  * ```
  */
-export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore {
+export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore, InboxStore<TransactionHandle | Tx> {
   readonly #database: Database;
   readonly #names: Names;
   readonly #statements: Statements;
@@ -384,6 +386,36 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => discard(admin, selection));
   }
 
+  /**
+   * Records, in the caller's transaction, that a consumer has had the message of this id: for `createInbox`. Waits for
+   * the end of another transaction that has recorded the same.
+   *
+   * @returns whether it is the first time.
+   * @throws as `add` does for a handle that is no transaction, and where the tables are missing; MessengerError
+   *   `INVALID_OPTION`, `INVALID_MESSAGE` for a consumer or an id that is empty, or not what PostgreSQL can keep;
+   *   `UNSUPPORTED` for a bare function that does not resolve to rows.
+   */
+  async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
+    assertConsumer(consumer);
+    assertReceivedId(id);
+    const run = runnerOf(transaction, this.#bridge, 'query');
+    try {
+      return await receive(this.#names, run, consumer, id);
+    } catch (error) {
+      throw storeError(error, this.#names, this.#names.inbox);
+    }
+  }
+
+  /**
+   * Forgets what was received longer ago than `expiration` milliseconds, by the database's clock: a thousand rows a
+   * transaction.
+   *
+   * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
+   */
+  forgetReceived(expiration: number, options?: StoreCallOptions): Promise<number> {
+    return this.#operate((admin) => forgetReceived(admin, expiration, options), this.#names.inbox);
+  }
+
   /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void> {
     return this.#operate((admin) => repartition(admin, partitions, options));
@@ -394,12 +426,12 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => adopt(admin, options));
   }
 
-  async #operate<T>(work: (admin: Admin) => Promise<T>): Promise<T> {
+  async #operate<T>(work: (admin: Admin) => Promise<T>, table?: string): Promise<T> {
     const { jsonPayload } = this.#settings;
     try {
       return await work({ database: this.#database, names: this.#names, jsonPayload, timeout: this.#timeout });
     } catch (error) {
-      throw storeError(error, this.#names);
+      throw storeError(error, this.#names, table);
     }
   }
 

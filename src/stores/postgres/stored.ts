@@ -1,8 +1,7 @@
-import { MessengerError } from '../../core/errors.js';
-import { StoredMessage } from './rows.js';
+import { textAfter } from './marked.js';
 import type { Names } from './names.js';
+import { StoredMessage } from './rows.js';
 
-/** What the one text begins with: whatever a library makes of rows, it is found by that. */
 const MARK = 'messenger-stored:';
 
 /** Returns, as one text, what the transaction it runs in has stored so far. */
@@ -16,26 +15,9 @@ export function storedText({ messages }: Names, jsonPayload: boolean): string {
 
 /** The messages of what a library resolved to. @throws MessengerError `UNSUPPORTED` where it gives no rows. */
 export function decodeStored(result: unknown, jsonPayload: boolean): StoredMessage[] {
-  const text = marked(result, 5);
-  if (text === undefined) {
-    throw new MessengerError(
-      'UNSUPPORTED',
-      'this transaction handle does not give back what a statement returns: its function must resolve to the rows',
-    );
-  }
-  const rows = JSON.parse(text.slice(MARK.length)) as (string | null)[][];
+  const rows = JSON.parse(textAfter(MARK, result)) as (string | null)[][];
   return rows.map((row) => {
     const payload = Buffer.from(row[5] ?? '', jsonPayload ? 'utf8' : 'base64');
     return new StoredMessage(row.with(5, payload as never));
   });
-}
-
-function marked(value: unknown, depth: number): string | undefined {
-  if (typeof value === 'string') return value.startsWith(MARK) ? value : undefined;
-  if (typeof value !== 'object' || value === null || depth === 0) return undefined;
-  for (const each of Object.values(value)) {
-    const found = marked(each, depth - 1);
-    if (found !== undefined) return found;
-  }
-  return undefined;
 }

@@ -1,0 +1,52 @@
+import type { StoreCallOptions } from '../../core/call.js';
+import { LONGEST_KEEP } from '../../core/inbox.js';
+import { numberOption } from '../../core/options.js';
+import type { Admin } from './admin.js';
+import { preamble } from './database.js';
+import type { Run } from './drivers/driver.js';
+import { textAfter } from './marked.js';
+import type { Names } from './names.js';
+import { INDEX_SETTINGS, statement } from './statements.js';
+
+const MARK = 'messenger-inbox:';
+
+/** How many rows one transaction deletes: it holds their locks, and nothing else, for some milliseconds. */
+const BATCH = 1_000;
+
+/**
+ * Records that a consumer has had a message, and resolves to whether it is the first time. Where another transaction
+ * has recorded it and is open, PostgreSQL has the insertion wait for its end.
+ */
+export async function receive({ inbox }: Names, run: Run, consumer: string, id: string): Promise<boolean> {
+  const text = `WITH new AS (INSERT INTO ${inbox} (consumer, id) VALUES ($1::text, $2::text) ON CONFLICT DO NOTHING RETURNING 1)
+  SELECT '${MARK}' || count(*)::text AS received FROM new`;
+  return textAfter(MARK, await run(text, [consumer, id])) === '1';
+}
+
+/**
+ * Deletes what was received longer ago than `expiration` milliseconds. What somebody else deletes at the moment is
+ * left to them.
+ *
+ * @returns how many.
+ */
+export async function forgetReceived(
+  { database, names, timeout }: Admin,
+  expiration: number,
+  { signal }: StoreCallOptions = {},
+): Promise<number> {
+  numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+  // Not clock_timestamp(): it changes while the statement runs, and could not be looked up in the index.
+  const old = `SELECT ctid FROM ${names.inbox} WHERE received_at <= statement_timestamp() - $1::double precision * interval '1 ms'
+    ORDER BY received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;
+  const text = `WITH gone AS (DELETE FROM ${names.inbox} WHERE ctid = ANY (ARRAY(${old})) RETURNING 1) SELECT count(*)::text FROM gone`;
+  const forget = statement('forget_received', text);
+  const bounds = { timeout, signal };
+  let total = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const [row] = await database.once(preamble(timeout, ...INDEX_SETTINGS), forget, [expiration], bounds);
+    const count = Number(row?.[0]);
+    total += count;
+    if (count < BATCH) return total;
+  }
+}
