@@ -90,6 +90,7 @@ module.exports = {
     pure('testing'),
     pure('transactions'),
     pure('frameworks'),
+    pure('inbox'),
 
     {
       name: 'stores-import-no-client',

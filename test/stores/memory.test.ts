@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { newMessage } from '../../src/core/message.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
-import { storeTestSuite } from '../../src/testing/index.js';
+import { inboxTestSuite, storeTestSuite } from '../../src/testing/index.js';
 
 describe('MemoryStore', () => {
   storeTestSuite<MemoryTransaction>({
@@ -26,6 +26,19 @@ describe('MemoryStore', () => {
       delayed: true,
       feeds: false,
     },
+  });
+
+  inboxTestSuite<MemoryTransaction>({
+    it,
+    create: () => {
+      const store = new MemoryStore();
+      return Promise.resolve({
+        store,
+        transaction: (work) => store.transaction(work),
+        close: () => Promise.resolve(),
+      });
+    },
+    features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {

@@ -53,9 +53,8 @@ function consumerGrants({ schema, inbox }: Names): string[] {
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
     `INSERT (consumer, id) ON ${inbox}`,
-    `SELECT (received_at) ON ${inbox}`,
+    `SELECT, DELETE ON ${inbox}`,
     `UPDATE (received_at) ON ${inbox}`,
-    `DELETE ON ${inbox}`,
   ];
 }
 

@@ -4,6 +4,7 @@ import pg from 'pg';
 import { afterAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/message.js';
 import { migrationScript, PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
+import { SCHEMA_VERSION } from '../../../src/stores/postgres/schema.js';
 import { catalog } from '../../support/catalog.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
@@ -56,9 +57,11 @@ async function addTo(
 }
 
 describe('migration files', () => {
-  it('never change, and are numbered without gaps', async () => {
+  it('never change, and are numbered in order', async () => {
     const files = (await readdir(folder)).sort();
-    expect(files.map((file) => Number(file.slice(0, 4)))).toEqual(files.map((_, i) => i + 1));
+    const numbers = files.map((file) => Number(file.slice(0, 4)));
+    expect(numbers).toEqual([...new Set(numbers)]);
+    expect([numbers[0], numbers.at(-1)]).toEqual([1, SCHEMA_VERSION]);
     // Pinned from the first release on: from then, a change is a new file. Until then this line may change with it.
     const pinned = { '0001_outbox.sql': '9dd9ca3b744e4bdd073eec668d6f341a07fc45a4cef1a68e5475830639abd46f' };
     for (const [file, hash] of Object.entries(pinned)) {
@@ -69,13 +72,13 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(/^from must be a whole number from 0 to 2, got/) as string;
-  for (const from of [-1, 0.5, 3, NaN]) {
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 4, got/) as string;
+  for (const from of [-1, 0.5, SCHEMA_VERSION, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 3$/);
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 5$/);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
@@ -84,7 +87,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
     expect(applied.filter((names) => names.length > 0)).toEqual([
-      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql'],
+      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql', '0005_inbox.sql'],
     ]);
     expect(await stores[0]!.migrate()).toEqual([]);
     const pool = open();
@@ -92,6 +95,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
       { number: 1, name: '0001_outbox.sql' },
       { number: 2, name: '0002_relays.sql' },
       { number: 3, name: '0003_store.sql' },
+      { number: 5, name: '0005_inbox.sql' },
     ]);
     await addTo(stores[3]!, pool, newMessage('works'));
     expect(await stores[7]!.messages(10)).toHaveLength(1);
@@ -199,8 +203,13 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
 
 describe('roles', () => {
   const role = (kind: string) => `messenger_${kind}_${process.pid}`;
-  const roles = { writer: role('writer'), relay: role('relay'), migrator: role('migrator') };
-  const { writer, relay, migrator } = roles;
+  const roles = {
+    writer: role('writer'),
+    relay: role('relay'),
+    consumer: role('consumer'),
+    migrator: role('migrator'),
+  };
+  const { writer, relay, consumer, migrator } = roles;
 
   /** Each right that the script gives to a role, one by one. */
   function grantsOf(to: string): string[] {
@@ -219,7 +228,7 @@ describe('roles', () => {
 
   async function prepared(
     version: PostgresVersion,
-  ): Promise<Record<'admin' | 'writers' | 'relays' | 'migrators', pg.Pool>> {
+  ): Promise<Record<'admin' | 'writers' | 'relays' | 'consumers' | 'migrators', pg.Pool>> {
     const open = await emptyDatabase(version);
     const admin = open();
     await new PostgresStore(admin).migrate();
@@ -228,7 +237,13 @@ describe('roles', () => {
     });
     await admin.query(rolesScript(roles));
     for (const name of Object.values(roles)) await admin.query(`ALTER ROLE ${name} LOGIN`);
-    return { admin, writers: open(writer), relays: open(relay), migrators: open(migrator) };
+    return {
+      admin,
+      writers: open(writer),
+      relays: open(relay),
+      consumers: open(consumer),
+      migrators: open(migrator),
+    };
   }
 
   /** Everything that a relay does: claim, read, set aside, retry, clean. */
@@ -261,6 +276,62 @@ describe('roles', () => {
       await feed.close();
     }
   }
+
+  /** Everything that an inbox does: receive, once, and forget. */
+  async function receiveEverything(consumers: pg.Pool, id: string): Promise<boolean[]> {
+    const store = new PostgresStore(consumers);
+    const firsts: boolean[] = [];
+    const client = await consumers.connect();
+    try {
+      for (let n = 0; n < 2; n++) {
+        await client.query('BEGIN');
+        firsts.push(await store.receive(client, 'billing', id));
+        await client.query('COMMIT');
+      }
+      expect(await store.forgetReceived(0)).toBeGreaterThan(0);
+    } finally {
+      await client.query('ROLLBACK');
+      client.release();
+    }
+    return firsts;
+  }
+
+  it.each(postgresVersions)(
+    'of consumers do all that an inbox does, and nothing else, on PostgreSQL %i',
+    async (version) => {
+      const { admin, writers, relays, consumers } = await prepared(version);
+      expect(await receiveEverything(consumers, 'a')).toEqual([true, false]);
+      await addTo(new PostgresStore(writers), writers, newMessage('x'));
+      await admin.query("INSERT INTO messenger.inbox (consumer, id) VALUES ('billing', 'kept')");
+      for (const forbidden of [
+        'SELECT id FROM messenger.messages',
+        'SELECT id FROM messenger.messages_1',
+        'SELECT id FROM messenger.parked',
+        'SELECT epoch FROM messenger.cursors',
+        'SELECT value FROM messenger.settings',
+        "INSERT INTO messenger.messages (id, payload) VALUES ('x', 'x')",
+        `SELECT messenger.store('[]', 'bytea', NULL, 1, 1, NULL)`,
+        'DELETE FROM messenger.parked',
+        'TRUNCATE messenger.inbox',
+        "UPDATE messenger.inbox SET id = 'x'",
+        "UPDATE messenger.inbox SET consumer = 'x'",
+        "INSERT INTO messenger.inbox (consumer, id, received_at) VALUES ('billing', 'x', 'infinity')",
+        'CREATE TABLE messenger.other ()',
+        'CREATE SCHEMA other',
+      ]) {
+        await expect(consumers.query(forbidden), forbidden).rejects.toMatchObject({ code: '42501' });
+      }
+      for (const pool of [writers, relays]) {
+        for (const forbidden of [
+          'SELECT id FROM messenger.inbox',
+          'DELETE FROM messenger.inbox',
+          "INSERT INTO messenger.inbox (consumer, id) VALUES ('billing', 'x')",
+        ]) {
+          await expect(pool.query(forbidden), forbidden).rejects.toMatchObject({ code: '42501' });
+        }
+      }
+    },
+  );
 
   it.each(postgresVersions)(
     'work with the least rights on PostgreSQL %i, and migrate does nothing',
@@ -309,11 +380,11 @@ describe('roles', () => {
       const open = await emptyDatabase(version);
       const admin = open();
       const boss = role('boss');
-      const odd = { writer: `${writer} "w'`, relay: `${relay} \\ $$`, migrator };
+      const odd = { writer: `${writer} "w'`, relay: `${relay} \\ $$`, consumer: `${consumer} ;`, migrator };
       const tables = { schema: `Odd "schema"; it's 名`, tablePrefix: `Präfix "x' \\;-- ` };
       await admin.query(`CREATE ROLE ${boss} LOGIN CREATEROLE`);
       onTestFinished(async () => {
-        for (const name of [odd.writer, odd.relay, migrator, boss].map(pg.escapeIdentifier)) {
+        for (const name of [odd.writer, odd.relay, odd.consumer, migrator, boss].map(pg.escapeIdentifier)) {
           await admin.query(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
         }
       });
@@ -354,13 +425,18 @@ describe('roles', () => {
   });
 
   it('need each of these rights', async () => {
-    const { admin, writers, relays } = await prepared(17);
+    const { admin, writers, relays, consumers } = await prepared(17);
     const store = new PostgresStore(writers);
     const message = () => newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' } });
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
       await expect(addTo(store, writers, message()), grant).rejects.toMatchObject({ code: '42501' });
       await admin.query(`GRANT ${grant} TO ${writer}`);
+    }
+    for (const grant of grantsOf(consumer)) {
+      await admin.query(`REVOKE ${grant} FROM ${consumer}`);
+      await expect(receiveEverything(consumers, grant), grant).rejects.toMatchObject({ code: '42501' });
+      await admin.query(`GRANT ${grant} TO ${consumer}`);
     }
     for (const grant of grantsOf(relay)) {
       await admin.query(

@@ -5,7 +5,13 @@ import { afterAll, beforeAll, describe, inject, it } from 'vitest';
 import type { PostgresStoreOptions, TransactionHandle } from '../../../src/stores/postgres/index.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { namesOf } from '../../../src/stores/postgres/names.js';
-import { storeTestSuite, type StoreFeatures, type StoreHarness } from '../../../src/testing/index.js';
+import {
+  inboxTestSuite,
+  storeTestSuite,
+  type InboxHarness,
+  type StoreFeatures,
+  type StoreHarness,
+} from '../../../src/testing/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */
@@ -22,6 +28,8 @@ interface Opened {
   readonly savepoint: NonNullable<StoreHarness<TransactionHandle>['savepoint']>;
   readonly script: (sql: string) => Promise<unknown>;
   readonly column: (sql: string) => Promise<string[]>;
+  /** Who receives, where that is somebody else. */
+  readonly consumer?: Opened;
   readonly close: () => Promise<void>;
 }
 
@@ -81,16 +89,22 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
   },
 });
 
-/** The application, the relay and the tables under a role each, with no more rights than the script gives. */
+/** The application, the relay, the consumer and the tables under a role each, with no more rights than the script gives. */
 const pgRoles = (url: string): Client => ({
   features: { refusesEndedTransactions: true },
   open: async () => {
-    const [writer, relay, migrator] = ['writer', 'relay', 'migrator'].map((each) => `suite_${each}_${process.pid}`);
-    const roles = { writer: writer!, relay: relay!, migrator: migrator! };
+    const role = (kind: string) => `suite_${kind}_${process.pid}`;
+    const roles = {
+      writer: role('writer'),
+      relay: role('relay'),
+      consumer: role('consumer'),
+      migrator: role('migrator'),
+    };
     const as = (user: string) => Object.assign(new URL(url), { username: user }).href;
     const admin = await pgPool(url, 'client').open();
     for (const name of Object.values(roles)) await admin.script(`CREATE ROLE ${name} LOGIN`);
     const application = await pgPool(as(roles.writer), 'client').open();
+    const consumer = await pgPool(as(roles.consumer), 'client').open();
     const relays = new pg.Pool({ connectionString: as(roles.relay), max: 6 });
     return {
       ...application,
@@ -102,9 +116,11 @@ const pgRoles = (url: string): Client => ({
       },
       script: admin.script,
       column: admin.column,
+      consumer,
       close: async () => {
         await relays.end();
         await application.close();
+        await consumer.close();
         for (const name of Object.values(roles)) await admin.script(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
         await admin.close();
       },
@@ -183,7 +199,7 @@ const pglite = (database: () => PGlite, handle: 'client' | 'function'): Client =
 function conforms(name: string, client: Client, options: PostgresStoreOptions): void {
   describe(name, () => {
     const names = namesOf(options.schema ?? 'messenger', options.tablePrefix ?? '');
-    const { messages, parked, cursors, claims } = names;
+    const { messages, parked, cursors, claims, inbox } = names;
     let opened: Opened;
     beforeAll(async () => {
       opened = await client.open();
@@ -237,6 +253,21 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
       ...client.features,
     };
     storeTestSuite({ it, create, features });
+
+    const createInbox = async (): Promise<InboxHarness<TransactionHandle>> => {
+      await opened.script(`DELETE FROM ${inbox}`);
+      const { store, transaction, savepoint } = opened.consumer ?? opened;
+      return {
+        store: store(options),
+        transaction,
+        savepoint,
+        reopen: () => Promise.resolve(store(options)),
+        close: () => Promise.resolve(),
+      };
+    };
+    describe('its inbox', () => {
+      inboxTestSuite({ it, create: createInbox, features });
+    });
   });
 }
 
