@@ -67,7 +67,17 @@ async function start(name: string, env: Record<string, string>, setup?: string) 
 
 it('has no sample that this file does not run', () => {
   expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual(['quick-start', 'handles', 'neon', 'typed', 'frameworks', 'testing', 'aws']);
+  expect([...samples.keys()]).toEqual([
+    'quick-start',
+    'handles',
+    'neon',
+    'typed',
+    'frameworks',
+    'testing',
+    'aws',
+    'inbox',
+    'inbox-pg',
+  ]);
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -121,6 +131,18 @@ it('testing: what a transaction stores, and what would be published', async () =
   const sample = await start('testing', {});
   await sample.printed('drained order.created of order-1');
   expect(await sample.ended).toBe(0);
+});
+
+it('inbox: Drizzle, and one effect of three deliveries', async () => {
+  const sample = await start('inbox', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('invoices: 1');
+  expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
+});
+
+it('inbox-pg: a transaction by hand', async () => {
+  const sample = await start('inbox-pg', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('delivery 1: handled\ndelivery 2: handled before');
+  expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
 });
 
 it('aws: SNS to SQS to a handler', async () => {

@@ -35,9 +35,7 @@ export interface InboxOptions<Tx, Handle = Tx> {
    * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
    * library may call it again: the last call counts.
    */
-  readonly transaction: (
-    work: <T>(transaction: T) => Promise<Handled<T>>,
-  ) => PromiseLike<Handled<Tx> | undefined>;
+  readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => PromiseLike<Handled<Tx> | undefined>;
   /**
    * How long a message that was handled is remembered, an hour or more: longer than anything can deliver it again. That
    * is as long as the broker keeps a message, in its dead-letter queues too (14 days in SQS at most).

@@ -13,7 +13,7 @@ import { z } from 'zod';
 import type { Prisma, PrismaClient } from '../../examples/prisma/generated/client.js';
 import { defineTopics, subscribe, type Subscriber } from '../../src/index.js';
 import { createInbox, type StoreInbox } from '../../src/inbox/index.js';
-import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
+import type { MemoryStore, MemoryTransaction } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { drizzleBridge } from '../../src/transactions/drizzle.js';
 import { knexBridge } from '../../src/transactions/knex.js';
@@ -121,8 +121,7 @@ describe('an inbox gives its handlers the transaction', () => {
     const pglite = (db: PGlite) =>
       createInbox({ store: new PostgresStore(db), consumer, transaction: (fn) => db.transaction(fn) });
     expectTypeOf(pglite).returns.toEqualTypeOf<StoreInbox<PGliteTransaction>>();
-    const memory = (store: MemoryStore) =>
-      createInbox({ store, consumer, transaction: (fn) => store.transaction(fn) });
+    const memory = (store: MemoryStore) => createInbox({ store, consumer, transaction: (fn) => store.transaction(fn) });
     expectTypeOf(memory).returns.toEqualTypeOf<StoreInbox<MemoryTransaction>>();
   });
 });

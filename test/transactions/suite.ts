@@ -159,7 +159,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
-          transaction: (work) => library.transaction((transaction) => work(transaction)) as never,
+          transaction: (work) => library.transaction((transaction) => work(transaction)),
         });
         const message = newMessage('x');
         let calls = 0;
@@ -178,7 +178,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
-          transaction: (work) => library.transaction((transaction) => work(transaction)) as never,
+          transaction: (work) => library.transaction((transaction) => work(transaction)),
         });
         const message = newMessage('x');
         const once = (fails: boolean) =>
@@ -193,7 +193,9 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
 
       it('nothing through what commits every query by itself', async () => {
         for (const root of library.roots) {
-          await expect(store.receive(root as Tx, 'billing', 'x')).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+          await expect(store.receive(root as Tx, 'billing', 'x')).rejects.toMatchObject({
+            code: 'INVALID_TRANSACTION',
+          });
         }
         expect(await receive('x', 'billing')).toBe(true);
       });
