@@ -35,10 +35,11 @@ export interface InboxOptions<Tx, Handle = Tx> {
    * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
    * library may call it again: the last call counts.
    */
-  readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => PromiseLike<Handled<Tx> | undefined>;
+  readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
   /**
    * How long a message that was handled is remembered, an hour or more: longer than anything can deliver it again. That
-   * is as long as the broker keeps a message, in its dead-letter queues too (14 days in SQS at most).
+   * is as long as the broker keeps a message, in its dead-letter queues too (14 days in SQS at most). Of the inboxes of
+   * one store, the shortest counts for all.
    *
    * @default 604_800_000, seven days
    */
