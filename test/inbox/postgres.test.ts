@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createInbox } from '../../src/inbox/index.js';
 import { newMessage } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
@@ -113,23 +113,23 @@ describe('what is received', () => {
   it('is forgotten in parts of a thousand, by the index, and what is locked is left', async () => {
     const { pool, store, left } = await filled(2_500);
     const queries = vi.spyOn(Object.getPrototypeOf(await pool.connect().then(given)) as pg.PoolClient, 'query');
-    const sent = () =>
-      queries.mock.calls.map(([query]) => (typeof query === 'string' ? query : (query as { text: string }).text));
-    const locking = await pool.connect();
-    await locking.query(`BEGIN; SELECT FROM messenger.inbox WHERE id IN ('1', '2', '3') FOR UPDATE`);
-    expect(await store.forgetReceived(HOUR)).toBe(2_497);
-    const deletions = sent().filter((text) => /DELETE|EXECUTE/.test(text));
-    queries.mockRestore();
+    onTestFinished(() => {
+      queries.mockRestore();
+    });
+    await inTransaction(pool, async (locking) => {
+      await locking.query(`SELECT FROM messenger.inbox WHERE id IN ('1', '2', '3') FOR UPDATE`);
+      expect(await store.forgetReceived(HOUR)).toBe(2_497);
+    });
+    const deletions = queries.mock.calls
+      .map(([query]) => (typeof query === 'string' ? query : (query as { text: string }).text))
+      .filter((text) => /DELETE|EXECUTE/.test(text));
     expect(deletions).toHaveLength(3);
-    await locking.query('COMMIT');
-    locking.release();
     expect(await left()).toBe(3);
-    const client = await pool.connect();
-    await client.query(`BEGIN; ${INDEX_SETTINGS.join('; ')}`);
-    const plan = await client.query<{ 'QUERY PLAN': string }>(`EXPLAIN (GENERIC_PLAN) ${deletions[0]!}`);
-    await client.query('ROLLBACK');
-    client.release();
-    const lines = plan.rows.map((row) => row['QUERY PLAN']).join('\n');
+    const { rows } = await inTransaction(pool, async (client) => {
+      await client.query(INDEX_SETTINGS.join('; '));
+      return client.query<{ 'QUERY PLAN': string }>(`EXPLAIN (GENERIC_PLAN) ${deletions[0]!}`);
+    });
+    const lines = rows.map((row) => row['QUERY PLAN']).join('\n');
     expect(lines).toMatch(/Tid Scan on inbox/);
     expect(lines).toMatch(/Index Scan using inbox_received_at_idx[^]*Index Cond: \(received_at/);
     expect(await store.forgetReceived(HOUR)).toBe(3);
