@@ -5,7 +5,7 @@ import { hasMethods } from './shape.js';
 import type { HandlerContext, Subscriber, Subscription } from './subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
 
-/** Makes the effect of a message happen once, however often it comes. */
+/** Makes the effect of a message happen once, however often it comes. `messenger-outbox/inbox` makes one. */
 export interface Inbox<Tx> {
   /**
    * Runs `work` in a transaction that also keeps that this message was handled, or not at all where it was.

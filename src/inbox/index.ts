@@ -34,6 +34,9 @@ export interface InboxOptions<Tx, Handle = Tx> {
    * Runs the callback in a transaction of the application, and resolves to what it resolved to: `(fn) =>
    * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
    * library may call it again: the last call counts.
+   *
+   * Write it as an arrow function also where there is a function like it, `(fn) => inTransaction(fn)`: from that the
+   * compiler knows the type of the handle.
    */
   readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
   /**
