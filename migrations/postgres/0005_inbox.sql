@@ -1,5 +1,6 @@
--- What a consumer has received, so that the effect of a message happens once. Only where messages are consumed.
+-- The inbox: which consumer has had which message, so that the effect of a message that comes again does not.
 -- Names in braces are replaced by quoted, schema-qualified identifiers. This file never changes.
+
 CREATE TABLE {inbox} (
   consumer    text        NOT NULL,
   id          text        NOT NULL,
@@ -7,5 +8,5 @@ CREATE TABLE {inbox} (
   PRIMARY KEY (consumer, id)
 );
 
--- For forgetting what is old.
-CREATE INDEX ON {inbox} (received_at);
+-- What was received long ago is deleted, the oldest first.
+CREATE INDEX ON {inbox} (consumer, received_at);

@@ -35,7 +35,7 @@ function roles(): Command {
     .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
-    .option('--consumer <role>', 'keeps what was received, for an inbox (default: messenger_consumer)', nameOf)
+    .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
     .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
       process.stdout.write(rolesScript(options));

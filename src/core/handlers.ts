@@ -1,10 +1,19 @@
 import { MessengerError } from './errors.js';
 import { describe, type Message } from './message.js';
-import type { Inbox } from './inbox.js';
 import { checkKeys } from './options.js';
 import { hasMethods } from './shape.js';
 import type { HandlerContext, Subscriber, Subscription } from './subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
+
+/** Makes the effect of a message happen once, however often it comes. `messenger-outbox/inbox` makes one. */
+export interface Inbox<Tx> {
+  /**
+   * Runs `work` in a transaction that also keeps that this message was handled, or not at all where it was.
+   *
+   * @returns whether it ran.
+   */
+  once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
+}
 
 /** What a handler of a topic is given beside the payload. */
 export interface TopicContext<Tx> extends HandlerContext {

@@ -1,26 +1,47 @@
 import type { StoreCallOptions } from './call.js';
-import type { Message } from './message.js';
+import { MessengerError } from './errors.js';
+import { describe } from './message.js';
 
-/** Makes the effect of a message happen once, however often it comes. `createInbox` of `messenger-outbox/inbox` makes one. */
-export interface Inbox<Tx> {
-  /**
-   * Runs `work` in a transaction that also keeps that this message was handled, or not at all where it was.
-   *
-   * @returns whether it ran.
-   */
-  once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
-}
-
-/** A store that keeps what consumers have received. */
+/** A store that keeps which consumer has had which message: what `createInbox` works on. */
 export interface InboxStore<Tx> {
   /**
-   * Keeps, in a transaction of the consumer's, that it has received a message. A property, so that what it does not take
-   * does not compile. Waits for another transaction that
-   * just does the same, and then finds it there, or not, as that one ended.
+   * Records, in a transaction of the application, that a consumer has had the message of this id. It holds exactly
+   * when that transaction commits. While another one that has recorded the same is open, this waits for its end.
    *
    * @returns whether it is the first time.
+   * @throws MessengerError `INVALID_TRANSACTION` for what is no transaction; `INVALID_OPTION`, `INVALID_MESSAGE` for a
+   *   consumer or an id that is empty or can not be kept.
    */
-  readonly receive: (transaction: Tx, consumer: string, id: string) => Promise<boolean>;
-  /** Forgets what was received longer than `expiration` milliseconds ago, by every consumer. @returns how many. */
-  forgetReceived(expiration: number, options?: StoreCallOptions): Promise<number>;
+  receive(transaction: Tx, consumer: string, id: string): Promise<boolean>;
+  /**
+   * Deletes what a consumer has received longer ago than `expiration` milliseconds, by the store's clock, in small parts.
+   *
+   * @returns how many.
+   */
+  forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
+}
+
+/** The longest time for which what was received can be kept, in milliseconds: ten years. */
+export const LONGEST_KEEP = 3_650 * 86_400_000;
+
+/** @throws MessengerError `INVALID_OPTION` for what can not be the name of a consumer. */
+export function assertConsumer(consumer: unknown): asserts consumer is string {
+  if (isKeepable(consumer)) return;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `consumer must be a non-empty string of well-formed Unicode without U+0000, got ${describe(consumer)}`,
+  );
+}
+
+/** @throws MessengerError `INVALID_MESSAGE` for what can not be the id of a message. */
+export function assertReceivedId(id: unknown): asserts id is string {
+  if (isKeepable(id)) return;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `message id must be a non-empty string of well-formed Unicode without U+0000, got ${describe(id)}`,
+  );
+}
+
+function isKeepable(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && !value.includes('\u0000') && !/\p{Surrogate}/u.test(value);
 }

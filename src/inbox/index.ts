@@ -1,139 +1,166 @@
 /**
- * The consumer's side: the effect of a message happens once, however often the broker delivers it.
+ * The inbox: the effect of a message happens once, however often the message comes.
  *
  * @module
  */
 import type { StoreCallOptions } from '../core/call.js';
+import { systemClock, type Clock } from '../core/clock.js';
 import { MessengerError, toError } from '../core/errors.js';
-import type { Inbox, InboxStore } from '../core/inbox.js';
+import type { Inbox } from '../core/handlers.js';
+import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/inbox.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/logger.js';
 import { describe } from '../core/message.js';
 import { checkKeys, numberOption } from '../core/options.js';
 import { hasMethods } from '../core/shape.js';
 
-/** What a function that runs another one in a transaction calls that with; `never` for what is no such function. */
-export type TransactionOf<Run> = Run extends (work: (transaction: infer Tx) => never) => unknown ? Tx : never;
+const HOUR = 3_600_000;
+const WEEK = 7 * 24 * HOUR;
 
-/** How an inbox is made. Durations in milliseconds. */
-export interface InboxOptions<Run> {
-  /** Where it is kept what was received: a `PostgresStore` on the database that handlers write to. */
-  readonly store: InboxStore<TransactionOf<Run>>;
-  /** Who receives: each consumer has every message once. Not to be changed while messages are on their way. */
-  readonly consumer: string;
-  /**
-   * Runs a function in a transaction of the database library: `db.transaction.bind(db)`, or one that says what it
-   * calls it with, `(work: (tx: MyTransaction) => Promise<void>) => db.transaction().execute(work)`.
-   */
-  readonly transaction: Run;
-  /**
-   * For how long it is kept that a message was received: an hour or more, and longer than the broker keeps a message
-   * and an operator may send one again. @default 30 days
-   */
-  readonly keep?: number;
-  /** Gets the errors of forgetting; messages are handled all the same. @default standard error */
-  readonly errorLogger?: ErrorLogger;
+/** How often an inbox cleans by itself, in milliseconds, at most. */
+const CLEANING_PAUSE = HOUR;
+
+/** What the callback of a transaction resolves to: to be handed on, since it has the type of the handle. */
+export interface Handled<Tx> {
+  readonly handle: Tx;
 }
 
-/** An inbox that forgets what is old. */
-export interface CleanedInbox<Tx> extends Inbox<Tx> {
-  /** Forgets what was received longer than `keep` ago. It does so by itself, once an hour. @returns how many. */
+/** What an inbox is made of. Durations in milliseconds. */
+export interface InboxOptions<Tx, Handle = Tx> {
+  /** Where it is kept what was received: a `PostgresStore`, in the database of the effects, or a `MemoryStore`. */
+  readonly store: InboxStore<Handle>;
+  /** Whose inbox it is, such as `'billing'`: another consumer has the same message for itself. */
+  readonly consumer: string;
+  /**
+   * Runs the callback in a transaction of the application, and resolves to what it resolved to: `(fn) =>
+   * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
+   * library may call it again: the last call counts.
+   *
+   * Write it as an arrow function also where there is a function like it, `(fn) => inTransaction(fn)`: from that the
+   * compiler knows the type of the handle.
+   */
+  readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
+  /**
+   * How long a message that was handled is remembered, an hour or more: longer than anything can deliver it again. That
+   * is as long as the broker keeps a message, in its dead-letter queues too (14 days in SQS at most).
+   *
+   * @default 604_800_000, seven days
+   */
+  readonly keep?: number | undefined;
+  /** Gets the errors of cleaning in the background. @default the console */
+  readonly errorLogger?: ErrorLogger | undefined;
+}
+
+/** An inbox that keeps what it has handled in a store. Made by `createInbox`. */
+export interface StoreInbox<Tx> extends Inbox<Tx> {
+  /**
+   * Forgets what was handled longer ago than `keep`. The inbox does it by itself,
+   * after a message, in the background, once an hour at most.
+   *
+   * @returns how many. @throws what the store throws; the reason of the signal.
+   */
   clean(options?: StoreCallOptions): Promise<number>;
 }
 
-const HOUR = 3_600_000;
-const DAY = 24 * HOUR;
-const INBOX_KEYS = [
-  'store',
-  'consumer',
-  'transaction',
-  'keep',
-  'errorLogger',
-] satisfies (keyof InboxOptions<unknown>)[];
+const KEYS = ['store', 'consumer', 'transaction', 'keep', 'errorLogger'] satisfies (keyof InboxOptions<unknown>)[];
 
 /**
- * An inbox, for the option `inbox` of `subscribe`: handlers are given its transaction, as `tx`, and what they write
- * through it is committed together with the fact that the message was received. What they do beside it, such as
- * sending a mail, can happen again.
+ * An inbox for `subscribe`: each message is handled in a transaction that also records it. Where it was handled before,
+ * the handler is not called; where the handler rejects, all is rolled back, and the message comes again. Of two
+ * deliveries at once, the second waits for the first.
  *
- * @throws MessengerError `INVALID_OPTION` naming what is wrong. `once` rejects with `INVALID_TRANSACTION` where
- *   `transaction` gives none, `SCHEMA_MISMATCH` where the tables are missing, and whatever the handler or the database
- *   library throws: the message is not received then.
+ * @throws MessengerError `INVALID_OPTION` naming what is wrong. Its `once` rejects with what the handler and the
+ *   database library throw; and with a MessengerError: `INVALID_TRANSACTION` for a `transaction` that does not run its
+ *   callback in a transaction, `SCHEMA_MISMATCH` where the tables are missing.
  *
  * @example
  * ```ts
- * const inbox = createInbox({ store, consumer: 'billing', transaction: db.transaction.bind(db) });
+ * const inbox = createInbox({ store, consumer: 'billing', transaction: (fn) => db.transaction(fn) });
  * await subscribe(subscriber, { name: 'billing', topics, inbox, signal, handlers: {
  *   'order.created': (order, { tx }) => tx.insert(invoices).values(invoiceFor(order)),
  * } });
  * ```
  */
-export function createInbox<Run>(options: InboxOptions<Run>): CleanedInbox<TransactionOf<Run>> {
-  type Tx = TransactionOf<Run>;
-  checkKeys(options, INBOX_KEYS);
-  const { store, consumer } = options;
-  const transaction = options.transaction as Runner<Tx>;
-  if (!hasMethods(store, 'receive', 'forgetReceived')) {
-    throw new MessengerError(
-      'INVALID_OPTION',
-      `store must be one that keeps what was received, such as a PostgresStore, got ${describe(store)}`,
-    );
-  }
-  if (typeof consumer !== 'string' || consumer === '' || consumer.includes('\u0000')) {
-    throw new MessengerError('INVALID_OPTION', `consumer must be a non-empty string, got ${describe(consumer)}`);
-  }
-  if (typeof transaction !== 'function') {
-    throw new MessengerError('INVALID_OPTION', `transaction must be a function, got ${describe(transaction)}`);
-  }
-  const keep = numberOption('keep', options.keep, 30 * DAY, { min: HOUR, max: 3_650 * DAY });
-  const logger = safeLogger(options.errorLogger ?? consoleErrorLogger);
-  const clean = (callOptions?: StoreCallOptions) => store.forgetReceived(keep, callOptions);
-  let cleanedAt = -Infinity;
-
-  function cleanIfDue(): void {
-    const now = performance.now();
-    if (now - cleanedAt < HOUR) return;
-    cleanedAt = now;
+export function createInbox<Tx extends Handle, Handle>(
+  options: InboxOptions<Tx, Handle>,
+  clock: Clock = systemClock,
+): StoreInbox<Tx> {
+  const { store, consumer, transaction, keep, errorLogger } = checked(options);
+  const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.forgetReceived(consumer, keep, callOptions);
+  const cleanNowAndThen = atMostEvery(CLEANING_PAUSE, clock, () =>
     clean().catch((error: unknown) => {
-      logger.error(toError(error));
-    });
-  }
-
+      errorLogger.error(toError(error));
+    }),
+  );
   return {
-    clean,
-    async once({ id }, work) {
-      const outcome = await outcomeOf(transaction, async (handle) => {
-        const isFirst = await store.receive(handle, consumer, id);
-        if (isFirst) await work(handle);
-        return isFirst;
+    async once(message, work) {
+      assertReceivedId((message as Partial<typeof message> | null | undefined)?.id);
+      /** What became of the last call of the callback. */
+      let last: { ran?: boolean; error?: unknown; failed?: true } | undefined;
+      await transaction(async (handle) => {
+        const call: typeof last = (last = {});
+        try {
+          const isFirst = await store.receive(handle as unknown as Handle, consumer, message.id);
+          if (isFirst) await work(handle as unknown as Tx);
+          call.ran = isFirst;
+        } catch (error) {
+          Object.assign(call, { error, failed: true });
+          throw error;
+        }
+        return { handle };
       });
-      cleanIfDue();
-      return outcome;
+      const ran = outcomeOf(last);
+      cleanNowAndThen();
+      return ran;
     },
+    clean,
   };
 }
 
-type Runner<Tx> = (work: (transaction: Tx) => Promise<void>) => PromiseLike<unknown>;
+/** Whether the work ran. @throws where the transaction resolved and the work did not: nothing may be acknowledged. */
+function outcomeOf(last: { ran?: boolean; error?: unknown; failed?: true } | undefined): boolean {
+  if (last === undefined) throw notRun('resolved without having called its callback');
+  if (last.failed) throw last.error;
+  if (last.ran === undefined) throw notRun('resolved before its callback had: it must wait for it');
+  return last.ran;
+}
 
-/** What `work` came to in a transaction that has committed: the last time, where a library tries it again. */
-async function outcomeOf<Tx, T>(transaction: Runner<Tx>, work: (handle: Tx) => Promise<T>): Promise<T> {
-  let outcome: { readonly value: T } | { readonly error: unknown } | undefined;
-  await transaction(async (handle) => {
-    outcome = undefined;
-    try {
-      outcome = { value: await work(handle) };
-    } catch (error) {
-      outcome = { error };
-      throw error;
-    }
-  });
-  const last = outcome as { readonly value: T } | { readonly error: unknown } | undefined;
-  if (last === undefined) {
-    throw new MessengerError(
-      'INVALID_TRANSACTION',
-      'transaction resolved before its work had ended: it must call the function that it is given, and wait for it',
-    );
+function notRun(what: string): MessengerError {
+  return new MessengerError(
+    'INVALID_TRANSACTION',
+    `the function transaction of the inbox ${what}. Give it one such as (fn) => db.transaction(fn)`,
+  );
+}
+
+/** Starts something when it is called: one at a time, and not again before so many milliseconds have passed. */
+function atMostEvery(pause: number, clock: Clock, run: () => Promise<unknown>): () => void {
+  let next = -Infinity;
+  let running = false;
+  return () => {
+    const now = clock.now();
+    if (running || now < next) return;
+    next = now + pause;
+    running = true;
+    void run().finally(() => {
+      running = false;
+    });
+  };
+}
+
+function checked<Tx, Handle>(options: InboxOptions<Tx, Handle>) {
+  checkKeys(options, KEYS);
+  const { store, consumer, transaction, errorLogger = consoleErrorLogger } = options;
+  if (!hasMethods(store, 'receive', 'forgetReceived')) {
+    throw wrong('store', 'a store with the methods receive and forgetReceived, such as a PostgresStore', store);
   }
-  // It was rolled back, and the library keeps that to itself.
-  if ('error' in last) throw last.error;
-  return last.value;
+  assertConsumer(consumer);
+  if (typeof transaction !== 'function') {
+    throw wrong('transaction', 'a function such as (fn) => db.transaction(fn)', transaction);
+  }
+  if (!hasMethods(errorLogger, 'error')) throw wrong('errorLogger', 'an object with the method error', errorLogger);
+  const keep = numberOption('keep', options.keep, WEEK, { min: HOUR, max: LONGEST_KEEP });
+  return { store, consumer, transaction, keep, errorLogger: safeLogger(errorLogger) };
+}
+
+function wrong(option: string, wanted: string, value: unknown): MessengerError {
+  return new MessengerError('INVALID_OPTION', `${option} must be ${wanted}, got ${describe(value)}`);
 }

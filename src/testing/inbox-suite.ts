@@ -1,17 +1,25 @@
 /**
- * What every store must do that keeps what consumers have received, as tests for any runner.
+ * What every store of an inbox must do, as tests for any runner.
  *
  * @module
  */
+import { MessengerError, type ErrorCode } from '../core/errors.js';
 import type { InboxStore } from '../core/inbox.js';
+import { uuidv7 } from '../core/uuid.js';
 import { assert, assertEqual, gate, rejection } from './assert.js';
+import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 
-/** One such store over an empty place of its own. */
-export interface InboxHarness<Handle> {
+/** What a store declares to be able to do: as to the store suite. */
+export type InboxFeatures = Pick<
+  StoreFeatures,
+  'concurrentTransactions' | 'savepoints' | 'refusesEndedTransactions' | 'persistent'
+>;
+
+/** One store over an empty place of its own. */
+export interface InboxHarness<Handle> extends Pick<StoreHarness<Handle>, 'transaction' | 'savepoint' | 'close'> {
   readonly store: InboxStore<Handle>;
-  /** Runs `work` in a transaction: commits when it resolves; rolls back, and rejects alike, when it rejects. */
-  readonly transaction: <T>(work: (handle: Handle) => Promise<T>) => Promise<T>;
-  readonly close: () => Promise<void>;
+  /** Ends the store, and resolves to a new one over the same data. */
+  readonly reopen?: () => Promise<InboxStore<Handle>>;
 }
 
 /** What the suite needs. */
@@ -20,9 +28,10 @@ export interface InboxSuite<Handle> {
   readonly it: (name: string, test: () => Promise<void>) => unknown;
   /** A new harness: called once per test. */
   readonly create: () => Promise<InboxHarness<Handle>>;
-  /** Two transactions can be open at once. False: what needs two is not tested. */
-  readonly concurrentTransactions: boolean;
+  readonly features: InboxFeatures;
 }
+
+type InboxTest<Handle> = (name: string, body: (harness: InboxHarness<Handle>) => Promise<void>) => void;
 
 /**
  * Declares the tests of the contract `InboxStore`.
@@ -30,88 +39,212 @@ export interface InboxSuite<Handle> {
  * @example
  * ```ts
  * import { describe, it } from 'vitest';
- * describe('my store', () => inboxTestSuite({ it, create, concurrentTransactions: true }));
+ * describe('the inbox of my store', () => inboxTestSuite({ it, create, features }));
  * ```
  */
-export function inboxTestSuite<Handle>({ it, create, concurrentTransactions }: InboxSuite<Handle>): void {
-  const test = (name: string, body: (harness: Received<Handle>) => Promise<void>) => {
+export function inboxTestSuite<Handle>({ it, create, features }: InboxSuite<Handle>): void {
+  const test: InboxTest<Handle> = (name, body) => {
     it(name, async () => {
       const harness = await create();
-      const receive = (consumer: string, id: string) =>
-        harness.transaction((handle) => harness.store.receive(handle, consumer, id));
       try {
-        await body({ ...harness, receive });
+        await body(harness);
       } finally {
         await harness.close();
       }
     });
   };
+  receiving(test, features);
+  rollingBack(test, features);
+  atOnce(test, features);
+  refusals(test, features);
+  forgetting(test);
+}
 
-  test('receives a message once, each consumer and each message for itself', async ({ receive }) => {
-    assertEqual([await receive('a', '1'), await receive('a', '1')], [true, false], 'twice');
-    assertEqual([await receive('b', '1'), await receive('a', '2')], [true, true], 'another');
-    // Not the same when joined.
-    assertEqual([await receive('a1', '2'), await receive('a', '12')], [true, true], 'alike');
+function receiving<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
+  test('says once that a message is received the first time', async (harness) => {
+    assertEqual(await received(harness, 'billing', 'a', 3), [true, false, false], 'first times');
   });
 
-  test('has not received what was rolled back', async ({ store, transaction, receive }) => {
-    const failing = transaction(async (handle) => {
-      assert(await store.receive(handle, 'a', '1'), 'the first time');
-      assert(!(await store.receive(handle, 'a', '1')), 'again, in the same transaction');
-      throw new Error('rolled back');
-    });
-    await rejection(failing, 'the transaction');
-    assertEqual([await receive('a', '1'), await receive('a', '1')], [true, false], 'after it');
+  test('says so once within a transaction', async ({ store, transaction }) => {
+    const times = await transaction(async (handle) => [
+      await store.receive(handle, 'billing', 'a'),
+      await store.receive(handle, 'billing', 'a'),
+    ]);
+    assertEqual(times, [true, false], 'first times');
   });
 
-  test('keeps any text apart', async ({ receive }) => {
-    const texts = ['A', 'a', ' a', 'a ', 'ä', 'a\u0308', 'it\'s \\ "$1" ?', '名😀', '%', '_', 'x'.repeat(500)];
-    for (const text of texts) assert(await receive(text, text), `${text}, the first time`);
-    for (const text of texts) assert(!(await receive(text, text)), `${text}, again`);
-  });
-
-  test('refuses what is no transaction', async ({ store, receive }) => {
-    for (const handle of [undefined, null, {}]) {
-      const refused = await rejection(store.receive(handle as Handle, 'a', '1'), 'no transaction');
-      assertEqual((refused as { code?: unknown }).code, 'INVALID_TRANSACTION', 'code');
+  test('tells consumers apart, and ids', async (harness) => {
+    const texts = ['a', 'A', ' a', 'b', 'a\nb', '["a"', '"', "'; --", '$1', '\\', 'grüße 漢字 😀', 'é', 'e\u0301'];
+    for (const consumer of texts) {
+      for (const id of texts) {
+        assertEqual(await received(harness, consumer, id, 1), [true], `${consumer} first receives ${id}`);
+      }
     }
-    assert(await receive('a', '1'), 'nothing was received');
+    for (const text of texts) assertEqual(await received(harness, text, text, 1), [false], `${text} again`);
   });
 
-  test('forgets what is old, all of it, and nothing else', async ({ store, transaction, receive }) => {
-    const count = 1_203;
+  test('takes what looks like an answer of the store for what it is', async (harness) => {
+    for (const text of ['messenger-inbox:0', 'messenger-inbox:1']) {
+      assertEqual(await received(harness, text, text, 2), [true, false], text);
+    }
+  });
+
+  if (!features.persistent) return;
+  test('remembers it across a restart', async (harness) => {
+    await received(harness, 'billing', 'a', 1);
+    const store = await needed(harness.reopen, 'reopen')();
+    assertEqual(await received({ ...harness, store }, 'billing', 'a', 1), [false], 'first times');
+  });
+}
+
+function rollingBack<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
+  test('records nothing in a transaction that is rolled back', async (harness) => {
+    await rejection(rolledBack(harness, 'billing', 'a'), 'the transaction');
+    assertEqual(await received(harness, 'billing', 'a', 2), [true, false], 'first times');
+  });
+
+  if (!features.savepoints) return;
+  test('records nothing in a savepoint that is rolled back', async (harness) => {
+    const { store, transaction } = harness;
+    const savepoint = needed(harness.savepoint, 'savepoint');
     await transaction(async (handle) => {
-      for (let n = 0; n < count; n++) await store.receive(handle, n % 2 === 0 ? 'a' : 'b', String(n));
+      const part = savepoint(handle, async (inner) => {
+        await store.receive(inner, 'billing', 'a');
+        throw new Error('rolled back');
+      });
+      await rejection(part, 'the savepoint');
     });
-    assertEqual(await store.forgetReceived(3_600_000), 0, 'forgotten of the last hour');
-    assert(!(await receive('a', '0')), 'kept');
-    assertEqual(await store.forgetReceived(0), count, 'forgotten');
-    assertEqual([await receive('a', '0'), await receive('a', '0')], [true, false], 'after it');
+    assertEqual(await received(harness, 'billing', 'a', 1), [true], 'first times');
+  });
+}
+
+function atOnce<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
+  test('says of many at once to one alone that it is the first time', async (harness) => {
+    const ids = Array.from({ length: 5 }, () => uuidv7());
+    const times = await Promise.all(
+      [...ids, ...ids, ...ids].map(async (id) => ((await received(harness, 'billing', id, 1))[0] ? id : undefined)),
+    );
+    assertEqual(times.filter((id) => id !== undefined).sort(), ids, 'first times');
   });
 
-  if (!concurrentTransactions) return;
-  for (const commits of [true, false]) {
-    test(`of two that come at once one is first: the other, where that one ${commits ? 'commits, is second' : 'fails'}`, async (harness) => {
-      const { store, transaction, receive } = harness;
-      const [received, end] = [gate(), gate()];
-      const first = transaction(async (handle) => {
-        assert(await store.receive(handle, 'a', '1'), 'the first');
-        received.open();
-        await end.opened;
-        if (!commits) throw new Error('rolled back');
+  if (!features.concurrentTransactions) return;
+  for (const end of ['commits', 'rolls back'] as const) {
+    const isFirst = end === 'rolls back';
+    test(`waits while another transaction receives it, and ${isFirst ? 'is' : 'is not'} the first where that ${end}`, async (harness) => {
+      const { opened: hasReceived, open: receives } = gate();
+      const { opened: mayEnd, open: end } = gate();
+      const order: string[] = [];
+      const first = harness.transaction(async (handle) => {
+        await harness.store.receive(handle, 'billing', 'a');
+        receives();
+        await mayEnd;
+        order.push('the first ends');
+        if (isFirst) throw new Error('rolled back');
       });
-      await received.opened;
-      const second = receive('a', '1');
-      // It waits: another message, asked for after it, is received meanwhile.
-      assert(await receive('a', '2'), 'another');
-      end.open();
-      await (commits ? first : rejection(first, 'the first'));
-      assertEqual(await second, !commits, 'the second');
+      await hasReceived;
+      const second = received(harness, 'billing', 'a', 1).then(([time]) => {
+        order.push('the second goes on');
+        return time;
+      });
+      // Another message is not held up meanwhile; who does not wait has gone on by then.
+      for (let n = 0; n < 5; n++) await received(harness, 'billing', `other ${String(n)}`, 1);
+      end();
+      await (isFirst ? rejection(first, 'the first transaction') : first);
+      assertEqual(await second, isFirst, 'whether the second is the first');
+      assertEqual(order, ['the first ends', 'the second goes on'], 'order');
     });
   }
 }
 
-interface Received<Handle> extends InboxHarness<Handle> {
-  /** In a transaction of its own. */
-  readonly receive: (consumer: string, id: string) => Promise<boolean>;
+function refusals<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
+  test('refuses a missing or unknown transaction handle', async ({ store }) => {
+    for (const handle of [undefined, null, {}, 'BEGIN', 1, store]) {
+      await refused(store.receive(handle as Handle, 'billing', 'a'), 'INVALID_TRANSACTION');
+    }
+  });
+
+  if (features.refusesEndedTransactions) {
+    test('refuses a handle whose transaction is over', async (harness) => {
+      const ended = await harness.transaction((handle) => Promise.resolve([handle]));
+      await refused(harness.store.receive(ended[0] as Handle, 'billing', 'a'), 'INVALID_TRANSACTION');
+      assertEqual(await received(harness, 'billing', 'a', 1), [true], 'first times');
+    });
+  }
+
+  test('refuses a consumer and an id that can not be kept, harming no transaction', async ({ store, transaction }) => {
+    const isFirst = await transaction(async (handle) => {
+      for (const text of ['', 'a\u0000', '\ud800', undefined, 7] as string[]) {
+        await refused(store.receive(handle, text, 'a'), 'INVALID_OPTION');
+        await refused(store.receive(handle, 'billing', text), 'INVALID_MESSAGE');
+      }
+      return store.receive(handle, 'billing', 'a');
+    });
+    assertEqual(isFirst, true, 'whether it is the first time');
+  });
+
+  test('refuses to forget by a number that is out of range', async ({ store }) => {
+    for (const value of [-1, NaN, Infinity, '5', null] as number[]) {
+      await refused(store.forgetReceived('billing', value), 'INVALID_OPTION');
+    }
+  });
+}
+
+function forgetting<Handle>(test: InboxTest<Handle>): void {
+  test('forgets what was received long ago, and nothing else', async (harness) => {
+    const { store } = harness;
+    for (const id of ['a', 'b', 'c']) await received(harness, 'billing', id, 1);
+    await received(harness, 'audit', 'a', 1);
+    assertEqual(await store.forgetReceived('billing', 3_600_000), 0, 'forgotten of what is new');
+    assertEqual(await received(harness, 'billing', 'a', 1), [false], 'first times');
+    assertEqual(await store.forgetReceived('billing', 0), 3, 'forgotten');
+    assertEqual(await received(harness, 'billing', 'a', 2), [true, false], 'first times');
+    assertEqual(await received(harness, 'audit', 'a', 1), [false], 'first times of another');
+  });
+
+  test('forgets many, and each once however often it is asked at once', async (harness) => {
+    const { store, transaction } = harness;
+    await transaction(async (handle) => {
+      for (let n = 0; n < 2_500; n++) await store.receive(handle, 'billing', String(n));
+    });
+    const counts = await Promise.all([
+      store.forgetReceived('billing', 0),
+      store.forgetReceived('billing', 0),
+      store.forgetReceived('billing', 0),
+    ]);
+    const left = await store.forgetReceived('billing', 0);
+    assertEqual(
+      counts.reduce((sum, count) => sum + count, left),
+      2_500,
+      'forgotten',
+    );
+  });
+}
+
+/** Receives a message so many times, in a transaction each: whether each was the first. */
+async function received<Handle>(
+  { store, transaction }: Pick<InboxHarness<Handle>, 'store' | 'transaction'>,
+  consumer: string,
+  id: string,
+  times: number,
+): Promise<boolean[]> {
+  const firsts: boolean[] = [];
+  for (let n = 0; n < times; n++) firsts.push(await transaction((handle) => store.receive(handle, consumer, id)));
+  return firsts;
+}
+
+async function rolledBack<Handle>(
+  { store, transaction }: InboxHarness<Handle>,
+  consumer: string,
+  id: string,
+): Promise<void> {
+  await transaction(async (handle) => {
+    assert(await store.receive(handle, consumer, id), 'it was received before');
+    throw new Error('rolled back');
+  });
+}
+
+async function refused(call: Promise<unknown>, code: ErrorCode): Promise<void> {
+  const error = await rejection(call, code);
+  assert(error instanceof MessengerError, `expected a MessengerError, got ${String(error)}`);
+  assertEqual(error.code, code, `code of "${error.message}"`);
 }

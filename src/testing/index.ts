@@ -1,13 +1,13 @@
 /**
  * For tests, under any runner: what an application's transactions store, a broker in memory; and conformance suites
- * for stores, publishers and subscribers of your own.
+ * for stores, inboxes, publishers and subscribers of your own.
  *
  * @module
  */
 export { memoryBroker, outboxTesting } from './application.js';
 export type { Matcher, MemoryBroker, MemoryBrokerOptions, OutboxTesting, Sent, SentOf } from './application.js';
 export { inboxTestSuite } from './inbox-suite.js';
-export type { InboxHarness, InboxSuite } from './inbox-suite.js';
+export type { InboxFeatures, InboxHarness, InboxSuite } from './inbox-suite.js';
 export { publisherTestSuite } from './publisher-suite.js';
 export type { PublisherFeatures, PublisherHarness, PublisherSuite, ReceivedMessage } from './publisher-suite.js';
 export { storeTestSuite } from './store-suite.js';

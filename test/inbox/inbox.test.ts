@@ -1,224 +1,285 @@
-import pg from 'pg';
-import { afterEach, describe, expect, inject, it, onTestFinished, vi } from 'vitest';
-import { z } from 'zod';
+import { describe, expect, it } from 'vitest';
+import type { Clock } from '../../src/core/clock.js';
 import { createInbox, type InboxOptions } from '../../src/inbox/index.js';
-import { defineOutbox, newMessage, subscribe, type Message } from '../../src/index.js';
+import { newMessage, type InboxStore } from '../../src/index.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
-import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { memoryBroker } from '../../src/testing/index.js';
-import { newDatabase } from '../support/database.js';
 
 const HOUR = 3_600_000;
+const consumer = 'billing';
+const message = newMessage('x', { id: 'a' });
 
-type Runner = (work: (tx: MemoryTransaction) => Promise<void>) => Promise<unknown>;
+type Options = InboxOptions<MemoryTransaction>;
+/** As untyped code may give it. */
+type Transaction = (work: (transaction: unknown) => Promise<unknown>) => Promise<unknown>;
 
-function memory(options: Partial<InboxOptions<Runner>> = {}) {
+/** An inbox in memory, with a clock that the test sets, and what was logged. */
+function inbox(options: Partial<Options> & { through?: (store: MemoryStore) => Transaction } = {}) {
+  const { through, ...rest } = options;
   const store = new MemoryStore();
-  const transaction = (work: (tx: MemoryTransaction) => Promise<void>) => store.transaction(work);
-  return { store, inbox: createInbox({ store, consumer: 'billing', transaction, ...options }) };
-}
-
-async function database() {
-  const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]), max: 6 });
-  onTestFinished(() => pool.end());
-  const store = new PostgresStore(pool);
-  const transaction = async (work: (client: pg.PoolClient) => Promise<void>) => {
-    const client = await pool.connect();
-    try {
-      await client.query('BEGIN');
-      await work(client);
-      await client.query('COMMIT');
-    } catch (error) {
-      await client.query('ROLLBACK');
-      throw error;
-    } finally {
-      client.release();
-    }
+  const errors: Error[] = [];
+  const time = { now: 0 };
+  const clock: Clock = { now: () => time.now, setTimeout: () => () => undefined, random: () => 0 };
+  const made = createInbox<MemoryTransaction, MemoryTransaction>(
+    {
+      store,
+      consumer,
+      transaction: (through?.(store) as Options['transaction'] | undefined) ?? ((fn) => store.transaction(fn)),
+      errorLogger: { error: (error) => errors.push(error) },
+      ...rest,
+    },
+    clock,
+  );
+  return {
+    store,
+    errors,
+    time,
+    once: (...args: Parameters<typeof made.once>) => made.once(...args),
   };
-  return { pool, store, transaction };
 }
-
-afterEach(() => {
-  vi.restoreAllMocks();
-});
 
 describe('createInbox', () => {
-  it('makes the effect of each message happen once, from the outbox on, whatever is delivered twice or fails', async () => {
-    const { pool, store, transaction } = await database();
-    await pool.query('CREATE TABLE invoices (order_id text)');
-    const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
-    await outbox.migrate();
-    const ids = Array.from({ length: 30 }, (_, n) => `order-${String(n).padStart(2, '0')}`);
-    await transaction(async (client) => {
-      await outbox.sendAll(
-        client,
-        'order.created',
-        ids.map((id) => ({ id })),
-      );
-    });
-    // Each message comes three times, and every third one fails at first, after it has written.
-    const broker = memoryBroker({ duplicates: 2 });
-    const failed = new Set<string>();
-    const stop = new AbortController();
-    const receive = (consumer: string) =>
-      subscribe(broker, {
-        name: consumer,
-        topics: outbox.topics,
-        inbox: createInbox({ store, consumer, transaction }),
-        signal: stop.signal,
-        handlers: {
-          'order.created': async ({ id }, { tx }) => {
-            await tx.query('INSERT INTO invoices VALUES ($1)', [`${consumer} ${id}`]);
-            if (Number(id.slice(-2)) % 3 > 0 || failed.has(consumer + id)) return;
-            failed.add(consumer + id);
-            throw new Error('refused');
-          },
-        },
-      });
-    const receiving = Promise.all([receive('billing'), receive('billing'), receive('audit')]);
-    expect(await outbox.drain({ publisher: broker })).toBe(30);
-    await broker.idle();
-    stop.abort();
-    await receiving;
-    expect(broker.dead).toEqual([]);
-    const { rows } = await pool.query<{ order_id: string }>('SELECT order_id FROM invoices ORDER BY 1');
-    expect(rows.map((row) => row.order_id)).toEqual(
-      ['audit', 'billing'].flatMap((who) => ids.map((id) => `${who} ${id}`)),
-    );
-    expect(failed.size).toBe(20);
-  });
-
-  it('tells whether it ran', async () => {
-    const { inbox } = memory();
-    const message = newMessage('x');
-    const work = vi.fn(() => Promise.resolve());
-    expect([await inbox.once(message, work), await inbox.once(message, work)]).toEqual([true, false]);
-    expect(work).toHaveBeenCalledTimes(1);
-  });
-
-  it('throws what the handler throws, also where the library keeps it to itself', async () => {
-    const message = newMessage('x');
-    for (const swallows of [false, true]) {
-      const store = new MemoryStore();
-      const inbox = createInbox({
-        store,
-        consumer: 'billing',
-        transaction: async (work: (tx: MemoryTransaction) => Promise<void>) => {
-          try {
-            await store.transaction(work);
-          } catch (error) {
-            if (!swallows) throw error;
-          }
-        },
-      });
-      const failing = inbox.once(message, () => Promise.reject(new Error('refused')));
-      await expect(failing).rejects.toThrow('refused');
-      expect(await inbox.once(message, () => Promise.resolve())).toBe(true);
-    }
-  });
-
-  it('goes by the last time, where a library runs a transaction again', async () => {
-    const store = new MemoryStore();
-    let runs = 0;
-    const inbox = createInbox({
-      store,
-      consumer: 'billing',
-      transaction: async (work: (tx: MemoryTransaction) => Promise<void>) => {
-        const conflict = store.transaction(async (tx) => {
-          await work(tx);
-          throw new Error('serialization failure');
-        });
-        await conflict.catch(() => undefined);
-        await store.transaction(work);
-      },
-    });
-    expect(await inbox.once(newMessage('x'), () => Promise.resolve((runs += 1)))).toBe(true);
-    expect(runs).toBe(2);
-  });
-
-  it('refuses a transaction that is none', async () => {
-    const { transaction: _, ...rest } = { store: new MemoryStore(), consumer: 'billing', transaction: undefined };
-    const transactions: Runner[] = [
-      () => Promise.resolve(),
-      (work) => work(undefined as never),
-      (work) => Promise.resolve(void work(undefined as never).catch(() => undefined)),
-    ];
-    for (const transaction of transactions) {
-      const inbox = createInbox({ ...rest, transaction });
-      const work = vi.fn(() => Promise.resolve());
-      await expect(inbox.once(newMessage('x'), work)).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
-      expect(work).not.toHaveBeenCalled();
-    }
-  });
-
-  it('says what to run where the tables are missing', async () => {
-    const { store, transaction } = await database();
-    const inbox = createInbox({ store, consumer: 'billing', transaction });
-    await expect(inbox.once(newMessage('x'), () => Promise.resolve())).rejects.toMatchObject({
-      code: 'SCHEMA_MISMATCH',
-      message: expect.stringContaining('messenger migrate') as string,
-    });
-  });
-
+  const good = { store: new MemoryStore(), consumer, transaction: () => undefined };
   it.each([
-    [{ store: {} }, 'store must be one that keeps what was received'],
-    [{ consumer: '' }, 'consumer must be a non-empty string, got ""'],
-    [{ consumer: 'a\u0000b' }, 'consumer must be a non-empty string'],
-    [{ consumer: 7 }, 'got 7 (number)'],
-    [{ transaction: 'BEGIN' }, 'transaction must be a function, got "BEGIN"'],
-    [{ keep: 60_000 }, 'keep'],
-    [{ keep: '7d' }, 'keep'],
-    [{ kep: HOUR }, 'kep'],
+    [undefined, 'options must be an object'],
+    [{ ...good, consumers: 1 }, 'consumers'],
+    [{ ...good, store: undefined }, 'store must be a store with the methods receive and forgetReceived'],
+    [{ ...good, store: { receive: () => true } }, 'got an object (Object)'],
+    [{ ...good, consumer: undefined }, 'consumer must be a non-empty string'],
+    [{ ...good, consumer: '' }, 'consumer must be a non-empty string of well-formed Unicode without U+0000, got ""'],
+    [{ ...good, consumer: 'a\u0000' }, '"a\\u0000"'],
+    [{ ...good, consumer: '\ud800' }, 'well-formed'],
+    [{ ...good, consumer: 7 }, '7 (number)'],
+    [{ ...good, transaction: undefined }, 'transaction must be a function such as (fn) => db.transaction(fn)'],
+    [{ ...good, transaction: {} }, 'got an object (Object)'],
+    [{ ...good, keep: HOUR - 1 }, `keep must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`],
+    [{ ...good, keep: Infinity }, 'Infinity'],
+    [{ ...good, keep: '7 days' }, '"7 days"'],
+    [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with the method error, got a function'],
   ])('refuses %o', (options, text) => {
-    expect(() => memory(options as never)).toThrow(text);
-    expect(() => memory(options as never)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
+    const create = () => createInbox(options as never);
+    expect(create).toThrow(text);
+    expect(create).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }) as Error);
+  });
+
+  it('refuses a message without an id that can be kept', async () => {
+    const { once } = inbox();
+    for (const wrong of [undefined, null, {}, { id: '' }, { id: 7 }, { id: 'a\u0000' }]) {
+      await expect(once(wrong as never, () => Promise.resolve())).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
+    }
   });
 });
 
-describe('forgetting', () => {
-  const handled = async ({ inbox }: Pick<ReturnType<typeof memory>, 'inbox'>, message: Message) =>
-    inbox.once(message, () => Promise.resolve());
-
-  it('forgets what is older than it keeps', async () => {
-    const now = vi.spyOn(performance, 'now').mockReturnValue(0);
-    const shop = memory({ keep: 2 * HOUR });
-    const [old, young] = [newMessage('old'), newMessage('young')];
-    await handled(shop, old);
-    now.mockReturnValue(HOUR + 1);
-    await handled(shop, young);
-    now.mockReturnValue(2 * HOUR);
-    expect(await shop.inbox.clean()).toBe(1);
-    expect([await handled(shop, old), await handled(shop, young)]).toEqual([true, false]);
+describe('once', () => {
+  it('runs the work in the transaction, the first time alone', async () => {
+    const { once, store } = inbox();
+    const work = (tx: MemoryTransaction) => store.add(tx, 'effect');
+    expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
+    expect(await once(newMessage('x', { id: 'b' }), work)).toBe(true);
+    expect(store.all()).toHaveLength(2);
   });
 
-  it('does so by itself, once an hour, and handles messages whether it works or not', async () => {
-    const now = vi.spyOn(performance, 'now').mockReturnValue(0);
-    const errors: Error[] = [];
-    const shop = memory({ errorLogger: { error: (error) => errors.push(error) } });
-    const forgetting = vi.spyOn(shop.store, 'forgetReceived').mockRejectedValue(new Error('refused'));
-    for (const [time, times] of [
+  it('has no effect where the work rejects, and runs it again', async () => {
+    const { once, store } = inbox();
+    const failing = once(message, async (tx) => {
+      await store.add(tx, 'effect');
+      throw new Error('not yet');
+    });
+    await expect(failing).rejects.toThrow('not yet');
+    expect(store.all()).toEqual([]);
+    expect(await once(message, (tx) => store.add(tx, 'effect'))).toBe(true);
+    expect(store.all()).toHaveLength(1);
+  });
+
+  it('is one for each consumer', async () => {
+    const { once, store } = inbox();
+    const other = createInbox({ store, consumer: 'shipping', transaction: (fn) => store.transaction(fn) });
+    const work = () => Promise.resolve();
+    expect([await once(message, work), await other.once(message, work), await once(message, work)]).toEqual([
+      true,
+      true,
+      false,
+    ]);
+  });
+
+  it('runs the work once of deliveries at once', async () => {
+    const { once, store } = inbox();
+    const all = Array.from({ length: 10 }, () => once(message, (tx) => store.add(tx, 'effect')));
+    expect((await Promise.all(all)).filter((ran) => ran)).toHaveLength(1);
+    expect(store.all()).toHaveLength(1);
+  });
+});
+
+describe('a function transaction that does not do what it is for', () => {
+  const wrong: Record<string, [(store: MemoryStore) => Transaction, RegExp]> = {
+    'does not call its callback': [() => () => Promise.resolve(), /without having called its callback/],
+    'gives it no transaction': [() => (work) => work({}), /unknown transaction handle/],
+    'gives it nothing': [() => (work) => work(undefined), /unknown transaction handle/],
+    'gives it a transaction that is over': [
+      (store) => async (work) => {
+        const ended = await store.transaction((tx) => Promise.resolve([tx]));
+        return work(ended[0]);
+      },
+      /transaction is over/,
+    ],
+    'keeps to itself that it was refused': [
+      () => (work) => work({}).catch(() => undefined),
+      /unknown transaction handle/,
+    ],
+  };
+  it.each(Object.entries(wrong))('%s: is told, and the message comes again', async (_, [through, text]) => {
+    const { once, store } = inbox({ through });
+    const work = () => Promise.resolve();
+    const failed = once(message, work);
+    await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+    await expect(failed).rejects.toThrow(text);
+    expect(await store.forgetReceived(consumer, 0)).toBe(0);
+  });
+
+  it('does not wait for it: is told', async () => {
+    const { once } = inbox({ through: (store) => (work) => store.transaction((tx) => void work(tx)) });
+    const failed = once(message, () => new Promise((resolve) => setImmediate(resolve)));
+    await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+    await expect(failed).rejects.toThrow(
+      'resolved before its callback had: it must wait for it. Give it one such as (fn) => db.transaction(fn)',
+    );
+  });
+
+  it('keeps the failure of the handler to itself: it is told all the same', async () => {
+    const { once } = inbox({ through: (store) => (work) => store.transaction(work).catch(() => undefined) });
+    await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
+    for (const nothing of [undefined, null]) {
+      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- as a handler may do
+      await expect(once(message, () => Promise.reject(nothing as never))).rejects.toBe(nothing);
+    }
+  });
+
+  it('resolves to something else: nothing is made of that', async () => {
+    const { once } = inbox({ through: (store) => (work) => store.transaction(work).then(() => 'else') });
+    const work = () => Promise.resolve();
+    expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
+  });
+});
+
+describe('a library that calls the callback again', () => {
+  /** Calls it twice, as one does that retries what could not be serialised; the first call's transaction is rolled back. */
+  const twice =
+    (store: MemoryStore): Transaction =>
+    async (work) => {
+      const first = store.transaction(async (tx) => {
+        await work(tx);
+        throw new Error('could not serialise');
+      });
+      await first.catch(() => undefined);
+      return store.transaction(work);
+    };
+
+  it('is heard to its last call', async () => {
+    const { once, store } = inbox({ through: twice });
+    let calls = 0;
+    const work = async (tx: MemoryTransaction) => {
+      calls += 1;
+      await store.add(tx, 'effect');
+      if (calls === 1) throw new Error('only the first');
+    };
+    expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
+    expect([calls, store.all().length]).toEqual([2, 1]);
+  });
+
+  it('fails where its last call does', async () => {
+    const { once, store } = inbox({ through: twice });
+    let calls = 0;
+    const work = () => (++calls === 2 ? Promise.reject(new Error('the last')) : Promise.resolve());
+    await expect(once(message, work)).rejects.toThrow('the last');
+    expect(await store.forgetReceived(consumer, 0)).toBe(0);
+  });
+});
+
+describe('cleaning', () => {
+  /** A store that counts, and holds cleaning until it is let go on. */
+  function counted() {
+    const memory = new MemoryStore();
+    const calls: unknown[] = [];
+    const state = { clean: (): Promise<number> => Promise.resolve(0) };
+    const store: InboxStore<MemoryTransaction> = {
+      receive: (...args) => memory.receive(...args),
+      forgetReceived: (...args) => {
+        calls.push(args);
+        return state.clean();
+      },
+    };
+    const made = inbox({ store, through: () => (work) => memory.transaction(work) });
+    let id = 0;
+    const handled = () => made.once(newMessage('x', { id: String(++id) }), () => Promise.resolve());
+    return { ...made, calls, state, handled };
+  }
+
+  it('happens by itself after a message, once an hour at most', async () => {
+    const { handled, time, calls } = counted();
+    for (const [now, cleanings] of [
       [0, 1],
+      [1, 1],
       [HOUR - 1, 1],
       [HOUR, 2],
       [HOUR + 1, 2],
-      [2 * HOUR, 3],
+      [3 * HOUR, 3],
     ] as const) {
-      now.mockReturnValue(time);
-      expect(await handled(shop, newMessage('x'))).toBe(true);
-      expect(forgetting, String(time)).toHaveBeenCalledTimes(times);
+      time.now = now;
+      await handled();
+      expect(calls).toHaveLength(cleanings);
     }
-    expect(errors.map(({ message }) => message)).toEqual(['refused', 'refused', 'refused']);
-    expect(forgetting).toHaveBeenLastCalledWith(30 * 24 * HOUR, undefined);
+    expect(calls[0]).toEqual([consumer, 7 * 24 * HOUR, undefined]);
   });
 
-  it('stops between the parts of it', async () => {
-    const { store } = await database();
-    await store.migrate();
-    const inbox = createInbox({
-      store,
-      consumer: 'billing',
-      transaction: (_: (tx: pg.PoolClient) => Promise<void>) => Promise.resolve(),
+  it('happens one at a time, and nobody waits for it', async () => {
+    const { handled, time, calls, state } = counted();
+    let end: (count: number) => void = () => undefined;
+    state.clean = () => new Promise((resolve) => (end = resolve));
+    for (time.now = 0; time.now <= 3 * HOUR; time.now += HOUR) expect(await handled()).toBe(true);
+    expect(calls).toHaveLength(1);
+    end(0);
+    await expect
+      .poll(async () => {
+        await handled();
+        return calls.length;
+      })
+      .toBe(2);
+  });
+
+  it('that fails is logged, is not the failure of a handler, and is tried again an hour later', async () => {
+    const { handled, time, calls, state, errors } = counted();
+    const failures = [
+      () => Promise.reject(new Error('rejected')),
+      () => {
+        throw new Error('thrown');
+      },
+    ];
+    for (const [n, clean] of failures.entries()) {
+      state.clean = clean;
+      time.now = n * HOUR;
+      expect([await handled(), await handled()]).toEqual([true, true]);
+      await expect.poll(() => errors.length).toBe(n + 1);
+      expect(calls).toHaveLength(n + 1);
+    }
+    expect(errors.map(({ message: text }) => text)).toEqual(['rejected', 'thrown']);
+  });
+
+  it('does not happen after a message that failed', async () => {
+    const { once, calls } = counted();
+    await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
+    expect(calls).toEqual([]);
+  });
+
+  it('can be asked for, with a signal, of what is older than is to be kept', async () => {
+    const calls: unknown[] = [];
+    const store = Object.assign(new MemoryStore(), {
+      forgetReceived: (...args: unknown[]) => {
+        calls.push(args);
+        return Promise.resolve(7);
+      },
     });
-    await expect(inbox.clean({ signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow('stop');
+    const cleaned = createInbox({ store, consumer, keep: HOUR, transaction: (fn) => store.transaction(fn) });
+    const { signal } = new AbortController();
+    expect(await cleaned.clean({ signal })).toBe(7);
+    expect(calls).toEqual([[consumer, HOUR, { signal }]]);
   });
 });

@@ -1,60 +1,127 @@
+import type { PGlite, Transaction as PGliteTransaction } from '@electric-sql/pglite';
+import type { EntityManager as MikroOrmEntityManager, MikroORM } from '@mikro-orm/postgresql';
 import { sql } from 'drizzle-orm';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
-import type { Kysely, Transaction } from 'kysely';
-import { CompiledQuery } from 'kysely';
+import type { Knex } from 'knex';
+import { CompiledQuery, type Kysely, type Transaction as KyselyTransaction } from 'kysely';
 import type pg from 'pg';
+import type { Sql, TransactionSql } from 'postgres';
+import type { Sequelize, Transaction as SequelizeTransaction } from 'sequelize';
+import type { DataSource, EntityManager } from 'typeorm';
 import { describe, expectTypeOf, it } from 'vitest';
+import { z } from 'zod';
 import type { Prisma, PrismaClient } from '../../examples/prisma/generated/client.js';
-import { createInbox } from '../../src/inbox/index.js';
-import type { Inbox } from '../../src/index.js';
+import { defineTopics, subscribe, type Subscriber } from '../../src/index.js';
+import { createInbox, type StoreInbox } from '../../src/inbox/index.js';
+import type { MemoryStore, MemoryTransaction } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { drizzleBridge } from '../../src/transactions/drizzle.js';
+import { knexBridge } from '../../src/transactions/knex.js';
 import { kyselyBridge } from '../../src/transactions/kysely.js';
+import { mikroOrmBridge } from '../../src/transactions/mikro-orm.js';
 import { prismaBridge } from '../../src/transactions/prisma.js';
+import { sequelizeBridge } from '../../src/transactions/sequelize.js';
+import { typeormBridge } from '../../src/transactions/typeorm.js';
 
-// Checked by `tsc`; nothing of it has to run.
-type TxOf<T> = T extends Inbox<infer Tx> ? Tx : never;
-interface Tables {
-  orders: { id: string };
-}
+// Checked by `tsc`, like everything here; nothing of it has to run.
+const consumer = 'billing';
+const topics = defineTopics({ 'order.created': { schema: z.object({ id: z.string() }) } });
 
-describe('an inbox', () => {
-  it('hands out the transaction of the library, as it is', () => {
-    const _drizzle = (pool: pg.Pool, db: NodePgDatabase) =>
-      createInbox({
-        store: new PostgresStore(pool, { bridge: drizzleBridge(sql) }),
-        consumer: 'billing',
-        transaction: db.transaction.bind(db),
+describe('an inbox gives its handlers the transaction', () => {
+  it('of Drizzle', () => {
+    const inbox = (pool: pg.Pool, db: NodePgDatabase) => {
+      const store = new PostgresStore(pool, { bridge: drizzleBridge(sql) });
+      return createInbox({ store, consumer, transaction: (fn) => db.transaction(fn) });
+    };
+    type Tx = Parameters<Parameters<NodePgDatabase['transaction']>[0]>[0];
+    expectTypeOf(inbox).returns.toEqualTypeOf<StoreInbox<Tx>>();
+    const subscribed = (pool: pg.Pool, db: NodePgDatabase, subscriber: Subscriber, signal: AbortSignal) =>
+      subscribe(subscriber, {
+        name: consumer,
+        topics,
+        inbox: inbox(pool, db),
+        signal,
+        handlers: {
+          'order.created': ({ id }, { tx }) => {
+            expectTypeOf(tx).toEqualTypeOf<Tx>();
+            return tx.execute(sql`INSERT INTO invoices VALUES (${id})`);
+          },
+        },
       });
-    expectTypeOf<TxOf<ReturnType<typeof _drizzle>>>().toHaveProperty('insert');
-    expectTypeOf<TxOf<ReturnType<typeof _drizzle>>>().toHaveProperty('rollback');
-
-    const _prisma = (pool: pg.Pool, client: PrismaClient) =>
-      createInbox({
-        store: new PostgresStore(pool, { bridge: prismaBridge() }),
-        consumer: 'billing',
-        transaction: (work: (tx: Prisma.TransactionClient) => Promise<void>) => client.$transaction(work),
-      });
-    expectTypeOf<TxOf<ReturnType<typeof _prisma>>>().toEqualTypeOf<Prisma.TransactionClient>();
-
-    const _kysely = (pool: pg.Pool, db: Kysely<Tables>) =>
-      createInbox({
-        store: new PostgresStore(pool, { bridge: kyselyBridge(CompiledQuery) }),
-        consumer: 'billing',
-        transaction: (work: (trx: Transaction<Tables>) => Promise<void>) => db.transaction().execute(work),
-      });
-    expectTypeOf<TxOf<ReturnType<typeof _kysely>>>().toEqualTypeOf<Transaction<Tables>>();
+    expectTypeOf(subscribed).toBeFunction();
   });
 
-  it('does not compile with a store that can not write through that transaction, nor with one of which nothing is known', () => {
-    const wrong = (pool: pg.Pool, db: Kysely<Tables>) => {
-      const store = new PostgresStore(pool);
-      const transaction = (work: (trx: Transaction<Tables>) => Promise<void>) => db.transaction().execute(work);
-      // @ts-expect-error no bridge for Kysely
-      createInbox({ store, consumer: 'billing', transaction });
-      // @ts-expect-error it does not say what it calls its function with: parameter 'work' implicitly has an 'any' type
-      createInbox({ store, consumer: 'billing', transaction: (work) => db.transaction().execute(work) }); // eslint-disable-line @typescript-eslint/no-unsafe-argument
-    };
-    expectTypeOf(wrong).toBeFunction();
+  it('of Kysely, Prisma, Knex, TypeORM, MikroORM and Sequelize', () => {
+    const kysely = (pool: pg.Pool, db: Kysely<{ orders: { id: string } }>) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: kyselyBridge(CompiledQuery) }),
+        consumer,
+        transaction: (fn) => db.transaction().execute(fn),
+      });
+    expectTypeOf(kysely).returns.toEqualTypeOf<StoreInbox<KyselyTransaction<{ orders: { id: string } }>>>();
+    const prisma = (pool: pg.Pool, client: PrismaClient) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: prismaBridge() }),
+        consumer,
+        transaction: (fn) => client.$transaction(fn),
+      });
+    expectTypeOf(prisma).returns.toExtend<StoreInbox<Prisma.TransactionClient>>();
+    const knex = (pool: pg.Pool, db: Knex) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: knexBridge() }),
+        consumer,
+        transaction: (fn) => db.transaction(fn),
+      });
+    expectTypeOf(knex).returns.toEqualTypeOf<StoreInbox<Knex.Transaction>>();
+    const typeorm = (pool: pg.Pool, db: DataSource) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: typeormBridge() }),
+        consumer,
+        transaction: (fn) => db.transaction(fn),
+      });
+    expectTypeOf(typeorm).returns.toEqualTypeOf<StoreInbox<EntityManager>>();
+    const mikroOrm = (pool: pg.Pool, orm: MikroORM) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: mikroOrmBridge() }),
+        consumer,
+        transaction: (fn) => orm.em.fork().transactional(fn),
+      });
+    expectTypeOf(mikroOrm).returns.toExtend<StoreInbox<MikroOrmEntityManager>>();
+    const sequelize = (pool: pg.Pool, db: Sequelize) =>
+      createInbox({
+        store: new PostgresStore(pool, { bridge: sequelizeBridge() }),
+        consumer,
+        transaction: (fn) => db.transaction(fn),
+      });
+    expectTypeOf(sequelize).returns.toEqualTypeOf<StoreInbox<SequelizeTransaction>>();
+  });
+
+  it('of pg, postgres.js, PGlite and the store in memory', () => {
+    const onPg = (pool: pg.Pool) =>
+      createInbox({
+        store: new PostgresStore(pool),
+        consumer,
+        transaction: async (fn) => {
+          const client = await pool.connect();
+          await client.query('BEGIN');
+          const result = await fn(client);
+          await client.query('COMMIT');
+          return result;
+        },
+      });
+    expectTypeOf(onPg).returns.toEqualTypeOf<StoreInbox<pg.PoolClient>>();
+    const ofApplication = (
+      pool: pg.Pool,
+      inTransaction: <T>(work: (client: pg.PoolClient) => Promise<T>) => Promise<T>,
+    ) => createInbox({ store: new PostgresStore(pool), consumer, transaction: (fn) => inTransaction(fn) });
+    expectTypeOf(ofApplication).returns.toEqualTypeOf<StoreInbox<pg.PoolClient>>();
+    const postgresJs = (db: Sql) =>
+      createInbox({ store: new PostgresStore(db), consumer, transaction: (fn) => db.begin(fn) });
+    expectTypeOf(postgresJs).returns.toEqualTypeOf<StoreInbox<TransactionSql>>();
+    const pglite = (db: PGlite) =>
+      createInbox({ store: new PostgresStore(db), consumer, transaction: (fn) => db.transaction(fn) });
+    expectTypeOf(pglite).returns.toEqualTypeOf<StoreInbox<PGliteTransaction>>();
+    const memory = (store: MemoryStore) => createInbox({ store, consumer, transaction: (fn) => store.transaction(fn) });
+    expectTypeOf(memory).returns.toEqualTypeOf<StoreInbox<MemoryTransaction>>();
   });
 });

@@ -67,6 +67,7 @@ const breaches: readonly (readonly [rule: string, file: string, text: string])[]
   ['testing-pure', 'src/testing/x-node.ts', `import 'node:assert';`],
   ['transactions-pure', 'src/transactions/x-client.ts', `import 'pg';`],
   ['frameworks-pure', 'src/frameworks/x-client.ts', `import 'pg';`],
+  ['inbox-pure', 'src/inbox/x-client.ts', `import 'pg';`],
   ['stores-import-no-client', 'src/stores/x-client/index.ts', `import type { Pool } from 'pg';\nexport type X = Pool;`],
   ['brokers-without-node', 'src/publishers/x-node.ts', `import 'node:crypto';`],
   ['brokers-without-node', 'src/subscribers/x-node.ts', `import 'node:crypto';`],

@@ -146,7 +146,7 @@ describe('the packed package', () => {
       expect(files.filter((file) => !own.some((path) => file.startsWith(path)))).toEqual([]);
     });
 
-    test.each(['stores/memory/index.js', 'stores/postgres/index.js', 'publishers/mux.js'])(
+    test.each(['stores/memory/index.js', 'stores/postgres/index.js', 'publishers/mux.js', 'inbox/index.js'])(
       '%s needs no package: clients are taken, not imported',
       async (entry) => {
         const { others } = await importGraph(join(dist, entry));
@@ -254,11 +254,12 @@ const known = `declare function known<T>(value: 0 extends 1 & T ? never : T): vo
 /** Subpaths that type-check together, and the packages that are there. */
 const checks: readonly (readonly [title: string, clients: readonly string[], text: string])[] = [
   [
-    'root, testing, memory and mux with nothing else',
+    'root, testing, memory, inbox and mux with nothing else',
     [],
     used('', 'Messenger', 'newMessage', 'PublishError') +
       used('/memory', 'MemoryStore') +
       used('/mux', 'Mux') +
+      used('/inbox', 'createInbox') +
       `import * as testing from '${manifest.name}/testing';\nknown<typeof testing>(testing);\n`,
   ],
   [

@@ -28,19 +28,17 @@ describe('MemoryStore', () => {
     },
   });
 
-  describe('as an inbox', () => {
-    inboxTestSuite<MemoryTransaction>({
-      it,
-      create: () => {
-        const store = new MemoryStore();
-        return Promise.resolve({
-          store,
-          transaction: (work) => store.transaction(work),
-          close: () => Promise.resolve(),
-        });
-      },
-      concurrentTransactions: true,
-    });
+  inboxTestSuite<MemoryTransaction>({
+    it,
+    create: () => {
+      const store = new MemoryStore();
+      return Promise.resolve({
+        store,
+        transaction: (work) => store.transaction(work),
+        close: () => Promise.resolve(),
+      });
+    },
+    features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {

@@ -19,7 +19,7 @@ const init: Migrations = [
   ['20260101000000_init', 'CREATE TABLE orders (id text NOT NULL, CONSTRAINT orders_pkey PRIMARY KEY (id));'],
 ];
 /** Every table of an outbox, but for the slices of `messages`, which Prisma does not look at. */
-const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'];
+const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'inbox', 'migrations'];
 
 it('deploy migrates the application and the outbox, which is the same as by migrate()', async () => {
   const { url, pool } = await database();

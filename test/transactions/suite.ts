@@ -1,8 +1,14 @@
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { ACKNOWLEDGED, Messenger, newMessage, type Message, type TransactionBridge } from '../../src/index.js';
+import { createInbox } from '../../src/inbox/index.js';
 import { onTransactionEnd, runnerOf } from '../../src/stores/postgres/drivers/index.js';
-import { PostgresStore, type PostgresClient, type PostgresStoreOptions } from '../../src/stores/postgres/index.js';
+import {
+  PostgresStore,
+  type PostgresClient,
+  type PostgresStoreOptions,
+  type TransactionHandle,
+} from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 
 /**
@@ -133,20 +139,66 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       await relayed();
     });
 
-    it('receives a message once, and not at all where the transaction is rolled back', async () => {
-      const receive = (id: string, fails = false) =>
-        library.transaction(async (transaction) => {
-          const isFirst = await store.receive(transaction, 'billing "$1" ?', id);
-          if (isFirst) await library.insert(transaction, id);
-          if (fails) throw new Error('rolled back');
-          return isFirst;
+    describe('receives in its transaction', () => {
+      const receive = (id: string, consumer = `it's "$1" ?? :name \\?`) =>
+        library.transaction((transaction) => store.receive(transaction, consumer, id));
+
+      it('a message once, and not one that is rolled back', async () => {
+        const id = `grüße ? $2 'quoted' \\ 😀`;
+        const failed = library.transaction(async (transaction) => {
+          expect(await store.receive(transaction, 'billing', id)).toBe(true);
+          expect(await store.receive(transaction, 'billing', id)).toBe(false);
+          throw new Error('the application changed its mind');
         });
-      await expect(receive('order-1', true)).rejects.toThrow('rolled back');
-      expect(await orders()).toEqual([]);
-      // At once: one waits for the other.
-      expect((await Promise.all([receive('order-1'), receive('order-1')])).toSorted()).toEqual([false, true]);
-      expect([await receive('order-1'), await receive('order-2')]).toEqual([false, true]);
-      expect(await orders()).toEqual(['order-1', 'order-2']);
+        await expect(failed).rejects.toThrow('changed its mind');
+        expect([await receive(id, 'billing'), await receive(id, 'billing')]).toEqual([true, false]);
+        expect([await receive(id), await receive(id)]).toEqual([true, false]);
+      });
+
+      it('a message that comes twice at once, with one effect', async () => {
+        const inbox = createInbox<Tx, Handle | TransactionHandle>({
+          store,
+          consumer: 'shipping',
+          transaction: (work) => library.transaction((transaction) => work(transaction)),
+        });
+        const message = newMessage('x');
+        let calls = 0;
+        const ran = await Promise.all(
+          Array.from({ length: 3 }, () =>
+            inbox.once(message, async (transaction) => {
+              calls += 1;
+              await library.insert(transaction, message.id);
+            }),
+          ),
+        );
+        expect([ran.filter((each) => each), calls, await orders()]).toEqual([[true], 1, [message.id]]);
+      });
+
+      it('a message again where its effect failed', async () => {
+        const inbox = createInbox<Tx, Handle | TransactionHandle>({
+          store,
+          consumer: 'shipping',
+          transaction: (work) => library.transaction((transaction) => work(transaction)),
+        });
+        const message = newMessage('x');
+        const once = (fails: boolean) =>
+          inbox.once(message, async (transaction) => {
+            await library.insert(transaction, message.id);
+            if (fails) throw new Error('not yet');
+          });
+        await expect(once(true)).rejects.toThrow('not yet');
+        expect(await orders()).toEqual([]);
+        expect([await once(false), await once(false), await orders()]).toEqual([true, false, [message.id]]);
+      });
+
+      it('nothing through what commits every query by itself', async () => {
+        for (const root of library.roots) {
+          await expect(store.receive(root as Tx, 'billing', 'x')).rejects.toMatchObject({
+            code: 'INVALID_TRANSACTION',
+          });
+        }
+        expect(await receive('x', 'billing')).toBe(true);
+      });
     });
 
     it('sends a statement as it is, whatever the names in it', async () => {

@@ -11,6 +11,7 @@ import { sql } from 'drizzle-orm';
 import type { NodePgDatabase } from 'drizzle-orm/node-postgres';
 import { defineOutbox, defineTopics, subscribe, type Publisher, type Subscriber } from 'messenger-outbox';
 import { drizzleBridge } from 'messenger-outbox/drizzle';
+import { createInbox } from 'messenger-outbox/inbox';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import { prismaBridge } from 'messenger-outbox/prisma';
 import type pg from 'pg';
@@ -34,7 +35,8 @@ const topics = defineTopics({
 });
 const store = new PostgresStore(pool);
 const outbox = defineOutbox({ store, topics });
-const onDrizzle = defineOutbox({ store: new PostgresStore(pool, { bridge: drizzleBridge(sql) }), topics });
+const drizzleStore = new PostgresStore(pool, { bridge: drizzleBridge(sql) });
+const onDrizzle = defineOutbox({ store: drizzleStore, topics });
 const onPrisma = defineOutbox({ store: new PostgresStore(pool, { bridge: prismaBridge() }), topics });
 
 const Large = z.object({
@@ -55,6 +57,8 @@ const MISTAKES = [
 await onDrizzle.send(tx, 'order.created', { id: '1', total: 1 });
 await onPrisma.send(prismaTx, 'order.created', { id: '1', total: 1 });
 await outbox.relay({ publisher, interval: 100 });
+const inbox = createInbox({ store: drizzleStore, consumer: name, transaction: (fn) => db.transaction(fn) });
+await subscribe(subscriber, { name, topics, signal, inbox, handlers: { 'order.paid': (_, { tx }) => tx.rollback() } });
 await subscribe(subscriber, { name, topics, signal, handlers: { 'order.created': ({ total }) => total } });`,
     reads: ``,
   },
@@ -197,6 +201,59 @@ Type 'string' is not assignable to type '(payload: { id: string; }, context: Top
 void subscribe(subscriber, { name, topics, signal, handlers: { 'order.paid': (_, { tx }) => write(tx) } });`,
     reads: `at tx
 Argument of type 'undefined' is not assignable to parameter of type 'PoolClient'.`,
+  },
+  {
+    mistake: 'an inbox of a library without its bridge',
+    code: `createInbox({ store, consumer: name, transaction: (fn) => prisma.$transaction(fn) });`,
+    reads: `at prisma.$transaction(fn)
+Type 'Promise<Handled<Omit<PrismaClient<never, GlobalOmitConfig | undefined, DefaultArgs>, "$connect" | "$disconnect" | "$on" | "$use" | "$extends">>>' is not assignable to type 'Promise<Handled<TransactionHandle> | undefined>'.
+  Type 'Handled<Omit<PrismaClient<never, GlobalOmitConfig | undefined, DefaultArgs>, "$connect" | "$disconnect" | "$on" | "$use" | "$extends">>' is not assignable to type 'Handled<TransactionHandle>'.
+    Type 'Omit<PrismaClient<never, GlobalOmitConfig | undefined, DefaultArgs>, "$connect" | "$disconnect" | "$on" | "$use" | "$extends">' is not assignable to type 'TransactionHandle'.
++ The expected type comes from the return type of this signature.`,
+  },
+  {
+    mistake: 'an inbox through what commits every query by itself',
+    code: `createInbox({ store: drizzleStore, consumer: name, transaction: (fn) => fn(db) });`,
+    reads: `at fn(db)
+Type 'Promise<Handled<NodePgDatabase<Record<string, never>>>>' is not assignable to type 'Promise<Handled<TransactionHandle | DrizzleTransaction> | undefined>'.
+  Type 'Handled<NodePgDatabase<Record<string, never>>>' is not assignable to type 'Handled<TransactionHandle | DrizzleTransaction>'.
+    Type 'NodePgDatabase<Record<string, never>>' is not assignable to type 'TransactionHandle | DrizzleTransaction'.
+      Property 'rollback' is missing in type 'NodePgDatabase<Record<string, never>>' but required in type 'DrizzleTransaction'.
++ 'rollback' is declared here.
++ The expected type comes from the return type of this signature.`,
+  },
+  {
+    mistake: 'an inbox of which the transaction does not return what its callback does',
+    code: `createInbox({ store: drizzleStore, consumer: name, transaction: async (fn) => { await db.transaction(fn); } });`,
+    reads: `at transaction
+Type '(fn: <T>(transaction: T) => Promise<Handled<T>>) => Promise<void>' is not assignable to type '(work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<TransactionHandle | DrizzleTransaction> | undefined>'.
+  Type 'Promise<void>' is not assignable to type 'Promise<Handled<TransactionHandle | DrizzleTransaction> | undefined>'.
+    Type 'void' is not assignable to type 'Handled<TransactionHandle | DrizzleTransaction> | undefined'.
++ The expected type comes from property 'transaction' which is declared here on type 'InboxOptions<TransactionHandle | DrizzleTransaction, TransactionHandle | DrizzleTransaction>'`,
+  },
+  {
+    mistake: 'a pool in place of the store of an inbox',
+    code: `createInbox({ store: pool, consumer: name, transaction: (fn) => db.transaction(fn) });`,
+    reads: `at store
+Type 'Pool' is missing the following properties from type 'InboxStore<unknown>': receive, forgetReceived
++ The expected type comes from property 'store' which is declared here on type 'InboxOptions<unknown, unknown>'`,
+  },
+  {
+    mistake: 'an inbox without a consumer',
+    code: `createInbox({ store: drizzleStore, transaction: (fn) => db.transaction(fn) });`,
+    reads: `at { store: drizzleStore, transaction: (fn) => db.transaction(fn) }
+Argument of type '{ store: PostgresStore<MessageInput, DrizzleTransaction>; transaction: (fn: <T>(transaction: T) => Promise<Handled<T>>) => Promise<...>; }' is not assignable to parameter of type 'InboxOptions<TransactionHandle | DrizzleTransaction, TransactionHandle | DrizzleTransaction>'.
+  Property 'consumer' is missing in type '{ store: PostgresStore<MessageInput, DrizzleTransaction>; transaction: (fn: <T>(transaction: T) => Promise<Handled<T>>) => Promise<...>; }' but required in type 'InboxOptions<TransactionHandle | DrizzleTransaction, TransactionHandle | DrizzleTransaction>'.
++ 'consumer' is declared here.`,
+  },
+  {
+    mistake: 'a handler that takes another transaction than its inbox gives',
+    code: `const inbox = createInbox({ store: drizzleStore, consumer: name, transaction: (fn) => db.transaction(fn) });
+const write = (to: pg.PoolClient) => to.query('');
+void subscribe(subscriber, { name, topics, signal, inbox, handlers: { 'order.paid': (_, { tx }) => write(tx) } });`,
+    reads: `at tx
+Argument of type 'PgTransaction<NodePgQueryResultHKT, Record<string, never>, ExtractTablesWithRelations<Record<string, never>>>' is not assignable to parameter of type 'PoolClient'.
+  Type 'PgTransaction<NodePgQueryResultHKT, Record<string, never>, ExtractTablesWithRelations<Record<string, never>>>' is missing the following properties from type 'PoolClient': release, port, host, ssl, and 28 more.`,
   },
   {
     mistake: 'a handler of an unknown topic',

@@ -1,6 +1,5 @@
 import { MessengerError, toError } from '../../core/errors.js';
-import { typed, type TopicSubscription } from '../../core/handlers.js';
-import type { Inbox } from '../../core/inbox.js';
+import { typed, type Inbox, type TopicSubscription } from '../../core/handlers.js';
 import { safeLogger, type ErrorLogger } from '../../core/logger.js';
 import type { Subscriber, Subscription } from '../../core/subscriber.js';
 import type { Schemas, Topics } from '../../core/topics.js';

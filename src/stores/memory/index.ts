@@ -4,9 +4,9 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
+import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/inbox.js';
 import { assertMessage, describe, type Message } from '../../core/message.js';
 import { checkKeys, numberOption } from '../../core/options.js';
-import type { InboxStore } from '../../core/inbox.js';
 import type { Store } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 
@@ -20,16 +20,14 @@ export interface MemoryStoreOptions<Input = MessageInput> {
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];
-  /** What it has received, by consumer and id. @internal */
+  /** What was received, as its keys. @internal */
   readonly received = new Set<string>();
   /** @internal */
   over = false;
-  /** Called at its end. @internal */
-  end!: () => void;
   /** @internal */
-  readonly ended = new Promise<void>((resolve) => {
-    this.end = resolve;
-  });
+  end!: () => void;
+  /** Resolves when it is over. @internal */
+  readonly ended = new Promise<void>((resolve) => (this.end = resolve));
 }
 
 interface Kept {
@@ -42,10 +40,10 @@ interface Kept {
 export class MemoryStore<Input = MessageInput> implements Store, InboxStore<MemoryTransaction> {
   readonly #transform: Transform<Input>;
   #kept: Kept[] = [];
-  /** When what was received was, by consumer and id. */
+  /** By key, when it was received. */
   readonly #received = new Map<string, number>();
-  /** The transactions that are open and have received it, and their ends. */
-  readonly #receiving = new Map<string, Promise<void>>();
+  /** By key, the open transaction that has received it. */
+  readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
     checkKeys(options, ['transform'] satisfies (keyof MemoryStoreOptions)[]);
@@ -59,11 +57,11 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
       const result = await work(transaction);
       const storedAt = performance.now();
       this.#kept.push(...transaction.added.map((message) => ({ message, storedAt, published: false })));
-      for (const each of transaction.received) this.#received.set(each, storedAt);
+      for (const key of transaction.received) this.#received.set(key, storedAt);
       return result;
     } finally {
       transaction.over = true;
-      for (const each of transaction.received) this.#receiving.delete(each);
+      for (const key of transaction.received) this.#receiving.delete(key);
       transaction.end();
     }
   }
@@ -94,26 +92,6 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
   /** Whatever a message is for, it is published by whoever relays. */
   async declareDestinations(_names: readonly string[]): Promise<void> {
     return Promise.resolve();
-  }
-
-  /** As an `InboxStore` does. */
-  async receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
-    assertOpen(transaction);
-    const received = JSON.stringify([consumer, id]);
-    if (transaction.received.has(received)) return false;
-    for (let other; (other = this.#receiving.get(received)) !== undefined;) await other;
-    if (this.#received.has(received)) return false;
-    this.#receiving.set(received, transaction.ended);
-    transaction.received.add(received);
-    return true;
-  }
-
-  async forgetReceived(expiration: number): Promise<number> {
-    numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
-    const expired = performance.now() - expiration;
-    const old = [...this.#received].filter(([, receivedAt]) => receivedAt <= expired);
-    for (const [received] of old) this.#received.delete(received);
-    return Promise.resolve(old.length);
   }
 
   /** As a `Store` does. A message with `deliverAt` is not listed before that time of this process's clock. */
@@ -150,6 +128,41 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
     const expired = performance.now() - expiration;
     this.#kept = this.#kept.filter(({ published, storedAt }) => !published || storedAt > expired);
     return Promise.resolve();
+  }
+
+  /**
+   * Records that a consumer has had the message of this id, with the transaction. Waits for the end of another one
+   * that has recorded the same.
+   *
+   * @returns whether it is the first time. @throws as `add` does for a handle, and as an `InboxStore` does.
+   */
+  async receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
+    assertConsumer(consumer);
+    assertReceivedId(id);
+    const key = JSON.stringify([consumer, id]);
+    for (;;) {
+      assertOpen(transaction);
+      if (this.#received.has(key)) return false;
+      const holder = this.#receiving.get(key);
+      if (holder === transaction) return false;
+      if (holder === undefined) break;
+      await holder.ended;
+    }
+    this.#receiving.set(key, transaction);
+    transaction.received.add(key);
+    return true;
+  }
+
+  /** Forgets what a consumer has received longer ago than `expiration` milliseconds. @returns how many. */
+  async forgetReceived(consumer: string, expiration: number): Promise<number> {
+    assertConsumer(consumer);
+    numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+    const expired = performance.now() - expiration;
+    const old = [...this.#received].filter(
+      ([key, receivedAt]) => receivedAt <= expired && (JSON.parse(key) as string[])[0] === consumer,
+    );
+    for (const [key] of old) this.#received.delete(key);
+    return Promise.resolve(old.length);
   }
 
   /** Every message that is kept, published or not, in the order of the commits. */

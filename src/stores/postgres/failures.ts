@@ -3,18 +3,20 @@ import type { Names } from './names.js';
 import { howToMigrate } from './schema.js';
 
 /** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
-const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names, text: string) => string }>> = {
+const MEANINGS: Readonly<
+  Record<string, { code: ErrorCode; say: (names: Names, table: string, text: string) => string }>
+> = {
   // undefined_table, undefined_function, invalid_schema_name, undefined_column
-  '42P01': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} is missing: ${howToMigrate(names)}` },
+  '42P01': { code: 'SCHEMA_MISMATCH', say: (names, table) => `${table} is missing: ${howToMigrate(names)}` },
   '42883': {
     code: 'SCHEMA_MISMATCH',
     say: (names) => `a function is missing, ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
   },
   '3F000': {
     code: 'SCHEMA_MISMATCH',
-    say: (names) => `the schema of ${names.messages} is missing: ${howToMigrate(names)}`,
+    say: (names, table) => `the schema of ${table} is missing: ${howToMigrate(names)}`,
   },
-  '42703': { code: 'SCHEMA_MISMATCH', say: (names) => `${names.messages} lacks a column: ${howToMigrate(names)}` },
+  '42703': { code: 'SCHEMA_MISMATCH', say: (names, table) => `${table} lacks a column: ${howToMigrate(names)}` },
   // datatype_mismatch
   '42804': {
     code: 'SCHEMA_MISMATCH',
@@ -29,7 +31,7 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names, t
   // raised by the function that stores (migration 4)
   MO001: {
     code: 'UNKNOWN_DESTINATION',
-    say: (_, text) =>
+    say: (_names, _table, text) =>
       `${text}, or it was forgotten, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
   },
   // in_failed_sql_transaction
@@ -39,12 +41,12 @@ const MEANINGS: Readonly<Record<string, { code: ErrorCode; say: (names: Names, t
   },
 };
 
-/** A client's error, in the words of this library where it means something of ours. */
-export function storeError(error: unknown, names: Names): unknown {
+/** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
+export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
   for (const { code, text } of faultsOf(error)) {
     const meaning = MEANINGS[code];
-    if (meaning) return new MessengerError(meaning.code, meaning.say(names, text), { cause: error });
+    if (meaning) return new MessengerError(meaning.code, meaning.say(names, table, text), { cause: error });
   }
   return error;
 }

@@ -1,51 +1,54 @@
 import type { StoreCallOptions } from '../../core/call.js';
-import { MessengerError } from '../../core/errors.js';
-import { transact, type Admin } from './admin.js';
-import { marked, NO_ANSWER } from './marked.js';
+import { assertConsumer, LONGEST_KEEP } from '../../core/inbox.js';
+import { numberOption } from '../../core/options.js';
+import type { Admin } from './admin.js';
+import { preamble } from './database.js';
+import type { Run } from './drivers/driver.js';
+import { textAfter } from './marked.js';
 import type { Names } from './names.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
-const MARK = 'messenger-received:';
+const MARK = 'messenger-inbox:';
 
-/** How many rows one transaction forgets: it is to be over soon. */
-const FORGOTTEN_AT_ONCE = 1_000;
+/** How many rows one transaction deletes: it holds their locks, and nothing else, for some milliseconds. */
+const BATCH = 1_000;
 
 /**
- * $1 consumer, $2 id of a message: keeps that it was received, and returns, as one text, whether it had not been. Waits
- * for another transaction that has done so and is open.
+ * Records that a consumer has had a message, and resolves to whether it is the first time. Where another transaction
+ * has recorded it and is open, PostgreSQL has the insertion wait for its end.
  */
-export function receivingText({ inbox }: Names): string {
-  return `WITH received AS (INSERT INTO ${inbox} (consumer, id) VALUES ($1::text, $2::text) ON CONFLICT DO NOTHING RETURNING true)
-SELECT '${MARK}' || count(*)::text AS received FROM received`;
+export async function receive({ inbox }: Names, run: Run, consumer: string, id: string): Promise<boolean> {
+  const text = `WITH new AS (INSERT INTO ${inbox} (consumer, id) VALUES ($1::text, $2::text) ON CONFLICT DO NOTHING RETURNING 1)
+  SELECT '${MARK}' || count(*)::text AS received FROM new`;
+  return textAfter(MARK, await run(text, [consumer, id])) === '1';
 }
 
-/** What a library made of the answer. @throws MessengerError `UNSUPPORTED` where it gives no rows. */
-export function decodeReceiving(result: unknown): boolean {
-  const count = marked(result, MARK);
-  if (count === undefined) throw new MessengerError('UNSUPPORTED', NO_ANSWER);
-  return count === '1';
-}
-
-/** Forgets what was received longer than `expiration` milliseconds ago. @returns how many. */
+/**
+ * Deletes what a consumer has received longer ago than `expiration` milliseconds. What somebody else deletes at the moment is
+ * left to them.
+ *
+ * @returns how many.
+ */
 export async function forgetReceived(
-  admin: Admin,
+  { database, names, timeout }: Admin,
+  consumer: string,
   expiration: number,
   { signal }: StoreCallOptions = {},
 ): Promise<number> {
-  const { inbox } = admin.names;
-  const text = `DELETE FROM ${inbox} i USING (
-    SELECT consumer, id FROM ${inbox} WHERE received_at <= clock_timestamp() - $1::double precision * interval '1 millisecond'
-    ORDER BY received_at LIMIT ${String(FORGOTTEN_AT_ONCE)}) old
-  WHERE i.consumer = old.consumer AND i.id = old.id RETURNING true::text`;
-  for (let forgotten = 0; ;) {
+  assertConsumer(consumer);
+  numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+  // Not clock_timestamp(): it changes while the statement runs, and could not be looked up in the index.
+  const old = `SELECT ctid FROM ${names.inbox} WHERE consumer = $1::text AND received_at <= statement_timestamp() - $2::double precision * interval '1 ms'
+    ORDER BY consumer, received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;
+  const text = `WITH gone AS (DELETE FROM ${names.inbox} WHERE ctid = ANY (ARRAY(${old})) RETURNING 1) SELECT count(*)::text FROM gone`;
+  const forget = statement('forget_received', text);
+  const bounds = { timeout, signal };
+  let total = 0;
+  for (;;) {
     signal?.throwIfAborted();
-    const rows = await transact(
-      admin,
-      { signal },
-      (connection) => connection.query(statement('forget_received', text), [expiration]),
-      { settings: INDEX_SETTINGS },
-    );
-    forgotten += rows.length;
-    if (rows.length < FORGOTTEN_AT_ONCE) return forgotten;
+    const [row] = await database.once(preamble(timeout, ...INDEX_SETTINGS), forget, [consumer, expiration], bounds);
+    const count = Number(row?.[0]);
+    total += count;
+    if (count < BATCH) return total;
   }
 }

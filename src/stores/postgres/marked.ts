@@ -1,17 +1,29 @@
+import { MessengerError } from '../../core/errors.js';
+
+/** How deep libraries wrap a row. */
+const DEPTH = 5;
+
 /**
- * The one text that a statement returned, found by what it begins with: whatever a library makes of rows.
- * `undefined` where it gives none.
+ * The one text that a statement has returned through a transaction of the application, without the mark that it
+ * begins with: whatever a library makes of rows, it is found by that.
+ *
+ * @throws MessengerError `UNSUPPORTED` where it gives no rows.
  */
-export function marked(result: unknown, mark: string, depth = 5): string | undefined {
-  if (typeof result === 'string') return result.startsWith(mark) ? result.slice(mark.length) : undefined;
-  if (typeof result !== 'object' || result === null || depth === 0) return undefined;
-  for (const each of Object.values(result)) {
-    const found = marked(each, mark, depth - 1);
+export function textAfter(mark: string, result: unknown): string {
+  const text = marked(mark, result, DEPTH);
+  if (text !== undefined) return text.slice(mark.length);
+  throw new MessengerError(
+    'UNSUPPORTED',
+    'this transaction handle does not give back what a statement returns: its function must resolve to the rows',
+  );
+}
+
+function marked(mark: string, value: unknown, depth: number): string | undefined {
+  if (typeof value === 'string') return value.startsWith(mark) ? value : undefined;
+  if (typeof value !== 'object' || value === null || depth === 0) return undefined;
+  for (const each of Object.values(value)) {
+    const found = marked(mark, each, depth - 1);
     if (found !== undefined) return found;
   }
   return undefined;
 }
-
-/** Why a handle can not be used for what has an answer. */
-export const NO_ANSWER =
-  'this transaction handle does not give back what a statement returns: its function must resolve to the rows';

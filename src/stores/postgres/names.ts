@@ -15,9 +15,8 @@ export interface Names {
   readonly settings: string;
   readonly destinations: string;
   readonly relays: string;
-  readonly migrations: string;
-  /** What consumers have received (migration 5). */
   readonly inbox: string;
+  readonly migrations: string;
   /** The function that stores (migration 3). */
   readonly store: string;
   /** The function that stores messages of which some have a destination (migration 4). */

@@ -12,7 +12,7 @@ export interface RolesOptions {
   readonly writer?: string;
   /** Relays and cleans. @default 'messenger_relay' */
   readonly relay?: string;
-  /** Keeps what was received, for an inbox, and can do nothing else. @default 'messenger_consumer' */
+  /** Receives each message once, by the inbox, and cleans that. @default 'messenger_consumer' */
   readonly consumer?: string;
   /** Owns the tables: migrates, and does an operator's work. @default 'messenger_migrator' */
   readonly migrator?: string;
@@ -52,9 +52,14 @@ function relayGrants(names: Names): string[] {
   ];
 }
 
-/** All that an inbox needs, forgetting included. */
+/** All that an inbox needs, cleaning included: what is deleted is locked first, for which a right to update is asked. */
 function consumerGrants({ schema, inbox }: Names): string[] {
-  return [`USAGE ON SCHEMA ${quote(schema)}`, `SELECT, INSERT, DELETE ON ${inbox}`];
+  return [
+    `USAGE ON SCHEMA ${quote(schema)}`,
+    `INSERT (consumer, id) ON ${inbox}`,
+    `SELECT, DELETE ON ${inbox}`,
+    `UPDATE (received_at) ON ${inbox}`,
+  ];
 }
 
 function sequence({ schema, prefix }: Names): string {
@@ -74,16 +79,17 @@ export function rolesScript(options: RolesOptions = {}): string {
   const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
   const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
   const names = namesOf(schema, tablePrefix);
-  for (const [name, role] of Object.entries({ writer, relay, consumer, migrator })) assertRole(name, role);
-  if (new Set([writer, relay, consumer, migrator]).size < 4) {
+  const roles = { writer, relay, consumer, migrator };
+  for (const [name, role] of Object.entries(roles)) assertRole(name, role);
+  if (new Set(Object.values(roles)).size < 4) {
     throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
   }
-  const { messages, cursors, claims, parked, settings, destinations, relays, migrations, inbox } = names;
+  const { messages, cursors, claims, parked, settings, destinations, relays, inbox, migrations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
-  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, migrations, inbox];
+  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
   const functions = [names.store, names.storeAddressed].map((name) => `FUNCTION ${name}${SIGNATURE}`);
   const statements = [
-    ...[writer, relay, consumer, migrator].map(createRole),
+    ...Object.values(roles).map(createRole),
     // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
@@ -92,7 +98,7 @@ export function rolesScript(options: RolesOptions = {}): string {
     ...tables.map((table) => `ALTER TABLE ${table} OWNER TO ${quote(migrator)}`),
     ...functions.map((each) => `ALTER ${each} OWNER TO ${quote(migrator)}`),
     ...[...tables, ...functions].map(
-      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${quote(writer)}, ${quote(relay)}, ${quote(consumer)}`,
+      (each) => `REVOKE ALL ON ${each} FROM PUBLIC, ${[writer, relay, consumer].map(quote).join(', ')}`,
     ),
     ...writerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(writer)}`),
     ...relayGrants(names).map((grant) => `GRANT ${grant} TO ${quote(relay)}`),

@@ -1,13 +1,13 @@
 import type { TransactionBridge } from '../../core/bridge.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/events.js';
 import type { FeedOptions } from '../../core/feed.js';
+import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/inbox.js';
 import { consoleErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
 import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { hasMethods } from '../../core/shape.js';
-import type { InboxStore } from '../../core/inbox.js';
 import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
 import type { Admin } from './admin.js';
@@ -43,7 +43,7 @@ import {
 } from './failed.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
-import { decodeReceiving, forgetReceived, receivingText } from './inbox.js';
+import { forgetReceived, receive } from './inbox.js';
 import { migrate } from './migrate.js';
 import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
@@ -405,6 +405,36 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => discard(admin, selection));
   }
 
+  /**
+   * Records, in the caller's transaction, that a consumer has had the message of this id: for `createInbox`. Waits for
+   * the end of another transaction that has recorded the same.
+   *
+   * @returns whether it is the first time.
+   * @throws as `add` does for a handle that is no transaction, and where the tables are missing; MessengerError
+   *   `INVALID_OPTION`, `INVALID_MESSAGE` for a consumer or an id that is empty, or not what PostgreSQL can keep;
+   *   `UNSUPPORTED` for a bare function that does not resolve to rows.
+   */
+  async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
+    assertConsumer(consumer);
+    assertReceivedId(id);
+    const run = runnerOf(transaction, this.#bridge, 'query');
+    try {
+      return await receive(this.#names, run, consumer, id);
+    } catch (error) {
+      throw storeError(error, this.#names, this.#names.inbox);
+    }
+  }
+
+  /**
+   * Forgets what a consumer has received longer ago than `expiration` milliseconds, by the database's clock: a thousand rows a
+   * transaction.
+   *
+   * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
+   */
+  forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
+    return this.#operate((admin) => forgetReceived(admin, consumer, expiration, options), this.#names.inbox);
+  }
+
   /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void> {
     return this.#operate((admin) => repartition(admin, partitions, options));
@@ -415,35 +445,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => adopt(admin, options));
   }
 
-  async #operate<T>(work: (admin: Admin) => Promise<T>): Promise<T> {
+  async #operate<T>(work: (admin: Admin) => Promise<T>, table?: string): Promise<T> {
     const { jsonPayload } = this.#settings;
     try {
       return await work({ database: this.#database, names: this.#names, jsonPayload, timeout: this.#timeout });
     } catch (error) {
-      throw storeError(error, this.#names);
+      throw storeError(error, this.#names, table);
     }
-  }
-
-  /**
-   * Keeps, in a transaction, that a consumer has received a message: see `createInbox` of `messenger-outbox/inbox`.
-   *
-   * @returns whether it is the first time.
-   * @throws as `add` does for a handle that is no transaction; MessengerError `UNSUPPORTED` for a bare function that
-   *   does not resolve to rows.
-   */
-  async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
-    const run = runnerOf(transaction, this.#bridge, 'query');
-    try {
-      return decodeReceiving(await run(receivingText(this.#names), [consumer, id]));
-    } catch (error) {
-      throw storeError(error, this.#names);
-    }
-  }
-
-  /** Forgets what consumers have received longer than `expiration` milliseconds ago, by the database's clock. @returns how many. */
-  forgetReceived(expiration: number, options?: StoreCallOptions): Promise<number> {
-    numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
-    return this.#operate((admin) => forgetReceived(admin, expiration, options));
   }
 
   /** Gives back the lease that `messages` took. The client stays open: it is the application's. */

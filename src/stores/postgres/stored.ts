@@ -1,9 +1,7 @@
-import { MessengerError } from '../../core/errors.js';
-import { marked, NO_ANSWER } from './marked.js';
-import { StoredMessage } from './rows.js';
+import { textAfter } from './marked.js';
 import type { Names } from './names.js';
+import { StoredMessage } from './rows.js';
 
-/** What the one text begins with. */
 const MARK = 'messenger-stored:';
 
 /** Returns, as one text, what the transaction it runs in has stored so far. */
@@ -17,11 +15,7 @@ export function storedText({ messages }: Names, jsonPayload: boolean): string {
 
 /** The messages of what a library resolved to. @throws MessengerError `UNSUPPORTED` where it gives no rows. */
 export function decodeStored(result: unknown, jsonPayload: boolean): StoredMessage[] {
-  const text = marked(result, MARK);
-  if (text === undefined) {
-    throw new MessengerError('UNSUPPORTED', NO_ANSWER);
-  }
-  const rows = JSON.parse(text) as (string | null)[][];
+  const rows = JSON.parse(textAfter(MARK, result)) as (string | null)[][];
   return rows.map((row) => {
     const payload = Buffer.from(row[5] ?? '', jsonPayload ? 'utf8' : 'base64');
     return new StoredMessage(row.with(5, payload as never));

@@ -5,15 +5,19 @@ import { afterAll, beforeAll, describe, inject, it } from 'vitest';
 import type { PostgresStoreOptions, TransactionHandle } from '../../../src/stores/postgres/index.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { namesOf } from '../../../src/stores/postgres/names.js';
-import { inboxTestSuite, storeTestSuite, type StoreFeatures, type StoreHarness } from '../../../src/testing/index.js';
+import {
+  inboxTestSuite,
+  storeTestSuite,
+  type InboxHarness,
+  type StoreFeatures,
+  type StoreHarness,
+} from '../../../src/testing/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */
 interface Client {
   readonly open: () => Promise<Opened>;
   readonly features: Partial<StoreFeatures>;
-  /** False: what it stores by may keep nothing that was received. */
-  readonly receives?: boolean;
 }
 
 interface Opened {
@@ -24,6 +28,8 @@ interface Opened {
   readonly savepoint: NonNullable<StoreHarness<TransactionHandle>['savepoint']>;
   readonly script: (sql: string) => Promise<unknown>;
   readonly column: (sql: string) => Promise<string[]>;
+  /** Who receives, where that is somebody else. */
+  readonly consumer?: Opened;
   readonly close: () => Promise<void>;
 }
 
@@ -83,12 +89,11 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
   },
 });
 
-/** The application, the relay and the tables under a role each, with no more rights than the script gives. */
+/** The application, the relay, the consumer and the tables under a role each, with no more rights than the script gives. */
 const pgRoles = (url: string): Client => ({
-  receives: false,
   features: { refusesEndedTransactions: true },
   open: async () => {
-    const role = (kind: string) => `suite_${kind}_${String(process.pid)}`;
+    const role = (kind: string) => `suite_${kind}_${process.pid}`;
     const roles = {
       writer: role('writer'),
       relay: role('relay'),
@@ -99,6 +104,7 @@ const pgRoles = (url: string): Client => ({
     const admin = await pgPool(url, 'client').open();
     for (const name of Object.values(roles)) await admin.script(`CREATE ROLE ${name} LOGIN`);
     const application = await pgPool(as(roles.writer), 'client').open();
+    const consumer = await pgPool(as(roles.consumer), 'client').open();
     const relays = new pg.Pool({ connectionString: as(roles.relay), max: 6 });
     return {
       ...application,
@@ -110,9 +116,11 @@ const pgRoles = (url: string): Client => ({
       },
       script: admin.script,
       column: admin.column,
+      consumer,
       close: async () => {
         await relays.end();
         await application.close();
+        await consumer.close();
         for (const name of Object.values(roles)) await admin.script(`DROP OWNED BY ${name}; DROP ROLE ${name}`);
         await admin.close();
       },
@@ -245,17 +253,20 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
       ...client.features,
     };
     storeTestSuite({ it, create, features });
-    if (client.receives === false) return;
-    describe('as an inbox', () => {
-      inboxTestSuite<TransactionHandle>({
-        it,
-        create: async () => {
-          await opened.script(`DELETE FROM ${inbox}`);
-          const store = opened.store(options);
-          return { store, transaction: opened.transaction, close: () => store.close() };
-        },
-        concurrentTransactions: features.concurrentTransactions,
-      });
+
+    const createInbox = async (): Promise<InboxHarness<TransactionHandle>> => {
+      await opened.script(`DELETE FROM ${inbox}`);
+      const { store, transaction, savepoint } = opened.consumer ?? opened;
+      return {
+        store: store(options),
+        transaction,
+        savepoint,
+        reopen: () => Promise.resolve(store(options)),
+        close: () => Promise.resolve(),
+      };
+    };
+    describe('its inbox', () => {
+      inboxTestSuite({ it, create: createInbox, features });
     });
   });
 }

@@ -54,7 +54,7 @@ export function runnerOf<Tx>(
   if (handle === undefined || handle === null) {
     throw new MessengerError(
       'INVALID_TRANSACTION',
-      `no transaction handle: without one the message would not be stored atomically with your data. Pass ${known}`,
+      `no transaction handle: without one nothing would be stored atomically with your data. Pass ${known}`,
     );
   }
   if (bridge?.is(handle)) {
