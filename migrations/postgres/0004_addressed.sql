@@ -25,7 +25,9 @@ BEGIN
   SELECT n INTO missing FROM unnest(names) AS n
     WHERE NOT EXISTS (SELECT FROM {''destinations''} d WHERE d.name = n AND d.forgotten_at IS NULL) LIMIT 1;
   IF missing IS NOT NULL THEN
-    RAISE SQLSTATE ''MO001'' USING MESSAGE = ''there is no destination '' || to_json(missing)::text;
+    RAISE SQLSTATE ''MO001'' USING MESSAGE = CASE WHEN EXISTS (SELECT FROM {''destinations''} d WHERE d.name = missing)
+      THEN ''destination '' || to_json(missing)::text || '' was forgotten, and has to be removed and made anew''
+      ELSE ''there is no destination '' || to_json(missing)::text END;
   END IF;
   INSERT INTO {''messages''} (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination)
     SELECT m.id, m.topic, m.key, m.metadata, {payload}, m.at, m."deliverAt", coalesce(m."holdKey", false), m.destination

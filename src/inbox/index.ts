@@ -33,7 +33,8 @@ export interface InboxOptions<Tx, Handle = Tx> {
   /**
    * Runs the callback in a transaction of the application, and resolves to what it resolved to: `(fn) =>
    * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
-   * library may call it again: the last call counts.
+   * library may call it again: the last call counts. It must be a transaction: through what commits every statement by
+   * itself, a message whose handler fails counts as handled.
    *
    * Write it as an arrow function also where there is a function like it, `(fn) => inTransaction(fn)`: from that the
    * compiler knows the type of the handle.
@@ -91,22 +92,37 @@ export function createInbox<Tx extends Handle, Handle>(
       errorLogger.error(toError(error));
     }),
   );
+  /** Handles a message in a transaction, unless it was handled before. @returns whether it was not. */
+  async function handle(tx: unknown, id: string, work: (tx: Tx) => Promise<unknown>): Promise<boolean> {
+    const isFirst = await store.receive(tx as Handle, consumer, id);
+    if (!isFirst) return false;
+    await work(tx as Tx);
+    // A statement that failed and was caught, or a rollback by the handler: COMMIT then rolls back, and most libraries
+    // say nothing of it. So it is asked for again whether it is kept.
+    if (await store.receive(tx as Handle, consumer, id)) throw rolledBack();
+    return true;
+  }
+
   return {
     async once(message, work) {
       assertReceivedId((message as Partial<typeof message> | null | undefined)?.id);
       /** What became of the last call of the callback. */
-      let last: { ran?: boolean; error?: unknown; failed?: true } | undefined;
-      await transaction(async (handle) => {
-        const call: typeof last = (last = {});
-        try {
-          const isFirst = await store.receive(handle as unknown as Handle, consumer, message.id);
-          if (isFirst) await work(handle as unknown as Tx);
-          call.ran = isFirst;
-        } catch (error) {
-          Object.assign(call, { error, failed: true });
-          throw error;
-        }
-        return { handle };
+      let last: Outcome | undefined;
+      await transaction((tx) => {
+        const call: Outcome = (last = {});
+        const handled = handle(tx, message.id, work).then(
+          (ran) => {
+            call.ran = ran;
+            return { handle: tx };
+          },
+          (error: unknown) => {
+            call.failure = { error };
+            throw error;
+          },
+        );
+        // Whoever does not wait for it is told by `outcomeOf`, and not by the end of the process.
+        handled.catch(() => undefined);
+        return handled;
       });
       const ran = outcomeOf(last);
       cleanNowAndThen();
@@ -116,12 +132,25 @@ export function createInbox<Tx extends Handle, Handle>(
   };
 }
 
+/** Of one call of a transaction's callback: neither while it runs. */
+interface Outcome {
+  ran?: boolean;
+  failure?: { readonly error: unknown };
+}
+
 /** Whether the work ran. @throws where the transaction resolved and the work did not: nothing may be acknowledged. */
-function outcomeOf(last: { ran?: boolean; error?: unknown; failed?: true } | undefined): boolean {
+function outcomeOf(last: Outcome | undefined): boolean {
   if (last === undefined) throw notRun('resolved without having called its callback');
-  if (last.failed) throw last.error;
+  if (last.failure) throw last.failure.error;
   if (last.ran === undefined) throw notRun('resolved before its callback had: it must wait for it');
   return last.ran;
+}
+
+function rolledBack(): MessengerError {
+  return new MessengerError(
+    'INVALID_TRANSACTION',
+    'the transaction of the inbox was rolled back while the handler ran, and nothing of it is kept: have the handler reject',
+  );
 }
 
 function notRun(what: string): MessengerError {

@@ -71,6 +71,15 @@ describe('an inbox on PostgreSQL', () => {
     expect(await inbox.clean()).toBe(0);
   });
 
+  it('refuses an id that no index can keep, in words', async () => {
+    const { pool, store, bill, invoices } = await opened();
+    const inbox = createInbox({ store, consumer, transaction: (fn) => inTransaction(pool, fn) });
+    const refused = inbox.once(newMessage('x', { id: '名'.repeat(700) }), bill('never'));
+    await expect(refused).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
+    await expect(refused).rejects.toThrow('2000 bytes together at most');
+    expect(await invoices()).toEqual([]);
+  });
+
   it('says that a bare function has to give back rows, before anything is done', async () => {
     const { pool, store, invoices } = await opened();
     const inbox = createInbox({

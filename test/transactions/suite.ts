@@ -201,6 +201,19 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       });
     });
 
+    it('does not take a message for handled whose transaction was rolled back in silence', async () => {
+      const inbox = createInbox({ store, consumer: 'quiet', transaction: (fn) => library.transaction(fn) });
+      await library.transaction((transaction) => library.insert(transaction, 'taken'));
+      const message = newMessage('x');
+      const handled = inbox.once(message, async (transaction) => {
+        // Its COMMIT will roll back, and most libraries do not say so.
+        await Promise.resolve(library.insert(transaction, 'taken')).catch(() => undefined);
+      });
+      await expect(handled).rejects.toThrow();
+      expect(await inbox.once(message, () => Promise.resolve())).toBe(true);
+      expect(await inbox.once(message, () => Promise.resolve())).toBe(false);
+    });
+
     it('sends a statement as it is, whatever the names in it', async () => {
       const odd = storeWith({ schema: `odd "$1" ?? it's \\? :name` });
       await odd.migrate();

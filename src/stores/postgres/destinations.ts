@@ -138,7 +138,7 @@ export async function declareDestinations(
       } catch (error) {
         if (isRefused(error)) throw undeclarable(name, error);
         // Another process has made it meanwhile, or a relay by starting.
-        if (!hasCode(error, 'CONFLICT') || left === 0) throw error;
+        if (!hasCode(error, 'CONFLICT') || left <= 0) throw error;
       }
     }
   }
@@ -169,16 +169,17 @@ async function undeclared({ names }: Admin, connection: Connection, wanted: read
 async function declare(admin: Admin, name: string, { signal }: StoreCallOptions): Promise<void> {
   const { cursors, destinations } = admin.names;
   // One that a relay has made by starting publishes everything, and goes on to.
-  const known = await transact(admin, { signal }, (connection) =>
-    connection.query(
+  const known = await transact(admin, { signal }, async (connection) => {
+    await connection.query(lockDestination(cursors), [name]);
+    return connection.query(
       statement(
         'declare',
         `INSERT INTO ${destinations} (name) SELECT $1::text WHERE EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
   ON CONFLICT (name) DO NOTHING RETURNING name`,
       ),
       [name],
-    ),
-  );
+    );
+  });
   if (known.length > 0) return;
   // What is for it alone can not be there before it. Of that name is the one of everything else.
   await addDestination(admin, name, {
@@ -206,6 +207,8 @@ export async function limitDestination(admin: Admin, name: string, options: Limi
   if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
   const { cursors, destinations } = admin.names;
   await transact(admin, options, async (connection) => {
+    // In a statement before: one that is removed meanwhile must not come back without its cursors.
+    await connection.query(lockDestination(cursors), [name]);
     const rows = await connection.query(
       statement(
         'limit',
@@ -241,8 +244,9 @@ export async function removeDestination(
   assertDestination(name);
   const { cursors, claims, relays, parked, destinations } = admin.names;
   const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
-  const isStoredFor = `transactions are open that have stored messages for destination ${JSON.stringify(name)}: name another one for its topics first, and try again`;
+  const isStoredFor = `transactions are open that have stored messages for destination ${JSON.stringify(name)}, or an operator works on it: name another one for its topics first, and try again`;
   return transact(admin, options, async (connection) => {
+    await connection.query(lockDestination(cursors), [name]);
     const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_lock', lock), [name]), isWorkedOn);
     const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;

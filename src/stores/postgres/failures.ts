@@ -32,7 +32,7 @@ const MEANINGS: Readonly<
   MO001: {
     code: 'UNKNOWN_DESTINATION',
     say: (_names, _table, text) =>
-      `${text}, or it was forgotten, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
+      `${text}, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
   },
   // in_failed_sql_transaction
   '25P02': {

@@ -1,5 +1,6 @@
 import type { StoreCallOptions } from '../../core/call.js';
 import { assertConsumer, LONGEST_KEEP } from '../../core/inbox.js';
+import { MessengerError } from '../../core/errors.js';
 import { numberOption } from '../../core/options.js';
 import type { Admin } from './admin.js';
 import { preamble } from './database.js';
@@ -9,6 +10,19 @@ import type { Names } from './names.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
 const MARK = 'messenger-inbox:';
+
+/** What an index of PostgreSQL takes of both, and some room. Bytes. */
+const LONGEST_KEY = 2_000;
+
+/** @throws MessengerError `INVALID_MESSAGE` for a consumer and an id that are too long together. */
+export function assertKeepable(consumer: string, id: string): void {
+  const bytes = Buffer.byteLength(consumer) + Buffer.byteLength(id);
+  if (bytes <= LONGEST_KEY) return;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `message id and consumer must have ${String(LONGEST_KEY)} bytes together at most to be received once, got ${String(bytes)}`,
+  );
+}
 
 /** How many rows one transaction deletes: it holds their locks, and nothing else, for some milliseconds. */
 const BATCH = 1_000;

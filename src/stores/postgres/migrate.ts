@@ -7,6 +7,8 @@ import { statement } from './statements.js';
 
 /** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
 const LONGEST_WAIT = 2_000;
+/** Of a transaction that uses one table and waits for the next, as this does in another order. */
+const DEADLOCK_DETECTED = '40P01';
 const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
 interface Migration {
@@ -123,7 +125,8 @@ export async function migrate(
   try {
     return await applied(database, names, settings, bounds);
   } catch (error) {
-    if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
+    const { code } = (error ?? {}) as { code?: unknown };
+    if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
     throw conflict(
       `the tables could not be changed: a transaction that uses ${names.messages} (a long one, or pg_dump) was open for longer than the ${String(LONGEST_WAIT)} ms that others may be held up. Nothing was changed: try again`,
       error,

@@ -43,7 +43,7 @@ import {
 } from './failed.js';
 import { storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
-import { forgetReceived, receive } from './inbox.js';
+import { assertKeepable, forgetReceived, receive } from './inbox.js';
 import { migrate } from './migrate.js';
 import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
@@ -417,6 +417,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
     assertConsumer(consumer);
     assertReceivedId(id);
+    assertKeepable(consumer, id);
     const run = runnerOf(transaction, this.#bridge, 'query');
     try {
       return await receive(this.#names, run, consumer, id);

@@ -232,6 +232,23 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     },
   );
 
+  it('does not come back from being limited or declared while it is removed', async () => {
+    const pool = await openPool(version);
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    for (let round = 0; round < 20; round++) {
+      await store.declareDestinations(['a']);
+      await Promise.allSettled([
+        store.limitDestination('a', { forgetAfter: 60_000 }),
+        store.removeDestination('a'),
+        store.limitDestination('a', { forgetAfter: null }),
+      ]);
+      const { rows } = await pool.query(`SELECT name FROM messenger.destinations d
+        WHERE NOT EXISTS (SELECT FROM messenger.cursors c WHERE c.destination = d.name)`);
+      expect(rows).toEqual([]);
+    }
+  });
+
   it('is not removed while it may have more to publish than is counted', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
@@ -258,7 +275,9 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await pool.query(`UPDATE messenger.destinations SET created_at = '2020-01-01'`);
     await store.deletePublishedByExpiration(0);
     const added = transaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
-    await expect(added).rejects.toThrow(/"a", or it was forgotten, and a message is for it/);
+    await expect(added).rejects.toThrow(
+      /^destination "a" was forgotten, and has to be removed and made anew, and a message is for it: /,
+    );
     await expect(store.openFeed({ destination: 'a', pageSize: 1, relay: 'r' })).rejects.toThrow(
       '{ from: …, topics: [] }',
     );
