@@ -21,7 +21,7 @@ export interface Message {
   readonly deliverAt?: Date | undefined;
   /** What is stored of its key after it waits until it is published. Only with `deliverAt` and `key`. */
   readonly holdKey?: boolean | undefined;
-  /** The one destination that publishes it. Not given back by stores: who reads it is that destination. */
+  /** The one destination that publishes it. A store need not give it back: whoever reads the message is that destination. */
   readonly destination?: string | undefined;
 }
 

@@ -15,6 +15,23 @@ export function assertEqual(actual: unknown, expected: unknown, what: string): v
   if (is !== ought) throw new Error(`${what}: expected ${shorten(ought)}, got ${shorten(is)}`);
 }
 
+/** Declares tests of which each has a harness of its own, closed at its end. */
+export function testsWith<Harness extends { readonly close: () => Promise<void> }>(
+  it: (name: string, test: () => Promise<void>) => unknown,
+  create: () => Promise<Harness>,
+): (name: string, body: (harness: Harness) => Promise<void>) => void {
+  return (name, body) => {
+    it(name, async () => {
+      const harness = await create();
+      try {
+        await body(harness);
+      } finally {
+        await harness.close();
+      }
+    });
+  };
+}
+
 /** What a promise rejects with. @throws Error when it resolves. */
 export async function rejection(promise: Promise<unknown>, what: string): Promise<unknown> {
   try {

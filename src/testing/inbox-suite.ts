@@ -6,7 +6,7 @@
 import { MessengerError, type ErrorCode } from '../core/errors.js';
 import type { InboxStore } from '../core/inbox.js';
 import { uuidv7 } from '../core/uuid.js';
-import { assert, assertEqual, gate, rejection } from './assert.js';
+import { assert, assertEqual, gate, rejection, testsWith } from './assert.js';
 import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 
 /** What a store declares to be able to do: as to the store suite. */
@@ -43,16 +43,7 @@ type InboxTest<Handle> = (name: string, body: (harness: InboxHarness<Handle>) =>
  * ```
  */
 export function inboxTestSuite<Handle>({ it, create, features }: InboxSuite<Handle>): void {
-  const test: InboxTest<Handle> = (name, body) => {
-    it(name, async () => {
-      const harness = await create();
-      try {
-        await body(harness);
-      } finally {
-        await harness.close();
-      }
-    });
-  };
+  const test: InboxTest<Handle> = testsWith(it, create);
   receiving(test, features);
   rollingBack(test, features);
   atOnce(test, features);

@@ -6,7 +6,7 @@
 import { MessengerError, type ErrorCode } from '../core/errors.js';
 import { newMessage, type Message } from '../core/message.js';
 import { isFeedStore, type Store } from '../core/store.js';
-import { assert, assertEqual, rejection, until } from './assert.js';
+import { assert, assertEqual, rejection, until, testsWith } from './assert.js';
 import { feedTests } from './feed-suite.js';
 import {
   idsOf,
@@ -31,16 +31,7 @@ import {
  * ```
  */
 export function storeTestSuite<Handle>({ it, create, features }: StoreSuite<Handle>): void {
-  const test: StoreTest<Handle> = (name, body) => {
-    it(name, async () => {
-      const harness = await create();
-      try {
-        await body(harness);
-      } finally {
-        await harness.close();
-      }
-    });
-  };
+  const test: StoreTest<Handle> = testsWith(it, create);
   listing(test, features);
   publishing(test, features);
   transactions(test, features);

@@ -6,7 +6,8 @@ import { createInbox } from '../../src/inbox/index.js';
 import { defineOutbox, subscribe, type Inbox } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { memoryBroker } from '../../src/testing/index.js';
-import { inTransaction, newPool } from './support.js';
+import { inTransaction } from '../support/database.js';
+import { newPool } from './support.js';
 
 const IDS = Array.from({ length: 40 }, (_, n) => `order-${String(n).padStart(2, '0')}`);
 const quiet = { error: () => undefined };

@@ -4,7 +4,8 @@ import { createInbox } from '../../src/inbox/index.js';
 import { newMessage } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { INDEX_SETTINGS } from '../../src/stores/postgres/statements.js';
-import { inTransaction, newPool } from './support.js';
+import { inTransaction } from '../support/database.js';
+import { newPool } from './support.js';
 
 const consumer = 'billing';
 

@@ -41,6 +41,16 @@ describe('MemoryStore', () => {
     features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 
+  it('publishes what is for a destination, too: it has one', async () => {
+    const store = new MemoryStore();
+    await store.declareDestinations(['kafka']);
+    const messages = [newMessage('x', { destination: 'kafka' }), newMessage('y')];
+    await store.transaction((transaction) => store.add(transaction, messages));
+    expect((await store.messages(10)).map(({ id, destination }) => [id, destination])).toEqual(
+      messages.map(({ id, destination }) => [id, destination]),
+    );
+  });
+
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {
     const store = new MemoryStore();
     const message = newMessage('before').setMetadata('state', 'before');

@@ -15,3 +15,23 @@ export async function newDatabase(server: string): Promise<string> {
   url.pathname = `/${name}`;
   return url.href;
 }
+
+/** Runs `work` in a transaction on a client of the pool, as an application on plain `pg` does. */
+export async function inTransaction<T>(
+  pool: pg.Pool,
+  work: (client: pg.PoolClient) => Promise<T>,
+  begin = 'BEGIN',
+): Promise<T> {
+  const client = await pool.connect();
+  try {
+    await client.query(begin);
+    const result = await work(client);
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    await client.query('ROLLBACK');
+    throw error;
+  } finally {
+    client.release();
+  }
+}

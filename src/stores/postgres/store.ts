@@ -180,7 +180,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *
    * @returns the messages as they were stored, with their ids.
    * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle; `INVALID_MESSAGE`,
-   *   `EMPTY_MESSAGE_PAYLOAD` for what can not be stored; `SCHEMA_MISMATCH` where the tables are missing.
+   *   `EMPTY_MESSAGE_PAYLOAD` for what can not be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
+   *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing.
    *   Other errors of the database come as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {

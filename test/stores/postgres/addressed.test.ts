@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { defineOutbox, Messenger, newMessage, type Message, type Outbox, type Publisher } from 'messenger-outbox';
 import { PostgresStore, rolesScript } from 'messenger-outbox/postgres';
 import { outboxTesting } from 'messenger-outbox/testing';
-import { newDatabase } from '../../support/database.js';
+import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 import {
   createDatabase,
@@ -34,21 +34,6 @@ function urlOf(pool: pg.Pool): string {
   return (pool.options as { connectionString: string }).connectionString;
 }
 
-async function transaction<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-  const client = await pool.connect();
-  try {
-    await client.query('BEGIN');
-    const result = await work(client);
-    await client.query('COMMIT');
-    return result;
-  } catch (error) {
-    await client.query('ROLLBACK');
-    throw error;
-  } finally {
-    client.release();
-  }
-}
-
 const Text = z.string();
 const shop = {
   order: { schema: Text, destination: 'kafka' },
@@ -71,7 +56,7 @@ async function drained(outbox: Shop, destination?: string): Promise<string[]> {
 }
 
 const send = (pool: pg.Pool, outbox: Shop, ...topics: readonly (keyof typeof shop)[]) =>
-  transaction(pool, async (client) => {
+  inTransaction(pool, async (client) => {
     for (const topic of topics) await outbox.send(client, topic, topic);
   });
 
@@ -254,7 +239,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const store = new PostgresStore(pool);
     await store.migrate();
     await store.declareDestinations(['a']);
-    await transaction(pool, async (client) => {
+    await inTransaction(pool, async (client) => {
       await store.add(client, newMessage('x', { destination: 'a' }));
       await store.add(
         client,
@@ -274,7 +259,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await store.limitDestination('a', { forgetAfter: 60_000 });
     await pool.query(`UPDATE messenger.destinations SET created_at = '2020-01-01'`);
     await store.deletePublishedByExpiration(0);
-    const added = transaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
+    const added = inTransaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
     await expect(added).rejects.toThrow(
       /^destination "a" was forgotten, and has to be removed and made anew, and a message is for it: /,
     );
@@ -288,7 +273,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const store = new PostgresStore(pool, { retention: 60_000 });
     await store.migrate();
     await store.declareDestinations(['a', 'b', 'default']);
-    await transaction(pool, (client) =>
+    await inTransaction(pool, (client) =>
       store.add(client, [newMessage('1', { id: 'for-a', destination: 'a' }), newMessage('2', { id: 'for-all' })]),
     );
     await pool.query(`UPDATE messenger.messages SET stored_at = stored_at - interval '1 hour'`);
@@ -305,7 +290,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const store = new PostgresStore(pool);
     await store.migrate();
     const add = (...destinations: (string | undefined)[]) =>
-      transaction(pool, (client) =>
+      inTransaction(pool, (client) =>
         store.add(
           client,
           destinations.map((destination) => newMessage('x', { destination })),
@@ -336,7 +321,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       deliverAt,
       destination: 'a',
     });
-    await transaction(pool, (client) => store.add(client, message));
+    await inTransaction(pool, (client) => store.add(client, message));
     const got: Message[] = [];
     const publisher: Publisher = {
       publish: (each) => {

@@ -6,6 +6,7 @@ import { newMessage } from '../../../src/core/message.js';
 import { migrationScript, PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { SCHEMA_VERSION } from '../../../src/stores/postgres/schema.js';
 import { catalog } from '../../support/catalog.js';
+import { inTransaction } from '../../support/database.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 const folder = new URL('../../../migrations/postgres/', import.meta.url);
@@ -46,20 +47,6 @@ async function addTo(
   await inTransaction(pool, async (client) => {
     for (const message of messages) await store.add(client, message);
   });
-}
-
-async function inTransaction(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<unknown>): Promise<void> {
-  const client = await pool.connect();
-  try {
-    await client.query('BEGIN');
-    await work(client);
-    await client.query('COMMIT');
-  } catch (error) {
-    await client.query('ROLLBACK');
-    throw error;
-  } finally {
-    client.release();
-  }
 }
 
 describe('migration files', () => {
