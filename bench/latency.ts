@@ -7,6 +7,8 @@ const PER_SECOND = 1_000;
 const WRITERS = 4;
 /** Rounds of messages, and of commits that nobody relays, in turn: what else the machine does is in both. */
 const ROUNDS = 5;
+/** Rounds before what is measured: a process that has run for a minute has compiled what it runs, and writers are in step. */
+const WARM_UP = 5;
 
 type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
 
@@ -53,11 +55,11 @@ export async function latency(bench: Bench): Promise<Row[]> {
   // The first poll after a window of a million messages looks at all of them once more; not what is measured here.
   await paced(pool, 1, send);
   await caughtUp(pool, 'latency');
-  relayed.length = 0;
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let round = -WARM_UP; round < ROUNDS; round++) {
+    if (round === 0) relayed.length = floor.length = 0;
     await paced(pool, messages, send);
     await caughtUp(pool, 'latency');
-    floor.push(...(await floorLatencies(pool, messages, round * messages)));
+    floor.push(...(await floorLatencies(pool, messages, (round + WARM_UP) * messages)));
   }
   stop.abort();
   await relay;

@@ -60,7 +60,7 @@ export interface MessengerOptions {
    * How many pages are published at once, and how many times `publishBatchSize` messages may be published and
    * not settled: 1 to 100. When the process dies, at most these are published again. With 1, a page is
    * published, then settled, then the next one is published. Pages that are not full are settled together,
-   * every 10 ms.
+   * every 50 ms.
    * @default 4
    */
   pipelineDepth?: number;

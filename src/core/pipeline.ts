@@ -7,7 +7,7 @@ import { Bell, onAbort, serially, sleepBy } from './wait.js';
  * Less than a full page waits for so long for others to be settled with it. A thousand messages a second come
  * in pages of one or two: settling each by itself is a third of all that a relay has the server do. Milliseconds.
  */
-const GATHERING = 10;
+const GATHERING = 50;
 
 /**
  * How many times `depth` pages may be published and not settled, however small: each message is compared with all

@@ -8,7 +8,7 @@ import { preamble, type Database } from './database.js';
 import { Delays } from './delays.js';
 import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
-import { Reader, type LogPage, type Position } from './reader.js';
+import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
 import type { StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './wake.js';
@@ -48,13 +48,16 @@ export interface PostgresFeedOptions extends ClaimOptions {
  */
 const FAR_BEHIND = 1_000;
 
+/** What a destination publishes, and from where. */
+type Source = Pick<ReaderOptions, 'topics' | 'sequence'>;
+
 /** One relay's hold on partitions of a destination of a PostgreSQL store. */
 export class PostgresFeed implements Feed {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: PostgresFeedOptions;
   readonly #lease: Lease;
-  readonly #topics: readonly string[] | null;
+  readonly #source: Source;
   #parked: Parked;
   #reader: Reader;
   /** The cursor of each partition, as the last settlement of it that was acknowledged stored it. */
@@ -64,6 +67,8 @@ export class PostgresFeed implements Feed {
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
   #delays = new Delays();
+  /** Whether the last page was all there was. */
+  #atEnd = false;
   /** What was read last, with nothing in it whose time has come: settled once nothing else is unsettled. */
   #carried: { readonly log: LogPage; readonly delayed: readonly ToPark[] } | undefined;
   /** What parks by itself, and what looks at what is parked, come one after the other: neither must miss the other. */
@@ -73,13 +78,13 @@ export class PostgresFeed implements Feed {
     database: Database,
     statements: Statements,
     options: PostgresFeedOptions,
-    held: { lease: Lease; taken: readonly CursorRow[]; parked: Parked; topics: readonly string[] | null },
+    held: { lease: Lease; taken: readonly CursorRow[]; parked: Parked; source: Source },
   ) {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
     this.#lease = held.lease;
-    this.#topics = held.topics;
+    this.#source = held.source;
     this.#parked = held.parked;
     this.#settled = new Map(held.taken.map(({ partition, cursor }) => [partition, cursor]));
     this.#asked = new Map(this.#settled);
@@ -96,11 +101,11 @@ export class PostgresFeed implements Feed {
     if (claimed === null) return null;
     const { lease, taken } = claimed;
     try {
-      const topics = await topicsOf(database, statements, options);
+      const source = await sourceOf(database, statements, options);
       // In a statement after the claim has committed: read with it, they would be the old owner's, and
       // messages behind a key that it set aside since would overtake.
       const parked = await Parked.load(database, statements, options, lease.partitions);
-      return new PostgresFeed(database, statements, options, { lease, taken, parked, topics });
+      return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
     } catch (error) {
       await lease.release(true);
       throw error;
@@ -150,7 +155,9 @@ export class PostgresFeed implements Feed {
         this.#carried = undefined;
         if (signal?.aborted === true || performance.now() > until) return NOTHING;
       }
+      if (this.#atEnd) await this.#options.waker.lull([signal, this.lost, this.#lease.stirred]);
       const log = await this.#reader.next(signal);
+      this.#atEnd = log !== null && this.#reader.isAtEnd;
       if (log === null) {
         if (this.#unsettled === 0) await this.#beside(() => this.#keepUp());
         return NOTHING;
@@ -276,6 +283,7 @@ export class PostgresFeed implements Feed {
     this.#unsettled = 0;
     this.#delays = new Delays();
     this.#carried = undefined;
+    this.#atEnd = false;
   }
 
   #newReader(): Reader {
@@ -284,7 +292,7 @@ export class PostgresFeed implements Feed {
       pageSize,
       partitions,
       destination,
-      topics: this.#topics,
+      ...this.#source,
       timeout,
       acknowledgedHigh: () => Math.max(0, ...[...this.#settled.values()].map(({ high }) => high)),
     });
@@ -302,17 +310,18 @@ function positionsOf(cursors: ReadonlyMap<number, Cursor>): Position[] {
   return positions;
 }
 
-async function topicsOf(
+async function sourceOf(
   database: Database,
   statements: Statements,
   { destination, timeout, signal }: ClaimOptions,
-): Promise<readonly string[] | null> {
+): Promise<Source> {
   const [row] = await database.transaction(
     preamble(timeout),
-    (connection) => connection.query(statements.destination, [destination]),
+    (connection) => connection.query(statements.source, [destination]),
     { timeout, signal },
   );
-  return typeof row?.[0] === 'string' ? (JSON.parse(row[0]) as string[]) : null;
+  const [topics, sequence] = row as readonly [string | null, string];
+  return { topics: topics === null ? null : (JSON.parse(topics) as string[]), sequence };
 }
 
 /** How many messages of the log are settled with the first `count` that were handed out; with all, all. */

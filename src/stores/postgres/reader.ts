@@ -28,6 +28,8 @@ export interface ReaderOptions {
   readonly destination: string;
   /** The topics that are read, of messages that are for no destination alone; `null` for all. */
   readonly topics: readonly string[] | null;
+  /** The sequence of the log, as its oid. */
+  readonly sequence: string;
   /** Milliseconds for each statement. */
   readonly timeout: number;
   /** The `high` of the last settlement that was acknowledged. Asked for before each window is opened. */
@@ -103,6 +105,11 @@ export class Reader {
     return this.#places;
   }
 
+  /** Whether what was last read was all there was: what may have come since is in windows that are not open yet. */
+  get isAtEnd(): boolean {
+    return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
+  }
+
   /** The next page: what was read ahead, or what is found now. `null` when there is nothing. */
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
@@ -172,10 +179,10 @@ export class Reader {
     largest: number | null,
     signal: AbortSignal | undefined,
   ): Promise<ReturnType<typeof decodePage>> {
-    const { partitions, destination, topics, timeout } = this.#options;
+    const { partitions, destination, topics, sequence, timeout } = this.#options;
     const values = [
       ...[from, to, after, low, limit],
-      ...[share, partitions, topics && arrayText(topics), largest, destination],
+      ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const read = sawRunning(from) ? this.#statements.read : this.#statements.readNew;
     const [settings, bounds] = [preamble(timeout, ...READ_SETTINGS), { timeout, signal }];

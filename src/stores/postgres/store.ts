@@ -221,7 +221,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * handle). Without it they look by their interval.
    */
   readonly wake = (): void => {
-    for (const waker of this.#listening.wakers) waker.wake();
+    for (const waker of this.#listening.wakers) waker.told();
   };
 
   /**

@@ -57,7 +57,7 @@ async function load(world: World, count: number, slice: string): Promise<void> {
 /** The cursor of a relay that has delivered everything, as the arguments of `read`. */
 async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   return (await world.value(
-    `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL, 4000, ''default'')', pg_current_snapshot(), coalesce(max(seq), 0)) FROM ${world.names.messages}`,
+    `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL, 4000, ''default'', %s)', pg_current_snapshot(), coalesce(max(seq), 0), pg_get_serial_sequence('${world.names.messages}', 'seq')::regclass::oid) FROM ${world.names.messages}`,
   )) as string;
 }
 

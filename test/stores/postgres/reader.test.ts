@@ -23,7 +23,9 @@ it('says that there is nothing only once each of them was looked at anew', async
   };
   const cursor = { from: '1:1:', to: null, after: 0, low: 0, nextLow: 0, high: 0 };
   const partitions = [0, 1].map((partition) => ({ partitions: [partition], cursor }));
+  const { rows } = await pool.query<{ oid: string }>(`SELECT 'messenger.messages_seq_seq'::regclass::oid::text AS oid`);
   const options = {
+    sequence: rows[0]!.oid,
     pageSize: 2,
     partitions: 2,
     destination: 'default',
