@@ -70,10 +70,12 @@ it('has no sample that this file does not run', () => {
   expect([...samples.keys()]).toEqual([
     'quick-start',
     'handles',
-    'neon',
     'typed',
+    'neon',
+    'server',
     'frameworks',
     'testing',
+    'testing-rolled-back',
     'aws',
     'inbox',
     'inbox-pg',
@@ -126,6 +128,13 @@ it('typed: Drizzle, typed topics, a relay and a handler', async () => {
   expect(await sample.ended).toBe(0);
 });
 
+it('server: a relay beside Express, until SIGTERM', async () => {
+  const sample = await start('server', { DATABASE_URL: await newDatabase(inject('postgres')[17]), PORT: '0' });
+  await sample.printed('ready');
+  sample.child.kill('SIGTERM');
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, 'ready']);
+});
+
 it('frameworks: Fastify, and a drain for a cron job', async () => {
   const sample = await start('frameworks', {});
   await sample.printed('health: running');
@@ -136,6 +145,12 @@ it('frameworks: Fastify, and a drain for a cron job', async () => {
 it('testing: what a transaction stores, and what would be published', async () => {
   const sample = await start('testing', {});
   await sample.printed('drained order.created of order-1');
+  expect(await sample.ended).toBe(0);
+});
+
+it('testing-rolled-back: in a transaction of the test', async () => {
+  const sample = await start('testing-rolled-back', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
+  await sample.printed('pass 1');
   expect(await sample.ended).toBe(0);
 });
 

@@ -33,6 +33,8 @@ export interface HostedRelay {
   /** Finishes what is in flight. Never rejects: a relay that failed has told so, and an application closes anyway. */
   readonly stop: () => Promise<void>;
   readonly health: () => RelayHealth;
+  /** Once it has started: settles when it has ended. Rejects with what it ended for, unless it was told to. */
+  readonly ended: () => Promise<void>;
 }
 
 /**
@@ -79,5 +81,6 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
       ...state,
       ...(relay && { circuit: relay.circuit }),
     }),
+    ended: () => relay?.ended ?? Promise.resolve(),
   };
 }

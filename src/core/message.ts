@@ -131,7 +131,7 @@ export function assertMessage(value: Message): void {
   if (!(value.payload instanceof Uint8Array)) {
     throw new MessengerError(
       'INVALID_MESSAGE',
-      `message payload must be bytes (Uint8Array), got ${describe(value.payload)}`,
+      `message payload must be bytes (Uint8Array), or for newMessage a string, got ${describe(value.payload)}`,
     );
   }
   if (value.payload.byteLength === 0) throw new EmptyMessagePayloadError();

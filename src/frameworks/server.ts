@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { toError } from '../core/errors.js';
+import { once, type EventEmitter } from 'node:events';
 import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from '../core/hosted-relay.js';
 import { checkKeys } from '../core/options.js';
 
@@ -14,7 +14,6 @@ export interface NodeServer {
   readonly listening: boolean;
   keepAliveTimeout?: number;
   once(event: string, listener: (error?: unknown) => void): unknown;
-  off(event: string, listener: (error?: unknown) => void): unknown;
   close(): unknown;
 }
 
@@ -30,6 +29,11 @@ export interface ServiceOptions<Server extends NodeServer> {
 export interface Service<Server extends NodeServer> extends AsyncDisposable {
   readonly server: Server;
   readonly health: () => RelayHealth;
+  /**
+   * Settles when the server is closed and the relay has ended; rejects as soon as the relay can not go on, with its
+   * `FatalError`. The server goes on then, and what it stores waits: wait for this, so that the process ends.
+   */
+  readonly ended: Promise<void>;
   /**
    * Stops accepting, waits for the requests in flight, and then lets the relay finish what it publishes. Connections
    * that do not end by themselves, such as those of WebSockets, are for the application to close.
@@ -47,7 +51,9 @@ export interface Service<Server extends NodeServer> extends AsyncDisposable {
  * @example
  * ```ts
  * const service = await withRelay({ outbox, relay: { publisher }, listen: () => app.listen(3000) });
- * process.once('SIGTERM', () => void service.stop().then(() => pool.end()));
+ * process.once('SIGTERM', () => void service.stop());
+ * await service.ended;
+ * await pool.end();
  * ```
  */
 export async function withRelay<Server extends NodeServer>(options: ServiceOptions<Server>): Promise<Service<Server>> {
@@ -56,37 +62,20 @@ export async function withRelay<Server extends NodeServer>(options: ServiceOptio
   await relay.start();
   try {
     const server = await options.listen();
-    const closed = new Promise<void>((resolve) =>
-      server.once('close', () => {
-        resolve();
-      }),
-    ).then(relay.stop);
-    await listening(server);
+    const closed = new Promise<unknown>((resolve) => server.once('close', resolve)).then(relay.stop);
+    if (!server.listening) await once(server as unknown as EventEmitter, 'listening');
     const stop = () => {
       // Not to wait for connections on which nothing more comes: read when the answer of the last request has gone.
       server.keepAliveTimeout = 1;
       server.close();
       return closed;
     };
-    return { server, health: relay.health, stop, [Symbol.asyncDispose]: stop };
+    const ended = relay.ended().then(() => closed);
+    // Its logger was told: whoever does not wait for it need not know.
+    ended.catch(() => undefined);
+    return { server, health: relay.health, ended, stop, [Symbol.asyncDispose]: stop };
   } catch (error) {
     await relay.stop();
     throw error;
   }
-}
-
-async function listening(server: NodeServer): Promise<void> {
-  if (server.listening) return;
-  await new Promise<void>((resolve, reject) => {
-    const onListening = () => {
-      server.off('error', onError);
-      resolve();
-    };
-    const onError = (error: unknown) => {
-      server.off('listening', onListening);
-      reject(toError(error));
-    };
-    server.once('listening', onListening);
-    server.once('error', onError);
-  });
 }

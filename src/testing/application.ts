@@ -5,6 +5,7 @@
  */
 import type { Message } from '../core/message.js';
 import type { DrainOptions } from '../core/drain.js';
+import { consoleErrorLogger, type ErrorLogger } from '../core/logger.js';
 import type { Outbox } from '../core/outbox.js';
 import type { Publisher } from '../core/publisher.js';
 import { hasMethods } from '../core/shape.js';
@@ -136,6 +137,8 @@ export interface MemoryBrokerOptions {
   readonly maxDeliveries?: number;
   /** How often each message is handed over although its handler succeeded: what handlers must live with. @default 0 */
   readonly duplicates?: number;
+  /** Gets why a message is dead, and which it is. @default the console */
+  readonly errorLogger?: ErrorLogger;
 }
 
 /** A broker in memory: a publisher, and a subscriber to what is published. */
@@ -158,7 +161,11 @@ interface Queue {
  * A broker for tests: every subscription gets every message that is published while it is there, in order, and
  * again where its handler failed.
  */
-export function memoryBroker({ maxDeliveries = 3, duplicates = 0 }: MemoryBrokerOptions = {}): MemoryBroker {
+export function memoryBroker({
+  maxDeliveries = 3,
+  duplicates = 0,
+  errorLogger = consoleErrorLogger,
+}: MemoryBrokerOptions = {}): MemoryBroker {
   const published: Message[] = [];
   const dead: { message: Message; error: unknown }[] = [];
   const queues = new Set<Queue>();
@@ -171,7 +178,7 @@ export function memoryBroker({ maxDeliveries = 3, duplicates = 0 }: MemoryBroker
     for (const each of told) each();
   };
 
-  async function deliver(queue: Queue, { handler }: Subscription, signal: AbortSignal): Promise<void> {
+  async function deliver(queue: Queue, { name, handler }: Subscription, signal: AbortSignal): Promise<void> {
     const next = queue.waiting[0];
     if (next === undefined) return;
     queue.busy = true;
@@ -184,6 +191,10 @@ export function memoryBroker({ maxDeliveries = 3, duplicates = 0 }: MemoryBroker
       if (next.failures >= maxDeliveries) {
         queue.waiting.shift();
         dead.push({ message: next.message, error });
+        const { id, topic = 'of no topic' } = next.message;
+        errorLogger.error(
+          new Error(`${name}: message ${id} (${topic}) is dead after ${String(next.failures)} failures`, { cause: error }),
+        );
       }
     } finally {
       queue.busy = false;

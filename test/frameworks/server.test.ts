@@ -37,8 +37,10 @@ describe('withRelay', () => {
     expect(await (await request).json()).toMatchObject({ status: 'running' });
     await inFlight;
     expect(await isOpen(stopped)).toBe(true);
+    expect(await isOpen(service.ended)).toBe(true);
     release();
     await stopped;
+    await service.ended;
     expect(published).toHaveLength(1);
     expect(await waiting()).toBe(0);
     expect(service.health()).toMatchObject({ ok: false, status: 'stopped' });
@@ -106,6 +108,7 @@ describe('withRelay', () => {
     await expect.poll(() => errors).toEqual([expect.objectContaining({ code: 'FATAL' })]);
     expect(service.health()).toMatchObject({ ok: false, status: 'failed', error: { code: 'FATAL' } });
     expect(service.server.listening).toBe(true);
+    await expect(service.ended).rejects.toMatchObject({ code: 'FATAL' });
     await service.stop();
   });
 

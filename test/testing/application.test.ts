@@ -91,7 +91,8 @@ describe('outboxTesting', () => {
 
 describe('memoryBroker', () => {
   it('hands over again what failed, sets aside what never succeeds, and goes on in order', async () => {
-    const broker = memoryBroker({ maxDeliveries: 2 });
+    const errors: Error[] = [];
+    const broker = memoryBroker({ maxDeliveries: 2, errorLogger: { error: (error) => void errors.push(error) } });
     const stop = new AbortController();
     const got: string[] = [];
     const subscribed = broker.subscribe(
@@ -108,6 +109,9 @@ describe('memoryBroker', () => {
     await broker.idle();
     expect(got).toEqual(['a', 'once', 'once', 'never', 'never', 'b']);
     expect(broker.dead.map(({ message, error }) => [message.id, String(error)])).toEqual([['never', 'Error: never']]);
+    expect(errors.map(({ message, cause }) => [message, String(cause)])).toEqual([
+      ['test: message never (of no topic) is dead after 2 failures', 'Error: never'],
+    ]);
     expect(broker.published.map(({ id }) => id)).toEqual(['a', 'once', 'never', 'b']);
     stop.abort();
     await subscribed;
