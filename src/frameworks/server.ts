@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { once, type EventEmitter } from 'node:events';
+import { toError } from '../core/errors.js';
 import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from '../core/hosted-relay.js';
 import { checkKeys } from '../core/options.js';
 
@@ -14,6 +14,7 @@ export interface NodeServer {
   readonly listening: boolean;
   keepAliveTimeout?: number;
   once(event: string, listener: (error?: unknown) => void): unknown;
+  off(event: string, listener: (error?: unknown) => void): unknown;
   close(): unknown;
 }
 
@@ -63,7 +64,7 @@ export async function withRelay<Server extends NodeServer>(options: ServiceOptio
   try {
     const server = await options.listen();
     const closed = new Promise<unknown>((resolve) => server.once('close', resolve)).then(relay.stop);
-    if (!server.listening) await once(server as unknown as EventEmitter, 'listening');
+    await listening(server);
     const stop = () => {
       // Not to wait for connections on which nothing more comes: read when the answer of the last request has gone.
       server.keepAliveTimeout = 1;
@@ -78,4 +79,18 @@ export async function withRelay<Server extends NodeServer>(options: ServiceOptio
     await relay.stop();
     throw error;
   }
+}
+
+async function listening(server: NodeServer): Promise<void> {
+  if (server.listening) return;
+  let onError: (error: unknown) => void = () => undefined;
+  await new Promise<unknown>((resolve, reject) => {
+    onError = (error) => {
+      reject(toError(error));
+    };
+    server.once('listening', resolve);
+    server.once('error', onError);
+  });
+  // What it emits later is the application's to hear.
+  server.off('error', onError);
 }

@@ -2,9 +2,28 @@ import 'reflect-metadata';
 import { Scope, type INestApplicationContext, type Provider, type Type } from '@nestjs/common';
 import { DiscoveryService, NestFactory } from '@nestjs/core';
 import { Test } from '@nestjs/testing';
-import { describe, expect, expectTypeOf, it } from 'vitest';
-import { newMessage, type Inbox, type Message, type Subscriber, type TopicContext } from '../../src/index.js';
-import { onMessageOf, OUTBOX, OUTBOX_HEALTH, OutboxModule, type OutboxHealth } from '../../src/frameworks/nest.js';
+import { describe, expect, expectTypeOf, it, onTestFinished, vi } from 'vitest';
+import { z } from 'zod';
+import {
+  onMessageOf,
+  OUTBOX,
+  OUTBOX_HEALTH,
+  OutboxModule,
+  type OutboxHealth,
+  type OutboxModuleOptions,
+} from '../../src/frameworks/nest.js';
+import { createInbox } from '../../src/inbox/index.js';
+import {
+  defineOutbox,
+  newMessage,
+  type ErrorLogger,
+  type Inbox,
+  type Message,
+  type Subscriber,
+  type TopicContext,
+} from '../../src/index.js';
+import type { MemoryTransaction } from '../../src/stores/memory/index.js';
+import { memoryBroker } from '../../src/testing/index.js';
 import { deferred, held, isOpen, shop } from './support.js';
 
 /*
@@ -21,6 +40,7 @@ function decorate<Class, Name extends keyof Class & string>(
   decorator(prototype as object, name, { value: (prototype as Class)[name] });
 }
 
+const silent: ErrorLogger = { error: () => undefined };
 const topics = shop().outbox.topics;
 const OnMessage = onMessageOf(topics);
 
@@ -129,6 +149,8 @@ describe('OutboxModule', () => {
       exports: ['POOL'],
     };
     const module = OutboxModule.forRootAsync({
+      // Finds no handlers, and there is no subscriber that would need one.
+      discovery: DiscoveryService,
       imports: [database],
       inject: ['POOL'],
       useFactory: async (pool: { onModuleDestroy?: unknown }) => {
@@ -224,30 +246,113 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('tells of a subscriber that failed', async () => {
+  it('goes to a method for each topic that it is decorated with; an override has only its own', async () => {
+    const schema = z.object({ id: z.string() });
+    const outbox = defineOutbox({
+      store: shop().store,
+      topics: { placed: { schema }, paid: { schema }, old: { schema } },
+    });
+    const On = onMessageOf(outbox.topics);
+    class Base {
+      readonly handled: string[] = [];
+      changed({ id }: Order, { message: { topic } }: TopicContext<undefined>) {
+        this.handled.push(`${id} of ${String(topic)}`);
+      }
+    }
+    class Orders extends Base {
+      override changed(order: Order, context: TopicContext<undefined>) {
+        super.changed(order, context);
+      }
+    }
+    decorate(Base, 'changed', On('old'));
+    decorate(Orders, 'changed', On('placed'));
+    decorate(Orders, 'changed', On('paid'));
+    const subscriber = memoryBroker({ maxDeliveries: 1, errorLogger: silent });
+    const subscribers = [{ name: 'billing', subscriber }];
+    const app = await start({
+      imports: [OutboxModule.forRoot({ outbox, subscribers, discovery: DiscoveryService })],
+      providers: [Orders],
+    });
+    for (const topic of ['placed', 'paid', 'old']) await subscriber.publish(newMessage('{"id":"1"}', { topic }));
+    await subscriber.idle();
+    expect(app.get(Orders).handled).toEqual(['1 of placed', '1 of paid']);
+    expect(subscriber.dead.map(({ message }) => message.topic)).toEqual(['old']);
+    await app.close();
+  });
+
+  it('has its effect once with an inbox, however often a message comes', async () => {
+    const { store, outbox } = shop();
+    const inbox = createInbox({ store, consumer: 'billing', transaction: (fn) => store.transaction(fn) });
+    const once = vi.spyOn(inbox, 'once');
+    class Billing {
+      calls = 0;
+      async bill({ id }: Order, { tx }: TopicContext<MemoryTransaction>) {
+        await store.add(tx, `bill of ${id}`);
+        if (++this.calls === 1) throw new Error('the first time fails');
+      }
+    }
+    decorate(Billing, 'bill', OnMessage('order.created'));
+    const subscriber = memoryBroker({ duplicates: 2 });
+    const subscribers = [{ name: 'billing', subscriber, inbox }];
+    const app = await start({
+      imports: [OutboxModule.forRoot({ outbox, subscribers, discovery: DiscoveryService })],
+      providers: [Billing],
+    });
+    await subscriber.publish(newMessage('{"id":"1"}', { topic: 'order.created' }));
+    await subscriber.idle();
+    expect(store.all()).toHaveLength(1);
+    // One delivery failed after its effect, one succeeded, and two came after it.
+    expect([app.get(Billing).calls, once.mock.calls.length]).toEqual([2, 4]);
+    expect(subscriber.dead).toEqual([]);
+    await app.close();
+  });
+
+  it.each<[string, (errorLogger: ErrorLogger) => Pick<OutboxModuleOptions, 'relay' | 'errorLogger'>]>([
+    ['its errorLogger', (errorLogger) => ({ errorLogger })],
+    [
+      'that rather than the relay’s',
+      (errorLogger) => ({ errorLogger, relay: { publisher: held().publisher, errorLogger: silent } }),
+    ],
+    ['the relay’s', (errorLogger) => ({ relay: { publisher: held().publisher, errorLogger } })],
+    [
+      'the console',
+      (errorLogger) => {
+        const spy = vi.spyOn(console, 'error').mockImplementation((error: Error) => {
+          errorLogger.error(error);
+        });
+        onTestFinished(() => {
+          spy.mockRestore();
+        });
+        return {};
+      },
+    ],
+  ])('tells %s of a subscriber that failed', async (_, loggers) => {
     const { outbox, errors, errorLogger } = shop();
     const { subscriber, fail } = broker();
-    const relay = { publisher: held().publisher, errorLogger };
+    const options = { ...loggers(errorLogger), outbox, subscribers: [{ name: 'billing', subscriber }] };
     const app = await start({
-      imports: [
-        OutboxModule.forRoot({
-          outbox,
-          relay,
-          subscribers: [{ name: 'billing', subscriber }],
-          discovery: DiscoveryService,
-        }),
-      ],
+      imports: [OutboxModule.forRoot({ ...options, discovery: DiscoveryService })],
       providers: [ordersClass()],
     });
     const failure = new Error('the queue is gone');
     fail(failure);
     await expect.poll(() => errors).toEqual([failure]);
-    expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'running', failures: { billing: failure } });
+    const status = options.relay ? 'running' : 'none';
+    expect(healthOf(app).now()).toMatchObject({ ok: false, status, failures: { billing: failure } });
     await app.close();
+  });
+
+  it('refuses an errorLogger that is none', async () => {
+    const options = { outbox: shop().outbox, errorLogger: null as never };
+    await expect(start({ imports: [OutboxModule.forRoot(options)] })).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: 'errorLogger must be an object with the method error, got null',
+    });
   });
 
   it.each([
     ['needs discovery', /need discovery/, [ordersClass()], ['billing'], undefined],
+    ['needs subscribers', /Orders.created handles messages: give the module subscribers/, [ordersClass()], []],
     ['needs a handler for each subscriber', /no OnMessage handles messages of billing/, [], ['billing']],
     [
       'names one of many subscribers',
@@ -255,6 +360,8 @@ describe('OnMessage', () => {
       [ordersClass()],
       ['a', 'b'],
     ],
+    ['needs names that differ', /two subscribers have the name x: each/, [ordersClass()], ['x', 'x']],
+    ['needs them although one is named', /two subscribers/, [ordersClass({ subscriber: 'x' })], ['x', 'a', 'x']],
     ['names one that is there', /must name/, [ordersClass({ subscriber: 'x' })], ['billing']],
     [
       'handles a topic once',
@@ -275,8 +382,13 @@ describe('OnMessage', () => {
     });
     const subscribers = names.map((name) => ({ name, subscriber: broker().subscriber }));
     const wiring = discovery.length === 0 ? { discovery: DiscoveryService } : {};
-    const options = { outbox: watched, relay: { publisher: held().publisher }, subscribers, ...wiring };
-    await expect(start({ imports: [OutboxModule.forRoot(options)], providers })).rejects.toThrow(message);
+    const received = subscribers.length > 0 ? { subscribers } : {};
+    const options = { outbox: watched, relay: { publisher: held().publisher }, ...received, ...wiring };
+    const starting = start({ imports: [OutboxModule.forRoot(options)], providers });
+    await expect(starting).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringMatching(message) as string,
+    });
     expect(relays).toBe(0);
   });
 

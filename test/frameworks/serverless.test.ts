@@ -136,16 +136,45 @@ describe('on PostgreSQL', () => {
     const other: Publisher = { publish: (message) => Promise.resolve(void others.push(message)) };
     const { publisher, inFlight, release } = held();
     await send('1');
-    const handler = drainHandler(outbox, { publisher, budget: 1, secret: 's3cret' });
+    const handler = drainHandler(outbox, { publisher, secret: 's3cret' });
     const response = handler(new Request(url, bearer('s3cret')));
     await inFlight;
     // Whoever asks while the lease is held gets nothing, and waits for nobody.
     expect(await outbox.drain({ publisher: other })).toBe(0);
-    await send('2');
     release();
     expect(await (await response).json()).toEqual({ published: 1 });
+    await send('2');
     expect(await outbox.drain({ publisher: other })).toBe(1);
     expect(others).toHaveLength(1);
+  });
+
+  it('drains all that is to be tried again, however many pages of it there are, and nothing once it is told to end', async () => {
+    const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
+    const client = await pool.connect();
+    await client.query('BEGIN');
+    await outbox.sendAll(
+      client,
+      'order.created',
+      Array.from({ length: 8 }, (_, i) => ({ id: String(i) })),
+    );
+    await client.query('COMMIT');
+    client.release();
+    const failing: Publisher = {
+      publish: ({ payload }) => {
+        const { id } = JSON.parse(Buffer.from(payload).toString()) as { id: string };
+        return Number(id) % 2 === 0 ? Promise.reject(new Error('busy')) : Promise.resolve();
+      },
+    };
+    const retry = { minDelay: 1, maxDelay: 1 };
+    await expect(outbox.drain({ publisher: failing, concurrency: 1, retry, publishBatchSize: 100 })).rejects.toThrow(
+      'published, and some were not',
+    );
+    const left = async () => (await store.destinations())[0]?.waiting ?? 0;
+    expect(await left()).toBe(4);
+    const { publisher } = open();
+    expect(await outbox.drain({ publisher, signal: AbortSignal.abort() })).toBe(0);
+    expect(await outbox.drain({ publisher, publishBatchSize: 1 })).toBe(4);
+    expect(await left()).toBe(0);
   });
 
   it('holds nothing for longer than its lease when it is frozen, and changes nothing when it thaws', async () => {

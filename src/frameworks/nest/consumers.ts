@@ -3,7 +3,7 @@ import { typed, type Inbox, type TopicSubscription } from '../../core/handlers.j
 import { safeLogger, type ErrorLogger } from '../../core/logger.js';
 import type { Subscriber, Subscription } from '../../core/subscriber.js';
 import type { Schemas, Topics } from '../../core/topics.js';
-import type { MessageHandler } from './on-message.js';
+import type { MessageHandler } from './discovery.js';
 
 /** A subscriber whose messages go to the methods that `OnMessage` decorates. */
 export interface NestSubscriber extends Pick<TopicSubscription<Schemas, unknown>, 'name' | 'others'> {
@@ -29,7 +29,15 @@ export function consumersOf(
   handlers: readonly MessageHandler[],
 ): Consumer[] {
   const names = subscribers.map(({ name }) => name);
+  const twice = names.find((name, at) => names.indexOf(name) !== at);
+  if (twice !== undefined) {
+    throw new MessengerError('INVALID_OPTION', `two subscribers have the name ${twice}: each must have its own`);
+  }
   for (const { label, subscriber } of handlers) {
+    if (names.length === 0) {
+      const remedy = 'give the module subscribers, or no discovery where nothing is received';
+      throw new MessengerError('INVALID_OPTION', `${label} handles messages: ${remedy}`);
+    }
     if (subscriber === undefined ? names.length === 1 : names.includes(subscriber)) continue;
     throw new MessengerError('INVALID_OPTION', `${label} must name one of the subscribers ${names.join(', ')}`);
   }

@@ -1,9 +1,11 @@
 import { MessengerError } from '../../core/errors.js';
 import { hostedRelay, type HostedRelay } from '../../core/hosted-relay.js';
-import { consoleErrorLogger } from '../../core/logger.js';
+import { consoleErrorLogger, type ErrorLogger } from '../../core/logger.js';
+import { describe } from '../../core/message.js';
 import { checkKeys } from '../../core/options.js';
+import { hasMethods } from '../../core/shape.js';
 import { consume, consumersOf } from './consumers.js';
-import { messageHandlers, type Discovery } from './on-message.js';
+import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
 
 /** What runs, which the hooks steer and the health tells of. */
@@ -11,12 +13,19 @@ interface State {
   readonly relay: HostedRelay;
   /** By the subscriber's name. */
   readonly failures: Map<string, Error>;
+  /** Gets them. */
+  readonly logger: ErrorLogger;
 }
 
 /** @throws MessengerError `INVALID_OPTION` */
 export function stateOf(options: OutboxModuleOptions): State {
-  checkKeys(options, ['outbox', 'relay', 'subscribers'] satisfies (keyof OutboxModuleOptions)[]);
-  return { relay: hostedRelay(options.outbox, options.relay), failures: new Map() };
+  checkKeys(options, ['outbox', 'relay', 'subscribers', 'errorLogger'] satisfies (keyof OutboxModuleOptions)[]);
+  const { outbox, relay, errorLogger: logger = relay?.errorLogger ?? consoleErrorLogger } = options;
+  if (!hasMethods(logger, 'error')) {
+    const wanted = 'an object with the method error';
+    throw new MessengerError('INVALID_OPTION', `errorLogger must be ${wanted}, got ${describe(logger)}`);
+  }
+  return { relay: hostedRelay(outbox, relay), failures: new Map(), logger };
 }
 
 export function healthOf({ relay, failures }: State): OutboxHealth {
@@ -28,9 +37,8 @@ export function healthOf({ relay, failures }: State): OutboxHealth {
 }
 
 /** Nest finds hooks by their names. */
-export function hooksOf(options: OutboxModuleOptions, { relay, failures }: State, discovery?: Discovery) {
+export function hooksOf(options: OutboxModuleOptions, { relay, failures, logger }: State, discovery?: Discovery) {
   const { outbox, subscribers = [] } = options;
-  const logger = options.relay?.errorLogger ?? consoleErrorLogger;
   const stopping = new AbortController();
   const { signal } = stopping;
   let consuming: Promise<void>[] = [];
@@ -39,7 +47,7 @@ export function hooksOf(options: OutboxModuleOptions, { relay, failures }: State
       if (subscribers.length > 0 && !discovery) {
         throw new MessengerError('INVALID_OPTION', 'subscribers need discovery: DiscoveryService of @nestjs/core');
       }
-      const handlers = subscribers.length > 0 && discovery ? messageHandlers(discovery) : [];
+      const handlers = discovery ? messageHandlers(discovery) : [];
       const consumers = consumersOf(outbox.topics, subscribers, handlers);
       await relay.start();
       consuming = consumers.map((consumer) => consume(consumer, { signal, failures, logger }));

@@ -2,37 +2,24 @@ import { MessengerError } from '../../core/errors.js';
 import type { TopicContext } from '../../core/handlers.js';
 import type { ParsedOf, Schemas, Topics } from '../../core/topics.js';
 
-/** The slice of Nest's `DiscoveryService` that is used. */
-export interface Discovery {
-  getProviders(): readonly Discovered[];
-  getControllers(): readonly Discovered[];
-}
-
-/** The slice of Nest's `InstanceWrapper` that is used. */
-export interface Discovered {
-  readonly instance: unknown;
-  readonly isTransient: boolean;
-  isDependencyTreeStatic(): boolean;
-}
-
-/** A method that handles a topic. */
-export interface MessageHandler {
+/** What the decorator leaves at a class. */
+export interface Mark {
   readonly topic: string;
   /** Of the subscriber that it listens to, where there is more than one. */
   readonly subscriber: string | undefined;
-  /** `Class.method`, for errors. */
-  readonly label: string;
-  readonly handle: (payload: unknown, context: unknown) => unknown;
+  /** Of the method. */
+  readonly name: string | symbol;
+  /** Of the class that has the method. */
+  readonly prototype: object;
 }
-
-type Marks = ReadonlyMap<string | symbol, Pick<MessageHandler, 'topic' | 'subscriber'>>;
 
 /** Where a class keeps its marks: registered, so that two copies of this package know the same. */
 const MARKS = Symbol.for('messenger-outbox.on-message');
 
 /**
  * The decorator of methods that handle messages, for the topics of an application: what a method takes is checked
- * against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one.
+ * against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one. A method of many
+ * topics has one for each. A method that overrides another has that one's, unless it has its own.
  *
  * @returns a decorator that throws MessengerError `INVALID_OPTION` for a topic that is not there.
  *
@@ -54,42 +41,17 @@ export function onMessageOf<S extends Schemas>(topics: Topics<S>) {
       name: string | symbol,
       _descriptor: TypedPropertyDescriptor<Method>,
     ): void => {
+      // A method can have many. Those of a method that it overrides are not among them.
+      const others = marksOf(prototype).filter((mark) => mark.name !== name || mark.prototype === prototype);
+      const marks: Mark[] = [...others, { prototype, name, topic, subscriber: options.subscriber }];
       // On the prototype and by name, not on the function: decorators such as one of transactions replace that.
-      const marks = new Map([...marksOf(prototype), [name, { topic, subscriber: options.subscriber }] as const]);
       Object.defineProperty(prototype, MARKS, { value: marks, configurable: true });
     };
   };
 }
 
-function marksOf(value: unknown): Marks {
+/** What the decorator has left, of an instance too. */
+export function marksOf(value: unknown): readonly Mark[] {
   const marks = typeof value === 'object' ? (value as { [MARKS]?: unknown } | null)?.[MARKS] : undefined;
-  return marks instanceof Map ? (marks as Marks) : new Map();
-}
-
-/**
- * The decorated methods of every provider and controller.
- *
- * @throws MessengerError `INVALID_OPTION` for a class of which there is not one instance: a message is no request.
- */
-export function messageHandlers(discovery: Discovery): MessageHandler[] {
-  const handlers = new Map<unknown, MessageHandler[]>();
-  for (const found of [...discovery.getProviders(), ...discovery.getControllers()]) {
-    const { instance } = found;
-    const marks = [...marksOf(instance)];
-    if (marks.length === 0) continue;
-    const { name: type } = (instance as object).constructor;
-    if (found.isTransient || !found.isDependencyTreeStatic()) {
-      throw new MessengerError('INVALID_OPTION', `${type} handles messages: it can not be of a request, nor transient`);
-    }
-    // An alias has the same instance.
-    handlers.set(
-      instance,
-      marks.map(([name, mark]) => ({
-        ...mark,
-        label: `${type}.${String(name)}`,
-        handle: (...given) => (instance as Record<typeof name, MessageHandler['handle']>)[name]?.(...given),
-      })),
-    );
-  }
-  return [...handlers.values()].flat();
+  return Array.isArray(marks) ? (marks as Mark[]) : [];
 }

@@ -1,7 +1,8 @@
 import type { HostedRelayOptions, RelayHealth, RelaySource } from '../../core/hosted-relay.js';
+import type { ErrorLogger } from '../../core/logger.js';
 import type { Topics } from '../../core/topics.js';
 import type { NestSubscriber } from './consumers.js';
-import type { Discovery } from './on-message.js';
+import type { Discovery } from './discovery.js';
 
 /** What the module works with. */
 export interface OutboxModuleOptions {
@@ -10,11 +11,21 @@ export interface OutboxModuleOptions {
   readonly relay?: HostedRelayOptions;
   /** Their messages go to the methods that `OnMessage` decorates. Each must have one. @default none */
   readonly subscribers?: readonly NestSubscriber[];
+  /**
+   * Gets why a subscriber failed, or ended too early: `new Logger('outbox')` has Nest log. What handlers fail with goes
+   * to the logger of the subscriber itself.
+   * @default that of the relay, else the console
+   */
+  readonly errorLogger?: ErrorLogger;
 }
 
 /** What Nest must know before it creates anything. */
 export interface OutboxModuleWiring {
-  /** `DiscoveryService` of `@nestjs/core`, to find the methods that `OnMessage` decorates. Needed with `subscribers`. */
+  /**
+   * `DiscoveryService` of `@nestjs/core`, to find the methods that `OnMessage` decorates. Needed with `subscribers`;
+   * without them, a method that it finds is refused.
+   * @default none: what `OnMessage` decorates is not looked for
+   */
   readonly discovery?: new (...injected: never[]) => Discovery;
 }
 
