@@ -44,7 +44,7 @@ export interface HostedRelay {
  * @throws MessengerError `INVALID_OPTION` where `outbox` is none.
  */
 export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | undefined): HostedRelay {
-  if (!hasMethods(outbox, 'relay', 'drain')) {
+  if (!hasMethods(outbox, 'relay')) {
     throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox, as defineOutbox makes it');
   }
   const stopping = new AbortController();

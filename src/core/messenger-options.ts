@@ -43,6 +43,7 @@ export interface RetryOptions {
 export interface TopicOptions {
   /** What is not given is as for every topic. */
   retry?: RetryOptions;
+  /** How many of its messages may wait at a relay, failed or behind others. @default as for every topic */
   maxParked?: number;
 }
 
@@ -217,8 +218,9 @@ function policies(options: MessengerOptions): PolicyOf {
 
 const RETRY_KEYS = ['minDelay', 'maxDelay', 'maxAttempts', 'onExhausted'] satisfies (keyof RetryOptions)[];
 
-function policyOf(prefix: string, retry: RetryOptions, maxParked: number | undefined): TopicPolicy {
-  checkKeys(retry, RETRY_KEYS);
+/** What becomes of failures, checked. `prefix` names the options in errors. @throws MessengerError `INVALID_OPTION`. */
+export function policyOf(prefix: string, retry: RetryOptions, maxParked: number | undefined): TopicPolicy {
+  checkKeys(retry, RETRY_KEYS, `${prefix}retry`);
   const { onExhausted = 'dead-letter' } = retry;
   if (!['dead-letter', 'block-key'].includes(onExhausted)) {
     throw new MessengerError(

@@ -1,4 +1,5 @@
 import type { CircuitStatus } from './circuit.js';
+import { cleanOnce } from './cleaning.js';
 import { MessengerError, PublishError } from './errors.js';
 import { relayOptions, type MessengerOptions } from './messenger-options.js';
 import { openFeed } from './plain-feed.js';
@@ -90,14 +91,14 @@ export class Messenger {
    * @throws MessengerError `INVALID_OPTION` when that option was not given; otherwise the store's own errors.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
-    const { store, cleanUp } = this.#options;
+    const { cleanUp } = this.#options;
     if (cleanUp === undefined) {
       throw new MessengerError(
         'INVALID_OPTION',
         'clean() needs the option cleanUp: how old, in milliseconds, a published message has to be',
       );
     }
-    await store.deletePublishedByExpiration(cleanUp, { signal });
+    await cleanOnce(this.#options, cleanUp, signal);
   }
 
   /**

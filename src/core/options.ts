@@ -31,13 +31,20 @@ export function limitOption(name: string, value: unknown, fallback: number): num
   return numberOption(name, value, fallback, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
-/** @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored. */
-export function checkKeys(options: unknown, known: readonly string[]): void {
+/**
+ * @param where What they are options of, where that is not told by the call.
+ * @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored.
+ */
+export function checkKeys(options: unknown, known: readonly string[], where?: string): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new MessengerError('INVALID_OPTION', `options must be an object, got ${describe(options)}`);
+    throw new MessengerError('INVALID_OPTION', `${where ?? 'options'} must be an object, got ${describe(options)}`);
   }
   const unknown = Object.keys(options).find((key) => !known.includes(key));
   if (unknown !== undefined) {
-    throw new MessengerError('INVALID_OPTION', `unknown option ${describe(unknown)}; known are ${known.join(', ')}`);
+    const of = where === undefined ? '' : ` of ${where}`;
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `unknown option ${describe(unknown)}${of}; known are ${known.join(', ')}`,
+    );
   }
 }

@@ -2,7 +2,7 @@ import type { StoreCallOptions } from './call.js';
 import { drained, type DrainOptions } from './drain.js';
 import { MessengerError } from './errors.js';
 import { consoleErrorLogger, safeLogger } from './logger.js';
-import type { Message, NewMessageOptions } from './message.js';
+import { describe, type Message, type NewMessageOptions } from './message.js';
 import { Messenger } from './messenger.js';
 import { DEFAULT_DESTINATION, type MessengerOptions, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
@@ -56,7 +56,8 @@ export interface Outbox<Tx, S extends Schemas> {
    * Stores a message in a transaction of the application: it exists exactly when that commits.
    *
    * @throws MessengerError `INVALID_MESSAGE` where the payload is not what the topic's schema says: nothing was
-   *   written then; `INVALID_TRANSACTION` for what is no transaction; and what the database library throws.
+   *   written then; `INVALID_TRANSACTION` for what is no transaction; `UNKNOWN_DESTINATION` where that of the topic is
+   *   missing, `SCHEMA_MISMATCH` where the tables are; and what the database library throws.
    */
   send<Name extends keyof S & string>(
     transaction: Tx,
@@ -106,7 +107,8 @@ export interface Outbox<Tx, S extends Schemas> {
    * gives the lease back.
    *
    * @returns how many messages the broker acknowledged.
-   * @throws PublishError at the end, where some were not; at once where the broker as a whole fails.
+   * @throws PublishError at the end, where some were not; at once where the broker as a whole fails. Otherwise as
+   *   `relay` does, and what the store throws.
    */
   drain(options: DrainOptions): Promise<number>;
 }
@@ -158,6 +160,12 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       return message;
     },
     async sendAll(transaction, topic, payloads, sendOptions) {
+      if (!Array.isArray(payloads)) {
+        throw new MessengerError('INVALID_MESSAGE', `sendAll takes an array of payloads, got ${describe(payloads)}`);
+      }
+      if (sendOptions !== undefined && 'id' in sendOptions) {
+        throw new MessengerError('INVALID_OPTION', 'sendAll takes no id: each of the messages has one of its own');
+      }
       const messages: Message[] = [];
       for (const payload of payloads) messages.push(await messageOf(topics, topic, payload, sendOptions));
       return store.add(transaction, messages);
@@ -192,7 +200,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       const { budget: limit, ...rest } = drainOptions;
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
       await ready(rest);
-      return drained(messengerOf, rest, performance.now() + budget);
+      return drained(messengerOf, rest, budget);
     },
   };
 }

@@ -66,6 +66,7 @@ export async function reaching(work: Promise<void> | undefined): Promise<void> {
     await work;
   } catch (error) {
     if (hasCode(error, 'UNKNOWN_DESTINATION')) throw error;
-    throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
+    const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED') ? 'worked on' : 'reached';
+    throw new FatalError(`the datastore can not be ${can}: ${toError(error).message}`, { cause: error });
   }
 }

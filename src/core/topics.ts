@@ -1,6 +1,6 @@
 import { MessengerError } from './errors.js';
 import { describe, newMessage, type Message, type NewMessageOptions } from './message.js';
-import { DEFAULT_DESTINATION, type TopicOptions } from './messenger-options.js';
+import { DEFAULT_DESTINATION, policyOf, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 
@@ -60,7 +60,7 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
     if (typeof topic !== 'object' || (topic as unknown) === null) {
       throw new MessengerError('INVALID_OPTION', `${at} must be an object with a schema, got ${describe(topic)}`);
     }
-    checkKeys(topic, TOPIC_KEYS);
+    checkKeys(topic, TOPIC_KEYS, at);
     const schema: unknown = topic.schema;
     // Some schemas, such as arktype's, are functions.
     const standard = (schema as Partial<StandardSchema> | null | undefined)?.['~standard'];
@@ -77,6 +77,8 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
         `${at}.destination must be the name of a destination, got ${describe(destination)}`,
       );
     }
+    // A relay may have a shorter pause for all topics than the default.
+    policyOf(`${at}.`, { minDelay: 1, ...topic.retry }, topic.maxParked);
     numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
     for (const member of ['key', 'upcast'] as const) {
       if (topic[member] === undefined || typeof topic[member] === 'function') continue;
@@ -124,12 +126,14 @@ export async function messageOf(
     );
   }
   const { version = 1 } = topic;
+  // What is handed on of another message says nothing of this one's payload.
+  const { [VERSION]: _, ...rest } = metadata ?? {};
   return newMessage(json, {
     ...options,
     key: options.key ?? topic.key?.(parsed),
     topic: name,
     destination: topic.destination,
-    metadata: { ...JSON_TYPE, ...(version > 1 && { [VERSION]: String(version) }), ...metadata },
+    metadata: { ...rest, ...JSON_TYPE, ...(version > 1 && { [VERSION]: String(version) }) },
   });
 }
 

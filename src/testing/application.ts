@@ -6,6 +6,7 @@
 import type { Message } from '../core/message.js';
 import type { DrainOptions } from '../core/drain.js';
 import { consoleErrorLogger, type ErrorLogger } from '../core/logger.js';
+import { checkKeys, numberOption } from '../core/options.js';
 import type { Outbox } from '../core/outbox.js';
 import type { Publisher } from '../core/publisher.js';
 import { hasMethods } from '../core/shape.js';
@@ -96,9 +97,9 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
           return false;
         }
       });
-      const list = all.map((each) => `  ${each.topic} ${JSON.stringify(each.payload)}`).join('\n') || '  nothing';
-      const like = matcher === undefined || typeof matcher === 'function' ? '' : ` like ${JSON.stringify(matcher)}`;
       if (found === undefined) {
+        const list = all.map((each) => `  ${each.topic} ${JSON.stringify(each.payload)}`).join('\n') || '  nothing';
+        const like = matcher === undefined || typeof matcher === 'function' ? '' : ` like ${textOf(matcher)}`;
         throw new Error(`no ${topic}${like} was stored in this transaction, but:\n${list}`, { cause });
       }
       return found as unknown as Sent<Name, ParsedOf<S, Name>>;
@@ -118,6 +119,13 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
       return read(messages);
     },
   };
+}
+
+/** A matcher as JSON, with those of a test runner by the names that they give themselves. */
+function textOf(matcher: unknown): string {
+  return JSON.stringify(matcher, (_, part: unknown) =>
+    hasMethods(part, 'asymmetricMatch', 'toString') ? String(part) : part,
+  );
 }
 
 function matches(value: unknown, matcher: unknown): boolean {
@@ -160,12 +168,15 @@ interface Queue {
 /**
  * A broker for tests: every subscription gets every message that is published while it is there, in order, and
  * again where its handler failed.
+ *
+ * @throws MessengerError `INVALID_OPTION`.
  */
-export function memoryBroker({
-  maxDeliveries = 3,
-  duplicates = 0,
-  errorLogger = consoleErrorLogger,
-}: MemoryBrokerOptions = {}): MemoryBroker {
+export function memoryBroker(options: MemoryBrokerOptions = {}): MemoryBroker {
+  checkKeys(options, ['maxDeliveries', 'duplicates', 'errorLogger'] satisfies (keyof MemoryBrokerOptions)[]);
+  const { errorLogger = consoleErrorLogger } = options;
+  const whole = { max: 1_000_000, integer: true };
+  const maxDeliveries = numberOption('maxDeliveries', options.maxDeliveries, 3, { min: 1, ...whole });
+  const duplicates = numberOption('duplicates', options.duplicates, 0, { min: 0, ...whole });
   const published: Message[] = [];
   const dead: { message: Message; error: unknown }[] = [];
   const queues = new Set<Queue>();
@@ -193,7 +204,9 @@ export function memoryBroker({
         dead.push({ message: next.message, error });
         const { id, topic = 'of no topic' } = next.message;
         errorLogger.error(
-          new Error(`${name}: message ${id} (${topic}) is dead after ${String(next.failures)} failures`, { cause: error }),
+          new Error(`${name}: message ${id} (${topic}) is dead after ${String(next.failures)} failures`, {
+            cause: error,
+          }),
         );
       }
     } finally {

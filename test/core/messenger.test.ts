@@ -1,6 +1,7 @@
 /** `Messenger` as its user meets it: options, one pass, cleaning, starting and stopping, outages of the store. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { FatalError, MessengerError, PublishError } from '../../src/core/errors.js';
+import type { MessengerEvent } from '../../src/core/events.js';
 import type { Message } from '../../src/core/message.js';
 import { Messenger } from '../../src/core/messenger.js';
 import type { MessengerOptions } from '../../src/core/messenger-options.js';
@@ -252,7 +253,9 @@ describe('clean', () => {
     await new Messenger(store, scripted(), { publishBatchSize: 1 }).publish();
     await new Messenger(store, scripted(), { cleanUp: 3_600_000 }).clean();
     expect(store.all()).toHaveLength(2);
-    await new Messenger(store, scripted(), { cleanUp: 0 }).clean();
+    const events: MessengerEvent[] = [];
+    await new Messenger(store, scripted(), { cleanUp: 0, onEvent: (event) => events.push(event) }).clean();
+    expect(events).toEqual([{ type: 'cleaned', destination: 'default', duration: expect.any(Number) as number }]);
     expect(store.all().map(textOf)).toEqual(['a2']);
   });
 

@@ -226,8 +226,15 @@ describe('a relay of an outbox', () => {
   it('has the retry of each topic', async () => {
     const store = new MemoryStore();
     const retry = { maxAttempts: 0 };
-    const outbox = defineOutbox({ store, topics: { t: { schema: Order, retry } } });
-    await expect(outbox.relay({ publisher: kept() })).rejects.toThrow('topics["t"].retry.maxAttempts');
+    expect(() => defineOutbox({ store, topics: { t: { schema: Order, retry } } })).toThrow(
+      'topics["t"].retry.maxAttempts must be a whole number',
+    );
+    const misspelt = { schema: Order, keys: () => 'k' };
+    expect(() => defineOutbox({ store, topics: { t: misspelt } })).toThrow('unknown option "keys" of topics["t"]');
+    // A relay may give all topics a shorter first pause than the default, and its longest is then this.
+    const outbox = defineOutbox({ store, topics: { t: { schema: Order, retry: { maxDelay: 100 } } } });
+    const relay = await outbox.relay({ publisher: kept(), retry: { minDelay: 50 } });
+    await relay.stop();
   });
 });
 
@@ -293,16 +300,27 @@ describe('drain', () => {
   it('begins nothing more once its time is over, or its signal aborted', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
-    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', [{ id: '1' }, { id: '2' }]));
-    const slow: Publisher = {
-      publish: (message) => {
-        const until = performance.now() + 5;
-        while (performance.now() < until);
-        return publisher.publish(message);
+    const ids = Array.from({ length: 5 }, (_, i) => ({ id: String(i) }));
+    await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', ids));
+    const slow = (then: () => Promise<void> | void): Publisher => ({
+      async publish(message) {
+        await publisher.publish(message);
+        await then();
       },
-    };
-    expect(await outbox.drain({ publisher: slow, publishBatchSize: 1, budget: 1 })).toBe(1);
-    expect(await outbox.drain({ publisher, signal: AbortSignal.abort() })).toBe(0);
+    });
+    /** A broker that takes as long as a drain that began before it was called has. */
+    const pass = (budget: number) => new Promise<void>((resolve) => setTimeout(resolve, budget + 1));
+    // Whether in a page or between two of them.
+    const [inPage, between] = [{ concurrency: 1 }, { publishBatchSize: 1 }];
+    for (const options of [inPage, between]) {
+      expect(await outbox.drain({ ...options, publisher: slow(() => pass(200)), budget: 200 })).toBe(1);
+      const stop = new AbortController();
+      const stopping = slow(() => {
+        stop.abort();
+      });
+      expect(await outbox.drain({ ...options, publisher: stopping, signal: stop.signal })).toBe(1);
+      expect(await outbox.drain({ publisher, signal: AbortSignal.abort() })).toBe(0);
+    }
     expect(await outbox.drain({ publisher })).toBe(1);
     await expect(outbox.drain({ publisher, budget: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   });
