@@ -1,4 +1,4 @@
-import { hasCode, toError } from './errors.js';
+import { hasCode, MessengerError, toError } from './errors.js';
 import type { RelayOptions } from './relay-options.js';
 import { isCleanReport } from './store.js';
 import { isAborted, sleepBy } from './wait.js';
@@ -6,23 +6,41 @@ import { isAborted, sleepBy } from './wait.js';
 /** The longest pause between two cleanings. Milliseconds. */
 const MAX_PAUSE = 60_000;
 
+/** Cleans once, and tells of it; somebody should know where messages are given up unpublished. @throws what the store throws. */
+export async function cleanOnce(
+  { store, destination, clock, errorLogger, onEvent }: Omit<RelayOptions, 'relay'>,
+  cleanUp: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const begun = clock.now();
+  const report = await store.deletePublishedByExpiration(cleanUp, { signal });
+  const duration = clock.now() - begun;
+  onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
+  const { forgotten = [] } = isCleanReport(report) ? report : {};
+  for (const name of forgotten) {
+    errorLogger.error(
+      new MessengerError(
+        'DESTINATION_FORGOTTEN',
+        `no relay has worked on destination ${JSON.stringify(name)} for longer than its forgetAfter: cleaning no longer waits for it, and what it has not published goes`,
+      ),
+    );
+  }
+}
+
 /**
  * Cleans again and again, beside the publishing, while this relay holds something, until the signal aborts.
  *
  * @throws MessengerError `INVALID_OPTION` when the store can not clean by this `cleanUp`, and nothing else.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
-  const { store, cleanUp, interval, destination, clock, errorLogger, onEvent } = options;
+  const { cleanUp, interval, clock, errorLogger } = options;
   if (cleanUp === undefined) return;
   // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
   const pause = Math.max(interval, Math.min(MAX_PAUSE, cleanUp / 10));
   while (!stop.aborted) {
     if (isHolding()) {
-      const begun = clock.now();
       try {
-        const report = await store.deletePublishedByExpiration(cleanUp, { signal: stop });
-        const duration = clock.now() - begun;
-        onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
+        await cleanOnce(options, cleanUp, stop);
       } catch (error) {
         // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
         if (hasCode(error, 'INVALID_OPTION')) throw error;

@@ -93,7 +93,8 @@ async function relayFeeds(
       }).finally(() => {
         state.feed = undefined;
       });
-    } catch (error) {
+    } catch (thrown) {
+      const error = failureOf(thrown);
       if (isAborted(stop)) {
         // What was acknowledged and could not be settled is published again, which somebody should know.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
@@ -144,6 +145,11 @@ function unworkable(error: unknown): FatalError {
 
 function isUnworkable(error: unknown): boolean {
   return hasCode(error, 'SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN');
+}
+
+/** A lease that is lost for an error of the store has it as its cause: that is what failed, and no other relay's doing. */
+function failureOf(thrown: unknown): unknown {
+  return isLeaseLost(thrown) ? ((thrown as Error).cause ?? thrown) : thrown;
 }
 
 function isLeaseLost(error: unknown): boolean {

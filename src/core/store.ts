@@ -15,6 +15,8 @@ export interface CleanReport {
   readonly moved: number;
   /** The slices that hold messages and were left, and for which destination where that is the reason. */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
+  /** The destinations that were given up just now: what they had not published is cleaned away with the rest. */
+  readonly forgotten?: readonly string[];
 }
 
 /**

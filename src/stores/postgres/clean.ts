@@ -24,7 +24,8 @@ type Look = { readonly ready: true; readonly rows: number; readonly stragglers: 
 
 /**
  * Truncates every slice of which each message is finished for every destination and older than
- * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time.
+ * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time. One that
+ * fails keeps no other from being emptied: the first error is thrown at the end.
  *
  * A slice whose messages are all older than the tables' retention is about to be written again, and would
  * then not be emptied for another round. If no more than a thousand messages of it are unfinished, and no
@@ -46,11 +47,20 @@ export async function cleanSlices(
       `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
     );
   }
-  await forgetAbandoned(database, names, bounds);
-  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
+  const forgotten = await forgetAbandoned(database, names, bounds);
+  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][], forgotten };
+  let failed: { readonly error: unknown } | undefined;
   for (let n = 0; n < SLICES; n++) {
     bounds.signal?.throwIfAborted();
-    const outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
+    let outcome: Outcome;
+    try {
+      outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
+    } catch (error) {
+      if (bounds.signal?.aborted === true) throw error;
+      // The others can be emptied all the same, and nobody would if this one never can.
+      failed ??= { error };
+      continue;
+    }
     if (outcome.emptied) {
       report.emptied += 1;
       report.rows += outcome.rows;
@@ -60,6 +70,7 @@ export async function cleanSlices(
       report.kept.push({ slice: `${names.prefix}messages_${String(n)}`, reason, ...(destination && { destination }) });
     }
   }
+  if (failed !== undefined) throw failed.error;
   return report;
 }
 

@@ -1,0 +1,34 @@
+/** What the relay engine takes for an outage of this store. */
+import { beforeAll, expect, it } from 'vitest';
+import { Messenger } from '../../../src/core/messenger.js';
+import type { Message } from '../../../src/core/message.js';
+import { createDatabase, inWorld } from './support.js';
+
+let url: string;
+beforeAll(async () => {
+  url = await createDatabase(17, 'outage');
+});
+
+it.each([0, 300])(
+  'a store that is read, and can not settle, is one: it ends the relay after %i ms',
+  (storeOutageLimit) =>
+    inWorld(async (world) => {
+      const { cursors } = world.names;
+      await world.sql(`CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN RAISE EXCEPTION 'no cursor moves today'; END $$`);
+      await world.sql(`CREATE TRIGGER refuse BEFORE UPDATE ON ${cursors} FOR EACH ROW
+      WHEN (OLD.high <> NEW.high OR OLD.after <> NEW.after) EXECUTE FUNCTION refuse()`);
+      await world.add('1');
+      const published: string[] = [];
+      const publisher = { publish: ({ id }: Message) => Promise.resolve(void published.push(id)) };
+      const errors: Error[] = [];
+      const errorLogger = { error: (error: Error) => void errors.push(error) };
+      const relay = new Messenger(world.store, publisher, { storeOutageLimit, interval: 10, errorLogger });
+      await expect(relay.start()).rejects.toMatchObject({
+        code: 'FATAL',
+        message: expect.stringMatching(/no cursor moves today/) as string,
+      });
+      // Each time that it was tried; not for ever.
+      expect(published.length).toBe(errors.length + 1);
+    }, url),
+);
