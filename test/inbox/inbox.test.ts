@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Clock } from '../../src/core/clock.js';
 import { createInbox, type InboxOptions } from '../../src/inbox/index.js';
+import { storeInbox } from '../../src/inbox/store-inbox.js';
 import { newMessage, type InboxStore } from '../../src/index.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
 
@@ -19,7 +20,7 @@ function inbox(options: Partial<Options> & { through?: (store: MemoryStore) => T
   const errors: Error[] = [];
   const time = { now: 0 };
   const clock: Clock = { now: () => time.now, setTimeout: () => () => undefined, random: () => 0 };
-  const made = createInbox<MemoryTransaction, MemoryTransaction>(
+  const made = storeInbox<MemoryTransaction, MemoryTransaction>(
     {
       store,
       consumer,

@@ -41,6 +41,12 @@ export function onMessageOf<S extends Schemas>(topics: Topics<S>) {
       name: string | symbol,
       _descriptor: TypedPropertyDescriptor<Method>,
     ): void => {
+      if (typeof prototype === 'function') {
+        throw new MessengerError(
+          'INVALID_OPTION',
+          `${prototype.name}.${String(name)} is static: a provider's instance handles messages`,
+        );
+      }
       // A method can have many. Those of a method that it overrides are not among them.
       const others = marksOf(prototype).filter((mark) => mark.name !== name || mark.prototype === prototype);
       const marks: Mark[] = [...others, { prototype, name, topic, subscriber: options.subscriber }];
