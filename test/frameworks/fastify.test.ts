@@ -1,4 +1,4 @@
-import fastify from 'fastify';
+import fastify, { type FastifyInstance } from 'fastify';
 import { describe, expect, expectTypeOf, it } from 'vitest';
 import { outboxPlugin, type RelayHealth } from '../../src/frameworks/fastify.js';
 import { deferred, held, isOpen, shop } from './support.js';
@@ -60,6 +60,38 @@ describe('outboxPlugin', () => {
     answer.resolve();
     expect(await (await request).json()).toMatchObject({ status: 'running' });
     await closed;
+  });
+
+  it.each([
+    ['by a hook', (app: FastifyInstance, close: () => Promise<void>) => app.addHook('onClose', close)],
+    [
+      'by a plugin',
+      (app: FastifyInstance, close: () => Promise<void>) =>
+        app.register(async (child) => {
+          child.addHook('onClose', close);
+        }),
+    ],
+  ])('is closed before what was registered before it, such as the database: %s', async (_, register) => {
+    const { outbox, send, waiting } = shop();
+    const app = fastify();
+    const { publisher, inFlight, release } = held();
+    const closed: RelayHealth['status'][] = [];
+    const close = async () => {
+      closed.push(app.outboxHealth().status);
+      // What was in flight has been settled.
+      expect(await waiting()).toBe(0);
+    };
+    register(app, close);
+    app.register(outboxPlugin, { outbox, relay: { publisher, interval: 1 } });
+    await app.ready();
+    await send('1');
+    await inFlight;
+    const closing = app.close();
+    expect(await isOpen(closing)).toBe(true);
+    expect(closed).toEqual([]);
+    release();
+    await closing;
+    expect(closed).toEqual(['stopped']);
   });
 
   it('does not become ready when the relay can not start', async () => {

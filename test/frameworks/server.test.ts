@@ -1,11 +1,14 @@
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { connect, createServer as createHttp2Server, type Http2SecureServer, type Http2Server } from 'node:http2';
+import type { AddressInfo, Server as NetServer } from 'node:net';
+import { text } from 'node:stream/consumers';
 import express from 'express';
 import { describe, expect, expectTypeOf, it } from 'vitest';
-import { withRelay } from '../../src/frameworks/server.js';
+import { withRelay, type NodeServer } from '../../src/frameworks/server.js';
 import { deferred, held, isOpen, shop } from './support.js';
 
-const urlOf = (server: Server) => `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
+const urlOf = (server: NetServer) => `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
 
 describe('withRelay', () => {
   it('starts with an Express server; stops accepting, answers what is open, and finishes what is in flight', async () => {
@@ -45,6 +48,47 @@ describe('withRelay', () => {
     expect(await waiting()).toBe(0);
     expect(service.health()).toMatchObject({ ok: false, status: 'stopped' });
     await service.stop();
+  });
+
+  type Answer = (request: unknown, response: { end(text: string): unknown }) => void;
+  it.each([
+    [
+      'node:http, as Koa does',
+      (answer: Answer) => createServer(answer),
+      async (url: string) => (await fetch(url)).text(),
+    ],
+    [
+      'node:http2',
+      (answer: Answer) => createHttp2Server(answer),
+      async (url: string) => {
+        const session = connect(url);
+        // A server may wait for its sessions: to close them is for the application.
+        return text(session.request()).finally(() => {
+          session.close();
+        });
+      },
+    ],
+  ])('publishes what the last request has stored, beside a server of %s', async (_, create, get) => {
+    // What `serve` of @hono/node-server returns one of.
+    expectTypeOf<Server | Http2Server | Http2SecureServer>().toExtend<NodeServer>();
+    const { outbox, send, waiting } = shop();
+    const { publisher, published, release } = held();
+    release();
+    const [arrived, answer] = [deferred(), deferred()];
+    const server = create((_request, response) => {
+      arrived.resolve();
+      void answer.promise.then(() => send('1')).then(() => response.end(service.health().status));
+    });
+    const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen: () => server.listen(0) });
+    const got = get(urlOf(server));
+    await arrived.promise;
+    const stopped = service.stop();
+    expect([server.listening, await isOpen(stopped)]).toEqual([false, true]);
+    answer.resolve();
+    expect(await got).toBe('running');
+    await stopped;
+    await service.ended;
+    expect([published.length, await waiting(), service.health().status]).toEqual([1, 0, 'stopped']);
   });
 
   it('does not listen when the relay can not start', async () => {
@@ -98,6 +142,33 @@ describe('withRelay', () => {
     server.close();
     await stop();
     expect(later().status).toBe('stopped');
+  });
+
+  it.each([
+    ['already', async (server: Server) => once(server.listen(0), 'listening')],
+    ['soon', (server: Server) => server.listen(0, 'localhost')],
+  ])('goes on where a server that listens %s tells of an error, and listens on', async (_, listenOn) => {
+    const { outbox, send } = shop();
+    const { publisher, published, release } = held();
+    release();
+    const listen = async () => {
+      const server = createServer();
+      await listenOn(server);
+      return server;
+    };
+    const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen });
+    // It is the application's to hear.
+    expect(service.server.listenerCount('error')).toBe(0);
+    const errors: Error[] = [];
+    service.server.on('error', (error) => errors.push(error));
+    service.server.emit('error', new Error('accept EMFILE'));
+    await send('1');
+    await expect.poll(() => published.length).toBe(1);
+    expect(service.health()).toMatchObject({ ok: true, status: 'running' });
+    expect(await isOpen(service.ended)).toBe(true);
+    await service.stop();
+    await service.ended;
+    expect([errors.length, service.health().status]).toEqual([1, 'stopped']);
   });
 
   it('tells of a relay that ended; the server goes on', async () => {

@@ -282,6 +282,50 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
+    it('lets an error of the database surface from `add` as the library has thrown it, and stores nothing', async () => {
+      let thrown: unknown;
+      const bridge = bridgeOf(library);
+      const watched: TransactionBridge<Handle> = {
+        ...bridge,
+        run: (handle, text, values) =>
+          Promise.resolve(bridge.run(handle, text, values)).catch((error: unknown) => {
+            thrown = error;
+            throw error;
+          }),
+      };
+      const fails = async (work: (transaction: Tx) => Promise<unknown>) => {
+        let failure: unknown;
+        const failed = library.transaction(async (transaction) => {
+          await store.add(transaction, 'never');
+          await library.insert(transaction, 'order-1');
+          await work(transaction).catch((error: unknown) => (failure = error));
+          throw new Error('the application gives up');
+        });
+        await expect(failed).rejects.toThrow();
+        expect(causesOf(failure)).toContain('XX999');
+        return failure as Error;
+      };
+      // One that means nothing to this library, of both tables alike.
+      await pool.query(`
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'XX999'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.id = 'refused') EXECUTE FUNCTION refuse();
+        CREATE TRIGGER refuse BEFORE INSERT ON messenger.messages
+          FOR EACH ROW WHEN (NEW.topic = 'refused') EXECUTE FUNCTION refuse();`);
+      try {
+        const refused = newMessage('never', { topic: 'refused' });
+        const failure = await fails((transaction) => storeWith({ bridge: watched }).add(transaction, refused));
+        expect(failure).toBe(thrown);
+        // MikroORM has errors of its own, but not for what its connection is told.
+        const own = await fails(async (transaction) => library.insert(transaction, 'refused'));
+        expect([own.constructor, pg.DatabaseError]).toContain(failure.constructor);
+      } finally {
+        await pool.query('DROP FUNCTION refuse CASCADE');
+      }
+      expect(await orders()).toEqual([]);
+      expect(await relayed()).toEqual([]);
+    });
+
     it('rejects with an error of the statement itself, and can not go on in that transaction', async () => {
       const other = storeWith({ schema: 'not_there' });
       const failed = library.transaction((transaction) => other.add(transaction, 'never'));
@@ -362,12 +406,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         asked += 1;
         onTransactionEnd(handle, library.bridge, callback);
       };
-      const plain: TransactionBridge<Handle> = {
-        takes: 'a transaction of the client',
-        is: () => true,
-        run: (handle, text, values) => runnerOf(handle, undefined)(text, values),
-      };
-      const bridge = { ...(library.bridge ?? plain), afterCommit };
+      const bridge = { ...bridgeOf(library), afterCommit };
       const quiet = storeWith({ bridge, notify: false, listen: false });
       const stop = new AbortController();
       let arrived: (message: Message) => void = () => undefined;
@@ -404,12 +443,26 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   });
 }
 
+/** Its bridge; where its transaction is a handle as it is, one that is made of what the store knows. */
+function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): TransactionBridge<Handle> {
+  return (
+    bridge ?? {
+      takes: 'a transaction of the client',
+      is: () => true,
+      run: (handle, text, values) => runnerOf(handle, undefined)(text, values),
+    }
+  );
+}
+
 /** The SQLSTATEs of an error and of what it is made of: libraries wrap those of their driver in different ways. */
 export function causesOf(error: unknown): unknown[] {
   if (typeof error !== 'object' || error === null) return [];
-  const { code, cause, original, parent, meta, driverError } = error as Record<string, unknown>;
+  const { code, originalCode, cause, original, parent, meta, driverError, driverAdapterError } = error as Record<
+    string,
+    unknown
+  >;
   const text = JSON.stringify(meta ?? null);
-  return [code, ...(/23505|UniqueConstraint/.test(text) || code === 'P2002' ? ['23505'] : [])].concat(
-    [cause, original, parent, driverError].flatMap(causesOf),
+  return [code, originalCode, ...(/23505|UniqueConstraint/.test(text) || code === 'P2002' ? ['23505'] : [])].concat(
+    [cause, original, parent, meta, driverError, driverAdapterError].flatMap(causesOf),
   );
 }
