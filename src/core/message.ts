@@ -15,7 +15,7 @@ export interface Message {
   readonly at: Date;
   /** What the message is about, for routing. */
   readonly topic?: string | undefined;
-  /** Messages of one key are published in the order in which they were stored. */
+  /** Messages of one key are published in the order in which they were stored. `PostgresStore`: at most 2,000 bytes of UTF-8. */
   readonly key?: string | undefined;
   /** Not published before this time, by the store's clock. It leaves its key's order, unless it holds its key. */
   readonly deliverAt?: Date | undefined;

@@ -3,7 +3,8 @@ import { describe } from '../../core/message.js';
 import { checkKeys } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { conflict, orConflict, transact, type Admin } from './admin.js';
-import type { Connection } from './database.js';
+import type { Connection, Value } from './database.js';
+import { LONGEST_KEY } from './encode.js';
 import { literal, quote } from './names.js';
 import { statement } from './statements.js';
 
@@ -40,7 +41,7 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  *
  * @returns how many were taken over.
  * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
- *   transaction keeps it locked, or a row can not be a message: the error names some.
+ *   transaction keeps it locked, or a row can not be a message, or its key is too long: the error names some.
  */
 export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<number> {
   checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof AdoptOptions)[]);
@@ -58,7 +59,7 @@ export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<n
       `an open transaction has kept ${source} locked for ${String(LOCK_TIMEOUT / 1000)} seconds: try again when it has ended`,
     );
     const metadata = `CASE jsonb_typeof(t.metadata::jsonb) WHEN 'object' THEN t.metadata::jsonb WHEN 'null' THEN '{}' END`;
-    await assertAdoptable(connection, source, { metadata, created });
+    await assertAdoptable(connection, source, { metadata, created, key: options.key });
     const converted = payload[admin.jsonPayload ? 'json' : 'bytes'];
     const taking = connection.query(
       statement(
@@ -121,18 +122,21 @@ async function shapeOf(connection: Connection, source: string) {
 async function assertAdoptable(
   connection: Connection,
   source: string,
-  { metadata, created }: { metadata: string; created: string },
+  { metadata, created, key }: { metadata: string; created: string; key: string | undefined },
 ): Promise<void> {
   const unfit = `t.payload IS NULL OR t.payload::text IN ('', '\\x') OR ${metadata} IS NULL
     OR EXISTS (SELECT FROM jsonb_each(${metadata}) m WHERE jsonb_typeof(m.value) <> 'string')`;
-  const rows = await connection.query(
-    statement(
-      'adopt_unfit',
-      `SELECT t.id::text FROM ${source} t WHERE t.published IS NOT TRUE AND (${unfit}) ORDER BY t.${created}, t.id LIMIT 5`,
-    ),
-  );
-  if (rows.length === 0) return;
-  throw conflict(
-    `messages of ${source} without a payload, or whose metadata are not strings, can not be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
-  );
+  const assertNone = async (what: string, found: string, where: string, values: readonly Value[] = []) => {
+    const text = `SELECT t.id::text FROM ${source} t WHERE t.published IS NOT TRUE AND (${where}) ORDER BY t.${created}, t.id LIMIT 5`;
+    const rows = await connection.query(statement(what, text), values);
+    if (rows.length === 0) return;
+    throw conflict(
+      `messages of ${source} ${found} can not be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
+    );
+  };
+  await assertNone('adopt_unfit', 'without a payload, or whose metadata are not strings,', unfit);
+  if (key === undefined) return;
+  const most = String(LONGEST_KEY);
+  const isLong = `octet_length(${metadata} ->> $1::text) > ${most}`;
+  await assertNone('adopt_long', `whose key, ${JSON.stringify(key)}, has more than ${most} bytes,`, isLong, [key]);
 }

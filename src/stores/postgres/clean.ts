@@ -48,7 +48,7 @@ export async function cleanSlices(
     );
   }
   const forgotten = await forgetAbandoned(database, names, bounds);
-  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][], forgotten };
+  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
   let failed: { readonly error: unknown } | undefined;
   for (let n = 0; n < SLICES; n++) {
     bounds.signal?.throwIfAborted();
@@ -71,7 +71,7 @@ export async function cleanSlices(
     }
   }
   if (failed !== undefined) throw failed.error;
-  return report;
+  return { ...report, ...(forgotten.length > 0 && { forgotten }) };
 }
 
 /** How many seconds a slice spans. */

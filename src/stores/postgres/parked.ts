@@ -20,7 +20,7 @@ export function isAlone({ message, delayed }: ToPark): boolean {
 /** How much of an error's text is kept with a message. */
 const MAX_ERROR_LENGTH = 2_000;
 
-/** What waits: the keys, and how many messages of each topic. */
+/** What waits: the keys, and how many messages of each topic, without those that only wait for their time. */
 interface Waiting {
   /** Each with a mark of its own for the last time that something of it was set aside. */
   readonly keys: Map<string, symbol>;
@@ -35,8 +35,8 @@ export class Parked {
   /** As the statements' parameter: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
-  /** Messages that wait outside of their key's order, and are not counted. */
-  readonly #alone = new WeakSet<Message>();
+  /** Messages that only waited for their time, or do so outside of their key's order, and are not counted. */
+  readonly #uncounted = new WeakSet<Message>();
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
   #mayWait: boolean;
   /** The destination's revision before the keys were read: another one says that an operator requeued some. */
@@ -84,7 +84,11 @@ export class Parked {
     return this.#mayWait;
   }
 
-  /** How many messages of a topic wait. */
+  /**
+   * How many messages of a topic wait, to be tried again or behind others of their key. One that only waits for its time
+   * does not count, also where its key waits behind it, and until it has failed; but for one that left its key's order
+   * for that: it never counts.
+   */
   waiting(topic: string | undefined): number {
     return this.#waiting.topics.get(topic ?? null) ?? 0;
   }
@@ -110,9 +114,9 @@ export class Parked {
     const due = rows.map((row) => ({
       message: new StoredMessage(row),
       attempts: Number(row[8]),
-      alone: row[9] === 'true',
+      uncounted: row[9] === 'true',
     }));
-    for (const { message, alone } of due) if (alone) this.#alone.add(message);
+    for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
     // What holds its key comes with those before it, and ends what can be published of the key now.
     const held = new Set<string>();
     const ready = due.filter(({ message: { key, isDelayed } }) => {
@@ -124,14 +128,16 @@ export class Parked {
 
   /**
    * Learns the keys of what was requeued, so that their later messages, also those read ahead, stay
-   * behind. None is forgotten here: a key that is being set aside is not in the table yet, and one too
-   * many only sends its next message through the table.
+   * behind. None is forgotten here: one too many only sends its next message through the table. The counts
+   * are as they are in the table, also of topics of which nothing is left: no settlement is under way (see
+   * `Feed`), and what is counted before it is committed would be missing.
    */
   async #noticeRequeue(connection: Connection): Promise<void> {
     const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
     if ((row?.[0] as string | undefined) === this.#revision) return;
     const { revision, waiting } = await look(connection, this.#statements, this.#options, this.#share);
     for (const [key, mark] of waiting.keys) this.#waiting.keys.set(key, mark);
+    this.#waiting.topics.clear();
     for (const [topic, count] of waiting.topics) this.#waiting.topics.set(topic, count);
     this.#mayWait ||= waiting.topics.size > 0;
     this.#revision = revision;
@@ -144,9 +150,8 @@ export class Parked {
       const { message, dead } = each;
       if (dead) continue;
       this.#mayWait = true;
-      if (isAlone(each)) continue;
-      if (message.key !== undefined) this.#waiting.keys.set(message.key, Symbol());
-      this.#count(message, 1);
+      if (message.key !== undefined && !isAlone(each)) this.#waiting.keys.set(message.key, Symbol());
+      if (each.delayed !== true) this.#count(message, 1);
     }
     return async (connection) => {
       await this.#write(connection, this.#statements.park, setAside);
@@ -168,7 +173,12 @@ export class Parked {
     const marks = new Map(touched.map((key) => [key, keys.get(key)]));
     let drained: string[] = [];
     for (const message of published) this.#count(message, -1);
-    for (const { message, dead } of setAside) if (dead) this.#count(message, -1);
+    // One that still waits behind an earlier message of its key stays as it is.
+    const changed = setAside.filter(({ dead, blocked, error }) => dead || blocked === true || error !== undefined);
+    for (const { message, dead } of changed) {
+      if (dead) this.#count(message, -1);
+      else this.#countFailed(message);
+    }
     const change: Change = async (connection) => {
       const { destination } = this.#options;
       if (published.length > 0) {
@@ -176,8 +186,6 @@ export class Parked {
         const rows = await connection.query(this.#statements.unpark, [destination, numbers]);
         assertAll(rows.length, published.length);
       }
-      // One that still waits behind an earlier message of its key stays as it is.
-      const changed = setAside.filter(({ dead, blocked, error }) => dead || blocked === true || error !== undefined);
       if (changed.length > 0) await this.#write(connection, this.#statements.parkAgain, changed);
       if (touched.length === 0) return;
       await this.#promoteHeads(connection, touched);
@@ -206,10 +214,17 @@ export class Parked {
   }
 
   #count(message: Message, by: number): void {
-    if (this.#alone.has(message)) return;
+    if (this.#uncounted.has(message)) return;
     const { topics } = this.#waiting;
     const topic = message.topic ?? null;
     topics.set(topic, (topics.get(topic) ?? 0) + by);
+  }
+
+  /** One that only waited for its time counts from now on, but for what is out of its key's order: as `parkAgain` leaves it. */
+  #countFailed(message: Message): void {
+    if (!this.#uncounted.has(message) || (message.key !== undefined && message.holdKey !== true)) return;
+    this.#uncounted.delete(message);
+    this.#count(message, 1);
   }
 
   async #promoteHeads(connection: Connection, keys: readonly string[]): Promise<void> {

@@ -87,6 +87,11 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
+  /**
+   * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
+   * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
+   */
+  const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
   /** What a payload takes, roughly, told without reading what is stored out of line. */
   const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
   const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
@@ -233,11 +238,14 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
   JOIN ${messages} m ON m.seq = s.seq
   CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
-    /** $1 destination, $2 JSON as for `park`: what is set aside again. */
+    /**
+     * $1 destination, $2 JSON as for `park`: what is set aside again. One without a key that waited alone for its time waits
+     * as any other from now on; one with a key stays out of its order.
+     */
     parkAgain: statement(
       'again',
       `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error), reason = s.reason,
-    next_at = ${retryAt}, dead_at = ${deadAt}, blocked_at = ${blockedAt},
+    next_at = ${retryAt}, dead_at = ${deadAt}, blocked_at = ${blockedAt}, alone = p.alone AND p.key IS NOT NULL,
     first_failed_at = coalesce(p.first_failed_at, ${failedAt}), last_failed_at = coalesce(${failedAt}, p.last_failed_at)
   FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
@@ -260,11 +268,12 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
     ),
     /**
      * $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits in its key's
-     * order, by key and topic; and nothing of nothing, where a message waits for a time of its own.
+     * order, by key and topic, those that only wait for their time not counted; and nothing of nothing, where a message
+     * waits for a time of its own.
      */
     waiting: statement(
       'waiting',
-      `SELECT p.key, p.topic, count(*)::text FROM ${parked} p
+      `SELECT p.key, p.topic, (count(*) FILTER (WHERE NOT ${untried}))::text FROM ${parked} p
   WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${shared('p', '$2', '$3')} GROUP BY p.key, p.topic
   UNION ALL (SELECT NULL, NULL, '0' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${shared('p', '$2', '$3')} LIMIT 1)`,
     ),
@@ -280,8 +289,8 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
     ),
-    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them.
-     * Of a key, only its first message decides: one behind it may have a time of its own, from when it was the first. Cut by
+    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them,
+     * and which of them `waiting` does not count. Of a key, only its first message decides: one behind it may have a time of its own, from when it was the first. Cut by
      * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
      * by seq is also that of the primary key, which leads through everything that waits. */
     due: statement(
@@ -293,14 +302,14 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
         SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
         ORDER BY e.key, e.seq LIMIT 1))
     ORDER BY p.next_at LIMIT $2::bigint)
-SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, alone FROM (
+SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, uncounted FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, p.alone::text AS alone FROM ${parked} p
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
     WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
   ) m WHERE h.key IS NULL
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, p.alone::text AS alone FROM ${parked} p
+    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
     WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL AND NOT p.alone
     ORDER BY p.key, p.seq LIMIT $2::bigint
   ) m

@@ -412,6 +412,24 @@ describe('what is stored', () => {
     expect(listed[1]!.id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7/);
   });
 
+  it('has a key of 2,000 bytes at most', async () => {
+    const longest = newMessage('x', { key: '名'.repeat(666) + '12' });
+    expect((await roundTrip(store, longest))[0]!.key).toBe(longest.key);
+    const client = await connected();
+    await client.query('BEGIN');
+    // However well it could be compressed.
+    for (const key of ['名'.repeat(667), 'x'.repeat(2_001)]) {
+      const long = newMessage('x', { id: 'm-1', key });
+      const texts = [/the key of message m-1/, /2000 bytes at most, got 2001/];
+      await refusal(store.add(client, [message(), long]), 'INVALID_MESSAGE', ...texts);
+      expect(() => store.statement(long)).toThrow(texts[0]);
+    }
+    const after = message();
+    await store.add(client, after);
+    await client.query('COMMIT');
+    expect((await storedIds()).slice(1)).toEqual([after.id]);
+  });
+
   it('is what a transform makes of it', async () => {
     interface Order {
       order: number;

@@ -164,6 +164,25 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     );
   });
 
+  it('takes nothing over where a key is too long for the tables, and names its message', async () => {
+    await inNew(async (world) => {
+      const old = await table(world);
+      const keep = (n: number, group: string) => world.sql(...store(old, n, { metadata: JSON.stringify({ group }) }));
+      await keep(1, 'k');
+      await keep(2, '名'.repeat(666));
+      await keep(3, '名'.repeat(667));
+      await expect(world.store.adopt({ ...from(world), key: 'group' })).rejects.toMatchObject({
+        code: 'CONFLICT',
+        message: expect.stringMatching(
+          new RegExp(`"group", has more than 2000 bytes.* The first: ${uuid(3)}$`),
+        ) as string,
+      });
+      expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(0);
+      // As metadata it may be as long as it likes.
+      expect(await world.store.adopt(from(world))).toBe(3);
+    });
+  });
+
   it('refuses a table that is not there, or is another', async () => {
     await inNew(async (world) => {
       const { store: outbox, names } = world;

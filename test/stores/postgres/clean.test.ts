@@ -382,6 +382,8 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
       expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
       expect(['a', 'b'].map((key) => feed!.isSetAside(key))).toEqual([true, true]);
+      // Nor do these count towards maxParked, as do a2, b2 and c.
+      expect(feed!.waiting(undefined)).toBe(3);
       await feed!.close();
     });
 
@@ -397,6 +399,24 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       await claiming.query('COMMIT');
       expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 1 });
     });
+  });
+
+  it('empties the other slices where one fails, and throws its error then', async () => {
+    await put(2, ['done']);
+    await relayAll('default');
+    // As an older version stored it: no index takes this key, so it can not move to the side table.
+    await pool.query(
+      `INSERT INTO ${schema}.messages (slice, stored_at, id, key, payload)
+         SELECT 1, clock_timestamp() - interval '2 days', 'long', string_agg(md5(n::text), ''), 'x' FROM generate_series(1, 128) n`,
+    );
+    await put(3, ['straggler'], OLD);
+    const cleaning = store.deletePublishedByExpiration(HOUR);
+    await expect(cleaning).rejects.toMatchObject({
+      code: '54000',
+      message: expect.stringMatching(/index row size/) as string,
+    });
+    expect(await log()).toEqual(['1:long']);
+    expect((await store.messages(10)).map(({ id }) => id)).toEqual(['straggler', 'long']);
   });
 
   it('stops when its signal is aborted', async () => {

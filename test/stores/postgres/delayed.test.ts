@@ -178,6 +178,64 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['first', 'later']);
     }, url));
 
+  it('hold up no relay, however many wait with their keys: maxParked is for what failed, and what is behind it', () =>
+    inWorld(async (world) => {
+      await addLater(world, HOUR, ['a:1', 'b:1', 'c:1'], true);
+      const published: string[] = [];
+      /** Publishes until a message that is stored once the others are set aside has come. */
+      const publishOne = async (id: string) => {
+        const done = new AbortController();
+        const publisher = {
+          publish: (message: Message) => {
+            published.push(message.id);
+            done.abort();
+            return Promise.resolve();
+          },
+        };
+        const running = new Messenger(world.store, publisher, { interval: 20, maxParked: 3 }).start({
+          signal: AbortSignal.any([done.signal, AbortSignal.timeout(30_000)]),
+        });
+        while ((await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)) !== 3);
+        await world.add(id);
+        await running;
+      };
+      await publishOne('once they are set aside');
+      await publishOne('where they were before it began');
+      expect(published).toEqual(['once they are set aside', 'where they were before it began']);
+    }, url));
+
+  it.each([
+    ['as long as it runs', false],
+    ['however often it begins', true],
+  ])('count once they have failed, like what waits behind them, for a relay %s', (_, restarts) =>
+    inWorld(async (world) => {
+      const refused = new Set(['b:1', 'late', 'c:1']);
+      const relay = await world.relay({ acknowledge: ({ id }) => !refused.has(id) });
+      const waiting = async () => {
+        if (restarts) await relay.reopen();
+        return relay.feed.waiting(undefined);
+      };
+      await addLater(world, HOUR, ['a:1', 'b:1'], true);
+      await addLater(world, HOUR, ['late', 'soon', 'c:1']);
+      await relay.drain();
+      expect(await waiting()).toBe(0);
+      await world.add('a:2', 'c:2');
+      await relay.drain();
+      expect(await waiting(), 'a:2').toBe(1);
+      await pass(world, '1 hour');
+      await relay.poll();
+      expect(relay.acknowledged).toEqual(['c:2', 'a:1', 'soon', 'a:2']);
+      // But for the one that left its key's order.
+      expect(await waiting(), 'b:1 and late').toBe(2);
+      await relay.poll();
+      expect(await waiting(), 'b:1 and late, again').toBe(2);
+      refused.clear();
+      await relay.drain();
+      expect(relay.acknowledged.slice(4)).toEqual(['b:1', 'late', 'c:1']);
+      expect(await waiting()).toBe(0);
+    }, url),
+  );
+
   it('parks ten thousand delayed messages in a few calls of read, and reads what is behind them', () =>
     inWorld(async (world) => {
       const many = Array.from({ length: 10_000 }, (_, n) => `d${n}`);

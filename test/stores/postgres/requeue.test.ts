@@ -1,9 +1,10 @@
 /** Dead letters and blocked messages: listed whole, tried again in order while relays run, or given up for good. */
+import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
 import { PostgresStore, type FailedSelection } from 'messenger-outbox/postgres';
-import { newDatabase } from '../../support/database.js';
+import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import type { SetAside } from '../../../src/core/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
@@ -236,6 +237,22 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
+  it('sets a message aside, and has it tried again, whose key is the longest that is stored', async () => {
+    await inNew(async (world) => {
+      // Text that can not be compressed, at a destination whose name is long, too.
+      const [key, destination] = [randomBytes(1_000).toString('hex'), randomBytes(250).toString('hex')];
+      const relay = await world.relay({ destination });
+      await world.add(...[1, 2, 3].map((n) => `${key}:${String(n)}`));
+      await giveUp(relay, [`${key}:1`], 'blocked');
+      await block(world, `${key}:1`);
+      await relay.reopen();
+      expect(relay.feed.isSetAside(key)).toBe(true);
+      expect(await world.store.requeue({ destination, key })).toBe(1);
+      await relay.drain();
+      expect(relay.acknowledged).toEqual([1, 2, 3].map((n) => `${key}:${String(n)}`));
+    });
+  });
+
   it('changes many in order, and only what is asked for', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
@@ -328,6 +345,58 @@ it('a running relay publishes dead letters that are requeued, without a restart'
     await running;
     expect(published.filter((text) => text !== '3')).toEqual(['1', '2']);
     expect((await pool.query('SELECT FROM messenger.parked')).rowCount).toBe(0);
+  } finally {
+    stop.abort();
+    await pool.end();
+  }
+});
+
+it('a relay that is held at maxParked goes on when what it waits for is discarded', async () => {
+  const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
+  const stop = new AbortController();
+  try {
+    // One partition, so that all of it is discarded at once: a relay that looks in between sees some of it left.
+    const store = new PostgresStore(pool, { partitions: 1 });
+    await store.migrate();
+    let publishedOne!: (id: string) => void;
+    const published = new Promise<string>((resolve) => (publishedOne = resolve));
+    let paused!: (reason: string) => void;
+    const held = new Promise<string>((resolve) => (paused = resolve));
+    const publisher = {
+      publish({ id }: Message): Promise<void> {
+        // Each for its own reason: what fails alike is taken for the broker.
+        const reason = { a: 'too large', b: 'malformed', c: 'unknown type' }[id];
+        if (reason !== undefined) return Promise.reject(new PublishError(reason, { kind: 'permanent' }));
+        publishedOne(id);
+        return Promise.resolve();
+      },
+    };
+    const messenger = new Messenger(store, publisher, {
+      interval: 20,
+      maxParked: 3,
+      retry: { onExhausted: 'block-key' },
+      errorLogger: { error: () => {} },
+      onEvent: (event) => {
+        if (event.type === 'paused') paused(event.reason);
+      },
+    });
+    const running = messenger.start({ signal: stop.signal });
+    const add = (...ids: string[]) =>
+      inTransaction(pool, (client) =>
+        store.add(
+          client,
+          ids.map((id) => newMessage('x', { id, key: id, topic: 't' })),
+        ),
+      );
+    await add('a', 'b', 'c');
+    while ((await store.deadLetters()).length < 3);
+    await add('d');
+    expect(await held).toBe('limit');
+    expect(await store.discard({ all: true })).toBe(3);
+    expect(await published).toBe('d');
+    expect(messenger.circuit.state).toBe('closed');
+    stop.abort();
+    await running;
   } finally {
     stop.abort();
     await pool.end();
