@@ -41,10 +41,17 @@ export function conflict(message: string, cause?: unknown): MessengerError {
   return new MessengerError('CONFLICT', message, cause === undefined ? undefined : { cause });
 }
 
+/** Beside the longest key, what the index of the side table takes. Bytes. */
+const LONGEST_DESTINATION = 500;
+
 /** @throws MessengerError `INVALID_OPTION` for what can not be the name of a destination. */
 export function assertDestination(name: unknown): asserts name is string {
-  if (typeof name === 'string' && name !== '' && !name.includes('\u0000')) return;
-  throw new MessengerError('INVALID_OPTION', `a destination is named by a non-empty string, got ${describe(name)}`);
+  const fits = typeof name === 'string' && name !== '' && !name.includes('\u0000');
+  if (fits && Buffer.byteLength(name) <= LONGEST_DESTINATION) return;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `a destination is named by a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
+  );
 }
 
 /** @throws MessengerError `INVALID_OPTION` for anything but an array of non-empty strings, or nothing. */

@@ -10,7 +10,7 @@ import type { StoreCallOptions } from '../../core/call.js';
 import { hasMethods } from '../../core/shape.js';
 import type { CleanReport, FeedStore } from '../../core/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
-import type { Admin } from './admin.js';
+import { assertDestination, type Admin } from './admin.js';
 import { adopt, type AdoptOptions } from './adopt.js';
 import { cleanSlices } from './clean.js';
 import type { Database } from './database.js';
@@ -265,6 +265,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     { destination, pageSize, relay, tell, signal }: FeedOptions,
     whole: boolean,
   ): Promise<PostgresFeed | null> {
+    assertDestination(destination);
     try {
       this.#verified ??= this.#verify();
       await this.#verified;

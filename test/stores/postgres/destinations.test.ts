@@ -367,6 +367,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         ['x', { from: new Date(NaN) }],
         ['x', { from: new Date(Date.now() + 3_600_000) }],
         ['x', { from: 'end', topics: 'a' }],
+        ['x'.repeat(501), { from: 'end' }],
         ['x', { from: 'end', forgetAfter: 59_999 }],
         ['x', { from: 'end', forgetafter: 1 }],
       ];
