@@ -3,7 +3,9 @@ import { createServer, type Server } from 'node:http';
 import { connect, createServer as createHttp2Server, type Http2SecureServer, type Http2Server } from 'node:http2';
 import type { AddressInfo, Server as NetServer } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { serve } from '@hono/node-server';
 import express from 'express';
+import { Hono } from 'hono';
 import { describe, expect, expectTypeOf, it } from 'vitest';
 import { withRelay, type NodeServer } from '../../src/frameworks/server.js';
 import { deferred, held, isOpen, shop } from './support.js';
@@ -69,7 +71,6 @@ describe('withRelay', () => {
       },
     ],
   ])('publishes what the last request has stored, beside a server of %s', async (_, create, get) => {
-    // What `serve` of @hono/node-server returns one of.
     expectTypeOf<Server | Http2Server | Http2SecureServer>().toExtend<NodeServer>();
     const { outbox, send, waiting } = shop();
     const { publisher, published, release } = held();
@@ -89,6 +90,23 @@ describe('withRelay', () => {
     await stopped;
     await service.ended;
     expect([published.length, await waiting(), service.health().status]).toEqual([1, 0, 'stopped']);
+  });
+
+  it('starts and stops with Hono on Node.js, as with any other', async () => {
+    const { outbox, send, waiting } = shop();
+    const { publisher, published, release } = held();
+    release();
+    const app = new Hono().post('/orders', async (context) => {
+      await send('1');
+      return context.text('ordered', 201);
+    });
+    const listen = () => serve({ fetch: app.fetch, port: 0 });
+    const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen });
+    const response = await fetch(`${urlOf(service.server)}/orders`, { method: 'POST' });
+    expect([response.status, await response.text()]).toEqual([201, 'ordered']);
+    await service.stop();
+    await service.ended;
+    expect([published.length, await waiting(), service.server.listening]).toEqual([1, 0, false]);
   });
 
   it('does not listen when the relay can not start', async () => {
