@@ -170,3 +170,47 @@ it('claims anew after a promotion that the pooler hid: what was read before mean
     await outbox.close();
   });
 });
+
+it.each(postgresVersions)('polls no standby of PostgreSQL %i that its pool leads to later on', async (version) => {
+  await Pair.run(version, async (pair) => {
+    const outbox = await Steps.at(pair.primary.url());
+    const standby = new pg.Pool({ connectionString: pair.standby.url(), max: 2 });
+    standby.on('error', () => {});
+    // As where a name is resolved anew, or a balancer chooses: the one that answers is another one now.
+    let isElsewhere = false;
+    const pool = new Proxy(outbox.pool, {
+      get(primary, name) {
+        const from = isElsewhere ? standby : primary;
+        const value = Reflect.get(from, name) as unknown;
+        return typeof value === 'function' ? (value.bind(from) as unknown) : value;
+      },
+    });
+    const store = new PostgresStore(pool, { partitions: 3, lease: 600_000 });
+    const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
+    const ids = async () => {
+      const page = await feed!.read();
+      await feed!.settle(page, []);
+      return page.messages.map(({ id }) => id);
+    };
+    await outbox.add('a:1');
+    expect(await ids()).toEqual(['a:1']);
+
+    // There, this transaction seems to be over, and its message delivered.
+    const running = await outbox.begin();
+    await outbox.addTo(running, 'b:1');
+    await outbox.add('a:2');
+    await pair.caughtUp();
+    isElsewhere = true;
+    await expect(feed!.read()).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringContaining('this server is a standby') as string,
+    });
+    isElsewhere = false;
+    expect(await ids()).toEqual(['a:2']);
+    await running.query('COMMIT');
+    expect(await ids()).toEqual(['b:1']);
+    await feed!.close();
+    await standby.end();
+    await outbox.close();
+  });
+});

@@ -116,6 +116,10 @@ export class Outbox {
   readonly url: string;
   readonly broker: RecordingBroker;
   readonly store: PostgresStore;
+  /** What the writers' commits wait for: with `off`, a crash of the server may lose them. */
+  synchronousCommit: 'on' | 'off' = 'on';
+  /** When the COMMIT of each message was sent, whatever has become of it. */
+  readonly commitSentAt = new Map<string, number>();
   readonly #pool: pg.Pool;
   readonly #relays: RelayProcess[] = [];
   readonly #sessions: pg.Client[] = [];
@@ -198,7 +202,7 @@ export class Outbox {
     const client = await this.#pool.connect();
     let broken = true;
     try {
-      await client.query('BEGIN');
+      await client.query(`BEGIN; SET LOCAL synchronous_commit = ${this.synchronousCommit}`);
       const rows: { id: string; key: string | undefined; n: number | null }[] = [];
       for (const key of keys) {
         let n: number | null = null;
@@ -221,6 +225,7 @@ export class Outbox {
         rows.map(({ key }) => key ?? null),
         rows.map(({ n }) => n),
       ]);
+      if (ending === 'COMMIT') for (const id of ids) this.commitSentAt.set(id, performance.now());
       await client.query(ending);
       broken = false;
       if (ending === 'COMMIT') this.#committed += ids.length;
@@ -253,6 +258,11 @@ export class Outbox {
       }),
     );
     this.#writing = writing;
+  }
+
+  /** After a crash: writers do not wait until what it has lost of theirs is on its way. */
+  forgetBacklog(): void {
+    this.#committed = this.broker.count;
   }
 
   async stopWriting(): Promise<void> {
@@ -309,6 +319,12 @@ export class Outbox {
       disordered: some(disordered),
       changedRows: slices!['changed'] as number,
     };
+  }
+
+  /** What the broker has acknowledged, and nobody has stored. */
+  async phantoms(): Promise<string[]> {
+    const stored = new Set((await this.sql('SELECT id FROM ledger')).map(({ id }) => id as string));
+    return this.broker.firsts().filter((id) => !stored.has(id));
   }
 
   /** How many rows the statistics of the slices know: without any, they say nothing about changed ones either. */

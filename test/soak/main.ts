@@ -3,8 +3,8 @@
  *
  * Relays are killed, paused beyond their lease, stopped and started; PostgreSQL is stopped at once and
  * started, its sessions are cut; the broker is down, hangs, answers late, refuses some of a batch; long
- * transactions stay open. At the end the ledger of the writers is held against what the broker
- * acknowledged: exits with 1 when anything was lost, made up, out of order, or changed in the log.
+ * transactions stay open: each of them once, then any. At the end the ledger of the writers is held against
+ * what the broker acknowledged: exits with 1 when anything was lost, made up, out of order, or changed in the log.
  */
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -112,6 +112,13 @@ function startAgain(chaos: Chaos): void {
   }
 }
 
+function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, place: random() }))
+    .sort((a, b) => a.place - b.place)
+    .map(({ item }) => item);
+}
+
 function foundNoDatabase({ end, events }: RelayProcess): boolean {
   return end === 3 && events.some(({ message }) => message.includes('the datastore can not be reached'));
 }
@@ -123,6 +130,7 @@ function anyOf({ relays, random }: Chaos): RelayProcess {
 }
 
 async function soak({ minutes, pooler }: Options): Promise<boolean> {
+  console.log(`FAULTS_SEED=${String(seed)}`);
   const server = await startPostgres(17, { wal_writer_delay: 200 });
   const bouncer = pooler ? await startPgBouncer(server.port) : undefined;
   let good = false;
@@ -165,9 +173,11 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
   const startedAt = performance.now();
   const total = minutes * 60_000;
   let told = startedAt;
+  // Each kind once, in any order, and then any.
+  const untried = shuffled(Object.keys(FAULTS), randomOf(1_001));
   for (let now = startedAt; now - startedAt < total; now = performance.now()) {
     const names = Object.keys(FAULTS);
-    const name = names[Math.floor(random() * names.length)] as string;
+    const name = untried.pop() ?? names[Math.floor(random() * names.length)]!;
     counts.set(name, (counts.get(name) ?? 0) + 1);
     startAgain(chaos);
     await FAULTS[name]?.(chaos);
@@ -197,6 +207,7 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
 
   for (const [name, count] of [...counts].sort(([a], [b]) => a.localeCompare(b)))
     console.log(`  ${String(count)} × ${name}`);
+  if (untried.length > 0) console.log(`  not tried in so short a time: ${untried.join('; ')}`);
   const settled = memory.slice(Math.floor(memory.length / 2));
   const growth = Math.max(...settled) / Math.max(1, Math.min(...settled));
   console.log(

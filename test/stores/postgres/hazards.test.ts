@@ -274,6 +274,35 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m'],
   },
 
+  'of the transactions that the snapshot lists, only those that the window sees ended are late in it': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1 });
+      const [ended, t] = [await world.begin(), await world.begin()];
+      await ended.add('ended');
+      await t.add('t');
+      await world.add('m1');
+      await relay.drain();
+      await world.add('m2');
+      await relay.drain();
+      expect(await world.value(`SELECT min(low)::int FROM ${world.names.cursors}`)).toBe(3);
+      await ended.commit();
+      // Anew, so that a page is read by a statement of its own: `t` commits between the two of one window.
+      await relay.reopen();
+      const opened = world.gate.hold('read');
+      const reading = relay.read();
+      await opened;
+      await t.commit();
+      world.gate.open();
+      const page = await reading;
+      await relay.settle(page, await relay.publish(page));
+      await relay.drain();
+      return relay.acknowledged;
+    },
+    mutant: mutantStatement('read', [' WHERE pg_visible_in_snapshot(xid, (SELECT until FROM w))\n', '\n']),
+    right: ['m1', 'm2', 'ended', 't'],
+    wrong: ['m1', 'm2', 'ended', 't', 't'],
+  },
+
   'messages that are large all at once are read as many as fit': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1_000 });

@@ -14,6 +14,7 @@ import {
   statementsOf,
 } from '../../../src/stores/postgres/statements.js';
 import { preamble, type Database, type Statement } from '../../../src/stores/postgres/database.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
 const MANY = 1_000_000;
@@ -61,58 +62,71 @@ async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   )) as string;
 }
 
+/** The statements of a poll: where its cursor lists transactions, or did when the plan was made, and where it does not. */
+const POLLS = ['read', 'readNew'] as const;
+type Poll = (typeof POLLS)[number];
+
+/** What a poll looks into: each of eight slices for new rows, and `read` for late ones, too. */
+const SCANS: Record<Poll, number> = { read: 16, readNew: 8 };
+
 /** An idle poll as it is again and again: one reads the catalogs, too, at first and when others have changed much there. */
-async function idlePoll(session: Session, cursor: string): Promise<Node> {
+async function idlePoll(session: Session, poll: Poll, cursor: string): Promise<Node> {
   const plans: Node[] = [];
-  for (let run = 0; run < 10; run++) plans.push(await explain(session, `poll ${cursor}`, READ_SETTINGS));
+  for (let run = 0; run < 10; run++) plans.push(await explain(session, `${poll} ${cursor}`, READ_SETTINGS));
   return plans.reduce((best, plan) => (pagesOf(plan) < pagesOf(best) ? plan : best));
 }
 
 /** The plans of idle polls over so many old messages, each with what made it. */
-async function idlePolls(world: World, count: number, slice: string): Promise<Record<string, Node>> {
-  const { read } = statementsOf(world.names, false);
+async function idlePolls(world: World, count: number, slice: string): Promise<Map<string, { poll: Poll; plan: Node }>> {
+  const statements = statementsOf(world.names, false);
+  const plans = new Map<string, { poll: Poll; plan: Node }>();
+  const add = async (how: string, session: Session, cursor: string, polls: readonly Poll[] = POLLS) => {
+    for (const poll of polls) plans.set(`${poll}, ${how}`, { poll, plan: await idlePoll(session, poll, cursor) });
+  };
   // Only this test decides when there are statistics; and what is loaded need not survive a crash.
   for (let n = 0; n < 8; n++) {
     await world.sql(`ALTER TABLE ${world.names.slice(n)} SET (autovacuum_enabled = off)`);
     await world.sql(`ALTER TABLE ${world.names.slice(n)} SET UNLOGGED`);
   }
   const [early, late, open] = [await world.session(), await world.session(), await world.session()];
-  await prepare(early, 'poll', read);
-  await idlePoll(early, await caughtUp(world));
+  for (const poll of POLLS) {
+    await prepare(early, poll, statements[poll]);
+    await idlePoll(early, poll, await caughtUp(world));
+  }
   await load(world, count, slice);
   const cursor = await caughtUp(world);
-  const plans: Record<string, Node> = { 'planned when it was empty': await idlePoll(early, cursor) };
-  await prepare(late, 'poll', read);
-  plans['never analyzed'] = await idlePoll(late, cursor);
+  await add('planned when it was empty', early, cursor);
+  for (const poll of POLLS) await prepare(late, poll, statements[poll]);
+  await add('never analyzed', late, cursor);
   await world.sql(`ANALYZE ${world.names.messages}`);
-  plans['analyzed'] = await idlePoll(late, cursor);
-  plans['analyzed, for some of the partitions'] = await idlePoll(late, await caughtUp(world, "''{1,4}''"));
+  await add('analyzed', late, cursor);
+  await add('analyzed, for some of the partitions', late, await caughtUp(world, "''{1,4}''"));
   await open.query('BEGIN');
   await open.xid();
   await world.add('later');
   const listing = await caughtUp(world);
   expect(listing).toMatch(/'\d+:\d+:\d+/);
-  plans['analyzed, with an open transaction'] = await idlePoll(late, listing);
+  await add('analyzed, with an open transaction', late, listing, ['read']);
   return plans;
 }
 
-let url: string;
-beforeAll(async () => {
-  url = await createDatabase(17, 'plan');
-});
+describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'plan_idle');
+  });
 
-describe('an idle relay', () => {
   it.each([
     ['one slice', '3'],
     ['eight slices', `((n - 1) * 8 / ${MANY})::smallint`],
   ])('touches as few pages over a million messages in %s as over a thousand', async (_, slice) => {
     const few = await inWorld((world) => idlePolls(world, FEW, slice), url);
     const many = await inWorld((world) => idlePolls(world, MANY, slice), url);
-    for (const [how, plan] of Object.entries(many)) {
-      expect(pagesOf(plan), how).toBeLessThanOrEqual(3 * pagesOf(few[how]!));
+    for (const [how, { poll, plan }] of many) {
+      expect(pagesOf(plan), how).toBeLessThanOrEqual(3 * pagesOf(few.get(how)!.plan));
       expect(pagesOf(plan), how).toBeLessThanOrEqual(100);
       const log = nodesOf(plan).filter((node) => node['Relation Name']?.startsWith('messages'));
-      expect(log.length, how).toBe(16);
+      expect(log.length, how).toBe(SCANS[poll]);
       expect(new Set(log.map((node) => node['Node Type'])), how).toEqual(new Set(['Index Scan']));
       for (const sort of nodesOf(plan).filter((node) => node['Node Type'].includes('Sort'))) {
         expect(sort['Actual Rows'], how).toBeLessThanOrEqual(1_000);
@@ -172,7 +186,12 @@ async function explainings(
   return plans;
 }
 
-describe('cleaning', () => {
+describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'plan_cleaning');
+  });
+
   const FINISHED = 150_000;
 
   /** Every destination has delivered what there is, and knows of transactions that run. */
@@ -249,7 +268,12 @@ describe('cleaning', () => {
     }, url));
 });
 
-describe('a look for retries', () => {
+describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'plan_retries');
+  });
+
   const WAITING = 50_000;
   const LIMIT = 100;
   const CALL = `look('default', ${LIMIT}, NULL, 8)`;

@@ -1,7 +1,7 @@
 /** Relays that sleep, and what wakes them. A sleep is of ten minutes: whatever ends it has woken it. */
 import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { Messenger } from '../../../src/core/messenger.js';
 import { newMessage } from '../../../src/core/message.js';
 import type { PostgresFeed } from '../../../src/stores/postgres/feed.js';
@@ -444,6 +444,54 @@ describe.each(postgresVersions)('a relay that sleeps, on PostgreSQL %i', (versio
         world.store.wake();
         await told;
         await sleeper.feed.close();
+      },
+      url,
+      {},
+      { listen: false, notify: false },
+    ));
+
+  it('polls by itself after 2 ms, at most, while the writers of its process tell of their commits', () =>
+    inWorld(
+      async (world) => {
+        // Time stands still, but for the database.
+        vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+        try {
+          const sleeper = await openSleeper(world);
+          const polls = () => world.gate.counts.get('read') ?? 0;
+          const elsewhere = await world.session();
+          const addElsewhere = async (id: string) => {
+            await elsewhere.query('BEGIN');
+            await world.another().add(elsewhere.client, newMessage('x', { id }));
+            await elsewhere.commit();
+          };
+          /** The next page, which is polled for only once this has happened; and then without any more time. */
+          const readOnce = async (happens?: () => unknown) => {
+            const before = polls();
+            const reading = idsOf(sleeper);
+            if (happens) {
+              for (let i = 0; i < 20; i++) await world.sql('SELECT 1');
+              expect(polls()).toBe(before);
+              await happens();
+            }
+            for (let i = 0; i < 5_000 && polls() === before; i++) await world.sql('SELECT 1');
+            expect(polls()).toBe(before + 1);
+            return reading;
+          };
+          const slept = sleeper.feed.idle(LONG);
+          await world.add('told:1');
+          await slept;
+          expect(await idsOf(sleeper)).toEqual(['told:1']);
+          expect(await readOnce(() => world.add('told:2'))).toEqual(['told:2']);
+          await addElsewhere('untold:1');
+          expect(await readOnce(() => vi.advanceTimersByTime(2))).toEqual(['untold:1']);
+          // They have told nothing for a while.
+          await addElsewhere('untold:2');
+          vi.advanceTimersByTime(100);
+          expect(await readOnce()).toEqual(['untold:2']);
+          await sleeper.feed.close();
+        } finally {
+          vi.useRealTimers();
+        }
       },
       url,
       {},
