@@ -168,7 +168,13 @@ async function hog(pool: pg.Pool, ms: number, signal: AbortSignal): Promise<void
 
 async function main(config: RelayConfig): Promise<void> {
   const broker = new BrokerClient(config);
-  const pool = new pg.Pool({ connectionString: config.databaseUrl, application_name: config.name, max: POOL });
+  const pool = new pg.Pool({
+    connectionString: config.databaseUrl,
+    application_name: config.name,
+    max: POOL,
+    // One that is cut while it is being made would be waited for by the end of the pool, for ever.
+    connectionTimeoutMillis: 5_000,
+  });
   const stop = new AbortController();
   process.once('SIGTERM', () => {
     stop.abort();

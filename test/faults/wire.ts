@@ -9,6 +9,7 @@ const READY = Buffer.from('Z\0\0\0\x05I', 'latin1');
 export class Wire {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
+  readonly #cut = new Set<readonly [Socket, Socket]>();
   #awaited: { readonly said: RegExp; readonly held: (release: () => void) => void } | undefined;
 
   private constructor(server: Server) {
@@ -59,7 +60,9 @@ export class Wire {
    * good as ever. @returns how many there were.
    */
   cut(): number {
-    for (const [near, far] of this.#pairs) {
+    for (const pair of this.#pairs) {
+      const [near, far] = pair;
+      this.#cut.add(pair);
       near.unpipe(far).pause();
       far.unpipe(near).pause();
     }
@@ -91,6 +94,12 @@ export class Wire {
     };
     far.unpipe(near);
     far.on('data', onData).resume();
+  }
+
+  /** Both sides hear at last that what was cut is gone: until then a client can not end a connection in good order. */
+  reset(): void {
+    for (const pair of this.#cut) for (const socket of pair) socket.destroy();
+    this.#cut.clear();
   }
 
   async close(): Promise<void> {
