@@ -123,7 +123,7 @@ describe('npm run demo', () => {
 
   it('runs until SIGINT, prints what arrives, and leaves nothing behind', async () => {
     // Not through npm, whose shell ends by the signal itself when a terminal sends it to all of them.
-    const demo = start('node_modules/.bin/tsx', 'examples/abitofall/main.ts');
+    const demo = start(process.execPath, '--import', 'tsx', 'examples/abitofall/main.ts');
     const arrivals = () => demo.output().match(/^ {2}arrived: order\.created customer-\d+ #\d+/gm)?.length ?? 0;
     await until(() => arrivals() >= 3, demo.output() + demo.errors());
     const ports = portsIn(demo.output());
