@@ -1,17 +1,17 @@
 /** What an outbox makes of its topics beside their schemas: versions, metadata, policies; and what it asks of a store. */
 import pg from 'pg';
-import { describe, expect, inject, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { hasCode } from '../../src/core/errors.js';
 import type { WritableStore } from '../../src/core/outbox.js';
 import type { FeedStore } from '../../src/core/store.js';
 import { defineOutbox, defineTopics, subscribe, type Message, type Topics } from '../../src/index.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
-import { PostgresFeed } from '../../src/stores/postgres/feed.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { memoryBroker } from '../../src/testing/index.js';
 import { until } from '../../src/testing/assert.js';
 import { inTransaction, newDatabase } from '../support/database.js';
+import { sleepingFor } from '../support/sleeping.js';
 import { FAST, ListFeedStore, recordingLogger, scripted } from './scripted.js';
 
 const Paid = z.object({ id: z.string() });
@@ -185,23 +185,11 @@ describe('transaction', () => {
     onTestFinished(() => pool.end());
     const outbox = defineOutbox({ store: new PostgresStore(pool, { listen: false, notify: false }), topics: first });
     await outbox.migrate();
-    // A relay that has been idle for long: it sleeps for ten minutes, not for the milliseconds that it begins with.
     const interval = 600_000;
-    // eslint-disable-next-line @typescript-eslint/unbound-method
-    const { idle } = PostgresFeed.prototype;
-    const slept = vi.spyOn(PostgresFeed.prototype, 'idle').mockImplementation(function (
-      this: PostgresFeed,
-      _,
-      options,
-    ) {
-      return idle.call(this, interval, options);
-    });
-    onTestFinished(() => {
-      slept.mockRestore();
-    });
+    const sleeps = sleepingFor(interval);
     const publisher = scripted();
     await using _ = await outbox.relay({ publisher, interval });
-    await until(() => slept.mock.calls.length > 0, 'its sleep');
+    await until(() => sleeps() > 0, 'its sleep');
     for (const id of ['1', '2', '3']) {
       const done = outbox.transaction(() =>
         inTransaction(pool, async (client) => {

@@ -93,6 +93,14 @@ describe('send', () => {
         'there is no topic "order.creatd": the topics are "order.created", "order.paid", "order.sent"',
       );
       await expect(outbox.send(tx, 'toString' as never, {} as never)).rejects.toThrow('there is no topic');
+      await expect(outbox.sendAll(tx, 'order.paid', { id: '1' } as never)).rejects.toMatchObject({
+        code: 'INVALID_MESSAGE',
+        message: expect.stringContaining('sendAll takes an array of payloads, got') as string,
+      });
+      await expect(outbox.sendAll(tx, 'order.paid', [{ id: '1' }], { id: 'x' } as never)).rejects.toMatchObject({
+        code: 'INVALID_OPTION',
+        message: 'sendAll takes no id: each of the messages has one of its own',
+      });
     });
     expect(await store.messages(10)).toEqual([]);
   });

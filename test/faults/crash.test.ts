@@ -261,6 +261,29 @@ it('claims anew after a crash that no error has told of: what was read before me
   });
 });
 
+it("is on the disk once it is settled, with settle: 'sync', whatever the database's default is", async () => {
+  await withServer({ ...NOT_BY_ITSELF, synchronous_commit: 'off' }, async (url, server) => {
+    const repeats: Record<string, string[]> = {};
+    const outboxes = {
+      sync: await Steps.at(url, { settle: 'sync', schema: 'sync' }),
+      async: await Steps.at(url, { settle: 'async', schema: 'async' }),
+    };
+    for (const outbox of Object.values(outboxes)) await outbox.add('a:1', 'b:1');
+    await outboxes.sync.value('CHECKPOINT');
+    const open = (outbox: Steps) => outbox.store.openFeed({ destination: 'default', pageSize: 10 });
+    // Both claim, and then settle: a claim would take to the disk what was settled before it.
+    for (const feed of [await open(outboxes.sync), await open(outboxes.async)])
+      await feed!.settle(await feed!.read(), []);
+    await server.stop('immediate');
+    await startAgain(server, () => outboxes.sync.value('SELECT 1'));
+    for (const [settle, outbox] of Object.entries(outboxes)) {
+      await outbox.value(`UPDATE ${settle}.cursors SET expires_at = '-infinity', written_by = pg_current_xact_id()`);
+      repeats[settle] = await outbox.relay();
+    }
+    expect(repeats).toEqual({ sync: [], async: ['a:1', 'b:1'] });
+  });
+});
+
 it('ends when the server is away for longer than storeOutageLimit, and loses nothing', async () => {
   await onServer({}, async (outbox, server) => {
     const { broker } = outbox;

@@ -3,78 +3,10 @@ import pg from 'pg';
 import { expect, it } from 'vitest';
 import { FatalError, Messenger } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../support/embedded-postgres.js';
+import { postgresVersions } from '../support/embedded-postgres.js';
 import { Outbox as Steps } from '../stores/postgres/moved-support.js';
+import { Pair } from './pair.js';
 import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, report } from './support.js';
-
-/** A primary and its streaming replica, which can be put in its place. */
-class Pair {
-  readonly primary: EmbeddedPostgres;
-  readonly standby: EmbeddedPostgres;
-
-  private constructor(primary: EmbeddedPostgres, standby: EmbeddedPostgres) {
-    this.primary = primary;
-    this.standby = standby;
-  }
-
-  static async run(version: (typeof postgresVersions)[number], test: (pair: Pair) => Promise<void>): Promise<void> {
-    const primary = await startPostgres(version);
-    try {
-      await primary.stop();
-      const standby = await startPostgres(version, {}, { clonedFrom: primary, replicating: primary.port });
-      try {
-        await primary.start();
-        await test(new Pair(primary, standby));
-      } finally {
-        await standby.remove();
-      }
-    } finally {
-      await primary.remove();
-    }
-  }
-
-  /** Asks the server that answers at a port. */
-  async ask(port: number, text: string): Promise<unknown> {
-    const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' });
-    await client.connect();
-    try {
-      const { rows } = await client.query<unknown[]>({ text, rowMode: 'array' });
-      return rows[0]?.[0];
-    } finally {
-      await client.end();
-    }
-  }
-
-  /** Resolves when the replica has all that the primary has now. */
-  async caughtUp(): Promise<void> {
-    const position = await this.ask(this.primary.port, 'SELECT pg_current_wal_insert_lsn()::text');
-    await eventually('the replica is there', async () => {
-      const reached = `SELECT coalesce(pg_last_wal_replay_lsn() >= '${String(position)}'::pg_lsn, false)`;
-      return (await this.ask(this.standby.port, reached)) === true;
-    });
-  }
-
-  /** The primary is gone for ever; what answers at its port is the replica, still replaying. */
-  async replace(): Promise<void> {
-    await this.primary.stop('immediate');
-    await this.standby.stop();
-    await this.standby.start(this.primary.port);
-  }
-
-  async promote(): Promise<void> {
-    // Waiting in the same statement could hold up what is to be replayed before.
-    await this.ask(this.standby.port, 'SELECT pg_promote(false)');
-    const isOver = 'SELECT NOT pg_is_in_recovery()';
-    await eventually('the promotion', async () => (await this.ask(this.standby.port, isOver)) === true);
-  }
-
-  /** The next transaction id, and the last number of the log, of the server that answers at the primary's port. */
-  async counters(): Promise<{ xid: number; seq: number }> {
-    const xid = await this.ask(this.primary.port, 'SELECT pg_snapshot_xmax(pg_current_snapshot())::text');
-    const seq = await this.ask(this.primary.port, `SELECT pg_sequence_last_value('messenger.messages_seq_seq')::text`);
-    return { xid: Number(xid), seq: Number(seq) };
-  }
-}
 
 it.each(postgresVersions)('goes on when a replica of PostgreSQL %i is promoted, and not before', async (version) => {
   await Pair.run(version, async (pair) => {

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';
 import { BOUND, eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report } from './support.js';
+import { Wire } from './wire.js';
 
 const KILLS = 6;
 
@@ -58,7 +59,7 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
       await lock.query('SELECT FROM messenger.cursors FOR UPDATE');
       await eventually('a settlement waits', async () => {
         const waiting = await outbox.sql(
-          'SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = $2',
+          'SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = $2 AND datname = current_database()',
           [relay.name, 'Lock'],
         );
         return waiting.length > 0;
@@ -81,6 +82,68 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
     expect(broker.duplicates().length).toBe(BOUND);
   });
 });
+
+/**
+ * What a relay does in one transaction, and how much is repeated where it is killed before and after the commit. Each of
+ * them has a page of its own, of which the broker refuses one message at first.
+ */
+const POINTS = [
+  { does: 'claims', said: /messenger_claim_|SET owner = \$2/, before: 0, after: 0 },
+  { does: 'settles', said: /messenger_settle_|SET from_snapshot/, before: PAGE, after: 0 },
+  { does: 'sets aside', said: /messenger_park_|INSERT INTO .*parked/, refuses: true, before: PAGE - 1, after: 0 },
+  {
+    does: 'settles what was set aside',
+    said: /messenger_unpark_|DELETE FROM .*parked/,
+    refuses: true,
+    before: 1,
+    after: 0,
+  },
+  { does: 'gives back', said: /messenger_release_|SET owner = NULL/, stops: true, before: 0, after: 0 },
+];
+
+/** Whether the store knows of a page that it was published. */
+async function isSettled(outbox: Outbox): Promise<boolean> {
+  const cursors = await outbox.cursor();
+  const { count } = await outbox.parked();
+  return count === 0 && cursors.length > 0 && cursors.every(({ high }) => Number(high) >= PAGE);
+}
+
+it.each(POINTS)(
+  'repeats only what the store does not know when it is killed as it $does: $before before the commit, $after after it',
+  async ({ said, refuses = false, stops = false, before, after }) => {
+    for (const [when, repeated] of Object.entries({ before, after })) {
+      const url = await newDatabase(inject('postgres')[17]);
+      const wire = await Wire.to(url);
+      try {
+        await Outbox.run(url, { store: { lease: 20_000 } }, async (outbox) => {
+          const { broker } = outbox;
+          const ids = await outbox.write(Array.from({ length: PAGE }, (_, n) => (n % 2 === 0 ? undefined : 'k1')));
+          const refused = new Set(refuses ? [ids[2]] : []);
+          broker.verdict = (id) => (refused.delete(id) ? 'retryable' : null);
+          const reached = when === 'before' ? wire.loseCommit(said) : wire.holdCommit(said);
+          const relay = outbox.relay('killed', { url: wire.through(url) });
+          if (stops) {
+            await eventually('all is settled', () => isSettled(outbox));
+            relay.signal('SIGTERM');
+          }
+          await reached;
+          await relay.ended('SIGKILL');
+          await outbox.expireLeaseOf(relay);
+          const next = outbox.relay('next');
+          await eventually('it holds, and settles, everything', async () => {
+            const open = await outbox.sql('SELECT FROM messenger.cursors WHERE expires_at < clock_timestamp()');
+            return open.length === 0 && (await isSettled(outbox));
+          });
+          expect(await next.ended('SIGTERM')).toEqual(GRACEFUL);
+          expect(await outbox.wrong()).toEqual(NOTHING);
+          expect([when, broker.duplicates().length]).toEqual([when, repeated]);
+        });
+      } finally {
+        await wire.close();
+      }
+    }
+  },
+);
 
 it('would be seen to lose: a publisher that does not wait for the broker', async () => {
   await Outbox.run(await newDatabase(inject('postgres')[17]), { form: 'early' }, async (outbox) => {

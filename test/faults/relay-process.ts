@@ -28,10 +28,10 @@ export interface RelayConfig {
   readonly databaseUrl: string;
   readonly brokerPort: number;
   /**
-   * How it publishes: in batches, or one by one. Two are wrong on purpose: `early` tells that the broker
+   * How it publishes: in batches (`ordered`: of which it keeps the order of keys), or one by one. Two are wrong on purpose: `early` tells that the broker
    * has acknowledged before it was asked, and `reversed` says that it keeps the order of keys and does not.
    */
-  readonly form: 'batch' | 'single' | 'early' | 'reversed';
+  readonly form: 'batch' | 'ordered' | 'single' | 'early' | 'reversed';
   /** The application in this process takes all connections of the pool, again and again, for so many milliseconds. */
   readonly hogs?: number;
   readonly store: PostgresStoreOptions;
@@ -131,7 +131,8 @@ function publisherOf(form: RelayConfig['form'], broker: BrokerClient): Publisher
     if (result?.acknowledged !== true) throw result?.error ?? new Error('no answer');
   };
   if (form === 'single') return { publish };
-  if (form === 'batch') return { publish, publishBatch: (messages) => broker.send(messages) };
+  if (form === 'batch' || form === 'ordered')
+    return { publish, batchKeepsKeyOrder: form === 'ordered', publishBatch: (messages) => broker.send(messages) };
   if (form === 'early') {
     return {
       publish,

@@ -4,9 +4,11 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import { verify } from '../../examples/abitofall/verify.js';
 import { newMessage } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { RecordingBroker } from './broker.js';
+import type { Findings } from '../support/verifier/judge.js';
 import type { RelayConfig, RelayEvent } from './relay-process.js';
 
 /** `FAULTS_SEED` repeats the choices of a run, though not the moments at which they meet. */
@@ -203,18 +205,21 @@ export class Outbox {
     let broken = true;
     try {
       await client.query(`BEGIN; SET LOCAL synchronous_commit = ${this.synchronousCommit}`);
-      const rows: { id: string; key: string | undefined; n: number | null }[] = [];
-      for (const key of keys) {
-        let n: number | null = null;
-        if (key !== undefined) {
-          const counted = await client.query<{ n: number }>(
-            'UPDATE counters SET n = n + 1 WHERE key = $1 RETURNING n',
-            [key],
-          );
-          n = counted.rows[0]!.n;
-        }
-        rows.push({ id: `${key ?? 'none'}/${n ?? '-'}/${(this.#labels += 1)}`, key, n });
+      const numbers = new Map<string, number>();
+      for (const key of new Set(keys)) {
+        if (key === undefined) continue;
+        const count = keys.filter((each) => each === key).length;
+        const counted = await client.query<{ before: number }>(
+          'UPDATE counters SET n = n + $2 WHERE key = $1 RETURNING n - $2 AS before',
+          [key, count],
+        );
+        numbers.set(key, counted.rows[0]!.before);
       }
+      const rows = keys.map((key) => {
+        const n = key === undefined ? null : numbers.get(key)! + 1;
+        if (key !== undefined) numbers.set(key, n!);
+        return { id: `${key ?? 'none'}/${n ?? '-'}/${(this.#labels += 1)}`, key, n };
+      });
       const ids = rows.map(({ id }) => id);
       await this.store.add(
         client,
@@ -277,10 +282,10 @@ export class Outbox {
     return (await this.sql('SELECT id FROM messenger.parked WHERE dead_at IS NOT NULL')).map(({ id }) => id as string);
   }
 
-  /** Resolves when everything that was stored is acknowledged or dead, or when there is no more hope. */
-  async drained(): Promise<void> {
+  /** Resolves when everything that was stored is acknowledged or dead, or, after so many milliseconds, when there is no more hope. */
+  async drained(patience = 20_000): Promise<void> {
     const ids = (await this.sql('SELECT id FROM ledger')).map(({ id }) => id as string);
-    const limit = performance.now() + 20_000;
+    const limit = performance.now() + patience;
     for (;;) {
       const open = ids.filter((id) => !this.broker.has(id));
       if (open.length === 0 || performance.now() > limit) return;
@@ -321,6 +326,22 @@ export class Outbox {
     };
   }
 
+  /**
+   * What the verifier finds: a process of its own, which knows nothing of the library, holds what this database says to be
+   * committed against what has arrived. Where nothing is cleaned or dead.
+   */
+  async verdict(): Promise<Findings> {
+    await this.sql(`
+      CREATE VIEW orders AS SELECT id AS message_id, coalesce(key, id) AS customer, coalesce(n, 0) AS number FROM ledger;
+      CREATE TABLE arrivals (n bigint GENERATED ALWAYS AS IDENTITY, message_id text NOT NULL)`);
+    await this.sql(
+      'INSERT INTO arrivals (message_id) SELECT id FROM unnest($1::text[]) WITH ORDINALITY AS a (id, n) ORDER BY n',
+      [this.broker.acknowledgements.map(({ id }) => id)],
+    );
+    const databases = { shop: this.url, warehouse: this.url, verifier: this.url };
+    return (await verify({ databases, endpoint: '', queue: undefined })).findings;
+  }
+
   /** What the broker has acknowledged, and nobody has stored. */
   async phantoms(): Promise<string[]> {
     const stored = new Set((await this.sql('SELECT id FROM ledger')).map(({ id }) => id as string));
@@ -337,7 +358,10 @@ export class Outbox {
   /** As if the lease of this relay, which is dead, had run out. */
   async expireLeaseOf(relay: RelayProcess): Promise<void> {
     await eventually(`the server knows that ${relay.name} is gone`, async () => {
-      const sessions = await this.sql('SELECT FROM pg_stat_activity WHERE application_name = $1', [relay.name]);
+      const sessions = await this.sql(
+        'SELECT FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()',
+        [relay.name],
+      );
       return sessions.length === 0;
     });
     await this.sql(`UPDATE messenger.cursors SET expires_at = '-infinity', written_by = pg_current_xact_id()`);

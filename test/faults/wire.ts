@@ -5,12 +5,17 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 const COMMIT = 'COMMIT\0';
 const READY = Buffer.from('Z\0\0\0\x05I', 'latin1');
 
+/** A COMMIT to lose, or one whose answer is held back, of a transaction in which this is said. */
+type Awaited = { readonly said: RegExp } & (
+  { readonly held: (release: () => void) => void } | { readonly lost: () => void }
+);
+
 /** What is between a relay and its database: a network that can stop to carry anything, and tell nobody. */
 export class Wire {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   readonly #cut = new Set<readonly [Socket, Socket]>();
-  #awaited: { readonly said: RegExp; readonly held: (release: () => void) => void } | undefined;
+  #awaited: Awaited | undefined;
 
   private constructor(server: Server) {
     this.#server = server;
@@ -32,15 +37,17 @@ export class Wire {
           wire.#pairs.delete(pair);
         });
       }
-      near.pipe(far);
       far.pipe(near);
       let transaction = '';
       near.on('data', (data: Buffer) => {
         transaction += data.toString('latin1');
-        if (!transaction.endsWith(COMMIT)) return;
-        wire.#committing(transaction, near, far);
-        transaction = '';
+        if (transaction.endsWith(COMMIT)) {
+          if (wire.#isWithheld(transaction, near, far)) return;
+          transaction = '';
+        }
+        far.write(data);
       });
+      near.on('end', () => far.end());
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -63,7 +70,7 @@ export class Wire {
     for (const pair of this.#pairs) {
       const [near, far] = pair;
       this.#cut.add(pair);
-      near.unpipe(far).pause();
+      near.pause();
       far.unpipe(near).pause();
     }
     return this.#pairs.size;
@@ -77,11 +84,28 @@ export class Wire {
     return new Promise((held) => (this.#awaited = { said, held }));
   }
 
-  /** A client, which says nothing more before it is answered, has told its server to commit this. */
-  #committing(transaction: string, near: Socket, far: Socket): void {
+  /**
+   * Loses the COMMIT of the next transaction in which a client says this, and carries nothing more of that client's.
+   * Resolves when the client has sent it: the server waits for it until the connection is closed.
+   */
+  loseCommit(said: RegExp): Promise<void> {
+    return new Promise((lost) => (this.#awaited = { said, lost }));
+  }
+
+  /**
+   * A client, which says nothing more before it is answered, tells its server to commit this.
+   *
+   * @returns whether the server does not get to know
+   */
+  #isWithheld(transaction: string, near: Socket, far: Socket): boolean {
     const awaited = this.#awaited;
-    if (awaited?.said.test(transaction) !== true) return;
+    if (awaited?.said.test(transaction) !== true) return false;
     this.#awaited = undefined;
+    if ('lost' in awaited) {
+      near.pause();
+      awaited.lost();
+      return true;
+    }
     let answer = Buffer.alloc(0);
     const onData = (data: Buffer) => {
       answer = Buffer.concat([answer, data]);
@@ -94,6 +118,7 @@ export class Wire {
     };
     far.unpipe(near);
     far.on('data', onData).resume();
+    return false;
   }
 
   /** Both sides hear at last that what was cut is gone: until then a client can not end a connection in good order. */

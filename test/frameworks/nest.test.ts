@@ -392,6 +392,24 @@ describe('OnMessage', () => {
     expect(relays).toBe(0);
   });
 
+  it('refuses a static method, which no provider has', () => {
+    // eslint-disable-next-line @typescript-eslint/no-extraneous-class
+    class Orders {
+      static created({ id }: Order) {
+        return id;
+      }
+    }
+    const descriptor = { value: (order: Order) => Orders.created(order) };
+    expect(() => {
+      OnMessage('order.created')(Orders, 'created', descriptor);
+    }).toThrow(
+      expect.objectContaining({
+        code: 'INVALID_OPTION',
+        message: expect.stringContaining('Orders.created is static') as string,
+      }) as Error,
+    );
+  });
+
   it('is typed by its topic', () => {
     class Wrong {
       handle(order: { total: number }) {

@@ -2,14 +2,26 @@
  * Several relays on one outbox while everything that can break does: `npm run soak -- --minutes N`.
  *
  * Relays are killed, paused beyond their lease, stopped and started; PostgreSQL is stopped at once and
- * started, its sessions are cut; the broker is down, hangs, answers late, refuses some of a batch; long
- * transactions stay open: each of them once, then any. At the end the ledger of the writers is held against
- * what the broker acknowledged: exits with 1 when anything was lost, made up, out of order, or changed in the log.
+ * started, an asynchronous replica takes its place, its sessions are cut or carry nothing any more, others take all
+ * connections of a pool; the broker is down, hangs, answers late, refuses some of a batch; long transactions stay open:
+ * each of them once, then any. At the end the ledger of the writers is held against what the broker acknowledged: exits
+ * with 1 when anything was lost, made up, out of order, or changed in the log.
  */
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
-import { eventually, NOTHING, Outbox, PAGE, randomOf, seed, type RelayProcess } from '../faults/support.js';
+import { Pair } from '../faults/pair.js';
+import {
+  eventually,
+  NOTHING,
+  Outbox,
+  PAGE,
+  randomOf,
+  seed,
+  type RelayProcess,
+  type RelaySettings,
+} from '../faults/support.js';
+import { Wire } from '../faults/wire.js';
 import { startPostgres, type EmbeddedPostgres } from '../support/embedded-postgres.js';
 import { startPgBouncer } from '../support/pgbouncer.js';
 
@@ -26,11 +38,16 @@ type Fault = (chaos: Chaos) => Promise<void>;
 /** What faults are done to. */
 interface Chaos {
   readonly outbox: Outbox;
-  readonly server: EmbeddedPostgres;
+  /** What is between the relays and the server. */
+  readonly wire: Wire;
+  /** The one that answers now. */
+  server: EmbeddedPostgres;
   readonly random: () => number;
   /** The relays that faults may end. One more goes on to the end. */
   readonly relays: RelayProcess[];
-  start(): void;
+  /** What was committed, and did not come to the replica that took over: published or not, it is nowhere any more. */
+  readonly gone: Set<string>;
+  start(settings?: RelaySettings): void;
 }
 
 const FAULTS: Record<string, Fault> = {
@@ -67,6 +84,35 @@ const FAULTS: Record<string, Fault> = {
     await server.stop('immediate');
     await sleep(random() * 500);
     await server.start();
+  },
+  'an asynchronous replica is promoted': async (chaos) => {
+    const { outbox, server, random } = chaos;
+    const pair = await Pair.of(17, server);
+    chaos.server = pair.standby;
+    await sleep(500 + random() * 1_000);
+    await pair.replace();
+    const stoppedAt = performance.now();
+    await server.remove();
+    await pair.promote();
+    const left = new Set<unknown>();
+    await eventually('the replica answers', async () => {
+      // A pooler says for a while that the server is still gone.
+      const rows = await outbox.sql('SELECT id FROM ledger').catch(() => undefined);
+      for (const { id } of rows ?? []) left.add(id);
+      return rows !== undefined;
+    });
+    for (const [id, sentAt] of outbox.commitSentAt) if (sentAt < stoppedAt && !left.has(id)) chaos.gone.add(id);
+  },
+  'connections are half open': async ({ wire, random }) => {
+    wire.cut();
+    await sleep(random() * 3_000);
+    wire.reset();
+  },
+  'an application takes all connections of its relay': async (chaos) => {
+    chaos.start({ hogs: 1_500 });
+    await sleep(4_000);
+    await chaos.relays.pop()?.ended('SIGTERM');
+    chaos.start();
   },
   'the broker is down': async ({ outbox: { broker }, random }) => {
     await broker.close();
@@ -133,36 +179,47 @@ async function soak({ minutes, pooler }: Options): Promise<boolean> {
   console.log(`FAULTS_SEED=${String(seed)}`);
   const server = await startPostgres(17, { wal_writer_delay: 200 });
   const bouncer = pooler ? await startPgBouncer(server.port) : undefined;
+  const url = bouncer ? bouncer.through(server.url()) : server.url();
+  const wire = await Wire.to(url);
+  let chaos: Chaos | undefined;
   let good = false;
   try {
-    const url = bouncer ? bouncer.through(server.url()) : server.url();
     const settings = {
+      url: wire.through(url),
       store: { lease: 1_000 },
       messenger: { cleanUp: 1_000, publishTimeout: 1_000, storeOutageLimit: 60_000 },
     };
     await Outbox.run(url, settings, async (outbox) => {
-      good = await run(outbox, server, minutes);
+      chaos = chaosOf(outbox, wire, server);
+      good = await run(chaos, minutes);
     });
   } finally {
+    await wire.close();
     await bouncer?.remove();
-    await server.remove();
+    await (chaos?.server ?? server).remove();
   }
   return good;
 }
 
-async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): Promise<boolean> {
-  const random = randomOf(1_000);
+function chaosOf(outbox: Outbox, wire: Wire, server: EmbeddedPostgres): Chaos {
   let relays = 0;
   const chaos: Chaos = {
     outbox,
+    wire,
     server,
-    random,
+    random: randomOf(1_000),
     relays: [],
-    start() {
-      chaos.relays.push(outbox.relay(`relay-${String((relays += 1))}`));
-      if (chaos.relays.length > RELAYS) void anyOf(chaos).ended('SIGTERM');
+    gone: new Set(),
+    start(settings) {
+      if (chaos.relays.length >= RELAYS) void anyOf(chaos).ended('SIGTERM');
+      chaos.relays.push(outbox.relay(`relay-${String((relays += 1))}`, settings));
     },
   };
+  return chaos;
+}
+
+async function run(chaos: Chaos, minutes: number): Promise<boolean> {
+  const { outbox, random } = chaos;
   const steady = outbox.relay('relay-steady');
   while (chaos.relays.length < RELAYS - 1) chaos.start();
   await eachHasItsShare(outbox, [steady, ...chaos.relays]);
@@ -203,7 +260,8 @@ async function run(outbox: Outbox, server: EmbeddedPostgres, minutes: number): P
        SELECT DISTINCT ON (key) * FROM messenger.parked q WHERE q.key_hash % 8 = c.partition AND q.dead_at IS NULL ORDER BY key, seq) p) AS heads
     FROM messenger.cursors c ORDER BY partition`);
   await Promise.all(last.map((relay) => relay.ended('SIGTERM')));
-  const wrong = await outbox.wrong();
+  const phantom = (await outbox.phantoms()).filter((id) => !chaos.gone.has(id));
+  const wrong = { ...(await outbox.wrong()), phantom };
 
   for (const [name, count] of [...counts].sort(([a], [b]) => a.localeCompare(b)))
     console.log(`  ${String(count)} × ${name}`);

@@ -26,6 +26,14 @@ function shop() {
 const matching = (part: object) => expect.objectContaining(part) as { asymmetricMatch(other: unknown): boolean };
 const at = new Date('2026-01-01T00:00:00.000Z');
 
+function thrownBy(call: () => unknown): unknown {
+  try {
+    return call();
+  } catch (error) {
+    return error;
+  }
+}
+
 describe('outboxTesting', () => {
   it('tells what a transaction has stored, as a handler would get it', async () => {
     const { store, outbox, stored, expectStored } = shop();
@@ -60,6 +68,8 @@ describe('outboxTesting', () => {
         );
       }
       await expect(expectStored(tx, 'order.paid')).rejects.toThrow('no order.paid');
+      const unlike = expectStored(tx, 'order.created', { id: expect.stringMatching(/^9/) as unknown, total: 42 });
+      await expect(unlike).rejects.toThrow('no order.created like {"id":"StringMatching","total":42} was stored');
       const throwing = ({ total }: { total: number }) => {
         expect(total).toBe(7);
         return true;
@@ -90,6 +100,18 @@ describe('outboxTesting', () => {
 });
 
 describe('memoryBroker', () => {
+  it('refuses options that it does not know, and numbers that are none', () => {
+    for (const [options, says] of [
+      [{ maxDelivery: 1 }, /maxDelivery/],
+      [{ maxDeliveries: 0 }, /maxDeliveries.*0/],
+      [{ maxDeliveries: 1.5 }, /maxDeliveries.*1\.5/],
+      [{ duplicates: -1 }, /duplicates.*-1/],
+    ] as const) {
+      const error = thrownBy(() => memoryBroker(options as never));
+      expect(error).toMatchObject({ code: 'INVALID_OPTION', message: expect.stringMatching(says) as string });
+    }
+  });
+
   it('hands over again what failed, sets aside what never succeeds, and goes on in order', async () => {
     const errors: Error[] = [];
     const broker = memoryBroker({ maxDeliveries: 2, errorLogger: { error: (error) => void errors.push(error) } });

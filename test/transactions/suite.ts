@@ -9,7 +9,9 @@ import {
   type PostgresStoreOptions,
   type TransactionHandle,
 } from '../../src/stores/postgres/index.js';
+import { until } from '../../src/testing/assert.js';
 import { newDatabase } from '../support/database.js';
+import { sleepingFor } from '../support/sleeping.js';
 
 /**
  * A query builder or an ORM, as an application uses it on a database that has the table `orders`.
@@ -401,29 +403,24 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     };
 
     const wakes = async () => {
-      let asked = 0;
-      const afterCommit: TransactionBridge<Handle>['afterCommit'] = (handle, callback) => {
-        asked += 1;
-        onTransactionEnd(handle, library.bridge, callback);
-      };
-      const bridge = { ...bridgeOf(library), afterCommit };
-      const quiet = storeWith({ bridge, notify: false, listen: false });
+      const quiet = storeWith({ notify: false, listen: false });
+      const interval = 3_600_000;
+      const sleeps = sleepingFor(interval);
       const stop = new AbortController();
       let arrived: (message: Message) => void = () => undefined;
       const publish = (message: Message) => {
         arrived(message);
         return Promise.resolve();
       };
-      const relay = new Messenger(quiet, { publish }, { interval: 3_600_000 }).start({ signal: stop.signal });
+      const relay = new Messenger(quiet, { publish }, { interval }).start({ signal: stop.signal });
       const arrival = async (text: string) => {
         const next = new Promise<Message>((resolve) => (arrived = resolve));
         await library.transaction((transaction) => quiet.add(transaction, text));
         expect(textOf(await next)).toBe(text);
       };
       try {
-        await arrival('the relay runs');
-        // Not before the relay has paused for the first time.
-        while (asked === 0) await arrival('woken');
+        await until(() => sleeps() > 0, 'its sleep');
+        for (const text of ['woken', 'and once more', 'and again']) await arrival(text);
       } finally {
         stop.abort();
         await relay;

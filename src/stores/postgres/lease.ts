@@ -231,7 +231,7 @@ export class Lease {
     const sentAt = performance.now();
     const settings = [
       ...(also.length > 0 ? INDEX_SETTINGS : SETTLE_SETTINGS),
-      ...(this.#options.synchronousSettle ? [] : ['SET LOCAL synchronous_commit = off']),
+      `SET LOCAL synchronous_commit = ${this.#options.synchronousSettle ? 'on' : 'off'}`,
     ];
     const query: Connection['query'] = async (each, its = []) => {
       const rows = await this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));

@@ -21,7 +21,7 @@ export interface DestinationState {
   readonly morePending: boolean;
   /** Milliseconds since the oldest pending message was stored; null where none is pending. */
   readonly oldestPending: number | null;
-  /** Messages set aside, to be tried again or behind others of their key. */
+  /** Messages set aside: to be tried again, behind others of their key, or until their time. */
   readonly waiting: number;
   /** Of the waiting, those whose key waits behind them for an operator. */
   readonly blocked: number;
