@@ -20,7 +20,7 @@ export async function idle(bench: Bench): Promise<Row[]> {
     try {
       await caughtUp(outbox.pool, NAME);
       await sleep(FALLS_ASLEEP);
-      const cpu = await processorTime(outbox.pool, relay.pid, seconds(bench, 10, 2));
+      const cpu = await processorTime(outbox.pool, relay.pid, seconds(bench, 10, 5));
       const { wakes, floor } = await wakeUps(outbox, relay, Math.ceil(seconds(bench, 12, 1)));
       return [
         row('idle/cpu', cpu * 100, '% of a core'),

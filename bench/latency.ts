@@ -4,6 +4,8 @@ import { percentile, row, type Row } from './report.js';
 import { caughtUp, type Bench } from './setup.js';
 
 const PER_SECOND = 1_000;
+/** Of each round, whatever the size of the run: this is about moments. */
+const MESSAGES = 2_000;
 const WRITERS = 4;
 /** Rounds of messages, and of commits that nobody relays, in turn: what else the machine does is in both. */
 const ROUNDS = 5;
@@ -18,7 +20,6 @@ type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
  */
 export async function latency(bench: Bench): Promise<Row[]> {
   const { pool, store } = await bench.log();
-  const messages = Math.floor(Math.min(bench.messages / 10, 10_000) / ROUNDS);
   const sentAt = new Map<string, number>();
   const relayed: number[] = [];
   const floor: number[] = [];
@@ -57,9 +58,9 @@ export async function latency(bench: Bench): Promise<Row[]> {
   await caughtUp(pool, 'latency');
   for (let round = -WARM_UP; round < ROUNDS; round++) {
     if (round === 0) relayed.length = floor.length = 0;
-    await paced(pool, messages, send);
+    await paced(pool, MESSAGES, send);
     await caughtUp(pool, 'latency');
-    floor.push(...(await floorLatencies(pool, messages, (round + WARM_UP) * messages)));
+    floor.push(...(await floorLatencies(pool, MESSAGES, (round + WARM_UP) * MESSAGES)));
   }
   stop.abort();
   await relay;

@@ -19,10 +19,13 @@ it('loses nothing and rejects nowhere unhandled while all its connections are cu
     const before = broker.count;
     const until = performance.now() + STORM;
     while (performance.now() < until) {
-      const rows = await outbox.sql(
-        'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()',
-        [relay.name],
-      );
+      // Of a pooler's connections, the one that does this may be among them.
+      const rows = await outbox
+        .sql(
+          'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()',
+          [relay.name],
+        )
+        .catch(() => [{}]);
       cut += rows.length;
       await sleep(EVERY);
     }

@@ -22,7 +22,7 @@ it('loses nothing, and repeats at most what is in flight, each time the relay is
       // A moment like any other, of a page's publishing, settling or reading.
       await sleep(random() * 200);
       expect(await relay.ended('SIGKILL')).toEqual({ end: 'SIGKILL', stderr: '' });
-      await outbox.expireLeaseOf(relay);
+      await outbox.expireLeases();
     }
     const last = outbox.relay(`relay-${KILLS}`);
     await outbox.stopWriting();
@@ -72,7 +72,7 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
       if (unsettled === BOUND) await relay.ended('SIGKILL');
       await lock.query('ROLLBACK');
     }
-    await outbox.expireLeaseOf(relay);
+    await outbox.expireLeases();
 
     broker.latency = () => 0;
     const next = outbox.relay('next');
@@ -128,7 +128,7 @@ it.each(POINTS)(
           }
           await reached;
           await relay.ended('SIGKILL');
-          await outbox.expireLeaseOf(relay);
+          await outbox.expireLeases();
           const next = outbox.relay('next');
           await eventually('it holds, and settles, everything', async () => {
             const open = await outbox.sql('SELECT FROM messenger.cursors WHERE expires_at < clock_timestamp()');
@@ -154,7 +154,7 @@ it('would be seen to lose: a publisher that does not wait for the broker', async
     // Acknowledged and settled without the broker, whose gate is closed.
     await eventually('a settlement', async () => (await outbox.cursor()).every(({ high }) => Number(high) > 0));
     await relay.ended('SIGKILL');
-    await outbox.expireLeaseOf(relay);
+    await outbox.expireLeases();
     const sent = broker.requests.length;
     broker.open();
     const next = outbox.relay('next');

@@ -4,16 +4,19 @@ import type { Page, SetAside } from '../../../src/core/feed.js';
 import { newMessage, type Message } from '../../../src/core/message.js';
 import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/publisher.js';
 import { publishPage } from '../../../src/core/publish-page.js';
+import { cleaningOf } from '../../../src/stores/postgres/cleaning.js';
 import type * as cleaningModule from '../../../src/stores/postgres/cleaning.js';
 import type * as cursorModule from '../../../src/stores/postgres/cursor.js';
+import type { Statement } from '../../../src/stores/postgres/database.js';
 import type * as databaseModule from '../../../src/stores/postgres/database.js';
 import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg.js';
 import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/feed.js';
 import type * as leaseModule from '../../../src/stores/postgres/lease.js';
-import { namesOf, type Names } from '../../../src/stores/postgres/names.js';
+import { namesOf, SLICES, type Names } from '../../../src/stores/postgres/names.js';
 import type * as parkedModule from '../../../src/stores/postgres/parked.js';
 import type * as readerModule from '../../../src/stores/postgres/reader.js';
 import type * as schemaModule from '../../../src/stores/postgres/schema.js';
+import { statementsOf } from '../../../src/stores/postgres/statements.js';
 import type * as statementsModule from '../../../src/stores/postgres/statements.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
 import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
@@ -295,14 +298,15 @@ export class World {
     const schema = `world_${(World.#count += 1)}`;
     const pool = new pg.Pool({ connectionString: url, max: 5 });
     const gate = new Gate();
+    const names = namesOf(schema, options.tablePrefix ?? '');
     // No heartbeat during a test: it would be a transaction of its own between the steps.
     const another = (more: PostgresStoreOptions = {}) =>
-      new Store(gatedPool(pool, gate), { schema, lease: 600_000, ...options, ...more });
+      new Store(gatedPool(pool, gate, names), { schema, lease: 600_000, ...options, ...more });
     const store = another();
     const admin = await Session.open(url, store);
     if (tables) await admin.client.query(tables(await migrationScript({ schema, ...options })));
     else await store.migrate();
-    return new World(url, another, store, namesOf(schema, options.tablePrefix ?? ''), pool, gate, admin);
+    return new World(url, another, store, names, pool, gate, admin);
   }
 
   /** Runs outside every transaction of the test. */
@@ -423,12 +427,15 @@ class Gate {
   }
 }
 
-/** The beginning of a transaction, with its preamble, is a kind of its own. */
-function nameOf(query: string): string | undefined {
-  return query.startsWith('BEGIN') ? 'messenger_begin_' : undefined;
-}
-
-function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
+function gatedPool(pool: pg.Pool, gate: Gate, names: Names): PgPool & { query: () => never } {
+  // Behind a pooler, statements are sent without their names.
+  const all = [statementsOf(names, false), ...Array.from({ length: SLICES }, (_, n) => cleaningOf(names, n))];
+  const known = new Map(all.flatMap(Object.values<Statement>).map(({ name, text }) => [text, name]));
+  const nameOf = (query: string | { name?: string | undefined; text: string }): string | undefined => {
+    if (typeof query !== 'string') return query.name ?? known.get(query.text);
+    // The beginning of a transaction, with its preamble, is a kind of its own.
+    return query.startsWith('BEGIN') ? 'messenger_begin_' : undefined;
+  };
   const gated = new WeakMap<object, PgPoolClient>();
   const connect = async (): Promise<PgPoolClient> => {
     const client = await pool.connect();
@@ -436,7 +443,7 @@ function gatedPool(pool: pg.Pool, gate: Gate): PgPool & { query: () => never } {
     if (known) return known;
     const query = async (query: string | pg.QueryArrayConfig) => {
       const result = await client.query(query as string);
-      await gate.pass(typeof query === 'string' ? nameOf(query) : (query as { name?: string }).name);
+      await gate.pass(nameOf(query));
       return result as never;
     };
     const made: PgPoolClient = {

@@ -1,0 +1,29 @@
+/**
+ * `POSTGRES_POOLER=pgbouncer vitest run --config vitest.pooled.config.ts`, of `npm run test:pooled`: all that talks to
+ * PostgreSQL, through PgBouncer in transaction mode.
+ */
+import { configDefaults, defineConfig, mergeConfig } from 'vitest/config';
+import base from './vitest.config.js';
+
+const { include: _include, exclude: _exclude, ...test } = base.test ?? {};
+const store = 'test/stores/postgres';
+
+export default mergeConfig(
+  { resolve: base.resolve },
+  defineConfig({
+    test: {
+      ...test,
+      include: ['stores', 'core', 'faults', 'transactions', 'inbox', 'frameworks', 'cli'].map(
+        (of) => `test/${of}/**/*.test.ts`,
+      ),
+      exclude: [
+        ...configDefaults.exclude,
+        // About what a session keeps, which a pooler takes away: plans, settings, its number, who is notified; and steps
+        // that are told apart by the names of prepared statements.
+        ...['plan', 'drivers', 'add', 'wake', 'shared', 'hazards-clean'].map((of) => `${store}/${of}.test.ts`),
+        'test/transactions/neon.test.ts',
+      ],
+      testTimeout: 120_000,
+    },
+  }),
+);
