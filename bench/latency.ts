@@ -58,9 +58,15 @@ export async function latency(bench: Bench): Promise<Row[]> {
   await caughtUp(pool, 'latency');
   for (let round = -WARM_UP; round < ROUNDS; round++) {
     if (round === 0) relayed.length = floor.length = 0;
+    const before = relayed.length;
     await paced(pool, MESSAGES, send);
     await caughtUp(pool, 'latency');
-    floor.push(...(await floorLatencies(pool, MESSAGES, (round + WARM_UP) * MESSAGES)));
+    const floorOfRound = await floorLatencies(pool, MESSAGES, (round + WARM_UP) * MESSAGES);
+    floor.push(...floorOfRound);
+    const medians = [relayed.slice(before), floorOfRound].map((each) => percentile(each, 0.5).toFixed(2));
+    console.log(
+      `  latency ${round < 0 ? 'warm-up' : `round ${String(round + 1)}`}: median ${medians.join(' ms, floor ')} ms`,
+    );
   }
   stop.abort();
   await relay;

@@ -26,7 +26,8 @@ export interface TransactionBounds {
 /** What the store needs of a driver: transactions on a connection of its own. */
 export interface Database {
   /**
-   * Runs `work` between BEGIN and COMMIT; rolls back when it rejects. `preamble` is SQL without
+   * Runs `work` between BEGIN and COMMIT, at READ COMMITTED whatever the database's default: the cursor's arithmetic
+   * needs a fresh snapshot per statement. Rolls back when it rejects. `preamble` is SQL without
    * parameters that runs first, in the same round trip where the driver can. When the bounds are
    * passed the connection is given up, not reused: nobody knows what it is doing.
    */
@@ -40,14 +41,10 @@ export interface Database {
   ): Promise<readonly Row[]>;
 }
 
-/**
- * Explicit READ COMMITTED, whatever the database's default: the cursor's arithmetic needs a fresh
- * snapshot per statement. The timeouts hold on the server's side when this process is frozen.
- */
+/** Timeouts that hold on the server's side when this process is frozen, and more settings. */
 export function preamble(timeout: number, ...more: readonly string[]): string {
   const ms = String(Math.max(1, Math.round(timeout)));
   return [
-    'SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
     `SET LOCAL statement_timeout = ${ms}`,
     `SET LOCAL idle_in_transaction_session_timeout = ${ms}`,
     ...more,

@@ -158,6 +158,7 @@ export class PostgresFeed implements Feed {
       if (this.#atEnd) await this.#options.waker.lull([signal, this.lost, this.#lease.stirred]);
       const log = await this.#reader.next(signal);
       this.#atEnd = log !== null && this.#reader.isAtEnd;
+      if (log !== null) this.#options.waker.found(log.messages);
       if (log === null) {
         if (this.#unsettled === 0) await this.#beside(() => this.#keepUp());
         return NOTHING;

@@ -16,7 +16,6 @@ export function statement(kind: string, text: string): Statement {
  * hundredth: what is read is asked for in order, and without sorting only an index gives it.
  */
 export const READ_SETTINGS = [
-  'SET TRANSACTION READ ONLY',
   'SET LOCAL enable_sort = off',
   'SET LOCAL jit = off',
   'SET LOCAL plan_cache_mode = force_generic_plan',

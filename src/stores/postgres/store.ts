@@ -57,7 +57,7 @@ import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
 import { decodeStored, storedText } from './stored.js';
 import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
-import { Waker, type Listening } from './wake.js';
+import { FEW, Waker, type Listening } from './wake.js';
 
 const STORE_KEYS = [
   'transform',
@@ -194,7 +194,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw storeError(error, this.#names);
     }
     this.#onEvent?.({ type: 'stored', messages: stored });
-    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.wake);
+    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.#waking(stored));
     return stored;
   }
 
@@ -223,6 +223,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly wake = (): void => {
     for (const waker of this.#listening.wakers) waker.told();
   };
+
+  /** The same for these messages, where they are few: a relay that has read them already need not look. */
+  #waking(messages: readonly Message[]): () => void {
+    if (messages.length > FEW) return this.wake;
+    const ids = messages.map(({ id }) => id);
+    return () => {
+      for (const waker of this.#listening.wakers) waker.told(ids);
+    };
+  }
 
   /**
    * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another one

@@ -4,11 +4,12 @@ import pg from 'pg';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { Messenger } from '../../../src/core/messenger.js';
 import { newMessage } from '../../../src/core/message.js';
+import type { TransactionBridge } from '../../../src/index.js';
 import type { PostgresFeed } from '../../../src/stores/postgres/feed.js';
 import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/notify.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
-import { createDatabase, inWorld, type Session, type World } from './support.js';
+import { createDatabase, inWorld, Session, type World } from './support.js';
 
 const LONG = 600_000;
 
@@ -449,6 +450,59 @@ describe.each(postgresVersions)('a relay that sleeps, on PostgreSQL %i', (versio
       {},
       { listen: false, notify: false },
     ));
+
+  it('does not look again for what it had read before it was told of it, or has read since', () =>
+    inWorld(async (world) => {
+      const tell: (() => void)[] = [];
+      const bridge: TransactionBridge<Session> = {
+        takes: 'a session of the test',
+        is: (handle) => handle instanceof Session,
+        run: (session, text, values) => session.query(text, [...values]),
+        afterCommit: (_, callback) => tell.push(callback),
+      };
+      const store = new PostgresStore(world.pool, { schema: world.names.schema, bridge, listen: false, notify: false });
+      const sleeper = await openSleeper(world, store);
+      const writer = await world.session();
+      /** Commits messages, one by one, of which nobody is told yet. */
+      const commit = async (...ids: string[]) => {
+        for (const id of ids) {
+          await writer.query('BEGIN');
+          await store.add(writer, newMessage('x', { id }));
+          await writer.commit();
+        }
+      };
+      const tellOne = () => tell.shift()?.();
+      let isAwake = true;
+      const sleep = () => {
+        isAwake = false;
+        return sleeper.feed.idle(LONG).then(() => (isAwake = true));
+      };
+
+      // Its writers do tell: of this one first.
+      let slept = sleep();
+      await commit('1', '2', '3');
+      tellOne();
+      await slept;
+      expect(await idsOf(sleeper)).toEqual(['1', '2', '3']);
+      slept = sleep();
+      tellOne();
+      tellOne();
+      await commit('4', '5');
+      expect(isAwake).toBe(false);
+      tellOne();
+      await slept;
+      // While it looks.
+      tellOne();
+      expect(await idsOf(sleeper)).toEqual(['4', '5']);
+      slept = sleep();
+      await commit('6');
+      expect(isAwake).toBe(false);
+      // Nobody says of what.
+      store.wake();
+      await slept;
+      expect(await idsOf(sleeper)).toEqual(['6']);
+      await sleeper.feed.close();
+    }, url));
 
   it('polls by itself after 2 ms, at most, while the writers of its process tell of their commits', () =>
     inWorld(

@@ -59,13 +59,16 @@ export function endsConnection(error: unknown): boolean {
   return told || [severity, severity_local].some((each) => each === 'FATAL' || each === 'PANIC');
 }
 
+/** How transactions of a `Database` begin. */
+export const BEGIN = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+
 /** BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects and the connection is left. */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,
   preamble: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  await script(`BEGIN; ${preamble}`);
+  await script(`${BEGIN}; ${preamble}`);
   let result: T;
   try {
     result = await work();

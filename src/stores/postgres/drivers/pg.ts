@@ -10,7 +10,7 @@ import {
   type TransactionBounds,
   type Value,
 } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
+import { BEGIN, betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 import { hearStatus, transactionStatus, type PgTelling } from './pg-status.js';
 
@@ -165,6 +165,9 @@ class Transactions {
   }
 }
 
+/** Text of which nothing has to be escaped in a literal. */
+const PLAIN = /^[^'\\]*$/;
+
 /** A whole transaction as text, its values as literals; `undefined` where it can not be had. */
 function scriptOf(
   client: PgClient,
@@ -173,8 +176,13 @@ function scriptOf(
   values: readonly Value[],
 ): string | undefined {
   if (client.escapeLiteral === undefined || prepared.get(client)?.has(name) !== true) return undefined;
-  const literals = values.map((value) => (value === null ? 'NULL' : client.escapeLiteral?.(String(value))));
-  return `BEGIN; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;
+  const literals = values.map((value) => {
+    if (value === null) return 'NULL';
+    const text = String(value);
+    // A snapshot is long, where many transactions run, and looked at character by character.
+    return PLAIN.test(text) ? `'${text}'` : client.escapeLiteral?.(text);
+  });
+  return `${BEGIN}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;
 }
 
 function poolDatabase(pool: PgPool): Database {

@@ -54,7 +54,7 @@ function database(client: PGliteClient): Database {
     transaction: (preamble, work, bounds) =>
       bounded(
         client.transaction(async (transaction) => {
-          await transaction.exec(preamble);
+          await transaction.exec(`SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ${preamble}`);
           return work(connection(transaction));
         }) as ReturnType<typeof work>,
         bounds,
