@@ -44,11 +44,9 @@ export interface Database {
 /** Timeouts that hold on the server's side when this process is frozen, and more settings. */
 export function preamble(timeout: number, ...more: readonly string[]): string {
   const ms = String(Math.max(1, Math.round(timeout)));
-  return [
-    `SET LOCAL statement_timeout = ${ms}`,
-    `SET LOCAL idle_in_transaction_session_timeout = ${ms}`,
-    ...more,
-  ].join('; ');
+  return [`SET LOCAL statement_timeout = ${ms}`, `SET LOCAL idle_in_transaction_session_timeout = ${ms}`, ...more].join(
+    '; ',
+  );
 }
 
 /** The result of `work`, unless the time or the signal ends the wait first. */
