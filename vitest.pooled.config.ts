@@ -22,6 +22,8 @@ export default mergeConfig(
         // that are told apart by the names of prepared statements.
         ...['plan', 'drivers', 'add', 'wake', 'shared', 'hazards-clean'].map((of) => `${store}/${of}.test.ts`),
         'test/transactions/neon.test.ts',
+        // Connections are told apart by the name that their client gave.
+        'test/faults/standby.test.ts',
         // On servers of their own, to which no pooler leads.
         `${store}/moved.test.ts`,
         'test/faults/failover.test.ts',

@@ -49,7 +49,7 @@ it('loses, makes up and reorders nothing of 200,000 messages, and repeats no mor
         relay.signal('SIGCONT');
       } else {
         living.splice(living.indexOf(relay), 1);
-        await relay.ended('SIGKILL');
+        expect(await relay.ended('SIGKILL')).toEqual({ end: 'SIGKILL', stderr: '' });
         const next = outbox.relay(`relay-${RELAYS + n}`);
         living.push(next);
         all.push(next);

@@ -194,7 +194,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw storeError(error, this.#names);
     }
     this.#onEvent?.({ type: 'stored', messages: stored });
-    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.#waking(stored));
+    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.#waking(stored), this.wake);
     return stored;
   }
 

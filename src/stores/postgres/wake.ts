@@ -76,8 +76,8 @@ export class Waker {
   #toldAt = -Infinity;
   /** Messages that it was told of since it last polled, and has not read. */
   readonly #expected = new Set<string>();
-  /** Messages that it has read, and was not told of yet: the server answers a poll sooner than the writer hears of its commit. */
-  readonly #found = new Set<string>();
+  /** When it read the messages that it may still be told of: the server answers a poll sooner than the writer hears of its commit. */
+  readonly #found = new Map<string, number>();
   readonly #bell = new Bell();
 
   constructor(listening: Listening, tell: (error: Error) => void = () => undefined) {
@@ -116,24 +116,31 @@ export class Waker {
    * have been read already are nothing to poll for, which a fifth of all polls did at a thousand messages a second.
    */
   told(ids?: readonly string[]): void {
-    this.#toldAt = systemClock.now();
+    const now = systemClock.now();
+    this.#toldAt = now;
     if (ids === undefined || this.#expected.size > REMEMBERED) {
       this.wake();
       return;
     }
-    for (const id of ids) if (!this.#found.delete(id)) this.#expected.add(id);
+    for (const id of ids) {
+      // Read long before it is another one, which its writer gave the same id.
+      const isFound = now - (this.#found.get(id) ?? -Infinity) < LATELY;
+      this.#found.delete(id);
+      if (!isFound) this.#expected.add(id);
+    }
     if (this.#expected.size > 0) this.#bell.ring();
   }
 
   /** Messages were read. */
   found(messages: readonly { readonly id: string }[]): void {
-    if (systemClock.now() - this.#toldAt >= LATELY) {
+    const now = systemClock.now();
+    if (now - this.#toldAt >= LATELY) {
       this.#found.clear();
       return;
     }
-    for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.add(id);
-    // Those of other processes are never told of.
-    for (const id of this.#found) {
+    for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.set(id, now);
+    // Most are told of never, or were before the poll.
+    for (const id of this.#found.keys()) {
       if (this.#found.size <= REMEMBERED) break;
       this.#found.delete(id);
     }

@@ -17,7 +17,7 @@ export interface Driver {
   /** How to hear notifications through a client, or `undefined` where that can not be. */
   listen?(client: unknown): Listen | undefined;
   /** Calls back when a handle's transaction is over and what it wrote can be read; never, where nothing tells. */
-  onEnd?(handle: unknown, callback: () => void): void;
+  onEnd?(handle: unknown, callback: () => void, forMany: () => void): void;
 }
 
 /** Opens a session of the server itself, which lasts until it is closed or lost. */

@@ -99,9 +99,10 @@ export function onTransactionEnd<Tx>(
   handle: unknown,
   bridge: TransactionBridge<Tx> | undefined,
   callback: () => void,
+  forMany = callback,
 ): void {
   if (bridge?.is(handle)) bridge.afterCommit?.(handle as Tx, callback);
-  else for (const driver of drivers) driver.onEnd?.(handle, callback);
+  else for (const driver of drivers) driver.onEnd?.(handle, callback, forMany);
 }
 
 /** What a value is. A string is not quoted: a connection string has a password in it. */

@@ -75,14 +75,18 @@ interface PgTransaction extends PgTelling {
 /** Who waits for the end of a client's transaction. */
 const waiting = new WeakMap<PgTransaction, Set<() => void>>();
 
+/** How many different callbacks are kept for one client: those that come on top are the one that is for many. */
+const CALLBACKS = 100;
+
 /**
- * Calls back when the transaction of a client is over, whichever way. `drain` is emitted when there is
- * nothing left to send, so a client that is given its next BEGIN at once is heard one transaction later.
+ * Calls back when the transaction of a client is over, whichever way; where many wait for it, `forMany` in their place.
+ * `drain` is emitted when there is nothing left to send, so a client that is given its next BEGIN at once is heard one
+ * transaction later.
  */
-export function onPgTransactionEnd(client: PgTransaction, callback: () => void): void {
+export function onPgTransactionEnd(client: PgTransaction, callback: () => void, forMany: () => void): void {
   if (transactionStatus(client) === undefined) return;
   const callbacks = waiting.get(client) ?? new Set();
-  callbacks.add(callback);
+  callbacks.add(callbacks.size < CALLBACKS ? callback : forMany);
   if (waiting.has(client)) return;
   waiting.set(client, callbacks);
   (client as PgTransaction & PgEvents).on('drain', () => {

@@ -293,7 +293,7 @@ export const pgDriver: Driver = {
     return (text, values) => handle.query({ text, values: [...values], rowMode: 'array' });
   },
   listen: (client) => (isPool(client) ? pgListen(client) : undefined),
-  onEnd(handle, callback) {
-    if (isClient(handle)) onPgTransactionEnd(handle, callback);
+  onEnd(handle, callback, forMany) {
+    if (isClient(handle)) onPgTransactionEnd(handle, callback, forMany);
   },
 };
