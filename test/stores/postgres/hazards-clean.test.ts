@@ -148,7 +148,7 @@ const hazards: Record<string, Hazard> = {
     mutant: {
       database: ({ preamble }) => ({
         preamble: (timeout, ...more) =>
-          `${preamble(timeout, ...more).replace('READ COMMITTED', 'REPEATABLE READ')}; SELECT pg_current_snapshot()`,
+          `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; ${preamble(timeout, ...more)}; SELECT pg_current_snapshot()`,
       }),
     },
     right: ['early'],
