@@ -120,6 +120,8 @@ it('delays the key of a message that can not be published, and no other', async 
 
     // Through a restart too: who takes over knows the key that waits.
     await relay.ended('SIGKILL');
+    // Writers would wait for what waits behind the poison: on a slow machine that is as much as may be on its way.
+    outbox.forgetBacklog();
     const next = outbox.relay('next');
     await eventually('the next works', () => broker.firstsOf('next') > PAGE);
     expect(broker.firsts().filter((id) => id.startsWith('k1/'))).toEqual([]);

@@ -265,7 +265,7 @@ export class Outbox {
     this.#writing = writing;
   }
 
-  /** After a crash: writers do not wait until what it has lost of theirs is on its way. */
+  /** Writers do not wait for what has not come so far: what a crash has lost, what is dead, or waits. */
   forgetBacklog(): void {
     this.#committed = this.broker.count;
   }
