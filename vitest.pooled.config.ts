@@ -1,6 +1,6 @@
 /**
- * `POSTGRES_POOLER=pgbouncer vitest run --config vitest.pooled.config.ts`, of `npm run test:pooled`: all that talks to
- * PostgreSQL, through PgBouncer in transaction mode.
+ * `POSTGRES_POOLER=pgbouncer vitest run --config vitest.pooled.config.ts`, of `npm run test:pooled`: what talks to
+ * PostgreSQL, through PgBouncer in transaction mode, but for the files that are named here.
  */
 import { configDefaults, defineConfig, mergeConfig } from 'vitest/config';
 import base from './vitest.config.js';

@@ -5,7 +5,7 @@ import { newDatabase } from '../support/database.js';
 import { eventually, GRACEFUL, Outbox, randomOf, report } from './support.js';
 
 const MESSAGES = 200_000;
-/** Of one transaction, which holds three keys to its end: half of them, and one message in ten has none. */
+/** By one transaction, which holds three keys to its end; one message in ten has none. */
 const STORED_AT_ONCE = 100;
 const WRITERS = 4;
 const RELAYS = 3;

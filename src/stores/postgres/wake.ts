@@ -139,7 +139,7 @@ export class Waker {
       return;
     }
     for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.set(id, now);
-    // Most are told of never, or were before the poll.
+    // Most of them were told of before the poll, or never are: their writers are elsewhere.
     for (const id of this.#found.keys()) {
       if (this.#found.size <= REMEMBERED) break;
       this.#found.delete(id);
