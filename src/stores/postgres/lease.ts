@@ -283,7 +283,8 @@ export class Lease {
         signal: this.#lost.signal,
       });
     } catch (error) {
-      this.#lost.signal.throwIfAborted();
+      // Of a process that was frozen too, which hears of its connection's end before its timers.
+      this.lost.throwIfAborted();
       throw error;
     }
   }

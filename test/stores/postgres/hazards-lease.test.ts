@@ -2,7 +2,7 @@
  * One interleaving for each hazard of leases: a relay that lost its own, a crash of the server, a claim
  * while the last settlement is being committed. Each on the store, and on a mutant of it.
  */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Page } from '../../../src/core/feed.js';
 import type { Parked } from '../../../src/stores/postgres/parked.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -141,4 +141,25 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       mutantStatement('settle', removed),
     ),
   );
+
+  it('a process that was frozen in a settlement has lost its lease, whatever it hears first', () =>
+    inWorld(async (world) => {
+      const { cursors } = world.names;
+      const relay = await world.relay();
+      await world.add('m');
+      const page = await relay.read();
+      const locker = await world.begin();
+      await locker.query(`SELECT FROM ${cursors} FOR UPDATE`);
+      const ended = settleLate(relay, page);
+      await world.waiting('any');
+      // Its clock has gone on, its timers have not, and the server has ended its connection.
+      const now = performance.now.bind(performance);
+      const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 600_000);
+      try {
+        await world.sql('SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted');
+        expect(await ended).toBe('LEASE_LOST');
+      } finally {
+        clock.mockRestore();
+      }
+    }, url));
 });
