@@ -278,7 +278,7 @@ function batchForm(
         publishTimeout,
         options?.signal,
         tooLate,
-        async (signal) => publisher.publish(message, { signal }),
+        async (signal) => publisher.publish(message, { signal: signal() }),
         clock,
       ),
   };

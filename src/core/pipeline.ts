@@ -1,6 +1,6 @@
 import type { Feed, Page, SetAside } from './feed.js';
 import { publishPage, type Publication } from './publish-page.js';
-import type { PageOutcome, PublishPageOptions } from './publishing.js';
+import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from './publishing.js';
 import { Bell, onAbort, serially, sleepBy } from './wait.js';
 
 /**
@@ -24,7 +24,7 @@ export interface PipelineOptions {
   readonly depth: number;
   /** Ends the work after what is in flight is settled. */
   readonly stop: AbortSignal;
-  readonly publishing: Omit<PublishPageOptions, 'isSetAside' | 'isBusy' | 'progress' | 'lost' | 'stop'>;
+  readonly publishing: Omit<PublishPageOptions, 'progress' | 'lost' | 'stop'>;
   /** Told of each page that was settled. */
   readonly onSettled: (setAside: readonly SetAside[]) => void;
 }
@@ -51,6 +51,7 @@ export class Pipeline {
   /** Rings when a page was settled. */
   readonly settled = new Bell();
   readonly #options: PipelineOptions;
+  readonly #publishOptions: PublishPageOptions;
   /** Ends all of it: told to stop, or something failed. */
   readonly #over = new AbortController();
   readonly #forget: () => void;
@@ -79,7 +80,15 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const { stop } = options;
+    const { stop, feed, publishing } = options;
+    this.#publishOptions = {
+      ...publishing,
+      progress: this.#progress,
+      stop: this.over,
+      get lost() {
+        return feed.lost;
+      },
+    };
     const onStop = () => {
       this.#over.abort(stop.reason);
     };
@@ -141,7 +150,7 @@ export class Pipeline {
     const entry: InFlight = {
       place,
       page,
-      publication: publishPage(page, this.#optionsAfter(isEarlier)),
+      publication: publishPage(page, this.#publishOptions, this.#earlier(isEarlier)),
       outcome: undefined,
       settlement: undefined,
       isSettled: false,
@@ -151,7 +160,7 @@ export class Pipeline {
     const settled = this.#run(page, async () => {
       entry.outcome = await this.#outcomeOf(entry.publication);
       this.#gathered += page.messages.length;
-      this.#ripe.ring();
+      if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
       // Its room is free once it is settled itself, whatever else is settled in that turn.
@@ -166,12 +175,7 @@ export class Pipeline {
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
       // Its keys are its own: what is new of them is set aside as long as they are.
-      const outcome = await this.#outcomeOf(
-        publishPage(
-          page,
-          this.#optionsAfter(() => false),
-        ),
-      );
+      const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       return outcome.acknowledged;
     });
@@ -213,16 +217,10 @@ export class Pipeline {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  /** For a page that comes after others, of which it is told whether something is so of any. */
-  #optionsAfter(isEarlier: (is: (each: InFlight) => boolean) => boolean): PublishPageOptions {
-    const { feed, publishing } = this.#options;
+  /** What a page of the log has to know of those before it, of which it is told whether something is so of any. */
+  #earlier(isEarlier: (is: (each: InFlight) => boolean) => boolean): Earlier {
+    const { feed } = this.#options;
     return {
-      ...publishing,
-      progress: this.#progress,
-      stop: this.over,
-      get lost() {
-        return feed.lost;
-      },
       isBusy: (key) => isEarlier(({ publication }) => publication.isBusy(key)),
       isSetAside: (key) =>
         feed.isSetAside(key) || isEarlier(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
@@ -246,12 +244,17 @@ export class Pipeline {
 
   /** Waits for a full page to settle, or as long as less is worth waiting for. */
   async #gathering(): Promise<void> {
-    const { pageSize, publishing } = this.#options;
-    while (this.#gathered < pageSize && this.#hasRoom && !this.#exclusive && !this.over.aborted) {
-      const left = this.#settledAt + GATHERING - publishing.clock.now();
+    const { clock } = this.#options.publishing;
+    while (!this.#isRipe) {
+      const left = this.#settledAt + GATHERING - clock.now();
       if (left <= 0) return;
-      await this.#ripe.wait(publishing.clock, left, this.over);
+      await this.#ripe.wait(clock, left, this.over);
     }
+  }
+
+  /** Whether what is gathered is settled at once. */
+  get #isRipe(): boolean {
+    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.#exclusive || this.over.aborted;
   }
 
   /** Works on a page that has room, which it gives back; a failure is the end of all. */

@@ -4,7 +4,7 @@ import type { Feed, Page } from './feed.js';
 import { eventOf } from './events.js';
 import { hasChanged } from './pipeline.js';
 import { publishPage } from './publish-page.js';
-import type { PageOutcome } from './publishing.js';
+import type { PageOutcome, PublishPageOptions } from './publishing.js';
 import type { RelayOptions } from './relay-options.js';
 import { Bell, onAbort } from './wait.js';
 
@@ -33,7 +33,8 @@ export async function publishOnce(
       stop.abort(signal.reason);
     });
   try {
-    const outcome = await publishPage(page, {
+    const earlier = { isSetAside: (key: string) => feed.isSetAside(key), isBusy: () => false };
+    const publishing: PublishPageOptions = {
       publisher: options.publisher,
       timeout: options.publishTimeout,
       batchBytes: options.batchBytes,
@@ -43,8 +44,6 @@ export async function publishOnce(
       clock: options.clock,
       circuit: endingGate(stop, failures),
       probes: 0,
-      isSetAside: (key) => feed.isSetAside(key),
-      isBusy: () => false,
       progress: new Bell(),
       stop: stop.signal,
       get lost() {
@@ -55,7 +54,8 @@ export async function publishOnce(
         onEvent?.({ type: 'failed', destination, ...attempt });
       },
       onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
-    }).outcome;
+    };
+    const outcome = await publishPage(page, publishing, earlier).outcome;
     const { setAside, untried } = outcome;
     if (!hasChanged(outcome)) return outcome;
     await feed.settle(page, [...setAside, ...untried]);

@@ -4,7 +4,7 @@ import { PublishError, toError } from './errors.js';
 import type { Page } from './feed.js';
 import type { Message } from './message.js';
 import type { PublishResult } from './publisher.js';
-import type { PageOutcome, PublishPageOptions } from './publishing.js';
+import type { Earlier, PageOutcome, PublishPageOptions } from './publishing.js';
 import { withDeadline } from './wait.js';
 
 /** A page that is being published. */
@@ -24,7 +24,7 @@ const PROBE_SIZE = 10;
  * Publishes a page: in order per key, each message until it is acknowledged, set aside, or given up.
  * While the broker as a whole fails, the page waits, and nobody's attempts are counted.
  */
-export function publishPage(page: Page, options: PublishPageOptions): Publication {
+export function publishPage(page: Page, options: PublishPageOptions, earlier: Earlier): Publication {
   const answers = new Answers(page, options);
   let pending: readonly number[] = page.messages.map((_, place) => place);
   let busy: Set<string | undefined> | undefined;
@@ -45,13 +45,13 @@ export function publishPage(page: Page, options: PublishPageOptions): Publicatio
     for (const place of pending) {
       const message = page.messages[place] as Message;
       const { key } = message;
-      if (key !== undefined && (answers.hasSetAside(key) || (fromLog && options.isSetAside(key)))) {
+      if (key !== undefined && (answers.hasSetAside(key) || (fromLog && earlier.isSetAside(key)))) {
         answers.behind(place);
         continue;
       }
       const size = options.batchBytes === Infinity ? 0 : sizeOf(message);
       const isFull = batch.length >= most || (batch.length > 0 && bytes + size > options.batchBytes);
-      const mustWait = key !== undefined && (waiting.has(key) || inBatch?.has(key) === true || options.isBusy(key));
+      const mustWait = key !== undefined && (waiting.has(key) || inBatch?.has(key) === true || earlier.isBusy(key));
       if (isFull || mustWait) {
         rest.push(place);
         if (key !== undefined) waiting.add(key);
@@ -136,11 +136,11 @@ export function publishPage(page: Page, options: PublishPageOptions): Publicatio
 }
 
 /** What a call is told; its signal asks for the lease anew whenever it is read, as before each of several requests. */
-function requestOptions(options: PublishPageOptions, signal: AbortSignal, stop: AbortSignal) {
+function requestOptions(options: PublishPageOptions, signal: () => AbortSignal, stop: AbortSignal) {
   return {
     get signal() {
       // Asking aborts it where it has to, and with it the signal of the call.
-      return options.lost.aborted ? options.lost : signal;
+      return options.lost.aborted ? options.lost : signal();
     },
     stop,
   };

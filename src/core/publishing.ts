@@ -17,13 +17,20 @@ export interface Attempt {
   readonly attempts: number;
 }
 
-/** What publishing a page needs to know. */
+/** What is to be known of the messages before those of a page of the log. */
+export interface Earlier {
+  /** Whether one of this key was set aside, so that the page's have to wait behind it. */
+  isSetAside(key: string): boolean;
+  /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
+  isBusy(key: string): boolean;
+}
+
+/** There are none, as for messages that were set aside: what is new of their keys waits for them. */
+export const NONE_EARLIER: Earlier = { isSetAside: () => false, isBusy: () => false };
+
+/** What publishing any page needs to know. */
 export interface PublishPageOptions {
   readonly publisher: BatchPublisher;
-  /** Whether an earlier message of this key was set aside, so that this one has to wait behind it. */
-  readonly isSetAside: (key: string) => boolean;
-  /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
-  readonly isBusy: (key: string) => boolean;
   /** Rings when any page has got further. */
   readonly progress: Bell;
   /** Milliseconds for one call of the publisher. */

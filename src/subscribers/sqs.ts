@@ -182,5 +182,5 @@ function request<Reply>(
   send: (options: SendOptions) => Promise<Reply>,
 ): Promise<Reply> {
   const late = (): MessengerError => new MessengerError('TIMEOUT', `SQS did not answer within ${String(timeout)} ms`);
-  return withDeadline(timeout, signal, late, (abortSignal) => send({ abortSignal }));
+  return withDeadline(timeout, signal, late, (abortSignal) => send({ abortSignal: abortSignal() }));
 }

@@ -211,6 +211,11 @@ describe('ids', () => {
     expect(timeOf(ids.at(-1)!)).toBe(1_700_000_100_000);
   });
 
+  test('have random bits of their own each, however many are drawn at once', () => {
+    const ids = Array.from({ length: 10_000 }, uuidv7);
+    expect(new Set(ids.map((id) => id.slice(19))).size).toBe(10_000);
+  });
+
   test('differ between processes that start in the same millisecond', async () => {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
     const mine = Array.from({ length: 1_000 }, uuidv7);

@@ -1,10 +1,11 @@
 /** `publish()` again and again, as a job does: what fails does not keep the rest, and nothing goes round for ever. */
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { MessengerError, PublishError } from '../../src/core/errors.js';
 import type { FeedOptions } from '../../src/core/feed.js';
 import { Messenger } from '../../src/core/messenger.js';
 import { publishPage } from '../../src/core/publish-page.js';
+import { NONE_EARLIER } from '../../src/core/publishing.js';
 import type { BatchPublisher, Publisher } from '../../src/core/publisher.js';
 import { withDeadline } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
@@ -168,7 +169,7 @@ describe('a lease that is lost before anything is sent', () => {
       lost: AbortSignal.abort(LOST),
       onFailure: (error) => void failures.push(error),
     });
-    const publishing = publishPage(page, options).outcome;
+    const publishing = publishPage(page, options, NONE_EARLIER).outcome;
     await expect(publishing).rejects.toBe(LOST);
     expect(publisher.calls).toEqual([]);
     expect(failures).toEqual([]);
@@ -182,6 +183,41 @@ describe('a lease that is lost before anything is sent', () => {
     expect(begun).toBe(0);
     await withDeadline(1_000, new AbortController().signal, tooLate, work);
     expect(begun).toBe(1);
+  });
+});
+
+describe('a deadline', () => {
+  const tooLate = () => new Error('too late');
+
+  test('aborts the signal of the work, and one that is asked for later is aborted already', async () => {
+    const signals: AbortSignal[] = [];
+    let ask: () => AbortSignal = () => new AbortController().signal;
+    const ended = withDeadline(1, undefined, tooLate, (signal) => {
+      signals.push(signal());
+      return new Promise<void>(() => undefined);
+    });
+    await expect(ended).rejects.toThrow('too late');
+    await expect(
+      withDeadline(1, undefined, tooLate, (signal) => {
+        ask = signal;
+        return new Promise<void>(() => undefined);
+      }),
+    ).rejects.toThrow('too late');
+    signals.push(ask());
+    expect(signals.map(({ aborted, reason }) => [aborted, (reason as Error).message])).toEqual([
+      [true, 'too late'],
+      [true, 'too late'],
+    ]);
+  });
+
+  test('leaves nothing behind of work that throws at once', async () => {
+    const parent = new AbortController();
+    const removed = vi.spyOn(parent.signal, 'removeEventListener');
+    const work = () => {
+      throw new Error('at once');
+    };
+    await expect(withDeadline(1_000, parent.signal, tooLate, work)).rejects.toThrow('at once');
+    expect(removed).toHaveBeenCalledOnce();
   });
 });
 

@@ -135,8 +135,6 @@ export function pageOptions(publisher: BatchPublisher, more: Partial<PublishPage
   const pass = { probe: false, opened: 0 };
   return {
     publisher,
-    isSetAside: () => false,
-    isBusy: () => false,
     progress: new Bell(),
     timeout: 10_000,
     batchBytes: Infinity,

@@ -31,13 +31,13 @@ export interface Cursor {
 }
 
 /** The cursor once the window that `to` ends is open. */
-export function opened(cursor: Cursor, to: string, acknowledgedHigh: number): Cursor {
-  return { ...cursor, to, after: 0, nextLow: acknowledgedHigh };
+export function opened({ from, low, high }: Cursor, to: string, acknowledgedHigh: number): Cursor {
+  return { from, to, after: 0, low, nextLow: acknowledgedHigh, high };
 }
 
 /** The cursor once everything up to `seq` of the open window is delivered. */
-export function advanced(cursor: Cursor, seq: number): Cursor {
-  return { ...cursor, after: seq, high: Math.max(cursor.high, seq) };
+export function advanced({ from, to, low, nextLow, high }: Cursor, seq: number): Cursor {
+  return { from, to, after: seq, low, nextLow, high: Math.max(high, seq) };
 }
 
 /**
@@ -45,8 +45,9 @@ export function advanced(cursor: Cursor, seq: number): Cursor {
  * had given out when the window was opened, 0 where that is not known.
  */
 export function closed(cursor: Cursor, passed: number): Cursor {
-  if (cursor.to === null) return cursor;
-  return { ...cursor, from: cursor.to, to: null, after: 0, low: cursor.nextLow, high: Math.max(cursor.high, passed) };
+  const { to, nextLow, high } = cursor;
+  if (to === null) return cursor;
+  return { from: to, to: null, after: 0, low: nextLow, nextLow, high: Math.max(high, passed) };
 }
 
 /**

@@ -1,4 +1,5 @@
 import { MessengerError } from '../../core/errors.js';
+import { onAbort } from '../../core/wait.js';
 
 /** Values are bound as text: the statements cast them, so that any driver can bind them. */
 export type Value = string | number | null;
@@ -52,21 +53,21 @@ export function preamble(timeout: number, ...more: readonly string[]): string {
 /** The result of `work`, unless the time or the signal ends the wait first. */
 export async function bounded<T>(work: Promise<T>, { timeout, signal }: TransactionBounds, what: string): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  let onAbort: (() => void) | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new MessengerError('TIMEOUT', `${what} did not answer within ${String(timeout)} ms`));
-    }, timeout);
-    onAbort = () => {
-      reject(new MessengerError('TIMEOUT', `${what} was no longer waited for`, { cause: signal?.reason }));
-    };
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
-  });
+  let forget: (() => void) | undefined;
   try {
-    return await Promise.race([work, limit]);
+    return await new Promise<T>((resolve, reject) => {
+      work.then(resolve, reject);
+      timer = setTimeout(() => {
+        reject(new MessengerError('TIMEOUT', `${what} did not answer within ${String(timeout)} ms`));
+      }, timeout);
+      const giveUp = () => {
+        reject(new MessengerError('TIMEOUT', `${what} was no longer waited for`, { cause: signal?.reason }));
+      };
+      if (signal?.aborted === true) giveUp();
+      else forget = signal && onAbort(signal, giveUp);
+    });
   } finally {
     clearTimeout(timer);
-    if (onAbort) signal?.removeEventListener('abort', onAbort);
+    forget?.();
   }
 }

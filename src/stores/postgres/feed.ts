@@ -155,7 +155,7 @@ export class PostgresFeed implements Feed {
         this.#carried = undefined;
         if (signal?.aborted === true || performance.now() > until) return NOTHING;
       }
-      if (this.#atEnd) await this.#options.waker.lull([signal, this.lost, this.#lease.stirred]);
+      if (this.#atEnd) await this.#options.waker.lull();
       const log = await this.#reader.next(signal);
       this.#atEnd = log !== null && this.#reader.isAtEnd;
       if (log !== null) this.#options.waker.found(log.messages);

@@ -79,6 +79,8 @@ export class Reader {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ReaderOptions;
+  /** What each statement runs under. */
+  readonly #preamble: string;
   #places: Place[];
   #meeting: Meeting | undefined;
   /** The place that is read next, where there are several. */
@@ -92,6 +94,7 @@ export class Reader {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
+    this.#preamble = preamble(options.timeout, ...READ_SETTINGS);
     this.#places = positions.map(({ partitions, cursor }) => ({
       partitions,
       share: this.#shareOf(partitions),
@@ -185,12 +188,12 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const read = sawRunning(from) ? this.#statements.read : this.#statements.readNew;
-    const [settings, bounds] = [preamble(timeout, ...READ_SETTINGS), { timeout, signal }];
+    const bounds = { timeout, signal };
     // Few where a window is opened, but for the first; inside one, as many as are asked for.
     const rows =
       to === null
-        ? await this.#database.once(settings, read, values, bounds)
-        : await this.#database.transaction(settings, (connection) => connection.query(read, values), bounds);
+        ? await this.#database.once(this.#preamble, read, values, bounds)
+        : await this.#database.transaction(this.#preamble, (connection) => connection.query(read, values), bounds);
     return decodePage(rows);
   }
 

@@ -101,8 +101,9 @@ export class Waker {
    * tell of their commits, so that before the next one there is nothing to be found. Others' messages wait for so
    * long, and polls that find nothing are no longer half of all at a thousand messages a second. Never rejects.
    */
-  async lull(signals: Sleep['signals']): Promise<void> {
-    if (systemClock.now() - this.#toldAt < LATELY) await this.#pause(LULL, signals);
+  async lull(): Promise<void> {
+    // Too short to be ended by anything else.
+    if (systemClock.now() - this.#toldAt < LATELY) await this.#pause(LULL, []);
   }
 
   /** Ends the sleep, or the next one. */

@@ -236,7 +236,8 @@ export class TestRelay {
       });
     const publisher = { publish: async () => {}, publishBatch };
     const isSetAside = (key: string) => this.feed.isSetAside(key);
-    const outcome = await publishPage(page, pageOptions(publisher, { isSetAside, lost: this.feed.lost })).outcome;
+    const options = pageOptions(publisher, { lost: this.feed.lost });
+    const outcome = await publishPage(page, options, { isSetAside, isBusy: () => false }).outcome;
     return [...outcome.setAside, ...outcome.untried];
   }
 
