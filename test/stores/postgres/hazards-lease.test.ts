@@ -4,6 +4,7 @@
  */
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Page } from '../../../src/core/feed.js';
+import type { Database } from '../../../src/stores/postgres/database.js';
 import type { Parked } from '../../../src/stores/postgres/parked.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type World } from './support.js';
@@ -12,6 +13,8 @@ const FENCE = {
   place: ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL'],
   owner: ['AND c.owner = $3::text AND c.epoch = $4::bigint', 'AND $3::text IS NOT NULL AND $4::bigint IS NOT NULL'],
 } as const;
+
+type Tail<T extends readonly unknown[]> = T extends [unknown, ...infer Rest] ? Rest : never;
 
 /** Settles a page of a relay that lost its lease; returns how that ended. */
 async function settleLate(relay: { settle: (page: Page) => Promise<void> }, page: Page): Promise<string> {
@@ -52,6 +55,43 @@ const hazards: Record<string, Hazard> = {
     })(),
     right: ['k:1', 'k:2'],
     wrong: ['k:2'],
+  },
+
+  // Or a crash forgets it, and two relays hold one epoch.
+  'a claim is committed synchronously, and a settlement is not': {
+    async play(world) {
+      const { cursors } = world.names;
+      await world.sql('CREATE TABLE IF NOT EXISTS committed (of text, how text)');
+      await world.sql('TRUNCATE committed');
+      await world.sql(`CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO committed VALUES (TG_ARGV[0], current_setting('synchronous_commit')); RETURN NEW; END $$`);
+      await world.sql(`CREATE TRIGGER claims BEFORE UPDATE ON ${cursors} FOR EACH ROW
+        WHEN (OLD.epoch <> NEW.epoch) EXECUTE FUNCTION note('a claim')`);
+      await world.sql(`CREATE TRIGGER settlements BEFORE UPDATE ON ${cursors} FOR EACH ROW
+        WHEN (OLD.high <> NEW.high) EXECUTE FUNCTION note('a settlement')`);
+      await world.add('m');
+      await (await world.relay()).drain();
+      return world.sql('SELECT DISTINCT of, how FROM committed ORDER BY of');
+    },
+    mutant: {
+      lease: ({ Lease }) => ({
+        Lease: {
+          claim: (database: Database, ...rest: Tail<Parameters<typeof Lease.claim>>) => {
+            const transaction: Database['transaction'] = (preamble, ...more) =>
+              database.transaction(preamble.replace('synchronous_commit = on', 'synchronous_commit = off'), ...more);
+            return Lease.claim({ ...database, transaction }, ...rest);
+          },
+        } as unknown as typeof Lease,
+      }),
+    },
+    right: [
+      ['a claim', 'on'],
+      ['a settlement', 'off'],
+    ],
+    wrong: [
+      ['a claim', 'off'],
+      ['a settlement', 'off'],
+    ],
   },
 
   'a crash of the server ends every claim': {
