@@ -278,7 +278,12 @@ function batchForm(
         publishTimeout,
         options?.signal,
         tooLate,
-        async (signal) => publisher.publish(message, { signal: signal() }),
+        async (signal) =>
+          publisher.publish(message, {
+            get signal() {
+              return signal();
+            },
+          }),
         clock,
       ),
   };

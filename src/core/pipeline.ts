@@ -114,7 +114,7 @@ export class Pipeline {
         this.#inFlight += pageSize;
         return true;
       }
-      this.#ripe.ring();
+      if (this.#isRipe) this.#ripe.ring();
       await this.#room.wait(publishing.clock, Infinity, this.over);
     }
     return false;

@@ -148,7 +148,9 @@ export async function relayFeed(
 
   const orFail = (error: unknown) => {
     // A call that was cut short, since all is over, has not failed.
-    if (!isAbort(error, pipeline.over)) pipeline.fail(error);
+    if (isAbort(error, pipeline.over)) return;
+    // Of a process that was frozen, any call may be the first that fails.
+    pipeline.fail(feed.lost.aborted ? feed.lost.reason : error);
   };
   await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
   await pipeline.end();

@@ -1,10 +1,7 @@
 let lastTime = 0;
 let counter = 0;
 
-/**
- * Random bytes for this many ids are drawn at once: drawing is a call into the system's generator, and was nine tenths
- * of what an id costs.
- */
+/** Random bytes for this many ids are drawn at once: drawing is a call out of JavaScript, and was nine tenths of what an id costs. */
 const DRAWN = 128;
 const RANDOM_BYTES = 10;
 const drawn = new Uint8Array(DRAWN * RANDOM_BYTES);
@@ -15,7 +12,9 @@ function randomBytes(): Uint8Array {
     crypto.getRandomValues(drawn);
     used = 0;
   }
-  return drawn.subarray(used, (used += RANDOM_BYTES));
+  const begin = used;
+  used += RANDOM_BYTES;
+  return drawn.subarray(begin, used);
 }
 
 /**

@@ -84,7 +84,7 @@ function sleepAmong(
 /**
  * Runs `work` with a signal that aborts after `timeout` milliseconds or with `parent`, and stops
  * waiting for it then: a `work` that ignores its signal can not hold up its caller. The signal is made when it is asked
- * for: for a page of one message it was a fifth of what publishing costs.
+ * for: where nothing asks, it was a fifth of what publishing a page of one message costs.
  *
  * @throws the reason of the abort, or what `work` threw.
  */

@@ -7,6 +7,7 @@ import { Messenger } from '../../src/core/messenger.js';
 import { publishPage } from '../../src/core/publish-page.js';
 import { NONE_EARLIER } from '../../src/core/publishing.js';
 import type { BatchPublisher, Publisher } from '../../src/core/publisher.js';
+import { systemClock, type Clock } from '../../src/core/clock.js';
 import { withDeadline } from '../../src/core/wait.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
@@ -210,14 +211,48 @@ describe('a deadline', () => {
     ]);
   });
 
-  test('leaves nothing behind of work that throws at once', async () => {
+  test('ends with its parent, for the same reason, whenever the signal is asked for', async () => {
+    const parent = new AbortController();
+    const reason = new Error('the parent');
+    const signals: (() => AbortSignal)[] = [];
+    const ended = ['before', 'after'].map((when) =>
+      withDeadline(60_000, parent.signal, tooLate, (signal) => {
+        if (when === 'before') signal();
+        signals.push(signal);
+        return new Promise<void>(() => undefined);
+      }),
+    );
+    parent.abort(reason);
+    for (const each of ended) await expect(each).rejects.toBe(reason);
+    expect(signals.map((signal) => signal().reason as Error)).toEqual([reason, reason]);
+  });
+
+  test('aborts nothing once the work is done', async () => {
+    const parent = new AbortController();
+    let ask: (() => AbortSignal) | undefined;
+    await withDeadline(60_000, parent.signal, tooLate, async (signal) => void (ask = signal));
+    parent.abort();
+    expect(ask?.().aborted).toBe(false);
+  });
+
+  test('leaves neither a listener nor a timer of work that throws at once', async () => {
     const parent = new AbortController();
     const removed = vi.spyOn(parent.signal, 'removeEventListener');
+    let timers = 0;
+    const clock: Clock = {
+      ...systemClock,
+      setTimeout: () => {
+        timers += 1;
+        return () => (timers -= 1);
+      },
+    };
     const work = () => {
+      expect(timers).toBe(1);
       throw new Error('at once');
     };
-    await expect(withDeadline(1_000, parent.signal, tooLate, work)).rejects.toThrow('at once');
+    await expect(withDeadline(1_000, parent.signal, tooLate, work, clock)).rejects.toThrow('at once');
     expect(removed).toHaveBeenCalledOnce();
+    expect(timers).toBe(0);
   });
 });
 

@@ -416,6 +416,29 @@ describe('a lease that is over by the clock', () => {
     await relay.stop();
     expect(publisher.sent).toEqual(['a1', 'a1', 'a1', 'a2']);
   });
+
+  test('is what failed, where a call of the store fails first', async () => {
+    const inner = storeOf();
+    const store = frozen(inner);
+    let reads = 0;
+    const openFeed = store.openFeed.bind(store);
+    store.openFeed = async (options) => {
+      const feed = await openFeed(options);
+      if (feed === null || inner.opened > 1) return feed;
+      const read: Feed['read'] = (call) => {
+        // Not while others are about to ask for the lease.
+        if ((reads += 1) < 3) return feed.read(call);
+        store.over = true;
+        return Promise.reject(new Error('the server has ended the connection'));
+      };
+      return Object.defineProperty({ ...feed, read }, 'lost', { get: () => feed.lost });
+    };
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, scriptedBatch(), { ...FAST, errorLogger }));
+    await until(() => inner.opened > 1, 'another lease');
+    await relay.stop();
+    expect(errorLogger.errors).toMatchObject([{ code: 'LEASE_LOST', message: 'by the clock' }]);
+  });
 });
 
 test('partitions change hands only while nothing is in flight', async () => {

@@ -139,7 +139,11 @@ it('is taken over within the lease when it is paused in the middle of a settleme
     broker.open();
     await eventually(
       'its settlement waits',
-      async () => (await outbox.sql('SELECT FROM pg_locks WHERE NOT granted')).length > 0,
+      async () =>
+        (
+          await outbox.sql(`SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE NOT granted AND datname = current_database()`)
+        ).length > 0,
     );
     paused.signal('SIGSTOP');
     await lock.query('COMMIT');

@@ -1,4 +1,4 @@
-import { MessengerError } from '../../core/errors.js';
+import { MessengerError, toError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
 import { preamble, type Connection, type Database, type Row, type TransactionBounds, type Value } from './database.js';
@@ -104,7 +104,7 @@ export class Lease {
   /** Aborted when the lease is lost, or not renewed in time by this process's own clock. */
   get lost(): AbortSignal {
     // A process that was frozen gets here before its timers.
-    if (performance.now() - this.#renewedAt >= this.#trusted) this.#expire();
+    if (this.#isOver) this.#expire();
     return this.#lost.signal;
   }
 
@@ -283,8 +283,9 @@ export class Lease {
         signal: this.#lost.signal,
       });
     } catch (error) {
-      // Of a process that was frozen too, which hears of its connection's end before its timers.
-      this.lost.throwIfAborted();
+      // A process that was frozen may hear of its connection's end before its timers run.
+      if (this.#isOver) this.#expire(error);
+      this.#lost.signal.throwIfAborted();
       throw error;
     }
   }
@@ -319,6 +320,11 @@ export class Lease {
     return this.#options.lease * 0.8;
   }
 
+  /** Whether it is over by this process's clock. */
+  get #isOver(): boolean {
+    return performance.now() - this.#renewedAt >= this.#trusted;
+  }
+
   #renewed(sentAt: number): void {
     this.#renewedAt = sentAt;
     clearTimeout(this.#timer);
@@ -332,8 +338,10 @@ export class Lease {
     this.#timer.unref();
   }
 
-  #expire(): void {
-    this.#lose('the lease was not renewed in time');
+  /** An error that came meanwhile is told, and is not what failed: it may be the end of the lease that caused it. */
+  #expire(meanwhile?: unknown): void {
+    const more = meanwhile === undefined ? '' : `: ${toError(meanwhile).message}`;
+    this.#lose(`the lease was not renewed in time${more}`);
   }
 
   #lose(why: string, cause?: unknown): void {

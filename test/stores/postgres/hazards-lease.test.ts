@@ -1,6 +1,6 @@
 /**
  * One interleaving for each hazard of leases: a relay that lost its own, a crash of the server, a claim
- * while the last settlement is being committed. Each on the store, and on a mutant of it.
+ * while the last settlement is being committed. Each on the store, and on a mutant of it; and what a relay says of it.
  */
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Page } from '../../../src/core/feed.js';
@@ -190,14 +190,18 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const page = await relay.read();
       const locker = await world.begin();
       await locker.query(`SELECT FROM ${cursors} FOR UPDATE`);
-      const ended = settleLate(relay, page);
+      const ended = relay.settle(page).catch((error: unknown) => error);
       await world.waiting('any');
       // Its clock has gone on, its timers have not, and the server has ended its connection.
       const now = performance.now.bind(performance);
       const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 600_000);
       try {
-        await world.sql('SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted');
-        expect(await ended).toBe('LEASE_LOST');
+        await world.sql(`SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+          WHERE NOT granted AND datname = current_database()`);
+        expect(await ended).toMatchObject({
+          code: 'LEASE_LOST',
+          message: expect.stringMatching(/^the lease was not renewed in time: .*terminat/) as string,
+        });
       } finally {
         clock.mockRestore();
       }
