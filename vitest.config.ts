@@ -15,7 +15,7 @@ export default defineConfig({
     // What needs more than npm brings: see vitest.system.config.ts.
     exclude: [...configDefaults.exclude, 'test/system/**'],
     globalSetup: ['test/support/engines.ts'],
-    testTimeout: 60_000,
+    testTimeout: 180_000,
     hookTimeout: 120_000,
     maxWorkers: 2,
     allowOnly: false,

@@ -6,7 +6,7 @@ import { BOUND, eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report, t
 
 const LEASE = 2_000;
 /** What a busy machine may add to any pause, in milliseconds. */
-const GRACE = 3_000;
+const GRACE = 10_000;
 
 /** Resolves when this relay, which does not hold the destination, has asked for it after now. */
 async function asks(outbox: Outbox, relay: RelayProcess): Promise<void> {

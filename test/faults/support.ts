@@ -29,7 +29,7 @@ export function randomOf(stream: number): () => number {
 export async function eventually(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  limit = 20_000,
+  limit = 60_000,
 ): Promise<void> {
   const deadline = performance.now() + limit;
   while (!(await condition())) {
@@ -283,7 +283,7 @@ export class Outbox {
   }
 
   /** Resolves when everything that was stored is acknowledged or dead, or, after so many milliseconds, when there is no more hope. */
-  async drained(patience = 20_000): Promise<void> {
+  async drained(patience = 60_000): Promise<void> {
     const ids = (await this.sql('SELECT id FROM ledger')).map(({ id }) => id as string);
     const limit = performance.now() + patience;
     for (;;) {
