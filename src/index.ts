@@ -30,7 +30,7 @@ export { defineTopics } from './core/topics.js';
 export type { ParsedOf, PayloadOf, Schemas, Topic, Topics } from './core/topics.js';
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
 export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
-export { isCleanReport, isFeedStore } from './core/store.js';
+export { CleaningError, isCleaningError, isCleanReport, isFeedStore } from './core/store.js';
 export type { StoreCallOptions } from './core/call.js';
 export type { CleanReport, FeedStore, KeptReason, Store } from './core/store.js';
 export type { Feed, FeedOptions, Page, SetAside } from './core/feed.js';

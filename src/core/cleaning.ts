@@ -1,6 +1,6 @@
 import { hasCode, MessengerError, toError } from './errors.js';
 import type { RelayOptions } from './relay-options.js';
-import { isCleanReport } from './store.js';
+import { isCleaningError, isCleanReport } from './store.js';
 import { isAborted, sleepBy } from './wait.js';
 
 /** The longest pause between two cleanings. Milliseconds. */
@@ -13,17 +13,25 @@ export async function cleanOnce(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const begun = clock.now();
-  const report = await store.deletePublishedByExpiration(cleanUp, { signal });
-  const duration = clock.now() - begun;
-  onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
-  const { forgotten = [] } = isCleanReport(report) ? report : {};
-  for (const name of forgotten) {
-    errorLogger.error(
-      new MessengerError(
-        'DESTINATION_FORGOTTEN',
-        `no relay has worked on destination ${JSON.stringify(name)} for longer than its forgetAfter: cleaning no longer waits for it, and what it has not published goes`,
-      ),
-    );
+  const tell = (report: unknown) => {
+    const duration = clock.now() - begun;
+    onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
+    const { forgotten = [] } = isCleanReport(report) ? report : {};
+    for (const name of forgotten) {
+      errorLogger.error(
+        new MessengerError(
+          'DESTINATION_FORGOTTEN',
+          `no relay has worked on destination ${JSON.stringify(name)} for longer than its forgetAfter: cleaning no longer waits for it, and what it has not published goes`,
+        ),
+      );
+    }
+  };
+  try {
+    tell(await store.deletePublishedByExpiration(cleanUp, { signal }));
+  } catch (error) {
+    // What was done is done, and told by nobody later.
+    if (isCleaningError(error)) tell(error.report);
+    throw error;
   }
 }
 

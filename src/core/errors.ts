@@ -24,6 +24,8 @@ export type ErrorCode =
   | 'LEASE_LOST'
   /** A call to a store or a broker did not answer in time. */
   | 'TIMEOUT'
+  /** Some of the store was not cleaned: see `CleaningError`. */
+  | 'CLEANING_FAILED'
   /** Told, not thrown: a relay is not woken by writers, and polls by its interval. */
   | 'WAKE_FAILED'
   /** The broker did not acknowledge. */

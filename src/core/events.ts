@@ -70,7 +70,7 @@ export type MessengerEvent =
       readonly reason: 'broker' | 'limit';
       readonly pausedFor: number;
     }
-  /** Cleaning has run through, in `duration`; `report` is what the store tells of it, where it does. */
+  /** Cleaning has ended, in `duration`, also where a part failed; `report` is what the store tells that was done. */
   | {
       readonly type: 'cleaned';
       readonly destination: string;

@@ -88,7 +88,8 @@ export class Messenger {
   /**
    * Cleans once, by the option `cleanUp`.
    *
-   * @throws MessengerError `INVALID_OPTION` when that option was not given; otherwise the store's own errors.
+   * @throws MessengerError `INVALID_OPTION` when that option was not given; otherwise the store's own
+   *   errors, such as a `CleaningError` of `PostgresStore`.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
     const { cleanUp } = this.#options;

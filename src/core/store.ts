@@ -1,4 +1,5 @@
 import type { StoreCallOptions } from './call.js';
+import { hasCode, MessengerError, toError } from './errors.js';
 import type { Feed, FeedOptions } from './feed.js';
 import type { Message } from './message.js';
 
@@ -17,6 +18,17 @@ export interface CleanReport {
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
   /** The destinations that were given up just now: what they had not published is cleaned away with the rest. */
   readonly forgotten?: readonly string[];
+}
+
+/** Cleaning that failed in part: the `cause` is what failed first. Code `CLEANING_FAILED`. */
+export class CleaningError extends MessengerError {
+  /** What was done all the same. */
+  readonly report: CleanReport;
+
+  constructor(report: CleanReport, options: { cause: unknown }) {
+    super('CLEANING_FAILED', `not all was cleaned: ${toError(options.cause).message}`, options);
+    this.report = report;
+  }
 }
 
 /**
@@ -44,6 +56,11 @@ export interface FeedStore extends Store {
 /** Whether what cleaning resolved to tells what it did. */
 export function isCleanReport(value: unknown): value is CleanReport {
   return typeof (value as Partial<CleanReport> | null | undefined)?.emptied === 'number';
+}
+
+/** Whether an error tells what cleaning has done before or beside it. */
+export function isCleaningError(error: unknown): error is CleaningError {
+  return hasCode(error, 'CLEANING_FAILED') && isCleanReport((error as Partial<CleaningError>).report);
 }
 
 /** Whether a store offers feeds. */

@@ -1,8 +1,9 @@
 import { LOCK_NOT_AVAILABLE } from './admin.js';
 import { MessengerError } from '../../core/errors.js';
-import type { CleanReport, KeptReason } from '../../core/store.js';
+import { CleaningError, type CleanReport, type KeptReason } from '../../core/store.js';
 import { cleaningOf, type Cleaning } from './cleaning.js';
 import { preamble, type Connection, type Database, type TransactionBounds } from './database.js';
+import { storeError } from './failures.js';
 import { forgetAbandoned } from './forget.js';
 import { SLICES, type Names } from './names.js';
 import { retentionOf } from './schema.js';
@@ -25,7 +26,7 @@ type Look = { readonly ready: true; readonly rows: number; readonly stragglers: 
 /**
  * Truncates every slice of which each message is finished for every destination and older than
  * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time. One that
- * fails keeps no other from being emptied: the first error is thrown at the end.
+ * fails keeps no other from being emptied.
  *
  * A slice whose messages are all older than the tables' retention is about to be written again, and would
  * then not be emptied for another round. If no more than a thousand messages of it are unfinished, and no
@@ -33,6 +34,7 @@ type Look = { readonly ready: true; readonly rows: number; readonly stragglers: 
  * lives do not: it may have them in memory already, and what it reads next would overtake them.
  *
  * @throws MessengerError `INVALID_OPTION` for an expiration that the ring of slices is too short for.
+ * @throws CleaningError where some of it failed, at the end: with the first error, and what was done all the same.
  */
 export async function cleanSlices(
   database: Database,
@@ -47,18 +49,23 @@ export async function cleanSlices(
       `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
     );
   }
-  const forgotten = await forgetAbandoned(database, names, bounds);
+  const forgotten: string[] = [];
   const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
   let failed: { readonly error: unknown } | undefined;
+  try {
+    for await (const name of forgetAbandoned(database, names, bounds)) forgotten.push(name);
+  } catch (error) {
+    failed = { error };
+  }
   for (let n = 0; n < SLICES; n++) {
-    bounds.signal?.throwIfAborted();
     let outcome: Outcome;
     try {
+      bounds.signal?.throwIfAborted();
       outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
     } catch (error) {
-      if (bounds.signal?.aborted === true) throw error;
-      // The others can be emptied all the same, and nobody would if this one never can.
       failed ??= { error };
+      if (bounds.signal?.aborted === true) break;
+      // The others can be emptied all the same, and nobody would if this one never can.
       continue;
     }
     if (outcome.emptied) {
@@ -70,8 +77,9 @@ export async function cleanSlices(
       report.kept.push({ slice: `${names.prefix}messages_${String(n)}`, reason, ...(destination && { destination }) });
     }
   }
-  if (failed !== undefined) throw failed.error;
-  return { ...report, ...(forgotten.length > 0 && { forgotten }) };
+  const done: CleanReport = { ...report, ...(forgotten.length > 0 && { forgotten }) };
+  if (failed !== undefined) throw new CleaningError(done, { cause: storeError(failed.error, names) });
+  return done;
 }
 
 /** How many seconds a slice spans. */

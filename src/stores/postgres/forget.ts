@@ -24,13 +24,13 @@ export function notForgotten({ destinations }: Names): string {
  * longer waits for them. A relay can not come back to one in between: both lock its cursors, and look
  * again in a statement after that.
  *
- * @returns their names.
+ * Yields the name of each once that is committed.
  */
-export async function forgetAbandoned(
+export async function* forgetAbandoned(
   database: Database,
   names: Names,
   bounds: TransactionBounds,
-): Promise<readonly string[]> {
+): AsyncGenerator<string, void> {
   const { cursors, destinations } = names;
   const isAbandoned = `d.forgotten_at IS NULL AND d.forget_after IS NOT NULL
     AND greatest(d.created_at, ${workedUntil(names, 'd.name')}) < clock_timestamp() - d.forget_after * interval '1 second'`;
@@ -40,9 +40,8 @@ export async function forgetAbandoned(
       connection.query(statement('abandoned', `SELECT d.name FROM ${destinations} d WHERE ${isAbandoned}`)),
     bounds,
   );
-  const forgotten: string[] = [];
   for (const [name] of found as readonly (readonly [string])[]) {
-    const forget = async (connection: Connection) => {
+    const forget = async (connection: Connection): Promise<boolean> => {
       const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
       await connection.query(statement('forget_lock', lock), [name]);
       const marked = await connection.query(
@@ -52,20 +51,21 @@ export async function forgetAbandoned(
         ),
         [name],
       );
-      if (marked.length === 0) return;
+      if (marked.length === 0) return false;
       // Whoever slept through the end of its lease must not go on with it.
       const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
       await connection.query(statement('forget_fence', fence), [name]);
-      forgotten.push(name);
+      return true;
     };
+    let isForgotten = false;
     try {
-      await database.transaction(preamble(bounds.timeout), forget, bounds);
+      isForgotten = await database.transaction(preamble(bounds.timeout), forget, bounds);
     } catch (error) {
       // Somebody works on it.
       if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
     }
+    if (isForgotten) yield name;
   }
-  return forgotten;
 }
 
 /**

@@ -328,6 +328,28 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
+  it('is told of also where a part of the same cleaning fails', async () => {
+    await inNew(async ({ store, names, sql }) => {
+      await store.addDestination('slow', { from: 'end' });
+      await store.limitDestination('slow', { forgetAfter: 60_000 });
+      await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
+      await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
+      const told: unknown[] = [];
+      const errorLogger = { error: ({ message }: Error) => void told.push(message) };
+      const onEvent = (event: MessengerEvent) => void told.push(event);
+      const publisher = { publish: () => Promise.resolve() };
+      const cleaning = new Messenger(store, publisher, { cleanUp: 0, errorLogger, onEvent }).clean();
+      await expect(cleaning).rejects.toMatchObject({
+        code: 'CLEANING_FAILED',
+        cause: expect.objectContaining({ code: 'SCHEMA_MISMATCH' }) as unknown,
+      });
+      expect(told).toEqual([
+        expect.objectContaining({ report: expect.objectContaining({ forgotten: ['slow'] }) as unknown }),
+        expect.stringContaining('destination "slow"'),
+      ]);
+    });
+  });
+
   it('a relay that slept through the end of its lease is fenced when its destination is forgotten', async () => {
     await inNew(async (world) => {
       const { store, names } = world;

@@ -65,13 +65,13 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(/^from must be a whole number from 0 to 4, got/) as string;
+  const message = expect.stringMatching(/^from must be a whole number from 0 to 5, got/) as string;
   for (const from of [-1, 0.5, SCHEMA_VERSION, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 5$/);
+  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 6$/);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
@@ -80,7 +80,14 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
     expect(applied.filter((names) => names.length > 0)).toEqual([
-      ['0001_outbox.sql', '0002_relays.sql', '0003_store.sql', '0004_addressed.sql', '0005_inbox.sql'],
+      [
+        '0001_outbox.sql',
+        '0002_relays.sql',
+        '0003_store.sql',
+        '0004_addressed.sql',
+        '0005_inbox.sql',
+        '0006_key_length.sql',
+      ],
     ]);
     expect(await stores[0]!.migrate()).toEqual([]);
     const pool = open();
@@ -90,6 +97,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
       { number: 3, name: '0003_store.sql' },
       { number: 4, name: '0004_addressed.sql' },
       { number: 5, name: '0005_inbox.sql' },
+      { number: 6, name: '0006_key_length.sql' },
     ]);
     await addTo(stores[3]!, pool, newMessage('works'));
     expect(await stores[7]!.messages(10)).toHaveLength(1);
@@ -541,10 +549,25 @@ it('is not upgraded while a transaction uses the log for long: whoever stores is
   await pool.query("INSERT INTO messenger.messages (id, payload) VALUES ('meanwhile', 'x')");
   await writer.query('COMMIT');
   writer.release();
-  expect(await store.migrate()).toEqual(['0004_addressed.sql', '0005_inbox.sql']);
+  expect(await store.migrate()).toEqual(['0004_addressed.sql', '0005_inbox.sql', '0006_key_length.sql']);
   expect(await migrationScript({ from: 3 })).toMatch(
     /^BEGIN;\nSET LOCAL standard_conforming_strings = on;\nSET LOCAL lock_timeout = 2000;\n/,
   );
+});
+
+it('refuses keys that could not be set aside to whoever stores in SQL too, and leaves those that are there', async () => {
+  const pool = (await emptyDatabase())();
+  const script = await migrationScript();
+  await pool.query(`${script.slice(0, script.indexOf('\n-- 0006_'))}\nCOMMIT;`);
+  const store = (key: string) =>
+    pool.query("INSERT INTO messenger.messages (id, key, payload) VALUES ('x', $1, 'x')", [key]);
+  const longest = '名'.repeat(666) + '12';
+  await store(`${longest}3`);
+  expect(await new PostgresStore(pool).migrate()).toEqual(['0006_key_length.sql']);
+  await store(longest);
+  await expect(store(`${longest}4`)).rejects.toThrow('violates check constraint "key_at_most_2000_bytes"');
+  const { rows } = await pool.query('SELECT octet_length(key) AS bytes FROM messenger.messages ORDER BY seq');
+  expect(rows).toEqual([{ bytes: 2_001 }, { bytes: 2_000 }]);
 });
 
 describe('a schema that is not this version', () => {
