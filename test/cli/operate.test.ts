@@ -22,7 +22,7 @@ async function messenger(url: string, ...args: string[]): Promise<string[]> {
 
 it('shows, requeues, discards, repartitions, adopts, and prints roles', async () => {
   const url = await newDatabase(inject('postgres')[17]);
-  expect(await messenger(url, 'migrate')).toHaveLength(5);
+  expect(await messenger(url, 'migrate')).toHaveLength(6);
   const pool = new pg.Pool({ connectionString: url });
   try {
     const store = new PostgresStore(pool);
