@@ -1,6 +1,6 @@
 import { hasCode, MessengerError, toError } from './errors.js';
 import type { RelayOptions } from './relay-options.js';
-import { isCleaningError, isCleanReport } from './store.js';
+import { isCleaningError, isCleanReport, type CleanReport } from './store.js';
 import { isAborted, sleepBy } from './wait.js';
 
 /** The longest pause between two cleanings. Milliseconds. */
@@ -13,9 +13,9 @@ export async function cleanOnce(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const begun = clock.now();
-  const tell = (report: unknown) => {
+  const tell = (report: unknown, failure?: { readonly error: Error }) => {
     const duration = clock.now() - begun;
-    onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }) });
+    onEvent?.({ type: 'cleaned', destination, duration, ...(isCleanReport(report) && { report }), ...failure });
     const { forgotten = [] } = isCleanReport(report) ? report : {};
     for (const name of forgotten) {
       errorLogger.error(
@@ -29,10 +29,14 @@ export async function cleanOnce(
   try {
     tell(await store.deletePublishedByExpiration(cleanUp, { signal }));
   } catch (error) {
-    // What was done is done, and told by nobody later.
-    if (isCleaningError(error)) tell(error.report);
+    // What was done is done, and told by nobody later. One that was stopped before it did anything is nothing to tell of.
+    if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
     throw error;
   }
+}
+
+function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
+  return emptied > 0 || forgotten.length > 0;
 }
 
 /**

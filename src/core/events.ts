@@ -70,12 +70,13 @@ export type MessengerEvent =
       readonly reason: 'broker' | 'limit';
       readonly pausedFor: number;
     }
-  /** Cleaning has ended, in `duration`, also where a part failed; `report` is what the store tells that was done. */
+  /** Cleaning has ended, in `duration`; `report` is what the store tells that was done, and `error` why that is not all. */
   | {
       readonly type: 'cleaned';
       readonly destination: string;
       readonly duration: number;
       readonly report?: CleanReport;
+      readonly error?: Error;
     };
 
 /** Gets events. It should return at once: the relay waits for it. */

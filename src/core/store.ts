@@ -20,7 +20,7 @@ export interface CleanReport {
   readonly forgotten?: readonly string[];
 }
 
-/** Cleaning that failed in part: the `cause` is what failed first. Code `CLEANING_FAILED`. */
+/** Cleaning that failed in part, or was stopped: the `cause` is what failed first, or the abort. Code `CLEANING_FAILED`. */
 export class CleaningError extends MessengerError {
   /** What was done all the same. */
   readonly report: CleanReport;
@@ -40,7 +40,7 @@ export interface Store {
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
   /** Marks messages as published: all of them, or none if one can not be. */
   published(...messages: readonly Message[]): Promise<void>;
-  /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`. */
+  /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`; may reject with a `CleaningError`. */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
 }
 

@@ -34,7 +34,8 @@ type Look = { readonly ready: true; readonly rows: number; readonly stragglers: 
  * lives do not: it may have them in memory already, and what it reads next would overtake them.
  *
  * @throws MessengerError `INVALID_OPTION` for an expiration that the ring of slices is too short for.
- * @throws CleaningError where some of it failed, at the end: with the first error, and what was done all the same.
+ * @throws CleaningError where some of it failed, or the signal aborted: with that or the first error as its `cause`, and
+ *   what was done all the same.
  */
 export async function cleanSlices(
   database: Database,
@@ -63,8 +64,12 @@ export async function cleanSlices(
       bounds.signal?.throwIfAborted();
       outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
     } catch (error) {
+      if (bounds.signal?.aborted === true) {
+        // That is what it ended for, whatever had failed before.
+        failed = { error };
+        break;
+      }
       failed ??= { error };
-      if (bounds.signal?.aborted === true) break;
       // The others can be emptied all the same, and nobody would if this one never can.
       continue;
     }

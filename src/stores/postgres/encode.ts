@@ -21,7 +21,7 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
   );
 }
 
-/** The log takes any key. One that the side table does not would end each relay that has to set its message aside. */
+/** The log refuses such a key too, with less to say of it. One that the side table does not take would end each relay that has to set its message aside. */
 function assertSettable(key: string | undefined, id: string): void {
   const bytes = key === undefined ? 0 : Buffer.byteLength(key);
   if (bytes <= LONGEST_KEY) return;

@@ -24,7 +24,8 @@ export function notForgotten({ destinations }: Names): string {
  * longer waits for them. A relay can not come back to one in between: both lock its cursors, and look
  * again in a statement after that.
  *
- * Yields the name of each once that is committed.
+ * Yields the name of each once that is committed. One that fails keeps no other from it: the first error is thrown at
+ * the end.
  */
 export async function* forgetAbandoned(
   database: Database,
@@ -40,6 +41,7 @@ export async function* forgetAbandoned(
       connection.query(statement('abandoned', `SELECT d.name FROM ${destinations} d WHERE ${isAbandoned}`)),
     bounds,
   );
+  let failed: { readonly error: unknown } | undefined;
   for (const [name] of found as readonly (readonly [string])[]) {
     const forget = async (connection: Connection): Promise<boolean> => {
       const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
@@ -62,10 +64,12 @@ export async function* forgetAbandoned(
       isForgotten = await database.transaction(preamble(bounds.timeout), forget, bounds);
     } catch (error) {
       // Somebody works on it.
-      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
+      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) failed ??= { error };
+      if (bounds.signal?.aborted === true) break;
     }
     if (isForgotten) yield name;
   }
+  if (failed !== undefined) throw failed.error;
 }
 
 /**

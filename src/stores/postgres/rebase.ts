@@ -5,6 +5,7 @@ import type { StoreCallOptions } from '../../core/call.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, type Names } from './names.js';
 import { checkEnvironment, environmentOf, isAheadOfCluster, isForeign, setEnvironment } from './origin.js';
+import { LONGEST_KEY } from './encode.js';
 import { howToMigrate, SCHEMA_VERSION, schemaVersion } from './schema.js';
 import { advanceSequence, largest, lastDrawn, sequenceOf, type Run } from './sequence.js';
 import { statement } from './statements.js';
@@ -104,6 +105,9 @@ export async function rebase(database: Database, names: Names, options: RebaseOp
   }
 }
 
+/** The constraint of migration 6. */
+const KEY_LENGTH = 'key_at_most_2000_bytes';
+
 /** Keeps relays and writers out, to the end of the transaction. */
 async function lock(connection: Connection, names: Names): Promise<void> {
   const version = await schemaVersion(connection, names);
@@ -161,10 +165,20 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
   }));
   const labels = labelsOf(groups);
   const label = `($1::text::json ->> (${owed}))::xid8`;
+  // A row is checked whenever it is written: one with a key from before migration 6, also where it was published long ago.
+  const [long] = await run(
+    `SELECT EXISTS (SELECT FROM ${names.messages} WHERE octet_length(key) > ${String(LONGEST_KEY)})::text`,
+  );
+  const isUnchecked = long?.[0] === 'true';
+  if (isUnchecked) await run(`ALTER TABLE ${names.messages} DROP CONSTRAINT IF EXISTS ${KEY_LENGTH}`);
   await run(
     `UPDATE ${names.messages} m SET xid = ${label} ${cursors.length > 0 ? `FROM ${cursors.join(', ')}` : ''} WHERE ${where} AND m.xid <> ${label}`,
     [JSON.stringify(Object.fromEntries(labels))],
   );
+  if (isUnchecked)
+    await run(
+      `ALTER TABLE ${names.messages} ADD CONSTRAINT ${KEY_LENGTH} CHECK (octet_length(key) <= ${String(LONGEST_KEY)}) NOT VALID`,
+    );
   // Writers are kept out: whoever is not in this snapshot has not drawn a number of the log yet.
   const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
   const [snapshot, last] = now as [string, string];

@@ -342,7 +342,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *
    * @returns what was emptied, and what was not, and why.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.
-   * @throws CleaningError where some of it failed, at the end: with the first error, and what was done all the same.
+   * @throws CleaningError where some of it failed, or the signal aborted: with that or the first error as its `cause`,
+   *   and what was done all the same.
    */
   async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });

@@ -1,6 +1,8 @@
 import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/message.js';
+import { Messenger } from '../../../src/core/messenger.js';
+import { isAbort } from '../../../src/core/wait.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
@@ -427,6 +429,38 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await publish();
     await expect(store.deletePublishedByExpiration(0, { signal: AbortSignal.abort() })).rejects.toThrow();
     expect(await log()).toEqual(['1:a']);
+  });
+
+  it('that is stopped tells what it was stopped for, and what was done', async () => {
+    await put(1, ['a']);
+    await put(2, ['b']);
+    await publish();
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    const hooked = new PostgresStore(new HookedPool({ connectionString: url, max: 2 }), { schema });
+    let emptied = 0;
+    HookedPool.before = (text) => {
+      if (text.startsWith('TRUNCATE') && ++emptied === 2) stop.abort(reason);
+      return Promise.resolve();
+    };
+    const told: unknown[] = [];
+    const messenger = new Messenger(
+      hooked,
+      { publish: () => Promise.resolve() },
+      {
+        cleanUp: 0,
+        onEvent: (event) => void told.push(event),
+      },
+    );
+    const report = { emptied: 1, rows: 1, moved: 0, kept: [] };
+    const error = await messenger.clean({ signal: stop.signal }).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: 'CLEANING_FAILED', report });
+    expect(isAbort(error, stop.signal)).toBe(true);
+    expect(told).toEqual([expect.objectContaining({ type: 'cleaned', report, error })]);
+    // Before it has done anything there is nothing to tell.
+    await expect(messenger.clean({ signal: stop.signal })).rejects.toThrow();
+    expect(told).toHaveLength(1);
+    await hooked.close();
   });
 
   it('updates and deletes no row of the log, whatever becomes of its messages', async () => {

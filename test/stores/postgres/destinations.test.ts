@@ -344,7 +344,10 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         cause: expect.objectContaining({ code: 'SCHEMA_MISMATCH' }) as unknown,
       });
       expect(told).toEqual([
-        expect.objectContaining({ report: expect.objectContaining({ forgotten: ['slow'] }) as unknown }),
+        expect.objectContaining({
+          error: expect.objectContaining({ code: 'CLEANING_FAILED' }) as unknown,
+          report: expect.objectContaining({ forgotten: ['slow'] }) as unknown,
+        }),
         expect.stringContaining('destination "slow"'),
       ]);
     });

@@ -71,7 +71,9 @@ it('has no script for tables that are not older, and names the next', async () =
   }
   await expect(migrationScript({ transaction: 'no' as never })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
-  expect(heading).toMatch(/^-- .* messenger migrate --sql --no-transaction --from 6$/);
+  const next = `messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
+  expect(heading).toMatch(new RegExp(`^-- .* ${next}$`));
+  expect(await readFile(new URL('../../../README.md', import.meta.url), 'utf8')).toContain(`is \`${next}\``);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {

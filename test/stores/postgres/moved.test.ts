@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { catalog } from '../../support/catalog.js';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
 import { startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
@@ -207,6 +208,27 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     const published = await moved.relay({ pageSize: 3 });
     expect(published.toSorted()).toEqual(['b:3', 'e:1', 'f:1', 'x:1', 'x:2']);
     expect(published.indexOf('x:1')).toBeLessThan(published.indexOf('x:2'));
+  });
+
+  it('keeps a key from before there was a limit, and the limit', async () => {
+    const old = await before();
+    const limit = 'key_at_most_2000_bytes';
+    const unlimited = `ALTER TABLE messenger.messages DROP CONSTRAINT ${limit}`;
+    await old.pool.query(unlimited);
+    const insert = "INSERT INTO messenger.messages (id, key, payload) VALUES ('long:1', repeat('x', 2001), 'x')";
+    await old.pool.query(insert);
+    expect(await old.relay()).toEqual(['long:1']);
+    await old.add('a:1');
+    const moved = await after();
+    await moved.pool.query(unlimited);
+    await copyLogically(await old.session(), moved.pool, { sequence: true });
+    await moved.pool.query(
+      `ALTER TABLE messenger.messages ADD CONSTRAINT ${limit} CHECK (octet_length(key) <= 2000) NOT VALID`,
+    );
+    expect(await moved.store.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
+    await expect(moved.pool.query(insert)).rejects.toThrow(limit);
+    expect(await moved.relay()).toEqual(['a:1']);
+    expect(await catalog(moved.pool, 'messenger')).toEqual(await catalog((await after()).pool, 'messenger'));
   });
 
   it('keeps what each destination has and has not published', async () => {
