@@ -10,7 +10,8 @@ export interface FeedOptions extends StoreCallOptions {
   /**
    * What this relay is known by to the others of its destination: random, and the same whenever it opens
    * a feed. From the first call on, others make room for it, also while there is nothing for it yet.
-   * Without it the caller does not stay: it takes what is free, and nobody makes room.
+   * Without it the caller does not stay: it takes what is free, and nobody makes room. Two of one name count as one:
+   * they share what is one's, and nothing is lost by it.
    */
   readonly relay?: string | undefined;
   /** Told of what has gone wrong and ends nothing. */

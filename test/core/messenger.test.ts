@@ -426,6 +426,28 @@ describe('a store that fails', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  test('later is asked again after pauses that grow, up to two seconds', async () => {
+    vi.useFakeTimers();
+    vi.spyOn(Math, 'random').mockReturnValue(1);
+    const store = faulty(await memoryStore('a1'));
+    const failedAt: number[] = [];
+    const errorLogger = { error: () => void failedAt.push(Date.now()) };
+    const relay = started(new Messenger(store, scripted(), { storeOutageLimit: 60_000, errorLogger }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    store.down = down;
+    await vi.advanceTimersByTimeAsync(20_000);
+    const pauses = failedAt.slice(1).map((at, i) => at - failedAt[i]!);
+    expect(pauses.slice(0, 8)).toEqual([50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
+    // Answered once, it is at the shortest again.
+    store.down = undefined;
+    await vi.advanceTimersByTimeAsync(3_000);
+    failedAt.length = 0;
+    store.down = down;
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(failedAt[1]! - failedAt[0]!).toBe(50);
+    await relay.stop();
+  });
+
   test('later is fatal at once with a limit of 0, which is what the seed does', async () => {
     const store = faulty(await memoryStore('a1'));
     const errorLogger = recordingLogger();

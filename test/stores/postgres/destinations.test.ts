@@ -7,6 +7,7 @@ import type { MessengerEvent } from '../../../src/core/events.js';
 import { newMessage } from '../../../src/core/message.js';
 import { Messenger } from '../../../src/core/messenger.js';
 import type { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { until } from '../../../src/testing/assert.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 
@@ -266,6 +267,52 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await store.removeDestination('default')).toMatchObject({ pending: 0, waiting: 0, dead: 0 });
       await store.addDestination('default', { from: 'end' });
       expect(await delivered(world, 'default')).toEqual([]);
+    });
+  });
+
+  it('know nothing of the broker of another, which takes nothing for as long as both run', async () => {
+    await inNew(async (world) => {
+      const { store, names } = world;
+      await store.addDestination('down', { from: 'beginning' });
+      await store.addDestination('up', { from: 'beginning' });
+      const published = { up: [] as string[], down: [] as string[] };
+      const stop = new AbortController();
+      let isDown = true;
+      const running = (['up', 'down'] as const).map((destination) =>
+        new Messenger(
+          world.another(),
+          {
+            publish: ({ id }) => {
+              if (destination === 'down' && isDown)
+                return Promise.reject(Object.assign(new Error('no broker'), { code: 'ECONNREFUSED' }));
+              published[destination].push(id);
+              return Promise.resolve();
+            },
+          },
+          { destination, interval: 20, publishBatchSize: 10, cleanUp: 0, errorLogger: { error: () => undefined } },
+        ).start({ signal: stop.signal }),
+      );
+      const ids: string[] = [];
+      for (let n = 1; n <= 30; n++) {
+        const batch = Array.from({ length: 10 }, (_, i) => `k${i}:${n}`);
+        await world.add(...batch);
+        ids.push(...batch);
+        await until(() => published.up.length === ids.length, 'the other has what was just stored');
+      }
+      expect(published).toEqual({ up: expect.arrayContaining(ids) as unknown, down: [] });
+      expect(await stateOf(store, 'up')).toMatchObject({ pending: 0, waiting: 0, dead: 0 });
+      expect(await stateOf(store, 'down')).toMatchObject({ pending: 300, waiting: 0, dead: 0 });
+      expect(await world.value(`SELECT count(*)::int FROM ${names.messages}`), 'nothing is cleaned away').toBe(300);
+      isDown = false;
+      await until(() => published.down.length === ids.length, 'the one that was down has all');
+      stop.abort();
+      await Promise.all(running);
+      for (const each of Object.values(published)) {
+        for (let key = 0; key < 10; key++) {
+          const own = (all: string[]) => all.filter((id) => id.startsWith(`k${key}:`));
+          expect(own(each)).toEqual(own(ids));
+        }
+      }
     });
   });
 

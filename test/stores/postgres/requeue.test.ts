@@ -128,6 +128,38 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
+  it('has tried again, in order, what is chosen by id, key, topic, state, error or time, and nothing else', async () => {
+    await inNew(async (world) => {
+      const { store, names } = world;
+      const failed = ['a:1', 'b:1', 'a:2', 'c:1', 'd:1', 'e:1', 'd:2', 'f:1'];
+      await world.add(...failed);
+      const giver = await world.relay();
+      await giveUp(giver, failed);
+      await giver.close();
+      await block(world, 'f:1');
+      await world.sql(`UPDATE ${names.parked} SET dead_at = NULL WHERE id = 'f:1'`);
+      await world.sql(`UPDATE ${names.parked} SET topic = 'orders' WHERE id IN ('b:1', 'c:1')`);
+      await world.sql(`UPDATE ${names.parked} SET dead_at = '2020-01-01' WHERE key = 'd'`);
+      const again = async (selection: FailedSelection) => {
+        await store.requeue(selection);
+        const relay = await world.relay();
+        await relay.drain();
+        await relay.close();
+        return relay.acknowledged;
+      };
+      expect(await again({ topic: 'orders' })).toEqual(['b:1', 'c:1']);
+      expect(await again({ topic: 'orders' })).toEqual([]);
+      expect(await again({ until: new Date('2020-01-01') })).toEqual([]);
+      expect(await again({ until: new Date('2021-01-01') })).toEqual(['d:1', 'd:2']);
+      expect(await again({ since: new Date('2021-01-01'), key: 'x' })).toEqual([]);
+      expect(await again({ since: new Date('2021-01-01'), error: 'no a:2' })).toEqual(['a:2']);
+      expect(await again({ state: 'blocked' })).toEqual(['f:1']);
+      expect(await again({ key: 'a' })).toEqual(['a:1']);
+      expect(await again({ ids: ['e:1', 'a:1'] })).toEqual(['e:1']);
+      expect(await store.deadLetters()).toEqual([]);
+    });
+  });
+
   it('a relay that learns of a requeue keeps what it is setting aside at that moment', async () => {
     await inNew(async (world) => {
       const relay = await world.relay({ acknowledge: ({ id }) => id !== 'b:1' });

@@ -1,7 +1,9 @@
 /** Relays that share the partitions of a destination: evenly, in order, and through comings and goings. */
-import { beforeAll, describe, expect, it } from 'vitest';
-import { Messenger, type Message } from '../../../src/index.js';
-import { until } from '../../../src/testing/assert.js';
+import pg from 'pg';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
+import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { gate, until } from '../../../src/testing/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
@@ -43,6 +45,61 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
   beforeAll(async () => {
     url = await createDatabase(version, 'sharing');
   });
+
+  it('that wait for their publisher keep what they have, with one connection for all', () =>
+    inWorld(async (world) => {
+      const lease = 3_000;
+      const pool = new pg.Pool({ connectionString: url, max: 1 });
+      onTestFinished(() => pool.end());
+      const { schema } = world.names;
+      const store = new PostgresStore(pool, { schema, lease, listen: false });
+      const answer = gate();
+      const events: MessengerEvent[] = [];
+      const sent: string[] = [];
+      const publish = async ({ id }: Message) => {
+        sent.push(id);
+        await answer.opened;
+      };
+      const onEvent = (event: MessengerEvent) => void events.push(event);
+      await world.add('a:1', 'b:1', 'c:1');
+      const relay = started(new Messenger(store, { publish }, { interval: 20, onEvent }));
+      await until(() => sent.length === 3, 'all is sent');
+      const expiry = async () =>
+        Number(await world.value(`SELECT date_part('epoch', min(expires_at)) * 1000 FROM ${world.names.cursors}`));
+      const first = await expiry();
+      // Three leases long nothing is settled, that would renew it too.
+      await until(async () => (await expiry()) > first + 3 * lease, 'it is renewed again and again', 60_000);
+      answer.open();
+      await until(async () => (await world.store.destinations())[0]?.pending === 0, 'all is settled');
+      expect(events.filter(({ type }) => type === 'leased' || type === 'lease-lost')).toHaveLength(1);
+      await relay.stop();
+      expect(sent).toHaveLength(3);
+    }, url));
+
+  it('that were given one id lose nothing, and send nothing twice or out of order', () =>
+    inWorld(async (world) => {
+      const acknowledged: string[] = [];
+      const named = (relay: string) => {
+        const store = world.another();
+        const openFeed = store.openFeed.bind(store);
+        store.openFeed = (options) => openFeed({ ...options, relay });
+        return started(new Messenger(store, recording(acknowledged, relay), { interval: 20, publishBatchSize: 7 }));
+      };
+      const relays = [named('twin'), named('twin'), named('other')];
+      const ids: string[] = [];
+      for (let n = 1; n <= 90; n++) {
+        const batch = Array.from({ length: 20 }, (_, i) => `k${i}:${n}`);
+        await world.add(...batch);
+        ids.push(...batch);
+        // One comes when the others share, and one of the two goes: the other is not known for a moment.
+        if (n === 30) relays.push(named('twin'));
+        if (n === 60) await relays[0]!.stop();
+      }
+      await until(() => acknowledged.length >= ids.length, 'all is published');
+      for (const relay of relays.slice(1)) await relay.stop();
+      expect(acknowledged.toSorted()).toEqual(ids.toSorted());
+      expect(overtaken(acknowledged)).toEqual([]);
+    }, url));
 
   it('share partitions evenly, as they come and go, without a message twice or out of order', () =>
     inWorld(async (world) => {
