@@ -16,6 +16,11 @@ export interface TransactionBridge<Tx> {
   readonly takes: string;
   /** Whether a value is of this library: its root handle as well, which `refusal` then refuses. */
   is(handle: unknown): boolean;
+  /**
+   * Whether each transaction has a handle of its own. Then one whose connection is in another transaction by now is
+   * refused, once it has been written through. @default false
+   */
+  readonly isOneTransaction?: boolean;
   /** Why a handle can not be written through now, and what to pass instead. @default none is refused */
   refusal?(handle: Tx): string | undefined;
   /**

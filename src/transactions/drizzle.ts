@@ -24,14 +24,16 @@ interface WithClient {
 /**
  * Takes the `tx` of `db.transaction`, also a nested one, of any PostgreSQL driver of Drizzle 0.29 or newer.
  *
- * Drizzle does not tell of a commit: relays are woken by notifications, or look by their interval. That a
- * transaction is over is seen on `node-postgres` with `pg` 8.17 or newer.
+ * Drizzle does not tell of a commit: relays are woken by notifications, or look by their interval. A `tx` whose
+ * transaction is over is refused by the server; but one that is used for the first time then, while its connection is
+ * in another transaction, writes into that.
  *
  * @param sql what `drizzle-orm` exports under that name.
  */
 export function drizzleBridge(sql: DrizzleSql): TransactionBridge<DrizzleTransaction> {
   return {
     takes: 'the tx of Drizzle’s db.transaction',
+    isOneTransaction: true,
     is: (handle) => hasMethods(handle, 'execute', 'select', 'transaction'),
     refusal(transaction) {
       if (!hasMethods(transaction, 'rollback')) {

@@ -27,14 +27,15 @@ interface Controlled {
  * Takes the `trx` of `db.transaction().execute`, or of `db.startTransaction().execute`, after its savepoints as well.
  *
  * Kysely does not tell of a commit: relays are woken by notifications, or look by their interval. That a
- * transaction is over is seen on a controlled one. On the other kind Kysely 0.28.18 refuses the query by itself;
- * an older one may send it outside of any transaction: do not use `trx` after its callback.
+ * transaction is over is seen on a controlled one. On the other kind Kysely 0.28.18 refuses the query by itself, and the
+ * server refuses what an older one sends outside of any transaction.
  *
  * @param compiled what `kysely` exports as `CompiledQuery`. Its queries are sent as they are: no plugin changes them.
  */
 export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<KyselyTransaction> {
   return {
     takes: 'the trx of Kysely’s db.transaction().execute or db.startTransaction().execute',
+    isOneTransaction: true,
     is: (handle) => hasMethods(handle, 'executeQuery', 'selectFrom', 'withSchema'),
     refusal(transaction) {
       if (!(transaction as { isTransaction?: boolean }).isTransaction) {

@@ -7,7 +7,7 @@ import { bridgeSuite, type Library } from './suite.js';
 
 const orders = pgTable('orders', { id: text().primaryKey() });
 
-const FEATURES = { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: false } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false } as const;
 
 bridgeSuite('Drizzle on pg', FEATURES, (url) => {
   const pool = new pg.Pool({ connectionString: url, max: 5 });

@@ -5,7 +5,7 @@ import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { knexBridge, type KnexTransaction } from '../../src/transactions/knex.js';
 import { bridgeSuite, type Library } from './suite.js';
 
-const FEATURES = { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: true } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: true } as const;
 
 bridgeSuite('Knex on pg', FEATURES, (url) => {
   const db = knex({ client: 'pg', connection: url, pool: { max: 5 } });

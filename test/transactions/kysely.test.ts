@@ -19,7 +19,7 @@ const library = (db: Kysely<Tables>) => ({
   close: () => db.destroy(),
 });
 
-bridgeSuite('Kysely', { savepoints: true, refusesEnded: 'library', tellsOfCommit: false }, (url) => {
+bridgeSuite('Kysely', { savepoints: true, refusesEnded: 'library', ownHandles: true, tellsOfCommit: false }, (url) => {
   const db = open(url);
   return Promise.resolve<Library<Trx, KyselyTransaction>>({
     ...library(db),
@@ -37,32 +37,36 @@ bridgeSuite('Kysely', { savepoints: true, refusesEnded: 'library', tellsOfCommit
   });
 });
 
-bridgeSuite('Kysely, controlled', { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: false }, (url) => {
-  const db = open(url);
-  return Promise.resolve<Library<ControlledTransaction<Tables>, KyselyTransaction>>({
-    ...library(db),
-    transaction: async (work) => {
-      const trx = await db.startTransaction().execute();
-      try {
-        const result = await work(trx);
-        await trx.commit().execute();
-        return result;
-      } catch (error) {
-        await trx.rollback().execute();
-        throw error;
-      }
-    },
-    savepoint: async (trx, work) => {
-      const inner = await trx.savepoint('part').execute();
-      try {
-        await work(inner as unknown as ControlledTransaction<Tables>);
-      } catch (error) {
-        await inner.rollbackToSavepoint('part').execute();
-        throw error;
-      }
-    },
-  });
-});
+bridgeSuite(
+  'Kysely, controlled',
+  { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false },
+  (url) => {
+    const db = open(url);
+    return Promise.resolve<Library<ControlledTransaction<Tables>, KyselyTransaction>>({
+      ...library(db),
+      transaction: async (work) => {
+        const trx = await db.startTransaction().execute();
+        try {
+          const result = await work(trx);
+          await trx.commit().execute();
+          return result;
+        } catch (error) {
+          await trx.rollback().execute();
+          throw error;
+        }
+      },
+      savepoint: async (trx, work) => {
+        const inner = await trx.savepoint('part').execute();
+        try {
+          await work(inner as unknown as ControlledTransaction<Tables>);
+        } catch (error) {
+          await inner.rollbackToSavepoint('part').execute();
+          throw error;
+        }
+      },
+    });
+  },
+);
 
 describe('The types of kyselyBridge', () => {
   it('take a transaction of any kind, and no db', () => {

@@ -12,7 +12,7 @@ const Order = new EntitySchema<{ id: string }>({
   properties: { id: { type: 'text', primary: true } },
 });
 
-const FEATURES = { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: true } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: true } as const;
 const open = (url: string) => MikroORM.init({ clientUrl: url, entities: [Order], pool: { min: 0, max: 5 } });
 
 bridgeSuite('MikroORM', FEATURES, async (url): Promise<Library<EntityManager, MikroOrmTransaction>> => {

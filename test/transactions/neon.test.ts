@@ -43,29 +43,33 @@ async function transaction<T>(pool: Pool, work: (client: PoolClient) => Promise<
   }
 }
 
-bridgeSuite('Neon over WebSockets', { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: true }, (url) => {
-  const pool = new Pool({ connectionString: url, max: 5 });
-  return Promise.resolve<Library<PoolClient>>({
-    client: pool,
-    transaction: (work) => transaction(pool, work),
-    savepoint: async (client, work) => {
-      await client.query(`SAVEPOINT ${SAVEPOINT}`);
-      try {
-        await work(client);
-      } catch (error) {
-        await client.query(`ROLLBACK TO SAVEPOINT ${SAVEPOINT}`);
-        throw error;
-      }
-    },
-    insert: (client, id) => client.query('INSERT INTO orders VALUES ($1)', [id]),
-    roots: [pool, neon(url), neon(url, { fullResults: true })],
-    close: () => pool.end(),
-  });
-});
+bridgeSuite(
+  'Neon over WebSockets',
+  { savepoints: true, refusesEnded: 'bridge', ownHandles: false, tellsOfCommit: true },
+  (url) => {
+    const pool = new Pool({ connectionString: url, max: 5 });
+    return Promise.resolve<Library<PoolClient>>({
+      client: pool,
+      transaction: (work) => transaction(pool, work),
+      savepoint: async (client, work) => {
+        await client.query(`SAVEPOINT ${SAVEPOINT}`);
+        try {
+          await work(client);
+        } catch (error) {
+          await client.query(`ROLLBACK TO SAVEPOINT ${SAVEPOINT}`);
+          throw error;
+        }
+      },
+      insert: (client, id) => client.query('INSERT INTO orders VALUES ($1)', [id]),
+      roots: [pool, neon(url), neon(url, { fullResults: true })],
+      close: () => pool.end(),
+    });
+  },
+);
 
 bridgeSuite(
   'Drizzle on Neon’s WebSockets',
-  { savepoints: true, refusesEnded: 'nobody', tellsOfCommit: false },
+  { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false },
   (url) => {
     const pool = new Pool({ connectionString: url, max: 5 });
     const db = drizzle(pool);

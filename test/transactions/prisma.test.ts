@@ -8,7 +8,7 @@ import { PrismaClient, type Prisma } from '../../examples/prisma/generated/clien
 import { batchSuite } from './batch-suite.js';
 import { bridgeSuite, ORDERS, type Library } from './suite.js';
 
-const FEATURES = { savepoints: true, refusesEnded: 'library', tellsOfCommit: false } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'library', ownHandles: true, tellsOfCommit: false } as const;
 const ofChairs = (id: string) => ({ id, item: 'chair', pieces: 1 });
 const clientOf = (url: string) => new PrismaClient({ adapter: new PrismaPg({ connectionString: url, max: 5 }) });
 

@@ -5,7 +5,7 @@ import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { sequelizeBridge, type SequelizeTransaction } from '../../src/transactions/sequelize.js';
 import { bridgeSuite, type Library } from './suite.js';
 
-const FEATURES = { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: true } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: true } as const;
 
 bridgeSuite('Sequelize on pg', FEATURES, (url) => {
   const sequelize = new Sequelize(url, {

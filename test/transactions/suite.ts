@@ -37,8 +37,10 @@ export interface Library<Tx extends Handle, Handle = Tx> {
 export interface Features {
   /** The library has transactions within transactions. */
   readonly savepoints: boolean;
-  /** Who refuses a handle whose transaction is over: the bridge, before anything is sent, the library itself, or nobody. */
-  readonly refusesEnded: 'bridge' | 'library' | 'nobody';
+  /** Who refuses a handle whose transaction is over: the library itself, or the bridge and, at the latest, the server. */
+  readonly refusesEnded: 'bridge' | 'library';
+  /** No two transactions have the same handle. */
+  readonly ownHandles: boolean;
   /** A relay of this process is woken by the commit itself. */
   readonly tellsOfCommit: boolean;
 }
@@ -344,7 +346,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(rowCount).toBe(1);
     });
 
-    const refusesEnded = async () => {
+    it('refuses a handle whose transaction is over, and stores nothing', async () => {
       for (const end of ['commit', 'rollback']) {
         let kept: Tx | undefined;
         await library
@@ -359,9 +361,78 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         else await expect(late).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       }
       expect(await relayed()).toEqual([]);
+    });
+
+    it('stores exactly what its transaction commits, also where it is told while that ends', async () => {
+      await pool.query(`
+        CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'at commit'; END $$;
+        CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW WHEN (NEW.id LIKE 'fails%') EXECUTE FUNCTION refuse_commit();`);
+      const stored: string[] = [];
+      try {
+        for (let turns = 0; turns < 40; turns++) {
+          for (const end of ['commits', 'fails', 'rolls back']) {
+            const text = `${end} after ${String(turns)}`;
+            let told: Promise<unknown> = Promise.resolve();
+            const committed = await library
+              .transaction(async (transaction) => {
+                if (turns % 2 === 0) await library.insert(transaction, text);
+                // So that it comes before, within, and after what the library does to end the transaction.
+                told = after(turns, () => store.add(transaction, text));
+                told.catch(() => undefined);
+                if (end === 'fails' && turns % 2 === 1) await library.insert(transaction, text);
+                if (end === 'rolls back') throw new Error(end);
+              })
+              .then(
+                () => end === 'commits',
+                () => false,
+              );
+            const wasTold = await told.then(
+              () => true,
+              () => false,
+            );
+            if (committed && wasTold) stored.push(text);
+          }
+        }
+      } finally {
+        await pool.query('DROP FUNCTION refuse_commit CASCADE');
+      }
+      expect((await relayed()).map(textOf)).toEqual(stored);
+      // Some came in time, and some did not: else nothing was tried.
+      expect(stored.length).toBeLessThan(40);
+    });
+
+    it('has no effect of a message that is received while its transaction ends', async () => {
+      for (let turns = 0; turns < 30; turns++) {
+        const id = `late-${String(turns)}`;
+        let told: Promise<unknown> = Promise.resolve();
+        await library
+          .transaction((transaction) => {
+            told = after(turns, () => store.receive(transaction, 'late', id));
+            told.catch(() => undefined);
+            return Promise.reject(new Error('the application changed its mind'));
+          })
+          .catch(() => undefined);
+        await told.catch(() => undefined);
+      }
+      const { rows } = await pool.query(`SELECT id FROM messenger.inbox WHERE consumer = 'late'`);
+      expect(rows).toEqual([]);
+    });
+
+    const leaves = async () => {
+      let kept: Tx | undefined;
+      await library.transaction(async (transaction) => {
+        kept = transaction;
+        await store.add(transaction, 'mine');
+      });
+      await library.transaction(async (transaction) => {
+        await library.insert(transaction, 'order-1');
+        await expect(store.add(kept as Tx, 'never')).rejects.toBeInstanceOf(Error);
+      });
+      expect(await orders()).toEqual(['order-1']);
+      expect((await relayed()).map(textOf)).toEqual(['mine']);
     };
-    if (features.refusesEnded !== 'nobody')
-      it('refuses a handle whose transaction is over, and stores nothing', refusesEnded);
+    if (features.ownHandles) it('leaves the next transaction of its connection alone once its own is over', leaves);
 
     it('refuses what commits every query by itself, and stores nothing', async () => {
       for (const root of [...library.roots, undefined, null, {}, 'handle']) {
@@ -440,13 +511,20 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   });
 }
 
+/** Does something after so many turns of the queue of promises; after thirty, in the next one of the event loop. */
+async function after<T>(turns: number, work: () => Promise<T>): Promise<T> {
+  for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+  if (turns > 30) await new Promise((resolve) => setImmediate(resolve));
+  return work();
+}
+
 /** Its bridge; where its transaction is a handle as it is, one that is made of what the store knows. */
 function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): TransactionBridge<Handle> {
   return (
     bridge ?? {
       takes: 'a transaction of the client',
       is: () => true,
-      run: (handle, text, values) => runnerOf(handle, undefined)(text, values),
+      run: (handle, text, values) => runnerOf(handle, undefined).run(text, values),
     }
   );
 }

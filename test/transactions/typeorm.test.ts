@@ -14,7 +14,7 @@ const Order = new EntitySchema<{ id: string }>(
   }),
 );
 
-const FEATURES = { savepoints: true, refusesEnded: 'bridge', tellsOfCommit: false } as const;
+const FEATURES = { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false } as const;
 const open = (url: string) =>
   new DataSource({ type: 'postgres', url, entities: [Order], extra: { max: 5 } }).initialize();
 

@@ -34,12 +34,25 @@ const MEANINGS: Readonly<
     say: (_names, _table, text) =>
       `${text}, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
   },
+  // raised by the procedures that write through a handle (migration 7)
+  MO002: {
+    code: 'INVALID_TRANSACTION',
+    say: () => ENDED,
+  },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',
     say: () => 'the transaction has failed before: roll it back and start again, nothing of it will be stored',
   },
 };
+
+const ENDED =
+  'the transaction of this handle has ended, or has not begun, and nothing was written: await each call before the transaction ends, by COMMIT, by ROLLBACK or with its callback';
+
+/** The error of a handle whose connection is in another transaction by now. */
+export function ended(): MessengerError {
+  return new MessengerError('INVALID_TRANSACTION', ENDED);
+}
 
 /** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {

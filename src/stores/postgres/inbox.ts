@@ -29,11 +29,15 @@ const BATCH = 1_000;
 
 /**
  * Records that a consumer has had a message, and resolves to whether it is the first time. Where another transaction
- * has recorded it and is open, PostgreSQL has the insertion wait for its end.
+ * has recorded it and is open, PostgreSQL has the insertion wait for its end. The server refuses it outside of a transaction.
  */
-export async function receive({ inbox }: Names, run: Run, consumer: string, id: string): Promise<boolean> {
-  const text = `WITH new AS (INSERT INTO ${inbox} (consumer, id) VALUES ($1::text, $2::text) ON CONFLICT DO NOTHING RETURNING 1)
-  SELECT '${MARK}' || count(*)::text AS received FROM new`;
+export async function receive(
+  { receiveInTransaction }: Names,
+  run: Run,
+  consumer: string,
+  id: string,
+): Promise<boolean> {
+  const text = `CALL ${receiveInTransaction}($1::text, $2::text, NULL)`;
   return textAfter(MARK, await run(text, [consumer, id])) === '1';
 }
 

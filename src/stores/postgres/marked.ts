@@ -10,12 +10,17 @@ const DEPTH = 5;
  * @throws MessengerError `UNSUPPORTED` where it gives no rows.
  */
 export function textAfter(mark: string, result: unknown): string {
-  const text = marked(mark, result, DEPTH);
+  const text = markedText(mark, result);
   if (text !== undefined) return text.slice(mark.length);
   throw new MessengerError(
     'UNSUPPORTED',
     'this transaction handle does not give back what a statement returns: its function must resolve to the rows',
   );
+}
+
+/** The same with its mark; `undefined` where a library gives no rows. */
+export function markedText(mark: string, result: unknown): string | undefined {
+  return marked(mark, result, DEPTH);
 }
 
 function marked(mark: string, value: unknown, depth: number): string | undefined {

@@ -57,6 +57,8 @@ function fill(sql: string, names: Names, settings: Expected): string {
     inbox: names.inbox,
     store: names.store,
     store_addressed: names.storeAddressed,
+    store_in_transaction: names.storeInTransaction,
+    receive_in_transaction: names.receiveInTransaction,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
     payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",

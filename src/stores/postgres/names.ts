@@ -21,6 +21,10 @@ export interface Names {
   readonly store: string;
   /** The function that stores messages of which some have a destination (migration 4). */
   readonly storeAddressed: string;
+  /** The procedure that stores through an application's handle (migration 7). */
+  readonly storeInTransaction: string;
+  /** The procedure that receives through an application's handle (migration 7). */
+  readonly receiveInTransaction: string;
   /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
   readonly parkedKeys: string;
   /** The name of the cursors' primary key of migration 1, without a schema. */
@@ -50,6 +54,8 @@ export function namesOf(schema: string, prefix: string): Names {
     inbox: table('inbox'),
     store: table('store'),
     storeAddressed: table('store_addressed'),
+    storeInTransaction: table('store_in_transaction'),
+    receiveInTransaction: table('receive_in_transaction'),
     parkedKeys: table('parked_destination_key_seq_idx'),
     cursorsKey: quote(`${prefix}cursors_pkey`),
     slice: (n) => table(`messages_${String(n)}`),

@@ -36,15 +36,29 @@ export function wakeKeys(names: Names, partitions: number): WakeKeys {
   };
 }
 
-/**
- * The statement that stores messages by a function, and wakes sleeping relays where there are `keys`. $1: the messages
- * as a JSON array: one parameter and no driver's idea of types, JSON text is bound alike by every client.
- */
-export function storing(store: string, jsonPayload: boolean, keys: WakeKeys | undefined): string {
+/** What a text begins with that stands for a transaction (migration 7). */
+export const TRANSACTION = 'messenger-transaction:';
+
+/** The statements that store messages, and wake sleeping relays where there are `keys`. */
+export interface Storing {
+  /**
+   * Refused by the server outside of a transaction. $1: the messages as a JSON array, since JSON text is bound alike by every
+   * client; $2: what the last call for the same transaction returned, or empty. Returns a text that stands for the transaction.
+   */
+  inTransaction(addressed: boolean): string;
+  /** For a batch, which is a transaction by itself. $1 as above. */
+  inBatch(addressed: boolean): string;
+}
+
+export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | undefined): Storing {
   const wake = keys
     ? `${String(keys.lock)}, ${String(keys.partitions)}, ${String(keys.slots)}, '${keys.channel}'`
     : 'NULL, 1, 1, NULL';
-  return `SELECT ${store}($1::text, '${jsonPayload ? 'json' : 'bytea'}', ${wake})`;
+  const what = `$1::text, '${jsonPayload ? 'json' : 'bytea'}', ${wake}`;
+  return {
+    inTransaction: (addressed) => `CALL ${names.storeInTransaction}(${what}, ${String(addressed)}, $2::text, NULL)`,
+    inBatch: (addressed) => `SELECT ${addressed ? names.storeAddressed : names.store}(${what})`,
+  };
 }
 
 /** What a slot is found to be by a relay that falls asleep. */

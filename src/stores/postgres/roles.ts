@@ -20,15 +20,25 @@ export interface RolesOptions {
 
 const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'consumer', 'migrator'] satisfies (keyof RolesOptions)[];
 
-/** Of the functions that store: a schema may have others of their names. */
-const SIGNATURE = '(text, text, integer, integer, integer, text)';
+/** What stores and receives, with its arguments: a schema may have others of these names. */
+function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
+  const signature = '(text, text, integer, integer, integer, text)';
+  return {
+    writers: [
+      `FUNCTION ${store}${signature}`,
+      `FUNCTION ${storeAddressed}${signature}`,
+      `PROCEDURE ${storeInTransaction}(text, text, integer, integer, integer, text, boolean, text, text)`,
+    ],
+    consumers: [`PROCEDURE ${receiveInTransaction}(text, text, text)`],
+  };
+}
 
 /** All that a writer needs: no right to read messages, and none on the columns that carry the order. */
-function writerGrants({ schema, messages, destinations, store, storeAddressed }: Names): string[] {
+function writerGrants(names: Names): string[] {
+  const { schema, messages, destinations } = names;
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
-    `EXECUTE ON FUNCTION ${store}${SIGNATURE}`,
-    `EXECUTE ON FUNCTION ${storeAddressed}${SIGNATURE}`,
+    ...routines(names).writers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
     // To refuse what is for a destination that is not there, and to keep it there.
     `SELECT (name, forgotten_at) ON ${destinations}`,
@@ -53,9 +63,11 @@ function relayGrants(names: Names): string[] {
 }
 
 /** All that an inbox needs, cleaning included: what is deleted is locked first, for which a right to update is asked. */
-function consumerGrants({ schema, inbox }: Names): string[] {
+function consumerGrants(names: Names): string[] {
+  const { schema, inbox } = names;
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
+    ...routines(names).consumers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (consumer, id) ON ${inbox}`,
     `SELECT, DELETE ON ${inbox}`,
     `UPDATE (received_at) ON ${inbox}`,
@@ -87,7 +99,7 @@ export function rolesScript(options: RolesOptions = {}): string {
   const { messages, cursors, claims, parked, settings, destinations, relays, inbox, migrations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
   const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
-  const functions = [names.store, names.storeAddressed].map((name) => `FUNCTION ${name}${SIGNATURE}`);
+  const functions = Object.values(routines(names)).flat();
   const statements = [
     ...Object.values(roles).map(createRole),
     // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.

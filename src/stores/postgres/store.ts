@@ -41,7 +41,7 @@ import {
   type DeadLettersOptions,
   type FailedSelection,
 } from './failed.js';
-import { storeError } from './failures.js';
+import { ended, storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox.js';
 import { migrate } from './migrate.js';
@@ -49,7 +49,8 @@ import type { Names } from './names.js';
 import { checkEnvironment, claimEnvironment } from './origin.js';
 import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
 import { encodeMessages } from './encode.js';
-import { storing, wakeKeys } from './notify.js';
+import { markedText } from './marked.js';
+import { storing, TRANSACTION, wakeKeys, type Storing } from './notify.js';
 import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
@@ -133,8 +134,9 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #timeout: number;
   readonly #synchronousSettle: boolean;
   readonly #environment: string | undefined;
-  /** For messages without a destination, and where some have one. */
-  readonly #storeText: { readonly plain: string; readonly addressed: string };
+  readonly #storing: Storing;
+  /** What stands for the transaction that a handle was last written through in, where each has a handle of its own. */
+  readonly #transactions = new WeakMap<object, string>();
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   #verified: Promise<void> | undefined;
@@ -166,30 +168,31 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw invalid('onEvent', 'a function', options.onEvent);
     this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, settings.partitions);
-    const storeBy = (name: string) => storing(name, settings.jsonPayload, notify ? keys : undefined);
-    this.#storeText = { plain: storeBy(names.store), addressed: storeBy(names.storeAddressed) };
+    this.#storing = storing(names, settings.jsonPayload, notify ? keys : undefined);
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 
   /**
    * Stores one message, or an array of any length, in the caller's transaction, in one statement.
-   * The messages exist exactly when that transaction commits. Where the handle is a bare function or a
-   * `sql` of postgres.js, nothing tells whether its transaction is still open: then it is the caller's to
-   * know. Likewise where a client of Neon, or of `pg` older than 8.17, comes from another pool than the
-   * store's, the first time that it is given.
+   * The messages exist exactly when that transaction commits: the server refuses the statement outside of one.
    *
    * @returns the messages as they were stored, with their ids.
-   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle; `INVALID_MESSAGE`,
+   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle, and for one whose transaction has
+   *   ended by the time that the statement runs; `INVALID_MESSAGE`,
    *   `EMPTY_MESSAGE_PAYLOAD` for what can not be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
    *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing.
    *   Other errors of the database come as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    const run = runnerOf(transaction, this.#bridge);
-    const { stored, text, values } = this.#prepare(messages);
+    const { run, isOneTransaction } = runnerOf(transaction, this.#bridge);
+    const { stored, value, isAddressed } = this.#prepare(messages);
     if (stored.length === 0) return stored;
+    const expected = this.#transactions.get(transaction as object) ?? '';
     try {
-      await run(text, values);
+      const result = await run(this.#storing.inTransaction(isAddressed), [value, expected]);
+      const current = isOneTransaction ? markedText(TRANSACTION, result) : undefined;
+      if (expected !== '' && current !== expected) throw ended();
+      if (current !== undefined) this.#transactions.set(transaction as object, current);
     } catch (error) {
       throw storeError(error, this.#names);
     }
@@ -206,7 +209,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   that does not resolve to rows.
    */
   async stored(transaction: TransactionHandle | Tx): Promise<readonly Message[]> {
-    const run = runnerOf(transaction, this.#bridge, 'query');
+    const { run } = runnerOf(transaction, this.#bridge, 'query');
     const { jsonPayload } = this.#settings;
     try {
       return decodeStored(await run(storedText(this.#names, jsonPayload), []), jsonPayload);
@@ -240,16 +243,16 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @throws as `add` does for what can not be stored.
    */
   statement(messages: Input | readonly Input[]): { text: string; values: string[] } {
-    const { text, values } = this.#prepare(messages);
-    return { text, values };
+    const { value, isAddressed } = this.#prepare(messages);
+    return { text: this.#storing.inBatch(isAddressed), values: [value] };
   }
 
-  #prepare(messages: Input | readonly Input[]): { stored: readonly Message[]; text: string; values: string[] } {
+  #prepare(messages: Input | readonly Input[]): { stored: readonly Message[]; value: string; isAddressed: boolean } {
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => this.#transform(input));
     const value = encodeMessages(stored, this.#settings.jsonPayload);
     const isAddressed = stored.some(({ destination }) => destination !== undefined);
-    return { stored, text: this.#storeText[isAddressed ? 'addressed' : 'plain'], values: [value] };
+    return { stored, value, isAddressed };
   }
 
   /**
@@ -431,7 +434,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     assertConsumer(consumer);
     assertReceivedId(id);
     assertKeepable(consumer, id);
-    const run = runnerOf(transaction, this.#bridge, 'query');
+    const { run } = runnerOf(transaction, this.#bridge, 'query');
     try {
       return await receive(this.#names, run, consumer, id);
     } catch (error) {

@@ -63,7 +63,7 @@ async function savepointBy(
 }
 
 const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
-  features: { refusesEndedTransactions: handle === 'client' },
+  features: { refusesEndedTransactions: true },
   open: async () => {
     const pool = new pg.Pool({ connectionString: url, max: 6 });
     const asHandle = (client: pg.PoolClient): TransactionHandle =>
@@ -147,7 +147,7 @@ const pgClient = (url: string): Client => ({
 });
 
 const postgresJs = (url: string, handle: 'client' | 'function'): Client => ({
-  features: { refusesEndedTransactions: false },
+  features: { refusesEndedTransactions: true },
   open: () => {
     // Its own way to say that a pooler keeps no prepared statements; pg finds out.
     const prepare = process.env['POSTGRES_POOLER'] === undefined;

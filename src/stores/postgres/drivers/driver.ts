@@ -3,6 +3,13 @@ import type { Database, Row } from '../database.js';
 /** Runs one statement in the caller's transaction. */
 export type Run = (text: string, values: readonly string[]) => Promise<unknown>;
 
+/** How SQL is run in the transaction of a handle. */
+export interface Runner {
+  readonly run: Run;
+  /** No other transaction ever has this handle: one that finds itself in another is over. */
+  readonly isOneTransaction: boolean;
+}
+
 /**
  * What the store knows of one client library. Everything is told apart by shape: nothing of the
  * library is imported.
@@ -14,6 +21,8 @@ export interface Driver {
   database(client: unknown): Database | undefined;
   /** How to write through a transaction handle, `undefined` for another library's, or a reason to refuse it. */
   handle(handle: unknown): Run | Refusal | undefined;
+  /** Whether each transaction has a handle of its own. @default no */
+  isOneTransaction?(handle: unknown): boolean;
   /** How to hear notifications through a client, or `undefined` where that can not be. */
   listen?(client: unknown): Listen | undefined;
   /** Calls back when a handle's transaction is over and what it wrote can be read; never, where nothing tells. */

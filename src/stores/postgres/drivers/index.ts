@@ -2,7 +2,7 @@ import type { TransactionBridge } from '../../../core/bridge.js';
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/message.js';
 import type { Database } from '../database.js';
-import type { Driver, Listen, Run } from './driver.js';
+import type { Driver, Listen, Runner } from './driver.js';
 import { neonHttpDriver } from './neon.js';
 import { hasRoom } from './pg-listen.js';
 import { pgDriver, type PgClient, type PgPool } from './pg.js';
@@ -49,7 +49,7 @@ export function runnerOf<Tx>(
   handle: unknown,
   bridge: TransactionBridge<Tx> | undefined,
   how: 'run' | 'query' = 'run',
-): Run {
+): Runner {
   const known = bridge ? `${bridge.takes}, ${KNOWN_HANDLES}` : KNOWN_HANDLES;
   if (handle === undefined || handle === null) {
     throw new MessengerError(
@@ -61,16 +61,23 @@ export function runnerOf<Tx>(
     const refusal = bridge.refusal?.(handle as Tx);
     if (refusal !== undefined) throw new MessengerError('INVALID_TRANSACTION', refusal);
     const does = how === 'query' && bridge.query ? 'query' : 'run';
-    return async (text, values) => bridge[does]?.(handle as Tx, text, values);
+    return {
+      run: async (text, values) => bridge[does]?.(handle as Tx, text, values),
+      isOneTransaction: bridge.isOneTransaction === true,
+    };
   }
   for (const driver of drivers) {
     const answer = driver.handle(handle);
     if (answer === undefined) continue;
-    if (typeof answer === 'function') return answer;
+    if (typeof answer === 'function')
+      return { run: answer, isOneTransaction: driver.isOneTransaction?.(handle) === true };
     throw new MessengerError('INVALID_TRANSACTION', answer.refused);
   }
   if (typeof handle === 'function') {
-    return async (text, values) => (handle as (text: string, values: readonly string[]) => unknown)(text, values);
+    return {
+      run: async (text, values) => (handle as (text: string, values: readonly string[]) => unknown)(text, values),
+      isOneTransaction: false,
+    };
   }
   throw new MessengerError(
     'INVALID_TRANSACTION',

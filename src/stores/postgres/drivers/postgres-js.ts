@@ -94,4 +94,6 @@ export const postgresJsDriver: Driver = {
     }
     return async (text, values) => handle.unsafe(text, [...values] as never[]);
   },
+  // A reserved connection has one transaction after the other.
+  isOneTransaction: (handle) => !hasMethods(handle, 'release'),
 };

@@ -1,0 +1,64 @@
+-- Storing and receiving through the handle of an application, which says that it stands in a transaction. Whether it
+-- does, the server decides, where the row is inserted: what a client knows is the server's last answer, while a
+-- ROLLBACK may be on its way already, and what is stored after that would commit by itself.
+-- Names in braces are replaced by quoted, schema-qualified identifiers. This file never changes.
+
+-- A procedure that is called outside of a transaction may end one, and inside may not. Both are tried where a
+-- subtransaction forbids both anyhow, so that nothing ends: inside of a transaction the two errors are the same text,
+-- in whatever language, and outside each names what it forbids. There is nothing to try where the transaction has an
+-- id already, as it has after any write: one statement by itself does not begin with one.
+--
+-- Neither procedure has a search path of its own, with which it could end no transaction: hence the qualified names.
+--
+-- `expected` is what an earlier call returned for the same handle, or empty. A handle whose transaction is over must not
+-- write into the next one of its connection, and must not fail it either: then nothing is stored, and what is returned
+-- says which transaction this is.
+CREATE OR REPLACE PROCEDURE {store_in_transaction}(
+  messages text, payloads text, lock integer, partitions integer, slots integer, channel text, addressed boolean, expected text,
+  INOUT transaction text
+) LANGUAGE plpgsql AS '
+DECLARE
+  at_commit text;
+  at_rollback text;
+BEGIN
+  transaction := pg_catalog.concat(''messenger-transaction:'', pg_catalog.pg_current_xact_id_if_assigned());
+  IF expected OPERATOR(pg_catalog.<>) '''' AND expected OPERATOR(pg_catalog.<>) transaction THEN
+    RETURN;
+  END IF;
+  IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+    BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
+    BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+    IF at_commit OPERATOR(pg_catalog.<>) at_rollback THEN
+      RAISE SQLSTATE ''MO002'' USING MESSAGE = ''the transaction is over, or has not begun'';
+    END IF;
+  END IF;
+  IF addressed THEN
+    PERFORM {''store_addressed''}(messages, payloads, lock, partitions, slots, channel);
+  ELSE
+    PERFORM {''store''}(messages, payloads, lock, partitions, slots, channel);
+  END IF;
+  transaction := pg_catalog.concat(''messenger-transaction:'', pg_catalog.pg_current_xact_id());
+END';
+
+CREATE OR REPLACE PROCEDURE {receive_in_transaction}(consumer text, id text, INOUT received text) LANGUAGE plpgsql AS '
+DECLARE
+  at_commit text;
+  at_rollback text;
+  rows integer;
+BEGIN
+  IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+    BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
+    BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+    IF at_commit OPERATOR(pg_catalog.<>) at_rollback THEN
+      RAISE SQLSTATE ''MO002'' USING MESSAGE = ''the transaction is over, or has not begun'';
+    END IF;
+  END IF;
+  INSERT INTO {''inbox''} (consumer, id) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+  GET DIAGNOSTICS rows = ROW_COUNT;
+  received := pg_catalog.concat(''messenger-inbox:'', rows);
+END';
+
+-- They can do nothing that their caller may not do by hand. So a running system needs no new grants, whatever its default
+-- privileges are; `messenger roles` gives them to the roles that need them alone.
+GRANT EXECUTE ON PROCEDURE {store_in_transaction}(text, text, integer, integer, integer, text, boolean, text, text),
+  {receive_in_transaction}(text, text, text) TO PUBLIC;
