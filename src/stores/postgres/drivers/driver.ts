@@ -1,3 +1,4 @@
+import { MessengerError } from '../../../core/errors.js';
 import type { Database, Row } from '../database.js';
 
 /** Runs one statement in the caller's transaction. */
@@ -68,16 +69,57 @@ export function endsConnection(error: unknown): boolean {
   return told || [severity, severity_local].some((each) => each === 'FATAL' || each === 'PANIC');
 }
 
-/** How transactions of a `Database` begin. */
-export const BEGIN = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+const BEGIN = 'BEGIN ISOLATION LEVEL READ COMMITTED';
 
-/** BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects and the connection is left. */
+const LEFT_OPEN = 'messenger: a transaction was left open on this connection';
+
+/**
+ * How transactions of a `Database` begin. Where somebody left another one open, BEGIN is a warning, and our COMMIT would
+ * commit what is theirs: `checked`, the script fails there. What begins in one message begins when that does.
+ */
+export function begin(checked: boolean): string {
+  if (!checked) return BEGIN;
+  return `${BEGIN}; SELECT CASE WHEN pg_catalog.now() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp() THEN 0 ELSE pg_catalog.concat('${LEFT_OPEN}', pg_catalog.pg_backend_pid())::pg_catalog.int4 END`;
+}
+
+/** How often a transaction is tried on another connection, where each was left in one. */
+export const MOST_LEFT_OPEN = 20;
+
+/** Why a transaction was not begun. */
+export class LeftOpenError extends MessengerError {
+  constructor(cause?: unknown) {
+    super(
+      'INVALID_TRANSACTION',
+      'the connections of the pool are in transactions that the application left open: nothing was committed on them. COMMIT or ROLLBACK before a client is released',
+      cause === undefined ? undefined : { cause },
+    );
+  }
+}
+
+/** An error of the script that begins, as a `LeftOpenError` where it means that. */
+export function beginError(error: unknown): unknown {
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  // In one that has failed, nothing but its end can be run.
+  const found = code === '25P02' || (code === '22P02' && String(message).includes(LEFT_OPEN));
+  return found ? new LeftOpenError(error) : error;
+}
+
+/**
+ * BEGIN, the preamble, the work, COMMIT; or ROLLBACK when the work rejects and the connection is left.
+ *
+ * @throws LeftOpenError where the connection is in a transaction already, which stays as it is, or fails.
+ */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,
   preamble: string,
   work: () => Promise<T>,
+  { checked = true } = {},
 ): Promise<T> {
-  await script(`${BEGIN}; ${preamble}`);
+  try {
+    await script(`${begin(checked)}; ${preamble}`);
+  } catch (error) {
+    throw beginError(error);
+  }
   let result: T;
   try {
     result = await work();

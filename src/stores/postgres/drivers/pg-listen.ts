@@ -1,6 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
 import { serially } from '../../../core/wait.js';
-import type { Listen } from './driver.js';
+import { LeftOpenError, type Listen } from './driver.js';
 import { transactionStatus, type PgTelling } from './pg-status.js';
 
 /** The slice of `pg`'s PoolClient that is used for listening. */
@@ -45,7 +45,10 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
     const oneAtATime = serially();
     const query = (text: string) => oneAtATime(async () => (await client.query({ text, rowMode: 'array' })).rows);
     try {
+      transactionStatus(client as PgTelling);
       const [backend] = await query('SELECT pg_backend_pid()');
+      // There, LISTEN would hear nothing, and what is open would stay so.
+      if (['T', 'E'].includes(String(transactionStatus(client as PgTelling)))) throw new LeftOpenError();
       const { processID = null } = events;
       if (processID !== null && String(processID) !== String(backend?.[0])) {
         throw new MessengerError(

@@ -30,6 +30,15 @@ export function hearStatus(client: PgTelling, now?: Status): void {
   if (hears) connection.prependListener('readyForQuery', ({ status }) => heard.set(connection, status));
 }
 
+/**
+ * Whether nothing is open on a client, and nothing is on its way that could open something. Anything else has to be found
+ * out by the server.
+ */
+export function isIdle(client: PgTelling): boolean {
+  const { readyForQuery, pipeline } = client as { readyForQuery?: unknown; pipeline?: unknown };
+  return transactionStatus(client) === 'I' && readyForQuery === true && pipeline !== true;
+}
+
 /** How a client's transaction stands; `undefined` where nobody has heard. */
 export function transactionStatus(client: PgTelling): Status | undefined {
   if (client.getTransactionStatus) return client.getTransactionStatus();

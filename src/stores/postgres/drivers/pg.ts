@@ -10,9 +10,19 @@ import {
   type TransactionBounds,
   type Value,
 } from '../database.js';
-import { BEGIN, betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
+import {
+  begin,
+  beginError,
+  betweenBeginAndCommit,
+  BYTEA,
+  bytesOf,
+  endsConnection,
+  LeftOpenError,
+  MOST_LEFT_OPEN,
+  type Driver,
+} from './driver.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
-import { hearStatus, transactionStatus, type PgTelling } from './pg-status.js';
+import { hearStatus, isIdle, transactionStatus, type PgTelling } from './pg-status.js';
 
 /** A query as `pg` takes it, with everything set that this store relies on. */
 export interface PgQuery {
@@ -126,6 +136,7 @@ class Transactions {
       (sql) => client.query(sql),
       preamble,
       () => work({ query }),
+      { checked: !isIdle(client) },
     );
   }
 
@@ -143,6 +154,9 @@ class Transactions {
       // Of BEGIN, each setting, the statement and COMMIT.
       return results.at(-2)?.rows ?? [];
     } catch (error) {
+      const why = beginError(error);
+      // Of a transaction of the application the end is its own.
+      if (why instanceof LeftOpenError) throw why;
       if (isPreparedStatementFault(error)) this.#script = false;
       if (!endsConnection(error)) await client.query('ROLLBACK').catch(() => undefined);
       throw error;
@@ -182,14 +196,22 @@ function scriptOf(
     // A snapshot is long, where many transactions run, and looked at character by character.
     return PLAIN.test(text) ? `'${text}'` : client.escapeLiteral?.(text);
   });
-  return `${BEGIN}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;
+  return `${begin(!isIdle(client))}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;
 }
 
 function poolDatabase(pool: PgPool): Database {
   const transactions = new Transactions();
   listen(pool);
-  const run = <T>(bounds: TransactionBounds, work: (client: PgClient) => Promise<T>) =>
-    transactions.again(() => onConnection(pool, bounds, work));
+  const run = async <T>(bounds: TransactionBounds, work: (client: PgClient) => Promise<T>): Promise<T> => {
+    for (let left = MOST_LEFT_OPEN; ; left--) {
+      try {
+        return await transactions.again(() => onConnection(pool, bounds, work));
+      } catch (error) {
+        // It is destroyed, with what was left open on it.
+        if (!(error instanceof LeftOpenError) || left === 0) throw error;
+      }
+    }
+  };
   return {
     transaction: (preamble, work, bounds) => run(bounds, (client) => transactions.run(client, preamble, work)),
     once: (preamble, statement, values, bounds) =>
@@ -243,7 +265,9 @@ function clientDatabase(client: PgClient): Database {
     bounded(
       oneAtATime(async () => {
         assertIdle(client);
-        return transactions.again(work);
+        return transactions.again(work).catch((error: unknown) => {
+          throw error instanceof LeftOpenError ? inTransaction(error) : error;
+        });
       }),
       bounds,
       'PostgreSQL',
@@ -259,9 +283,14 @@ function clientDatabase(client: PgClient): Database {
 function assertIdle(client: PgClient): void {
   const status = transactionStatus(client);
   if (status !== 'T' && status !== 'E') return;
-  throw new MessengerError(
+  throw inTransaction();
+}
+
+function inTransaction(cause?: unknown): MessengerError {
+  return new MessengerError(
     'INVALID_TRANSACTION',
     'the pg Client that the store is built on is in a transaction of the application: give the store a Pool, or a Client of its own',
+    { cause },
   );
 }
 

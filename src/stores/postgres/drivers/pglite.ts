@@ -1,3 +1,4 @@
+import { MessengerError } from '../../../core/errors.js';
 import { hasMethods } from '../../../core/shape.js';
 import { bounded, type Connection, type Database, type Row } from '../database.js';
 import { BYTEA, bytesOf, TEXT, type Driver } from './driver.js';
@@ -20,6 +21,7 @@ export interface PGliteClient {
   /** To nothing, as older types have it, where the work itself has rolled back. */
   transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T | undefined>;
   query(text: string, values?: unknown[]): Promise<unknown>;
+  exec(text: string, options?: { onNotice?: (notice: { message: string | undefined }) => void }): Promise<unknown>;
   readonly closed: boolean;
 }
 
@@ -49,17 +51,46 @@ function connection(transaction: PGliteTransaction): Connection {
   };
 }
 
+const IN_TRANSACTION = 'messenger: a transaction is open';
+
+/**
+ * Says whether a transaction was begun by hand, and ends none: see migration 7. PGlite has one connection, and its
+ * `transaction` would join that one and commit it.
+ */
+const PROBE = `DO $$
+DECLARE
+  at_commit text;
+  at_rollback text;
+BEGIN
+  BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
+  BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+  IF at_commit OPERATOR(pg_catalog.=) at_rollback THEN RAISE INFO '${IN_TRANSACTION}'; END IF;
+END $$`;
+
+async function assertIdle(client: PGliteClient): Promise<void> {
+  const notices: unknown[] = [];
+  await client.exec(PROBE, {
+    onNotice: ({ message }) => {
+      notices.push(message);
+    },
+  });
+  if (!notices.includes(IN_TRANSACTION)) return;
+  throw new MessengerError(
+    'INVALID_TRANSACTION',
+    'a transaction was begun on this PGlite by hand, and would be ended by others: use db.transaction, which has them wait',
+  );
+}
+
 function database(client: PGliteClient): Database {
+  const run = async <T>(preamble: string, work: (connection: Connection) => Promise<T>): Promise<T> => {
+    await assertIdle(client);
+    return (await client.transaction(async (transaction) => {
+      await transaction.exec(`SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ${preamble}`);
+      return work(connection(transaction));
+    })) as T;
+  };
   return {
-    transaction: (preamble, work, bounds) =>
-      bounded(
-        client.transaction(async (transaction) => {
-          await transaction.exec(`SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ${preamble}`);
-          return work(connection(transaction));
-        }) as ReturnType<typeof work>,
-        bounds,
-        'PGlite',
-      ),
+    transaction: (preamble, work, bounds) => bounded(run(preamble, work), bounds, 'PGlite'),
     once(preamble, statement, values, bounds) {
       return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
     },

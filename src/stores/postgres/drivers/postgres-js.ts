@@ -1,6 +1,14 @@
 import { hasMethods } from '../../../core/shape.js';
 import { bounded, type Connection, type Database, type Row } from '../database.js';
-import { betweenBeginAndCommit, BYTEA, bytesOf, endsConnection, type Driver } from './driver.js';
+import {
+  betweenBeginAndCommit,
+  BYTEA,
+  bytesOf,
+  endsConnection,
+  LeftOpenError,
+  MOST_LEFT_OPEN,
+  type Driver,
+} from './driver.js';
 
 /** What `unsafe` of postgres.js returns, as far as it is used. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {
@@ -67,12 +75,20 @@ function database(sql: PostgresJsRoot): Database {
         } catch (error) {
           // One that has ended is taken back by postgres.js itself, and to release it as well would hand
           // it out again: the next query writes to no socket, and ends the process (seen with 3.4.9).
+          // What somebody left open on it ends here, and another connection is tried.
+          if (error instanceof LeftOpenError) await handle.unsafe('ROLLBACK');
           // One that still works on what is no longer waited for ends when the server's timeout ends that.
           if (!endsConnection(error)) handle.release();
           throw error;
         }
       };
-      return bounded(run(), bounds, 'PostgreSQL');
+      for (let left = MOST_LEFT_OPEN; ; left--) {
+        try {
+          return await bounded(run(), bounds, 'PostgreSQL');
+        } catch (error) {
+          if (!(error instanceof LeftOpenError) || left === 0) throw error;
+        }
+      }
     },
     // Not sent all at once, as postgres.js could: behind PgBouncer 1.18 an answer stayed out now and then.
     once(preamble, statement, values, bounds) {
