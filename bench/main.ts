@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { startPostgres } from '../test/support/embedded-postgres.js';
+import { against } from './against.js';
 import { backlog } from './backlog.js';
 import { deadTuples } from './dead-tuples.js';
 import { copyOfLog, drain } from './drain.js';
@@ -33,17 +34,26 @@ const FAMILIES = {
 } satisfies Record<string, (bench: Bench) => Promise<Row[]>>;
 const NAMES = Object.keys(FAMILIES) as (keyof typeof FAMILIES)[];
 
-/** `npm run bench [-- --messages N] [-- --only NAME,NAME] [-- --json FILE]`: every figure beside its floor, in one run. */
+/**
+ * `npm run bench [-- --messages N] [-- --only NAME,NAME] [-- --json FILE]`: every figure beside its floor, in one run.
+ * `npm run bench -- --against COMMIT [--pairs N] [--messages N]`: the main ones beside those of another commit.
+ */
 const { values } = parseArgs({
   options: {
-    messages: { type: 'string', default: '1000000' },
+    messages: { type: 'string' },
+    against: { type: 'string' },
+    pairs: { type: 'string', default: '7' },
     only: { type: 'string', default: NAMES.join() },
     json: { type: 'string' },
   },
 });
-const messages = Number(values.messages);
+/** Against another commit there are many short rounds. */
+const messages = Number(values.messages ?? (values.against === undefined ? 1_000_000 : 200_000));
+const pairs = Number(values.pairs);
+if (!Number.isSafeInteger(pairs) || pairs < 1)
+  fail(`--pairs must be a whole number of at least 1, got ${values.pairs}`);
 if (!Number.isSafeInteger(messages) || messages < 1000)
-  fail(`--messages must be a whole number of at least 1000, got ${values.messages}`);
+  fail(`--messages must be a whole number of at least 1000, got ${String(values.messages)}`);
 const only = values.only.split(',');
 const unknown = only.filter((name) => !(NAMES as string[]).includes(name));
 if (unknown.length > 0) fail(`--only takes any of ${NAMES.join(', ')}; got ${unknown.join(', ')}`);
@@ -67,8 +77,10 @@ const SETTINGS = {
 
 const server = await startPostgres(17, SETTINGS);
 /** Ctrl-C ends the server as well. */
+const stopped = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
+    stopped.abort();
     void server.remove().finally(() => process.exit(130));
   });
 }
@@ -100,7 +112,10 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
 
 const rows: Row[] = [];
 try {
-  for (const name of NAMES.filter((each) => only.includes(each))) {
+  const { against: commit } = values;
+  if (commit !== undefined && (await against(server, { commit, pairs, messages }, stopped.signal)))
+    process.exitCode = 1;
+  for (const name of commit !== undefined ? [] : NAMES.filter((each) => only.includes(each))) {
     const start = performance.now();
     console.log(`${name} …`);
     rows.push(...(await FAMILIES[name](bench)));
@@ -110,5 +125,5 @@ try {
   for (const { pool } of outboxes) await pool.end();
   await server.remove();
 }
-print(rows);
+if (rows.length > 0) print(rows);
 if (values.json !== undefined) await writeJson(values.json, rows);

@@ -1,6 +1,7 @@
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import { MessengerError } from '../core/errors.js';
 import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
+import { nameOf } from './values.js';
 
 /** The flags that say which outbox is meant. */
 export interface DatabaseFlags {
@@ -53,16 +54,4 @@ function assertUrl(url: string): void {
     'INVALID_OPTION',
     'the connection string is not of the form postgresql://user:password@host:port/database (from --url or DATABASE_URL)',
   );
-}
-
-/** A forgotten value would take the next flag for one. */
-export function nameOf(text: string): string {
-  if (text.startsWith('--')) throw new InvalidArgumentError('a name is missing before it.');
-  return text;
-}
-
-export function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
-  return value;
 }

@@ -1,11 +1,16 @@
 #!/usr/bin/env node
+import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { MessengerError, toError } from '../core/errors.js';
 import { migrateCommand } from './migrate.js';
 import { operatorCommands } from './operate.js';
 import { rebaseCommand } from './rebase.js';
 
+const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+const { version } = JSON.parse(manifest) as { version: string };
+
 const program = new Command('messenger')
+  .version(version, '--version', 'print the version of this package')
   .description('The transactional outbox: its tables and what an operator does with it, from the command line.')
   .showHelpAfterError()
   .exitOverride()

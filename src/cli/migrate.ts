@@ -1,7 +1,8 @@
 import { Command } from 'commander';
 import { MessengerError } from '../core/errors.js';
 import { migrationScript, type PostgresTableOptions } from '../stores/postgres/index.js';
-import { databaseOptions, nameOf, wholeNumber, withStore } from './database.js';
+import { databaseOptions, withStore } from './database.js';
+import { duration, nameOf, wholeNumber } from './values.js';
 
 interface MigrateFlags extends PostgresTableOptions {
   url?: string;
@@ -16,7 +17,7 @@ export function migrateCommand(): Command {
   return databaseOptions(new Command('migrate'))
     .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
     .option('--partitions <number>', 'how many partitions keys are spread over (default: 8)', wholeNumber)
-    .option('--retention <ms>', 'the longest clean-up that will be used, in milliseconds (default: a day)', wholeNumber)
+    .option('--retention <duration>', 'the longest clean-up that will be used, such as 7d (default: a day)', duration)
     .option('--environment <name>', 'the environment that this outbox belongs to, kept in it', nameOf)
     .option('--sql', 'print the SQL for an empty database and change nothing')
     .option('--from <version>', 'with --sql: for tables of this version, what is new since', wholeNumber)
@@ -26,7 +27,13 @@ export function migrateCommand(): Command {
 
 async function run({ url, sql = false, from, transaction, ...options }: MigrateFlags): Promise<void> {
   if (sql) {
-    const { environment: _, ...tables } = options;
+    const { environment, ...tables } = options;
+    if (environment !== undefined) {
+      throw new MessengerError(
+        'INVALID_OPTION',
+        '--sql prints the tables, and the environment is not part of them: leave --environment out, and after the script has run, run `messenger migrate --environment` on the database',
+      );
+    }
     process.stdout.write(await migrationScript({ ...tables, transaction, ...(from !== undefined && { from }) }));
     return;
   }
@@ -43,5 +50,7 @@ async function run({ url, sql = false, from, transaction, ...options }: MigrateF
   );
   const { schema = 'messenger' } = options;
   if (applied.length === 0) console.log(`schema ${schema} is up to date: nothing to do`);
-  for (const name of applied) console.log(`applied ${name} to schema ${schema}`);
+  for (const name of applied) {
+    console.log(name.endsWith('.sql') ? `applied ${name} to schema ${schema}` : `set ${name} in schema ${schema}`);
+  }
 }

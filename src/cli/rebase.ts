@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import type { RebasedDestination, RebaseResult } from '../stores/postgres/index.js';
-import { databaseOptions, nameOf, withStore, type DatabaseFlags } from './database.js';
+import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
+import { nameOf } from './values.js';
 
 interface RebaseFlags extends DatabaseFlags {
   environment?: string;

@@ -275,6 +275,25 @@ function forgetAfterOption(value: unknown): number | undefined {
   return numberOption('forgetAfter', value, 0, { min: 60_000, max: HUNDRED_YEARS });
 }
 
+/**
+ * `default` is always there: before its first relay it has no rows.
+ *
+ * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and no relay ever worked on.
+ */
+export async function assertKnown(
+  admin: Admin,
+  connection: Connection,
+  name: string = DEFAULT_DESTINATION,
+): Promise<void> {
+  if (name === DEFAULT_DESTINATION) return;
+  const { cursors, destinations } = admin.names;
+  const text = `SELECT name FROM ${destinations} WHERE name = $1::text
+  UNION ALL (SELECT destination FROM ${cursors} WHERE destination = $1::text LIMIT 1)`;
+  if ((await connection.query(statement('is_known', text), [name])).length === 0) {
+    throw await unknown(admin, connection, name);
+  }
+}
+
 /** The error for a destination that nobody added, and no relay ever worked on. */
 export async function unknown({ names }: Admin, connection: Connection, name: string): Promise<MessengerError> {
   const rows = await connection.query(

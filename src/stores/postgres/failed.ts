@@ -5,7 +5,7 @@ import { checkKeys, numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { assertDestination, stringsOption, transact, type Admin } from './admin.js';
 import type { Connection, Row, Value } from './database.js';
-import { unknown } from './destinations.js';
+import { assertKnown, unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
 import { columns, INDEX_SETTINGS, statement } from './statements.js';
 
@@ -39,6 +39,8 @@ export interface DeadLettersOptions extends FailedFilter {
 export interface FailedSelection extends FailedFilter {
   /** Needed where nothing else says which of the destination's: then all of them. @default false */
   readonly all?: boolean | undefined;
+  /** Only count them, and change nothing. @default false */
+  readonly dryRun?: boolean | undefined;
 }
 
 /** A message that waits for an operator, whole. Times by the database's clock. */
@@ -57,6 +59,13 @@ export interface DeadLetter {
   readonly lastFailedAt: Date | null;
   /** When it was given up. */
   readonly givenUpAt: Date;
+}
+
+/** The columns of a message that was set aside, as `decodeSetAside` expects them: at last its state and a time. */
+export function setAside(jsonPayload: boolean, state: string, time: string): string {
+  const ms = (each: string) => `(date_part('epoch', ${each}) * 1000)::text`;
+  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(ms).join(', ');
+  return `${columns('p', jsonPayload)}, p.error, p.reason, p.attempts::text, ${times}, ${state}`;
 }
 
 const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof FailedFilter)[];
@@ -80,14 +89,16 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
   checkKeys(options, [...FILTERS, 'destination', 'signal', 'limit', 'after']);
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
-  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
-  const text = `SELECT ${columns('p', admin.jsonPayload)}, CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END, p.error, p.reason,
-  p.attempts::text, ${['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', 'coalesce(p.dead_at, p.blocked_at)'].map(ms).join(', ')}
+  const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
   FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
   const rows = await transact(
     admin,
     options,
-    (connection) => connection.query(statement('letters', text), [...filterValues(options), after, limit]),
+    async (connection) => {
+      const found = await connection.query(statement('letters', text), [...filterValues(options), after, limit]);
+      if (found.length === 0) await assertKnown(admin, connection, options.destination);
+      return found;
+    },
     { settings: INDEX_SETTINGS },
   );
   return rows.map(decode);
@@ -98,7 +109,7 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
  * their order, and before every later message of their key that is not published when the relay
  * notices, within a second. Several transactions, the messages of one key in order.
  *
- * @returns how many.
+ * @returns how many; with `dryRun`, how many it would be.
  */
 export async function requeue(admin: Admin, selection: FailedSelection): Promise<number> {
   return change(
@@ -113,7 +124,7 @@ export async function requeue(admin: Admin, selection: FailedSelection): Promise
 /**
  * Deletes messages that were given up, for ever, also while relays run: a key that waited behind one goes on.
  *
- * @returns how many.
+ * @returns how many; with `dryRun`, how many it would be.
  */
 export async function discard(admin: Admin, selection: FailedSelection): Promise<number> {
   const text = `DELETE FROM ${admin.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
@@ -121,7 +132,7 @@ export async function discard(admin: Admin, selection: FailedSelection): Promise
 }
 
 async function change(admin: Admin, selection: FailedSelection, text: string): Promise<number> {
-  checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all']);
+  checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all', 'dryRun']);
   if (selection.all !== true && FILTERS.every((name) => selection[name] === undefined)) {
     throw new MessengerError('INVALID_OPTION', `say which: give one of ${FILTERS.join(', ')}, or { all: true }`);
   }
@@ -132,9 +143,14 @@ async function change(admin: Admin, selection: FailedSelection, text: string): P
   const partitions = await transact(admin, selection, async (connection) => {
     const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
     if (row?.[0] === '0') throw await unknown(admin, connection, destination);
+    if (selection.dryRun === true) {
+      const matching = `SELECT count(*)::text FROM ${parked} p WHERE ${MATCHES}`;
+      return Number((await connection.query(statement('matching', matching), filter))[0]?.[0]);
+    }
     const where = `SELECT DISTINCT (p.key_hash % ${count})::text FROM ${parked} p WHERE ${MATCHES}`;
     return (await connection.query(statement('where', where), filter)).map(([partition]) => Number(partition));
   });
+  if (typeof partitions === 'number') return partitions;
   let changed = 0;
   for (const partition of partitions) {
     for (let after = 0, last = BATCH; last === BATCH; changed += last) {
@@ -194,7 +210,8 @@ async function changeBatch(
   await connection.query(statement('revise', revise), [destination]);
 }
 
-function filterValues({
+/** The values of $1 to $8. @throws MessengerError `INVALID_OPTION`. */
+export function filterValues({
   destination = DEFAULT_DESTINATION,
   ids,
   key,
@@ -232,18 +249,26 @@ function timeOption(name: string, value: unknown): number | null {
 }
 
 function decode(row: Row): DeadLetter {
+  const { time, state, ...letter } = decodeSetAside(row);
+  return { ...letter, state: state as DeadLetter['state'], givenUpAt: time as Date };
+}
+
+/** A message that was set aside, with the time and the state that `setAside` was told. */
+export function decodeSetAside(
+  row: Row,
+): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
   const message = new StoredMessage(row);
   const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
   return {
     seq: message.seq,
     message,
-    state: row[8] as 'dead' | 'blocked',
-    error: row[9] as string | null,
-    reason: row[10] as string | null,
-    attempts: Number(row[11]),
-    storedAt: new Date(Number(row[12])),
-    firstFailedAt: time(13),
-    lastFailedAt: time(14),
-    givenUpAt: new Date(Number(row[15])),
+    error: row[8] as string | null,
+    reason: row[9] as string | null,
+    attempts: Number(row[10]),
+    storedAt: new Date(Number(row[11])),
+    firstFailedAt: time(12),
+    lastFailedAt: time(13),
+    time: time(14),
+    state: row[15] as string,
   };
 }

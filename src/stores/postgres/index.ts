@@ -17,6 +17,7 @@ export type {
 } from './destinations.js';
 export type { DestinationState } from './state.js';
 export type { DeadLetter, DeadLettersOptions, FailedFilter, FailedSelection } from './failed.js';
+export type { WaitingMessage, WaitingOptions, WaitingState } from './waiting.js';
 export type { RebasedDestination, RebaseOptions, RebaseResult } from './rebase.js';
 export type { AdoptOptions } from './adopt.js';
 export type { PostgresClient, TransactionHandle } from './drivers/index.js';

@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { conflict, LOCK_NOT_AVAILABLE } from './admin.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, quote, SLICES, type Names } from './names.js';
-import { retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
+import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { statement } from './statements.js';
 
 /** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
@@ -116,7 +116,8 @@ function heading(from: number): string {
  * slices. What is stored stays where it is, and is delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
- * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed.
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed;
+ *   `SCHEMA_MISMATCH` for a number of partitions, or a kind of payload, that was asked for and is not the tables'.
  */
 export async function migrate(
   database: Database,
@@ -146,11 +147,9 @@ async function applied(
     preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
     async (connection) => {
       const run = (text: string) => connection.query(statement('migrate', text));
-      if (
-        (await schemaVersion(connection, names)) >= SCHEMA_VERSION &&
-        !(await hasOtherRing(connection, names, settings))
-      )
-        return [];
+      const found = await schemaVersion(connection, names);
+      if (found > 0) assertAsked(names, settings, await tableSettings(connection, names));
+      if (found >= SCHEMA_VERSION && !(await hasOtherRing(connection, names, settings))) return [];
       await run(
         `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
       );
@@ -160,8 +159,11 @@ async function applied(
       const version = await schemaVersion(connection, names);
       if (version === 0) await run(bookkeeping(names));
       else await run(PATIENCE);
+      // Another process may have made them meanwhile. What was not asked for is as the tables have it.
+      const existing = version === 0 ? undefined : await tableSettings(connection, names);
+      if (existing) assertAsked(names, settings, existing);
       const done: string[] = [];
-      for (const { number, name, statements } of await migrations(names, settings)) {
+      for (const { number, name, statements } of await migrations(names, { ...settings, ...existing })) {
         if (number <= version) continue;
         for (const part of statements) await run(part);
         await run(record(names, number, name));
@@ -175,6 +177,29 @@ async function applied(
     },
     bounds,
   );
+}
+
+type TableSettings = Pick<Expected, 'partitions' | 'jsonPayload'>;
+
+/** What tables that are there were made with, and a migration cannot change. */
+async function tableSettings(connection: Connection, { settings }: Names): Promise<TableSettings> {
+  const rows = await connection.query(statement('settings', `SELECT name, value FROM ${settings}`));
+  const values = new Map(rows.map(([name, value]) => [name, value]));
+  return { partitions: Number(values.get('partitions')), jsonPayload: values.get('payload_type') === 'json' };
+}
+
+/** @throws MessengerError `SCHEMA_MISMATCH` for an option that was given, and that the tables are not made with. */
+function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
+  if (asked.partitionsGiven && asked.partitions !== partitions) {
+    throw mismatch(
+      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.repartition(${String(asked.partitions)})\`, or leave the option partitions out`,
+    );
+  }
+  if (asked.jsonPayloadGiven && asked.jsonPayload !== jsonPayload) {
+    throw mismatch(
+      `the tables of ${names.messages} keep payloads as ${jsonPayload ? 'json' : 'bytea'}, and migrating does not change that. Nothing was changed. Leave the option jsonPayload ${jsonPayload ? 'as true' : 'out'}, or make other tables with the option schema or tablePrefix`,
+    );
+  }
 }
 
 /** Whether the slices of the log span another time than was asked for. */

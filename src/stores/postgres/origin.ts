@@ -109,6 +109,7 @@ export async function setEnvironment(connection: Connection, names: Names, envir
 /**
  * Gives a database without a name this one. When two do so at once, the one that comes second refuses.
  *
+ * @returns whether it had none before.
  * @throws MessengerError `SCHEMA_MISMATCH` when it has another name, or when this role may not store one.
  */
 export async function claimEnvironment(
@@ -116,17 +117,19 @@ export async function claimEnvironment(
   names: Names,
   environment: string,
   bounds: TransactionBounds,
-): Promise<void> {
+): Promise<boolean> {
   const claim = statement(
     'first',
-    `INSERT INTO ${names.settings} (name, value) VALUES (${literal(ENVIRONMENT)}, $1::text) ON CONFLICT DO NOTHING`,
+    `INSERT INTO ${names.settings} (name, value) VALUES (${literal(ENVIRONMENT)}, $1::text) ON CONFLICT DO NOTHING RETURNING name`,
   );
   try {
-    await database.transaction(
+    return await database.transaction(
       preamble(bounds.timeout),
       async (connection) => {
-        if ((await environmentOf(connection, names)) === undefined) await connection.query(claim, [environment]);
+        const isUnnamed = (await environmentOf(connection, names)) === undefined;
+        const claimed = isUnnamed ? await connection.query(claim, [environment]) : [];
         assertEnvironment(names, await environmentOf(connection, names), environment);
+        return claimed.length > 0;
       },
       bounds,
     );

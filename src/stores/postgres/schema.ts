@@ -12,6 +12,9 @@ export interface Expected {
   readonly sliceSeconds: number;
   /** Whether that was asked for: else the tables may say otherwise. */
   readonly sliceSecondsGiven: boolean;
+  /** Whether these were asked for: else `migrate` goes by what the tables have. */
+  readonly partitionsGiven: boolean;
+  readonly jsonPayloadGiven: boolean;
   /** The environment that this side says it belongs to. */
   readonly environment?: string | undefined;
 }
@@ -145,6 +148,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
     throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);
 }
 
-function mismatch(message: string): MessengerError {
+/** @internal */
+export function mismatch(message: string): MessengerError {
   return new MessengerError('SCHEMA_MISMATCH', message);
 }

@@ -4,6 +4,7 @@ import type { Connection, Row } from './database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from './names.js';
 import { isFor, statement } from './statements.js';
+import { withUnclaimed } from './unclaimed.js';
 
 /** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
 export interface DestinationState {
@@ -30,7 +31,7 @@ export interface DestinationState {
   readonly createdAt: Date | null;
   /** Until when a relay worked on it; null if none ever did. */
   readonly activeAt: Date | null;
-  /** Since when no relay has worked on it, while it holds up cleaning; null otherwise. */
+  /** Since when no relay has worked on it, while messages wait for it and it holds up cleaning; of one that never had a relay and was not added, since when the oldest of them waits; null otherwise. */
   readonly stalledSince: Date | null;
   /** How long it may be without a relay, in milliseconds; null for ever. */
   readonly forgetAfter: number | null;
@@ -39,7 +40,7 @@ export interface DestinationState {
 }
 
 /** How far anything is counted. */
-const COUNTED = 10_000;
+export const COUNTED = 10_000;
 
 /** How far the oldest pending message is looked for from the cursor's place on. */
 const LOOKED_AT = 1_000;
@@ -54,9 +55,15 @@ export const STATE_SETTINGS = [
 
 /** The state of every destination, by name. Its cost does not grow with the log. */
 export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
-  return transact(admin, options, (connection) => destinationStates(admin.names, connection), {
-    settings: STATE_SETTINGS,
-  });
+  return transact(
+    admin,
+    options,
+    async (connection) => {
+      const states = await destinationStates(admin.names, connection);
+      return withUnclaimed(admin.names, connection, states);
+    },
+    { settings: STATE_SETTINGS },
+  );
 }
 
 /** The states of all destinations, or of the one that is named. */

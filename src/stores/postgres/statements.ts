@@ -59,6 +59,12 @@ export function lockDestination(cursors: string): Statement {
   );
 }
 
+/**
+ * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
+ * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
+ */
+export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
+
 export function statementsOf(names: Names, jsonPayload: boolean) {
   const { messages, cursors, claims, parked, settings, destinations, relays } = names;
   const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
@@ -86,11 +92,6 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
-  /**
-   * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
-   * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
-   */
-  const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
   /** What a payload takes, roughly, told without reading what is stored out of line. */
   const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
   const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;

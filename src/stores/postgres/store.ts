@@ -58,6 +58,7 @@ import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
 import { decodeStored, storedText } from './stored.js';
 import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
+import { waiting, type WaitingMessage, type WaitingOptions } from './waiting.js';
 import { FEW, Waker, type Listening } from './wake.js';
 
 const STORE_KEYS = [
@@ -259,14 +260,18 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * Creates the tables, or brings them to this version, and to the `retention` that was given; does nothing where they are. Safe when several
    * processes call it at once.
    *
-   * @returns the names of the migrations that were applied now.
-   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment.
+   * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production` where
+   *   that was changed or set.
+   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment, or where `partitions` or
+   *   `jsonPayload` was given and the tables have another: the error names what changes it.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#timeout, signal };
     const applied = await migrate(this.#database, this.#names, this.#settings, bounds);
-    if (this.#environment !== undefined) await claimEnvironment(this.#database, this.#names, this.#environment, bounds);
-    return applied;
+    const environment = this.#environment;
+    if (environment === undefined) return applied;
+    const isNamed = await claimEnvironment(this.#database, this.#names, environment, bounds);
+    return isNamed ? [...applied, `environment ${environment}`] : applied;
   }
 
   async openFeed(options: FeedOptions): Promise<PostgresFeed | null> {
@@ -396,12 +401,28 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return this.#operate((admin) => removeDestination(admin, name, options));
   }
 
-  /** How every destination does, at a cost that does not grow with the log. */
+  /**
+   * How every destination does, at a cost that does not grow with the log. Where messages are stored that no
+   * destination publishes yet, `default` is among them, as it would begin with its first relay.
+   */
   destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]> {
     return this.#operate((admin) => destinations(admin, options));
   }
 
-  /** Dead letters and blocked messages, whole, in the order in which they were stored. */
+  /**
+   * Messages that are set aside and not given up, and blocked ones, whole, in the order in which they were stored.
+   *
+   * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
+   */
+  waiting(options?: WaitingOptions): Promise<readonly WaitingMessage[]> {
+    return this.#operate((admin) => waiting(admin, options));
+  }
+
+  /**
+   * Dead letters and blocked messages, whole, in the order in which they were stored.
+   *
+   * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
+   */
   deadLetters(options?: DeadLettersOptions): Promise<readonly DeadLetter[]> {
     return this.#operate((admin) => deadLetters(admin, options));
   }

@@ -65,7 +65,14 @@ export function tablesOf(options: PostgresTableOptions): { names: Names; setting
   const sliceSecondsGiven = options.retention !== undefined;
   return {
     names: namesOf(schema, tablePrefix),
-    settings: { partitions, jsonPayload, sliceSeconds, sliceSecondsGiven },
+    settings: {
+      partitions,
+      jsonPayload,
+      sliceSeconds,
+      sliceSecondsGiven,
+      partitionsGiven: options.partitions !== undefined,
+      jsonPayloadGiven: options.jsonPayload !== undefined,
+    },
   };
 }
 

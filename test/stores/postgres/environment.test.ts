@@ -73,6 +73,7 @@ it('keeps the first name that migrate or a relay gives', async () => {
   const name = () => outbox.value(`SELECT value FROM messenger.settings WHERE name = 'environment'`);
   expect(await outbox.relay()).toEqual([]);
   expect(await name()).toBeUndefined();
+  expect(await storeOf(outbox, 'production').migrate()).toEqual(['environment production']);
   expect(await storeOf(outbox, 'production').migrate()).toEqual([]);
   expect(await name()).toBe('production');
   await expect(storeOf(outbox).messages(1)).rejects.toMatchObject(refused(UNNAMED));

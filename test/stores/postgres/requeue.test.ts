@@ -92,7 +92,10 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await ids({ ids: ['3', '1', 'x'] })).toEqual(['1', '3']);
       expect(await ids({ until: new Date('2021-01-01') })).toEqual(['3']);
       expect(await ids({ since: new Date('2021-01-01') })).toEqual(['1', '2']);
-      expect(await ids({ destination: 'other' })).toEqual([]);
+      await expect(ids({ destination: 'other' })).rejects.toMatchObject({
+        code: 'UNKNOWN_DESTINATION',
+        message: 'there is no destination "other"; there are "default"',
+      });
     });
   });
 

@@ -1,0 +1,191 @@
+import { execFile, fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import Table from 'cli-table3';
+import pg from 'pg';
+import type { EmbeddedPostgres } from '../test/support/embedded-postgres.js';
+import type { Answer, MeasureName, SideConfig } from './against-side.js';
+import { compared, type Pairs } from './ratios.js';
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** What is measured, in this order. */
+const MEASURES = [
+  { name: 'store/tps', unit: 'transactions/s', better: 'higher' },
+  { name: 'latency/p50', unit: 'ms', better: 'lower' },
+  { name: 'drain/1000', unit: 'messages/s', better: 'higher' },
+  { name: 'drain/100', unit: 'messages/s', better: 'higher' },
+] as const satisfies readonly (Pick<Pairs, 'unit' | 'better'> & { name: MeasureName })[];
+
+export interface AgainstOptions {
+  readonly commit: string;
+  readonly pairs: number;
+  readonly messages: number;
+}
+
+/**
+ * Builds another commit beside this one, and measures both in turn on one server: each in a process of its own, which
+ * loads that build by what it exports, and in databases of its own. Which one begins changes with every pair.
+ *
+ * @returns whether something is worse by more than 3 % beyond the spread.
+ */
+export async function against(
+  server: EmbeddedPostgres,
+  { commit, pairs, messages }: AgainstOptions,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'messenger-against-'));
+  const sides: Side[] = [];
+  try {
+    await build(commit, folder, signal);
+    for (const [name, build] of [
+      ['ours', root],
+      ['theirs', folder],
+    ] as const) {
+      console.log(`${name}: storing ${messages.toLocaleString('en')} messages …`);
+      sides.push(await Side.start(server, { name, build, messages }));
+    }
+    return report(await measured(server, sides as [Side, Side], pairs), commit);
+  } finally {
+    for (const side of sides) side.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The commit as its own `npm run build` makes it; with the packages of this one where they are the same. */
+async function build(commit: string, folder: string, signal: AbortSignal): Promise<void> {
+  const { stdout } = await run('git', ['rev-parse', '--verify', '--end-of-options', `${commit}^{commit}`], {
+    cwd: root,
+  }).catch((cause: unknown) => {
+    throw new Error(`--against must name a commit of this repository, got ${commit}`, { cause });
+  });
+  const archive = path.join(folder, 'source.tar');
+  await run('git', ['archive', '-o', archive, stdout.trim()], { cwd: root, signal });
+  await run('tar', ['-xf', archive, '-C', folder], { signal });
+  const lock = (of: string) => readFile(path.join(of, 'package-lock.json'), 'utf8');
+  if ((await lock(folder)) === (await lock(root))) {
+    await symlink(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  } else {
+    console.log(`npm ci for ${commit}, which has other packages …`);
+    await run('npm', ['ci', '--no-audit', '--no-fund'], { cwd: folder, signal });
+  }
+  console.log(`building ${commit} …`);
+  await run('npm', ['run', 'build'], { cwd: folder, signal });
+}
+
+async function measured(server: EmbeddedPostgres, sides: readonly [Side, Side], pairs: number): Promise<Pairs[]> {
+  const figures = MEASURES.map((measure) => ({ ...measure, ours: [] as number[], theirs: [] as number[] }));
+  const client = new pg.Client({ connectionString: server.url() });
+  await client.connect();
+  // The first pair is a warm-up: a process that has run for a while has compiled what it runs.
+  for (let pair = 0; pair <= pairs; pair++) {
+    for (const figure of figures) {
+      const values: Record<string, number> = {};
+      for (const side of pair % 2 === 0 ? sides : sides.toReversed()) {
+        // What the other has left to be written would be written while this one is measured.
+        await client.query('CHECKPOINT');
+        values[side.name] = await side.measure(figure.name);
+      }
+      const { ours = NaN, theirs = NaN } = values;
+      console.log(
+        `  ${figure.name} ${pair === 0 ? 'warm-up' : `pair ${String(pair)}`}: ${shown(ours)} ${figure.unit}, theirs ${shown(theirs)}`,
+      );
+      if (pair === 0) continue;
+      figure.ours.push(ours);
+      figure.theirs.push(theirs);
+    }
+  }
+  await client.end();
+  return figures;
+}
+
+function report(figures: readonly Pairs[], commit: string): boolean {
+  const table = new Table({
+    head: ['name', 'this', commit, 'ratio', 'quartiles', 'least–most', 'unit', 'verdict'],
+    style: { head: [], border: [] },
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'left', 'left'],
+  });
+  let isWorse = false;
+  for (const figure of figures) {
+    const { ours, theirs, median, least, most, quartiles, isWorse: worse } = compared(figure);
+    isWorse ||= worse;
+    table.push([
+      figure.name,
+      shown(ours),
+      shown(theirs),
+      median.toFixed(3),
+      quartiles.map((each) => each.toFixed(3)).join('–'),
+      `${least.toFixed(3)}–${most.toFixed(3)}`,
+      `${figure.unit}, ${figure.better} is better`,
+      worse ? 'worse by more than 3 % beyond the spread' : 'not worse',
+    ]);
+  }
+  console.log(table.toString());
+  console.log(
+    `medians of ${String(figures[0]?.ours.length)} pairs; a ratio is that of one pair, this commit's value by the other's`,
+  );
+  return isWorse;
+}
+
+function shown(value: number): string {
+  return value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(3);
+}
+
+/** One of the two commits: a process that has loaded its build. */
+class Side {
+  readonly name: string;
+  readonly #child: ChildProcess;
+
+  private constructor(name: string, child: ChildProcess) {
+    this.name = name;
+    this.#child = child;
+  }
+
+  static async start(
+    server: EmbeddedPostgres,
+    { name, build, messages }: Omit<SideConfig, 'urls'> & { name: string },
+  ): Promise<Side> {
+    const urls = {
+      store: await server.createDatabase(`${name}_store`),
+      latency: await server.createDatabase(`${name}_latency`),
+      drain: await server.createDatabase(`${name}_drain`),
+    };
+    const config: SideConfig = { build, messages, urls };
+    const side = new Side(
+      name,
+      fork(fileURLToPath(new URL('against-side.ts', import.meta.url)), [JSON.stringify(config)]),
+    );
+    await side.#answer();
+    return side;
+  }
+
+  async measure(name: MeasureName): Promise<number> {
+    this.#child.send(name);
+    return this.#answer();
+  }
+
+  /** It ends by itself, too, when this process is gone. */
+  stop(): void {
+    if (this.#child.connected) this.#child.disconnect();
+  }
+
+  async #answer(): Promise<number> {
+    const ended = new AbortController();
+    try {
+      const answer = await Promise.race([
+        once(this.#child, 'message', { signal: ended.signal }),
+        once(this.#child, 'exit', { signal: ended.signal }),
+      ]);
+      const [first] = answer as [Answer | number | null];
+      if (typeof first === 'object' && first !== null) return first.value;
+      throw new Error(`the process of ${this.name} has ended with ${String(first)}: see above`);
+    } finally {
+      ended.abort();
+    }
+  }
+}

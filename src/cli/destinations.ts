@@ -1,0 +1,131 @@
+import { Command, Option } from 'commander';
+import { MessengerError } from '../core/errors.js';
+import type { AddDestinationOptions, DestinationState } from '../stores/postgres/index.js';
+import { confirm, note } from './confirm.js';
+import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
+import { duration, listed, nameOf, time } from './values.js';
+
+interface RemoveFlags {
+  discard?: boolean;
+  yes?: boolean;
+}
+
+export function destinations(): Command {
+  return databaseOptions(new Command('destinations'))
+    .description('the state of every destination, or of those that are named, as JSON, one a line')
+    .argument('[names...]', 'only these', listed)
+    .action(async (names: string[], flags: DatabaseFlags) => {
+      const all = await withStore(flags, (store) => store.destinations());
+      for (const name of names) find(all, name);
+      const shown = names.length === 0 ? all : all.filter(({ name }) => names.includes(name));
+      for (const state of shown) console.log(JSON.stringify(state));
+      for (const state of shown) for (const advice of adviceOn(state)) note(advice);
+      if (all.length === 0)
+        note('no message is stored, and no relay has run yet: `default` is made by its first relay');
+    });
+}
+
+export function addDestination(): Command {
+  return databaseOptions(new Command('add-destination'))
+    .description('add a destination, for which relays can then be started')
+    .argument('<name>', 'its name', nameOf)
+    .option(
+      '--from <where>',
+      'what it publishes: from the beginning, the end, or a time (or a while ago, such as 7d) on (with --addressed: the end)',
+      whereFrom,
+    )
+    .addOption(
+      new Option('--topics <topics...>', 'only these topics (default: all)').argParser(listed).conflicts('addressed'),
+    )
+    .option('--addressed', 'only messages that are for it alone')
+    .option(
+      '--forget-after <duration>',
+      'how long cleaning waits for it while it has no relay, such as 7d (default: for ever)',
+      duration,
+    )
+    .action(
+      async (
+        name: string,
+        {
+          addressed = false,
+          from = addressed ? 'end' : undefined,
+          topics = addressed ? [] : undefined,
+          forgetAfter,
+          ...flags
+        }: DatabaseFlags & Partial<AddDestinationOptions> & { addressed?: boolean },
+      ) => {
+        if (from === undefined)
+          throw new MessengerError('INVALID_OPTION', 'say where it begins, with --from, or --addressed');
+        await withStore(flags, (store) => store.addDestination(name, { from, topics, forgetAfter }));
+        console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
+      },
+    );
+}
+
+export function removeDestination(): Command {
+  return databaseOptions(new Command('remove-destination'))
+    .description('remove a destination that no relay works on, and all that is known of it')
+    .argument('<name>', 'its name', nameOf)
+    .option('--discard', 'also with messages that it has not published')
+    .option('--yes', 'with --discard: do not ask')
+    .action(async (name: string, { discard = false, yes = false, ...flags }: DatabaseFlags & RemoveFlags) => {
+      const gone = await withStore(flags, async (store) => {
+        if (discard && !yes) await askFor(find(await store.destinations(), name));
+        return store.removeDestination(name, { discard });
+      });
+      const pending = `${gone.morePending ? 'more than ' : ''}${String(gone.pending)}`;
+      console.log(
+        `removed ${JSON.stringify(name)}, and with it ${pending} messages that it had not published, ${String(gone.waiting)} that waited to be tried again, ${String(gone.dead)} dead letters`,
+      );
+    });
+}
+
+async function askFor({ name, pending, morePending, waiting, dead }: DestinationState): Promise<void> {
+  const messages = pending + waiting + dead;
+  if (messages === 0 && !morePending) return;
+  const count = `${morePending ? 'more than ' : ''}${String(messages)}`;
+  await confirm(
+    `remove destination ${JSON.stringify(name)} with ${count} messages that it has not published, for ever`,
+    false,
+  );
+}
+
+/** @throws MessengerError `UNKNOWN_DESTINATION` that lists those that there are. */
+function find(states: readonly DestinationState[], wanted: string): DestinationState {
+  const found = states.find(({ name }) => name === wanted);
+  if (found) return found;
+  const known = states.slice(0, 20).map(({ name }) => JSON.stringify(name));
+  throw new MessengerError(
+    'UNKNOWN_DESTINATION',
+    `there is no destination ${JSON.stringify(wanted)}; there ${known.length === 0 ? 'is none' : `are ${known.join(', ')}`}`,
+  );
+}
+
+/** What an operator can do about a state that needs somebody. */
+function adviceOn(state: DestinationState): string[] {
+  const name = JSON.stringify(state.name);
+  const flag = state.name === 'default' ? '' : ` --destination ${state.name}`;
+  const option = state.name === 'default' ? '' : `, { destination: ${name} }`;
+  const pending = `${state.morePending ? 'more than ' : ''}${String(state.pending)}`;
+  const advice: string[] = [];
+  if (state.pending > 0 && state.relays === 0 && state.held === 0) {
+    const since = state.activeAt === null ? 'no relay has run yet' : 'no relay runs';
+    advice.push(
+      `${name}: ${since}, ${pending} messages wait to be published: start one with new Messenger(store, publisher${option}).start()`,
+    );
+  }
+  if (state.waiting > 0) {
+    advice.push(`${name}: ${String(state.waiting)} messages wait: messenger waiting${flag} lists them`);
+  }
+  const given = state.dead + state.blocked;
+  if (given > 0) {
+    advice.push(
+      `${name}: ${String(given)} messages were given up: messenger dead-letters${flag} lists them, messenger requeue has them tried again`,
+    );
+  }
+  return advice;
+}
+
+function whereFrom(text: string): AddDestinationOptions['from'] {
+  return text === 'beginning' || text === 'end' ? text : time(text);
+}

@@ -1,0 +1,55 @@
+import { InvalidArgumentError } from 'commander';
+
+/** Milliseconds of each unit that a duration can have. */
+const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
+
+/** A forgotten value would take the next flag for one. */
+export function nameOf(text: string): string {
+  if (text.startsWith('--')) throw new InvalidArgumentError('a name is missing before it.');
+  if (text === '') throw new InvalidArgumentError('must not be empty.');
+  return text;
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('must be a whole number.');
+  return value;
+}
+
+/** Milliseconds of `7d`, `12h`, `30m`, `30s`, `500ms`; a number alone is milliseconds. */
+export function duration(text: string): number {
+  const value = milliseconds(text);
+  if (value !== undefined) return value;
+  throw new InvalidArgumentError(
+    'must be a duration such as 7d, 12h, 30m, 30s or 500ms; a number alone is milliseconds.',
+  );
+}
+
+function milliseconds(text: string): number | undefined {
+  const [, number, unit = 'ms'] = /^(\d+(?:\.\d+)?)(ms|[smhdw])?$/.exec(text) ?? [];
+  if (number === undefined) return undefined;
+  const value = Number(number) * UNITS[unit as keyof typeof UNITS];
+  return Number.isSafeInteger(value) ? value : undefined;
+}
+
+/** A moment, or how long ago it was. */
+export function time(text: string): Date {
+  const ago = /[a-z]$/.test(text) ? milliseconds(text) : undefined;
+  const value = ago === undefined ? moment(text) : new Date(Date.now() - ago);
+  if (!Number.isNaN(value.getTime())) return value;
+  throw new InvalidArgumentError('must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d or 12h.');
+}
+
+/** Of ISO 8601 alone: `Date` makes a year of `7`, and the third of March of the 31st of February. */
+function moment(text: string): Date {
+  const [, day] =
+    /^(\d{4}-\d{2}-\d{2})(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?$/.exec(text) ?? [];
+  const date = new Date(`${day ?? ''}T00:00:00Z`);
+  if (Number.isNaN(date.getTime()) || !date.toISOString().startsWith(`${String(day)}T`)) return new Date(NaN);
+  return new Date(text);
+}
+
+/** One value more of an option that takes several. */
+export function listed(value: string, values: readonly string[] = []): string[] {
+  return [...values, nameOf(value)];
+}

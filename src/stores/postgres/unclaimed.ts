@@ -1,0 +1,53 @@
+import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
+import type { Connection } from './database.js';
+import type { Names } from './names.js';
+import { COUNTED, type DestinationState } from './state.js';
+import { statement } from './statements.js';
+
+/**
+ * The states, with that of `default` where it is not there yet, and messages are that no destination publishes: just
+ * before its first relay somebody needs to see them. Counted among the newest of the log, as all states.
+ */
+export async function withUnclaimed(
+  names: Names,
+  connection: Connection,
+  states: readonly DestinationState[],
+): Promise<readonly DestinationState[]> {
+  if (states.some(({ name, topics }) => name === DEFAULT_DESTINATION || topics === null)) return states;
+  const taken = JSON.stringify([...new Set(states.flatMap(({ topics }) => topics ?? []))]);
+  const [row] = await connection.query(unclaimed(names), [taken]);
+  const [pending, oldest, isFull, storedAt, partitions] = row as readonly (string | null)[];
+  if (pending === '0') return states;
+  const state: DestinationState = {
+    name: DEFAULT_DESTINATION,
+    topics: null,
+    partitions: Number(partitions),
+    held: 0,
+    relays: 0,
+    pending: Number(pending),
+    morePending: isFull === 'true',
+    oldestPending: Number(oldest),
+    waiting: 0,
+    blocked: 0,
+    dead: 0,
+    createdAt: null,
+    activeAt: null,
+    stalledSince: new Date(Number(storedAt)),
+    forgetAfter: null,
+    forgottenAt: null,
+  };
+  return [...states, state].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** $1 JSON array: the topics that some destination publishes. What is for a destination alone is taken by that. */
+function unclaimed({ messages, settings }: Names) {
+  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
+  return statement(
+    'unclaimed',
+    `WITH newest AS MATERIALIZED (SELECT topic, destination, stored_at FROM ${messages} ORDER BY seq DESC LIMIT ${String(COUNTED)}),
+  found AS MATERIALIZED (SELECT stored_at FROM newest WHERE destination IS NULL
+    AND (topic IS NULL OR NOT topic IN (SELECT json_array_elements_text($1::text::json))))
+SELECT count(*)::text, ${ms('clock_timestamp() - min(stored_at)')}, ((SELECT count(*) FROM newest) = ${String(COUNTED)})::text,
+  ${ms('min(stored_at)')}, (SELECT value FROM ${settings} WHERE name = 'partitions') FROM found`,
+  );
+}
