@@ -32,14 +32,14 @@ const TOPIC_ARN = /^arn:[^:]+:sns:[^:]+:\d+:[A-Za-z0-9_-]{1,256}(\.fifo)?$/;
 /**
  * Sends messages to an SNS topic in batches, and reads the answer to every entry.
  *
- * The body is the payload where it is text that AWS carries unchanged, else its base64. Metadata are
- * message attributes, at most 8, as filter policies need them: id and envelope are two more
- * (`messageIdKey`, and `messenger` with the rest of the message as JSON), and a subscription with raw
- * delivery to SQS drops messages with more than 10. `SqsSubscriber` puts it together again.
+ * The body is the payload where it is text that AWS carries unchanged, else its base64. Attributes carry the id
+ * (`messageIdKey`), `topic` and `key`, metadata as far as the 10 attributes of a raw delivery to SQS go, and `messenger`: the
+ * envelope, a JSON object with whatever attributes cannot carry. `SqsSubscriber` puts the message together again.
  *
  * On a FIFO topic the group is the message's `key`, else the metadata entry `groupIdKey`, else
- * `defaultGroupId`, and the de-duplication id is the message id. Messages of one group (of one key, on
- * a standard topic) are sent one after the other.
+ * `defaultGroupId`, and the de-duplication id is the message id. Where AWS does not take a text as such an id (a space,
+ * an umlaut, more than 128 characters), the id is `sha256:` and its hash. Messages of one group (of one key, on a
+ * standard topic) are sent one after the other.
  *
  * @example
  * ```ts
@@ -56,7 +56,7 @@ export class SnsPublisher implements BatchPublisher {
     checkClient(client, 'an SNSClient');
     checkPublisherOptions(options, 'topic');
     const topic = matchingText('topic', options.topic, TOPIC_ARN, 'the ARN of an SNS topic');
-    this.#settings = publisherSettings(options, isFifo(topic));
+    this.#settings = publisherSettings(options, isFifo(topic), 262_144);
     this.#send = (entries, signal) =>
       client.send(
         new PublishBatchCommand({

@@ -42,13 +42,14 @@ export interface SqsPublisherOptions extends AwsPublisherOptions {
 /**
  * Sends messages to an SQS queue in batches, and reads the answer to every entry.
  *
- * The body is the payload where it is text that SQS carries unchanged, else its base64. Metadata are
- * message attributes; id and envelope are two more: `messageIdKey`, and `messenger` with the rest of
- * the message as JSON. `SqsSubscriber` puts it together again.
+ * The body is the payload where it is text that AWS carries unchanged, else its base64. Attributes carry the id
+ * (`messageIdKey`), `topic` and `key`, metadata as far as the 10 attributes of SQS go, and `messenger`: the
+ * envelope, a JSON object with whatever attributes cannot carry. `SqsSubscriber` puts the message together again.
  *
  * On a FIFO queue the group is the message's `key`, else the metadata entry `groupIdKey`, else
- * `defaultGroupId`, and the de-duplication id is the message id. Messages of one group (of one key, on
- * a standard queue) are sent one after the other.
+ * `defaultGroupId`, and the de-duplication id is the message id. Where AWS does not take a text as such an id (a space,
+ * an umlaut, more than 128 characters), the id is `sha256:` and its hash. Messages of one group (of one key, on a
+ * standard queue) are sent one after the other.
  *
  * @example
  * ```ts
@@ -68,7 +69,7 @@ export class SqsPublisher implements BatchPublisher {
       const { QueueUrl } = await client.send(new GetQueueUrlCommand(lookup), abortable(signal));
       return QueueUrl;
     });
-    this.#settings = publisherSettings(options, queue.fifo);
+    this.#settings = publisherSettings(options, queue.fifo, 1_048_576);
     this.#send = async (entries, signal) => {
       const command = new SendMessageBatchCommand({
         QueueUrl: await queue.url(signal),

@@ -29,7 +29,8 @@ describe('Mux over SQS', () => {
       unreachable: async () => new Mux('to', { other }, { fallback: (await harness.unreachable?.()) ?? other }),
     };
   };
-  publisherTestSuite({ it, create, features: { ...STANDARD, batchKeepsKeyOrder: false } });
+  const features = { ...STANDARD, batchKeepsKeyOrder: false, maxPayloadBytes: 1_048_576 };
+  publisherTestSuite({ it, create, features });
 });
 
 /** The least that a publisher can be, over an array. */

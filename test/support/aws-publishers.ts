@@ -8,7 +8,7 @@ import type { PublisherFeatures, PublisherHarness } from '../../src/testing/publ
 import { decodeDelivery } from '../../src/vendors/aws/decode.js';
 import { clientConfig, deadPort, type TestAws, type TestQueue } from './aws.js';
 
-/** What the publishers of AWS declare; the FIFO ones more. */
+/** What the publishers of AWS declare; those of SQS and the FIFO ones more. */
 export const STANDARD: PublisherFeatures = {
   batch: true,
   batchKeepsKeyOrder: true,
@@ -16,7 +16,7 @@ export const STANDARD: PublisherFeatures = {
   deduplicates: false,
   keyless: true,
   maxPayloadBytes: 262_144,
-  maxMetadata: 8,
+  maxMetadata: null,
   carriesHeader: true,
   connects: true,
 };
@@ -35,12 +35,8 @@ async function queueHarness(
     unreachable,
     received: async (count) =>
       (await aws.drain(queue, count)).map((delivery) => decodeDelivery(delivery, 'message-id')),
-    // More metadata than SQS has attributes.
-    refused: (key) =>
-      newMessage('refused', {
-        key,
-        metadata: Object.fromEntries(Array.from({ length: 9 }, (_, i) => [`m${String(i)}`, 'x'])),
-      }),
+    // More than any queue or topic takes.
+    refused: (key) => newMessage('x'.repeat(1_048_577), { key }),
     close: () => Promise.resolve(),
   };
 }

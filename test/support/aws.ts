@@ -29,8 +29,8 @@ export interface TestAws {
   queue(options?: { name?: string; fifo?: boolean; maximumMessageSize?: number }): Promise<TestQueue>;
   /** A new topic, and its ARN. */
   topic(options?: { fifo?: boolean }): Promise<string>;
-  /** Subscribes a queue to a topic. */
-  subscribe(topic: string, queue: TestQueue, options?: { raw?: boolean }): Promise<void>;
+  /** Subscribes a queue to a topic, to all messages unless given a filter policy. */
+  subscribe(topic: string, queue: TestQueue, options?: { raw?: boolean; filter?: object }): Promise<void>;
   /** Receives and deletes until so many messages are there, or a second passes without any. */
   drain(queue: TestQueue, atLeast: number): Promise<SqsMessage[]>;
   /** Messages that the queue holds, hidden ones included. */
@@ -119,7 +119,7 @@ export async function startAws(): Promise<TestAws> {
       );
       return TopicArn ?? '';
     },
-    async subscribe(topic, { arn }, { raw = true } = {}) {
+    async subscribe(topic, { arn }, { raw = true, filter } = {}) {
       const { SubscriptionArn } = await sns.send(
         new SubscribeCommand({ TopicArn: topic, Protocol: 'sqs', Endpoint: arn, ReturnSubscriptionArn: true }),
       );
@@ -128,6 +128,14 @@ export async function startAws(): Promise<TestAws> {
           SubscriptionArn,
           AttributeName: 'RawMessageDelivery',
           AttributeValue: String(raw),
+        }),
+      );
+      if (filter === undefined) return;
+      await sns.send(
+        new SetSubscriptionAttributesCommand({
+          SubscriptionArn,
+          AttributeName: 'FilterPolicy',
+          AttributeValue: JSON.stringify(filter),
         }),
       );
     },

@@ -1,10 +1,11 @@
 import { PublishError } from '../../core/errors.js';
-import { describe, type Message } from '../../core/message.js';
+import type { Message } from '../../core/message.js';
 import { sendInLanes } from '../../core/plain-publisher.js';
 import { ACKNOWLEDGED, type PublishOptions, type PublishResult } from '../../core/publisher.js';
 import { encodeAttributes } from './attributes.js';
 import { byteLength, encodeBody } from './body.js';
 import { requestFailure } from './errors.js';
+import { fifoParameters, groupOf, type FifoParameters } from './fifo.js';
 import { readReply, type BatchReply } from './reply.js';
 import type { PublisherSettings } from './settings.js';
 
@@ -17,13 +18,13 @@ export interface Entry {
   readonly body: string;
   readonly MessageAttributes: Record<string, { DataType: string; StringValue: string }>;
   /** The FIFO parameters, or none. */
-  readonly fifo: { MessageGroupId?: string; MessageDeduplicationId?: string };
+  readonly fifo: FifoParameters | Record<string, never>;
 }
 
 /** Sends one batch; rejects as the SDK does. */
 export type SendBatch = (entries: readonly Entry[], signal: AbortSignal | undefined) => Promise<BatchReply>;
 
-/** A message made ready, or the reason why it can not be sent. */
+/** A message made ready, or the reason why it cannot be sent. */
 interface Prepared {
   readonly lane: string | undefined;
   readonly entry?: Entry;
@@ -36,30 +37,27 @@ interface Prepared {
  * Messages of one group, or of one key where there are no groups, are sent one after the other, since
  * AWS may fail an entry of a batch and accept a later one of its group.
  */
-export function sendBatches(
+export async function sendBatches(
   messages: readonly Message[],
   settings: PublisherSettings,
   send: SendBatch,
   options: PublishOptions = {},
 ): Promise<readonly PublishResult[]> {
-  return sendInLanes(
-    messages.map((message, place) => prepare(message, String(place), settings)),
-    {
-      laneOf: (item) => item.lane,
-      refusalOf: (item) => item.error,
-      sizeOf: (item) => item.size,
-      maxItems: MAX_ENTRIES,
-      maxSize: settings.maxBatchBytes,
-      room: settings.room,
-      call: options,
-      send: (items) =>
-        sendEntries(
-          items.flatMap(({ entry }) => (entry === undefined ? [] : [entry])),
-          send,
-          options.signal,
-        ),
-    },
-  );
+  return sendInLanes(await Promise.all(messages.map((message, place) => prepare(message, String(place), settings))), {
+    laneOf: (item) => item.lane,
+    refusalOf: (item) => item.error,
+    sizeOf: (item) => item.size,
+    maxItems: MAX_ENTRIES,
+    maxSize: settings.maxBatchBytes,
+    room: settings.room,
+    call: options,
+    send: (items) =>
+      sendEntries(
+        items.flatMap(({ entry }) => (entry === undefined ? [] : [entry])),
+        send,
+        options.signal,
+      ),
+  });
 }
 
 /** Sends one message and throws its error. */
@@ -73,21 +71,21 @@ export async function sendOne(
   if (result?.acknowledged === false) throw result.error;
 }
 
-function prepare(message: Message, id: string, settings: PublisherSettings): Prepared {
+async function prepare(message: Message, id: string, settings: PublisherSettings): Promise<Prepared> {
   const group = settings.fifo ? groupOf(message, settings) : undefined;
   const lane = group ?? message.key;
   try {
     const { body, base64 } = encodeBody(message.payload);
-    const attributes = encodeAttributes(message, settings.messageIdKey, base64);
+    const attributes = encodeAttributes(message, settings, base64);
     const size = sizeOf(body, attributes);
     if (size > settings.maxBatchBytes) throw tooLarge(message, size, settings.maxBatchBytes);
     const MessageAttributes = Object.fromEntries(
       Object.entries(attributes).map(([name, value]) => [name, { DataType: 'String', StringValue: value }]),
     );
-    const fifo = settings.fifo ? fifoParameters(message, group, settings) : {};
+    const fifo = settings.fifo ? await fifoParameters(message, group, settings) : {};
     return { lane, size, entry: { Id: id, body, MessageAttributes, fifo } };
   } catch (error) {
-    // A message that can not be sent must not reject the call: the others are none the worse for it.
+    // A message that cannot be sent must not reject the call: the others are none the worse for it.
     return { lane, size: 0, error: error instanceof PublishError ? error : requestFailure(error) };
   }
 }
@@ -99,32 +97,6 @@ function sizeOf(body: string, attributes: Readonly<Record<string, string>>): num
     byteLength(body),
   );
 }
-
-function groupOf(message: Message, { groupIdKey, defaultGroupId }: PublisherSettings): string | undefined {
-  if (message.key !== undefined) return message.key;
-  const named =
-    groupIdKey !== undefined && Object.hasOwn(message.metadata, groupIdKey) ? message.metadata[groupIdKey] : undefined;
-  return named === undefined || named === '' ? defaultGroupId : named;
-}
-
-/** The limits of MessageGroupId and MessageDeduplicationId: 128 of a-z, A-Z, 0-9 and ASCII punctuation. */
-const FIFO_ID = /^[!-~]{1,128}$/;
-
-function fifoParameters(message: Message, group: string | undefined, settings: PublisherSettings): Entry['fifo'] {
-  if (group === undefined) {
-    const metadata = settings.groupIdKey === undefined ? 'groupIdKey' : `metadata ${describe(settings.groupIdKey)}`;
-    throw permanent(
-      `message ${message.id} has no group for a FIFO destination: no key, no ${metadata}, and no defaultGroupId is set`,
-    );
-  }
-  if (!FIFO_ID.test(group)) throw permanent(`AWS refuses ${describe(group)} as a message group id: ${FIFO_ID_RULE}`);
-  if (!FIFO_ID.test(message.id)) {
-    throw permanent(`AWS refuses the message id ${describe(message.id)} as a de-duplication id: ${FIFO_ID_RULE}`);
-  }
-  return { MessageGroupId: group, MessageDeduplicationId: message.id };
-}
-
-const FIFO_ID_RULE = '1 to 128 ASCII letters, digits or punctuation';
 
 async function sendEntries(
   entries: readonly Entry[],
@@ -148,12 +120,16 @@ async function sendEntries(
   }
 }
 
-function tooLarge(message: Message, size: number, limit: number): PublishError {
-  return permanent(
-    `message ${message.id} is too large: ${String(size)} bytes with its attributes, the limit (maxBatchBytes) is ${String(limit)}`,
-  );
-}
+/** The most that AWS takes, of a message and of a request. */
+const LARGEST = 1_048_576;
 
-function permanent(text: string): PublishError {
-  return new PublishError(text, { kind: 'permanent' });
+function tooLarge(message: Message, size: number, limit: number): PublishError {
+  const advice =
+    size > LARGEST
+      ? 'AWS takes no message above 1,048,576 bytes: keep the content elsewhere and send a reference to it'
+      : 'AWS takes up to 1,048,576 where the MaximumMessageSize of the topic or the queue allows it: raise both';
+  return new PublishError(
+    `message ${message.id} is too large: ${String(size)} bytes with its attributes, the limit (maxBatchBytes) is ${String(limit)}. ${advice}`,
+    { kind: 'permanent' },
+  );
 }

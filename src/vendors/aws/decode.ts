@@ -34,14 +34,16 @@ interface Content {
 export function decodeDelivery(delivery: Delivery, messageIdKey: string): Message {
   const { id, body, at, attributes } = contentOf(delivery);
   const envelope = decodeEnvelope(attributes);
-  const { [messageIdKey]: givenId, ...others } = attributes;
-  const { [ENVELOPE_KEY]: _, ...rest } = others;
-  const metadata = { ...(envelope === undefined ? others : rest), ...envelope?.metadata };
+  // What older versions wrote has no `own`: there, attributes of these names are metadata.
+  const own = envelope === undefined ? [] : [ENVELOPE_KEY, ...(envelope.own ?? [])];
+  const others = new Map(Object.entries(attributes).filter(([name]) => !own.includes(name)));
+  const givenId = envelope?.id ?? others.get(messageIdKey);
+  others.delete(messageIdKey);
   // A foreign producer's group is its key; ours said in the envelope whether there is one.
   const key = envelope === undefined ? delivery.Attributes?.['MessageGroupId'] : envelope.key;
   return {
     id: givenId ?? id,
-    metadata,
+    metadata: Object.fromEntries([...others, ...Object.entries(envelope?.metadata ?? {})]),
     payload: decodeBody({ body, base64: envelope?.encoding === 'base64' }),
     published: true,
     at: envelope?.at === undefined ? at : new Date(envelope.at),
