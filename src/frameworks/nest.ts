@@ -3,8 +3,11 @@
  *
  * @module
  */
-import { healthOf, hooksOf, stateOf } from './nest/lifecycle.js';
+import { ModulesContainer } from '@nestjs/core';
+import type { Discovery } from './nest/discovery.js';
+import { healthOf, hooksOf, stateOf, type State } from './nest/lifecycle.js';
 import type { OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';
+import { stopFirst } from './nest/order.js';
 
 export type { RelayHealth } from '../core/hosted-relay.js';
 export type { NestSubscriber } from './nest/consumers.js';
@@ -21,9 +24,10 @@ const HOOKS = Symbol('hooks');
 const DISCOVERY = Symbol('discovery');
 
 /**
- * Makes the outbox injectable everywhere. The relay and the subscribers start at the end of the application's
- * bootstrap, which rejects when they can not; they stop, and what is in flight finishes, as the first thing of its
- * shutdown. On signals Nest shuts down only with `app.enableShutdownHooks()`.
+ * Makes the outbox injectable everywhere. The relay and the subscribers start as the last thing of the application's
+ * bootstrap, which rejects when they cannot. They stop, and what is in flight finishes, as the first thing of its
+ * shutdown: before any `onModuleDestroy` of the application, wherever the module is imported. What requests store after
+ * that waits for the next relay. On signals Nest shuts down only with `app.enableShutdownHooks()`.
  */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- Nest knows modules by their class
 export class OutboxModule {
@@ -48,13 +52,21 @@ export class OutboxModule {
       ],
       exports: [OPTIONS, OUTBOX, STATE, OUTBOX_HEALTH],
     };
+    const modules = { token: ModulesContainer, optional: true };
     // Nest bootstraps global modules first and destroys them last: what runs must be of one that is not.
     return {
       module: OutboxModule,
       imports: [outbox],
       providers: [
         ...(discovery ? [{ provide: DISCOVERY, useClass: discovery }] : []),
-        { provide: HOOKS, inject: [OPTIONS, STATE, ...(discovery ? [DISCOVERY] : [])], useFactory: hooksOf },
+        {
+          provide: HOOKS,
+          inject: [modules, OPTIONS, STATE, ...(discovery ? [DISCOVERY] : [])],
+          useFactory: (all: ModulesContainer | undefined, ...given: [OutboxModuleOptions, State, Discovery?]) => {
+            stopFirst(all, HOOKS);
+            return hooksOf(...given);
+          },
+        },
       ],
     };
   }

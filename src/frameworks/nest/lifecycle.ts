@@ -9,7 +9,7 @@ import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
 
 /** What runs, which the hooks steer and the health tells of. */
-interface State {
+export interface State {
   readonly relay: HostedRelay;
   /** By the subscriber's name. */
   readonly failures: Map<string, Error>;
