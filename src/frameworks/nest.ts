@@ -5,9 +5,9 @@
  */
 import { ModulesContainer } from '@nestjs/core';
 import type { Discovery } from './nest/discovery.js';
-import { healthOf, hooksOf, stateOf, type State } from './nest/lifecycle.js';
+import { healthOf, hooksOf, stateOf, stopOf, type State } from './nest/lifecycle.js';
 import type { OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';
-import { stopFirst } from './nest/order.js';
+import { firstAndLast } from './nest/order.js';
 
 export type { RelayHealth } from '../core/hosted-relay.js';
 export type { NestSubscriber } from './nest/consumers.js';
@@ -20,6 +20,7 @@ export const OUTBOX = Symbol.for('messenger-outbox.outbox');
 export const OUTBOX_HEALTH = Symbol.for('messenger-outbox.health');
 const OPTIONS = Symbol('options');
 const STATE = Symbol('state');
+const STOP = Symbol('stop');
 const HOOKS = Symbol('hooks');
 const DISCOVERY = Symbol('discovery');
 
@@ -49,11 +50,12 @@ export class OutboxModule {
         { provide: OUTBOX, inject: [OPTIONS], useFactory: ({ outbox }: OutboxModuleOptions) => outbox },
         { provide: STATE, inject: [OPTIONS], useFactory: stateOf },
         { provide: OUTBOX_HEALTH, inject: [STATE], useFactory: healthOf },
+        { provide: STOP, inject: [STATE], useFactory: stopOf },
       ],
       exports: [OPTIONS, OUTBOX, STATE, OUTBOX_HEALTH],
     };
     const modules = { token: ModulesContainer, optional: true };
-    // Nest bootstraps global modules first and destroys them last: what runs must be of one that is not.
+    // Of these two modules Nest comes to one first and to the other last: see `firstAndLast`.
     return {
       module: OutboxModule,
       imports: [outbox],
@@ -63,7 +65,7 @@ export class OutboxModule {
           provide: HOOKS,
           inject: [modules, OPTIONS, STATE, ...(discovery ? [DISCOVERY] : [])],
           useFactory: (all: ModulesContainer | undefined, ...given: [OutboxModuleOptions, State, Discovery?]) => {
-            stopFirst(all, HOOKS);
+            firstAndLast(all, STOP, HOOKS);
             return hooksOf(...given);
           },
         },

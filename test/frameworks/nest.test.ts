@@ -12,7 +12,7 @@ import {
   type OutboxHealth,
   type OutboxModuleOptions,
 } from '../../src/frameworks/nest.js';
-import { stopFirst } from '../../src/frameworks/nest/order.js';
+import { firstAndLast } from '../../src/frameworks/nest/order.js';
 import { createInbox } from '../../src/inbox/index.js';
 import {
   defineOutbox,
@@ -311,7 +311,7 @@ describe('OutboxModule', () => {
 
   it('refuses to start where Nest is not the one that it knows', () => {
     expect(() => {
-      stopFirst(undefined, Symbol('hooks'));
+      firstAndLast(undefined, Symbol('stop'), Symbol('hooks'));
     }).toThrow(/two copies of @nestjs\/core/);
   });
 
