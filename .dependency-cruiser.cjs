@@ -34,11 +34,11 @@ const THIRD_PARTY = ['core', 'npm', 'npm-dev', 'npm-optional', 'npm-peer', 'npm-
 const NODE = ['core'];
 const NPM = THIRD_PARTY.filter((type) => type !== 'core');
 
-const pure = (kind) => ({
+const pure = (kind, but) => ({
   name: `${kind}-pure`,
   comment: `src/${kind} imports neither node:* nor a package.`,
   severity: 'error',
-  from: { path: `^src/${kind}/` },
+  from: { path: `^src/${kind}/`, ...(but && { pathNot: but }) },
   to: { dependencyTypes: THIRD_PARTY },
 });
 
@@ -89,7 +89,14 @@ module.exports = {
     pure('vendors'),
     pure('testing'),
     pure('transactions'),
-    pure('frameworks'),
+    pure('frameworks', adapterOf('frameworks').replace('([^/]+?)', 'nest')),
+    {
+      name: 'nest-imports-only-nest',
+      comment: 'What Nest injects it knows by its classes: those of @nestjs/core are imported, and nothing else.',
+      severity: 'error',
+      from: { path: adapterOf('frameworks').replace('([^/]+?)', 'nest') },
+      to: { dependencyTypes: THIRD_PARTY, pathNot: '(^|/)node_modules/@nestjs/core/' },
+    },
     pure('inbox'),
 
     {

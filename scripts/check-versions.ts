@@ -21,6 +21,8 @@ const VERSIONS = {
     '@mikro-orm/core': '6.1.0',
     '@mikro-orm/postgresql': '6.1.0',
     '@neondatabase/serverless': '1.0.0',
+    '@nestjs/common': '10.0.0',
+    '@nestjs/core': '10.0.0',
     '@prisma/adapter-pg': '7.0.0',
     '@prisma/client': '7.0.0',
     '@types/pg': '8.11.0',
@@ -37,6 +39,8 @@ const VERSIONS = {
     '@mikro-orm/core': '7.2.1',
     '@mikro-orm/postgresql': '7.2.1',
     '@neondatabase/serverless': '1.2.0',
+    '@nestjs/common': '12.5.1',
+    '@nestjs/core': '12.5.1',
     '@prisma/adapter-pg': '7.10.0',
     '@prisma/client': '7.10.0',
     '@types/pg': '8.23.1',
@@ -54,7 +58,7 @@ const VERSIONS = {
 const COMPILED_ONLY = ['oldest/prisma'];
 
 /** What the programs need beside: the versions do not matter. */
-const BESIDE = ['@types/node', '@types/ws', 'reflect-metadata', 'ws'] as const;
+const BESIDE = ['@types/node', '@types/ws', 'reflect-metadata', 'rxjs', 'ws'] as const;
 
 const COMPILER_OPTIONS = {
   strict: true,

@@ -11,7 +11,12 @@ export type { RelayHealth } from '../core/hosted-relay.js';
 /** The slice of Fastify that is used. */
 export interface FastifyApp {
   decorate(name: string, value: unknown): unknown;
-  addHook(name: 'onReady' | 'onClose', hook: () => Promise<void>): unknown;
+  addHook(name: 'onReady' | 'onClose' | 'preClose', hook: () => Promise<void>): unknown;
+}
+
+/** Of Avvio, which boots and closes Fastify: adds what is closed next. */
+interface Closing {
+  onClose?(hook: () => Promise<void>): unknown;
 }
 
 /** What the plugin is registered with. */
@@ -27,8 +32,8 @@ const FASTIFY_KEYS = ['prefix', 'logLevel', 'logSerializers'];
 
 /**
  * Decorates the server with `outbox` and with `outboxHealth()`, which returns a `RelayHealth`; starts the relay when
- * the server becomes ready, and stops it when it is closed, after the last request. What is registered before this
- * plugin, such as the database, is closed after it.
+ * the server becomes ready, and stops it when it is closed: after the last request, and before what other plugins
+ * close, such as the database, wherever they are registered. For Fastify 4.20 and newer.
  *
  * `ready()` and `listen()` reject with the `FatalError` of a relay that can not start. Then `close()` the server.
  *
@@ -54,6 +59,12 @@ export const outboxPlugin = Object.assign(
     app.decorate('outboxHealth', relay.health);
     app.addHook('onReady', relay.start);
     app.addHook('onClose', relay.stop);
+    // What is added last is closed first, so a database that is registered after this plugin would be closed before it.
+    // This hook runs when nothing can be added any more, and while the server waits for its last request: what is
+    // added now is closed next. By `addHook` it would be too late.
+    app.addHook('preClose', async () => {
+      (app as Closing).onClose?.(relay.stop);
+    });
   },
   {
     // As fastify-plugin does: what is decorated is seen by the whole server, not by children of the plugin alone.

@@ -3,8 +3,11 @@
  *
  * @module
  */
-import { healthOf, hooksOf, stateOf } from './nest/lifecycle.js';
+import { ModulesContainer } from '@nestjs/core';
+import type { Discovery } from './nest/discovery.js';
+import { healthOf, hooksOf, stateOf, stopOf, type State } from './nest/lifecycle.js';
 import type { OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';
+import { firstAndLast } from './nest/order.js';
 
 export type { RelayHealth } from '../core/hosted-relay.js';
 export type { NestSubscriber } from './nest/consumers.js';
@@ -17,13 +20,15 @@ export const OUTBOX = Symbol.for('messenger-outbox.outbox');
 export const OUTBOX_HEALTH = Symbol.for('messenger-outbox.health');
 const OPTIONS = Symbol('options');
 const STATE = Symbol('state');
+const STOP = Symbol('stop');
 const HOOKS = Symbol('hooks');
 const DISCOVERY = Symbol('discovery');
 
 /**
- * Makes the outbox injectable everywhere. The relay and the subscribers start at the end of the application's
- * bootstrap, which rejects when they can not; they stop, and what is in flight finishes, as the first thing of its
- * shutdown. On signals Nest shuts down only with `app.enableShutdownHooks()`.
+ * Makes the outbox injectable everywhere. The relay and the subscribers start as the last thing of the application's
+ * bootstrap, which rejects when they cannot. They stop, and what is in flight finishes, as the first thing of its
+ * shutdown: before any `onModuleDestroy` of the application, wherever the module is imported. What requests store after
+ * that waits for the next relay. On signals Nest shuts down only with `app.enableShutdownHooks()`.
  */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- Nest knows modules by their class
 export class OutboxModule {
@@ -45,16 +50,25 @@ export class OutboxModule {
         { provide: OUTBOX, inject: [OPTIONS], useFactory: ({ outbox }: OutboxModuleOptions) => outbox },
         { provide: STATE, inject: [OPTIONS], useFactory: stateOf },
         { provide: OUTBOX_HEALTH, inject: [STATE], useFactory: healthOf },
+        { provide: STOP, inject: [STATE], useFactory: stopOf },
       ],
       exports: [OPTIONS, OUTBOX, STATE, OUTBOX_HEALTH],
     };
-    // Nest bootstraps global modules first and destroys them last: what runs must be of one that is not.
+    const modules = { token: ModulesContainer, optional: true };
+    // Of these two modules Nest comes to one first and to the other last: see `firstAndLast`.
     return {
       module: OutboxModule,
       imports: [outbox],
       providers: [
         ...(discovery ? [{ provide: DISCOVERY, useClass: discovery }] : []),
-        { provide: HOOKS, inject: [OPTIONS, STATE, ...(discovery ? [DISCOVERY] : [])], useFactory: hooksOf },
+        {
+          provide: HOOKS,
+          inject: [modules, OPTIONS, STATE, ...(discovery ? [DISCOVERY] : [])],
+          useFactory: (all: ModulesContainer | undefined, ...given: [OutboxModuleOptions, State, Discovery?]) => {
+            firstAndLast(all, STOP, HOOKS);
+            return hooksOf(...given);
+          },
+        },
       ],
     };
   }

@@ -94,6 +94,45 @@ describe('outboxPlugin', () => {
     expect(closed).toEqual(['stopped']);
   });
 
+  it.each([
+    ['by a hook', (app: FastifyInstance, close: () => Promise<void>) => app.addHook('onClose', close)],
+    [
+      'by a plugin',
+      (app: FastifyInstance, close: () => Promise<void>) =>
+        app.register(async (child) => {
+          child.addHook('onClose', close);
+        }),
+    ],
+  ])('is closed before what was registered after it, and after the last request: %s', async (_, register) => {
+    const { outbox, send, waiting } = shop();
+    const app = fastify({ keepAliveTimeout: 1 });
+    const { publisher, inFlight, release } = held();
+    const closed: unknown[] = [];
+    app.register(outboxPlugin, { outbox, relay: { publisher, interval: 1 } });
+    register(app, async () => {
+      closed.push([app.outboxHealth().status, await waiting()]);
+    });
+    const [arrived, answer] = [deferred(), deferred()];
+    app.get('/', async () => {
+      arrived.resolve();
+      await answer.promise;
+      await send('1');
+      return app.outboxHealth();
+    });
+    const request = fetch(await app.listen({ port: 0 }));
+    await arrived.promise;
+    const closing = app.close();
+    expect(await isOpen(closing)).toBe(true);
+    answer.resolve();
+    expect(await (await request).json()).toMatchObject({ status: 'running' });
+    await inFlight;
+    expect(await isOpen(closing)).toBe(true);
+    expect(closed).toEqual([]);
+    release();
+    await closing;
+    expect(closed).toEqual([['stopped', 0]]);
+  });
+
   it('does not become ready when the relay can not start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { Scope, type INestApplicationContext, type Provider, type Type } from '@nestjs/common';
+import { Scope, ShutdownSignal, type INestApplicationContext, type Provider, type Type } from '@nestjs/common';
 import { DiscoveryService, NestFactory } from '@nestjs/core';
 import { Test } from '@nestjs/testing';
 import { describe, expect, expectTypeOf, it, onTestFinished, vi } from 'vitest';
@@ -12,6 +12,7 @@ import {
   type OutboxHealth,
   type OutboxModuleOptions,
 } from '../../src/frameworks/nest.js';
+import { firstAndLast } from '../../src/frameworks/nest/order.js';
 import { createInbox } from '../../src/inbox/index.js';
 import {
   defineOutbox,
@@ -19,6 +20,7 @@ import {
   type ErrorLogger,
   type Inbox,
   type Message,
+  type Publisher,
   type Subscriber,
   type TopicContext,
 } from '../../src/index.js';
@@ -168,6 +170,149 @@ describe('OutboxModule', () => {
     release();
     await closed;
     expect(seen).toEqual([1]);
+  });
+
+  describe('stops before any onModuleDestroy of the application', () => {
+    /** A module that ends what the relay needs, and tells what was settled by then. */
+    const database = (seen: unknown[], waiting: () => Promise<number>) => ({
+      module: moduleClass(),
+      providers: [
+        {
+          provide: Symbol('pool'),
+          useValue: { onModuleDestroy: async () => void seen.push(['waiting', await waiting()]) },
+        },
+      ],
+    });
+    type Wiring = (outbox: never, database: never) => { imports?: never[]; providers?: Provider[] };
+    const within = (module: never): never => ({ module: moduleClass(), imports: [module] }) as never;
+    const wirings: readonly (readonly [string, Wiring])[] = [
+      ['of a module that is imported after it', (outbox, pool) => ({ imports: [outbox, pool] })],
+      ['of a module that is imported before it', (outbox, pool) => ({ imports: [pool, outbox] })],
+      ['of the root module', (outbox, pool) => ({ imports: [outbox], ...(pool as { providers: Provider[] }) })],
+      ['of a module above the one that imports it', (outbox, pool) => ({ imports: [within(within(outbox)), pool] })],
+      [
+        'of a global module that is imported after it',
+        (outbox, pool) => ({ imports: [outbox, { ...(pool as object), global: true } as never] }),
+      ],
+      [
+        'of a module that is also imported deeper down',
+        (outbox, pool) => ({ imports: [pool, outbox, within(within(pool))] }),
+      ],
+      [
+        'where it is made global itself',
+        (outbox, pool) => ({ imports: [{ ...(outbox as object), global: true } as never, pool] }),
+      ],
+    ];
+    it.each(wirings)('%s', async (_, wire) => {
+      const { outbox, send, waiting } = shop();
+      const { publisher, inFlight, release } = held();
+      const { subscriber, deliver, ended } = broker();
+      const Orders = ordersClass();
+      const seen: unknown[] = [];
+      const module = OutboxModule.forRoot({
+        outbox,
+        relay: { publisher, interval: 1 },
+        subscribers: [{ name: 'billing', subscriber }],
+        discovery: DiscoveryService,
+      });
+      const { imports = [], providers = [] } = wire(module as never, database(seen, waiting) as never);
+      const app = await start({ imports, providers: [...providers, Orders] });
+      const going = deferred();
+      app.get(Orders).going = going.promise;
+      await send('1');
+      await inFlight;
+      void deliver('2').then(() => seen.push('handled'));
+      const closed = app.close();
+      expect(await isOpen(closed)).toBe(true);
+      going.resolve();
+      await ended;
+      expect(await isOpen(closed)).toBe(true);
+      release();
+      await closed;
+      expect(seen).toEqual(['handled', ['waiting', 0]]);
+    });
+
+    it('also on a signal', async () => {
+      const { outbox, send, waiting } = shop();
+      const { publisher, inFlight, release } = held();
+      const seen: unknown[] = [];
+      const app = await start({
+        imports: [
+          OutboxModule.forRoot({ outbox, relay: { publisher, interval: 1 } }),
+          database(seen, waiting) as never,
+        ],
+      });
+      const before = process.listeners('SIGUSR2');
+      app.enableShutdownHooks([ShutdownSignal.SIGUSR2]);
+      // The signal itself would end the test's process: Nest sends it again when it has shut down.
+      const killed = deferred();
+      const kill = vi.spyOn(process, 'kill').mockImplementation(() => {
+        killed.resolve();
+        return true;
+      });
+      onTestFinished(() => {
+        kill.mockRestore();
+      });
+      await send('1');
+      await inFlight;
+      for (const listener of process.listeners('SIGUSR2')) {
+        if (!before.includes(listener)) listener('SIGUSR2');
+      }
+      expect(await isOpen(killed.promise)).toBe(true);
+      expect(seen).toEqual([]);
+      release();
+      await killed.promise;
+      expect(seen).toEqual([['waiting', 0]]);
+    });
+
+    it('where two modules have a relay each', async () => {
+      const shops = [shop(), shop()] as const;
+      const seen: unknown[] = [];
+      const relays = shops.map(() => held());
+      const modules = shops.map(({ outbox }, i) =>
+        OutboxModule.forRoot({ outbox, relay: { publisher: relays[i]?.publisher as Publisher, interval: 1 } }),
+      );
+      const [first, second] = shops;
+      const all = async () => (await first.waiting()) + (await second.waiting());
+      const app = await start({ imports: [modules[0], database(seen, all), modules[1]] as never[] });
+      for (const { send } of shops) await send('1');
+      for (const { inFlight } of relays) await inFlight;
+      const closed = app.close();
+      relays[1]?.release();
+      expect(await isOpen(closed)).toBe(true);
+      expect(seen).toEqual([]);
+      relays[0]?.release();
+      await closed;
+      expect(seen).toEqual([['waiting', 0]]);
+    });
+  });
+
+  it('starts after everything else of the application has started', async () => {
+    const { outbox } = shop();
+    const seen: string[] = [];
+    const { subscriber } = broker();
+    const telling: Subscriber = {
+      subscribe: (...given) => {
+        seen.push('subscriber');
+        return subscriber.subscribe(...given);
+      },
+    };
+    const subscribers = [{ name: 'billing', subscriber: telling }];
+    const app = await start({
+      imports: [OutboxModule.forRoot({ outbox, subscribers, discovery: DiscoveryService })],
+      providers: [
+        ordersClass(),
+        { provide: 'ROOT', useValue: { onApplicationBootstrap: () => void seen.push('root') } },
+      ],
+    });
+    expect(seen).toEqual(['root', 'subscriber']);
+    await app.close();
+  });
+
+  it('refuses to start where Nest is not the one that it knows', () => {
+    expect(() => {
+      firstAndLast(undefined, Symbol('stop'), Symbol('hooks'));
+    }).toThrow(/two copies of @nestjs\/core/);
   });
 
   it('fails to start when the relay can not', async () => {

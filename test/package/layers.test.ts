@@ -67,6 +67,8 @@ const breaches: readonly (readonly [rule: string, file: string, text: string])[]
   ['testing-pure', 'src/testing/x-node.ts', `import 'node:assert';`],
   ['transactions-pure', 'src/transactions/x-client.ts', `import 'pg';`],
   ['frameworks-pure', 'src/frameworks/x-client.ts', `import 'pg';`],
+  ['frameworks-pure', 'src/frameworks/nest-alike/index.ts', `import '@nestjs/core';`],
+  ['nest-imports-only-nest', 'src/frameworks/nest/x-common.ts', `import '@nestjs/common';`],
   ['inbox-pure', 'src/inbox/x-client.ts', `import 'pg';`],
   ['stores-import-no-client', 'src/stores/x-client/index.ts', `import type { Pool } from 'pg';\nexport type X = Pool;`],
   ['brokers-without-node', 'src/publishers/x-node.ts', `import 'node:crypto';`],

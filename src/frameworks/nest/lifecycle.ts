@@ -9,12 +9,16 @@ import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
 
 /** What runs, which the hooks steer and the health tells of. */
-interface State {
+export interface State {
   readonly relay: HostedRelay;
   /** By the subscriber's name. */
   readonly failures: Map<string, Error>;
   /** Gets them. */
   readonly logger: ErrorLogger;
+  /** Ends the relay and the subscribers. */
+  readonly stopping: AbortController;
+  /** One for each subscriber that receives. */
+  readonly consuming: Promise<void>[];
 }
 
 /** @throws MessengerError `INVALID_OPTION` */
@@ -25,7 +29,8 @@ export function stateOf(options: OutboxModuleOptions): State {
     const wanted = 'an object with the method error';
     throw new MessengerError('INVALID_OPTION', `errorLogger must be ${wanted}, got ${describe(logger)}`);
   }
-  return { relay: hostedRelay(outbox, relay), failures: new Map(), logger };
+  const stopping = new AbortController();
+  return { relay: hostedRelay(outbox, relay), failures: new Map(), logger, stopping, consuming: [] };
 }
 
 export function healthOf({ relay, failures }: State): OutboxHealth {
@@ -36,12 +41,21 @@ export function healthOf({ relay, failures }: State): OutboxHealth {
   return { now, indicator: (key = 'outbox') => ({ [key]: { status: now().ok ? 'up' : 'down' } }) };
 }
 
-/** Nest finds hooks by their names. */
-export function hooksOf(options: OutboxModuleOptions, { relay, failures, logger }: State, discovery?: Discovery) {
+/** Nest finds hooks by their names. This one can be called twice: both calls end when everything has ended. */
+export function stopOf({ relay, stopping, consuming }: State) {
+  return {
+    async onModuleDestroy() {
+      stopping.abort();
+      await Promise.all([relay.stop(), ...consuming]);
+    },
+  };
+}
+
+/** What starts everything, and stops it again. */
+export function hooksOf(options: OutboxModuleOptions, state: State, discovery?: Discovery) {
   const { outbox, subscribers = [] } = options;
-  const stopping = new AbortController();
-  const { signal } = stopping;
-  let consuming: Promise<void>[] = [];
+  const { relay, failures, logger, consuming } = state;
+  const { signal } = state.stopping;
   return {
     async onApplicationBootstrap() {
       if (subscribers.length > 0 && !discovery) {
@@ -50,11 +64,8 @@ export function hooksOf(options: OutboxModuleOptions, { relay, failures, logger 
       const handlers = discovery ? messageHandlers(discovery) : [];
       const consumers = consumersOf(outbox.topics, subscribers, handlers);
       await relay.start();
-      consuming = consumers.map((consumer) => consume(consumer, { signal, failures, logger }));
+      consuming.push(...consumers.map((consumer) => consume(consumer, { signal, failures, logger })));
     },
-    async onModuleDestroy() {
-      stopping.abort();
-      await Promise.all([relay.stop(), ...consuming]);
-    },
+    ...stopOf(state),
   };
 }
