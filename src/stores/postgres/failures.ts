@@ -28,6 +28,11 @@ const MEANINGS: Readonly<
     code: 'UNSUPPORTED',
     say: () => 'this server is a standby, or only reads: connect to the primary',
   },
+  // insufficient_privilege
+  '42501': {
+    code: 'NOT_ALLOWED',
+    say: (names, _table, text) => `${text}: ${howToGrant(names)}`,
+  },
   // raised by the function that stores (migration 4)
   MO001: {
     code: 'UNKNOWN_DESTINATION',
@@ -40,6 +45,12 @@ const MEANINGS: Readonly<
     say: () => 'the transaction has failed before: roll it back and start again, nothing of it will be stored',
   },
 };
+
+/** What to run where a role lacks a privilege. PostgreSQL names what it is on, and not which it is. */
+function howToGrant({ schema, prefix }: Names): string {
+  const flags = `--schema ${schema}${prefix === '' ? '' : ` --table-prefix ${prefix}`}`;
+  return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them with the role that owns the tables, and connect with the role that has them`;
+}
 
 /** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {
