@@ -1,4 +1,4 @@
-import { isUnanswered, isUnsent } from './calls.js';
+import { isHeldUp, isUnsent } from './calls.js';
 import { textOf } from './error-text.js';
 import { PublishError } from './errors.js';
 import { signatureOf } from './failures.js';
@@ -70,7 +70,16 @@ export class Answers {
       circuit.signature,
     );
     if (acknowledged) suspicion.acknowledged(messages);
-    const again = this.#settle(batch, answers, outage, this.#isEnough(outage, acknowledged, results.some(isNotSent)));
+    const again = this.#settle(
+      batch,
+      answers,
+      outage,
+      this.#isEnough(
+        outage,
+        acknowledged,
+        results.some((result) => !result.acknowledged && isHeldUp(result.error)),
+      ),
+    );
     const pending = again.length === 0 ? rest : [...again, ...rest].sort((a, b) => a - b);
     return { pending, acknowledged, outage };
   }
@@ -85,7 +94,8 @@ export class Answers {
     const fromLog = this.#page.attempts === undefined;
     this.#rounds += 1;
     // Messages that were set aside have been tried often enough, and wait elsewhere.
-    if (this.#rounds <= (fromLog && !suspicion.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0)) return false;
+    if (this.#rounds <= (fromLog && !suspicion.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
+      return false;
     if (fromLog && !acknowledged) suspicion.exhausted = true;
     return true;
   }
@@ -185,7 +195,7 @@ export class Answers {
     if (result.acknowledged) return { message, attempts };
     const { error } = result;
     const { stop, cut, kindOf } = this.#options;
-    if (isNotSent(result)) return undefined;
+    if (isHeldUp(error)) return undefined;
     if (cut?.signal.aborted === true || (stop.aborted && error.cause === stop.reason)) return undefined;
     const kind = kindOf(error);
     return { message, attempts, failure: { error, kind, signature: signatureOf(error, kind) } };
@@ -198,9 +208,4 @@ export class Answers {
   #message(place: number): Message {
     return this.#page.messages[place] as Message;
   }
-}
-
-/** Whether a message was held up by others that have no answer: they may be the reason. */
-function isNotSent(result: PublishResult): boolean {
-  return !result.acknowledged && isUnsent(result.error) && isUnanswered(result.error.cause);
 }

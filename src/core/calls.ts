@@ -9,7 +9,8 @@ export interface Call {
 }
 
 const unanswered = new WeakSet<Error>();
-const unsent = new WeakSet<Error>();
+/** Of errors that only say so, whether it was for an earlier message of the key. */
+const unsent = new WeakMap<Error, { readonly isBehind: boolean }>();
 
 /** Whether a call had no answer in time, and no other call of the publisher was acknowledged meanwhile. */
 export function isUnanswered(error: unknown): boolean {
@@ -21,10 +22,15 @@ export function isUnsent(error: Error): boolean {
   return unsent.has(error);
 }
 
+/** Whether it says so of a message that a call of another key, without an answer, held up. */
+export function isHeldUp(error: Error): boolean {
+  return unsent.get(error)?.isBehind === false && isUnanswered(error.cause);
+}
+
 /** An error of a message that was not sent. */
-export function notSent(why: string, cause: unknown): PublishError {
+export function notSent(why: string, cause: unknown, isBehind = false): PublishError {
   const error = new PublishError(`not sent: ${why}`, { kind: 'retryable', cause });
-  unsent.add(error);
+  unsent.set(error, { isBehind });
   return error;
 }
 

@@ -77,7 +77,14 @@ export class Circuit implements Gate {
   readonly #backoff: Backoff;
   readonly #listener: CircuitListener;
   readonly #changed = new Bell();
-  #broken: (Pause & { readonly signature: string; readonly certain: boolean; readonly retryIn: number; readonly retryAt: number }) | undefined;
+  #broken:
+    | (Pause & {
+        readonly signature: string;
+        readonly certain: boolean;
+        readonly retryIn: number;
+        readonly retryAt: number;
+      })
+    | undefined;
   #held: Pause | undefined;
   /** Requests in flight that find out whether the broker is back. */
   #probes = 0;

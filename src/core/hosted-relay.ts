@@ -103,7 +103,11 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
 function statusOf({ circuit, datastore }: Relay, isRunning: boolean) {
   const { state, waitingSince } = circuit;
   const isSlow = waitingSince !== undefined && Date.now() - waitingSince.getTime() >= SLOW;
-  return { publishing: isRunning && state === 'closed' && !isSlow && datastore.state === 'working', circuit, datastore };
+  return {
+    publishing: isRunning && state === 'closed' && !isSlow && datastore.state === 'working',
+    circuit,
+    datastore,
+  };
 }
 
 /** Has a health tell the texts of errors as JSON: errors have none there, and fields that may be secret, or circular. */

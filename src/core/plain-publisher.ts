@@ -221,7 +221,7 @@ async function answersOf<Item>(items: readonly Item[], options: LaneOptions<Item
 }
 
 function behind(cause: Error): PublishError {
-  return new PublishError('not sent: behind an earlier failure of its key', { kind: 'retryable', cause });
+  return notSent('behind an earlier failure of its key', cause, true);
 }
 
 function unanswered(): PublishError {

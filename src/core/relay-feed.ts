@@ -69,7 +69,9 @@ export async function relayFeed(
         if (isLast) options.errorLogger.error(error);
         else {
           alike.tell(signatureOf(attempt.error, attempt.kind), (more) =>
-            more === '' ? error : new PublishError(`${error.message}${more}`, { kind: attempt.kind, cause: attempt.error }),
+            more === ''
+              ? error
+              : new PublishError(`${error.message}${more}`, { kind: attempt.kind, cause: attempt.error }),
           );
         }
         onEvent?.({ type: 'failed', destination, ...attempt });

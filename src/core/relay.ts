@@ -30,7 +30,10 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal, onStart
     const lasted = durationOf(options.stopTimeout);
     const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
     options.errorLogger.error(
-      new MessengerError('TIMEOUT', `${text}: the datastore does not answer, and what it was not told is published again`),
+      new MessengerError(
+        'TIMEOUT',
+        `${text}: the datastore does not answer, and what it was not told is published again`,
+      ),
     );
   });
   try {
@@ -88,7 +91,8 @@ async function relayFeeds(
   state: RelayState,
   onOpened: () => void,
 ): Promise<void> {
-  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } = options;
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
+    options;
   const stop = end.signal;
   /** The store is failing since the first failure after it last did what was asked of it. */
   let failures = 0;

@@ -105,7 +105,8 @@ export class Suspicion {
     // While it is paused, one failure more like that is one more of the same.
     const same = failed.find(({ signature }) => signature === open);
     const isSilent = failed.length === answers.length;
-    const outage = (isSilent ? same : undefined) ?? this.#unanswered(answers) ?? this.#most(answers) ?? this.#refusedOnEnd(answers);
+    const outage =
+      (isSilent ? same : undefined) ?? this.#unanswered(answers) ?? this.#most(answers) ?? this.#refusedOnEnd(answers);
     return outage && { ...outage, certain: false };
   }
 

@@ -51,7 +51,8 @@ export class Alike {
     this.#kinds.delete(signature);
     // What goes on as before is told once each time from now on.
     this.#kinds.set(signature, { since: now, told: more > 0 ? ONE_BY_ONE : 1, more: 0 });
-    if (this.#kinds.size > MAX_KINDS) for (const oldest of [...this.#kinds.keys()].slice(0, 1)) this.#kinds.delete(oldest);
+    if (this.#kinds.size > MAX_KINDS)
+      for (const oldest of [...this.#kinds.keys()].slice(0, 1)) this.#kinds.delete(oldest);
     const since = kind === undefined ? '' : durationOf(now - kind.since);
     this.#logger.error(errorOf(more === 0 ? '' : ` (and ${String(more)} more like it in ${since})`));
   }
@@ -83,7 +84,8 @@ export class Outages {
   readonly #of: OutageOf;
   readonly #logger: ErrorLogger;
   readonly #clock: Clock;
-  #now: { readonly since: number; readonly isSilent: boolean; error: Error; attempts: number; isTold: boolean } | undefined;
+  #now:
+    { readonly since: number; readonly isSilent: boolean; error: Error; attempts: number; isTold: boolean } | undefined;
   /** When each reason was told last. */
   readonly #toldAt = new Map<string, number>();
   /** When outages that were told ended. */
@@ -111,7 +113,8 @@ export class Outages {
     if (toldAt !== undefined && now - toldAt < AGAIN) return;
     this.#toldAt.delete(signature);
     this.#toldAt.set(signature, now);
-    if (this.#toldAt.size > MAX_KINDS) for (const oldest of [...this.#toldAt.keys()].slice(0, 1)) this.#toldAt.delete(oldest);
+    if (this.#toldAt.size > MAX_KINDS)
+      for (const oldest of [...this.#toldAt.keys()].slice(0, 1)) this.#toldAt.delete(oldest);
     const lasts = outage.attempts === 1 ? undefined : now - outage.since;
     outage.isTold = true;
     this.#logger.error(this.#errorOf(error, lasts, outage.attempts, retryIn));
@@ -134,8 +137,7 @@ export class Outages {
     const silent = isSilent(error);
     const starts = silent ? 'does not answer' : 'fails';
     const goesOn = silent ? 'has not answered' : 'has failed';
-    const what =
-      lasts === undefined ? starts : `${goesOn} for ${durationOf(lasts)} (attempts: ${String(attempts)})`;
+    const what = lasts === undefined ? starts : `${goesOn} for ${durationOf(lasts)} (attempts: ${String(attempts)})`;
     const next = retryIn === undefined ? '' : `, trying again in ${durationOf(retryIn)}`;
     const text = `the ${this.#of} ${what}: ${textOf(error)}${next}`;
     if (this.#of === 'broker') return new PublishError(text, { kind: 'connection', cause: error });

@@ -264,7 +264,16 @@ describe('a whole batch that fails alike', () => {
     const whole = publisher.calls.filter((call) => call.length === 3);
     expect(whole.length).toBeGreaterThanOrEqual(6);
     expect(publisher.calls.indexOf(publisher.calls.find((call) => call.includes('c1'))!)).toBeGreaterThanOrEqual(6);
-    expect(events.slice(0, 8)).toEqual(['paused', 'paused', 'paused', 'paused', 'paused', 'failed', 'failed', 'failed']);
+    expect(events.slice(0, 8)).toEqual([
+      'paused',
+      'paused',
+      'paused',
+      'paused',
+      'paused',
+      'failed',
+      'failed',
+      'failed',
+    ]);
     expect(
       errorLogger.errors.slice(0, 4).map(({ message }) => message.replace(/message .* was/, 'message was')),
     ).toEqual([

@@ -18,6 +18,13 @@ function storeOf(...texts: readonly string[]): ListFeedStore {
   return store;
 }
 
+/** Stops a relay that waits for a publisher. */
+async function stopped(relay: ReturnType<typeof started>): Promise<void> {
+  const stopping = relay.stop();
+  await vi.advanceTimersByTimeAsync(10_000);
+  await stopping;
+}
+
 describe('a publisher that never answers', () => {
   test.each([
     ['one at a time', scripted],
@@ -42,7 +49,7 @@ describe('a publisher that never answers', () => {
     // What was not sent has not failed.
     await vi.advanceTimersByTimeAsync(20_000);
     expect(store.parked.size).toBe(0);
-    await relay.stop().catch(() => undefined);
+    await stopped(relay);
   });
 
   test('is told once a minute, and when it answers again', async () => {
@@ -50,14 +57,20 @@ describe('a publisher that never answers', () => {
     const store = storeOf('-1', '-2');
     let hangs = true;
     const publisher = scripted(() => (hangs ? never() : undefined));
-    const errorLogger = { ...recordingLogger(), infos: [] as string[], info: (text: string) => void errorLogger.infos.push(text) };
+    const errorLogger = {
+      ...recordingLogger(),
+      infos: [] as string[],
+      info: (text: string) => void errorLogger.infos.push(text),
+    };
     const relay = started(new Messenger(store, publisher, { errorLogger, publishTimeout: 1_000 }));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(errorLogger.errors.filter(({ message }) => message.startsWith('the broker'))).toHaveLength(1);
     hangs = false;
     await vi.advanceTimersByTimeAsync(300_000);
     expect(store.isDone).toBe(true);
-    expect(errorLogger.infos).toEqual([expect.stringMatching(/^the broker answers again after \d+ s \(attempts: \d+\)$/)]);
+    expect(errorLogger.infos).toEqual([
+      expect.stringMatching(/^the broker answers again after \d+ s \(attempts: \d+\)$/),
+    ]);
     await relay.stop();
   });
 
@@ -84,7 +97,7 @@ describe('a publisher that never answers', () => {
     store.add('b1');
     await vi.advanceTimersByTimeAsync(3_000);
     expect(publisher.acknowledged).toEqual(['b1']);
-    await relay.stop();
+    await stopped(relay);
   });
 
   test('for one message is its own failure in the end, also with one call at a time', async () => {

@@ -13,7 +13,8 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-const coded = (message: string, code: string, more: object = {}) => Object.assign(new Error(message), { code, ...more });
+const coded = (message: string, code: string, more: object = {}) =>
+  Object.assign(new Error(message), { code, ...more });
 
 /** As Node has it of `localhost` where nobody listens. */
 const refusedTwice = () =>
@@ -28,7 +29,11 @@ const refusedTwice = () =>
 describe('the text of an error', () => {
   test.each<[string, unknown, string]>([
     ['is its message', new Error('busy'), 'busy'],
-    ['has those of an AggregateError', refusedTwice(), 'connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432'],
+    [
+      'has those of an AggregateError',
+      refusedTwice(),
+      'connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432',
+    ],
     [
       'has those of causes that it does not repeat',
       new Error('fetch failed', { cause: new Error('', { cause: refusedTwice() }) }),
@@ -38,7 +43,11 @@ describe('the text of an error', () => {
     ['is its code without a message', coded('', 'ECONNRESET'), 'ECONNRESET'],
     ['or its name', new RangeError(''), 'RangeError'],
     ['is what was thrown', 'a string', 'a string'],
-    ['has no password of a URL', new Error('no host in postgres://me:p@ss:w/rd@db/x now'), 'no host in postgres://me:***@db/x now'],
+    [
+      'has no password of a URL',
+      new Error('no host in postgres://me:p@ss:w/rd@db/x now'),
+      'no host in postgres://me:***@db/x now',
+    ],
     ['nor of a connection string', new Error("host=db password='a b' user=me"), 'host=db password=*** user=me'],
   ])('%s', (_, error, text) => {
     expect(textOf(error)).toBe(text);
@@ -51,9 +60,16 @@ describe('the text of an error', () => {
   });
 
   test('of durations is read at a glance', () => {
-    expect([0, 450, 2_000, 2_340, 13_400, 61_000, 600_000, 10_800_000].map(durationOf)).toEqual(
-      ['0 ms', '450 ms', '2 s', '2.3 s', '13 s', '61 s', '10 min', '3 h'],
-    );
+    expect([0, 450, 2_000, 2_340, 13_400, 61_000, 600_000, 10_800_000].map(durationOf)).toEqual([
+      '0 ms',
+      '450 ms',
+      '2 s',
+      '2.3 s',
+      '13 s',
+      '61 s',
+      '10 min',
+      '3 h',
+    ]);
   });
 
   test('of a datastore that can not be reached is that of its causes', async () => {
@@ -108,7 +124,9 @@ describe('the console', () => {
     const relay = started(new Messenger(store, publisher, { destination: 'orders' }));
     await vi.waitUntil(() => store.dead.length === 1);
     await relay.stop();
-    expect(printed(spy)).toEqual([expect.stringMatching(/^TIME messenger-outbox \(orders\): message .* is a dead letter: permanent$/)]);
+    expect(printed(spy)).toEqual([
+      expect.stringMatching(/^TIME messenger-outbox \(orders\): message .* is a dead letter: permanent$/),
+    ]);
   });
 
   test('is not needed: a logger without info, or one that throws, changes nothing', () => {
@@ -123,7 +141,10 @@ describe('an outage', () => {
     let time = 0;
     const told: string[] = [];
     const clock: Clock = { now: () => time, setTimeout: () => () => undefined, random: () => 1 };
-    const logger = { error: ({ message }: Error) => void told.push(message), info: (text: string) => void told.push(text) };
+    const logger = {
+      error: ({ message }: Error) => void told.push(message),
+      info: (text: string) => void told.push(text),
+    };
     return { self: new Outages(of, logger, clock), told, pass: (ms: number) => (time += ms) };
   }
   const refused = coded('connect ECONNREFUSED 127.0.0.1:9092', 'ECONNREFUSED');
@@ -177,7 +198,11 @@ describe('an outage', () => {
   test('of a datastore is told by the relay, and its status says it', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
-    const errorLogger = { ...recordingLogger(), infos: [] as string[], info: (text: string) => void errorLogger.infos.push(text) };
+    const errorLogger = {
+      ...recordingLogger(),
+      infos: [] as string[],
+      info: (text: string) => void errorLogger.infos.push(text),
+    };
     const messenger = new Messenger(store, scripted(), { errorLogger });
     const relay = started(messenger);
     await vi.advanceTimersByTimeAsync(1_000);
@@ -190,9 +215,13 @@ describe('an outage', () => {
     store.fault = () => undefined;
     await vi.advanceTimersByTimeAsync(5_000);
     expect(messenger.datastore).toEqual({ state: 'working' });
-    expect(errorLogger.text()).toMatch(/^the datastore does not answer: connect ECONNREFUSED 127.0.0.1:9092, trying again in \d+ ms$/);
+    expect(errorLogger.text()).toMatch(
+      /^the datastore does not answer: connect ECONNREFUSED 127.0.0.1:9092, trying again in \d+ ms$/,
+    );
     expect(errorLogger.errors[0]).toMatchObject({ code: 'DATASTORE_FAILED', cause: refused });
-    expect(errorLogger.infos).toEqual([expect.stringMatching(/^the datastore answers again after \d+ s \(attempts: \d+\)$/)]);
+    expect(errorLogger.infos).toEqual([
+      expect.stringMatching(/^the datastore answers again after \d+ s \(attempts: \d+\)$/),
+    ]);
     await relay.stop();
   });
 });
