@@ -19,7 +19,7 @@ export type { ErrorLogger } from './core/logger.js';
 export { GenericMessage, newMessage } from './core/message.js';
 export type { Message, NewMessageOptions } from './core/message.js';
 export { Messenger } from './core/messenger.js';
-export type { MessengerCallOptions, StartOptions } from './core/messenger.js';
+export type { DatastoreStatus, MessengerCallOptions, StartOptions } from './core/messenger.js';
 export type { MessengerOptions, RetryOptions, TopicOptions } from './core/messenger-options.js';
 export type { DrainOptions } from './core/drain.js';
 export { defineOutbox } from './core/outbox.js';

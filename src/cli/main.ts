@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { textOf } from '../core/error-text.js';
 import { MessengerError, toError } from '../core/errors.js';
 import { migrateCommand } from './migrate.js';
 import { operatorCommands } from './operate.js';
@@ -26,8 +27,11 @@ try {
   else {
     const error = toError(thrown);
     const code = error instanceof MessengerError ? ` [${error.code}]` : '';
-    console.error(`messenger: ${error.message || error.name}${code}`);
-    if (error.cause instanceof Error && error.cause.message !== '') console.error(`  because: ${error.cause.message}`);
+    const cause = error.cause instanceof Error && error.message !== '' ? textOf(error.cause) : undefined;
+    // Without its cause, which has a line of its own.
+    const text = cause === undefined ? textOf(error) : textOf(error.message);
+    console.error(`messenger: ${text}${code}`);
+    if (cause !== undefined && !text.includes(cause)) console.error(`  because: ${cause}`);
     process.exitCode = 1;
   }
 }

@@ -1,3 +1,5 @@
+import { isHeldUp, isUnsent } from './calls.js';
+import { textOf } from './error-text.js';
 import { PublishError } from './errors.js';
 import { signatureOf } from './failures.js';
 import type { Page, SetAside } from './feed.js';
@@ -61,19 +63,29 @@ export class Answers {
       this.#rounds = 0;
       return { pending: rest, acknowledged, outage: undefined };
     }
+    this.#tellCut(results);
     const answers = batch.map((place, i) => this.#answered(place, results[i] as PublishResult));
     const outage = suspicion.judge(
       answers.flatMap((answered) => answered ?? []),
       circuit.signature,
     );
     if (acknowledged) suspicion.acknowledged(messages);
-    const again = this.#settle(batch, answers, outage, this.#isEnough(outage, acknowledged));
+    const again = this.#settle(
+      batch,
+      answers,
+      outage,
+      this.#isEnough(
+        outage,
+        acknowledged,
+        results.some((result) => !result.acknowledged && isHeldUp(result.error)),
+      ),
+    );
     const pending = again.length === 0 ? rest : [...again, ...rest].sort((a, b) => a - b);
     return { pending, acknowledged, outage };
   }
 
   /** Whether what fails alike has been tried as often as it is worth. */
-  #isEnough(outage: Outage | undefined, acknowledged: boolean): boolean {
+  #isEnough(outage: Outage | undefined, acknowledged: boolean, holdsUpOthers: boolean): boolean {
     if (outage?.certain !== false) {
       this.#rounds = 0;
       return false;
@@ -82,7 +94,8 @@ export class Answers {
     const fromLog = this.#page.attempts === undefined;
     this.#rounds += 1;
     // Messages that were set aside have been tried often enough, and wait elsewhere.
-    if (this.#rounds <= (fromLog && !suspicion.exhausted ? probes : 0)) return false;
+    if (this.#rounds <= (fromLog && !suspicion.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
+      return false;
     if (fromLog && !acknowledged) suspicion.exhausted = true;
     return true;
   }
@@ -141,8 +154,8 @@ export class Answers {
     this.#aside(place, { attempts, error, dead, ...(!dead && { blocked: true }) });
     const what = dead ? 'is a dead letter' : 'blocks its key until an operator decides';
     const after = kind === 'permanent' ? '' : ` after ${String(attempts)} attempts`;
-    const text = `message ${message.id} ${what}${after}: ${error.message}`;
-    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts });
+    const text = `message ${message.id} ${what}${after}: ${textOf(error)}`;
+    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts }, true);
     return dead;
   }
 
@@ -153,8 +166,8 @@ export class Answers {
     const retryIn = backoff(failures, policyOf(message.topic), clock);
     this.#aside(place, { attempts, error, retryIn });
     const when = `attempt ${String(attempts)}, next in ${String(Math.round(retryIn))} ms`;
-    const text = `message ${message.id} was not published (${when}): ${error.message}`;
-    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts });
+    const text = `message ${message.id} was not published (${when}): ${textOf(error)}`;
+    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts }, false);
   }
 
   #aside(place: number, more: Partial<SetAside>): void {
@@ -168,14 +181,22 @@ export class Answers {
     return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
   }
 
-  /** What was answered for a message; nothing when it was not sent, since the relay is to stop. */
+  /** What is in flight when the relay no longer waits is published again. */
+  #tellCut(results: readonly PublishResult[]): void {
+    const { cut, onCut } = this.#options;
+    if (cut?.signal.aborted !== true) return;
+    onCut?.(results.filter((result) => !result.acknowledged && !isUnsent(result.error)).length);
+  }
+
+  /** What was answered for a message; nothing when it was not sent, or was not waited for, since the relay is to stop. */
   #answered(place: number, result: PublishResult): Answered | undefined {
     const message = this.#message(place);
     const attempts = this.#attempts(place);
     if (result.acknowledged) return { message, attempts };
     const { error } = result;
-    const { stop, kindOf } = this.#options;
-    if (stop.aborted && error.cause === stop.reason) return undefined;
+    const { stop, cut, kindOf } = this.#options;
+    if (isHeldUp(error)) return undefined;
+    if (cut?.signal.aborted === true || (stop.aborted && error.cause === stop.reason)) return undefined;
     const kind = kindOf(error);
     return { message, attempts, failure: { error, kind, signature: signatureOf(error, kind) } };
   }

@@ -1,3 +1,4 @@
+import { isUnanswered } from './calls.js';
 import type { Clock } from './clock.js';
 import { backoff, type Backoff } from './retry.js';
 import { Bell } from './wait.js';
@@ -8,7 +9,7 @@ export interface CircuitStatus {
    * `closed`: messages are published. `open`: nothing is, until `retryAt`. `half-open`: a few messages
    * are on their way to find out, and everything else waits for their answer.
    *
-   * It opens on a failure of the connection, when most of a batch fails alike, after the fourth refusal
+   * It opens on a failure of the connection, when a call has no answer in time and no other was acknowledged meanwhile, when most of a batch fails alike, after the fourth refusal
    * alike on end of a topic, and while `maxParked` messages of a topic wait (then retries go on).
    */
   readonly state: 'closed' | 'open' | 'half-open';
@@ -20,6 +21,8 @@ export interface CircuitStatus {
   readonly retryAt?: Date;
   /** What it is open for. */
   readonly error?: Error;
+  /** Since when the publisher has not answered the oldest call in flight; absent while none is. */
+  readonly waitingSince?: Date;
 }
 
 /** The leave to send one request. */
@@ -74,9 +77,19 @@ export class Circuit implements Gate {
   readonly #backoff: Backoff;
   readonly #listener: CircuitListener;
   readonly #changed = new Bell();
-  #broken: (Pause & { readonly signature: string; readonly certain: boolean; readonly retryAt: number }) | undefined;
+  #broken:
+    | (Pause & {
+        readonly signature: string;
+        readonly certain: boolean;
+        readonly retryIn: number;
+        readonly retryAt: number;
+      })
+    | undefined;
   #held: Pause | undefined;
-  #probing = false;
+  /** Requests in flight that find out whether the broker is back. */
+  #probes = 0;
+  /** When another one may, although none of these was answered. */
+  #nextProbeAt = Infinity;
   /** How many wait that are not patient. */
   #impatient = 0;
   #opened = 0;
@@ -95,7 +108,7 @@ export class Circuit implements Gate {
     // Dates of this moment: the wall clock may have been set since.
     const date = (time: number) => new Date(Date.now() + time - this.#clock.now());
     return {
-      state: this.#probing ? 'half-open' : 'open',
+      state: this.#probes > 0 ? 'half-open' : 'open',
       failures: this.#failures,
       since: date(pause.since),
       error: pause.error,
@@ -131,14 +144,20 @@ export class Circuit implements Gate {
   }
 
   #tryProbe(patient: boolean, left: number): Pass | undefined {
-    if (this.#probing || left > 0 || (patient && this.#impatient > 0)) return undefined;
-    this.#probing = true;
+    const isHeld = this.#probes > 0 && this.#clock.now() < this.#nextProbeAt;
+    if (isHeld || left > 0 || (patient && this.#impatient > 0)) return undefined;
+    this.#probes += 1;
+    // One message that is never answered must not keep others from finding out.
+    const { error, retryIn } = this.#broken ?? {};
+    const isSilent = error !== undefined && isUnanswered(error);
+    this.#nextProbeAt = isSilent && retryIn !== undefined ? this.#clock.now() + retryIn : Infinity;
     return { probe: true, opened: this.#opened };
   }
 
   async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
     // For others to answer, where it is not the time that is waited for.
-    const ms = this.#probing || left <= 0 ? Infinity : left;
+    const next = this.#probes > 0 ? this.#nextProbeAt - this.#clock.now() : left;
+    const ms = next > 0 ? next : Infinity;
     if (!patient) this.#impatient += 1;
     await this.#changed.wait(this.#clock, ms, ...signals);
     if (!patient) this.#impatient -= 1;
@@ -146,7 +165,7 @@ export class Circuit implements Gate {
 
   leave(pass: Pass, answer?: Answer): void {
     if (pass.opened !== this.#opened) return;
-    if (pass.probe) this.#probing = false;
+    if (pass.probe) this.#probes -= 1;
     if (answer?.acknowledged === true) this.#failures = 0;
     if (answer?.outage !== undefined) this.#open(answer.outage);
     else if (answer !== undefined && pass.probe) this.#close();
@@ -169,10 +188,11 @@ export class Circuit implements Gate {
 
   #open({ error, signature, certain }: NonNullable<Answer['outage']>): void {
     this.#opened += 1;
+    this.#probes = 0;
     this.#failures += 1;
     const now = this.#clock.now();
     const retryIn = backoff(this.#failures, this.#backoff, this.#clock);
-    this.#broken = { error, signature, certain, since: this.#broken?.since ?? now, retryAt: now + retryIn };
+    this.#broken = { error, signature, certain, since: this.#broken?.since ?? now, retryIn, retryAt: now + retryIn };
     this.#listener.paused('broker', error, this.#failures, retryIn);
   }
 

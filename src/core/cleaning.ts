@@ -45,7 +45,7 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
  * @throws MessengerError `INVALID_OPTION` when the store can not clean by this `cleanUp`, and nothing else.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
-  const { cleanUp, interval, clock, errorLogger } = options;
+  const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
   // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
   const pause = Math.max(interval, Math.min(MAX_PAUSE, cleanUp / 10));
@@ -56,7 +56,7 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       } catch (error) {
         // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
         if (hasCode(error, 'INVALID_OPTION')) throw error;
-        if (!isAborted(stop)) errorLogger.error(toError(error));
+        if (!isAborted(stop)) alike.tellError(toError(error));
       }
     }
     await sleepBy(clock, pause, stop);

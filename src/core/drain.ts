@@ -1,4 +1,5 @@
 import { systemClock } from './clock.js';
+import { textOf } from './error-text.js';
 import { PublishError } from './errors.js';
 import type { MessengerEvent } from './events.js';
 import type { Messenger } from './messenger.js';
@@ -8,8 +9,8 @@ import { isAbort, onAbort } from './wait.js';
 /** How a drain is limited. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
   /**
-   * Sends nothing more after so many milliseconds, whatever is left: what was sent is waited for and settled, so that
-   * it can take as long as the publisher does for one call, or with `cleanUp` one cleaning, more. @default 10_000
+   * Sends nothing more after so many milliseconds, whatever is left: what was sent is waited for, up to
+   * `stopTimeout`, and settled; with `cleanUp` it can take one cleaning more. @default 10_000
    */
   readonly budget?: number;
   /** Sends nothing more once it aborts, and does not clean: resolves to what was published by then. */
@@ -66,7 +67,7 @@ export async function drained(
   if (options.cleanUp !== undefined && signal?.aborted !== true) await messenger.clean(signal ? { signal } : {});
   const [first] = failures;
   if (first === undefined) return seen.total;
-  throw new PublishError(`${String(seen.total)} messages were published, and some were not: ${first.message}`, {
+  throw new PublishError(`${String(seen.total)} messages were published, and some were not: ${textOf(first)}`, {
     kind: first.kind,
     cause: new AggregateError(failures),
   });

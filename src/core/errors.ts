@@ -14,6 +14,8 @@ export type ErrorCode =
   | 'SCHEMA_MISMATCH'
   /** `published` was given a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'
+  /** The role of the database connection lacks a privilege: the error says on what, and what to run. */
+  | 'NOT_ALLOWED'
   /** No destination of this name is known: the error says which are. */
   | 'UNKNOWN_DESTINATION'
   /** No relay worked on the destination for longer than its limit, and cleaning went on without it. */
@@ -26,6 +28,8 @@ export type ErrorCode =
   | 'TIMEOUT'
   /** Some of the store was not cleaned: see `CleaningError`. */
   | 'CLEANING_FAILED'
+  /** Told, not thrown: the datastore does not answer, or fails, and is tried again. */
+  | 'DATASTORE_FAILED'
   /** Told, not thrown: a relay is not woken by writers, and polls by its interval. */
   | 'WAKE_FAILED'
   /** The broker did not acknowledge. */

@@ -1,4 +1,5 @@
-import { toError, type FailureKind } from './errors.js';
+import { textOf } from './error-text.js';
+import type { FailureKind } from './errors.js';
 import type { SetAside } from './feed.js';
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
@@ -91,7 +92,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   const tell = (thrown: unknown) => {
     if (told) return;
     told = true;
-    errorLogger.error(new Error(`onEvent failed: ${toError(thrown).message} (told once)`, { cause: thrown }));
+    errorLogger.error(new Error(`onEvent failed: ${textOf(thrown)} (told once)`, { cause: thrown }));
   };
   return (event) => {
     try {

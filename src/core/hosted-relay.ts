@@ -1,5 +1,7 @@
 import type { CircuitStatus } from './circuit.js';
+import { textOf } from './error-text.js';
 import { MessengerError, toError } from './errors.js';
+import type { DatastoreStatus } from './messenger.js';
 import type { OutboxRelayOptions, Relay } from './running-relay.js';
 import { hasMethods } from './shape.js';
 
@@ -11,17 +13,29 @@ export interface RelaySource {
 /** How the relay of an application is started. It has no `signal`: it ends with its application. */
 export type HostedRelayOptions = Omit<OutboxRelayOptions, 'signal'>;
 
-/** How the relay of an application does, at this moment. */
+/** How long a call of the publisher may take before messages no longer count as getting through. Milliseconds. */
+const SLOW = 10_000;
+
+/** How the relay of an application does, at this moment. As JSON it has the texts of errors, without passwords. */
 export interface RelayHealth {
   /**
    * Whether there is nothing that a restart would help: `false` before the relay has started and once it has ended.
-   * While the broker is down it is `true`, and `circuit` is open.
+   * While the broker or the datastore is down it is `true`: the application can go on, and a restart mends nothing. So
+   * it is what liveness and readiness are asked of.
    */
   readonly ok: boolean;
+  /**
+   * Of a relay that has started, whether messages get through, as far as it knows: `false` while `circuit` is not
+   * closed, while the publisher has not answered a call for ten seconds (`circuit.waitingSince`), while `datastore` is
+   * failing, and once the relay has ended. It is what alerts are made of.
+   */
+  readonly publishing?: boolean;
   /** `none`: this application runs no relay. `failed`: it did not start, or it ended, with `error`. */
   readonly status: 'none' | 'starting' | 'running' | 'failed' | 'stopped';
   /** Of a relay that has started. */
   readonly circuit?: CircuitStatus;
+  /** Of a relay that has started. */
+  readonly datastore?: DatastoreStatus;
   /** What the relay failed for. */
   readonly error?: Error;
 }
@@ -30,7 +44,7 @@ export interface RelayHealth {
 export interface HostedRelay {
   /** Resolves when the relay has reached the store. @throws what `Outbox.relay` does. */
   readonly start: () => Promise<void>;
-  /** Finishes what is in flight. Never rejects: a relay that failed has told so, and an application closes anyway. */
+  /** Finishes what is in flight, as far as that answers within `stopTimeout`. Never rejects: a relay that failed has told so, and an application closes anyway. */
   readonly stop: () => Promise<void>;
   readonly health: () => RelayHealth;
   /** Once it has started: settles when it has ended. Rejects with what it ended for, unless it was told to. */
@@ -76,11 +90,36 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
       await started?.catch(() => undefined);
       await relay?.ended.catch(() => undefined);
     },
-    health: () => ({
-      ok: state.status === 'running' || state.status === 'none',
-      ...state,
-      ...(relay && { circuit: relay.circuit }),
-    }),
+    health: () =>
+      withTexts({
+        ok: state.status === 'running' || state.status === 'none',
+        ...state,
+        ...(relay && statusOf(relay, state.status === 'running')),
+      }),
     ended: () => relay?.ended ?? Promise.resolve(),
   };
+}
+
+function statusOf({ circuit, datastore }: Relay, isRunning: boolean) {
+  const { state, waitingSince } = circuit;
+  const isSlow = waitingSince !== undefined && Date.now() - waitingSince.getTime() >= SLOW;
+  return {
+    publishing: isRunning && state === 'closed' && !isSlow && datastore.state === 'working',
+    circuit,
+    datastore,
+  };
+}
+
+/** Has a health tell the texts of errors as JSON: errors have none there, and fields that may be secret, or circular. */
+export function withTexts<Health extends RelayHealth>(health: Health): Health {
+  const toJSON = (): unknown => {
+    function replace(this: Readonly<Record<string, unknown>>, key: string, value: unknown): unknown {
+      // As it was before its own `toJSON`.
+      const original = this[key];
+      return original instanceof Error ? textOf(original) : value;
+    }
+    return JSON.parse(JSON.stringify({ ...health }, replace));
+  };
+  // Not enumerable: whoever copies it has the errors themselves.
+  return Object.defineProperty(health, 'toJSON', { value: toJSON });
 }

@@ -1,9 +1,11 @@
+import { Calls } from './calls.js';
 import { Circuit, type CircuitListener } from './circuit.js';
 import { systemClock, type Clock } from './clock.js';
-import { MessengerError, PublishError, toError, type FailureKind } from './errors.js';
+import { textOf } from './error-text.js';
+import { MessengerError, type FailureKind } from './errors.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from './events.js';
 import { failureKind, isFailureKind } from './failures.js';
-import { consoleErrorLogger, safeLogger, type ErrorLogger } from './logger.js';
+import { consoleErrorLogger, consoleLogger, safeLogger, type ErrorLogger } from './logger.js';
 import { describe } from './message.js';
 import { checkKeys, limitOption, numberOption } from './options.js';
 import { oneAtATime } from './plain-feed.js';
@@ -13,6 +15,7 @@ import type { RelayOptions } from './relay-options.js';
 import type { PolicyOf, TopicPolicy } from './retry.js';
 import { isFeedStore, type Store } from './store.js';
 import { Suspicion } from './suspicion.js';
+import { Alike, Outages } from './telling.js';
 import { withDeadline } from './wait.js';
 
 /** The destination of whoever names none. */
@@ -69,7 +72,13 @@ export interface MessengerOptions {
   interval?: number;
   /** Clean up: delete published messages that are older than this. @default no clean-up */
   cleanUp?: number;
-  /** Gets the errors that do not stop the relay. @default standard error */
+  /**
+   * Gets the errors that do not stop the relay, and no flood of them. An outage of the broker or the datastore is told
+   * when it starts, once a minute while it lasts, at once when its reason changes, and, to `info`, when it is over. Of
+   * failed attempts alike, whatever their messages, ten are told in a minute, and then how many more there were. A
+   * message that is given up is always told. `onEvent` gets every attempt.
+   * @default standard error: a line each, with the time
+   */
   errorLogger?: ErrorLogger;
   /** Gets what happens: see `MessengerEvent`. What it throws changes nothing. @default nobody does */
   onEvent?: (event: MessengerEvent) => void;
@@ -81,6 +90,13 @@ export interface MessengerOptions {
   publishTimeout?: number;
   /** How long a running relay puts up with a store that does not answer; 0 not at all. @default 30_000 */
   storeOutageLimit?: number;
+  /**
+   * How long a stop waits for the publisher: from 0 to 86,400,000. Then the signal of each call is aborted. What was
+   * acknowledged is settled, and what was not is published again by the next relay. A stop ends within two seconds
+   * after that, whatever does not answer.
+   * @default 8_000
+   */
+  stopTimeout?: number;
   /** How a message that fails is tried again; its pauses, up to a minute, are also those of a broker that fails. */
   retry?: RetryOptions;
   /**
@@ -101,7 +117,8 @@ export interface MessengerOptions {
 
 const KEYS = [
   ...(['publishBatchSize', 'publishBatchBytes', 'pipelineDepth', 'interval', 'cleanUp', 'errorLogger'] as const),
-  ...(['onEvent', 'destination', 'concurrency', 'publishTimeout', 'storeOutageLimit', 'retry'] as const),
+  ...(['onEvent', 'destination', 'concurrency', 'publishTimeout', 'storeOutageLimit'] as const),
+  ...(['stopTimeout', 'retry'] as const),
   ...(['maxParked', 'topics', 'classify'] as const),
 ] satisfies (keyof MessengerOptions)[];
 
@@ -134,7 +151,10 @@ export function relayOptions(
   if (typeof destination !== 'string' || destination === '') {
     throw new MessengerError('INVALID_OPTION', `destination must be a non-empty string, got ${describe(destination)}`);
   }
-  const errorLogger = safeLogger(logger);
+  const isConsole = logger === consoleErrorLogger && destination !== DEFAULT_DESTINATION;
+  const errorLogger = safeLogger(isConsole ? consoleLogger(destination) : logger);
+  const alike = new Alike(errorLogger, clock);
+  const calls = new Calls(clock);
   const handler = onEvent && safeHandler(onEvent, errorLogger);
   const pageSize = numberOption('publishBatchSize', options.publishBatchSize, 100, {
     min: 1,
@@ -148,7 +168,8 @@ export function relayOptions(
   const { minDelay, maxDelay } = policyOf(undefined);
   return {
     store: isFeedStore(store) ? store : oneAtATime(store),
-    ...batchForm(publisher, { concurrency, publishTimeout, pageSize, kindOf, clock }),
+    ...batchForm(publisher, { concurrency, publishTimeout, pageSize, kindOf, clock, calls }),
+    calls,
     destination,
     pageSize,
     pipelineDepth: numberOption('pipelineDepth', options.pipelineDepth, 4, { min: 1, max: 100, integer: true }),
@@ -158,12 +179,13 @@ export function relayOptions(
       min: 0,
       max: Number.MAX_SAFE_INTEGER,
     }),
+    stopTimeout: numberOption('stopTimeout', options.stopTimeout, 8_000, { min: 0, max: DAY }),
     policyOf,
     kindOf,
     circuit: new Circuit({
       clock,
       backoff: { minDelay, maxDelay: Math.max(minDelay, Math.min(maxDelay, MAX_PAUSE)) },
-      listener: circuitListener(destination, errorLogger, handler),
+      listener: circuitListener(destination, { outages: new Outages('broker', errorLogger, clock), alike }, handler),
     }),
     suspicion: new Suspicion(),
     cleanUp:
@@ -171,28 +193,30 @@ export function relayOptions(
         ? undefined
         : numberOption('cleanUp', options.cleanUp, 0, { min: 0, max: Number.MAX_SAFE_INTEGER }),
     errorLogger,
+    alike,
+    outages: new Outages('datastore', errorLogger, clock),
     onEvent: handler,
     clock,
   };
 }
 
-/** Tells of pauses: each to the logger, since somebody should know, and both ends of it as events. */
+/** Tells of pauses: to the logger, since somebody should know, and each beginning and end of one as an event. */
 function circuitListener(
   destination: string,
-  errorLogger: ErrorLogger,
+  { outages, alike }: { readonly outages: Outages; readonly alike: Alike },
   onEvent: EventHandler | undefined,
 ): CircuitListener {
   return {
     paused(reason, error, failures, retryIn) {
-      const text = `publishing is paused: ${error.message}`;
-      errorLogger.error(
-        reason === 'limit'
-          ? new MessengerError('PARKING_LIMIT', text, { cause: error })
-          : new PublishError(text, { kind: 'connection', cause: error }),
-      );
+      if (reason === 'broker') outages.failed(error, retryIn);
+      else {
+        const text = `publishing is paused: ${textOf(error)}`;
+        alike.tellError(new MessengerError('PARKING_LIMIT', text, { cause: error }));
+      }
       onEvent?.({ type: 'paused', destination, reason, error, failures, ...(retryIn !== undefined && { retryIn }) });
     },
     resumed(reason, pausedFor) {
+      if (reason === 'broker') outages.over();
       onEvent?.({ type: 'resumed', destination, reason, pausedFor });
     },
   };
@@ -251,7 +275,7 @@ function kindsBy(classify: MessengerOptions['classify'], errorLogger: ErrorLogge
       if (kind === undefined || isFailureKind(kind)) return kind ?? failureKind(error);
       errorLogger.error(new MessengerError('INVALID_OPTION', `classify returned ${describe(kind)}: it is ignored`));
     } catch (thrown) {
-      errorLogger.error(new Error(`classify failed: ${toError(thrown).message}`, { cause: thrown }));
+      errorLogger.error(new Error(`classify failed: ${textOf(thrown)}`, { cause: thrown }));
     }
     return failureKind(error);
   };
@@ -266,31 +290,39 @@ function batchForm(
     pageSize: number;
     kindOf: (error: Error) => FailureKind;
     clock: Clock;
+    calls: Calls;
   },
-): { publisher: BatchPublisher; publishTimeout: number } {
-  const { concurrency, publishTimeout, pageSize, kindOf, clock } = options;
-  if (isBatchPublisher(publisher)) return { publisher, publishTimeout };
-  const tooLate = () =>
-    new PublishError(`the publisher did not answer within ${String(publishTimeout)} ms`, { kind: 'retryable' });
+): { publisher: BatchPublisher; publishTimeout: number; watchesCalls: boolean } {
+  const { concurrency, publishTimeout, pageSize, kindOf, clock, calls } = options;
+  if (isBatchPublisher(publisher)) return { publisher, publishTimeout, watchesCalls: false };
   const bounded: Publisher = {
-    publish: (message, options) =>
-      withDeadline(
-        publishTimeout,
-        options?.signal,
-        tooLate,
-        async (signal) =>
-          publisher.publish(message, {
-            get signal() {
-              return signal();
-            },
-          }),
-        clock,
-      ),
+    async publish(message, options) {
+      const call = calls.begin();
+      let isAcknowledged = false;
+      try {
+        await withDeadline(
+          publishTimeout,
+          options?.signal,
+          () => calls.tooLate(call, publishTimeout),
+          async (signal) =>
+            publisher.publish(message, {
+              get signal() {
+                return signal();
+              },
+            }),
+          clock,
+        );
+        isAcknowledged = true;
+      } finally {
+        calls.end(call, isAcknowledged);
+      }
+    },
   };
   // A whole page may be of one key, and then takes as long as its messages together.
   return {
     publisher: asBatchPublisher(bounded, concurrency, kindOf),
     publishTimeout: Math.min(publishTimeout * (pageSize + 1), MAX_TIMEOUT),
+    watchesCalls: true,
   };
 }
 

@@ -10,6 +10,16 @@ import { runRelay } from './relay.js';
 import type { Store } from './store.js';
 import { uuidv7 } from './uuid.js';
 
+/** How the datastore of a relay does. */
+export interface DatastoreStatus {
+  /** `failing`: it did not do what was last asked of it, and is tried again. */
+  readonly state: 'working' | 'failing';
+  /** Since when it has been failing. */
+  readonly since?: Date;
+  /** What it failed with last. */
+  readonly error?: Error;
+}
+
 /** What a call can be told. */
 export interface MessengerCallOptions {
   /** Ends the work after what is in flight is settled. */
@@ -45,7 +55,18 @@ export class Messenger {
 
   /** How publishing to the broker does, at this moment. */
   get circuit(): CircuitStatus {
-    return this.#options.circuit.status;
+    const { circuit, calls } = this.#options;
+    const { waiting } = calls;
+    return { ...circuit.status, ...(waiting !== undefined && { waitingSince: before(waiting) }) };
+  }
+
+  /** How the datastore does, at this moment. */
+  get datastore(): DatastoreStatus {
+    const { outages, clock } = this.#options;
+    const outage = outages.status;
+    return outage === undefined
+      ? { state: 'working' }
+      : { state: 'failing', since: before(clock.now() - outage.since), error: outage.error };
   }
 
   /**
@@ -112,4 +133,9 @@ export class Messenger {
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
     await runRelay({ ...this.#options, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);
   }
+}
+
+/** A date of so many milliseconds ago: the wall clock may have been set since. */
+function before(ms: number): Date {
+  return new Date(Date.now() - ms);
 }

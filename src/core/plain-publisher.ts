@@ -1,3 +1,4 @@
+import { isUnanswered, notSent } from './calls.js';
 import { PublishError, toError, type FailureKind } from './errors.js';
 import { failureKind } from './failures.js';
 import type { Message } from './message.js';
@@ -92,7 +93,8 @@ export function sendInLanes<Item>(
       if (lane.length > 0) free.push(lane);
       return;
     }
-    if (kindOf(result.error) === 'connection') stopped ??= result.error;
+    if (isUnanswered(result.error)) stopped ??= notSent('the publisher does not answer', result.error);
+    else if (kindOf(result.error) === 'connection') stopped ??= result.error;
     fail(lane, behind(result.error));
   };
 
@@ -219,7 +221,7 @@ async function answersOf<Item>(items: readonly Item[], options: LaneOptions<Item
 }
 
 function behind(cause: Error): PublishError {
-  return new PublishError('not sent: behind an earlier failure of its key', { kind: 'retryable', cause });
+  return notSent('behind an earlier failure of its key', cause, true);
 }
 
 function unanswered(): PublishError {
@@ -228,5 +230,5 @@ function unanswered(): PublishError {
 
 function abortion(signal: AbortSignal | undefined): PublishError | undefined {
   if (signal?.aborted !== true) return undefined;
-  return new PublishError('not sent: the call was aborted', { kind: 'retryable', cause: signal.reason });
+  return notSent('the call was aborted', signal.reason);
 }

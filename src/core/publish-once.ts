@@ -1,4 +1,5 @@
 import type { Gate } from './circuit.js';
+import { textOf } from './error-text.js';
 import { PublishError } from './errors.js';
 import type { Feed, Page } from './feed.js';
 import { eventOf } from './events.js';
@@ -6,6 +7,7 @@ import { hasChanged } from './pipeline.js';
 import { publishPage } from './publish-page.js';
 import type { PageOutcome, PublishPageOptions } from './publishing.js';
 import type { RelayOptions } from './relay-options.js';
+import { stoppingOf } from './stopping.js';
 import { Bell, onAbort } from './wait.js';
 
 /**
@@ -32,6 +34,7 @@ export async function publishOnce(
     onAbort(signal, () => {
       stop.abort(signal.reason);
     });
+  const stopping = stoppingOf(stop.signal, options.stopTimeout, options.clock);
   try {
     const earlier = { isSetAside: (key: string) => feed.isSetAside(key), isBusy: () => false };
     const publishing: PublishPageOptions = {
@@ -46,6 +49,8 @@ export async function publishOnce(
       probes: 0,
       progress: new Bell(),
       stop: stop.signal,
+      cut: stopping.cut,
+      ...(!options.watchesCalls && { calls: options.calls }),
       get lost() {
         return feed.lost;
       },
@@ -63,6 +68,7 @@ export async function publishOnce(
     return outcome;
   } finally {
     forget?.();
+    stopping.end();
   }
 }
 
@@ -76,7 +82,7 @@ function endingGate(stop: AbortController, failures: PublishError[]): Gate {
     leave(_, answer) {
       if (answer?.outage?.certain !== true) return;
       const { error } = answer.outage;
-      failures.push(new PublishError(`publishing is paused: ${error.message}`, { kind: 'connection', cause: error }));
+      failures.push(new PublishError(`publishing is paused: ${textOf(error)}`, { kind: 'connection', cause: error }));
       stop.abort();
     },
   };

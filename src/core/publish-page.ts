@@ -65,11 +65,15 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
   }
 
   async function send(batch: readonly number[]): Promise<readonly PublishResult[]> {
-    const { publisher, timeout, stop, clock } = options;
+    const { publisher, timeout, stop, clock, calls, cut } = options;
     const messages =
       batch.length === page.messages.length ? page.messages : batch.map((place) => page.messages[place] as Message);
+    const call = calls?.begin();
     const tooLate = () =>
-      new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
+      call && calls
+        ? calls.tooLate(call, timeout)
+        : new PublishError(`the publisher did not answer within ${String(timeout)} ms`, { kind: 'retryable' });
+    let isAcknowledged = false;
     try {
       const results = await withDeadline(
         timeout,
@@ -77,13 +81,17 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
         tooLate,
         (signal) => publisher.publishBatch(messages, requestOptions(options, signal, stop)),
         clock,
+        cut,
       );
       const wrong = wrongIn(results, messages.length);
+      isAcknowledged = wrong === undefined && results.some(({ acknowledged }) => acknowledged);
       if (wrong === undefined) return results;
       throw new PublishError(`${wrong}: none of them counts`, { kind: 'retryable' });
     } catch (thrown) {
       const result: PublishResult = { acknowledged: false, error: toError(thrown) };
       return messages.map(() => result);
+    } finally {
+      if (call !== undefined) calls?.end(call, isAcknowledged);
     }
   }
 

@@ -1,3 +1,4 @@
+import type { Calls } from './calls.js';
 import type { Gate } from './circuit.js';
 import type { Clock } from './clock.js';
 import type { FailureKind, PublishError } from './errors.js';
@@ -6,7 +7,7 @@ import type { Message } from './message.js';
 import type { BatchPublisher } from './publisher.js';
 import type { PolicyOf } from './retry.js';
 import type { Suspicion } from './suspicion.js';
-import type { Bell } from './wait.js';
+import type { Bell, Cut } from './wait.js';
 
 /** A failed attempt of one message. */
 export interface Attempt {
@@ -43,13 +44,19 @@ export interface PublishPageOptions {
   readonly lost: AbortSignal;
   /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
   readonly stop: AbortSignal;
+  /** When what is in flight is no longer waited for, after `stop`. @default never */
+  readonly cut?: Cut | undefined;
+  /** Told how many messages were in flight then, and not acknowledged: they are published again. */
+  readonly onCut?: ((messages: number) => void) | undefined;
+  /** Watches the calls; absent where the publisher itself does so, message by message. */
+  readonly calls?: Calls | undefined;
   readonly circuit: Gate;
   readonly suspicion: Suspicion;
   /** How often what failed alike is tried again as such before it is set aside. */
   readonly probes: number;
   readonly clock: Clock;
-  /** Told of every attempt that failed by the message itself, once. */
-  readonly onFailure: (error: PublishError, attempt: Attempt) => void;
+  /** Told of every attempt that failed by the message itself, once, and whether it was the last. */
+  readonly onFailure: (error: PublishError, attempt: Attempt, isLast: boolean) => void;
   /** Told of what was acknowledged, and how long the request took, in milliseconds. */
   readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }

@@ -1,9 +1,11 @@
-import { isAbort, isAborted } from './wait.js';
-import { MessengerError } from './errors.js';
+import { durationOf } from './error-text.js';
+import { MessengerError, PublishError } from './errors.js';
 import { eventOf } from './events.js';
 import type { Feed, Page } from './feed.js';
 import { Pipeline } from './pipeline.js';
+import { signatureOf } from './failures.js';
 import type { RelayOptions } from './relay-options.js';
+import { isAbort, isAborted, type Cut } from './wait.js';
 
 /** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;
@@ -40,10 +42,11 @@ export interface StoreHealth {
 export async function relayFeed(
   feed: Feed,
   options: RelayOptions,
-  stop: AbortSignal,
+  { signal: stop, cut }: { readonly signal: AbortSignal; readonly cut: Cut },
   health: StoreHealth,
 ): Promise<void> {
-  const { clock, interval, destination, circuit, onEvent, policyOf } = options;
+  const { clock, interval, destination, circuit, onEvent, policyOf, alike } = options;
+  let unanswered = 0;
   const pipeline = new Pipeline({
     feed,
     pageSize: options.pageSize,
@@ -59,8 +62,18 @@ export async function relayFeed(
       suspicion: options.suspicion,
       probes: PROBES,
       clock,
-      onFailure: (error, attempt) => {
-        options.errorLogger.error(error);
+      cut,
+      onCut: (messages) => (unanswered += messages),
+      ...(!options.watchesCalls && { calls: options.calls }),
+      onFailure: (error, attempt, isLast) => {
+        if (isLast) options.errorLogger.error(error);
+        else {
+          alike.tell(signatureOf(attempt.error, attempt.kind), (more) =>
+            more === ''
+              ? error
+              : new PublishError(`${error.message}${more}`, { kind: attempt.kind, cause: attempt.error }),
+          );
+        }
         onEvent?.({ type: 'failed', destination, ...attempt });
       },
       onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
@@ -153,7 +166,16 @@ export async function relayFeed(
     pipeline.fail(feed.lost.aborted ? feed.lost.reason : error);
   };
   await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
-  await pipeline.end();
+  try {
+    await pipeline.end();
+  } finally {
+    if (unanswered > 0) {
+      const text = `the relay was stopped, and the publisher had not answered after ${durationOf(options.stopTimeout)}`;
+      options.errorLogger.error(
+        new MessengerError('TIMEOUT', `${text}: messages that are published again: ${String(unanswered)}`),
+      );
+    }
+  }
 }
 
 async function rebalance(feed: Feed, { onEvent, destination }: RelayOptions, signal: AbortSignal): Promise<void> {

@@ -1,3 +1,4 @@
+import type { Calls } from './calls.js';
 import type { Circuit } from './circuit.js';
 import type { Clock } from './clock.js';
 import type { FailureKind } from './errors.js';
@@ -7,6 +8,7 @@ import type { BatchPublisher } from './publisher.js';
 import type { PolicyOf } from './retry.js';
 import type { Store } from './store.js';
 import type { Suspicion } from './suspicion.js';
+import type { Alike, Outages } from './telling.js';
 
 /** Everything a relay works with: made by `relayOptions`. Durations in milliseconds. */
 export interface RelayOptions {
@@ -22,11 +24,20 @@ export interface RelayOptions {
   readonly interval: number;
   readonly publishTimeout: number;
   readonly storeOutageLimit: number;
+  readonly stopTimeout: number;
   readonly policyOf: PolicyOf;
   readonly kindOf: (error: Error) => FailureKind;
   readonly circuit: Circuit;
   readonly suspicion: Suspicion;
+  /** The calls of the publisher that are in flight. */
+  readonly calls: Calls;
+  /** Whether the batch form of the publisher watches `calls` itself, message by message. */
+  readonly watchesCalls: boolean;
   readonly errorLogger: ErrorLogger;
+  /** What the logger is told of errors that come again and again. */
+  readonly alike: Alike;
+  /** What the logger is told of a datastore that fails. */
+  readonly outages: Outages;
   readonly onEvent: EventHandler | undefined;
   /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
   readonly cleanUp: number | undefined;

@@ -1,11 +1,13 @@
 import { cleanBeside } from './cleaning.js';
-import { FatalError, hasCode, toError } from './errors.js';
+import { durationOf, textOf } from './error-text.js';
+import { FatalError, hasCode, MessengerError, toError } from './errors.js';
 import type { Feed } from './feed.js';
 import { openFeed } from './plain-feed.js';
 import { relayFeed } from './relay-feed.js';
 import type { RelayOptions } from './relay-options.js';
 import { backoff, type Backoff } from './retry.js';
-import { isAbort, isAborted, onAbort, sleepBy } from './wait.js';
+import { stoppingOf } from './stopping.js';
+import { isAbort, isAborted, onAbort, sleepBy, type Cut } from './wait.js';
 
 /** How long one that stands by waits before it asks again: also by asking do the others know of it. Milliseconds. */
 const LONGEST_STANDBY = 1_000;
@@ -14,12 +16,39 @@ const LONGEST_STANDBY = 1_000;
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 
 /**
- * Relays until the signal aborts, then finishes what is in flight.
+ * Relays until the signal aborts, then finishes what is in flight, as far as that answers in time.
  *
  * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
  *   or its schema is not what this library works on.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
+  const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
+  const work = relayUntil(options, stop, stopping.cut, onStarted);
+  const giveUp = stopping.overdue.then(() => {
+    // Whatever comes of it, it is too late, and its lease ends by itself.
+    work.catch(() => undefined);
+    const lasted = durationOf(options.stopTimeout);
+    const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
+    options.errorLogger.error(
+      new MessengerError(
+        'TIMEOUT',
+        `${text}: the datastore does not answer, and what it was not told is published again`,
+      ),
+    );
+  });
+  try {
+    await Promise.race([work, giveUp]);
+  } finally {
+    stopping.end();
+  }
+}
+
+async function relayUntil(
+  options: RelayOptions,
+  stop: AbortSignal,
+  cut: Cut,
+  onStarted: (() => void) | undefined,
+): Promise<void> {
   /** Told to stop, or to end since cleaning can not be done. */
   const over = new AbortController();
   const onStop = () => {
@@ -37,7 +66,7 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal, onStart
     });
   };
   try {
-    await relayFeeds(options, over.signal, state, onOpened);
+    await relayFeeds(options, { signal: over.signal, cut }, state, onOpened);
   } finally {
     over.abort();
     await cleaning;
@@ -58,11 +87,13 @@ interface RelayState {
 /** Opens one feed after the other. */
 async function relayFeeds(
   options: RelayOptions,
-  stop: AbortSignal,
+  end: { readonly signal: AbortSignal; readonly cut: Cut },
   state: RelayState,
   onOpened: () => void,
 ): Promise<void> {
-  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock } = options;
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
+    options;
+  const stop = end.signal;
   /** The store is failing since the first failure after it last did what was asked of it. */
   let failures = 0;
   let failingSince: number | undefined;
@@ -74,6 +105,7 @@ async function relayFeeds(
     onReached();
     failures = 0;
     failingSince = undefined;
+    outages.over();
   };
   while (!stop.aborted) {
     try {
@@ -89,7 +121,7 @@ async function relayFeeds(
       state.feed = feed;
       await holding(feed, options, stop, async () => {
         onOpened();
-        await relayFeed(feed, options, stop, { onReached, onWorking });
+        await relayFeed(feed, options, end, { onReached, onWorking });
       }).finally(() => {
         state.feed = undefined;
       });
@@ -104,16 +136,21 @@ async function relayFeeds(
       failingSince ??= clock.now();
       const outage = clock.now() - failingSince;
       if (isUnworkable(error)) throw unworkable(error);
+      // Somebody may grant it while it runs. At start it is a mistake.
+      if (!state.reached && hasCode(error, 'NOT_ALLOWED')) throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
-        throw new FatalError(`the datastore can not be reached: ${toError(error).message}`, { cause: error });
+        throw new FatalError(`the datastore can not be reached: ${textOf(error)}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {
         throw new FatalError(
-          `the datastore has not answered for ${String(Math.round(outage))} ms (limit ${String(storeOutageLimit)} ms): ${toError(error).message}`,
+          `the datastore has not answered for ${String(Math.round(outage))} ms (limit ${String(storeOutageLimit)} ms): ${textOf(error)}`,
           { cause: error },
         );
       }
-      errorLogger.error(toError(error));
-      await sleepBy(clock, backoff(failures, STORE_BACKOFF, clock), stop);
+      const retryIn = backoff(failures, STORE_BACKOFF, clock);
+      // Another relay's doing, and no failure of the store.
+      if (isLeaseLost(error)) alike.tellError(toError(error));
+      else outages.failed(toError(error), retryIn);
+      await sleepBy(clock, retryIn, stop);
     }
   }
 }
@@ -140,7 +177,7 @@ async function holding(
 }
 
 function unworkable(error: unknown): FatalError {
-  return new FatalError(`the datastore can not be worked on: ${toError(error).message}`, { cause: error });
+  return new FatalError(`the datastore can not be worked on: ${textOf(error)}`, { cause: error });
 }
 
 function isUnworkable(error: unknown): boolean {

@@ -1,8 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import type { CircuitStatus } from './circuit.js';
+import { textOf } from './error-text.js';
 import { FatalError, hasCode, toError } from './errors.js';
 import type { ErrorLogger } from './logger.js';
-import type { Messenger } from './messenger.js';
+import type { DatastoreStatus, Messenger } from './messenger.js';
 import type { MessengerOptions } from './messenger-options.js';
 import type { Publisher } from './publisher.js';
 
@@ -19,7 +20,9 @@ export interface Relay extends AsyncDisposable {
   readonly ended: Promise<void>;
   /** How publishing does, at this moment. */
   readonly circuit: CircuitStatus;
-  /** Finishes what is in flight, and resolves then. @throws the `FatalError` that ended it before. */
+  /** How the datastore does, at this moment. */
+  readonly datastore: DatastoreStatus;
+  /** Finishes what is in flight, as far as that answers within `stopTimeout`, and resolves then. @throws the `FatalError` that ended it before. */
   stop(): Promise<void>;
 }
 
@@ -55,6 +58,9 @@ export async function started(
     get circuit() {
       return messenger.circuit;
     },
+    get datastore() {
+      return messenger.datastore;
+    },
     stop,
     [Symbol.asyncDispose]: stop,
   };
@@ -66,7 +72,7 @@ export async function reaching(work: Promise<void> | undefined): Promise<void> {
     await work;
   } catch (error) {
     if (hasCode(error, 'UNKNOWN_DESTINATION')) throw error;
-    const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED') ? 'worked on' : 'reached';
-    throw new FatalError(`the datastore can not be ${can}: ${toError(error).message}`, { cause: error });
+    const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED', 'NOT_ALLOWED') ? 'worked on' : 'reached';
+    throw new FatalError(`the datastore can not be ${can}: ${textOf(error)}`, { cause: error });
   }
 }

@@ -1,5 +1,6 @@
 import type { StoreCallOptions } from './call.js';
-import { hasCode, MessengerError, toError } from './errors.js';
+import { textOf } from './error-text.js';
+import { hasCode, MessengerError } from './errors.js';
 import type { Feed, FeedOptions } from './feed.js';
 import type { Message } from './message.js';
 
@@ -26,7 +27,7 @@ export class CleaningError extends MessengerError {
   readonly report: CleanReport;
 
   constructor(report: CleanReport, options: { cause: unknown }) {
-    super('CLEANING_FAILED', `not all was cleaned: ${toError(options.cause).message}`, options);
+    super('CLEANING_FAILED', `not all was cleaned: ${textOf(options.cause)}`, options);
     this.report = report;
   }
 }

@@ -1,3 +1,4 @@
+import { isUnanswered } from './calls.js';
 import type { FailureKind } from './errors.js';
 import type { Message } from './message.js';
 
@@ -43,8 +44,8 @@ interface Doubt {
 /**
  * Whether a failure is the broker's or the message's own, where the error does not say.
  *
- * It is taken for the broker's when most of a batch fails alike, and when a topic has nothing but
- * refusals alike on end. It is believed to be a message's own as soon as something else of its topic
+ * It is taken for the broker's when a call has no answer and no other was acknowledged meanwhile, when most of
+ * a batch fails alike, and when a topic has nothing but refusals alike on end. It is believed to be a message's own as soon as something else of its topic
  * was acknowledged, and the message fails again as before.
  */
 export class Suspicion {
@@ -104,8 +105,17 @@ export class Suspicion {
     // While it is paused, one failure more like that is one more of the same.
     const same = failed.find(({ signature }) => signature === open);
     const isSilent = failed.length === answers.length;
-    const outage = (isSilent ? same : undefined) ?? this.#most(answers) ?? this.#refusedOnEnd(answers);
+    const outage =
+      (isSilent ? same : undefined) ?? this.#unanswered(answers) ?? this.#most(answers) ?? this.#refusedOnEnd(answers);
     return outage && { ...outage, certain: false };
+  }
+
+  /** A message that has not failed before, of a call without an answer. */
+  #unanswered(answers: readonly Answered[]): Failure | undefined {
+    return answers.find(
+      (answered) =>
+        answered.failure && isUnanswered(answered.failure.error) && this.#isEvidence(answered, answered.failure),
+    )?.failure;
   }
 
   /**

@@ -81,8 +81,15 @@ function sleepAmong(
   });
 }
 
+/** When an answer is no longer waited for: some time after the call was told, so that it can say what is done of it. */
+export interface Cut {
+  readonly signal: AbortSignal;
+  /** Milliseconds. */
+  readonly grace: number;
+}
+
 /**
- * Runs `work` with a signal that aborts after `timeout` milliseconds or with `parent`, and stops
+ * Runs `work` with a signal that aborts after `timeout` milliseconds, with `parent` or with `cut`, and stops
  * waiting for it then: a `work` that ignores its signal can not hold up its caller. The signal is made when it is asked
  * for: where nothing asks, it was a fifth of what publishing a page of one message costs.
  *
@@ -94,6 +101,7 @@ export async function withDeadline<T>(
   reason: () => Error,
   work: (signal: () => AbortSignal) => Promise<T>,
   clock: Clock = systemClock,
+  cut?: Cut,
 ): Promise<T> {
   parent?.throwIfAborted();
   let controller: AbortController | undefined;
@@ -106,9 +114,12 @@ export async function withDeadline<T>(
   let end: (() => void) | undefined;
   try {
     return await new Promise<T>((resolve, reject) => {
-      const giveUp = (why: Error) => {
-        over = { why };
+      const abort = (why: Error) => {
+        over ??= { why };
         controller?.abort(why);
+      };
+      const giveUp = (why: Error) => {
+        abort(why);
         reject(why);
       };
       const cancel = clock.setTimeout(() => {
@@ -119,9 +130,21 @@ export async function withDeadline<T>(
         onAbort(parent, () => {
           giveUp(parent.reason as Error);
         });
+      let cancelGrace: (() => void) | undefined;
+      const forgetCut =
+        cut &&
+        onAbort(cut.signal, () => {
+          const why = cut.signal.reason as Error;
+          abort(why);
+          cancelGrace = clock.setTimeout(() => {
+            giveUp(why);
+          }, cut.grace);
+        });
       end = () => {
         cancel();
         forget?.();
+        forgetCut?.();
+        cancelGrace?.();
       };
       work(signal).then(resolve, reject);
     });

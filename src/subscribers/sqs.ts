@@ -59,7 +59,11 @@ export interface SqsSubscriberOptions extends SubscriberOptions {
    * @default when its visibility timeout ends
    */
   retryDelay?: number;
-  /** Milliseconds that a stop waits for handlers before it aborts their signal. @default 20_000 */
+  /**
+   * Milliseconds that a stop waits for handlers before it aborts their signal. Two seconds after that it has ended:
+   * messages whose handlers still run come again.
+   * @default 8_000
+   */
   stopTimeout?: number;
   /** The attribute that carries the message id, as the publisher has it. @default 'message-id' */
   messageIdKey?: string;
@@ -112,7 +116,7 @@ export class SqsSubscriber implements Subscriber {
       concurrency: whole('concurrency', options.concurrency, 10, 1, 100_000),
       visibilitySeconds: whole('visibilityTimeoutSeconds', options.visibilityTimeoutSeconds, 30, 2, 43_200),
       retrySeconds: options.retryDelay === undefined ? undefined : Math.ceil(retryDelay / 1_000),
-      stopTimeout: whole('stopTimeout', options.stopTimeout, 20_000, 0, 2_147_483_647),
+      stopTimeout: whole('stopTimeout', options.stopTimeout, 8_000, 0, 2_147_483_647),
       messageIdKey: checkMessageIdKey(options.messageIdKey ?? MESSAGE_ID_KEY),
       ordered: this.#queue.fifo,
       logger: safeLogger(options.errorLogger ?? consoleErrorLogger),

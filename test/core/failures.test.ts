@@ -1,5 +1,6 @@
 /** What the relay makes of a publisher that fails: message by message, key by key, or as a whole. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import type { MessengerEvent } from '../../src/core/events.js';
 import type { Message } from '../../src/core/message.js';
 import { Messenger } from '../../src/core/messenger.js';
 import { ACKNOWLEDGED, type BatchPublisher, type PublishResult } from '../../src/core/publisher.js';
@@ -192,9 +193,13 @@ describe('a failure of the connection', () => {
     expect(publisher.calls.length).toBeGreaterThan(10);
     // With backoff up to a minute, not one a second.
     expect(publisher.calls.length).toBeLessThan(200);
-    expect(new Set(errorLogger.errors.map((error) => error.message))).toEqual(
-      new Set(['publishing is paused: no broker']),
-    );
+    // Told when it starts, and once a minute at most.
+    expect(errorLogger.errors[0]?.message).toMatch(/^the broker fails: no broker, trying again in \d+ ms$/);
+    for (const { message } of errorLogger.errors.slice(1)) {
+      expect(message).toMatch(/^the broker has failed for .+ \(attempts: \d+\): no broker, trying again in /);
+    }
+    expect(errorLogger.errors.length).toBeGreaterThan(10);
+    expect(errorLogger.errors.length).toBeLessThanOrEqual(61);
     down = false;
     await vi.advanceTimersByTimeAsync(300_000);
     expect(publisher.acknowledged).toEqual(['a1', 'b1', '-1', 'a2']);
@@ -250,17 +255,29 @@ describe('a whole batch that fails alike', () => {
     });
     const errorLogger = recordingLogger();
     const retry = { minDelay: 100, maxDelay: 100 };
-    const relay = started(new Messenger(store, publisher, { retry, errorLogger }));
+    const events: string[] = [];
+    const onEvent = ({ type }: MessengerEvent) => void (['paused', 'failed'].includes(type) && events.push(type));
+    const relay = started(new Messenger(store, publisher, { retry, errorLogger, onEvent }));
     await vi.advanceTimersByTimeAsync(1);
     store.add('c1');
     await vi.waitUntil(() => publisher.acknowledged.includes('c1'), { timeout: 60_000 });
     const whole = publisher.calls.filter((call) => call.length === 3);
     expect(whole.length).toBeGreaterThanOrEqual(6);
     expect(publisher.calls.indexOf(publisher.calls.find((call) => call.includes('c1'))!)).toBeGreaterThanOrEqual(6);
+    expect(events.slice(0, 8)).toEqual([
+      'paused',
+      'paused',
+      'paused',
+      'paused',
+      'paused',
+      'failed',
+      'failed',
+      'failed',
+    ]);
     expect(
-      errorLogger.errors.slice(0, 8).map(({ message }) => message.replace(/message .* was/, 'message was')),
+      errorLogger.errors.slice(0, 4).map(({ message }) => message.replace(/message .* was/, 'message was')),
     ).toEqual([
-      ...Array.from({ length: 5 }, () => 'publishing is paused: busy'),
+      expect.stringMatching(/^the broker fails: busy, trying again in \d+ ms$/),
       ...Array.from({ length: 3 }, () => expect.stringMatching(/^message was not published \(attempt 1, /) as string),
     ]);
     expect([...store.parked.values()].map((each) => textOf(each.message))).toEqual(['a1', 'b1', '-1']);

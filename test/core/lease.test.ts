@@ -181,7 +181,7 @@ describe('a feed', () => {
     const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 1, errorLogger }));
     await until(() => store.isDone, 'all of it');
     await relay.stop();
-    expect(new Set(errorLogger.errors.map((error) => error.message))).toContain('connection reset');
+    expect(new Set(errorLogger.errors.map(({ cause }) => (cause as Error).message))).toContain('connection reset');
     expect(publisher.acknowledged.filter((text, i, all) => all.indexOf(text) === i)).toEqual(['a1', 'a2', 'a3', 'a4']);
   });
 

@@ -1,6 +1,9 @@
 import { MessengerError, type ErrorCode } from '../../core/errors.js';
+import type { Database } from './database.js';
 import type { Names } from './names.js';
 import { howToMigrate } from './schema.js';
+
+const INSUFFICIENT_PRIVILEGE = '42501';
 
 /** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
 const MEANINGS: Readonly<
@@ -28,6 +31,10 @@ const MEANINGS: Readonly<
     code: 'UNSUPPORTED',
     say: () => 'this server is a standby, or only reads: connect to the primary',
   },
+  [INSUFFICIENT_PRIVILEGE]: {
+    code: 'NOT_ALLOWED',
+    say: (names, _table, text) => `${text}: ${howToGrant(names)}`,
+  },
   // raised by the function that stores (migration 4)
   MO001: {
     code: 'UNKNOWN_DESTINATION',
@@ -54,6 +61,12 @@ export function ended(): MessengerError {
   return new MessengerError('INVALID_TRANSACTION', ENDED);
 }
 
+/** What to run where a role lacks a privilege. PostgreSQL names what it is on, and not which it is. */
+function howToGrant({ schema, prefix }: Names): string {
+  const flags = `--schema ${schema}${prefix === '' ? '' : ` --table-prefix ${prefix}`}`;
+  return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them with the role that owns the tables, and connect with the role that has them`;
+}
+
 /** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
@@ -62,6 +75,21 @@ export function storeError(error: unknown, names: Names, table = names.messages)
     if (meaning) return new MessengerError(meaning.code, meaning.say(names, table, text), { cause: error });
   }
   return error;
+}
+
+/** A database whose refusals say what to run: for what a relay does once it runs. Everything else fails as it does. */
+export function explained(database: Database, names: Names): Database {
+  const explain = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      throw faultsOf(error).some(({ code }) => code === INSUFFICIENT_PRIVILEGE) ? storeError(error, names) : error;
+    }
+  };
+  return {
+    transaction: (...given) => explain(database.transaction(...given)),
+    once: (...given) => explain(database.once(...given)),
+  };
 }
 
 /** The code and text of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */

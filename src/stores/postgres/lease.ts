@@ -1,4 +1,5 @@
-import { MessengerError, toError } from '../../core/errors.js';
+import { textOf } from '../../core/error-text.js';
+import { MessengerError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
 import { preamble, type Connection, type Database, type Row, type TransactionBounds, type Value } from './database.js';
@@ -340,7 +341,7 @@ export class Lease {
 
   /** An error that came meanwhile is told, and is not what failed: it may be the end of the lease that caused it. */
   #expire(meanwhile?: unknown): void {
-    const more = meanwhile === undefined ? '' : `: ${toError(meanwhile).message}`;
+    const more = meanwhile === undefined ? '' : `: ${textOf(meanwhile)}`;
     this.#lose(`the lease was not renewed in time${more}`);
   }
 

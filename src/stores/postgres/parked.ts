@@ -1,3 +1,4 @@
+import { textOf } from '../../core/error-text.js';
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
@@ -257,7 +258,7 @@ function keysOf(messages: readonly { key?: string | undefined }[]): string[] {
 
 /** PostgreSQL's text holds no NUL, and JSON no lone surrogate that it would take. */
 function storable(error: Error): string {
-  return error.message
+  return textOf(error)
     .slice(0, MAX_ERROR_LENGTH)
     .replaceAll('\u0000', '')
     .replace(/\p{Surrogate}/gu, '\ufffd');

@@ -41,7 +41,7 @@ import {
   type DeadLettersOptions,
   type FailedSelection,
 } from './failed.js';
-import { ended, storeError } from './failures.js';
+import { ended, explained, storeError } from './failures.js';
 import { PostgresFeed } from './feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox.js';
 import { migrate } from './migrate.js';
@@ -267,7 +267,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#timeout, signal };
-    const applied = await migrate(this.#database, this.#names, this.#settings, bounds);
+    const applied = await migrate(explained(this.#database, this.#names), this.#names, this.#settings, bounds);
     const environment = this.#environment;
     if (environment === undefined) return applied;
     const isNamed = await claimEnvironment(this.#database, this.#names, environment, bounds);
@@ -286,7 +286,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     try {
       this.#verified ??= this.#verify();
       await this.#verified;
-      return await PostgresFeed.open(this.#database, this.#statements, {
+      return await PostgresFeed.open(explained(this.#database, this.#names), this.#statements, {
         destination,
         pageSize,
         relay,

@@ -1,4 +1,5 @@
-import { MessengerError, toError } from '../../core/errors.js';
+import { textOf } from '../../core/error-text.js';
+import { MessengerError } from '../../core/errors.js';
 import { backoff } from '../../core/retry.js';
 import { systemClock } from '../../core/clock.js';
 import { Bell } from '../../core/wait.js';
@@ -307,7 +308,7 @@ export class Waker {
     this.#tell(
       new MessengerError(
         'WAKE_FAILED',
-        `the relay is not woken by writers, and polls by its interval${this.#listening.refused ? '' : ' until it is'}: ${toError(cause).message}`,
+        `the relay is not woken by writers, and polls by its interval${this.#listening.refused ? '' : ' until it is'}: ${textOf(cause)}`,
         { cause },
       ),
     );

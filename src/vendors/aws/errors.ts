@@ -1,3 +1,4 @@
+import { textOf } from '../../core/error-text.js';
 import { PublishError, toError, type FailureKind } from '../../core/errors.js';
 import { lookUp, NETWORK_FAILURES, type FailureTable } from '../../core/failures.js';
 
@@ -118,7 +119,7 @@ export function requestFailure(thrown: unknown, signal?: AbortSignal): PublishEr
   }
   const error = cause as unknown as SdkError;
   const kind = kindOf([error.code, error.name], cause.message, error.$metadata?.httpStatusCode);
-  return new PublishError(`${cause.name}: ${cause.message}`, { kind, cause });
+  return new PublishError(`${cause.name}: ${textOf(cause)}`, { kind, cause });
 }
 
 /** An entry of the `Failed` list of a batch. */

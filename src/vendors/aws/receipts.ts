@@ -1,4 +1,5 @@
-import { PublishError, toError } from '../../core/errors.js';
+import { textOf } from '../../core/error-text.js';
+import { PublishError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/logger.js';
 import { backoff } from '../../core/retry.js';
 import { sleep } from '../../core/wait.js';
@@ -55,5 +56,5 @@ function attemptOf(attempt: number): string {
 }
 
 function failure(text: string, cause: Error): PublishError {
-  return new PublishError(`${text}: ${toError(cause).message}`, { kind: 'retryable', cause });
+  return new PublishError(`${text}: ${textOf(cause)}`, { kind: 'retryable', cause });
 }

@@ -1,3 +1,4 @@
+import { textOf } from '../../core/error-text.js';
 import { MessengerError, toError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/logger.js';
 import type { Message } from '../../core/message.js';
@@ -116,7 +117,7 @@ class Session {
       }
     }
     clearInterval(this.#heartbeat);
-    await this.#extending;
+    await Promise.race([this.#extending, sleep(ABORT_GRACE)]);
   }
 
   #accept(delivery: ReceivedDelivery): void {
@@ -234,7 +235,7 @@ class Session {
 
   #log(what: string, thrown: unknown): void {
     const cause = toError(thrown);
-    this.#settings.logger.error(new Error(`${this.#name()}: ${what}: ${cause.message}`, { cause }));
+    this.#settings.logger.error(new Error(`${this.#name()}: ${what}: ${textOf(cause)}`, { cause }));
   }
 
   #name(): string {

@@ -1,0 +1,243 @@
+/** A publisher that does not answer: who is told, what waits for it, and how long a stop does. */
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import type { MessengerEvent } from '../../src/core/events.js';
+import { Messenger } from '../../src/core/messenger.js';
+import type { PublishOptions } from '../../src/core/publisher.js';
+import { ListFeedStore, recordingLogger, scripted, scriptedBatch, started } from './scripted.js';
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
+const never = () => new Promise(() => undefined);
+
+function storeOf(...texts: readonly string[]): ListFeedStore {
+  const store = new ListFeedStore();
+  store.add(...texts);
+  return store;
+}
+
+/** Stops a relay that waits for a publisher. */
+async function stopped(relay: ReturnType<typeof started>): Promise<void> {
+  const stopping = relay.stop();
+  await vi.advanceTimersByTimeAsync(10_000);
+  await stopping;
+}
+
+describe('a publisher that never answers', () => {
+  test.each([
+    ['one at a time', scripted],
+    ['in batches', scriptedBatch],
+  ])('is told after the first timeout, and the circuit says it: %s', async (_, kind) => {
+    vi.useFakeTimers();
+    const store = storeOf(...numbered('-', 50));
+    const publisher = kind(never);
+    const errorLogger = recordingLogger();
+    const messenger = new Messenger(store, publisher, { errorLogger });
+    const relay = started(messenger);
+    const begun = Date.now();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(messenger.circuit.state).toBe('closed');
+    expect(messenger.circuit.waitingSince?.getTime()).toBe(begun);
+    expect(errorLogger.errors).toEqual([]);
+    await vi.advanceTimersByTimeAsync(20_001);
+    expect(messenger.circuit).toMatchObject({ state: 'open', failures: 1 });
+    expect(errorLogger.text()).toMatch(
+      /^the broker does not answer: the publisher did not answer within 30000 ms, trying again in \d+ ms$/,
+    );
+    // What was not sent has not failed.
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(store.parked.size).toBe(0);
+    await stopped(relay);
+  });
+
+  test('is told once a minute, and when it answers again', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('-1', '-2');
+    let hangs = true;
+    const publisher = scripted(() => (hangs ? never() : undefined));
+    const errorLogger = {
+      ...recordingLogger(),
+      infos: [] as string[],
+      info: (text: string) => void errorLogger.infos.push(text),
+    };
+    const relay = started(new Messenger(store, publisher, { errorLogger, publishTimeout: 1_000 }));
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(errorLogger.errors.filter(({ message }) => message.startsWith('the broker'))).toHaveLength(1);
+    hangs = false;
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(store.isDone).toBe(true);
+    expect(errorLogger.infos).toEqual([
+      expect.stringMatching(/^the broker answers again after \d+ s \(attempts: \d+\)$/),
+    ]);
+    await relay.stop();
+  });
+
+  test('for one message only delays the key of that message', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'a2', ...numbered('-', 20));
+    const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
+    const messenger = new Messenger(store, publisher, { errorLogger: recordingLogger() });
+    const relay = started(messenger);
+    await vi.advanceTimersByTimeAsync(30_001);
+    expect(publisher.acknowledged.sort()).toEqual(numbered('-', 20).sort());
+    expect(messenger.circuit.state).toBe('closed');
+    expect([...store.parked.values()].map(({ attempts }) => attempts)).toEqual([1, 0]);
+    await relay.stop();
+  });
+
+  test('for the only message there is does not hold up what is stored after it', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1');
+    const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
+    const relay = started(new Messenger(store, publisher, { errorLogger: recordingLogger() }));
+    // It has been taken for the broker's failure, and is the one that finds out.
+    await vi.advanceTimersByTimeAsync(31_000);
+    store.add('b1');
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(publisher.acknowledged).toEqual(['b1']);
+    await stopped(relay);
+  });
+
+  test('for one message is its own failure in the end, also with one call at a time', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', ...numbered('-', 5));
+    const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
+    const options = { concurrency: 1, publishTimeout: 1_000, retry: { maxAttempts: 3, maxDelay: 1_000 } };
+    const relay = started(new Messenger(store, publisher, { ...options, errorLogger: recordingLogger() }));
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(publisher.acknowledged).toEqual(numbered('-', 5));
+    store.add('-later');
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(store.dead).toEqual(['a1']);
+    await relay.stop();
+  });
+});
+
+describe('a stop', () => {
+  const hanging = () => {
+    const aborted: unknown[] = [];
+    const hang = (_: string, options?: PublishOptions) => {
+      options?.signal?.addEventListener('abort', () => aborted.push(options.signal?.reason));
+      return never();
+    };
+    return { aborted, hang };
+  };
+
+  test.each([
+    ['one at a time', scripted],
+    ['in batches', scriptedBatch],
+  ])('ends within ten seconds whatever the publisher does, and says what comes again: %s', async (_, kind) => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1', 'c1', 'a2');
+    const { aborted, hang } = hanging();
+    const publisher = kind(hang);
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    let ended = false;
+    const stopping = relay.stop().then(() => (ended = true));
+    await vi.advanceTimersByTimeAsync(7_999);
+    expect([ended, aborted]).toEqual([false, []]);
+    await vi.advanceTimersByTimeAsync(1_000);
+    await stopping;
+    expect(aborted[0]).toMatchObject({ code: 'TIMEOUT' });
+    expect(errorLogger.text()).toBe(
+      'the relay was stopped, and the publisher had not answered after 8 s: messages that are published again: 3',
+    );
+    expect([store.cursor, store.parked.size, store.held]).toEqual([0, 0, false]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test('settles what was acknowledged before it, and publishes the rest again', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1', 'c1', 'b2');
+    const publisher = scripted((text) => (text === 'b1' ? never() : undefined));
+    const errorLogger = recordingLogger();
+    const options = { errorLogger, stopTimeout: 100 };
+    const relay = started(new Messenger(store, publisher, options));
+    await vi.advanceTimersByTimeAsync(1_000);
+    const stopping = relay.stop();
+    await vi.advanceTimersByTimeAsync(200);
+    await stopping;
+    expect(errorLogger.text()).toMatch(/not answered after 100 ms: messages that are published again: 1$/);
+    expect(store.cursor).toBe(4);
+    expect([...store.parked.values()].map(({ attempts, error }) => [attempts, error])).toEqual([
+      [0, undefined],
+      [0, undefined],
+    ]);
+    const next = scripted();
+    const again = started(new Messenger(store, next, options));
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(next.acknowledged).toEqual(['b1', 'b2']);
+    await again.stop();
+  });
+
+  test('takes what a publisher answers once its signal is aborted', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1');
+    const publisher = scriptedBatch((text, options) =>
+      text === 'a1'
+        ? undefined
+        : new Promise((_, reject) => {
+            options?.signal?.addEventListener('abort', () => {
+              setTimeout(reject, 100, new Error('given up'));
+            });
+          }),
+    );
+    const errorLogger = recordingLogger();
+    const events: MessengerEvent[] = [];
+    const onEvent = (event: MessengerEvent) => void events.push(event);
+    const relay = started(new Messenger(store, publisher, { errorLogger, onEvent, stopTimeout: 0 }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    const stopping = relay.stop();
+    await vi.advanceTimersByTimeAsync(200);
+    await stopping;
+    expect(errorLogger.text()).toMatch(/not answered after 0 ms: messages that are published again: 1$/);
+    expect(store.cursor).toBe(2);
+    expect([...store.parked.keys()]).toEqual([1]);
+    // It was not waited for: that is no failure.
+    expect(events.filter(({ type }) => type === 'failed')).toEqual([]);
+  });
+
+  test('does not wait for a datastore that hangs either', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1');
+    store.fault = (call) => (call === 'settle' ? never() : undefined);
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, scripted(), { errorLogger }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    let ended = false;
+    const stopping = relay.stop().then(() => (ended = true));
+    await vi.advanceTimersByTimeAsync(9_999);
+    expect(ended).toBe(false);
+    await vi.advanceTimersByTimeAsync(1);
+    await stopping;
+    expect(errorLogger.text()).toMatch(/the datastore does not answer, and what it was not told is published again$/);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test('of publish, as of drain, waits as long', async () => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1');
+    const publisher = scripted((text) => (text === 'b1' ? never() : undefined));
+    const stop = new AbortController();
+    let result: unknown;
+    void new Messenger(store, publisher).publish({ signal: stop.signal }).then((count) => (result = count));
+    await vi.advanceTimersByTimeAsync(1_000);
+    stop.abort();
+    await vi.advanceTimersByTimeAsync(7_999);
+    expect(result).toBeUndefined();
+    await vi.advanceTimersByTimeAsync(501);
+    expect(result).toBe(1);
+    expect([store.cursor, store.parked.size]).toEqual([2, 1]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test.each([-1, Number.NaN, '1', 86_400_001])('refuses a stopTimeout of %j', (stopTimeout) => {
+    expect(() => new Messenger(storeOf(), scripted(), { stopTimeout: stopTimeout as number })).toThrow(
+      /^stopTimeout must be a number from 0 to 86400000, got /,
+    );
+  });
+});
