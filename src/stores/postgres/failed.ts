@@ -7,7 +7,7 @@ import { assertDestination, stringsOption, transact, type Admin } from './admin.
 import type { Connection, Row, Value } from './database.js';
 import { unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
-import { columns, INDEX_SETTINGS, statement } from './statements.js';
+import { columns, INDEX_SETTINGS, milliseconds, statement } from './statements.js';
 
 /** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
 export interface FailedFilter extends StoreCallOptions {
@@ -80,9 +80,8 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
   checkKeys(options, [...FILTERS, 'destination', 'signal', 'limit', 'after']);
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
-  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
   const text = `SELECT ${columns('p', admin.jsonPayload)}, CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END, p.error, p.reason,
-  p.attempts::text, ${['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', 'coalesce(p.dead_at, p.blocked_at)'].map(ms).join(', ')}
+  p.attempts::text, ${['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', 'coalesce(p.dead_at, p.blocked_at)'].map(milliseconds).join(', ')}
   FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
   const rows = await transact(
     admin,
