@@ -85,8 +85,12 @@ async function assertPrimary(connection: Connection): Promise<void> {
   );
 }
 
-/** Asked of PostgreSQL itself: it knows who owns a table, and who is exempt. */
-async function assertAllIsSeen(connection: Connection, names: Names): Promise<void> {
+/**
+ * Asks PostgreSQL itself, which knows who owns a table and who is exempt.
+ *
+ * @throws MessengerError `SCHEMA_MISMATCH` where a policy can hide rows of a table of ours from this role.
+ */
+export async function assertAllIsSeen(connection: Connection, names: Names): Promise<void> {
   const { messages, cursors, claims, parked, settings, destinations, relays } = names;
   const others = [cursors, claims, parked, settings, destinations, relays].map(literal).join(', ');
   const [row] = await connection.query(
