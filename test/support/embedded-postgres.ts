@@ -7,9 +7,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
 
-/** The PostgreSQL versions that come with `npm ci`. */
+/** The PostgreSQL versions of which a server is started for every run of tests. */
 export const postgresVersions = [14, 17] as const;
 export type PostgresVersion = (typeof postgresVersions)[number];
+/** Those that come with `npm ci`: of the newest, a server is started by the tests that ask for it. */
+export type InstalledVersion = PostgresVersion | 18;
 
 export interface EmbeddedPostgres {
   readonly port: number;
@@ -46,7 +48,7 @@ export interface StartOptions {
  * `settings` are command-line settings such as `{ max_prepared_transactions: 10 }`.
  */
 export async function startPostgres(
-  version: PostgresVersion = 17,
+  version: InstalledVersion = 17,
   settings: Readonly<Record<string, string | number>> = {},
   { clonedFrom, replicating, programs }: StartOptions = {},
 ): Promise<EmbeddedPostgres> {
@@ -157,7 +159,7 @@ async function copyData(from: string, to: string): Promise<void> {
 }
 
 /** The package's binaries, or a copy of them where `nobody` can not reach the package. */
-async function reachableNative(version: PostgresVersion, root: string): Promise<string> {
+async function reachableNative(version: InstalledVersion, root: string): Promise<string> {
   const entry = createRequire(import.meta.url).resolve(`pg${String(version)}`);
   const native = path.join(path.dirname(entry), '../native');
   await linkLibraries(native);

@@ -6,7 +6,7 @@ import { preamble, type Connection, type Database, type TransactionBounds } from
 import { storeError } from './failures.js';
 import { forgetAbandoned } from './forget.js';
 import { SLICES, type Names } from './names.js';
-import { retentionOf } from './schema.js';
+import { assertAllIsSeen, retentionOf } from './schema.js';
 import { INDEX_SETTINGS, statement } from './statements.js';
 
 /** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
@@ -90,8 +90,16 @@ export async function cleanSlices(
 /** How many seconds a slice spans. */
 async function widthOf(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
-  const [row] = await database.transaction(preamble(bounds.timeout), (connection) => connection.query(width), bounds);
-  return Number(row?.[0]);
+  return database.transaction(
+    preamble(bounds.timeout),
+    async (connection) => {
+      // What a relay does not see it does not publish, and its cursor passes it: also where each slice shows all it has.
+      await assertAllIsSeen(connection, names);
+      const [row] = await connection.query(width);
+      return Number(row?.[0]);
+    },
+    bounds,
+  );
 }
 
 async function cleanSlice(

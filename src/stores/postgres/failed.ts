@@ -7,7 +7,7 @@ import { assertDestination, stringsOption, transact, type Admin } from './admin.
 import type { Connection, Row, Value } from './database.js';
 import { assertKnown, unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
-import { columns, INDEX_SETTINGS, statement } from './statements.js';
+import { columns, INDEX_SETTINGS, milliseconds, statement } from './statements.js';
 
 /** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
 export interface FailedFilter extends StoreCallOptions {
@@ -63,8 +63,7 @@ export interface DeadLetter {
 
 /** The columns of a message that was set aside, as `decodeSetAside` expects them: at last its state and a time. */
 export function setAside(jsonPayload: boolean, state: string, time: string): string {
-  const ms = (each: string) => `(date_part('epoch', ${each}) * 1000)::text`;
-  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(ms).join(', ');
+  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(milliseconds).join(', ');
   return `${columns('p', jsonPayload)}, p.error, p.reason, p.attempts::text, ${times}, ${state}`;
 }
 

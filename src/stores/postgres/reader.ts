@@ -275,6 +275,15 @@ function fitting(read: readonly StoredMessage[], left: readonly number[]): numbe
   return end < 0 ? left.length : Math.max(read.length === 0 ? 1 : 0, end);
 }
 
+/** A number beyond is read as another: see `verifySchema`, which looks far ahead, and at the start alone. */
+function assertCountable(seq: number): void {
+  if (Number.isSafeInteger(seq)) return;
+  throw new MessengerError(
+    'SCHEMA_MISMATCH',
+    `the sequence of the messages is beyond ${String(Number.MAX_SAFE_INTEGER)}: somebody has set it, and JavaScript cannot tell such numbers apart`,
+  );
+}
+
 /** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
 function decodePage(rows: readonly Row[]): {
   until: string;
@@ -294,6 +303,7 @@ function decodePage(rows: readonly Row[]): {
       until = row[1] as string;
       standby = row[2] === 'true';
       passed = Number(row[3]);
+      assertCountable(passed);
       continue;
     }
     if (row[8] !== null) {

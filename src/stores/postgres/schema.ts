@@ -2,6 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, SLICES, type Names } from './names.js';
 import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './origin.js';
+import { rowSecurityError } from './settings.js';
 import { statement } from './statements.js';
 
 /** What a store expects its tables to be. */
@@ -67,6 +68,7 @@ export async function verifySchema(
           `the schema of ${names.messages} ${state}, this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
         );
       }
+      await assertAllIsSeen(connection, names);
       await verifySettings(connection, names, expected);
       assertEnvironment(names, await environmentOf(connection, names), expected.environment);
       await assertWrittenHere(connection, names);
@@ -84,6 +86,25 @@ async function assertPrimary(connection: Connection): Promise<void> {
     'UNSUPPORTED',
     'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
   );
+}
+
+/**
+ * Asks PostgreSQL itself, which knows who owns a table and who is exempt.
+ *
+ * @throws MessengerError `SCHEMA_MISMATCH` where a policy can hide rows of a table of ours from this role.
+ */
+export async function assertAllIsSeen(connection: Connection, names: Names): Promise<void> {
+  const { messages, cursors, claims, parked, settings, destinations, relays } = names;
+  const others = [cursors, claims, parked, settings, destinations, relays].map(literal).join(', ');
+  const [row] = await connection.query(
+    statement(
+      'seen',
+      `SELECT string_agg(t.name::text, ', ' ORDER BY t.name::text) FROM (
+    SELECT unnest(ARRAY[${others}]::regclass[]) UNION SELECT relid FROM pg_partition_tree(${literal(messages)}::regclass)) AS t (name)
+  WHERE row_security_active(t.name::oid)`,
+    ),
+  );
+  if (typeof row?.[0] === 'string') throw rowSecurityError(`it is on for ${row[0]}`);
 }
 
 async function verifySettings(
@@ -108,9 +129,17 @@ async function verifySettings(
   }
 }
 
+/**
+ * How far the sequence may have come: half of what a number of JavaScript can count, which leaves room for a century of
+ * a million messages a second.
+ */
+const LARGEST_SEQ = 2 ** 52;
+
 /** The order of evaluation that the cursor stands on: see migration 1. */
 async function verifyLog(connection: Connection, names: Names): Promise<void> {
   const log = `${literal(names.messages)}::regclass`;
+  const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
+  const known = `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(high) FROM ${names.cursors}))`;
   const [facts] = await connection.query(
     statement(
       'facts',
@@ -120,13 +149,14 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
      WHERE a.attrelid = ${log} AND attname IN ('xid', 'seq') AND NOT attisdropped),
   (SELECT string_agg(DISTINCT tgname, ', ') FROM pg_trigger WHERE NOT tgisinternal
      AND tgrelid IN (SELECT relid FROM pg_partition_tree(${log}))),
-  (SELECT seqcache::text FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass),
-  (SELECT (coalesce(pg_sequence_last_value(pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass), 0)
-     < greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(high) FROM ${names.cursors})))::text),
-  (SELECT count(*)::text FROM pg_inherits WHERE inhparent = ${log})`,
+  (SELECT seqcache::text FROM pg_sequence WHERE seqrelid = ${sequence}),
+  (SELECT (coalesce(pg_sequence_last_value(${sequence}), 0) < ${known})::text),
+  (SELECT count(*)::text FROM pg_inherits WHERE inhparent = ${log}),
+  (SELECT (seqcycle OR seqincrement < 1 OR seqmin < 1)::text FROM pg_sequence WHERE seqrelid = ${sequence}),
+  greatest(pg_sequence_last_value(${sequence}), ${known})::text, ${known}::text`,
     ),
   );
-  const [order, triggers, cache, behind, slices] = (facts ?? []) as (string | null)[];
+  const [order, triggers, cache, behind, slices, returns, last, largest] = (facts ?? []) as (string | null)[];
   if (order !== 'xid  pg_current_xact_id(); seq a ') {
     throw mismatch(
       `${names.messages} must have xid DEFAULT pg_current_xact_id() before seq GENERATED ALWAYS AS IDENTITY, found: ${String(order)}. Messages could be lost`,
@@ -139,6 +169,18 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
   if (cache !== '1')
     throw mismatch(
       `the sequence of ${names.messages}.seq has a cache of ${String(cache)}: sessions would store out of order. ALTER SEQUENCE … CACHE 1`,
+    );
+  if (returns === 'true')
+    throw mismatch(
+      `the sequence of ${names.messages}.seq cycles, counts down, or starts below 1: messages would be lost. ALTER SEQUENCE … INCREMENT BY 1 MINVALUE 1 NO CYCLE`,
+    );
+  if (Number(last) > LARGEST_SEQ)
+    throw mismatch(
+      `the sequence of ${names.messages}.seq is at ${String(last)}: somebody has set it. From ${String(2 ** 53)} on JavaScript cannot tell numbers apart, and messages would be lost. ${
+        Number(largest) > LARGEST_SEQ
+          ? 'Messages have such numbers already: go on with new tables, of another schema or tablePrefix'
+          : `Set it back behind the largest stored seq: ALTER SEQUENCE … RESTART WITH ${String(Number(largest) + 1)}`
+      }`,
     );
   if (behind === 'true')
     throw mismatch(

@@ -1,7 +1,7 @@
 import type { Connection, Row, Value } from './database.js';
 import { literal, type Names } from './names.js';
 import { isForeign } from './origin.js';
-import { statement } from './statements.js';
+import { isoTime, statement } from './statements.js';
 
 /** Runs a statement of a rebase's transaction. */
 export type Run = (text: string, values?: readonly Value[]) => Promise<readonly Row[]>;
@@ -70,9 +70,9 @@ async function storedAgainSince(run: Run, names: Names, own: string): Promise<st
     SELECT greatest(max(m.seq) FILTER (WHERE NOT m.own), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS seq,
       greatest(max(m.stored_at) FILTER (WHERE NOT m.own), (SELECT max(expires_at) FROM ${names.cursors} c WHERE ${isForeign('c')})) AS until
     FROM m
-  ) SELECT least(
+  ) SELECT ${isoTime(`least(
     (SELECT min(m.stored_at) FROM m JOIN m other ON other.seq = m.seq WHERE m.own AND NOT other.own),
     (SELECT min(m.stored_at) FROM m, copied WHERE m.own AND m.exact AND m.seq <= copied.seq AND m.stored_at > copied.until)
-  )::text`);
+  )`)}`);
   return (row?.[0] as string | null | undefined) ?? null;
 }

@@ -3,8 +3,9 @@ import { transact, type Admin } from './admin.js';
 import type { Connection, Row } from './database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from './names.js';
-import { isFor, statement } from './statements.js';
+
 import { withUnclaimed } from './unclaimed.js';
+import { isFor, milliseconds, statement } from './statements.js';
 
 /** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
 export interface DestinationState {
@@ -91,7 +92,6 @@ export function states(names: Names) {
   const counted = (what: string) => `(SELECT count(*) FROM (${what} LIMIT ${String(COUNTED)}) n)`;
   const of = `SELECT FROM ${parked} p WHERE p.destination = d.name AND`;
   const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;
-  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
   return statement(
     'states',
     `WITH cursor AS MATERIALIZED (
@@ -129,12 +129,12 @@ export function states(names: Names) {
   FROM cursor c GROUP BY c.destination
 )
 SELECT d.name, to_json(e.topics)::text, d.partitions::text, d.held::text, greatest(d.relays, d.owners)::text,
-  least(coalesce(l.pending, 0), ${String(COUNTED)})::text, (m.name IS NOT NULL)::text, ${ms('clock_timestamp() - l.oldest')},
+  least(coalesce(l.pending, 0), ${String(COUNTED)})::text, (m.name IS NOT NULL)::text, ${milliseconds('clock_timestamp() - l.oldest')},
   ${counted(`${of} p.dead_at IS NULL`)}::text,
   ${counted(`${forOperator} p.dead_at IS NULL`)}::text, ${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text,
-  ${ms('e.created_at')}, ${ms('CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END')},
-  ${ms(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
-  (e.forget_after * 1000)::text, ${ms('e.forgotten_at')}
+  ${milliseconds('e.created_at')}, ${milliseconds('CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END')},
+  ${milliseconds(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
+  (e.forget_after * 1000)::numeric::text, ${milliseconds('e.forgotten_at')}
 FROM known d LEFT JOIN ${destinations} e ON e.name = d.name LEFT JOIN lag l ON l.destination = d.name
   LEFT JOIN (SELECT DISTINCT destination AS name FROM more) m ON m.name = d.name
 ORDER BY d.name`,

@@ -34,6 +34,21 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
+/** Seconds since 1970, all digits of them: how many `date_part` shows is up to the setting `extra_float_digits`. */
+export function epoch(time: string): string {
+  return `extract(epoch FROM ${time})::text`;
+}
+
+/** The same in milliseconds. */
+export function milliseconds(time: string): string {
+  return `(extract(epoch FROM ${time}) * 1000)::text`;
+}
+
+/** A time as text that is read back as the same, whatever the settings `DateStyle` and `TimeZone` are. */
+export function isoTime(time: string): string {
+  return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
+}
+
 /**
  * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
  * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
@@ -41,9 +56,9 @@ export const INDEX_SETTINGS = [
  */
 export function columns(table: string, jsonPayload: boolean, payload = `${table}.payload`): string {
   const bytes = jsonPayload ? `(${payload})::text` : payload;
-  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${bytes} AS payload, date_part('epoch', ${table}.at)::text AS at,
+  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${bytes} AS payload, ${epoch(`${table}.at`)} AS at,
       CASE WHEN ${table}.deliver_at IS NOT NULL
-        THEN concat_ws(' ', date_part('epoch', ${table}.deliver_at), ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
+        THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
 
 /** Whether a destination publishes a message: what is for it alone, and of what is for nobody, its topics (null: all). */
@@ -318,7 +333,7 @@ SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, unco
     /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
     forgotten: statement(
       'forgotten',
-      `SELECT forgotten_at::text, to_json(topics)::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
+      `SELECT ${isoTime('forgotten_at')}, to_json(topics)::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
     ),
     /** $1 destination: goes up with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),

@@ -13,7 +13,6 @@ import { defaultTransform, type MessageInput, type Transform } from '../../core/
 import { assertDestination, type Admin } from './admin.js';
 import { adopt, type AdoptOptions } from './adopt.js';
 import { cleanSlices } from './clean.js';
-import type { Database } from './database.js';
 import {
   addDestination,
   declareDestinations,
@@ -54,6 +53,7 @@ import { storing, TRANSACTION, wakeKeys, type Storing } from './notify.js';
 import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
+import { IndependentDatabase } from './settings.js';
 import { destinations, type DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
 import { decodeStored, storedText } from './stored.js';
@@ -125,7 +125,7 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
  * ```
  */
 export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore, InboxStore<TransactionHandle | Tx> {
-  readonly #database: Database;
+  readonly #database: IndependentDatabase;
   readonly #names: Names;
   readonly #statements: Statements;
   readonly #settings: Expected;
@@ -157,7 +157,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     const { names, settings } = tablesOf(options);
     this.#names = names;
     this.#settings = settings;
-    this.#database = databaseOf(client);
+    this.#database = new IndependentDatabase(databaseOf(client));
     this.#statements = statementsOf(names, settings.jsonPayload);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
     this.#bridge = options.bridge;
@@ -502,6 +502,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   async #verify(): Promise<void> {
     const bounds = { timeout: this.#timeout };
     const environment = this.#environment;
+    await this.#database.learn(bounds);
     await verifySchema(this.#database, this.#names, { ...this.#settings, environment }, bounds);
     if (environment !== undefined) await claimEnvironment(this.#database, this.#names, environment, bounds);
   }

@@ -2,7 +2,7 @@ import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
 import type { Connection } from './database.js';
 import type { Names } from './names.js';
 import { COUNTED, type DestinationState } from './state.js';
-import { statement } from './statements.js';
+import { milliseconds, statement } from './statements.js';
 
 /**
  * The states, with that of `default` where it is not there yet, and messages are that no destination publishes: just
@@ -41,13 +41,12 @@ export async function withUnclaimed(
 
 /** $1 JSON array: the topics that some destination publishes. What is for a destination alone is taken by that. */
 function unclaimed({ messages, settings }: Names) {
-  const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
   return statement(
     'unclaimed',
     `WITH newest AS MATERIALIZED (SELECT topic, destination, stored_at FROM ${messages} ORDER BY seq DESC LIMIT ${String(COUNTED)}),
   found AS MATERIALIZED (SELECT stored_at FROM newest WHERE destination IS NULL
     AND (topic IS NULL OR NOT topic IN (SELECT json_array_elements_text($1::text::json))))
-SELECT count(*)::text, ${ms('clock_timestamp() - min(stored_at)')}, ((SELECT count(*) FROM newest) = ${String(COUNTED)})::text,
-  ${ms('min(stored_at)')}, (SELECT value FROM ${settings} WHERE name = 'partitions') FROM found`,
+SELECT count(*)::text, ${milliseconds('clock_timestamp() - min(stored_at)')}, ((SELECT count(*) FROM newest) = ${String(COUNTED)})::text,
+  ${milliseconds('min(stored_at)')}, (SELECT value FROM ${settings} WHERE name = 'partitions') FROM found`,
   );
 }

@@ -54,9 +54,24 @@ export interface Refusal {
 export const BYTEA = 17;
 export const TEXT = 25;
 
-/** The bytes of a `bytea` as the server writes it: `\x` and two digits for each. */
+const BACKSLASH = 0x5c;
+
+/**
+ * The bytes of a `bytea` as the server writes it, in either form of its setting `bytea_output`: `\x` and two digits for
+ * each, or what can be printed as it is, a backslash twice, and anything else as a backslash and three octal digits. So
+ * the other form never begins with `\x`.
+ */
 export function bytesOf(text: string): Uint8Array {
-  return Buffer.from(text.slice(2), 'hex');
+  if (text.startsWith('\\x')) return Buffer.from(text.slice(2), 'hex');
+  const bytes = Buffer.from(text, 'latin1');
+  let length = bytes.indexOf(BACKSLASH);
+  if (length < 0) return bytes;
+  for (let i = length; i < bytes.length; length++) {
+    const isEscape = bytes[i] === BACKSLASH && bytes[i + 1] !== BACKSLASH;
+    bytes[length] = isEscape ? parseInt(text.slice(i + 1, i + 4), 8) : (bytes[i] as number);
+    i += isEscape ? 4 : bytes[i] === BACKSLASH ? 2 : 1;
+  }
+  return bytes.subarray(0, length);
 }
 
 /**

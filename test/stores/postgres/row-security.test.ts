@@ -1,0 +1,186 @@
+/** Row-level security that hides rows from the relay's role: told, and never taken for an empty table. */
+import pg from 'pg';
+import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, inject, it } from 'vitest';
+import { CleaningError, Messenger, newMessage, PublishError } from '../../../src/index.js';
+import { namesOf } from '../../../src/stores/postgres/names.js';
+import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
+import { inTransaction, newDatabase } from '../../support/database.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+
+const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'] as const;
+const OLD = 90_000;
+
+const told = (table: string) =>
+  expect.objectContaining({
+    code: 'SCHEMA_MISMATCH',
+    message: expect.stringMatching(new RegExp(`row-level security .*${table}.*BYPASSRLS`)) as unknown,
+  }) as Error;
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  const role = (name: string) => `rls_${name}_${String(version)}_${String(process.pid)}`;
+  const roles = {
+    writer: role('writer'),
+    relay: role('relay'),
+    consumer: role('consumer'),
+    migrator: role('migrator'),
+  };
+  const pools: pg.Pool[] = [];
+  let admin: pg.Pool;
+  /** Logs in as the role of a relay. */
+  let relays: pg.Pool;
+  /** Owns the tables. */
+  let owners: pg.Pool;
+
+  const open = (url: string, user?: string) => {
+    const at = new URL(url);
+    if (user !== undefined) at.username = user;
+    const pool = new pg.Pool({ connectionString: at.href, max: 3 });
+    pools.push(pool);
+    return pool;
+  };
+  beforeAll(async () => {
+    const pool = open(inject('postgres')[version]);
+    for (const name of Object.values(roles)) await pool.query(`CREATE ROLE ${name} LOGIN`);
+  });
+  beforeEach(async () => {
+    const url = await newDatabase(inject('postgres')[version]);
+    admin = open(url);
+    await new PostgresStore(admin).migrate();
+    await admin.query(rolesScript(roles));
+    relays = open(url, roles.relay);
+    owners = open(url, roles.migrator);
+  });
+  afterEach(async () => {
+    await admin.query(`DROP OWNED BY ${Object.values(roles).join(', ')} CASCADE`);
+  });
+  afterAll(async () => {
+    await Promise.all(pools.slice(1).map((pool) => pool.end()));
+    for (const name of Object.values(roles)) await pools[0]!.query(`DROP ROLE ${name}`);
+    await pools[0]!.end();
+  });
+
+  const add = (...ids: string[]) =>
+    inTransaction(admin, (client) =>
+      new PostgresStore(admin).add(
+        client,
+        ids.map((id) => newMessage(id, { id, key: id.slice(0, 1) })),
+      ),
+    );
+  const hide = (table: string) => admin.query(`ALTER TABLE messenger.${table} ENABLE ROW LEVEL SECURITY`);
+  const relay = (pool = relays, acknowledge = (_: string) => true) => {
+    const published: string[] = [];
+    const store = new PostgresStore(pool);
+    const publish = (message: { id: string }) => {
+      if (!acknowledge(message.id)) return Promise.reject(new PublishError('no', { kind: 'permanent' }));
+      published.push(message.id);
+      return Promise.resolve();
+    };
+    const errors: Error[] = [];
+    const messenger = new Messenger(
+      store,
+      { publish },
+      { interval: 10, errorLogger: { error: (error) => void errors.push(error) } },
+    );
+    return { store, messenger, published, errors };
+  };
+  const rows = async (table: string) =>
+    Number((await admin.query<{ n: string }>(`SELECT count(*) AS n FROM messenger.${table}`)).rows[0]?.n);
+
+  it.each([...TABLES, 'messages_3'])('no relay starts where rows of %s are hidden from it', async (table) => {
+    await add('a1');
+    await hide(table);
+    const { messenger, store, published } = relay();
+    await expect(messenger.start()).rejects.toMatchObject({ code: 'FATAL', cause: told(table) });
+    await expect(store.openFeed({ destination: 'default', pageSize: 10 })).rejects.toEqual(told(table));
+    await expect(store.messages(10)).rejects.toEqual(told(table));
+    expect(published).toEqual([]);
+  });
+
+  // Of the relays' table it only learns who else is there.
+  it.each(['messages', 'cursors', 'claims', 'parked', 'destinations'])(
+    'a relay that runs ends when rows of %s are hidden from it, and says so',
+    async (table) => {
+      await add('a1');
+      const { messenger, published } = relay(relays, (id) => id !== 'c1');
+      const running = messenger.start();
+      running.catch(() => undefined);
+      await expect.poll(() => published, { timeout: 30_000 }).toEqual(['a1']);
+      await hide(table);
+      await add('a2', 'b1', 'c1');
+      await expect(running).rejects.toMatchObject({ code: 'FATAL', cause: told(table) });
+      await admin.query(`ALTER TABLE messenger.${table} DISABLE ROW LEVEL SECURITY`);
+      const after = relay();
+      while ((await after.messenger.publish()) > 0);
+      expect(new Set([...published, ...after.published])).toEqual(new Set(['a1', 'a2', 'b1', 'c1']));
+    },
+  );
+
+  it.each(['messages', 'messages_0', 'cursors', 'parked', 'destinations', 'settings'])(
+    'cleaning empties nothing where rows of %s are hidden from it',
+    async (table) => {
+      // What is in every slice is so old that it would move to the side table.
+      await relay(owners).messenger.publish();
+      await admin.query(
+        `INSERT INTO messenger.messages (slice, stored_at, id, payload) SELECT n % 8, now() - interval '3 days', n::text, '\\x00' FROM generate_series(1, 16) n`,
+      );
+      await hide(table);
+      const failed = await new PostgresStore(relays).deletePublishedByExpiration(OLD).catch((error: unknown) => error);
+      const cause = failed instanceof CleaningError ? failed.cause : failed;
+      expect(cause).toEqual(told(table));
+      expect(await rows('messages')).toBe(16);
+    },
+  );
+
+  it('an operator is told, and nothing is changed', async () => {
+    await add('a1');
+    const { messenger } = relay(relays, () => false);
+    await messenger.publish().catch(() => undefined);
+    expect(await rows('parked')).toBe(1);
+    const store = new PostgresStore(relays);
+    const calls: Record<string, () => Promise<unknown>> = {
+      parked: () => store.deadLetters(),
+      'parked ': () => store.requeue({ all: true }),
+      'parked  ': () => store.discard({ all: true }),
+      cursors: () => store.destinations(),
+      destinations: () => store.addDestination('other', { from: 'end' }),
+      'destinations ': () => store.limitDestination('default', { forgetAfter: 60_000 }),
+      'cursors ': () => store.removeDestination('default', { discard: true }),
+    };
+    for (const table of ['parked', 'cursors', 'destinations']) await hide(table);
+    // The owner's functions too, where that is no exemption.
+    for (const table of ['cursors', 'messages']) {
+      await admin.query(`ALTER TABLE messenger.${table} FORCE ROW LEVEL SECURITY`);
+      await hide(table);
+    }
+    for (const [table, call] of Object.entries(calls)) {
+      const error = await call().catch((each: unknown) => each);
+      expect(error, table).toEqual(told('(parked|cursors|destinations|messages)'));
+    }
+    const owner = new PostgresStore(owners);
+    await expect(owner.repartition(3)).rejects.toEqual(told('cursors'));
+    await expect(owner.rebase()).rejects.toEqual(told('(cursors|messages)'));
+    await expect(owner.openFeed({ destination: 'default', pageSize: 1 })).rejects.toEqual(told('cursors'));
+    expect(await rows('parked')).toBe(1);
+    expect(await rows('cursors')).toBe(8);
+  });
+
+  it('neither the owner of the tables nor a role with BYPASSRLS is affected', async () => {
+    for (const table of TABLES) await hide(table);
+    await add('a1');
+    const owner = relay(owners);
+    expect(await owner.messenger.publish()).toBe(1);
+    await add('a2');
+    await admin.query(`ALTER ROLE ${roles.relay} BYPASSRLS`);
+    const exempt = relay();
+    expect(await exempt.messenger.publish()).toBe(1);
+    await exempt.store.deletePublishedByExpiration(0);
+    expect(await rows('messages')).toBe(0);
+    await admin.query(`ALTER ROLE ${roles.relay} NOBYPASSRLS`);
+  });
+
+  it('every table of the store is looked at', () => {
+    const { schema: _, prefix: __, slice: ___, ...names } = namesOf('messenger', '');
+    const tables = Object.entries(names).filter(([name]) => !/^(store|storeAddressed|parkedKeys|cursorsKey|inbox)$/.test(name));
+    expect(tables.map(([name]) => name).sort()).toEqual([...TABLES].sort());
+  });
+});

@@ -1,0 +1,48 @@
+/** What a session, a role or a database can be told of, and to be tried with. */
+import type pg from 'pg';
+
+/** Settings that are no number, no switch and no choice, and others than their ends where these stop the application itself. */
+const VALUES: Readonly<Record<string, readonly string[]>> = {
+  datestyle: ['SQL, DMY', 'German', 'Postgres, MDY'],
+  timezone: ['Asia/Kolkata', 'America/Sao_Paulo', 'UTC'],
+  timezone_abbreviations: ['India', 'Australia'],
+  search_path: ['nowhere', '', 'public, pg_catalog', 'pg_temp, public'],
+  client_encoding: ['LATIN1', 'SQL_ASCII'],
+  // Less than a transaction of the application takes would stop it, and not us.
+  statement_timeout: ['20s'],
+  idle_in_transaction_session_timeout: ['20s'],
+  idle_session_timeout: ['20s'],
+  transaction_timeout: ['20s'],
+  lock_timeout: ['1ms', '20s'],
+  default_tablespace: ['nowhere', 'pg_default'],
+  temp_tablespaces: ['nowhere'],
+  application_name: ['ü'],
+  default_text_search_config: ['pg_catalog.german'],
+  log_statement_sample_rate: ['1'],
+  plpgsql_variable_conflict: [],
+  'plpgsql.variable_conflict': ['use_variable', 'use_column'],
+  'plpgsql.extra_errors': ['all'],
+  'plpgsql.extra_warnings': ['all'],
+};
+
+/** Those that say nothing of a database, or cannot be set for one. */
+const LEFT_OUT = /^(role|session_authorization|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
+
+/** Each setting that can be given to a database, with values that differ from what it has. */
+export async function candidates(client: pg.Client): Promise<Record<string, readonly string[]>> {
+  const { rows } = await client.query<{
+    name: string; vartype: string; min_val: string; max_val: string; enumvals: string[] | null; setting: string;
+  }>(`SELECT name, vartype, min_val, max_val, enumvals, setting FROM pg_settings WHERE context IN ('user', 'superuser') ORDER BY name`);
+  const found: Record<string, readonly string[]> = {};
+  for (const { name, vartype, min_val, max_val, enumvals, setting } of rows) {
+    if (LEFT_OUT.test(name)) continue;
+    const special = VALUES[name.toLowerCase()];
+    if (special) found[name] = special;
+    else if (vartype === 'bool') found[name] = [setting === 'on' ? 'off' : 'on'];
+    else if (vartype === 'enum') found[name] = (enumvals ?? []).filter((value) => value !== setting);
+    else if (vartype === 'integer' || vartype === 'real') found[name] = [min_val, max_val].filter((value) => value !== setting);
+    else if (!(name in found)) found[name] = [];
+  }
+  for (const name of Object.keys(VALUES).filter((each) => each.includes('.'))) found[name] = VALUES[name] ?? [];
+  return found;
+}
