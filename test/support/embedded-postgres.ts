@@ -8,7 +8,7 @@ import path from 'node:path';
 import pg from 'pg';
 
 /** The PostgreSQL versions that come with `npm ci`. */
-export const postgresVersions = [14, 17] as const;
+export const postgresVersions = [14, 17, 18] as const;
 export type PostgresVersion = (typeof postgresVersions)[number];
 
 export interface EmbeddedPostgres {
