@@ -51,6 +51,8 @@ function fill(sql: string, names: Names, settings: Expected): string {
     parked: names.parked,
     parked_keys: names.parkedKeys,
     cursors_key: names.cursorsKey,
+    cursors_places: names.cursorsPlaces,
+    cursors_identity: names.cursorsIdentity,
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
