@@ -17,6 +17,8 @@ export interface Names {
   readonly relays: string;
   readonly inbox: string;
   readonly migrations: string;
+  /** Where a rebase keeps the log for a moment: no other transaction ever sees it. */
+  readonly copy: string;
   /** The function that stores (migration 3). */
   readonly store: string;
   /** The function that stores messages of which some have a destination (migration 4). */
@@ -52,6 +54,7 @@ export function namesOf(schema: string, prefix: string): Names {
     relays: table('relays'),
     migrations: table('migrations'),
     inbox: table('inbox'),
+    copy: table('messages_copy'),
     store: table('store'),
     storeAddressed: table('store_addressed'),
     parkedKeys: table('parked_destination_key_seq_idx'),

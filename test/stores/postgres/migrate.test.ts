@@ -70,7 +70,9 @@ describe('migration files', () => {
 });
 
 it('has no script for tables that are not older, and names the next', async () => {
-  const message = expect.stringMatching(new RegExp(`^from must be a whole number from 0 to ${String(SCHEMA_VERSION - 1)}, got`)) as string;
+  const message = expect.stringMatching(
+    new RegExp(`^from must be a whole number from 0 to ${String(SCHEMA_VERSION - 1)}, got`),
+  ) as string;
   for (const from of [-1, 0.5, SCHEMA_VERSION, NaN]) {
     await expect(migrationScript({ from })).rejects.toMatchObject({ code: 'INVALID_OPTION', message });
   }
