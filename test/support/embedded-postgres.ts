@@ -11,7 +11,8 @@ import pg from 'pg';
 export const postgresVersions = [14, 17] as const;
 export type PostgresVersion = (typeof postgresVersions)[number];
 /** Those that come with `npm ci`: of the newest, a server is started by the tests that ask for it. */
-export type InstalledVersion = PostgresVersion | 18;
+export const installedVersions = [...postgresVersions, 18] as const;
+export type InstalledVersion = (typeof installedVersions)[number];
 
 export interface EmbeddedPostgres {
   readonly port: number;

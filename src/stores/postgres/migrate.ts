@@ -51,6 +51,8 @@ function fill(sql: string, names: Names, settings: Expected): string {
     parked: names.parked,
     parked_keys: names.parkedKeys,
     cursors_key: names.cursorsKey,
+    cursors_places: names.cursorsPlaces,
+    cursors_identity: names.cursorsIdentity,
     settings: names.settings,
     destinations: names.destinations,
     relays: names.relays,
@@ -223,8 +225,10 @@ function bookkeeping(names: Names): string {
   return `CREATE TABLE IF NOT EXISTS ${names.migrations} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`;
 }
 
+/** Where a subscription feeds the table, that of the publisher comes: a second one would end the subscription's worker. */
 function record(names: Names, number: number, name: string): string {
-  return `INSERT INTO ${names.migrations} (number, name) VALUES (${String(number)}, ${literal(name)})`;
+  return `INSERT INTO ${names.migrations} (number, name) SELECT ${String(number)}, ${literal(name)}
+  WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
 }
 
 /** The statements of a script. Migrations have comments on lines of their own, and no `;` but in a string. */

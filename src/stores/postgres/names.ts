@@ -17,6 +17,8 @@ export interface Names {
   readonly relays: string;
   readonly inbox: string;
   readonly migrations: string;
+  /** Where a rebase keeps the log for a moment: no other transaction ever sees it. */
+  readonly copy: string;
   /** The function that stores (migration 3). */
   readonly store: string;
   /** The function that stores messages of which some have a destination (migration 4). */
@@ -29,6 +31,10 @@ export interface Names {
   readonly parkedKeys: string;
   /** The name of the cursors' primary key of migration 1, without a schema. */
   readonly cursorsKey: string;
+  /** The index on the cursors of migration 2, by the name that PostgreSQL gave it. */
+  readonly cursorsPlaces: string;
+  /** The replica identity of the cursors (migration 9), without a schema. */
+  readonly cursorsIdentity: string;
   slice(n: number): string;
 }
 
@@ -52,12 +58,15 @@ export function namesOf(schema: string, prefix: string): Names {
     relays: table('relays'),
     migrations: table('migrations'),
     inbox: table('inbox'),
+    copy: table('messages_copy'),
     store: table('store'),
     storeAddressed: table('store_addressed'),
     storeInTransaction: table('store_in_transaction'),
     receiveInTransaction: table('receive_in_transaction'),
     parkedKeys: table('parked_destination_key_seq_idx'),
     cursorsKey: quote(`${prefix}cursors_pkey`),
+    cursorsPlaces: `${quote(schema)}.${quote(`${cut(`${prefix}cursors`, 37)}_destination_partition_idx`)}`,
+    cursorsIdentity: quote(`${prefix}cursors_identity`),
     slice: (n) => table(`messages_${String(n)}`),
   };
 }
@@ -71,6 +80,14 @@ export function quote(identifier: string): string {
 export function literal(value: string): string {
   const quoted = `'${value.replaceAll("'", "''")}'`;
   return value.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted;
+}
+
+/** As PostgreSQL cuts a table's name in that of an index: to so many bytes, and to whole characters. */
+function cut(name: string, bytes: number): string {
+  let end = name.length;
+  while (new TextEncoder().encode(name.slice(0, end)).byteLength > bytes || /[\uD800-\uDBFF]$/.test(name.slice(0, end)))
+    end -= 1;
+  return name.slice(0, end);
 }
 
 function assertIdentifier(value: unknown, option: string, maxBytes: number, mayBeEmpty: boolean): void {

@@ -3,11 +3,12 @@ import { MessengerError } from '../../core/errors.js';
 import { numberOption } from '../../core/options.js';
 import type { StoreCallOptions } from '../../core/call.js';
 import { preamble, type Connection, type Database } from './database.js';
-import { literal, type Names } from './names.js';
+import type { Names } from './names.js';
 import { checkEnvironment, environmentOf, isAheadOfCluster, isForeign, setEnvironment } from './origin.js';
-import { LONGEST_KEY } from './encode.js';
 import { howToMigrate, SCHEMA_VERSION, schemaVersion } from './schema.js';
-import { advanceSequence, largest, lastDrawn, sequenceOf, type Run } from './sequence.js';
+import { cellOf, cellsIn, type Cell } from './owed.js';
+import { rewriteLog, type Run } from './rewrite.js';
+import { advanceSequence, largest, lastDrawn, sequenceOf } from './sequence.js';
 import { statement } from './statements.js';
 
 /** How `rebase` works. */
@@ -59,12 +60,9 @@ const FIRST_LABEL = 3;
 const MAX_LABELS = 500;
 
 /** Messages that the same destinations are still to publish. */
-interface Group {
-  /** A digit per destination, in their order: 1 where it is still to publish them. */
-  readonly owed: string;
-  readonly count: number;
-  readonly first: number;
-  readonly last: number;
+interface Group extends Omit<Cell, 'name'> {
+  /** Their new transaction id. */
+  readonly label: number;
 }
 
 /**
@@ -73,9 +71,9 @@ interface Group {
  *
  * Whatever the cursors had not settled when the copy was made is taken as undelivered: `seq > high`, or
  * not visible in `from`, but for what the open window had delivered. There the old cluster's transaction
- * ids are compared with its own snapshots. Every kept message then gets a new transaction id, by which
- * destinations are still to publish it, and keeps its `seq`, so the order of its key; and each cursor
- * becomes this cluster's snapshot, which sees all but those. It is the one thing that updates the log.
+ * ids are compared with its own snapshots. The log is then written anew: every kept message gets a new transaction id, by
+ * which destinations are still to publish it, and keeps its `seq`, so the order of its key; and each cursor
+ * becomes this cluster's snapshot, which sees all but those.
  *
  * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
  *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
@@ -99,14 +97,11 @@ export async function rebase(database: Database, names: Names, options: RebaseOp
     if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
     throw new MessengerError(
       'TIMEOUT',
-      `a transaction that has stored messages, or a prepared one, has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End it, or stop the writers, and run it again`,
+      `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End it, or stop the writers, and run it again`,
       { cause: error },
     );
   }
 }
-
-/** The constraint of migration 6. */
-const KEY_LENGTH = 'key_at_most_2000_bytes';
 
 /** Keeps relays and writers out, to the end of the transaction. */
 async function lock(connection: Connection, names: Names): Promise<void> {
@@ -119,7 +114,9 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   }
   // Also against a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN SHARE ROW EXCLUSIVE MODE`));
+  // Looked at before, since a lock that is widened later waits for whoever waits for it.
+  const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
+  await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(
     statement(
       'held',
@@ -152,66 +149,54 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
   await advanceSequence(run, names, sequence);
 
   const partitions = await partitionsOf(run, names);
-  const destinations = [...partitions.keys()];
-  const { owed, cursors, where } = owedBy(names, partitions);
-  const groups = (
-    await run(`SELECT owed, count(*)::text, min(seq)::text, max(seq)::text
-  FROM (SELECT m.seq, ${owed} AS owed FROM ${[`${names.messages} m`, ...cursors].join(', ')} WHERE ${where}) m GROUP BY owed ORDER BY owed`)
-  ).map(([digits, count, first, last]): Group => ({
-    owed: digits as string,
-    count: Number(count),
-    first: Number(first),
-    last: Number(last),
-  }));
-  const labels = labelsOf(groups);
-  const label = `($1::text::json ->> (${owed}))::xid8`;
-  // A row is checked whenever it is written: one with a key from before migration 6, also where it was published long ago.
-  const [long] = await run(
-    `SELECT EXISTS (SELECT FROM ${names.messages} WHERE octet_length(key) > ${String(LONGEST_KEY)})::text`,
-  );
-  const isUnchecked = long?.[0] === 'true';
-  if (isUnchecked) await run(`ALTER TABLE ${names.messages} DROP CONSTRAINT IF EXISTS ${KEY_LENGTH}`);
-  await run(
-    `UPDATE ${names.messages} m SET xid = ${label} ${cursors.length > 0 ? `FROM ${cursors.join(', ')}` : ''} WHERE ${where} AND m.xid <> ${label}`,
-    [JSON.stringify(Object.fromEntries(labels))],
-  );
-  if (isUnchecked)
+  const { cell, from } = cellOf(names, partitions);
+  const groups = await rewriteLog(run, names, { mark: cell, from }, async ({ table, columns }) => {
+    const cells = await cellsIn(run, names, table, partitions);
+    const found = labelled(cells);
+    const labels = cells.flatMap(({ name, owed }) => {
+      const label = found.get(owed)?.label;
+      return label === undefined ? [] : [[name, label] as const];
+    });
+    const kept = columns.filter((name) => name !== 'xid').join(', ');
     await run(
-      `ALTER TABLE ${names.messages} ADD CONSTRAINT ${KEY_LENGTH} CHECK (octet_length(key) <= ${String(LONGEST_KEY)}) NOT VALID`,
+      `INSERT INTO ${names.messages} (xid, ${kept}) OVERRIDING SYSTEM VALUE SELECT coalesce(l.xid, '${String(DELIVERED_EVERYWHERE)}')::xid8, ${kept}
+  FROM ${table} LEFT JOIN json_each_text($1::text::json) AS l (mark, xid) USING (mark)`,
+      [JSON.stringify(Object.fromEntries(labels))],
     );
+    return [...found.values()];
+  });
   // Writers are kept out: whoever is not in this snapshot has not drawn a number of the log yet.
   const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
   const [snapshot, last] = now as [string, string];
+  const rebased = [...partitions.keys()].map((destination, i) => {
+    const own = groups.filter(({ owed }) => owed[i] === '1');
+    return {
+      destination,
+      own,
+      blind: without(
+        snapshot,
+        own.map(({ label }) => label),
+      ),
+    };
+  });
+  await run(
+    `UPDATE ${names.cursors} c SET owner = NULL, expires_at = clock_timestamp(), epoch = epoch + 1, from_snapshot = r.blind,
+    to_snapshot = NULL, after = 0, low = $2::text::bigint, next_low = $2::text::bigint, high = $2::text::bigint,
+    written_by = pg_current_xact_id() FROM json_to_recordset($1::text::json) AS r (destination text, blind pg_snapshot) WHERE c.destination = r.destination`,
+    [JSON.stringify(rebased.map(({ destination, blind }) => ({ destination, blind }))), last],
+  );
   const waiting = new Map(
     (
       await run(`SELECT destination, count(*)::text FROM ${names.parked} WHERE dead_at IS NULL GROUP BY destination`)
     ).map(([name, count]) => [name as string, Number(count)]),
   );
-  const rebased: RebasedDestination[] = [];
-  for (const [i, destination] of destinations.entries()) {
-    const own = groups.filter((group) => group.owed[i] === '1');
-    await run(
-      `UPDATE ${names.cursors} SET owner = NULL, expires_at = clock_timestamp(), epoch = epoch + 1, from_snapshot = $2::text::pg_snapshot,
-    to_snapshot = NULL, after = 0, low = $3::text::bigint, next_low = $3::text::bigint, high = $3::text::bigint,
-    written_by = pg_current_xact_id() WHERE destination = $1::text`,
-      [
-        destination,
-        without(
-          snapshot,
-          own.map((group) => labels.get(group.owed) as string),
-        ),
-        last,
-      ],
-    );
-    rebased.push({
-      destination,
-      undelivered: own.reduce((sum, { count }) => sum + count, 0),
-      first: own.length > 0 ? Math.min(...own.map((group) => group.first)) : undefined,
-      last: own.length > 0 ? Math.max(...own.map((group) => group.last)) : undefined,
-      waiting: waiting.get(destination) ?? 0,
-    });
-  }
-  return rebased;
+  return rebased.map(({ destination, own }) => ({
+    destination,
+    undelivered: own.reduce((sum, { count }) => sum + count, 0),
+    first: own.length > 0 ? Math.min(...own.map((group) => group.first)) : undefined,
+    last: own.length > 0 ? Math.max(...own.map((group) => group.last)) : undefined,
+    waiting: waiting.get(destination) ?? 0,
+  }));
 }
 
 /** How many partitions each destination has. */
@@ -229,48 +214,33 @@ async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>
   return new Map(rows.map(([name, count]) => [name as string, Number(count)]));
 }
 
-/** The destinations that are still to publish a message `m`, as digits, and where to take their cursors from. */
-function owedBy(
-  names: Names,
-  partitions: ReadonlyMap<string, number>,
-): { owed: string; cursors: string[]; where: string } {
-  const each = [...partitions].map(([destination, count], i) => ({ c: `c${String(i)}`, destination, count }));
-  const digits = each.map(
-    ({ c }) => `CASE WHEN m.seq <= ${c}.high AND (pg_visible_in_snapshot(m.xid, ${c}.from_snapshot)
-      OR coalesce(pg_visible_in_snapshot(m.xid, ${c}.to_snapshot) AND m.seq <= ${c}.after, false)) THEN '0' ELSE '1' END`,
-  );
-  return {
-    owed: ["''", ...digits].join(' || '),
-    cursors: each.map(({ c }) => `${names.cursors} ${c}`),
-    where: [
-      'true',
-      ...each.map(
-        ({ c, destination, count }) =>
-          `${c}.destination = ${literal(destination)} AND ${c}.partition = m.key_hash % ${String(count)}`,
-      ),
-    ].join(' AND '),
-  };
-}
-
-/** The new transaction id of each group. */
-function labelsOf(groups: readonly Group[]): Map<string, string> {
-  let next = FIRST_LABEL;
-  const labels = new Map(
-    groups.map(({ owed }) => [owed, String(owed.includes('1') ? next++ : DELIVERED_EVERYWHERE)] as const),
-  );
-  if (next - FIRST_LABEL > MAX_LABELS) {
+/** The messages that somebody is still to publish, by who is, each with its new transaction id. */
+function labelled(cells: readonly Cell[]): Map<string, Group> {
+  const groups = new Map<string, Group>();
+  for (const { owed, count, first, last } of cells) {
+    if (!owed.includes('1')) continue;
+    const group = groups.get(owed);
+    groups.set(owed, {
+      owed,
+      label: group?.label ?? FIRST_LABEL + groups.size,
+      count: count + (group?.count ?? 0),
+      first: Math.min(first, group?.first ?? first),
+      last: Math.max(last, group?.last ?? last),
+    });
+  }
+  if (groups.size > MAX_LABELS) {
     throw new MessengerError(
       'UNSUPPORTED',
-      `the destinations differ in ${String(next - FIRST_LABEL)} ways in what they have published, more than ${String(MAX_LABELS)}: remove those that are not used any more, and run it again`,
+      `the destinations differ in ${String(groups.size)} ways in what they have published, more than ${String(MAX_LABELS)}: remove those that are not used any more, and run it again`,
     );
   }
-  return labels;
+  return groups;
 }
 
 /** This cluster's snapshot, blind to these transaction ids, which are ascending and older than any in it. */
-function without(snapshot: string, labels: readonly string[]): string {
+function without(snapshot: string, labels: readonly number[]): string {
   if (labels.length === 0) return snapshot;
   const [, end, running = ''] = snapshot.split(':');
   const blind = running === '' ? labels : [...labels, running];
-  return `${labels[0] as string}:${end as string}:${blind.join(',')}`;
+  return `${String(labels[0])}:${end as string}:${blind.join(',')}`;
 }

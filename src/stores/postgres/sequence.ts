@@ -1,10 +1,8 @@
-import type { Connection, Row, Value } from './database.js';
+import type { Connection } from './database.js';
 import { literal, type Names } from './names.js';
 import { isForeign } from './origin.js';
 import { isoTime, statement } from './statements.js';
-
-/** Runs a statement of a rebase's transaction. */
-export type Run = (text: string, values?: readonly Value[]) => Promise<readonly Row[]>;
+import { rewriteLog, type Run } from './rewrite.js';
 
 /** The sequence of the log. */
 export async function sequenceOf(connection: Connection, names: Names): Promise<string> {
@@ -45,15 +43,19 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
   // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
   await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
-  const [given] = await run(`SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
-  WHERE attrelid = ${literal(names.messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-    AND attname NOT IN ('xid', 'seq', 'slice')`);
-  const columns = given?.[0] as string;
-  await run(
-    `WITH here AS (DELETE FROM ${names.messages} m WHERE m.seq <= ${String(last)} AND m.stored_at >= $1::timestamptz AND ${own} RETURNING m.*)
-  INSERT INTO ${names.messages} (${columns}) SELECT ${columns} FROM here ORDER BY seq`,
-    [since],
-  );
+  const again = `(m.seq <= ${String(last)} AND m.stored_at >= ${literal(since)}::timestamptz AND ${own}) IS TRUE`;
+  const [stored] = await run(`SELECT EXISTS (SELECT FROM ${names.messages} m WHERE ${again})::text`);
+  if (stored?.[0] !== 'true') return;
+  await rewriteLog(run, names, { mark: again }, async ({ table, columns }) => {
+    const all = columns.join(', ');
+    await run(
+      `INSERT INTO ${names.messages} (${all}) OVERRIDING SYSTEM VALUE SELECT ${all} FROM ${table} WHERE NOT mark`,
+    );
+    const given = columns.filter((name) => !['xid', 'seq', 'slice'].includes(name)).join(', ');
+    await run(
+      `INSERT INTO ${names.messages} (${given}) SELECT ${given} FROM ${table} WHERE mark ORDER BY ${table}.seq`,
+    );
+  });
 }
 
 /**

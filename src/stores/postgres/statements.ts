@@ -92,6 +92,9 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const fence = `c.ctid = ANY($1::text::tid[]) AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
+  /** What makes most settlements change no index, and keeps the one that is a row's identity short: see migration 9. */
+  const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
+
   /** Cursor rows, as `decodeCursorRow` expects them. */
   const cursorRows = `SELECT partition::text, epoch::text, owner, (owner IS NOT NULL AND expires_at > clock_timestamp())::text,
     (xmin = written_by::xid)::text, ${cursorColumns}
@@ -179,7 +182,7 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
     /** $1 destination, $2 owner, $3 epoch, $4 lease in ms, $5 array of partitions, which are locked or held. */
     claim: statement(
       'claim',
-      `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(),
+      `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(), ${tick},
     expires_at = clock_timestamp() + $4::double precision * interval '1 millisecond'
   WHERE destination = $1::text AND partition = ANY($5::smallint[]) RETURNING partition::text, ctid::text`,
     ),
@@ -221,14 +224,14 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
     settle: statement(
       'settle',
       `UPDATE ${cursors} c SET from_snapshot = $6::pg_snapshot, to_snapshot = $7::pg_snapshot, after = $8::bigint,
-    low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(),
+    low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(), ${tick},
     expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
   WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
     ),
     /** $1 to $4 the fence, $5 lease in ms. */
     renew: statement(
       'renew',
-      `UPDATE ${cursors} c SET written_by = pg_current_xact_id(),
+      `UPDATE ${cursors} c SET written_by = pg_current_xact_id(), ${tick},
     expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
   WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
     ),

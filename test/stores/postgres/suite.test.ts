@@ -12,7 +12,7 @@ import {
   type StoreFeatures,
   type StoreHarness,
 } from '../../../src/testing/index.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */
 interface Client {
@@ -272,7 +272,7 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
 }
 
 const odd: PostgresStoreOptions = { schema: `Odd "schema"; it's {messages} 名`, tablePrefix: `Präfix "x' \\;-- ` };
-const url = (version: 14 | 17) => inject('postgres')[version];
+const url = (version: PostgresVersion) => inject('postgres')[version];
 
 for (const version of postgresVersions) {
   const other = version === 17;
