@@ -29,7 +29,7 @@ export type { SchemaInput, SchemaIssue, SchemaOutput, SchemaResult, StandardSche
 export { defineTopics } from './core/topics.js';
 export type { ParsedOf, PayloadOf, Schemas, Topic, Topics } from './core/topics.js';
 export { ACKNOWLEDGED, isBatchPublisher } from './core/publisher.js';
-export type { BatchPublisher, PublishOptions, PublishResult, Publisher } from './core/publisher.js';
+export type { BatchPublisher, Publisher, PublishFunction, PublishOptions, PublishResult } from './core/publisher.js';
 export { CleaningError, isCleaningError, isCleanReport, isFeedStore } from './core/store.js';
 export type { StoreCallOptions } from './core/call.js';
 export type { CleanReport, FeedStore, KeptReason, Store } from './core/store.js';

@@ -10,7 +10,13 @@ import { describe } from './message.js';
 import { checkKeys, limitOption, numberOption } from './options.js';
 import { oneAtATime } from './plain-feed.js';
 import { asBatchPublisher } from './plain-publisher.js';
-import { isBatchPublisher, type BatchPublisher, type Publisher } from './publisher.js';
+import {
+  isBatchPublisher,
+  publisherOf,
+  type BatchPublisher,
+  type Publisher,
+  type PublishFunction,
+} from './publisher.js';
 import type { RelayOptions } from './relay-options.js';
 import type { PolicyOf, TopicPolicy } from './retry.js';
 import { isFeedStore, type Store } from './store.js';
@@ -137,11 +143,12 @@ const MAX_PAUSE = 60_000;
  */
 export function relayOptions(
   store: Store,
-  publisher: Publisher,
+  given: Publisher | PublishFunction,
   options: MessengerOptions,
   clock: Clock = systemClock,
 ): Omit<RelayOptions, 'relay'> {
   assertMethods(store, 'store', 'messages', 'published', 'deletePublishedByExpiration');
+  const publisher = publisherOf(given);
   assertMethods(publisher, 'publisher', 'publish');
   checkKeys(options, KEYS);
   const { errorLogger: logger = consoleErrorLogger, destination = DEFAULT_DESTINATION, onEvent } = options;

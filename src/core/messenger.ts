@@ -4,7 +4,7 @@ import { MessengerError, PublishError } from './errors.js';
 import { relayOptions, type MessengerOptions } from './messenger-options.js';
 import { openFeed } from './plain-feed.js';
 import { publishOnce } from './publish-once.js';
-import type { Publisher } from './publisher.js';
+import type { Publisher, PublishFunction } from './publisher.js';
 import type { RelayOptions } from './relay-options.js';
 import { runRelay } from './relay.js';
 import type { Store } from './store.js';
@@ -48,8 +48,11 @@ export interface StartOptions extends MessengerCallOptions {
 export class Messenger {
   readonly #options: Omit<RelayOptions, 'relay'>;
 
-  /** @throws MessengerError `INVALID_OPTION` that names the option, its range and the value. */
-  constructor(store: Store, publisher: Publisher, options: MessengerOptions = {}) {
+  /**
+   * @param publisher Sends messages to the broker; an async function that sends one is enough.
+   * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
+   */
+  constructor(store: Store, publisher: Publisher | PublishFunction, options: MessengerOptions = {}) {
     this.#options = relayOptions(store, publisher, options);
   }
 

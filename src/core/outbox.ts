@@ -6,7 +6,7 @@ import { describe, type Message, type NewMessageOptions } from './message.js';
 import { Messenger } from './messenger.js';
 import { DEFAULT_DESTINATION, type MessengerOptions, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
-import type { Publisher } from './publisher.js';
+import type { Publisher, PublishFunction } from './publisher.js';
 import { reaching, started, type OutboxRelayOptions, type Relay } from './running-relay.js';
 import { hasMethods } from './shape.js';
 import type { Store } from './store.js';
@@ -146,7 +146,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     if (destination === undefined || !addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
   };
-  const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher }) =>
+  const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher | PublishFunction }) =>
     new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
   return {
     topics,

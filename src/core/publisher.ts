@@ -24,6 +24,20 @@ export interface Publisher {
   publish(message: Message, options?: PublishOptions): Promise<void>;
 }
 
+/** The same as a function alone: what a publisher is that needs nothing else. What it throws at once, it rejects with. */
+export type PublishFunction = (this: void, message: Message, options?: PublishOptions) => Promise<unknown>;
+
+/** A function as the publisher that it is; anything else as it is. */
+export function publisherOf(given: Publisher | PublishFunction): Publisher {
+  // Some are both, such as a class with static methods.
+  if (typeof given !== 'function' || 'publish' in given) return given as Publisher;
+  return {
+    async publish(message, options) {
+      await given(message, options);
+    },
+  };
+}
+
 /** What became of one message of a batch. */
 export type PublishResult = { readonly acknowledged: true } | { readonly acknowledged: false; readonly error: Error };
 

@@ -5,11 +5,12 @@ import { FatalError, hasCode, toError } from './errors.js';
 import type { ErrorLogger } from './logger.js';
 import type { DatastoreStatus, Messenger } from './messenger.js';
 import type { MessengerOptions } from './messenger-options.js';
-import type { Publisher } from './publisher.js';
+import type { Publisher, PublishFunction } from './publisher.js';
 
 /** How a relay is started: as a `Messenger`, its topics as they are defined. */
 export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
-  readonly publisher: Publisher;
+  /** Sends messages to the broker; an async function that sends one is enough. */
+  readonly publisher: Publisher | PublishFunction;
   /** Ends the relay, as `stop` does. */
   readonly signal?: AbortSignal | undefined;
 }

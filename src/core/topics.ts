@@ -1,4 +1,5 @@
-import { MessengerError } from './errors.js';
+import { MessengerError, toError } from './errors.js';
+import { changedBy, faultText, jsonOf } from './json.js';
 import { describe, newMessage, type Message, type NewMessageOptions } from './message.js';
 import { DEFAULT_DESTINATION, policyOf, type TopicOptions } from './messenger-options.js';
 import { checkKeys, numberOption } from './options.js';
@@ -103,7 +104,7 @@ export function destinationsOf(topics: Topics): string[] {
 /**
  * A message of a topic. What is stored is what the schema makes of the payload, as JSON: what it strips is not
  * sent, what it fills in is. And only where the schema takes that JSON again and makes the same of it, so that
- * handlers get what was stored.
+ * handlers get what was stored. Properties that are `undefined`, and those whose keys are symbols, are left out.
  *
  * @throws MessengerError `INVALID_MESSAGE` for a topic that is not there, and a payload that the schema refuses.
  */
@@ -117,14 +118,8 @@ export async function messageOf(
   const { metadata, ...options } = sendOptions;
   const topic = topicOf(topics, name);
   const parsed = await parsedBy(topic, payload, `the payload of ${JSON.stringify(name)}`);
-  const json = toJson(parsed, name);
-  const again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
-  if (toJson(again, name) !== json) {
-    throw new MessengerError(
-      'INVALID_MESSAGE',
-      `the schema of ${JSON.stringify(name)} makes something else of what would be stored when it is read: it must leave what it has made as it is`,
-    );
-  }
+  const json = jsonOf(parsed, `the payload of ${JSON.stringify(name)}`);
+  await assertKept(topic, name, parsed, json);
   const { version = 1 } = topic;
   // What is handed on of another message says nothing of this one's payload.
   const { [VERSION]: _, ...rest } = metadata ?? {};
@@ -183,13 +178,29 @@ async function parsedBy({ schema }: Topic, value: unknown, what: string): Promis
   throw new MessengerError('INVALID_MESSAGE', `${what} is not what its schema says: ${issuesText(result.issues)}`);
 }
 
-function toJson(value: unknown, name: string): string {
-  let json: unknown;
+/** @throws MessengerError `INVALID_MESSAGE` where a handler would not get what is stored. */
+async function assertKept(topic: Topic, name: string, parsed: unknown, json: string): Promise<void> {
+  let again: unknown;
   try {
-    json = JSON.stringify(value);
-  } catch (cause) {
-    throw new MessengerError('INVALID_MESSAGE', `the payload of ${JSON.stringify(name)} has no JSON form`, { cause });
+    again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
+  } catch (error) {
+    // The schema says that it got null, or a string: why it did is of more use.
+    const fault = changedBy(parsed, JSON.parse(json));
+    if (fault?.kind === undefined) throw error;
+    throw new MessengerError('INVALID_MESSAGE', `${toError(error).message} (${faultText(fault)}, which JSON has not)`, {
+      cause: error,
+    });
   }
-  if (typeof json === 'string') return json;
-  throw new MessengerError('INVALID_MESSAGE', `the payload of ${JSON.stringify(name)} has no JSON form`);
+  const fault = changedBy(parsed, again);
+  if (fault === undefined) return;
+  if (fault.kind !== undefined) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `the payload of ${JSON.stringify(name)} cannot be stored as JSON: ${faultText(fault)}, which would not come back. Send what JSON has, or let the schema take its JSON and make the same of it`,
+    );
+  }
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `the schema of ${JSON.stringify(name)} makes something else of what would be stored when it is read${fault.path === '' ? '' : `, at ${fault.path}`}: it must leave what it has made as it is`,
+  );
 }

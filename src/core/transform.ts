@@ -1,4 +1,5 @@
 import { MessengerError } from './errors.js';
+import { faultText, jsonOf, lostBy } from './json.js';
 import { assertMessage, describe, newMessage, type Message } from './message.js';
 
 /** What the default transform takes: a ready message, bytes, a string, or an object to be sent as JSON. */
@@ -22,10 +23,12 @@ export function isMessage(value: unknown): value is Message {
 
 /**
  * The default transform: a ready message stays as it is; bytes and strings become the payload; any
- * other object becomes JSON, with the metadata `content-type: application/json`.
+ * other object becomes JSON, with the metadata `content-type: application/json`. In it a Date, and what has a `toJSON`,
+ * is what it says of itself; properties that are `undefined`, and those whose keys are symbols, are left out.
  *
  * @throws EmptyMessagePayloadError for nothing, `''` or zero bytes.
- * @throws MessengerError `INVALID_MESSAGE` for what can not be a message (a number, a function, a cycle).
+ * @throws MessengerError `INVALID_MESSAGE` for what cannot be a message (a number, a function), and for an object of which
+ *   JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): it names the path.
  */
 export function defaultTransform(input: MessageInput): Message {
   if (isMessage(input)) {
@@ -45,29 +48,12 @@ export function defaultTransform(input: MessageInput): Message {
   return newMessage(toJson(value), { metadata: { 'content-type': 'application/json' } });
 }
 
-/** As it really is: `undefined` for what has no JSON form, which the library's type leaves out. */
-const stringify: (value: unknown) => string | undefined = JSON.stringify;
-
 function toJson(value: object): string {
-  let json: string | undefined;
-  try {
-    json = stringify(value);
-  } catch (cause) {
-    throw new MessengerError('INVALID_MESSAGE', `can not make JSON of ${describe(value)}`, { cause });
-  }
-  if (json === undefined) throw new MessengerError('INVALID_MESSAGE', `${describe(value)} has no JSON form`);
-  // A Promise that was not awaited, a Map, an ArrayBuffer: what they hold would silently be lost.
-  if (json === '{}' && !isPlain(value)) {
-    throw new MessengerError(
-      'INVALID_MESSAGE',
-      `can not make JSON of ${describe(value)}: nothing of it would be in it`,
-    );
-  }
-  return json;
-}
-
-/** Whether an object says by itself what its JSON is. */
-function isPlain(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null || 'toJSON' in value;
+  const json = jsonOf(value, describe(value));
+  const fault = lostBy(value);
+  if (fault === undefined) return json;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `can not make JSON of ${describe(value)}: ${faultText(fault)}, which JSON leaves out or turns into something else`,
+  );
 }

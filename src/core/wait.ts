@@ -146,7 +146,8 @@ export async function withDeadline<T>(
         forgetCut?.();
         cancelGrace?.();
       };
-      work(signal).then(resolve, reject);
+      // Work of the application's may be no promise, whatever its type says.
+      Promise.resolve(work(signal)).then(resolve, reject);
     });
   } finally {
     end?.();

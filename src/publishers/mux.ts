@@ -8,8 +8,10 @@ import { describe, type Message } from '../core/message.js';
 import { asBatchPublisher } from '../core/plain-publisher.js';
 import {
   isBatchPublisher,
+  publisherOf,
   type BatchPublisher,
   type Publisher,
+  type PublishFunction,
   type PublishOptions,
   type PublishResult,
 } from '../core/publisher.js';
@@ -17,7 +19,7 @@ import {
 /** What `Mux` can be told beside its routes. */
 export interface MuxOptions {
   /** Gets the messages that no route is for. @default none: they fail permanently */
-  fallback?: Publisher;
+  fallback?: Publisher | PublishFunction;
   /** Calls in flight at once to a route without a batch form; within a key it is one. @default 10 */
   concurrency?: number;
 }
@@ -46,7 +48,11 @@ export class Mux implements BatchPublisher {
    * @param routes Publishers by its values, at least one.
    * @throws MessengerError `INVALID_OPTION` quoting what is wrong.
    */
-  constructor(metadataKey: string, routes: Readonly<Record<string, Publisher>>, options: MuxOptions = {}) {
+  constructor(
+    metadataKey: string,
+    routes: Readonly<Record<string, Publisher | PublishFunction>>,
+    options: MuxOptions = {},
+  ) {
     if (typeof metadataKey !== 'string' || metadataKey === '') {
       throw invalid(`metadataKey must be a non-empty string, got ${describe(metadataKey)}`);
     }
@@ -107,7 +113,8 @@ export class Mux implements BatchPublisher {
   }
 }
 
-function batched(name: string, publisher: Publisher, concurrency: number): BatchPublisher {
+function batched(name: string, given: Publisher | PublishFunction, concurrency: number): BatchPublisher {
+  const publisher = publisherOf(given);
   if (typeof (publisher as Partial<Publisher> | null | undefined)?.publish !== 'function') {
     throw invalid(`${name} must be a publisher, got ${describe(publisher)}`);
   }

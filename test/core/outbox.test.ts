@@ -13,6 +13,7 @@ import {
   type Subscriber,
   type Subscription,
 } from '../../src/index.js';
+import { payloadOf } from '../../src/core/topics.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 const Order = z.object({ id: z.string(), total: z.number().default(0), at: z.coerce.date() });
@@ -124,6 +125,91 @@ describe('send', () => {
       await expect(outbox.send(tx, 'nothing', 1n)).rejects.toThrow('no JSON form');
     });
     expect(await store.messages(10)).toEqual([]);
+  });
+
+  describe('what would not come back as it was sent', () => {
+    class Money {
+      constructor(readonly cents: number) {}
+      toJSON() {
+        return String(this.cents);
+      }
+    }
+    const schemas = {
+      any: z.any(),
+      coerced: z.object({ at: z.coerce.date() }),
+      money: z.object({
+        total: z.union([z.instanceof(Money), z.string().transform((text) => new Money(Number(text)))]),
+      }),
+      tags: z.object({ tags: z.preprocess((value) => new Set(Array.isArray(value) ? value : []), z.set(z.string())) }),
+    };
+    const { any, coerced, money, tags } = schemas;
+    const sending = async (schema: z.ZodType, payload: unknown) => {
+      const store = new MemoryStore();
+      const outbox = defineOutbox({ store, topics: { topic: { schema } } });
+      await store.transaction((tx) => outbox.send(tx, 'topic', payload));
+      const [message] = await store.messages(1);
+      return message && (await payloadOf(outbox.topics, message));
+    };
+
+    it.each<[unknown, string]>([
+      [{ items: [{}, {}, { price: Infinity }] }, 'items[2].price is an infinite number'],
+      [{ price: Number.NaN }, 'price is NaN'],
+      [new Map([['secret', 1]]), 'it is a Map'],
+      [{ set: new Set(['secret']) }, 'set is a Set'],
+      [{ list: [1, undefined] }, 'list[1] is undefined'],
+      // eslint-disable-next-line no-sparse-arrays
+      [{ list: [1, , 2] }, 'list[1] is undefined'],
+      [{ at: new Date(0) }, 'at is a Date'],
+      [{ total: new Money(42) }, 'total is a Money'],
+      [{ pattern: /secret/ }, 'pattern is a RegExp'],
+      [{ call: () => 'secret' }, 'call is a function'],
+      [{ symbol: Symbol('secret') }, 'symbol is a symbol'],
+      [{ bytes: new Uint8Array([7]) }, 'bytes is a Uint8Array'],
+      [{ bytes: Buffer.from('secret') }, 'bytes is a Buffer'],
+      [{ 'a key': { error: new Error('secret') } }, '["a key"].error is an Error'],
+      [{ a: [{ big: 1n }] }, 'a[0].big is a BigInt'],
+    ])('is refused, with its path: %o', async (payload, why) => {
+      const refused = await sending(any, payload).catch((error: unknown) => error);
+      expect(refused).toMatchObject({
+        code: 'INVALID_MESSAGE',
+        message: expect.stringContaining(`: ${why}`) as string,
+      });
+      expect(String(refused)).not.toContain('secret');
+    });
+
+    it('is refused where the schema makes another of the same class', async () => {
+      await expect(sending(tags, { tags: ['a'] })).rejects.toThrow(': tags is a Set, which would not come back');
+    });
+
+    it('is named where the schema refuses what JSON has made of it', async () => {
+      await expect(sending(z.object({ at: z.date() }), { at })).rejects.toThrow('(at is a Date, which JSON has not)');
+    });
+
+    it('is told where it is the schema that changes it', async () => {
+      const schema = z.object({ a: z.object({ n: z.number().transform((n) => n + 1) }) });
+      await expect(sending(schema, { a: { n: 1 } })).rejects.toThrow('when it is read, at a.n: it must leave');
+      const filled = z
+        .record(z.string(), z.any())
+        .transform((all) => ({ ...all, [`n${String(Object.keys(all).length)}`]: 1 }));
+      await expect(sending(filled, {})).rejects.toThrow('when it is read, at n1: it must leave');
+    });
+
+    it.each<[string, z.ZodType, unknown]>([
+      ['null, text, numbers, lists', any, { a: null, b: 'ü\ud800', c: [0, 1.5, [], {}], d: false, __proto__: null }],
+      ['what a schema makes again: a Date', coerced, { at }],
+      ['what a schema makes again: a class', money, { total: new Money(42) }],
+      ['what a schema makes again: an empty Set', tags, { tags: [] }],
+    ])('is not %s', async (_, schema, payload) => {
+      const back = await sending(schema, payload);
+      expect(back).toEqual(schema.parse(payload));
+    });
+
+    it('is neither a property that is undefined, nor the sign of a zero, nor the class of what has only properties', async () => {
+      class Order {
+        readonly id = '1';
+      }
+      expect(await sending(any, { a: undefined, b: -0, order: new Order() })).toEqual({ b: 0, order: { id: '1' } });
+    });
   });
 
   it('keeps the topic’s key where none is given, and refuses options that there are not', async () => {

@@ -1,6 +1,10 @@
 /** How publishers are called: how many at once, how many of one key, for how long. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { z } from 'zod';
+import { ACKNOWLEDGED, defineOutbox, type BatchPublisher, type Message, type Publisher } from '../../src/index.js';
 import { Messenger } from '../../src/core/messenger.js';
+import { Mux } from '../../src/publishers/mux.js';
+import { MemoryStore } from '../../src/stores/memory/index.js';
 import { gate, until } from '../../src/testing/assert.js';
 import {
   ListFeedStore,
@@ -174,4 +178,55 @@ describe('a publisher with a batch form', () => {
     expect(store.cursor).toBe(0);
     await relay.stop();
   });
+});
+
+describe('a publisher that is a function', () => {
+  test('publishes, and what it throws is a failure', async () => {
+    const store = await memoryStore('a0', 'b0');
+    const seen: string[] = [];
+    const messenger = new Messenger(store, async (message, options) => {
+      seen.push(new TextDecoder().decode(message.payload));
+      expect(options?.signal?.aborted).toBe(false);
+      if (seen.length === 1) throw new Error('no');
+    });
+    await expect(messenger.publish()).rejects.toThrow('1 messages were published, with 1 failures');
+    expect(seen).toEqual(['a0', 'b0']);
+  });
+
+  test('is one of an outbox and of the routes of a Mux too', async () => {
+    const store = new MemoryStore();
+    const outbox = defineOutbox({ store, topics: { placed: { schema: z.string() } } });
+    const seen: string[] = [];
+    const to = (name: string) => async (message: Message) => void seen.push(`${name} ${String(message.topic)}`);
+    const send = () => store.transaction((tx) => outbox.send(tx, 'placed', 'x', { metadata: { to: 'a' } }));
+    await send();
+    expect(await outbox.drain({ publisher: to('drain') })).toBe(1);
+    await send();
+    const relay = await outbox.relay({ publisher: to('relay'), interval: 1 });
+    await expect.poll(() => seen.length).toBe(2);
+    await relay.stop();
+    const mux = new Mux('to', { a: to('route') }, { fallback: to('fallback') });
+    await send();
+    await store.transaction((tx) => outbox.send(tx, 'placed', 'y'));
+    expect(await outbox.drain({ publisher: mux })).toBe(2);
+    expect(seen.sort()).toEqual(['drain placed', 'fallback placed', 'relay placed', 'route placed']);
+    // @ts-expect-error -- what it resolves to must be the acknowledgement: a function that returns nothing has not waited
+    expect(() => new Messenger(store, (message: Message) => message.id)).not.toThrow();
+    // @ts-expect-error -- a number is no message
+    expect(() => new Messenger(store, async (message: number) => message)).not.toThrow();
+  });
+});
+
+test('takes results that are no promise, and says what is wrong with those that are none', async () => {
+  const publish = () => Promise.reject(new Error('not called'));
+  const at = (publishBatch: unknown) => ({ publish, publishBatch }) as BatchPublisher;
+  const all = at((messages: readonly Message[]) => messages.map(() => ACKNOWLEDGED));
+  expect(await new Messenger(await memoryStore('a0', 'b0'), all).publish()).toBe(2);
+  const none = new Messenger(
+    await memoryStore('a0'),
+    at(() => undefined),
+  ).publish();
+  await expect(none).rejects.toThrow('the publisher answered undefined results for 1 messages: none of them counts');
+  const plain = { publish: () => undefined } as unknown as Publisher;
+  expect(await new Messenger(await memoryStore('a0'), plain).publish()).toBe(1);
 });

@@ -80,16 +80,51 @@ describe('the default transform', () => {
 
   test('says why an object can not be JSON', () => {
     const cycle: Record<string, unknown> = {};
-    cycle['self'] = cycle;
-    for (const input of [cycle, { big: 1n }]) {
+    cycle['self'] = [{ again: cycle }];
+    for (const [input, why] of [
+      [cycle, 'self[0].again is a part of itself: a cycle'],
+      [{ big: 1n }, 'big is a BigInt'],
+      [{ 'a b': [0, { total: 7n }] }, '["a b"][1].total is a BigInt'],
+    ] as const) {
       expect(() => transform(input)).toThrow(
         expect.objectContaining({
           code: 'INVALID_MESSAGE',
-          message: 'can not make JSON of an object (Object)',
+          message: `an object (Object) has no JSON form: ${why}`,
           cause: expect.any(TypeError) as TypeError,
         }),
       );
     }
+    const secret = {
+      get code(): string {
+        throw new Error('4711');
+      },
+    };
+    expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: making it threw Error');
+  });
+
+  test('refuses what JSON would lose or change, and says where it is, not what', () => {
+    const unlike: readonly (readonly [unknown, string])[] = [
+      [{ items: [{}, {}, { price: Infinity }] }, 'items[2].price is an infinite number'],
+      [{ a: { b: Number.NaN } }, 'a.b is NaN'],
+      [{ a: new Map([['secret', 1]]) }, 'a is a Map'],
+      [{ a: [new Set(['secret'])] }, 'a[0] is a Set'],
+      [{ a: [1, undefined] }, 'a[1] is undefined'],
+      // eslint-disable-next-line no-sparse-arrays
+      [[1, , 3], '[1] is undefined'],
+      [{ a: new Date(Number.NaN) }, 'a is an invalid Date'],
+      [{ a: /secret/ }, 'a is a RegExp'],
+      [{ a: Object.assign(new Error('secret'), { code: 1 }) }, 'a is an Error'],
+      [{ a: () => 1 }, 'a is a function'],
+      [{ a: Symbol('secret') }, 'a is a symbol'],
+      [{ a: new Uint8Array([7]) }, 'a is a Uint8Array'],
+      [{ a: new URLSearchParams('secret=1') }, 'a is a URLSearchParams without properties'],
+      [{ a: { toJSON: () => ({ b: Number.NaN }) } }, 'a.b is NaN'],
+    ];
+    for (const [input, why] of unlike) {
+      expect(() => transform(input)).toThrow(invalid(new RegExp(`: ${why.replace(/[[\].]/g, '\\$&')}, which JSON`)));
+      expect(() => transform(input)).not.toThrow(/secret/);
+    }
+    expect(textOf(transform({ a: undefined, b: -0, [Symbol('c')]: 1 }))).toBe('{"b":0}');
   });
 });
 

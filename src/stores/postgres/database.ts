@@ -50,15 +50,25 @@ export function preamble(timeout: number, ...more: readonly string[]): string {
   );
 }
 
-/** The result of `work`, unless the time or the signal ends the wait first. */
-export async function bounded<T>(work: Promise<T>, { timeout, signal }: TransactionBounds, what: string): Promise<T> {
+/**
+ * The result of `work`, unless the time or the signal ends the wait first. `why` says what else than `what` was waited
+ * for, if it was.
+ */
+export async function bounded<T>(
+  work: Promise<T>,
+  { timeout, signal }: TransactionBounds,
+  what: string,
+  why?: () => string | undefined,
+): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let forget: (() => void) | undefined;
   try {
     return await new Promise<T>((resolve, reject) => {
       work.then(resolve, reject);
       timer = setTimeout(() => {
-        reject(new MessengerError('TIMEOUT', `${what} did not answer within ${String(timeout)} ms`));
+        const within = `within ${String(timeout)} ms`;
+        const text = why?.();
+        reject(new MessengerError('TIMEOUT', text ? `${text} ${within}` : `${what} did not answer ${within}`));
       }, timeout);
       const giveUp = () => {
         reject(new MessengerError('TIMEOUT', `${what} was no longer waited for`, { cause: signal?.reason }));

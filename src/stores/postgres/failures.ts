@@ -29,7 +29,9 @@ const MEANINGS: Readonly<
   // read_only_sql_transaction
   '25006': {
     code: 'UNSUPPORTED',
-    say: () => 'this server is a standby, or only reads: connect to the primary',
+    // The server says the same of all three.
+    say: () =>
+      'this transaction can only read. Connect to the primary, if this server is a standby (`SELECT pg_is_in_recovery()` says so); else turn off default_transaction_read_only of the database or the role, or begin the transaction READ WRITE',
   },
   [INSUFFICIENT_PRIVILEGE]: {
     code: 'NOT_ALLOWED',

@@ -6,7 +6,9 @@ import type { Page } from '../../../src/core/feed.js';
 import { newMessage } from '../../../src/core/message.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import { preamble, type Database } from '../../../src/stores/postgres/database.js';
+import { storeError } from '../../../src/stores/postgres/failures.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import type { Names } from '../../../src/stores/postgres/names.js';
 import { statement } from '../../../src/stores/postgres/statements.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
@@ -353,4 +355,37 @@ describe('a pg Client that the application uses as well', () => {
       await client.end();
     }
   });
+});
+
+it.each(postgresVersions)(
+  'tells a pool that is used up from a server that does not answer: PostgreSQL %i',
+  async (v) => {
+    for (const connectionTimeoutMillis of [0, 50]) {
+      const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 1, connectionTimeoutMillis });
+      const lent = await pool.connect();
+      const working = databaseOf(pool).transaction(preamble(500), () => Promise.resolve(), { timeout: 500 });
+      const which = connectionTimeoutMillis === 0 ? 'within 500 ms' : 'in the pool’s connectionTimeoutMillis';
+      await expect(working).rejects.toMatchObject({
+        code: 'TIMEOUT',
+        message: `all 1 connections of the pool are in use: give back those that are not needed, raise the pool’s max, or give the store a pool of its own. None came free ${which}`,
+      });
+      lent.release();
+      await pool.end();
+    }
+  },
+);
+
+it.each(postgresVersions)('does not take default_transaction_read_only for a standby: PostgreSQL %i', async (v) => {
+  const options = '-c default_transaction_read_only=on';
+  const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 2, options });
+  const client = await pool.connect();
+  await client.query('BEGIN');
+  const error: unknown = await client.query('CREATE SCHEMA only_reads').catch((thrown: unknown) => thrown);
+  await client.query('ROLLBACK');
+  expect(storeError(error, {} as Names)).toMatchObject({
+    code: 'UNSUPPORTED',
+    message: expect.stringMatching(/^this transaction can only read\. .*default_transaction_read_only/) as string,
+  });
+  client.release();
+  await pool.end();
 });

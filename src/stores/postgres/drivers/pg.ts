@@ -219,6 +219,13 @@ function poolDatabase(pool: PgPool): Database {
   };
 }
 
+/** What is waited for where a pool has lent all that it may have: PostgreSQL itself has not been asked yet. */
+function exhaustion(pool: PgPool): string | undefined {
+  const { max = 10 } = (pool as { options?: { max?: number } }).options ?? {};
+  if (pool.totalCount < max || pool.idleCount > 0) return undefined;
+  return `all ${String(max)} connections of the pool are in use: give back those that are not needed, raise the pool’s max, or give the store a pool of its own. None came free`;
+}
+
 /** One transaction on a connection of the pool. */
 async function onConnection<T>(
   pool: PgPool,
@@ -233,8 +240,15 @@ async function onConnection<T>(
     client?.release(destroy);
   };
   let givenUp = false;
+  let reached = false;
   const run = async () => {
-    const client = await pool.connect();
+    const client = await pool.connect().catch((cause: unknown) => {
+      // The pool's own limit, connectionTimeoutMillis, which it tells as if the server could not be reached.
+      const text = exhaustion(pool);
+      if (text === undefined || endsConnection(cause)) throw cause;
+      throw new MessengerError('TIMEOUT', `${text} in the pool’s connectionTimeoutMillis`, { cause });
+    });
+    reached = true;
     held.client = client;
     if (givenUp) {
       giveBack(false);
@@ -248,7 +262,7 @@ async function onConnection<T>(
     return result;
   };
   try {
-    return await bounded(run(), bounds, 'PostgreSQL');
+    return await bounded(run(), bounds, 'PostgreSQL', () => (reached ? undefined : exhaustion(pool)));
   } catch (error) {
     givenUp = true;
     // After an error the connection may be anything: in a transaction, half open, a query behind.
