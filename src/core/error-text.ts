@@ -18,8 +18,10 @@ export function textOf(thrown: unknown): string {
 function told(thrown: unknown, depth: number): string {
   const error = toError(thrown);
   const { message, name, code, cause, errors } = error as Error & { code?: unknown; errors?: unknown };
-  const own = String(message).trim();
-  const within = depth === MAX_DEPTH ? [] : [...(Array.isArray(errors) ? errors.slice(0, MAX_ERRORS) : []), cause];
+  // Of whoever has set it, and types say what they may.
+  const own = typeof (message as unknown) === 'string' ? message.trim() : '';
+  const within =
+    depth === MAX_DEPTH ? [] : [...(Array.isArray(errors) ? (errors as unknown[]).slice(0, MAX_ERRORS) : []), cause];
   // What is no error tells itself already, as the message.
   const texts = within.flatMap((each) => (each === undefined || cause === thrown ? [] : told(each, depth + 1)));
   const more = [...new Set(texts)].filter((text) => text !== '' && !own.includes(text));

@@ -76,7 +76,7 @@ export class FatalError extends MessengerError {
  * | `permanent` | this message, for ever (too large, refused) | does at once what `onExhausted` says: a dead letter |
  * | `connection` | any message (no broker, no permission) | pauses with backoff; nobody's attempts are burnt |
  *
- * When most of a batch fails alike, or one refusal after another does, it is taken for the broker's
+ * When a call has no answer and no other was acknowledged meanwhile, most of a batch fails alike, or one refusal after another does, it is taken for the broker's
  * failure whatever its kind: see `CircuitStatus`.
  */
 export type FailureKind = 'retryable' | 'permanent' | 'connection';

@@ -1,5 +1,4 @@
 import type { CircuitStatus } from './circuit.js';
-import { textOf } from './error-text.js';
 import { MessengerError, toError } from './errors.js';
 import type { DatastoreStatus } from './messenger.js';
 import type { OutboxRelayOptions, Relay } from './running-relay.js';
@@ -16,7 +15,7 @@ export type HostedRelayOptions = Omit<OutboxRelayOptions, 'signal'>;
 /** How long a call of the publisher may take before messages no longer count as getting through. Milliseconds. */
 const SLOW = 10_000;
 
-/** How the relay of an application does, at this moment. As JSON it has the texts of errors, without passwords. */
+/** How the relay of an application does, at this moment. As JSON it has no more of errors than `code` and `kind`. */
 export interface RelayHealth {
   /**
    * Whether there is nothing that a restart would help: `false` before the relay has started and once it has ended.
@@ -91,7 +90,7 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
       await relay?.ended.catch(() => undefined);
     },
     health: () =>
-      withTexts({
+      withCodes({
         ok: state.status === 'running' || state.status === 'none',
         ...state,
         ...(relay && statusOf(relay, state.status === 'running')),
@@ -110,13 +109,15 @@ function statusOf({ circuit, datastore }: Relay, isRunning: boolean) {
   };
 }
 
-/** Has a health tell the texts of errors as JSON: errors have none there, and fields that may be secret, or circular. */
-export function withTexts<Health extends RelayHealth>(health: Health): Health {
+/** Has a health tell no more of errors, as JSON, than their codes: strangers may read it, and fields may be secret or circular. */
+export function withCodes<Health extends RelayHealth>(health: Health): Health {
   const toJSON = (): unknown => {
     function replace(this: Readonly<Record<string, unknown>>, key: string, value: unknown): unknown {
       // As it was before its own `toJSON`.
-      const original = this[key];
-      return original instanceof Error ? textOf(original) : value;
+      const error = this[key];
+      if (!(error instanceof Error)) return value;
+      const { code, kind } = error as { code?: unknown; kind?: unknown };
+      return { ...(typeof code === 'string' && { code }), ...(typeof kind === 'string' && { kind }) };
     }
     return JSON.parse(JSON.stringify({ ...health }, replace));
   };

@@ -3,13 +3,14 @@ import type { Message } from './message.js';
 /** What a relay tells a publisher with each call. */
 export interface PublishOptions {
   /**
-   * Aborted when the relay no longer waits: at its timeout, or when its lease is lost. Whoever sends
+   * Aborted when the relay no longer waits: at its timeout, when its lease is lost, or when a stop has lasted
+   * `stopTimeout`; then what is answered within half a second still counts. Whoever sends
    * several requests reads it from here anew before each: that asks for the lease by the clock, which a
    * process that was frozen would otherwise learn of too late.
    */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Aborted when the relay is to stop: what was sent is still waited for. A batch form may leave the
+   * Aborted when the relay is to stop: what was sent is still waited for, up to `stopTimeout`. A batch form may leave the
    * rest of its messages unsent then; their errors have the signal's reason as `cause`.
    */
   readonly stop?: AbortSignal | undefined;

@@ -105,3 +105,32 @@ it('prints the SQL of an upgrade for a tool, and refuses to take that for a migr
     });
   }
 });
+
+it('says why there is no database, without the password', async () => {
+  const refused = messenger('postgres://me:hush@localhost:1/nowhere', 'destinations');
+  await expect(refused).rejects.toMatchObject({
+    stderr: expect.stringMatching(/^messenger: connect ECONNREFUSED \S+:1\b.*\n$/) as string,
+  });
+  await expect(refused).rejects.not.toMatchObject({ stderr: expect.stringContaining('hush') as string });
+});
+
+it('tells a role without rights what it may not, and what to run', async () => {
+  const url = new URL(await newDatabase(inject('postgres')[17]));
+  await messenger(url.href, 'migrate');
+  const admin = new pg.Client({ connectionString: url.href });
+  await admin.connect();
+  const role = `stranger_${process.pid}`;
+  await admin.query(`CREATE ROLE ${role} LOGIN PASSWORD 'x'`);
+  try {
+    url.username = role;
+    url.password = 'x';
+    await expect(messenger(url.href, 'destinations')).rejects.toMatchObject({
+      stderr: expect.stringMatching(
+        /^messenger: permission denied for schema messenger: .*`messenger roles --sql --schema messenger` .* \[NOT_ALLOWED\]\n$/,
+      ) as string,
+    });
+  } finally {
+    await admin.query(`DROP ROLE ${role}`);
+    await admin.end();
+  }
+});

@@ -256,7 +256,9 @@ describe('a whole batch that fails alike', () => {
     const errorLogger = recordingLogger();
     const retry = { minDelay: 100, maxDelay: 100 };
     const events: string[] = [];
-    const onEvent = ({ type }: MessengerEvent) => void (['paused', 'failed'].includes(type) && events.push(type));
+    const onEvent = ({ type }: MessengerEvent) => {
+      if (['paused', 'failed'].includes(type)) events.push(type);
+    };
     const relay = started(new Messenger(store, publisher, { retry, errorLogger, onEvent }));
     await vi.advanceTimersByTimeAsync(1);
     store.add('c1');

@@ -16,8 +16,9 @@ it.each(forms)('waits for a broker that is down, and burns nobody’s attempts (
     for (let outage = 1; outage <= 2; outage++) {
       await broker.close();
       const before = broker.count;
-      const told = relay.events.length;
-      await eventually('it has tried ten times', () => relay.events.length >= told + 10);
+      const pauses = () => relay.events.filter(({ event }) => event === 'paused').length;
+      const paused = pauses();
+      await eventually('it has tried ten times', () => pauses() >= paused + 10);
       expect(await outbox.parked()).toEqual({ count: 0, attempts: 0 });
       await broker.listen();
       await eventually('it works again', () => broker.count > before + PAGE);
@@ -29,6 +30,11 @@ it.each(forms)('waits for a broker that is down, and burns nobody’s attempts (
     expect(await outbox.parked()).toEqual({ count: 0, attempts: 0 });
     // Behind a pooler it also says that nobody can wake it.
     const failures = relay.events.filter(({ code }) => code !== 'WAKE_FAILED');
+    // Told to the logger when each outage starts, and not with each attempt.
+    expect(failures.filter(({ event }) => event === 'error').map(({ message }) => message)).toEqual([
+      expect.stringMatching(/^the broker (does not answer|fails): /),
+      expect.stringMatching(/^the broker (does not answer|fails): /),
+    ]);
     expect(new Set(failures.map(({ kind }) => kind))).toEqual(new Set(['connection']));
     report(`${form}: down twice: ${broker.count} messages, ${broker.duplicates().length} repeated`);
   });
@@ -64,6 +70,48 @@ it.each(forms)('goes on after a broker that hung, and one that answered too late
     expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await outbox.wrong()).toEqual(NOTHING);
     report(`${form}: hung and late: ${broker.count} messages, ${broker.duplicates().length} repeated`);
+  });
+});
+
+it.each(forms)('has the console tell each outage, and ends a stop although the broker hangs (%s)', async (form) => {
+  const settings = { form, console: true, store: { notify: false }, messenger: { stopTimeout: 500 } };
+  await Outbox.run(await newDatabase(inject('postgres')[17]), settings, async (outbox) => {
+    const { broker } = outbox;
+    broker.latency = () => 3;
+    outbox.startWriting();
+    const relay = outbox.relay('relay');
+    await eventually('it works', () => broker.count > PAGE);
+    const pauses = () => relay.events.filter(({ event }) => event === 'paused').length;
+    await broker.close();
+    await eventually('it has tried ten times', () => pauses() >= 10);
+    await broker.listen();
+    const before = broker.count;
+    await eventually('it works again', () => broker.count > before + PAGE);
+
+    broker.hold();
+    const asked = broker.requests.length;
+    await eventually('calls are in flight', () => broker.requests.length > asked);
+    const { end, stderr } = await relay.ended('SIGTERM');
+    expect(end).toBe(0);
+    expect(
+      stderr
+        .replace(/^[-\dT:.]+Z /gm, 'TIME ')
+        .trim()
+        .split('\n'),
+    ).toEqual([
+      expect.stringMatching(/^TIME messenger-outbox: the broker (does not answer|fails): .+, trying again in \d+ ms$/),
+      expect.stringMatching(/^TIME messenger-outbox: the broker (answers|works) again after .+ \(attempts: \d+\)$/),
+      expect.stringMatching(
+        /^TIME messenger-outbox: the relay was stopped, and the publisher had not answered after 500 ms: messages that are published again: \d+$/,
+      ),
+    ]);
+
+    broker.open();
+    outbox.relay('next');
+    await outbox.stopWriting();
+    await outbox.drained();
+    await eventually('nothing is set aside any more', async () => (await outbox.parked()).count === 0);
+    expect(await outbox.wrong()).toEqual(NOTHING);
   });
 });
 

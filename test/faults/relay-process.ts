@@ -34,13 +34,16 @@ export interface RelayConfig {
   readonly form: 'batch' | 'ordered' | 'single' | 'early' | 'reversed';
   /** The application in this process takes all connections of the pool, again and again, for so many milliseconds. */
   readonly hogs?: number;
+  /** Its errors go to the console, as they do by default, and not to standard output. */
+  readonly console?: boolean;
   readonly store: PostgresStoreOptions;
   readonly messenger: Omit<MessengerOptions, 'errorLogger'>;
 }
 
 /** What it tells on standard output. */
 export interface RelayEvent {
-  readonly event: 'error' | 'fatal';
+  /** `paused` is the relay's own event: each time that it finds the broker failing. */
+  readonly event: 'error' | 'fatal' | 'paused';
   readonly code: string | undefined;
   readonly kind: string | undefined;
   readonly message: string;
@@ -182,11 +185,16 @@ async function main(config: RelayConfig): Promise<void> {
   });
   const messenger = new Messenger(new PostgresStore(pool, config.store), publisherOf(config.form, broker), {
     ...config.messenger,
-    errorLogger: {
-      error: (error) => {
-        tell('error', error);
-      },
+    onEvent: (event) => {
+      if (event.type === 'paused') tell('paused', event.error);
     },
+    ...(config.console !== true && {
+      errorLogger: {
+        error: (error) => {
+          tell('error', error);
+        },
+      },
+    }),
   });
   const hogging = config.hogs === undefined ? undefined : hog(pool, config.hogs, stop.signal);
   try {

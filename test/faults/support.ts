@@ -97,7 +97,7 @@ export class RelayProcess {
 /** How a relay that was asked to stop ends. */
 export const GRACEFUL = { end: 0, stderr: '' };
 
-export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'hogs' | 'store' | 'messenger'>> & {
+export type RelaySettings = Partial<Pick<RelayConfig, 'form' | 'hogs' | 'console' | 'store' | 'messenger'>> & {
   /** Where the relay finds the database, if not where all do. */
   readonly url?: string;
 };
@@ -162,13 +162,14 @@ export class Outbox {
 
   /** Starts a relay; its settings are those of the outbox, but for these. */
   relay(name: string, settings: RelaySettings = {}): RelayProcess {
-    const { form = 'batch', hogs, url = this.url, store, messenger } = { ...this.#settings, ...settings };
+    const { form = 'batch', hogs, console, url = this.url, store, messenger } = { ...this.#settings, ...settings };
     const relay = new RelayProcess({
       name,
       databaseUrl: url,
       brokerPort: this.broker.port,
       form,
       ...(hogs !== undefined && { hogs }),
+      ...(console !== undefined && { console }),
       store: { lease: 1_000, timeout: 5_000, ...store },
       messenger: {
         publishBatchSize: PAGE,

@@ -92,6 +92,48 @@ describe('withRelay', () => {
     expect([published.length, await waiting(), service.health().status]).toEqual([1, 0, 'stopped']);
   });
 
+  it('has a health that says whether messages get through, also as JSON', async () => {
+    const { outbox, send, lose, errors, errorLogger } = shop();
+    const { publisher, inFlight, release } = held();
+    // As those of HTTP clients can be: circular, and with credentials.
+    const failure = Object.assign(new Error('no amqp://me:hush@broker'), { request: { password: 'hush' }, self: {} });
+    failure.self = failure;
+    const refusing = { publish: () => Promise.reject(failure) };
+    const relay = { publisher, interval: 1, errorLogger };
+    const service = await withRelay({ outbox, relay, listen: () => createServer().listen(0) });
+    expect(service.health()).toMatchObject({ ok: true, publishing: true, datastore: { state: 'working' } });
+    await send('1');
+    await inFlight;
+    expect(service.health().circuit?.waitingSince).toBeInstanceOf(Date);
+    release();
+    lose();
+    await expect.poll(() => service.health()).toMatchObject({ ok: true, publishing: false });
+    expect(JSON.parse(JSON.stringify(service.health()))).toMatchObject({
+      status: 'running',
+      publishing: false,
+      datastore: { state: 'failing', error: {} },
+    });
+    expect(errors).toMatchObject([{ code: 'DATASTORE_FAILED' }]);
+    await service.stop();
+    expect(service.health()).toMatchObject({ ok: false, publishing: false });
+
+    const other = shop();
+    const failing = await withRelay({
+      outbox: other.outbox,
+      relay: { publisher: refusing, interval: 1, classify: () => 'connection', errorLogger: other.errorLogger },
+      listen: () => createServer().listen(0),
+    });
+    await other.send('1');
+    await expect.poll(() => failing.health().publishing).toBe(false);
+    const text = JSON.stringify({ health: failing.health() });
+    expect(JSON.parse(text)).toMatchObject({
+      health: { ok: true, publishing: false, circuit: { state: 'open', error: {} } },
+    });
+    expect(text).not.toContain('hush');
+    expect(failing.health().circuit?.error).toBe(failure);
+    await failing.stop();
+  });
+
   it('starts and stops with Hono on Node.js, as with any other', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published, release } = held();

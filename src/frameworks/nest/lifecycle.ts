@@ -1,5 +1,5 @@
 import { MessengerError } from '../../core/errors.js';
-import { hostedRelay, withTexts, type HostedRelay } from '../../core/hosted-relay.js';
+import { hostedRelay, withCodes, type HostedRelay } from '../../core/hosted-relay.js';
 import { consoleErrorLogger, type ErrorLogger } from '../../core/logger.js';
 import { describe } from '../../core/message.js';
 import { checkKeys } from '../../core/options.js';
@@ -36,7 +36,7 @@ export function stateOf(options: OutboxModuleOptions): State {
 export function healthOf({ relay, failures }: State): OutboxHealth {
   const now = () => {
     const health = relay.health();
-    return withTexts({ ...health, ok: health.ok && failures.size === 0, failures: Object.fromEntries(failures) });
+    return withCodes({ ...health, ok: health.ok && failures.size === 0, failures: Object.fromEntries(failures) });
   };
   return { now, indicator: (key = 'outbox') => ({ [key]: { status: now().ok ? 'up' : 'down' } }) };
 }
