@@ -26,7 +26,7 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Those that say nothing of a database, or cannot be set for one. */
-const LEFT_OUT = /^(role|session_authorization|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
+const LEFT_OUT = /^(role|session_authorization|default_transaction_read_only|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
 
 /** Each setting that can be given to a database, with values that differ from what it has. */
 export async function candidates(client: pg.Client): Promise<Record<string, readonly string[]>> {
