@@ -9,7 +9,10 @@ const MAX_ERROR_LENGTH = 2_000;
  * what is not ASCII may have no place in it, and is written out as in a string of JavaScript (`\u2019`).
  */
 export function storable(error: Error, encoding: string): string {
-  const text = messageOf(error).slice(0, MAX_ERROR_LENGTH).replaceAll('\u0000', '').replace(/\p{Surrogate}/gu, '\ufffd');
+  const text = messageOf(error)
+    .slice(0, MAX_ERROR_LENGTH)
+    .replaceAll('\u0000', '')
+    .replace(/\p{Surrogate}/gu, '\ufffd');
   return encoding === 'UTF8' ? text : ascii(text);
 }
 

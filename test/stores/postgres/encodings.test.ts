@@ -23,9 +23,7 @@ async function databaseIn(version: PostgresVersion, encoding: string): Promise<p
   const name = `in_${encoding.toLowerCase()}_${String(process.pid)}_${String(Math.random()).slice(2)}`;
   const admin = new pg.Client({ connectionString: server });
   await admin.connect();
-  await admin.query(
-    `CREATE DATABASE ${name} TEMPLATE template0 ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`,
-  );
+  await admin.query(`CREATE DATABASE ${name} TEMPLATE template0 ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`);
   await admin.end();
   const url = new URL(server);
   url.pathname = `/${name}`;
@@ -46,7 +44,14 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const pool = await databaseIn(version, encoding);
     const store = new PostgresStore(pool);
     await store.migrate();
-    const sent: Message[] = ERRORS.map((_, n) => newMessage(`${text} ${String(n)}`, { id: `${text}${String(n)}`, key: `k ${text}${String(n)}`, topic: text, metadata: { [text]: text } }));
+    const sent: Message[] = ERRORS.map((_, n) =>
+      newMessage(`${text} ${String(n)}`, {
+        id: `${text}${String(n)}`,
+        key: `k ${text}${String(n)}`,
+        topic: text,
+        metadata: { [text]: text },
+      }),
+    );
     const last = newMessage('last', { id: 'last' });
     await inTransaction(pool, (client) => store.add(client, [...sent, last]));
     const published: Message[] = [];
@@ -62,10 +67,15 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       Object.defineProperty(error, 'message', { value: ERRORS[n]?.[0] });
       return Promise.reject(error);
     };
-    const messenger = new Messenger(store, { publish }, { publishBatchSize: 2, errorLogger: { error: (error) => void errors.push(error) } });
-    for (let n = 0; n < 10; n++) await messenger.publish().catch((error: unknown) => {
-      if (!(error instanceof PublishError)) throw error;
-    });
+    const messenger = new Messenger(
+      store,
+      { publish },
+      { publishBatchSize: 2, errorLogger: { error: (error) => void errors.push(error) } },
+    );
+    for (let n = 0; n < 10; n++)
+      await messenger.publish().catch((error: unknown) => {
+        if (!(error instanceof PublishError)) throw error;
+      });
     expect(published.map(({ id }) => id)).toEqual(['last']);
     const dead = await store.deadLetters();
     const kept = ERRORS.map(([, each]) => (encoding === 'UTF8' ? each : ascii(each)));
@@ -73,8 +83,19 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     refuses = false;
     expect(await store.requeue({ all: true })).toBe(ERRORS.length);
     while ((await messenger.publish()) > 0);
-    expect(published.slice(1).sort((a, b) => (a.id < b.id ? -1 : 1)).map(({ id, key, topic, metadata, payload }) => ({ id, key, topic, metadata, payload: String(payload) }))).toEqual(
-      sent.map(({ id, key, topic, metadata, payload }) => ({ id, key, topic, metadata, payload: Buffer.from(payload).toString() })),
+    expect(
+      published
+        .slice(1)
+        .sort((a, b) => (a.id < b.id ? -1 : 1))
+        .map(({ id, key, topic, metadata, payload }) => ({ id, key, topic, metadata, payload: String(payload) })),
+    ).toEqual(
+      sent.map(({ id, key, topic, metadata, payload }) => ({
+        id,
+        key,
+        topic,
+        metadata,
+        payload: Buffer.from(payload).toString(),
+      })),
     );
     expect(errors).toEqual([]);
   });

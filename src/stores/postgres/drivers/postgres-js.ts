@@ -35,14 +35,23 @@ function plain(sql: PostgresJsSql, values: readonly Value[]): never[] {
   return values.map((value) => (sql.typed && value !== null ? sql.typed(value as never, UNKNOWN) : value) as never);
 }
 
-/** @throws MessengerError `INVALID_OPTION` for a client whose rows are not what the server sent. */
-function assertRows({ options }: PostgresJsRoot): void {
-  const { transform } = (options ?? {}) as { transform?: { row?: { from?: unknown } } };
-  if (typeof transform?.row?.from !== 'function') return;
-  throw new MessengerError(
-    'INVALID_OPTION',
-    'the sql of postgres.js has the option transform.row, by which rows are not what the server sent: give the store a sql without',
-  );
+/** Why the store's own transactions cannot be had of a client; its handles can be written through all the same. */
+function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
+  const { transform, fetch_types } = (options ?? {}) as {
+    transform?: { row?: { from?: unknown } };
+    fetch_types?: unknown;
+  };
+  const refused = (why: string) =>
+    new MessengerError(
+      'INVALID_OPTION',
+      `the sql of postgres.js that the store is built on has ${why}: give it a sql without`,
+    );
+  if (typeof transform?.row?.from === 'function')
+    return refused('the option transform.row, by which rows are not what the server sent');
+  // Seen with 3.4.9: whoever reserves a connection that is opened for that waits for ever.
+  if (fetch_types === false)
+    return refused('the option fetch_types: false, with which postgres.js reserves no new connection');
+  return undefined;
 }
 
 /** Decodes without the client's parsers: an application may have set others. */
@@ -78,9 +87,10 @@ function connection(sql: PostgresJsSql): Connection {
 }
 
 function database(sql: PostgresJsRoot): Database {
-  assertRows(sql);
+  const refusal = refusalOf(sql);
   return {
     async transaction(preamble, work, bounds) {
+      if (refusal !== undefined) throw refusal;
       const run = async () => {
         const handle = await sql.reserve();
         try {
