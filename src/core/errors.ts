@@ -100,6 +100,12 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean
   return codes.some((each) => each === code);
 }
 
+/** The text of an error. Classes of others have messages that are no strings, whatever their types say. */
+export function messageOf(error: Error): string {
+  const { message } = error as { message: unknown };
+  return typeof message === 'string' ? message : 'an error without a message';
+}
+
 /** Whatever was thrown, as an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;

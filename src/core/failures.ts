@@ -1,4 +1,4 @@
-import type { FailureKind } from './errors.js';
+import { messageOf, type FailureKind } from './errors.js';
 
 /** What failures mean, by the `code` or the `name` of the error: extend it by spreading. */
 export type FailureTable = Readonly<Record<string, FailureKind>>;
@@ -71,7 +71,7 @@ const COMPARED = 300;
  */
 export function signatureOf(error: Error, kind: FailureKind): string {
   const { code } = error as { code?: unknown };
-  const text = error.message
+  const text = messageOf(error)
     .slice(0, COMPARED)
     .replace(/"[^"]*"|'[^']*'|`[^`]*`/g, '""')
     .replace(/[\w-]*\d[\w-]*/g, '#');

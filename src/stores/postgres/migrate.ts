@@ -11,6 +11,13 @@ const LONGEST_WAIT = 2_000;
 const DEADLOCK_DETECTED = '40P01';
 const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
+/**
+ * The database's own tablespace is that of every table that says nothing, and PostgreSQL refuses it to a partitioned one where
+ * the setting `default_tablespace` says it.
+ */
+const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
+  FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
+
 interface Migration {
   readonly number: number;
   readonly name: string;
@@ -95,7 +102,7 @@ export async function migrationSql(
 ): Promise<string> {
   const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
   const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, bookkeeping(names)];
-  const before = ['SET LOCAL standard_conforming_strings = on', ...(from > 0 ? [PATIENCE] : [])];
+  const before = ['SET LOCAL standard_conforming_strings = on', TABLESPACE, ...(from > 0 ? [PATIENCE] : [])];
   if (!transaction) {
     const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
     return `${heading(from)}\n${[...before, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
@@ -158,6 +165,7 @@ async function applied(
       const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
       // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even where it does nothing.
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
+      await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
       if (version === 0) await run(bookkeeping(names));
       else await run(PATIENCE);

@@ -1,4 +1,3 @@
-import { textOf } from '../../core/error-text.js';
 import { MessengerError } from '../../core/errors.js';
 import type { SetAside } from '../../core/feed.js';
 import type { Message } from '../../core/message.js';
@@ -7,6 +6,7 @@ import { preamble, type Connection, type Database, type Statement } from './data
 import type { Change } from './lease.js';
 import { seqOf, StoredMessage } from './rows.js';
 import { INDEX_SETTINGS, type Statements } from './statements.js';
+import { storable } from './storable.js';
 
 /** A message that is to go to the side table: as the relay said, or because its time has not come. */
 export interface ToPark extends SetAside {
@@ -17,9 +17,6 @@ export interface ToPark extends SetAside {
 export function isAlone({ message, delayed }: ToPark): boolean {
   return delayed === true && message.holdKey !== true;
 }
-
-/** How much of an error's text is kept with a message. */
-const MAX_ERROR_LENGTH = 2_000;
 
 /** What waits: the keys, and how many messages of each topic, without those that only wait for their time. */
 interface Waiting {
@@ -42,14 +39,15 @@ export class Parked {
   #mayWait: boolean;
   /** The destination's revision before the keys were read: another one says that an operator requeued some. */
   #revision: string | undefined;
+  /** What the database keeps texts in. */
+  readonly #encoding: string;
 
   private constructor(
     database: Database,
     statements: Statements,
     options: ClaimOptions,
     share: string | null,
-    waiting: Waiting,
-    revision: string | undefined,
+    { waiting, revision, encoding }: { waiting: Waiting; revision: string | undefined; encoding: string },
   ) {
     this.#database = database;
     this.#statements = statements;
@@ -58,6 +56,7 @@ export class Parked {
     this.#waiting = waiting;
     this.#mayWait = waiting.topics.size > 0;
     this.#revision = revision;
+    this.#encoding = encoding;
   }
 
   static async load(
@@ -68,12 +67,15 @@ export class Parked {
   ): Promise<Parked> {
     const { timeout, signal } = options;
     const share = partitions.length === options.partitions ? null : arrayText(partitions);
-    const { revision, waiting } = await database.transaction(
+    const found = await database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
-      (connection) => look(connection, statements, options, share),
+      async (connection) => {
+        const [row] = await connection.query(statements.encoding);
+        return { ...(await look(connection, statements, options, share)), encoding: row?.[0] as string };
+      },
       { timeout, signal },
     );
-    return new Parked(database, statements, options, share, waiting, revision);
+    return new Parked(database, statements, options, share, found);
   }
 
   has(key: string): boolean {
@@ -204,7 +206,7 @@ export class Parked {
     const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked, delayed }) => ({
       seq: seqOf(message),
       attempts,
-      error: error && storable(error),
+      error: error && storable(error, this.#encoding),
       reason: delayed ? 'delayed' : dead ? 'dead' : blocked ? 'blocked' : error ? 'failed' : 'behind',
       retryIn: retryIn ?? (message.key === undefined ? 0 : undefined),
       fate: dead ? 'dead' : blocked ? 'blocked' : 'retry',
@@ -254,14 +256,6 @@ async function look(
 
 function keysOf(messages: readonly { key?: string | undefined }[]): string[] {
   return [...new Set(messages.flatMap(({ key }) => (key === undefined ? [] : [key])))];
-}
-
-/** PostgreSQL's text holds no NUL, and JSON no lone surrogate that it would take. */
-function storable(error: Error): string {
-  return textOf(error)
-    .slice(0, MAX_ERROR_LENGTH)
-    .replaceAll('\u0000', '')
-    .replace(/\p{Surrogate}/gu, '\ufffd');
 }
 
 function assertAll(changed: number, expected: number): void {

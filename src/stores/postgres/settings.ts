@@ -66,20 +66,11 @@ export class IndependentDatabase implements Database {
     this.#database = database;
   }
 
-  transaction<T>(
-    before: string,
-    work: (connection: Connection) => Promise<T>,
-    bounds: TransactionBounds,
-  ): Promise<T> {
+  transaction<T>(before: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T> {
     return explained(this.#database.transaction(this.#with(before), work, bounds));
   }
 
-  once(
-    before: string,
-    each: Statement,
-    values: readonly Value[],
-    bounds: TransactionBounds,
-  ): Promise<readonly Row[]> {
+  once(before: string, each: Statement, values: readonly Value[], bounds: TransactionBounds): Promise<readonly Row[]> {
     return explained(this.#database.once(this.#with(before), each, values, bounds));
   }
 

@@ -341,6 +341,9 @@ SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, unco
     /** $1 destination: goes up with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
 
+    /** What the database keeps texts in, such as UTF8. */
+    encoding: statement('encoding', 'SELECT getdatabaseencoding()::text'),
+
     settings: statement('settings', `SELECT name, value FROM ${settings}`),
   };
 }

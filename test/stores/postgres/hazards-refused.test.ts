@@ -42,6 +42,29 @@ const changes: Record<string, { change: (world: World) => Promise<unknown>; says
     change: async (world) => world.sql(`ALTER SEQUENCE ${String(await sequenceOf(world))} RESTART`),
     says: /behind the largest stored seq/,
   },
+  'a sequence that cycles': {
+    change: async (world) => world.sql(`ALTER SEQUENCE ${String(await sequenceOf(world))} CYCLE`),
+    says: /cycles, counts down, or starts below 1/,
+  },
+  'a sequence that counts down': {
+    change: async (world) => world.sql(`ALTER SEQUENCE ${String(await sequenceOf(world))} INCREMENT BY -1`),
+    says: /cycles, counts down, or starts below 1/,
+  },
+  'a sequence that starts below 1': {
+    change: async (world) => world.sql(`ALTER SEQUENCE ${String(await sequenceOf(world))} MINVALUE -10`),
+    says: /cycles, counts down, or starts below 1/,
+  },
+  'a sequence near 2^53': {
+    change: async (world) => world.sql(`SELECT setval($1, 9007199254740000)`, [await sequenceOf(world)]),
+    says: /is at 9007199254740000: .* RESTART WITH 4$/,
+  },
+  'messages near 2^53': {
+    change: async (world) => {
+      await world.sql(`SELECT setval($1, 9007199254740000)`, [await sequenceOf(world)]);
+      await world.add('m4');
+    },
+    says: /is at 9007199254740001: .* go on with new tables/,
+  },
   'a trigger on the log': { change: (world) => trigger(world, world.names.messages), says: /triggers \(watch\)/ },
   'a trigger on one slice': { change: (world) => trigger(world, world.names.slice(5)), says: /triggers \(watch\)/ },
   'a missing slice': {

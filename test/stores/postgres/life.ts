@@ -84,7 +84,10 @@ export async function life(
     [payload(EVERY_BYTE), { id: 'behind', key: 'f', at: new Date('9999-12-31T23:59:59.999Z') }],
     [payload(EVERY_BYTE), { id: 'dies', key: 'd', at: AT, deliverAt: new Date('2020-02-29T12:00:00.001Z') }],
   );
-  await add([payload(EVERY_BYTE), { id: 'far', key: 'later', at: AT, deliverAt: new Date('2999-01-01T00:00:00.001Z'), holdKey: true }]);
+  await add([
+    payload(EVERY_BYTE),
+    { id: 'far', key: 'later', at: AT, deliverAt: new Date('2999-01-01T00:00:00.001Z'), holdKey: true },
+  ]);
   await add([payload(EVERY_BYTE), { id: 'addressed', at: AT, destination: 'own' }]);
   const stored = await transaction(async (handle) => {
     await store.add(handle, newMessage(payload(EVERY_BYTE), { id: 'last', at: AT }));
@@ -114,12 +117,10 @@ export async function life(
     }),
   );
   const discarded = await store.discard({ destination: 'since', all: true });
-  const states = (await store.destinations()).map(
-    ({ createdAt, activeAt, oldestPending, stalledSince, ...state }) => ({
-      ...state,
-      times: [createdAt === null || isRecent(createdAt), isRecent(activeAt), oldestPending, stalledSince],
-    }),
-  );
+  const states = (await store.destinations()).map(({ createdAt, activeAt, oldestPending, stalledSince, ...state }) => ({
+    ...state,
+    times: [createdAt === null || isRecent(createdAt), isRecent(activeAt), oldestPending, stalledSince],
+  }));
   const cleaned = await store.deletePublishedByExpiration(0);
   const received: unknown[] = [];
   for (let n = 0; n < 2; n++) received.push(await transaction((handle) => store.receive(handle, text, `id ${text}`)));
@@ -131,7 +132,9 @@ export async function life(
   await store.repartition(5);
   const again = new PostgresStore(client, { jsonPayload, partitions: 5, listen: false });
   const rebased = await again.rebase();
-  await transaction((handle) => again.add(handle, newMessage(payload(EVERY_BYTE), { id: 'after', topic: 'NULL', at: AT })));
+  await transaction((handle) =>
+    again.add(handle, newMessage(payload(EVERY_BYTE), { id: 'after', topic: 'NULL', at: AT })),
+  );
   const after = new Broker(again, 'copy', {}, error);
   await after.drain(again, 'copy', 0);
   return {

@@ -14,6 +14,7 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   idle_session_timeout: ['20s'],
   transaction_timeout: ['20s'],
   lock_timeout: ['1ms', '20s'],
+  max_stack_depth: ['100', '1000'],
   default_tablespace: ['nowhere', 'pg_default'],
   temp_tablespaces: ['nowhere'],
   application_name: ['ü'],
@@ -26,13 +27,21 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Those that say nothing of a database, or cannot be set for one. */
-const LEFT_OUT = /^(role|session_authorization|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
+const LEFT_OUT =
+  /^(role|session_authorization|default_transaction_read_only|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
 
 /** Each setting that can be given to a database, with values that differ from what it has. */
 export async function candidates(client: pg.Client): Promise<Record<string, readonly string[]>> {
   const { rows } = await client.query<{
-    name: string; vartype: string; min_val: string; max_val: string; enumvals: string[] | null; setting: string;
-  }>(`SELECT name, vartype, min_val, max_val, enumvals, setting FROM pg_settings WHERE context IN ('user', 'superuser') ORDER BY name`);
+    name: string;
+    vartype: string;
+    min_val: string;
+    max_val: string;
+    enumvals: string[] | null;
+    setting: string;
+  }>(
+    `SELECT name, vartype, min_val, max_val, enumvals, setting FROM pg_settings WHERE context IN ('user', 'superuser') ORDER BY name`,
+  );
   const found: Record<string, readonly string[]> = {};
   for (const { name, vartype, min_val, max_val, enumvals, setting } of rows) {
     if (LEFT_OUT.test(name)) continue;
@@ -40,7 +49,8 @@ export async function candidates(client: pg.Client): Promise<Record<string, read
     if (special) found[name] = special;
     else if (vartype === 'bool') found[name] = [setting === 'on' ? 'off' : 'on'];
     else if (vartype === 'enum') found[name] = (enumvals ?? []).filter((value) => value !== setting);
-    else if (vartype === 'integer' || vartype === 'real') found[name] = [min_val, max_val].filter((value) => value !== setting);
+    else if (vartype === 'integer' || vartype === 'real')
+      found[name] = [min_val, max_val].filter((value) => value !== setting);
     else if (!(name in found)) found[name] = [];
   }
   for (const name of Object.keys(VALUES).filter((each) => each.includes('.'))) found[name] = VALUES[name] ?? [];

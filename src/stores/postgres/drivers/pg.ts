@@ -61,9 +61,20 @@ export interface PgPool {
  * neither changes what we read nor is changed by us. Everything stays text, but for bytes.
  */
 const types = {
-  getTypeParser: (oid: number) => (oid === BYTEA ? bytesOf : asText),
+  getTypeParser: (oid: number, format?: string) => (format === 'binary' ? refused : oid === BYTEA ? bytesOf : asText),
 };
 const asText = (value: string): unknown => value;
+
+/** pg decodes what comes in binary as if it were text, and bytes are lost by that. */
+function refused(): never {
+  throw new MessengerError(
+    'INVALID_OPTION',
+    'this pg client reads in binary format, in which pg alters bytes: leave the option binary out, of the client and of pg.defaults',
+  );
+}
+
+/** For a client of the application: what comes is one text, in whichever format. */
+const texts = { getTypeParser: () => (value: unknown) => String(value) };
 
 /** The states in which a pooler without prepared statements lost one of ours, or has it already. */
 const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
@@ -333,7 +344,7 @@ export const pgDriver: Driver = {
     if (status === null) return { refused: 'this pg client is not connected: connect it, and run BEGIN, before' };
     if (status === 'E')
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
-    return (text, values) => handle.query({ text, values: [...values], rowMode: 'array' });
+    return (text, values) => handle.query({ text, values: [...values], rowMode: 'array', types: texts });
   },
   listen: (client) => (isPool(client) ? pgListen(client) : undefined),
   onEnd(handle, callback, forMany) {

@@ -8,7 +8,11 @@ export interface PGliteTransaction {
   query(
     text: string,
     values?: unknown[],
-    options?: { rowMode?: 'array'; parsers?: Record<number, (value: string) => unknown> },
+    options?: {
+      rowMode?: 'array';
+      parsers?: Record<number, (value: string) => unknown>;
+      serializers?: Record<number, (value: unknown) => string>;
+    },
   ): Promise<{ rows: unknown[] }>;
   exec(text: string): Promise<unknown>;
   /** What a PGlite has not. */
@@ -41,11 +45,14 @@ function isTransaction(handle: unknown): handle is PGliteTransaction {
 
 /** Parsers of our own: an application may have given others when it opened the database. */
 const parsers = { [BYTEA]: bytesOf, [TEXT]: (value: string) => value };
+/** And serializers, for the types of all values that our statements take: text, smallint, bigint, integer, oid, double precision. */
+const serializers = Object.fromEntries([TEXT, 21, 20, 23, 26, 701].map((type) => [type, String]));
+const options = { rowMode: 'array', parsers, serializers } as const;
 
 function connection(transaction: PGliteTransaction): Connection {
   return {
     async query(statement, values = []) {
-      const result = await transaction.query(statement.text, [...values], { rowMode: 'array', parsers });
+      const result = await transaction.query(statement.text, [...values], options);
       return result.rows as Row[];
     },
   };
@@ -109,7 +116,7 @@ export const pgliteDriver: Driver = {
     }
     if (!isTransaction(handle)) return undefined;
     if (handle.closed) return { refused: 'this PGlite transaction is over' };
-    return (text, values) => handle.query(text, [...values]);
+    return (text, values) => handle.query(text, [...values], options);
   },
   onEnd(handle, callback) {
     // At once: it runs one transaction after the other, so that a relay's next poll comes after this one.

@@ -1,5 +1,6 @@
 import { hasMethods } from '../../../core/shape.js';
-import { bounded, type Connection, type Database, type Row } from '../database.js';
+import { MessengerError } from '../../../core/errors.js';
+import { bounded, type Connection, type Database, type Row, type Value } from '../database.js';
 import {
   betweenBeginAndCommit,
   BYTEA,
@@ -18,6 +19,7 @@ export interface PostgresJsQuery extends PromiseLike<unknown> {
 /** The slice of postgres.js's `sql` that is used. */
 export interface PostgresJsSql {
   unsafe(text: string, values?: never[], options?: { prepare?: boolean }): PostgresJsQuery;
+  typed?(value: never, type: number): unknown;
 }
 
 /** The `sql` of `begin`, or a reserved one: what has no `begin`, though old types say so, or something beside it. */
@@ -27,10 +29,38 @@ export type PostgresJsTransaction = PostgresJsSql &
 /** The slice of postgres.js's root `sql` that is used. */
 export interface PostgresJsRoot extends PostgresJsSql {
   reserve(): Promise<PostgresJsSql & { release(): void }>;
+  readonly options?: unknown;
 }
 
 /** What `raw` resolves to: every column as the bytes that the server sent, which are text. */
 type RawRows = readonly (readonly (Buffer | null)[])[] & { readonly columns?: readonly { readonly type: number }[] };
+
+/** The type of a value of which nothing is known: no serializer of the application is for it. */
+const UNKNOWN = 705;
+
+/** Values that the client's serializers leave as they are. The statements say what each is. */
+function plain(sql: PostgresJsSql, values: readonly Value[]): never[] {
+  return values.map((value) => (sql.typed && value !== null ? sql.typed(value as never, UNKNOWN) : value) as never);
+}
+
+/** Why the store's own transactions cannot be had of a client; its handles can be written through all the same. */
+function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
+  const { transform, fetch_types } = (options ?? {}) as {
+    transform?: { row?: { from?: unknown } };
+    fetch_types?: unknown;
+  };
+  const refused = (why: string) =>
+    new MessengerError(
+      'INVALID_OPTION',
+      `the sql of postgres.js that the store is built on has ${why}: give it a sql without`,
+    );
+  if (typeof transform?.row?.from === 'function')
+    return refused('the option transform.row, by which rows are not what the server sent');
+  // Seen with 3.4.9: whoever reserves a connection that is opened for that waits for ever.
+  if (fetch_types === false)
+    return refused('the option fetch_types: false, with which postgres.js reserves no new connection');
+  return undefined;
+}
 
 /** Decodes without the client's parsers: an application may have set others. */
 function decodeRows(rows: RawRows): Row[] {
@@ -41,6 +71,11 @@ function decodeRows(rows: RawRows): Row[] {
       return bytes.has(i) ? bytesOf(value.toString('latin1')) : value.toString('utf8');
     }),
   );
+}
+
+/** The rows of a client of the application, which may have transformed them. */
+function textsOf(rows: RawRows): unknown {
+  return rows.every((row) => Array.isArray(row)) ? decodeRows(rows) : rows;
 }
 
 function isRoot(client: unknown): client is PostgresJsRoot {
@@ -55,13 +90,15 @@ function connection(sql: PostgresJsSql): Connection {
   return {
     // Whether to prepare is the client's own setting (`prepare: false` behind an old PgBouncer).
     query: async (statement, values = []) =>
-      decodeRows((await sql.unsafe(statement.text, [...values] as never[], { prepare: true }).raw()) as RawRows),
+      decodeRows((await sql.unsafe(statement.text, plain(sql, values), { prepare: true }).raw()) as RawRows),
   };
 }
 
 function database(sql: PostgresJsRoot): Database {
+  const refusal = refusalOf(sql);
   return {
     async transaction(preamble, work, bounds) {
+      if (refusal !== undefined) throw refusal;
       const run = async () => {
         const handle = await sql.reserve();
         try {
@@ -108,7 +145,8 @@ export const postgresJsDriver: Driver = {
         refused: 'the root sql of postgres.js commits every query by itself: pass the sql that sql.begin gives',
       };
     }
-    return async (text, values) => handle.unsafe(text, [...values] as never[]);
+    // Raw, so that neither parsers nor transforms of values change what a statement returns.
+    return async (text, values) => textsOf((await handle.unsafe(text, plain(handle, values)).raw()) as RawRows);
   },
   // A reserved connection has one transaction after the other.
   isOneTransaction: (handle) => !hasMethods(handle, 'release'),

@@ -1,0 +1,102 @@
+/** Databases that are not in UTF-8: what is stored beside a message never keeps it from being settled. */
+import pg from 'pg';
+import { describe, expect, inject, it, onTestFinished } from 'vitest';
+import { Messenger, newMessage, PublishError, type Message } from '../../../src/index.js';
+import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { inTransaction } from '../../support/database.js';
+import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
+
+/** The encodings, and a text that each can keep. */
+const ENCODINGS = { UTF8: 'ü’😀', LATIN1: 'ü', WIN1252: 'ü’€', SQL_ASCII: 'ü’😀', EUC_JP: '日本' };
+
+/** Error texts that not every encoding has, or no text of PostgreSQL, and what is kept of them where all can be kept. */
+const ERRORS: readonly (readonly [message: unknown, kept: string])[] = [
+  ['it’s “refused” – 日本 😀 €', 'it’s “refused” – 日本 😀 €'],
+  ['null \u0000 and \ud83d alone', 'null  and \ufffd alone'],
+  [`${'x'.repeat(1_999)}😀`, `${'x'.repeat(1_999)}\ufffd`],
+  ['\u0081\u009f\u00a0 controls', '\u0081\u009f\u00a0 controls'],
+  [undefined, 'an error without a message'],
+];
+
+async function databaseIn(version: PostgresVersion, encoding: string): Promise<pg.Pool> {
+  const server = inject('postgres')[version];
+  const name = `in_${encoding.toLowerCase()}_${String(process.pid)}_${String(Math.random()).slice(2)}`;
+  const admin = new pg.Client({ connectionString: server });
+  await admin.connect();
+  await admin.query(`CREATE DATABASE ${name} TEMPLATE template0 ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`);
+  await admin.end();
+  const url = new URL(server);
+  url.pathname = `/${name}`;
+  const pool = new pg.Pool({ connectionString: url.href, max: 4 });
+  onTestFinished(() => pool.end());
+  return pool;
+}
+
+/** As in a string of JavaScript. */
+const ascii = (text: string) =>
+  text
+    .split('')
+    .map((unit) => (unit < '\u0080' ? unit : `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`))
+    .join('');
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  it.each(Object.entries(ENCODINGS))('%s: whatever an error says, its message is settled', async (encoding, text) => {
+    const pool = await databaseIn(version, encoding);
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    const sent: Message[] = ERRORS.map((_, n) =>
+      newMessage(`${text} ${String(n)}`, {
+        id: `${text}${String(n)}`,
+        key: `k ${text}${String(n)}`,
+        topic: text,
+        metadata: { [text]: text },
+      }),
+    );
+    const last = newMessage('last', { id: 'last' });
+    await inTransaction(pool, (client) => store.add(client, [...sent, last]));
+    const published: Message[] = [];
+    const errors: Error[] = [];
+    let refuses = true;
+    const publish = (message: Message) => {
+      const n = sent.findIndex(({ id }) => id === message.id);
+      if (n < 0 || !refuses) {
+        published.push(message);
+        return Promise.resolve();
+      }
+      const error = new PublishError('', { kind: 'permanent' });
+      Object.defineProperty(error, 'message', { value: ERRORS[n]?.[0] });
+      return Promise.reject(error);
+    };
+    const messenger = new Messenger(
+      store,
+      { publish },
+      { publishBatchSize: 2, errorLogger: { error: (error) => void errors.push(error) } },
+    );
+    for (let n = 0; n < 10; n++)
+      await messenger.publish().catch((error: unknown) => {
+        if (!(error instanceof PublishError)) throw error;
+      });
+    expect(published.map(({ id }) => id)).toEqual(['last']);
+    const dead = await store.deadLetters();
+    const kept = ERRORS.map(([, each]) => (encoding === 'UTF8' ? each : ascii(each)));
+    expect(dead.map(({ error }) => error)).toEqual(kept);
+    refuses = false;
+    expect(await store.requeue({ all: true })).toBe(ERRORS.length);
+    while ((await messenger.publish()) > 0);
+    expect(
+      published
+        .slice(1)
+        .sort((a, b) => (a.id < b.id ? -1 : 1))
+        .map(({ id, key, topic, metadata, payload }) => ({ id, key, topic, metadata, payload: String(payload) })),
+    ).toEqual(
+      sent.map(({ id, key, topic, metadata, payload }) => ({
+        id,
+        key,
+        topic,
+        metadata,
+        payload: Buffer.from(payload).toString(),
+      })),
+    );
+    expect(errors).toEqual([]);
+  });
+});

@@ -1,0 +1,261 @@
+/** What a database, a role, a session or a client library is set to changes nothing that is stored, published or told. */
+import { PGlite } from '@electric-sql/pglite';
+import { neonConfig, Pool as NeonPool } from '@neondatabase/serverless';
+import pg from 'pg';
+import postgres from 'postgres';
+import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { WebSocket } from 'ws';
+import { newMessage } from '../../../src/index.js';
+import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { inTransaction, newDatabase } from '../../support/database.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { startNeonProxy } from '../../support/neon-proxy.js';
+import { life, type Opened } from './life.js';
+import { candidates } from './settings-list.js';
+
+type Open = (url: string) => Promise<Opened> | Opened;
+
+const throughPg =
+  (config: pg.PoolConfig = {}): Open =>
+  (url) => {
+    const pool = new pg.Pool({ ...config, connectionString: url, max: 4 });
+    return { client: pool, transaction: (work) => inTransaction(pool, work), close: () => pool.end() };
+  };
+const throughPostgresJs =
+  (options: postgres.Options<Record<string, postgres.PostgresType>> = {}): Open =>
+  (url) => {
+    const sql = postgres(url, { max: 4, onnotice: () => undefined, ...options } as object);
+    return {
+      client: sql,
+      transaction: (work) => sql.begin((handle) => work(handle)) as ReturnType<typeof work>,
+      close: () => sql.end(),
+    };
+  };
+const throughNeon: Open = async (url) => {
+  const proxy = await startNeonProxy(url);
+  neonConfig.webSocketConstructor = WebSocket;
+  neonConfig.useSecureWebSocket = false;
+  neonConfig.pipelineConnect = false;
+  neonConfig.wsProxy = () => proxy.webSocket;
+  const pool = new NeonPool({ connectionString: url, max: 4 });
+  return {
+    client: pool,
+    transaction: (work) => inTransaction(pool as unknown as pg.Pool, work),
+    close: async () => {
+      await pool.end();
+      await proxy.close();
+    },
+  };
+};
+const LIBRARIES: Record<string, Open> = {
+  pg: throughPg(),
+  'postgres.js': throughPostgresJs(),
+  'postgres.js without prepared statements': throughPostgresJs({ prepare: false }),
+};
+
+/** A life on a database of its own, after `prepare`. */
+async function lived(open: Open, url: string, options?: Parameters<typeof life>[1]): Promise<Record<string, unknown>> {
+  const opened = await open(url);
+  try {
+    return await life(opened, options);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** The settings of one database, and of others that are made of them. */
+async function setAll(url: string, settings: readonly (readonly [string, string])[]): Promise<void> {
+  const name = new URL(url).pathname.slice(1);
+  const admin = new pg.Client({ connectionString: url });
+  await admin.connect();
+  try {
+    for (const [setting, value] of settings) {
+      const text = /^(datestyle|search_path)$/i.test(setting) ? value : pg.escapeLiteral(value);
+      await admin.query(`ALTER DATABASE ${name} SET ${setting} = ${text === '' ? "''" : text}`);
+    }
+  } finally {
+    await admin.end();
+  }
+}
+
+/** Each setting once with each of its values, as many of them at once as can be: as many rounds as the longest list has. */
+function roundsOf(all: Record<string, readonly string[]>): (readonly [string, string])[][] {
+  const settings = Object.entries(all).filter(([, values]) => values.length > 0);
+  const rounds = Math.max(...settings.map(([, values]) => values.length));
+  return Array.from({ length: rounds }, (_, n) =>
+    settings.map(([name, values]) => [name, values[n % values.length] as string] as const),
+  );
+}
+
+describe.each([...postgresVersions, 18] as const)('PostgreSQL %i', (version) => {
+  let server: string;
+  let newest: EmbeddedPostgres | undefined;
+  let expected: Record<string, unknown>;
+  let all: Record<string, readonly string[]>;
+  beforeAll(async () => {
+    if (version === 18) newest = await startPostgres(18, { fsync: 'off' });
+    server = newest?.url() ?? inject('postgres')[version as 17];
+    const admin = new pg.Client({ connectionString: server });
+    await admin.connect();
+    all = await candidates(admin);
+    await admin.end();
+    expected = await lived(throughPg(), await newDatabase(server));
+  });
+  afterAll(() => newest?.remove());
+
+  // Every number and switch has had its values after two rounds, of which the others are enough.
+  it.each(Object.entries(LIBRARIES))('%s: no setting changes what is seen', async (name, open) => {
+    expect(Object.keys(all).length).toBeGreaterThan(150);
+    for (const round of roundsOf(all).slice(0, name === 'pg' ? 4 : 2)) {
+      const url = await newDatabase(server);
+      await setAll(url, round);
+      expect(await lived(open, url), JSON.stringify(round)).toEqual(expected);
+    }
+  });
+
+  it('Neon: no form of what is read changes it', async () => {
+    const url = await newDatabase(server);
+    await setAll(url, [
+      ['bytea_output', 'escape'],
+      ['extra_float_digits', '-15'],
+      ['datestyle', 'German'],
+      ['lock_timeout', '1ms'],
+    ]);
+    expect(await lived(throughNeon, url)).toEqual(expected);
+  });
+
+  it('payloads of JSON come as they were stored', async () => {
+    const json = { jsonPayload: true };
+    const seen = await lived(throughPg(), await newDatabase(server), json);
+    for (const round of roundsOf(all).slice(0, 2)) {
+      const url = await newDatabase(server);
+      await setAll(url, round);
+      expect(await lived(throughPg(), url, json)).toEqual(seen);
+    }
+  });
+
+  it('functions and operators of the application’s own are not taken for PostgreSQL’s', async () => {
+    const url = await newDatabase(server);
+    const admin = new pg.Client({ connectionString: url });
+    await admin.connect();
+    onTestFinished(() => admin.end());
+    for (const sql of [
+      `CREATE FUNCTION public.never(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false'`,
+      `CREATE OPERATOR public.= (FUNCTION = public.never, LEFTARG = text, RIGHTARG = text)`,
+      `CREATE FUNCTION public.never(bigint, bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false'`,
+      `CREATE OPERATOR public.> (FUNCTION = public.never, LEFTARG = bigint, RIGHTARG = bigint)`,
+      `CREATE FUNCTION public.pg_current_snapshot() RETURNS pg_snapshot LANGUAGE sql AS $$SELECT '1:1:'::pg_snapshot$$`,
+      `CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$SELECT '2000-01-01'::timestamptz$$`,
+      `CREATE FUNCTION public.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS $$SELECT '3'::xid8$$`,
+    ])
+      await admin.query(sql);
+    await setAll(url, [['search_path', 'public, pg_catalog']]);
+    expect(await lived(throughPg(), url)).toEqual(expected);
+  });
+
+  it('a role’s own settings, and those of a session, neither', async () => {
+    const settings = {
+      bytea_output: 'escape',
+      extra_float_digits: '-15',
+      DateStyle: 'Postgres',
+      TimeZone: 'Asia/Kolkata',
+    };
+    const options = Object.entries(settings)
+      .map(([name, value]) => `-c ${name}=${value}`)
+      .join(' ');
+    expect(await lived(throughPg({ options }), await newDatabase(server))).toEqual(expected);
+    expect(await lived(throughPostgresJs({ connection: settings as object }), await newDatabase(server))).toEqual(
+      expected,
+    );
+  });
+});
+
+describe('options of a client library', () => {
+  const server = () => inject('postgres')[17];
+  let expected: Record<string, unknown>;
+  beforeAll(async () => {
+    expected = await lived(throughPg(), await newDatabase(server()));
+  });
+
+  it('parsers that are set for all of pg, or for a pool, change nothing', async () => {
+    const before = [17, 25].map((oid) => pg.types.getTypeParser(oid));
+    for (const oid of [17, 25, 20, 114]) pg.types.setTypeParser(oid, () => 'parsed');
+    try {
+      const url = await newDatabase(server());
+      const opened = await throughPg({ types: { getTypeParser: () => () => 'pool' } as never })(url);
+      expect(await life(opened)).toEqual(expected);
+      await opened.close();
+    } finally {
+      for (const [i, oid] of [17, 25].entries()) pg.types.setTypeParser(oid, before[i] as never);
+    }
+  });
+
+  it('pg’s binary format is refused', async () => {
+    const { client, close } = await throughPg({ binary: true } as pg.PoolConfig)(await newDatabase(server()));
+    onTestFinished(async () => void (await close()));
+    const refused = { code: 'INVALID_OPTION', message: expect.stringContaining('binary') as unknown };
+    await expect(new PostgresStore(client).migrate()).rejects.toMatchObject(refused);
+  });
+
+  it('transforms and types of postgres.js change nothing', async () => {
+    const shout = { to: 25, from: [25, 17, 20], serialize: (x: unknown) => `${String(x)} `, parse: () => 'parsed' };
+    const options = {
+      transform: { ...postgres.camel, value: { from: () => 'transformed' }, undefined: null },
+      types: { shout },
+    };
+    expect(await lived(throughPostgresJs(options as never), await newDatabase(server()))).toEqual(expected);
+  });
+
+  it.each([
+    ['transform.row', { transform: { row: { from: (row: unknown) => [row] } } }],
+    ['fetch_types', { fetch_types: false }],
+  ])('%s of postgres.js is refused to the store, and not to who writes', async (option, options) => {
+    const url = await newDatabase(server());
+    const { client, transaction, close } = await throughPostgresJs(options as never)(url);
+    onTestFinished(async () => void (await close()));
+    const refused = { code: 'INVALID_OPTION', message: expect.stringContaining(option) as unknown };
+    const store = new PostgresStore(client);
+    await expect(store.migrate()).rejects.toMatchObject(refused);
+    const { client: another, close: closeAnother } = await throughPg()(url);
+    const reader = new PostgresStore(another);
+    await reader.migrate();
+    await transaction((handle) => store.add(handle, newMessage('x', { id: 'x' })));
+    expect((await reader.messages(10)).map(({ id }) => id)).toEqual(['x']);
+    await reader.close();
+    await closeAnother();
+  });
+
+  it.each(['LATIN1', 'WIN1252'])('a session in %s is refused', async (encoding) => {
+    const { client, close } = await throughPostgresJs({ connection: { client_encoding: encoding } as object })(
+      await newDatabase(server()),
+    );
+    onTestFinished(async () => void (await close()));
+    const store = new PostgresStore(client);
+    await store.migrate();
+    await expect(store.openFeed({ destination: 'default', pageSize: 1 })).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringContaining(encoding) as unknown,
+    });
+  });
+
+  it('settings, parsers and serializers of PGlite change nothing', async () => {
+    const throughPGlite =
+      (options: object = {}, settings = ''): Open =>
+      async () => {
+        const db = await PGlite.create(options);
+        if (settings !== '') await db.exec(settings);
+        return {
+          client: db,
+          transaction: (work) => db.transaction((handle) => work(handle)) as ReturnType<typeof work>,
+          close: () => db.close(),
+        };
+      };
+    expect(await lived(throughPGlite(), '')).toEqual(expected);
+    const odd = {
+      parsers: { 17: () => 'parsed', 25: () => 'parsed' },
+      serializers: { 25: (x: unknown) => `${String(x)} `, 20: () => '7' },
+    };
+    const settings = `SET bytea_output = 'escape'; SET extra_float_digits = -15; SET DateStyle = 'German'; SET search_path = nowhere; SET quote_all_identifiers = on`;
+    expect(await lived(throughPGlite(odd, settings), '')).toEqual(expected);
+  });
+});
