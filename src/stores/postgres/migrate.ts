@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { conflict, LOCK_NOT_AVAILABLE } from './admin.js';
 import { preamble, type Connection, type Database } from './database.js';
+import { onPostgres } from './lookalikes.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { statement } from './statements.js';
@@ -114,7 +115,8 @@ function heading(from: number): string {
  * slices. What is stored stays where it is, and is delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
- * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed.
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed;
+ *   `UNSUPPORTED` on a server that is not PostgreSQL.
  */
 export async function migrate(
   database: Database,
@@ -140,7 +142,7 @@ async function applied(
   settings: Expected,
   bounds: { timeout: number; signal?: AbortSignal | undefined },
 ): Promise<string[]> {
-  return database.transaction(
+  return onPostgres(database).transaction(
     preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
     async (connection) => {
       const run = (text: string) => connection.query(statement('migrate', text));
