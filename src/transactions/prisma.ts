@@ -19,18 +19,32 @@ export interface PrismaTransaction {
  *
  * For `prisma.$transaction([…])` no bridge is needed: `store.statement` gives what `prisma.$executeRawUnsafe` takes.
  *
+ * The tx and the client of Prisma 8 are refused: they take no SQL text. Give Prisma 8 a client of `pg`, and store through
+ * that: `const db = postgres({ contract, pg: client })`, then `db.transaction(async () => outbox.send(client, …))`.
+ *
  * Prisma does not tell of a commit: relays are woken by notifications, or look by their interval.
  */
 export function prismaBridge(): TransactionBridge<PrismaTransaction> {
   return {
     takes: 'the tx of Prisma’s prisma.$transaction',
-    is: (handle) => hasMethods(handle, '$executeRawUnsafe', '$queryRawUnsafe'),
-    refusal: (transaction) =>
-      hasMethods(transaction, '$connect')
+    is: (handle) => hasMethods(handle, '$executeRawUnsafe', '$queryRawUnsafe') || isOfPrisma8(handle),
+    refusal(transaction) {
+      if (isOfPrisma8(transaction)) return PRISMA_8;
+      return hasMethods(transaction, '$connect')
         ? 'a PrismaClient commits every query by itself: pass the tx that prisma.$transaction gives'
-        : undefined,
+        : undefined;
+    },
     run: (transaction, text, values) => transaction.$executeRawUnsafe(text, ...values),
     // The other one resolves to a count.
     query: (transaction, text, values) => transaction.$queryRawUnsafe(text, ...values),
   };
+}
+
+const PRISMA_8 =
+  'this is of Prisma 8, whose transactions take no SQL text: build Prisma on a client of pg, ' +
+  'postgres({ contract, pg: client }), and pass that client inside of db.transaction(async (tx) => …)';
+
+/** Its client and its tx alike have these, and those of Prisma 7 have none of them. */
+function isOfPrisma8(handle: unknown): boolean {
+  return typeof handle === 'object' && handle !== null && ['sql', 'orm', 'nativeEnums'].every((name) => name in handle);
 }

@@ -57,6 +57,20 @@ describe('Prisma', () => {
 
   const stored = async () => (await store.messages(10)).map(({ payload }) => Buffer.from(payload).toString());
 
+  it('says what to pass instead of what Prisma 8 has', async () => {
+    // Its tx inherits from an object with these two, 8.0.0-rc.13.
+    const inherited = { query: () => undefined, execute: () => Promise.resolve(0) };
+    const tx = Object.assign(Object.create(inherited) as object, { sql: {}, orm: {}, enums: {}, nativeEnums: {} });
+    const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
+    await expect(bridged.add(tx as never, 'never')).rejects.toMatchObject({
+      code: 'INVALID_TRANSACTION',
+      message: expect.stringMatching(
+        /Prisma 8.*postgres\(\{ contract, pg: client \}\), and pass that client/,
+      ) as string,
+    });
+    expect(await stored()).toEqual([]);
+  });
+
   it('stores through the transaction of an extended client', async () => {
     const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
     const extended = prisma.$extends({ query: { order: { create: ({ args, query }) => query(args) } } });

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { conflict, LOCK_NOT_AVAILABLE } from './admin.js';
 import { preamble, type Connection, type Database } from './database.js';
+import { onPostgres } from './lookalikes.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { statement } from './statements.js';
@@ -126,7 +127,8 @@ function heading(from: number): string {
  *
  * @returns the names of the migrations that were applied now.
  * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed;
- *   `SCHEMA_MISMATCH` for a number of partitions, or a kind of payload, that was asked for and is not the tables'.
+ *   `SCHEMA_MISMATCH` for a number of partitions, or a kind of payload, that was asked for and is not the tables';
+ *   `UNSUPPORTED` on a server that is not PostgreSQL.
  */
 export async function migrate(
   database: Database,
@@ -152,7 +154,7 @@ async function applied(
   settings: Expected,
   bounds: { timeout: number; signal?: AbortSignal | undefined },
 ): Promise<string[]> {
-  return database.transaction(
+  return onPostgres(database).transaction(
     preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
     async (connection) => {
       const run = (text: string) => connection.query(statement('migrate', text));

@@ -1,5 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Connection, type Database } from './database.js';
+import { assertPostgres, onPostgres, SERVER } from './lookalikes.js';
 import { literal, SLICES, type Names } from './names.js';
 import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './origin.js';
 import { rowSecurityError } from './settings.js';
@@ -34,10 +35,15 @@ export function howToMigrate(names: Names): string {
   return `run \`messenger migrate --schema ${names.schema}${prefix}\` or \`await store.migrate()\` with a role that may create tables`;
 }
 
-/** The highest migration that was applied; 0 where there is none. */
+/**
+ * The highest migration that was applied; 0 where there is none.
+ *
+ * @throws MessengerError `UNSUPPORTED` on a server that is not PostgreSQL.
+ */
 export async function schemaVersion(connection: Connection, names: Names): Promise<number> {
-  const exists = statement('exists', `SELECT (to_regclass(${literal(names.migrations)}) IS NOT NULL)::text`);
+  const exists = statement('exists', `SELECT (to_regclass(${literal(names.migrations)}) IS NOT NULL)::text, ${SERVER}`);
   const [found] = await connection.query(exists);
+  assertPostgres(found?.slice(1) ?? []);
   if (found?.[0] !== 'true') return 0;
   const [row] = await connection.query(
     statement('version', `SELECT coalesce(max(number), 0)::text FROM ${names.migrations}`),
@@ -49,7 +55,7 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
  * Refuses to work on tables on which messages could be lost or overtake one another.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps;
- *   `UNSUPPORTED` on a standby.
+ *   `UNSUPPORTED` on a standby, and on a server that is not PostgreSQL.
  */
 export async function verifySchema(
   database: Database,
@@ -57,7 +63,7 @@ export async function verifySchema(
   expected: Expected,
   bounds: { timeout: number; signal?: AbortSignal | undefined },
 ): Promise<void> {
-  await database.transaction(
+  await onPostgres(database).transaction(
     preamble(bounds.timeout, 'SET TRANSACTION READ ONLY'),
     async (connection) => {
       await assertPrimary(connection);
