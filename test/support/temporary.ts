@@ -37,13 +37,24 @@ export default function setup(project: TestProject): () => void {
   };
 }
 
-/** The servers of PostgreSQL whose data is in the folder. */
+/** The servers of PostgreSQL whose data is in the folder; some may be ending now, and take their files with them. */
 function serversIn(folder: string): number[] {
-  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' });
-  return files
-    .filter((file) => path.basename(file) === 'postmaster.pid')
-    .map((file) => Number(readFileSync(path.join(folder, file), 'utf8').split('\n')[0]))
-    .filter((pid) => Number.isSafeInteger(pid) && pid > 1);
+  try {
+    return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+      .filter((file) => path.basename(file) === 'postmaster.pid')
+      .flatMap((file) => pidIn(path.join(folder, file)));
+  } catch {
+    return [];
+  }
+}
+
+function pidIn(file: string): number[] {
+  try {
+    const pid = Number(readFileSync(file, 'utf8').split('\n')[0]);
+    return Number.isSafeInteger(pid) && pid > 1 ? [pid] : [];
+  } catch {
+    return [];
+  }
 }
 
 function end(pid: number): void {
