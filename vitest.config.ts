@@ -14,7 +14,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // What needs more than npm brings: see vitest.system.config.ts.
     exclude: [...configDefaults.exclude, 'test/system/**'],
-    globalSetup: ['test/support/engines.ts'],
+    globalSetup: ['test/support/temporary.ts', 'test/support/engines.ts'],
     testTimeout: 180_000,
     hookTimeout: 120_000,
     maxWorkers: 2,

@@ -121,6 +121,18 @@ async function typeErrors(
   return errors.filter((line) => !line.includes('/node_modules/@electric-sql/pglite/'));
 }
 
+test('what is packed of a fresh clone is built first', async () => {
+  const clone = join(folder, 'a clone');
+  await mkdir(clone);
+  for (const name of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'scripts', 'migrations']) {
+    await cp(join(repository, name), join(clone, name), { recursive: true });
+  }
+  await symlink(join(repository, 'node_modules'), join(clone, 'node_modules'));
+  const output = await must(clone, 'npm', 'pack', '--pack-destination', clone);
+  expect(output).toContain(' dist/cli/main.js');
+  expect(output).toContain(' dist/cjs/index.js');
+});
+
 describe('the packed package', () => {
   test('installs alone: the command line’s one dependency beside it, no peer', async () => {
     const packages = (await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'));

@@ -62,14 +62,15 @@ it('push, generate and pull know nothing of an outbox in a schema of its own, wh
 it('push with a schemaFilter for other schemas of the application leaves it alone', async () => {
   const { url, pool } = await database();
   const unharmed = await withMessage(pool);
-  const { run, write } = await application(url, { schemaFilter: ['public', 'shop'] });
+  const { run, write, folder } = await application(url, { schemaFilter: ['public', 'shop'] });
   const shop = "export const shop = pgSchema('shop'); export const carts = shop.table('carts', { id: text() });";
   await write('schema.ts', orders() + shop);
   expect(await run('npx drizzle-kit push --force --verbose')).toContain('CREATE TABLE "shop"."carts"');
   await write('schema.ts', orders());
   const output = await run('npx drizzle-kit push --force --verbose');
   expect(output).toContain('DROP');
-  expect(output).not.toContain('messenger');
+  // It names the files that it reads, in a clone of whatever name.
+  expect(output.replaceAll(path.dirname(folder), '')).not.toContain('messenger');
   await unharmed();
 });
 

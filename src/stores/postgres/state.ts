@@ -1,10 +1,6 @@
-import type { StoreCallOptions } from '../../core/call.js';
-import { transact, type Admin } from './admin.js';
 import type { Connection, Row } from './database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from './names.js';
-
-import { withUnclaimed } from './unclaimed.js';
 import { isFor, milliseconds, statement } from './statements.js';
 
 /** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
@@ -53,19 +49,6 @@ export const STATE_SETTINGS = [
   'SET LOCAL enable_sort = off',
   'SET LOCAL jit = off',
 ] as const;
-
-/** The state of every destination, by name. Its cost does not grow with the log. */
-export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
-  return transact(
-    admin,
-    options,
-    async (connection) => {
-      const states = await destinationStates(admin.names, connection);
-      return withUnclaimed(admin.names, connection, states);
-    },
-    { settings: STATE_SETTINGS },
-  );
-}
 
 /** The states of all destinations, or of the one that is named. */
 export async function destinationStates(

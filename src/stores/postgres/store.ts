@@ -54,10 +54,11 @@ import { repartition } from './repartition.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
 import { IndependentDatabase } from './settings.js';
-import { destinations, type DestinationState } from './state.js';
+import type { DestinationState } from './state.js';
 import { statementsOf, type Statements } from './statements.js';
 import { decodeStored, storedText } from './stored.js';
 import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
+import { destinations } from './unclaimed.js';
 import { waiting, type WaitingMessage, type WaitingOptions } from './waiting.js';
 import { FEW, Waker, type Listening } from './wake.js';
 

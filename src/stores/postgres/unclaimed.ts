@@ -1,14 +1,29 @@
+import type { StoreCallOptions } from '../../core/call.js';
 import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
+import { transact, type Admin } from './admin.js';
 import type { Connection } from './database.js';
 import type { Names } from './names.js';
-import { COUNTED, type DestinationState } from './state.js';
+import { COUNTED, destinationStates, STATE_SETTINGS, type DestinationState } from './state.js';
 import { milliseconds, statement } from './statements.js';
+
+/** The state of every destination, by name. Its cost does not grow with the log. */
+export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
+  return transact(
+    admin,
+    options,
+    async (connection) => {
+      const states = await destinationStates(admin.names, connection);
+      return withUnclaimed(admin.names, connection, states);
+    },
+    { settings: STATE_SETTINGS },
+  );
+}
 
 /**
  * The states, with that of `default` where it is not there yet, and messages are that no destination publishes: just
  * before its first relay somebody needs to see them. Counted among the newest of the log, as all states.
  */
-export async function withUnclaimed(
+async function withUnclaimed(
   names: Names,
   connection: Connection,
   states: readonly DestinationState[],

@@ -102,7 +102,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   beforeAll(async () => {
     server = await startPostgres(version);
   });
-  afterAll(() => server.stop());
+  afterAll(() => server.remove());
   const inNew = <T>(play: (world: World) => Promise<T>) => inWorld(play, server.url());
 
   itHolds(() => server.url(), hazards);
