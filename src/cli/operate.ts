@@ -28,17 +28,24 @@ function repartition(): Command {
 }
 
 function roles(): Command {
-  return new Command('roles')
-    .description('print the SQL of the roles writer, relay, consumer and migrator')
-    .requiredOption('--sql', 'print it, and change nothing')
-    .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
-    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+  return databaseOptions(new Command('roles'))
+    .description('print who holds more rights than the roles need, or the SQL of the roles; changes nothing')
+    .option('--sql', 'print the SQL of the roles writer, relay, consumer and migrator')
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
     .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
-    .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
-      process.stdout.write(rolesScript(options));
+    .action(async ({ sql, url, jsonPayload: _, ...options }: DatabaseFlags & RolesOptions & { sql?: boolean }) => {
+      if (sql === true) {
+        process.stdout.write(rolesScript(options));
+        return;
+      }
+      const { schema, tablePrefix, ...roles } = options;
+      const excess = await withStore(given({ url, schema, tablePrefix, jsonPayload: undefined }), (store) =>
+        store.excessGrants(roles),
+      );
+      for (const { grantee, grant, revoke } of excess) console.log(`-- ${grantee} holds ${grant}\n${revoke};`);
+      if (excess.length === 0) console.log('-- nobody holds more than the roles need: for their SQL, give --sql');
     });
 }
 
