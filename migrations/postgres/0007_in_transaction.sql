@@ -57,8 +57,3 @@ BEGIN
   GET DIAGNOSTICS rows = ROW_COUNT;
   received := pg_catalog.concat(''messenger-inbox:'', rows);
 END';
-
--- They can do nothing that their caller may not do by hand. So a running system needs no new grants, whatever its default
--- privileges are; `messenger roles` gives them to the roles that need them alone.
-GRANT EXECUTE ON PROCEDURE {store_in_transaction}(text, text, integer, integer, integer, text, boolean, text, text),
-  {receive_in_transaction}(text, text, text) TO PUBLIC;

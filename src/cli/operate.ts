@@ -3,7 +3,10 @@ import { rolesScript, type RolesOptions } from '../stores/postgres/index.js';
 import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
 import { addDestination, destinations, removeDestination } from './destinations.js';
 import { deadLetters, discard, requeue, waiting } from './failed.js';
-import { nameOf, wholeNumber } from './values.js';
+import { nameOf, only, wholeNumber } from './values.js';
+
+const TABLES = ['schema', 'tablePrefix'] as const;
+const ROLES = ['writer', 'relay', 'consumer', 'migrator'] as const;
 
 /** The commands of an operator. Each is one function of the store, and prints what it returns. */
 export function operatorCommands(): Command[] {
@@ -25,17 +28,23 @@ function repartition(): Command {
 }
 
 function roles(): Command {
-  return new Command('roles')
-    .description('print the SQL of the roles writer, relay, consumer and migrator')
-    .requiredOption('--sql', 'print it, and change nothing')
-    .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
-    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+  return databaseOptions(new Command('roles'))
+    .description('print who holds more rights than the roles need, or the SQL of the roles; changes nothing')
+    .option('--sql', 'print the SQL of the roles writer, relay, consumer and migrator')
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
     .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
-    .action(({ sql: _, ...options }: RolesOptions & { sql: boolean }) => {
-      process.stdout.write(rolesScript(options));
+    .action(async (flags: DatabaseFlags & RolesOptions & { sql?: boolean }) => {
+      if (flags.sql === true) {
+        process.stdout.write(rolesScript(only(flags, ...TABLES, ...ROLES)));
+        return;
+      }
+      const excess = await withStore(only(flags, 'url', ...TABLES), (store) =>
+        store.excessGrants(only(flags, ...ROLES)),
+      );
+      for (const { grantee, grant, revoke } of excess) console.log(`-- ${grantee} holds ${grant}\n${revoke};`);
+      if (excess.length === 0) console.log('-- nobody holds more than the roles need: for their SQL, give --sql');
     });
 }
 

@@ -53,3 +53,11 @@ function moment(text: string): Date {
 export function listed(value: string, values: readonly string[] = []): string[] {
   return [...values, nameOf(value)];
 }
+
+/** The flags of these names that were given. */
+export function only<Flags extends object, Key extends keyof Flags>(
+  flags: Flags,
+  ...keys: readonly Key[]
+): Pick<Flags, Key> {
+  return Object.fromEntries(Object.entries(flags).filter(([key]) => keys.includes(key as Key))) as Pick<Flags, Key>;
+}

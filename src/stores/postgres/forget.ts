@@ -6,12 +6,12 @@ import { statement, type Statements } from './statements.js';
 
 /**
  * Until when somebody worked on the destination `d`: a lease's end, past or to come, or a relay's that
- * waits for its share. What was released keeps the time of its release.
+ * waits for its share. What was released keeps the time of its release. `d` must not begin with `own`, the name in here.
  */
 export function workedUntil({ cursors, relays }: Names, d: string): string {
   return `(SELECT max(until) FROM (
-    SELECT max(c.expires_at) FROM ${cursors} c WHERE c.destination = ${d}
-    UNION ALL SELECT max(r.expires_at) FROM ${relays} r WHERE r.destination = ${d}) AS worked (until))`;
+    SELECT max(own.expires_at) FROM ${cursors} own WHERE own.destination = ${d}
+    UNION ALL SELECT max(own.expires_at) FROM ${relays} own WHERE own.destination = ${d}) AS worked (until))`;
 }
 
 /** A condition on rows of the cursors: that cleaning waits for their destination. */

@@ -8,7 +8,7 @@ export type { PostgresStoreOptions } from './store.js';
 export { migrationScript } from './tables.js';
 export type { MigrationScriptOptions, PostgresTableOptions } from './tables.js';
 export { rolesScript } from './roles.js';
-export type { RolesOptions } from './roles.js';
+export type { ExcessGrant, RolesOptions } from './roles.js';
 export type {
   AddDestinationOptions,
   LimitDestinationOptions,

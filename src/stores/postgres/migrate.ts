@@ -4,6 +4,7 @@ import { preamble, type Connection, type Database } from './database.js';
 import { onPostgres } from './lookalikes.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
+import { madeBy, revokeDefaults } from './privileges.js';
 import { statement } from './statements.js';
 
 /** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
@@ -37,18 +38,25 @@ const migrationFolder = (from: string) => new URL('../../../migrations/postgres/
 async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
   const folder = migrationFolder(import.meta.url);
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
-  return Promise.all(
-    files.map(async (file) => {
-      const sql = await readFile(new URL(file, folder), 'utf8');
-      return {
-        number: Number(file.slice(0, 4)),
-        name: file,
-        sql: fill(sql, names, settings),
-        // Split before names are filled in: a name may have a `;`.
-        statements: split(sql).map((statement) => fill(statement, names, settings)),
-      };
-    }),
-  );
+  const texts = await Promise.all(files.map((file) => readFile(new URL(file, folder), 'utf8')));
+  const known = new Set<string>();
+  return texts.map((text, i) => {
+    const name = files[i] as string;
+    // Split before names are filled in: a name may have a `;`.
+    const parts = split(text).map(({ script, statement }) => {
+      const filled = { script: fill(script, names, settings), statement: fill(statement, names, settings) };
+      const made = madeBy(statement, known);
+      if (!made) return { script: filled.script, statements: [filled.statement] };
+      const revoked = revokeDefaults(names, fill(`{${made.name}}`, names, settings), made.signature);
+      return { script: `${filled.script}\n${revoked};`, statements: [filled.statement, revoked] };
+    });
+    return {
+      number: Number(name.slice(0, 4)),
+      name,
+      sql: `${parts.map(({ script }) => script).join('')}\n`,
+      statements: parts.flatMap(({ statements }) => statements),
+    };
+  });
 }
 
 function fill(sql: string, names: Names, settings: Expected): string {
@@ -102,7 +110,7 @@ export async function migrationSql(
   { from = 0, transaction = true }: ScriptOptions,
 ): Promise<string> {
   const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
-  const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, bookkeeping(names)];
+  const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, ...bookkeeping(names)];
   const before = ['SET LOCAL standard_conforming_strings = on', TABLESPACE, ...(from > 0 ? [PATIENCE] : [])];
   if (!transaction) {
     const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
@@ -169,7 +177,7 @@ async function applied(
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
-      if (version === 0) await run(bookkeeping(names));
+      if (version === 0) for (const text of bookkeeping(names)) await run(text);
       else await run(PATIENCE);
       // Another process may have made them meanwhile. What was not asked for is as the tables have it.
       const existing = version === 0 ? undefined : await tableSettings(connection, names);
@@ -231,18 +239,25 @@ function changeRing(names: Names, sliceSeconds: number): string[] {
   ];
 }
 
-function bookkeeping(names: Names): string {
-  return `CREATE TABLE IF NOT EXISTS ${names.migrations} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`;
+function bookkeeping(names: Names): string[] {
+  const table = `CREATE TABLE IF NOT EXISTS ${names.migrations} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`;
+  return [table, revokeDefaults(names, names.migrations)];
 }
 
 /** Where a subscription feeds the table, that of the publisher comes: a second one would end the subscription's worker. */
 function record(names: Names, number: number, name: string): string {
-  return `INSERT INTO ${names.migrations} (number, name) SELECT ${String(number)}, ${literal(name)}
+  return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied
   WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
 }
 
-/** The statements of a script. Migrations have comments on lines of their own, and no `;` but in a string. */
-function split(sql: string): string[] {
-  const parts = sql.replace(/^ *--.*\n/gm, '').match(/(?:'[^']*'|[^;'])+/g) ?? [];
-  return parts.map((part) => part.trim()).filter((part) => part !== '');
+/** The statements of a script, as they stand there, and without comments. Comments are on lines of their own. */
+function split(sql: string): { script: string; statement: string }[] {
+  const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
+  return scripts.flatMap((script) => {
+    const statement = script
+      .replace(/^ *--.*\n/gm, '')
+      .replace(/;$/, '')
+      .trim();
+    return statement === '' ? [] : [{ script, statement }];
+  });
 }

@@ -66,7 +66,8 @@ export async function cellsIn(
     string | null,
   ])[]) {
     const place = { high: Number(high), after: Number(after), from: decode(from), to: to === null ? null : decode(to) };
-    places.get(destination)![Number(partition)] = place;
+    const own = places.get(destination);
+    if (own) own[Number(partition)] = place;
   }
   const cursors = [...places.values()];
   const found = await run(
@@ -74,7 +75,7 @@ export async function cellsIn(
   );
   return found.map((row) => {
     const [count, first, last, xid, hash] = row.slice(1).map(Number) as [number, number, number, number, number];
-    const digit = (each: readonly Place[]) => (isDelivered(each[hash % each.length]!, xid, first) ? '0' : '1');
+    const digit = (each: readonly Place[]) => (isDelivered(each[hash % each.length] as Place, xid, first) ? '0' : '1');
     return { name: row[0] as string, owed: cursors.map(digit).join(''), count, first, last };
   });
 }

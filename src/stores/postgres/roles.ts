@@ -1,6 +1,9 @@
 import { MessengerError } from '../../core/errors.js';
 import { checkKeys } from '../../core/options.js';
+import type { StoreCallOptions } from '../../core/call.js';
+import { transact, type Admin } from './admin.js';
 import { literal, namesOf, quote, SLICES, type Names } from './names.js';
+import { statement } from './statements.js';
 
 /** Which roles `rolesScript` makes, and for the tables of which store. */
 export interface RolesOptions {
@@ -88,17 +91,10 @@ function sequence({ schema, prefix }: Names): string {
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, ROLE_KEYS);
   const { schema = 'messenger', tablePrefix = '' } = options;
-  const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
-  const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
   const names = namesOf(schema, tablePrefix);
-  const roles = { writer, relay, consumer, migrator };
-  for (const [name, role] of Object.entries(roles)) assertRole(name, role);
-  if (new Set(Object.values(roles)).size < 4) {
-    throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
-  }
-  const { messages, cursors, claims, parked, settings, destinations, relays, inbox, migrations } = names;
-  const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
-  const tables = [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
+  const roles = rolesOf(options);
+  const { writer, relay, consumer, migrator } = roles;
+  const tables = tablesOf(names);
   const functions = Object.values(routines(names)).flat();
   const statements = [
     ...Object.values(roles).map(createRole),
@@ -117,6 +113,103 @@ export function rolesScript(options: RolesOptions = {}): string {
     ...consumerGrants(names).map((grant) => `GRANT ${grant} TO ${quote(consumer)}`),
   ];
   return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\n${statements.join(';\n')};\nCOMMIT;\n`;
+}
+
+function rolesOf(options: RolesOptions): Record<'writer' | 'relay' | 'consumer' | 'migrator', string> {
+  const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
+  const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
+  const roles = { writer, relay, consumer, migrator };
+  for (const [name, role] of Object.entries(roles)) assertRole(name, role);
+  if (new Set(Object.values(roles)).size === 4) return roles;
+  throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
+}
+
+function tablesOf(names: Names): string[] {
+  const { messages, cursors, claims, parked, settings, destinations, relays, inbox, migrations } = names;
+  const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n));
+  return [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
+}
+
+/** A right on something of an outbox that nobody needs who has one of its roles. */
+export interface ExcessGrant {
+  /** Who has it: `PUBLIC` is everybody. */
+  readonly grantee: string;
+  /** What it allows, and on what, as it stands in a GRANT. */
+  readonly grant: string;
+  /** The SQL that takes it away. */
+  readonly revoke: string;
+}
+
+/**
+ * Who holds more on the tables, the sequence and the functions of an outbox than its roles need: what anybody else but their
+ * owner was granted, and what a role of ours has beyond what `rolesScript` gives it. Takes nothing away.
+ *
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ */
+export async function excessGrants(
+  admin: Admin,
+  { signal, ...options }: Omit<RolesOptions, 'schema' | 'tablePrefix'> & StoreCallOptions = {},
+): Promise<readonly ExcessGrant[]> {
+  checkKeys(options, ['writer', 'relay', 'consumer', 'migrator']);
+  const { names } = admin;
+  const { writer, relay, consumer, migrator } = rolesOf(options);
+  const granted = new Map(
+    [
+      [writer, writerGrants(names)] as const,
+      [relay, relayGrants(names)] as const,
+      [consumer, consumerGrants(names)] as const,
+    ].map(([role, grants]) => [role, new Set(grants.flatMap(singly))]),
+  );
+  const objects = [
+    ...tablesOf(names).map((name) => ({ kind: 'TABLE', name })),
+    { kind: 'SEQUENCE', name: sequence(names) },
+    ...Object.values(routines(names))
+      .flat()
+      .map((routine) => {
+        const space = routine.indexOf(' ');
+        return { kind: routine.slice(0, space), name: routine.slice(space + 1) };
+      }),
+  ];
+  const rows = await transact(admin, { signal }, (connection) =>
+    connection.query(
+      statement(
+        'grants',
+        `WITH o AS MATERIALIZED (SELECT row_number() OVER () AS place, * FROM json_to_recordset($1::text::json) AS o (kind text, name text))
+SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee) END, g.privilege, g.kind, g.name FROM (
+  SELECT o.place, o.kind, o.name, c.relowner AS owner, a.grantee, a.privilege_type AS privilege
+    FROM o JOIN pg_class c ON o.kind IN ('TABLE', 'SEQUENCE') AND c.oid = to_regclass(o.name) CROSS JOIN LATERAL aclexplode(c.relacl) a
+  UNION ALL
+  SELECT o.place, o.kind, o.name, c.relowner, a.grantee, a.privilege_type || ' (' || quote_ident(t.attname) || ')'
+    FROM o JOIN pg_class c ON o.kind = 'TABLE' AND c.oid = to_regclass(o.name) JOIN pg_attribute t ON t.attrelid = c.oid AND NOT t.attisdropped
+    CROSS JOIN LATERAL aclexplode(t.attacl) a
+  UNION ALL
+  SELECT o.place, o.kind, o.name, f.proowner, a.grantee, a.privilege_type
+    FROM o JOIN pg_proc f ON o.kind IN ('FUNCTION', 'PROCEDURE') AND f.oid = to_regprocedure(o.name)
+    CROSS JOIN LATERAL aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
+) g WHERE g.grantee <> g.owner ORDER BY 1, g.place, 2`,
+      ),
+      [JSON.stringify(objects)],
+    ),
+  );
+  return (rows as readonly (readonly [string, string, string, string])[]).flatMap(
+    ([grantee, privilege, kind, name]) => {
+      const grant = `${privilege} ON ${kind === 'TABLE' ? '' : `${kind} `}${name}`;
+      if (grantee === migrator || granted.get(grantee)?.has(grant) === true) return [];
+      return [{ grantee, grant, revoke: `REVOKE ${grant} FROM ${grantee === 'PUBLIC' ? grantee : quote(grantee)}` }];
+    },
+  );
+}
+
+/** Each right of a grant, on each of its objects and columns. */
+function singly(grant: string): string[] {
+  const [, rights = '', kind = '', objects = ''] =
+    /^(.*?) ON (SCHEMA |SEQUENCE |FUNCTION |PROCEDURE )?(".*)$/s.exec(grant) ?? [];
+  const columns = /^(\w+) \((.*)\)$/.exec(rights);
+  const privileges = columns
+    ? (columns[2] as string).split(', ').map((column) => `${columns[1] as string} (${column})`)
+    : rights.split(', ');
+  const separator = kind === 'FUNCTION ' || kind === 'PROCEDURE ' ? /$^/ : /(?<="), (?=")/;
+  return objects.split(separator).flatMap((object) => privileges.map((right) => `${right} ON ${kind}${object}`));
 }
 
 function createRole(role: string): string {

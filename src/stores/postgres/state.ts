@@ -61,7 +61,9 @@ export async function destinationStates(
 
 /**
  * $1 a destination, null for all. What is pending is counted among the newest messages of the log, read once
- * for all destinations, from the end; and among those of the transactions that the cursors saw running.
+ * for all destinations, from the end; and among those of the transactions that the cursors saw running. Cursors at the
+ * same place are looked at once; and what their snapshot is too old for (`unseen` and later) is looked up among the
+ * sorted numbers of its transactions, by partition and topic, not compared with each.
  * Where the oldest of the newest is pending too, there is more, and the oldest of all stands at, or close
  * behind, the cursor's own place.
  */
@@ -77,34 +79,57 @@ export function states(names: Names) {
   const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;
   return statement(
     'states',
-    `WITH cursor AS MATERIALIZED (
-  SELECT c.*, d.topics FROM ${cursors} c LEFT JOIN ${destinations} d ON d.name = c.destination
-  WHERE $1::text IS NULL OR c.destination = $1::text
+    `WITH raw AS MATERIALIZED (
+  SELECT c.destination, c.partition, c.owner, c.expires_at, d.topics, c.from_snapshot::text AS began, coalesce(c.to_snapshot::text, '') AS ends,
+    c.after, CASE WHEN c.to_snapshot IS NULL THEN c.high ELSE c.after END AS place
+  FROM ${cursors} c LEFT JOIN ${destinations} d ON d.name = c.destination WHERE $1::text IS NULL OR c.destination = $1::text
 ), place AS MATERIALIZED (
-  SELECT destination, began::pg_snapshot AS from_snapshot, ends::pg_snapshot AS to_snapshot, after, topics, place, share FROM (
-    SELECT destination, from_snapshot::text AS began, to_snapshot::text AS ends, after, topics,
-      CASE WHEN to_snapshot IS NULL THEN high ELSE after END AS place, array_agg(partition::integer) AS share
-    FROM cursor GROUP BY 1, 2, 3, 4, 5, 6) alike
+  SELECT *, pg_snapshot_xmax(coalesce(to_snapshot, from_snapshot))::text::bigint AS unseen FROM (
+    SELECT row_number() OVER () AS id, *, began::pg_snapshot AS from_snapshot, nullif(ends, '')::pg_snapshot AS to_snapshot
+    FROM (SELECT DISTINCT began, ends, after, place FROM raw) alike) p
+), cursor AS MATERIALIZED (
+  SELECT r.destination, r.partition, r.owner, r.expires_at, r.topics, p.id, p.unseen FROM raw r JOIN place p USING (began, ends, after, place)
 ), newest AS MATERIALIZED (
-  SELECT ${columns}, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
+  SELECT ${columns}, m.xid::text::bigint AS number, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
 ), oldest AS MATERIALIZED (
   SELECT * FROM newest ORDER BY seq LIMIT 1
 ), more AS MATERIALIZED (
   SELECT c.* FROM place c, oldest m WHERE (SELECT count(*) FROM newest) = ${String(COUNTED)} AND ${pending('m', 'c')}
-), found AS (
-  SELECT c.destination, m.seq, m.stored_at, true AS counts FROM cursor c JOIN newest m ON m.partition = c.partition
-    WHERE ${pending('m', 'c')} AND ${wanted('m', 'c')}
-  UNION ALL
-  SELECT c.destination, m.seq, m.stored_at, true FROM place c
-    CROSS JOIN LATERAL (SELECT pg_snapshot_xip(c.from_snapshot) UNION SELECT pg_snapshot_xip(c.to_snapshot)) AS x (xid)
-    CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
-    WHERE ${partition('m')} = ANY(c.share) AND ${pending('m', 'c')} AND ${wanted('m', 'c')}
-  UNION ALL
-  SELECT c.destination, m.seq, m.stored_at, false FROM more c
-    CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
-    WHERE ${partition('m')} = ANY(c.share) AND ${pending('m', 'c')} AND ${wanted('m', 'c')}
+), lane AS MATERIALIZED (
+  SELECT partition, kind, value, array_agg(number ORDER BY number) AS numbers, array_agg(since ORDER BY number) AS since FROM (
+    SELECT n.partition, l.kind, l.value, n.number, min(n.stored_at) OVER (PARTITION BY n.partition, l.kind, l.value ORDER BY n.number DESC) AS since
+    FROM newest n CROSS JOIN LATERAL (VALUES ('for', n.destination), ('all', CASE WHEN n.destination IS NULL THEN '' END),
+      ('topic', CASE WHEN n.destination IS NULL THEN n.topic END)) AS l (kind, value) WHERE l.value IS NOT NULL) n
+  GROUP BY 1, 2, 3
+), wants AS MATERIALIZED (
+  SELECT c.destination, c.partition, c.unseen, l.kind, l.value FROM cursor c CROSS JOIN LATERAL (
+    SELECT 'for' AS kind, c.destination AS value UNION ALL SELECT 'all', '' WHERE c.topics IS NULL UNION SELECT 'topic', t FROM unnest(c.topics) t) l
+), other AS MATERIALIZED (
+  SELECT id, partition, topic, destination, counts, count(*) AS messages, min(stored_at) AS stored_at FROM (
+    SELECT c.id, m.partition, m.topic, m.destination, m.stored_at, true AS counts
+      FROM (SELECT id, from_snapshot, xid FROM place CROSS JOIN LATERAL pg_snapshot_xip(coalesce(to_snapshot, from_snapshot)) AS x (xid)) c
+      JOIN newest m ON m.number = c.xid::text::bigint WHERE NOT pg_visible_in_snapshot(m.xid, c.from_snapshot)
+    UNION ALL
+    SELECT c.id, m.partition, m.topic, m.destination, m.stored_at, true FROM place c JOIN newest m ON m.seq > c.after AND m.number < c.unseen
+      WHERE c.to_snapshot IS NOT NULL AND NOT pg_visible_in_snapshot(m.xid, c.from_snapshot) AND pg_visible_in_snapshot(m.xid, c.to_snapshot)
+    UNION ALL
+    SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, true FROM place c
+      CROSS JOIN LATERAL (SELECT pg_snapshot_xip(c.from_snapshot) UNION SELECT pg_snapshot_xip(c.to_snapshot)) AS x (xid)
+      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
+      WHERE ${pending('m', 'c')}
+    UNION ALL
+    SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, false FROM more c
+      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
+      WHERE ${pending('m', 'c')}
+  ) m GROUP BY 1, 2, 3, 4, 5
 ), lag AS MATERIALIZED (
-  SELECT destination, count(*) FILTER (WHERE counts) AS pending, min(stored_at) AS oldest FROM found GROUP BY destination
+  SELECT destination, sum(messages) FILTER (WHERE counts) AS pending, min(stored_at) AS oldest FROM (
+    SELECT w.destination, cardinality(l.numbers) - n AS messages, l.since[n + 1] AS stored_at, true AS counts
+      FROM wants w JOIN lane l USING (partition, kind, value) CROSS JOIN LATERAL width_bucket(w.unseen - 1, l.numbers) AS n WHERE n < cardinality(l.numbers)
+    UNION ALL
+    SELECT c.destination, m.messages, m.stored_at, m.counts FROM cursor c JOIN other m ON m.id = c.id AND m.partition = c.partition
+      WHERE ${wanted('m', 'c')}
+  ) found GROUP BY destination
 ), known AS MATERIALIZED (
   SELECT c.destination AS name, count(*) AS partitions, count(*) FILTER (WHERE c.owner IS NOT NULL AND c.expires_at > clock_timestamp()) AS held,
     count(DISTINCT c.owner) FILTER (WHERE c.expires_at > clock_timestamp()) AS owners, nullif(${workedUntil(names, 'c.destination')}, '-infinity') AS worked_until,
@@ -119,7 +144,7 @@ SELECT d.name, to_json(e.topics)::text, d.partitions::text, d.held::text, greate
   ${milliseconds(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
   (e.forget_after * 1000)::numeric::text, ${milliseconds('e.forgotten_at')}
 FROM known d LEFT JOIN ${destinations} e ON e.name = d.name LEFT JOIN lag l ON l.destination = d.name
-  LEFT JOIN (SELECT DISTINCT destination AS name FROM more) m ON m.name = d.name
+  LEFT JOIN (SELECT DISTINCT c.destination AS name FROM more JOIN cursor c USING (id)) m ON m.name = d.name
 ORDER BY d.name`,
   );
 }

@@ -51,6 +51,7 @@ import { encodeMessages } from './encode.js';
 import { markedText } from './marked.js';
 import { storing, TRANSACTION, wakeKeys, type Storing } from './notify.js';
 import { repartition } from './repartition.js';
+import { excessGrants, type ExcessGrant } from './roles.js';
 import { verifySchema, type Expected } from './schema.js';
 import { Session } from './session.js';
 import { IndependentDatabase } from './settings.js';
@@ -477,6 +478,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void> {
     return this.#operate((admin) => repartition(admin, partitions, options));
+  }
+
+  /** Who holds more than the roles of `rolesScript` need. Takes nothing away. */
+  excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]> {
+    return this.#operate((admin) => excessGrants(admin, options));
   }
 
   /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */

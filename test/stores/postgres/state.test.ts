@@ -67,3 +67,50 @@ it('the state of a log of 60,000 messages costs what that of 30,000 does', async
   const many = await inWorld((world) => looks(world, 60_000), url);
   for (const [how, count] of Object.entries(many)) expect(count, how).toBeLessThanOrEqual(2 * few[how]!);
 }, 180_000);
+
+it('reads the cursors a fixed number of times, however many destinations there are, and tells each by its own', async () => {
+  await inWorld(
+    async (world) => {
+      const { cursors } = world.names;
+      await world.sql(`INSERT INTO ${cursors} (destination, partition, expires_at)
+        SELECT 'd' || n, p, to_timestamp(n) FROM generate_series(1, 300) n, generate_series(0, 7) p`);
+      await world.sql(
+        `INSERT INTO ${world.names.messages} (id, payload) SELECT 'm' || n, 'x' FROM generate_series(1, 2000) n`,
+      );
+      const found = await world.store.destinations();
+      expect(found).toHaveLength(300);
+      for (const { name, activeAt, pending } of found) {
+        expect(activeAt).toEqual(new Date(1000 * Number(name.slice(1))));
+        expect(pending).toBe(2000);
+      }
+      const session = await world.session();
+      const rows = async () => {
+        await session.query(`BEGIN; ${preamble(30_000, ...STATE_SETTINGS)}`);
+        const [row] = await session.query(
+          `EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) ${states(world.names).text.replaceAll('$1', 'NULL')}`,
+        );
+        await session.query('ROLLBACK');
+        return rowsOf((row![0] as [{ Plan: Node }])[0].Plan);
+      };
+      const many = await rows();
+      await world.sql(`DELETE FROM ${cursors} WHERE substr(destination, 2)::int > 100`);
+      expect(many).toBeLessThan(6 * (await rows()));
+    },
+    await createDatabase(17, 'many_states'),
+  );
+}, 180_000);
+
+interface Node {
+  readonly 'Actual Rows': number;
+  readonly 'Actual Loops': number;
+  readonly 'Rows Removed by Filter'?: number;
+  readonly 'Rows Removed by Join Filter'?: number;
+  readonly Plans?: readonly Node[];
+}
+
+/** The rows that all parts of a plan have read or compared. */
+function rowsOf(node: Node): number {
+  const removed = (node['Rows Removed by Filter'] ?? 0) + (node['Rows Removed by Join Filter'] ?? 0);
+  const own = (node['Actual Rows'] + removed) * node['Actual Loops'];
+  return own + (node.Plans ?? []).reduce((sum, each) => sum + rowsOf(each), 0);
+}
