@@ -164,9 +164,7 @@ describe.each([...postgresVersions, 18] as const)('PostgreSQL %i', (version) => 
       .map(([name, value]) => `-c ${name}=${value}`)
       .join(' ');
     expect(await lived(throughPg({ options }), await newDatabase(server))).toEqual(expected);
-    expect(await lived(throughPostgresJs({ connection: settings }), await newDatabase(server))).toEqual(
-      expected,
-    );
+    expect(await lived(throughPostgresJs({ connection: settings }), await newDatabase(server))).toEqual(expected);
   });
 });
 
@@ -178,17 +176,21 @@ describe('options of a client library', () => {
   });
 
   it('parsers that are set for all of pg, or for a pool, change nothing', async () => {
+    const setParser = pg.types.setTypeParser.bind(pg.types) as (
+      oid: number,
+      parser: (value: string) => unknown,
+    ) => void;
     const before = new Map<number, (value: string) => unknown>(
       [17, 25, 20, 114].map((oid) => [oid, pg.types.getTypeParser(oid) as (value: string) => unknown]),
     );
-    for (const oid of before.keys()) pg.types.setTypeParser<unknown>(oid, () => 'parsed');
+    for (const oid of before.keys()) setParser(oid, () => 'parsed');
     try {
       const url = await newDatabase(server());
       const opened = await throughPg({ types: { getTypeParser: () => () => 'pool' } })(url);
       expect(await life(opened)).toEqual(expected);
       await opened.close();
     } finally {
-      for (const [oid, parser] of before) pg.types.setTypeParser<unknown>(oid, parser);
+      for (const [oid, parser] of before) setParser(oid, parser);
     }
   });
 
