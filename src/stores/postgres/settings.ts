@@ -1,13 +1,5 @@
 import { MessengerError } from '../../core/errors.js';
-import {
-  preamble,
-  type Connection,
-  type Database,
-  type Row,
-  type Statement,
-  type TransactionBounds,
-  type Value,
-} from './database.js';
+import { preamble, type Database, type TransactionBounds } from './database.js';
 import { statement } from './statements.js';
 
 /**
@@ -66,13 +58,11 @@ export class IndependentDatabase implements Database {
     this.#database = database;
   }
 
-  transaction<T>(before: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T> {
-    return explained(this.#database.transaction(this.#with(before), work, bounds));
-  }
+  readonly transaction: Database['transaction'] = (before, work, bounds) =>
+    explained(this.#database.transaction(this.#with(before), work, bounds));
 
-  once(before: string, each: Statement, values: readonly Value[], bounds: TransactionBounds): Promise<readonly Row[]> {
-    return explained(this.#database.once(this.#with(before), each, values, bounds));
-  }
+  readonly once: Database['once'] = (before, each, values, bounds) =>
+    explained(this.#database.once(this.#with(before), each, values, bounds));
 
   /**
    * Finds out what is set here, so that from now on no more than is needed is set.

@@ -6,8 +6,8 @@ import { PostgresStore, type PostgresClient, type TransactionHandle } from '../.
 export interface Opened {
   readonly client: PostgresClient;
   /** Runs `work` in a transaction that is committed. */
-  transaction<T>(work: (handle: TransactionHandle) => Promise<T>): Promise<T>;
-  close(): Promise<unknown>;
+  readonly transaction: <T>(work: (handle: TransactionHandle) => Promise<T>) => Promise<T>;
+  readonly close: () => Promise<unknown>;
 }
 
 const AT = new Date('2026-01-02T03:04:05.678Z');

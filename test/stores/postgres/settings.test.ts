@@ -164,9 +164,7 @@ describe.each([...postgresVersions, 18] as const)('PostgreSQL %i', (version) => 
       .map(([name, value]) => `-c ${name}=${value}`)
       .join(' ');
     expect(await lived(throughPg({ options }), await newDatabase(server))).toEqual(expected);
-    expect(await lived(throughPostgresJs({ connection: settings as object }), await newDatabase(server))).toEqual(
-      expected,
-    );
+    expect(await lived(throughPostgresJs({ connection: settings }), await newDatabase(server))).toEqual(expected);
   });
 });
 
@@ -178,21 +176,29 @@ describe('options of a client library', () => {
   });
 
   it('parsers that are set for all of pg, or for a pool, change nothing', async () => {
-    const before = [17, 25].map((oid) => pg.types.getTypeParser(oid));
-    for (const oid of [17, 25, 20, 114]) pg.types.setTypeParser(oid, () => 'parsed');
+    const setParser = pg.types.setTypeParser.bind(pg.types) as (
+      oid: number,
+      parser: (value: string) => unknown,
+    ) => void;
+    const before = new Map<number, (value: string) => unknown>(
+      [17, 25, 20, 114].map((oid) => [oid, pg.types.getTypeParser(oid) as (value: string) => unknown]),
+    );
+    for (const oid of before.keys()) setParser(oid, () => 'parsed');
     try {
       const url = await newDatabase(server());
-      const opened = await throughPg({ types: { getTypeParser: () => () => 'pool' } as never })(url);
+      const opened = await throughPg({ types: { getTypeParser: () => () => 'pool' } })(url);
       expect(await life(opened)).toEqual(expected);
       await opened.close();
     } finally {
-      for (const [i, oid] of [17, 25].entries()) pg.types.setTypeParser(oid, before[i] as never);
+      for (const [oid, parser] of before) setParser(oid, parser);
     }
   });
 
   it('pg’s binary format is refused', async () => {
     const { client, close } = await throughPg({ binary: true } as pg.PoolConfig)(await newDatabase(server()));
-    onTestFinished(async () => void (await close()));
+    onTestFinished(async () => {
+      await close();
+    });
     const refused = { code: 'INVALID_OPTION', message: expect.stringContaining('binary') as unknown };
     await expect(new PostgresStore(client).migrate()).rejects.toMatchObject(refused);
   });
@@ -212,7 +218,9 @@ describe('options of a client library', () => {
   ])('%s of postgres.js is refused to the store, and not to who writes', async (option, options) => {
     const url = await newDatabase(server());
     const { client, transaction, close } = await throughPostgresJs(options as never)(url);
-    onTestFinished(async () => void (await close()));
+    onTestFinished(async () => {
+      await close();
+    });
     const refused = { code: 'INVALID_OPTION', message: expect.stringContaining(option) as unknown };
     const store = new PostgresStore(client);
     await expect(store.migrate()).rejects.toMatchObject(refused);
@@ -226,10 +234,12 @@ describe('options of a client library', () => {
   });
 
   it.each(['LATIN1', 'WIN1252'])('a session in %s is refused', async (encoding) => {
-    const { client, close } = await throughPostgresJs({ connection: { client_encoding: encoding } as object })(
+    const { client, close } = await throughPostgresJs({ connection: { client_encoding: encoding } })(
       await newDatabase(server()),
     );
-    onTestFinished(async () => void (await close()));
+    onTestFinished(async () => {
+      await close();
+    });
     const store = new PostgresStore(client);
     await store.migrate();
     await expect(store.openFeed({ destination: 'default', pageSize: 1 })).rejects.toMatchObject({
