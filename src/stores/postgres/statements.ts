@@ -34,6 +34,9 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
+/** What the error of a fenced update says that would have changed some of its rows, and not all. */
+export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
+
 /**
  * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
  * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
@@ -66,10 +69,22 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   /**
    * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
    * their place alone: an index leads through every version that a held-back vacuum has left. So the
-   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join.
+   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join. $1 has the
+   * place of partition n at n + 1: VACUUM FULL and CLUSTER move rows, and another partition of ours may
+   * have come to stand there. The array is read once, in a query of its own, and not for each row.
    */
-  const fence = `c.ctid = ANY($1::text::tid[]) AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
+  const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
+      AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
+
+  /**
+   * A fenced update of so many rows, or of none: of others it raises an error before they can be committed, since what
+   * is one statement may be a transaction. PostgreSQL has no way to raise one but a cast that fails.
+   */
+  const whole = (count: string, set: string) => `WITH changed AS (
+  UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
+SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::integer
+  THEN ('${PART_OF_LEASE}, ' || count(*) OVER () || ' of ' || ${count}::integer)::integer END::text FROM changed`;
 
   /** Cursor rows, as `decodeCursorRow` expects them. */
   const cursorRows = `SELECT partition::text, epoch::text, owner, (owner IS NOT NULL AND expires_at > clock_timestamp())::text,
@@ -201,25 +216,35 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
       'source',
       `SELECT (SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text), ${sequence}::oid::text`,
     ),
-    /** $1 to $4 the fence, $5 lease in ms, $6 to $11 the cursor. */
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
     settle: statement(
       'settle',
-      `UPDATE ${cursors} c SET from_snapshot = $6::pg_snapshot, to_snapshot = $7::pg_snapshot, after = $8::bigint,
-    low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(),
-    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
+      whole(
+        '$5',
+        `from_snapshot = $7::pg_snapshot, to_snapshot = $8::pg_snapshot, after = $9::bigint,
+    low = $10::bigint, next_low = $11::bigint, high = $12::bigint, written_by = pg_current_xact_id(),
+    expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
     ),
-    /** $1 to $4 the fence, $5 lease in ms. */
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms. */
     renew: statement(
       'renew',
-      `UPDATE ${cursors} c SET written_by = pg_current_xact_id(),
-    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
+      whole(
+        '$5',
+        `written_by = pg_current_xact_id(), expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
     ),
     /** $1 to $4 the fence. The time of expiry stays to tell since when nobody works on it. */
     release: statement(
       'release',
-      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id() WHERE ${fence}`,
+      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE ${fence} RETURNING c.partition::text`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch: the same, wherever the rows are now. */
+    releaseMoved: statement(
+      'moved',
+      `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
     ),
 
     /**
