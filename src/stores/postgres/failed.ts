@@ -7,6 +7,7 @@ import { assertDestination, stringsOption, transact, type Admin } from './admin.
 import type { Connection, Row, Value } from './database.js';
 import { unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
+import { fieldsUpTo, messageBytes, MOST_READ } from './size.js';
 import { columns, INDEX_SETTINGS, statement } from './statements.js';
 
 /** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
@@ -45,6 +46,7 @@ export interface FailedSelection extends FailedFilter {
 export interface DeadLetter {
   /** Its place in the order of the log. */
   readonly seq: number;
+  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
   readonly message: Message;
   /** `blocked`: later messages of its key wait behind it. */
   readonly state: 'dead' | 'blocked';
@@ -81,9 +83,10 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   const ms = (time: string) => `(date_part('epoch', ${time}) * 1000)::text`;
-  const text = `SELECT ${columns('p', admin.jsonPayload)}, CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END, p.error, p.reason,
-  p.attempts::text, ${['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', 'coalesce(p.dead_at, p.blocked_at)'].map(ms).join(', ')}
-  FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
+  const size = messageBytes('p', admin.jsonPayload);
+  const text = `SELECT ${columns('p', admin.jsonPayload, fieldsUpTo('p', `(${size})`))}, CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END, p.error, p.reason,
+  p.attempts::text, ${['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', 'coalesce(p.dead_at, p.blocked_at)'].map(ms).join(', ')},
+  CASE WHEN ${size} > ${String(MOST_READ)} THEN (${size})::text END FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
   const rows = await transact(
     admin,
     options,
@@ -232,7 +235,7 @@ function timeOption(name: string, value: unknown): number | null {
 }
 
 function decode(row: Row): DeadLetter {
-  const message = new StoredMessage(row);
+  const message = new StoredMessage(row, row[16] as string | null);
   const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
   return {
     seq: message.seq,

@@ -3,6 +3,7 @@ import { conflict, LOCK_NOT_AVAILABLE } from './admin.js';
 import { preamble, type Connection, type Database } from './database.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
+import { payloadBytes } from './size.js';
 import { statement } from './statements.js';
 
 /** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
@@ -60,6 +61,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
     payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",
+    payload_size: payloadBytes('payload', settings.jsonPayload),
     slice_seconds: String(settings.sliceSeconds),
   };
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);

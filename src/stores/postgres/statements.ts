@@ -1,6 +1,7 @@
 import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal, type Names } from './names.js';
+import { fieldsUpTo, messageBytes, MOST_READ, type Fields } from './size.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
@@ -34,6 +35,9 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
+/** With so many bytes before it a message of the side table is left for the next look. */
+const MOST_AT_ONCE = 16 * 1024 * 1024;
+
 /** What the error of a fenced update says that would have changed some of its rows, and not all. */
 export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
@@ -42,9 +46,9 @@ export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
  * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
  * it has not come yet, by this server's clock.
  */
-export function columns(table: string, jsonPayload: boolean, payload = `${table}.payload`): string {
+export function columns(table: string, jsonPayload: boolean, { id, topic, key, metadata, payload }: Fields): string {
   const bytes = jsonPayload ? `(${payload})::text` : payload;
-  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${bytes} AS payload, date_part('epoch', ${table}.at)::text AS at,
+  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, date_part('epoch', ${table}.at)::text AS at,
       CASE WHEN ${table}.deliver_at IS NOT NULL
         THEN concat_ws(' ', date_part('epoch', ${table}.deliver_at), ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
@@ -106,9 +110,12 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
    * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
    */
   const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
-  /** What a payload takes, roughly, told without reading what is stored out of line. */
-  const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
-  const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
+  /** Of what is larger than is wanted now, or than can be read, only the size is told. */
+  const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
+  const lean = `${columns('m', jsonPayload, fieldsUpTo('m', 'm.size', wantedSize))}, CASE WHEN m.size > ${wantedSize} THEN m.size::text END AS size`;
+  /** What is read of the side table. */
+  const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
+      (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
   const wanted = `${shared('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
@@ -132,7 +139,7 @@ SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic,
 UNION ALL
 SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
   SELECT ${lean} FROM (
-    SELECT * FROM (
+    SELECT found.*, ${messageBytes('found', jsonPayload)} AS size FROM (
 ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bigint)')}
       WHERE NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
@@ -145,8 +152,8 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
     /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
-     * topics (null: all), $9 bytes (null: any): of a larger payload the last column tells the size, and the
-     * payload itself is left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
+     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column tells the size,
+     * and payload and metadata are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
      * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *
@@ -326,18 +333,22 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
         SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
         ORDER BY e.key, e.seq LIMIT 1))
     ORDER BY p.next_at LIMIT $2::bigint)
-SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, uncounted FROM (
+SELECT ${columns('m', jsonPayload, fieldsUpTo('m', 'm.size'))}, m.attempts::text, m.uncounted::text,
+    CASE WHEN m.size > ${String(MOST_READ)} THEN m.size::text END
+FROM (
+  SELECT d.*, sum(CASE WHEN d.size <= ${String(MOST_READ)} THEN d.size END) OVER (ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
+    SELECT ${again} FROM ${parked} p
     WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
   ) m WHERE h.key IS NULL
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
+    SELECT ${again} FROM ${parked} p
     WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL AND NOT p.alone
     ORDER BY p.key, p.seq LIMIT $2::bigint
   ) m
-) due ORDER BY due.seq LIMIT $2::bigint`,
+  ) d
+) m WHERE coalesce(m.before, 0) <= ${String(MOST_AT_ONCE)} ORDER BY m.seq LIMIT $2::bigint`,
     ),
     /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
     forgotten: statement(
