@@ -13,10 +13,10 @@ const LONGEST_NAME = 4_000;
 const MIB = 1024 * 1024;
 
 /** Bytes of a payload. The server sends two characters for each, and Node's longest string has 512 Mi of them. */
-export const LARGEST_PAYLOAD = 64 * MIB;
+const LARGEST_PAYLOAD = 64 * MIB;
 
 /** Bytes of the metadata, as PostgreSQL writes them. */
-export const LARGEST_METADATA = MIB;
+const LARGEST_METADATA = MIB;
 
 /**
  * Characters of the JSON that one call stores, unless it is that of one message. It is in memory several times while it

@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 
 /**
  * How many bytes a message may have to be read, all in all. The server sends a payload as text, two characters for each
- * byte, and Node's longest string has 2^29 - 24. Nothing so large is stored any more (`LARGEST_PAYLOAD`): this is for
+ * byte, and Node's longest string has 2^29 - 24. Nothing so large is stored any more (see `encode.ts`): this is for
  * what was there before.
  */
 export const MOST_READ = 255 * 1024 * 1024;

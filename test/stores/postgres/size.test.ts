@@ -155,8 +155,9 @@ describe('a message that is there already and cannot be read', () => {
         { publish: async ({ id, payload }) => void (expect(payload.byteLength).toBeLessThan(100), published.push(id)) },
         {
           interval: 50,
-          onEvent: ({ type, ...event }) =>
-            void (type === 'dead' && events.push((event as { message: Message }).message.id)),
+          onEvent: (event) => {
+            if (event.type === 'dead') events.push(event.message.id);
+          },
           errorLogger: { error: (error) => void errors.push(error.message) },
         },
       );
