@@ -42,6 +42,11 @@ export class Answers {
     this.#aside(place, {});
   }
 
+  /** A message that no publisher can be given: it is given up, and says nothing of the broker. */
+  unreadable(place: number, error: Error): void {
+    this.#fail(place, { error, kind: 'permanent', signature: '' });
+  }
+
   outcome(untried: readonly number[]): PageOutcome {
     return {
       acknowledged: this.#acknowledged,

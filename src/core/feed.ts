@@ -35,6 +35,8 @@ export interface Page {
   readonly messages: readonly Message[];
   /** Failed attempts so far, one per message; absent when none has failed. */
   readonly attempts?: readonly number[];
+  /** Messages of it that no publisher can be given, and why: each is given up in its turn, as what a broker refuses. */
+  readonly unreadable?: ReadonlyMap<Message, Error> | undefined;
 }
 
 /** A message of a page that was not acknowledged, and what is to become of it. */

@@ -52,9 +52,12 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
       const size = options.batchBytes === Infinity ? 0 : sizeOf(message);
       const isFull = batch.length >= most || (batch.length > 0 && bytes + size > options.batchBytes);
       const mustWait = key !== undefined && (waiting.has(key) || inBatch?.has(key) === true || earlier.isBusy(key));
+      const unreadable = page.unreadable?.get(message);
       if (isFull || mustWait) {
         rest.push(place);
         if (key !== undefined) waiting.add(key);
+      } else if (unreadable !== undefined) {
+        answers.unreadable(place, unreadable);
       } else {
         if (key !== undefined) inBatch?.add(key);
         bytes += size;

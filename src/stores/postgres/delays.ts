@@ -28,7 +28,7 @@ export class Delays {
   settled(delayed: readonly ToPark[]): void {
     for (const each of delayed) {
       const { key } = each.message;
-      if (key === undefined || isAlone(each)) continue;
+      if (key === undefined || each.dead || isAlone(each)) continue;
       const left = (this.#held.get(key) ?? 0) - 1;
       if (left > 0) this.#held.set(key, left);
       else this.#held.delete(key);

@@ -7,6 +7,7 @@ import { assertDestination, stringsOption, transact, type Admin } from './admin.
 import type { Connection, Row, Value } from './database.js';
 import { assertKnown, unknown } from './destinations.js';
 import { StoredMessage } from './rows.js';
+import { fieldsUpTo, messageBytes, MOST_READ } from './size.js';
 import { columns, INDEX_SETTINGS, milliseconds, statement } from './statements.js';
 
 /** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
@@ -47,6 +48,7 @@ export interface FailedSelection extends FailedFilter {
 export interface DeadLetter {
   /** Its place in the order of the log. */
   readonly seq: number;
+  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
   readonly message: Message;
   /** `blocked`: later messages of its key wait behind it. */
   readonly state: 'dead' | 'blocked';
@@ -61,10 +63,12 @@ export interface DeadLetter {
   readonly givenUpAt: Date;
 }
 
-/** The columns of a message that was set aside, as `decodeSetAside` expects them: at last its state and a time. */
+/** The columns of a message that was set aside, as `decodeSetAside` expects them: a time, its state, and its bytes where they are more than are read. */
 export function setAside(jsonPayload: boolean, state: string, time: string): string {
   const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(milliseconds).join(', ');
-  return `${columns('p', jsonPayload)}, p.error, p.reason, p.attempts::text, ${times}, ${state}`;
+  const size = `(${messageBytes('p', jsonPayload)})`;
+  return `${columns('p', jsonPayload, fieldsUpTo('p', size))}, p.error, p.reason, p.attempts::text, ${times}, ${state},
+  CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
 }
 
 const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof FailedFilter)[];
@@ -256,7 +260,7 @@ function decode(row: Row): DeadLetter {
 export function decodeSetAside(
   row: Row,
 ): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
-  const message = new StoredMessage(row);
+  const message = new StoredMessage(row, row[16] as string | null);
   const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
   return {
     seq: message.seq,

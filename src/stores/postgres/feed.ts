@@ -9,7 +9,7 @@ import { Delays } from './delays.js';
 import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
-import type { StoredMessage } from './rows.js';
+import { unreadable, type StoredMessage } from './rows.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './wake.js';
 
@@ -21,7 +21,7 @@ export interface PostgresPage extends Page {
   readonly messages: readonly StoredMessage[];
   /** Absent for messages of the side table, and where nothing was read. */
   readonly log?: LogPage;
-  /** What was read with it, and is parked with it instead of published: its time has not come. */
+  /** What was read with it, and is parked with it instead of published: its time has not come, or it cannot be read. */
   readonly delayed?: readonly ToPark[];
 }
 
@@ -167,7 +167,7 @@ export class PostgresFeed implements Feed {
       if (messages.length > 0) {
         this.#unsettled += 1;
         this.#options.waker.awake();
-        return { messages, log, delayed };
+        return { messages, log, delayed, unreadable: unreadable(messages) };
       }
       this.#carried = { log, delayed };
     }
@@ -214,10 +214,30 @@ export class PostgresFeed implements Feed {
    * cursor on, however often it is read.
    */
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
-    const parked = await this.#parked.due(limit, signal);
+    const parked = await this.#giveUp(await this.#parked.due(limit, signal));
     this.#readAnew();
-    const page = await this.read({ signal });
-    return { parked, page };
+    for (;;) {
+      const { unreadable: errors, messages, ...rest } = await this.read({ signal });
+      if (errors === undefined) return { parked, page: { ...rest, messages } };
+      const delayed = [...(rest.delayed ?? []), ...[...errors].map(([message, error]) => givenUp(message, error, 0))];
+      const readable = messages.filter((message) => !errors.has(message));
+      if (readable.length > 0) return { parked, page: { ...rest, delayed, messages: readable } };
+      const none: PostgresPage = { ...rest, delayed, messages };
+      await this.settle(none, []);
+    }
+  }
+
+  /** Of what is due, what can be read; the rest is a dead letter. */
+  async #giveUp({ messages, attempts = [], unreadable: errors }: PostgresPage): Promise<PostgresPage> {
+    if (errors === undefined) return { messages };
+    const dead = messages.flatMap((message, n) => {
+      const error = errors.get(message);
+      return error ? [givenUp(message, error, attempts[n] ?? 0)] : [];
+    });
+    const { change, committed } = this.#parked.unparking([], dead);
+    await this.#lease.change(change);
+    committed();
+    return { messages: messages.filter((message) => !errors.has(message)) };
   }
 
   /**
@@ -298,6 +318,10 @@ export class PostgresFeed implements Feed {
       acknowledgedHigh: () => Math.max(0, ...[...this.#settled.values()].map(({ high }) => high)),
     });
   }
+}
+
+function givenUp(message: Message, error: Error, attempts: number): SetAside {
+  return { message, attempts: attempts + 1, error, dead: true };
 }
 
 /** Partitions with equal cursors are read together. */

@@ -4,7 +4,7 @@ import { uuidv7 } from '../../core/uuid.js';
 import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
 import { preamble, type Connection, type Database, type Row, type TransactionBounds, type Value } from './database.js';
 import type { Cursor } from './cursor.js';
-import { INDEX_SETTINGS, SETTLE_SETTINGS, type Statements } from './statements.js';
+import { INDEX_SETTINGS, PART_OF_LEASE, SETTLE_SETTINGS, type Statements } from './statements.js';
 
 /** More to change in the transaction that moves a cursor. */
 export type Change = (connection: Connection) => Promise<void>;
@@ -16,6 +16,9 @@ interface Settlement {
   readonly also: Change[];
   done: Promise<void>;
 }
+
+/** Where no row is. */
+const NO_PLACE = '(0,0)';
 
 /** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
 const LONGEST_BLINK = 1_000;
@@ -196,7 +199,7 @@ export class Lease {
         preamble(timeout, noLongerThan(this.#options), ...SETTLE_SETTINGS),
         async (connection) => {
           // Fenced, so that it is safe where the lease may be lost: then it changes nothing.
-          if (places.size > 0) await connection.query(this.#statements.release, this.#fence([...places.values()]));
+          if (places.size > 0) await this.#giveBack(connection, places);
           if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
         { timeout },
@@ -204,22 +207,38 @@ export class Lease {
       .catch(() => undefined);
   }
 
-  #fence(places: readonly string[]): Value[] {
-    return [arrayText(places), this.#options.destination, this.#owner, this.#epoch];
+  async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
+    const given = await connection.query(this.#statements.release, this.#fence([...places.keys()], places));
+    if (given.length === places.size) return;
+    // A row that was moved is ours all the same, and nobody should have to wait until the lease is over.
+    const { destination } = this.#options;
+    await connection.query(this.#statements.releaseMoved, [destination, this.#owner, this.#epoch]);
   }
 
-  /** Runs a fenced update of these partitions' rows, all of which must still be ours. */
+  /** Of each of these partitions the place, where the fence looks for it. */
+  #fence(partitions: readonly number[], places = this.#places): Value[] {
+    const at = Array.from({ length: Math.max(...partitions) + 1 }, () => NO_PLACE);
+    for (const partition of partitions) at[partition] = places.get(partition) ?? NO_PLACE;
+    return [arrayText(at), this.#options.destination, this.#owner, this.#epoch];
+  }
+
+  /** Runs a fenced update of these partitions' rows, all of which must still be ours: or none is changed. */
   async #fenced(
     connection: Connection,
     statement: Statements['settle'],
     values: readonly Value[],
     partitions: readonly number[],
   ): Promise<readonly Row[]> {
-    const places = partitions.map((partition) => this.#places.get(partition) ?? '(0,0)');
-    const rows = await connection.query(statement, [...this.#fence(places), ...values]);
+    const whole = [...this.#fence(partitions), partitions.length, ...values];
+    const rows = await connection.query(statement, whole).catch((error: unknown) => {
+      if (!toError(error).message.includes(PART_OF_LEASE)) throw error;
+      return [];
+    });
     const found = decodePlaces(rows);
     if (found.size === partitions.length && partitions.every((partition) => found.has(partition))) return rows;
-    this.#lose('another relay has taken the lease over, or the server has crashed since it was claimed');
+    this.#lose(
+      'another relay has taken the lease over, the server has crashed since it was claimed, or the rows of the cursors were moved (VACUUM FULL, CLUSTER)',
+    );
     throw this.#lost.signal.reason;
   }
 
@@ -234,16 +253,11 @@ export class Lease {
       ...(also.length > 0 ? INDEX_SETTINGS : SETTLE_SETTINGS),
       `SET LOCAL synchronous_commit = ${this.#options.synchronousSettle ? 'on' : 'off'}`,
     ];
-    const query: Connection['query'] = async (each, its = []) => {
-      const rows = await this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));
-      // Committed, whatever is found of it: where others are lost, these can still be released.
-      this.#places = new Map([...this.#places, ...decodePlaces(rows)]);
-      return rows;
-    };
+    const query: Connection['query'] = (each, its = []) =>
+      this.#whileHeld(settings, (before, bounds) => this.#database.once(before, each, its, bounds));
     const moved =
       also.length === 0
-        ? // By itself it may move some of the rows where others are lost: each is fenced.
-          await this.#fenced({ query }, statement, values, partitions)
+        ? await this.#fenced({ query }, statement, values, partitions)
         : await this.#transaction(settings, async (connection) => {
             const rows = await this.#fenced(connection, statement, values, partitions);
             for (const change of also) await change(connection);

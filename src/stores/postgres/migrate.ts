@@ -5,6 +5,7 @@ import { onPostgres } from './lookalikes.js';
 import { literal, quote, SLICES, type Names } from './names.js';
 import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './schema.js';
 import { madeBy, revokeDefaults } from './privileges.js';
+import { payloadBytes } from './size.js';
 import { statement } from './statements.js';
 
 /** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
@@ -80,6 +81,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
     payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",
+    payload_size: payloadBytes('payload', settings.jsonPayload),
     slice_seconds: String(settings.sliceSeconds),
   };
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);

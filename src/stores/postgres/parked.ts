@@ -4,7 +4,7 @@ import type { Message } from '../../core/message.js';
 import { arrayText, type ClaimOptions } from './claim.js';
 import { preamble, type Connection, type Database, type Statement } from './database.js';
 import type { Change } from './lease.js';
-import { seqOf, StoredMessage } from './rows.js';
+import { seqOf, StoredMessage, unreadable } from './rows.js';
 import { INDEX_SETTINGS, type Statements } from './statements.js';
 import { storable } from './storable.js';
 
@@ -97,7 +97,10 @@ export class Parked {
   }
 
   /** What is due, and what waits behind it, in order. */
-  async due(limit: number, signal?: AbortSignal): Promise<{ messages: StoredMessage[]; attempts: number[] }> {
+  async due(
+    limit: number,
+    signal?: AbortSignal,
+  ): Promise<{ messages: StoredMessage[]; attempts: number[]; unreadable?: ReadonlyMap<Message, Error> | undefined }> {
     const { destination, partitions, timeout } = this.#options;
     const rows = await this.#database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
@@ -115,7 +118,7 @@ export class Parked {
       { timeout, signal },
     );
     const due = rows.map((row) => ({
-      message: new StoredMessage(row),
+      message: new StoredMessage(row, row[10] as string | null),
       attempts: Number(row[8]),
       uncounted: row[9] === 'true',
     }));
@@ -126,7 +129,8 @@ export class Parked {
       if (isDelayed && key !== undefined) held.add(key);
       return !isDelayed && (key === undefined || !held.has(key));
     });
-    return { messages: ready.map(({ message }) => message), attempts: ready.map(({ attempts }) => attempts) };
+    const messages = ready.map(({ message }) => message);
+    return { messages, attempts: ready.map(({ attempts }) => attempts), unreadable: unreadable(messages) };
   }
 
   /**

@@ -3,6 +3,7 @@ import { arrayText } from './claim.js';
 import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from './database.js';
 import { sizeOf, StoredMessage } from './rows.js';
+import { MOST_READ } from './size.js';
 import { READ_SETTINGS, type Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
@@ -44,6 +45,9 @@ export interface ReaderOptions {
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
+
+/** For ids and the like: four payloads of a MiB are taken together, whatever stands beside them. */
+const LEEWAY = 64 * 1024;
 
 /**
  * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is left
@@ -271,7 +275,7 @@ function sawRunning(snapshot: string): boolean {
 /** How many of what was left out, of these sizes and in this order, fit beside what was read: one at least, alone. */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);
-  const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES);
+  const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES + LEEWAY);
   return end < 0 ? left.length : Math.max(read.length === 0 ? 1 : 0, end);
 }
 
@@ -306,11 +310,12 @@ function decodePage(rows: readonly Row[]): {
       assertCountable(passed);
       continue;
     }
-    if (row[8] !== null) {
-      sizes.push({ seq: Number(row[0]), size: Number(row[8]) });
+    const left = row[8] as string | null;
+    if (left !== null && Number(left) <= MOST_READ) {
+      sizes.push({ seq: Number(row[0]), size: Number(left) });
       continue;
     }
-    const message = new StoredMessage(row);
+    const message = new StoredMessage(row, left);
     sorted &&= message.seq > last;
     last = message.seq;
     messages.push(message);

@@ -1,5 +1,4 @@
 import type { Row, Value } from './database.js';
-import { LONGEST_KEY } from './encode.js';
 import { literal, type Names } from './names.js';
 
 /** Runs a statement of a rebase's transaction. */
@@ -13,9 +12,6 @@ export interface Copy {
   readonly columns: readonly string[];
 }
 
-/** The constraint of migration 6. */
-const KEY_LENGTH = 'key_at_most_2000_bytes';
-
 /**
  * Writes the log anew: copies it beside, each row `m` with a `mark`, empties it, and has it filled from the copy. Without an
  * UPDATE or a DELETE, which PostgreSQL refuses of a published table without a replica identity; and an identity of
@@ -28,21 +24,23 @@ export async function rewriteLog<T>(
   { mark, from = '' }: { readonly mark: string; readonly from?: string },
   fill: (copied: Copy) => Promise<T>,
 ): Promise<T> {
-  const [found] = await run(`SELECT json_agg(quote_ident(attname))::text,
-  EXISTS (SELECT FROM ${messages} WHERE octet_length(key) > ${String(LONGEST_KEY)})::text FROM pg_attribute
-  WHERE attrelid = ${literal(messages)}::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`);
-  const [names, long] = found as [string, string];
+  const log = `${literal(messages)}::regclass`;
+  const [found] = await run(`SELECT
+  (SELECT json_agg(quote_ident(attname)) FROM pg_attribute WHERE attrelid = ${log} AND attnum > 0 AND NOT attisdropped AND attgenerated = '')::text,
+  (SELECT coalesce(json_agg(json_build_array(quote_ident(conname), pg_get_constraintdef(oid))), '[]') FROM pg_constraint
+    WHERE conrelid = ${log} AND contype = 'c' AND NOT convalidated)::text`);
+  const [columns, limits] = (found as [string, string]).map((text) => JSON.parse(text) as unknown) as [
+    string[],
+    [name: string, definition: string][],
+  ];
   await run(`CREATE UNLOGGED TABLE ${copy} AS SELECT m.*, ${mark} AS mark FROM ${messages} m ${from}`);
   await run(`ANALYZE ${copy}`);
   // Of the whole, not of each slice: that of a partition is not sent where its root is published in its place.
   await run(`TRUNCATE ${messages}`);
-  // A row is checked whenever it is written: one with a key from before migration 6, also where it was published long ago.
-  if (long === 'true') await run(`ALTER TABLE ${messages} DROP CONSTRAINT IF EXISTS ${KEY_LENGTH}`);
-  const result = await fill({ table: copy, columns: JSON.parse(names) as string[] });
-  if (long === 'true')
-    await run(
-      `ALTER TABLE ${messages} ADD CONSTRAINT ${KEY_LENGTH} CHECK (octet_length(key) <= ${String(LONGEST_KEY)}) NOT VALID`,
-    );
+  // A limit is asked for of each row that is written, also of one from before the migration that set it.
+  for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
+  const result = await fill({ table: copy, columns });
+  for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
   await run(`DROP TABLE ${copy}`);
   return result;
 }

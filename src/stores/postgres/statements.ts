@@ -1,6 +1,7 @@
 import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal, type Names } from './names.js';
+import { fieldsUpTo, messageBytes, MOST_READ, type Fields } from './size.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
@@ -48,15 +49,20 @@ export function milliseconds(time: string): string {
 export function isoTime(time: string): string {
   return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 }
+/** With so many bytes before it a message of the side table is left for the next look. */
+const MOST_AT_ONCE = 16 * 1024 * 1024;
+
+/** What the error of a fenced update says that would have changed some of its rows, and not all. */
+export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
 /**
  * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
  * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
  * it has not come yet, by this server's clock.
  */
-export function columns(table: string, jsonPayload: boolean, payload = `${table}.payload`): string {
+export function columns(table: string, jsonPayload: boolean, { id, topic, key, metadata, payload }: Fields): string {
   const bytes = jsonPayload ? `(${payload})::text` : payload;
-  return `${table}.seq::text AS seq_text, ${table}.id, ${table}.topic, ${table}.key, ${table}.metadata::text AS metadata, ${bytes} AS payload, ${epoch(`${table}.at`)} AS at,
+  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, ${epoch(`${table}.at`)} AS at,
       CASE WHEN ${table}.deliver_at IS NOT NULL
         THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
@@ -87,13 +93,24 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   /**
    * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
    * their place alone: an index leads through every version that a held-back vacuum has left. So the
-   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join.
+   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join. $1 has the
+   * place of partition n at n + 1: VACUUM FULL and CLUSTER move rows, and another partition of ours may
+   * have come to stand there. The array is read once, in a query of its own, and not for each row.
    */
-  const fence = `c.ctid = ANY($1::text::tid[]) AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
+  const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
+      AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
   /** What makes most settlements change no index, and keeps the one that is a row's identity short: see migration 9. */
   const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
+  /**
+   * A fenced update of so many rows, or of none: of others it raises an error before they can be committed, since what
+   * is one statement may be a transaction. PostgreSQL has no way to raise one but a cast that fails.
+   */
+  const whole = (count: string, set: string) => `WITH changed AS (
+  UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
+SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::integer
+  THEN ('${PART_OF_LEASE}, ' || count(*) OVER () || ' of ' || ${count}::integer)::integer END::text FROM changed`;
 
   /** Cursor rows, as `decodeCursorRow` expects them. */
   const cursorRows = `SELECT partition::text, epoch::text, owner, (owner IS NOT NULL AND expires_at > clock_timestamp())::text,
@@ -110,9 +127,17 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
-  /** What a payload takes, roughly, told without reading what is stored out of line. */
-  const size = jsonPayload ? 'pg_column_size(m.payload)' : 'octet_length(m.payload)';
-  const lean = `${columns('m', jsonPayload, `CASE WHEN ${size} > $9::integer THEN NULL ELSE m.payload END`)}, CASE WHEN ${size} > $9::integer THEN ${size}::text END AS size`;
+  /**
+   * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
+   * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
+   */
+  const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
+  /** Of what is larger than is wanted now, or than can be read, only the size is told. */
+  const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
+  const lean = `${columns('m', jsonPayload, fieldsUpTo('m', 'm.size', wantedSize))}, CASE WHEN m.size > ${wantedSize} THEN m.size::text END AS size`;
+  /** What is read of the side table. */
+  const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
+      (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
   const wanted = `${shared('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
@@ -136,7 +161,7 @@ SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic,
 UNION ALL
 SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
   SELECT ${lean} FROM (
-    SELECT * FROM (
+    SELECT found.*, ${messageBytes('found', jsonPayload)} AS size FROM (
 ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bigint)')}
       WHERE NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
         AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
@@ -149,8 +174,8 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
     /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
-     * topics (null: all), $9 bytes (null: any): of a larger payload the last column tells the size, and the
-     * payload itself is left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
+     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column tells the size,
+     * and payload and metadata are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
      * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *
@@ -220,25 +245,35 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
       'source',
       `SELECT (SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text), ${sequence}::oid::text`,
     ),
-    /** $1 to $4 the fence, $5 lease in ms, $6 to $11 the cursor. */
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
     settle: statement(
       'settle',
-      `UPDATE ${cursors} c SET from_snapshot = $6::pg_snapshot, to_snapshot = $7::pg_snapshot, after = $8::bigint,
-    low = $9::bigint, next_low = $10::bigint, high = $11::bigint, written_by = pg_current_xact_id(), ${tick},
-    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
+      whole(
+        '$5',
+        `from_snapshot = $7::pg_snapshot, to_snapshot = $8::pg_snapshot, after = $9::bigint,
+    low = $10::bigint, next_low = $11::bigint, high = $12::bigint, written_by = pg_current_xact_id(), ${tick},
+    expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
     ),
-    /** $1 to $4 the fence, $5 lease in ms. */
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms. */
     renew: statement(
       'renew',
-      `UPDATE ${cursors} c SET written_by = pg_current_xact_id(), ${tick},
-    expires_at = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  WHERE ${fence} RETURNING c.partition::text, c.ctid::text`,
+      whole(
+        '$5',
+        `written_by = pg_current_xact_id(), ${tick}, expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
     ),
     /** $1 to $4 the fence. The time of expiry stays to tell since when nobody works on it. */
     release: statement(
       'release',
-      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id() WHERE ${fence}`,
+      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE ${fence} RETURNING c.partition::text`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch: the same, wherever the rows are now. */
+    releaseMoved: statement(
+      'moved',
+      `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
     ),
 
     /**
@@ -320,18 +355,22 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
         SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
         ORDER BY e.key, e.seq LIMIT 1))
     ORDER BY p.next_at LIMIT $2::bigint)
-SELECT seq_text, id, topic, key, metadata, payload, at, delivery, attempts, uncounted FROM (
+SELECT ${columns('m', jsonPayload, fieldsUpTo('m', 'm.size'))}, m.attempts::text, m.uncounted::text,
+    CASE WHEN m.size > ${String(MOST_READ)} THEN m.size::text END
+FROM (
+  SELECT d.*, sum(CASE WHEN d.size <= ${String(MOST_READ)} THEN d.size END) OVER (ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
+    SELECT ${again} FROM ${parked} p
     WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
   ) m WHERE h.key IS NULL
   UNION ALL
   SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
-    SELECT p.seq, ${columns('p', jsonPayload)}, p.attempts::text AS attempts, (p.alone OR ${untried})::text AS uncounted FROM ${parked} p
+    SELECT ${again} FROM ${parked} p
     WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL AND NOT p.alone
     ORDER BY p.key, p.seq LIMIT $2::bigint
   ) m
-) due ORDER BY due.seq LIMIT $2::bigint`,
+  ) d
+) m WHERE coalesce(m.before, 0) <= ${String(MOST_AT_ONCE)} ORDER BY m.seq LIMIT $2::bigint`,
     ),
     /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
     forgotten: statement(

@@ -74,7 +74,7 @@ const hazards: Record<string, Hazard> = {
       await relay.drain();
       return [before, relay.acknowledged.slice(before.length)];
     },
-    mutant: mutantStatement('due', ['p.deliver_at > clock_timestamp()', 'false']),
+    mutant: mutantStatement('due', ['m.deliver_at > clock_timestamp()', 'false']),
     right: [
       ['k:1', 'x'],
       ['k:2', 'k:3'],

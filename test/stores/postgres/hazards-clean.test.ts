@@ -224,7 +224,10 @@ const hazards: Record<string, Hazard> = {
     },
     // Locked, but left as they are; and found wherever they are, since making a lease run out moves them.
     mutant: {
-      ...mutantStatement('settle', ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL']),
+      ...mutantStatement('settle', [
+        'c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]',
+        '$1::text IS NOT NULL',
+      ]),
       cleaning: (original) => ({
         cleaningOf: (names, n) => {
           const { fence, move, ...rest } = original.cleaningOf(names, n);

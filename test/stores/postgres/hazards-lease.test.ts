@@ -10,7 +10,10 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type World } from './support.js';
 
 const FENCE = {
-  place: ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL'],
+  place: [
+    'c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]',
+    '$1::text IS NOT NULL',
+  ],
   owner: ['AND c.owner = $3::text AND c.epoch = $4::bigint', 'AND $3::text IS NOT NULL AND $4::bigint IS NOT NULL'],
 } as const;
 

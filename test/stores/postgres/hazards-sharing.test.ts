@@ -2,32 +2,15 @@
  * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it.
  * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
  */
-import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SetAside } from '../../../src/core/feed.js';
 import type { Parked } from '../../../src/stores/postgres/parked.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { HALVES, halves, keysOf } from './halves.js';
 import { inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type TestRelay, type World } from './support.js';
 
-/** The first and the second half of the partitions: what two relays hold. */
-const HALVES = ['a', 'b'];
-const partitionOf = (key: string) => createHash('sha256').update(key).digest().readUInt16BE() % 8;
-const keysOf = (half: number) =>
-  Array.from({ length: 200 }, (_, n) => `k${String(n)}`).filter((key) => Math.floor(partitionOf(key) / 4) === half);
 const [first] = keysOf(0) as [string];
 const [second] = keysOf(1) as [string];
-
-/** Two relays with half of the partitions each. */
-async function halves(world: World): Promise<[TestRelay, TestRelay]> {
-  await world.announce(...HALVES);
-  const a = await world.relay({ relay: 'a' });
-  const b = await world.relay({ relay: 'b' });
-  expect([a.feed.partitions, b.feed.partitions]).toEqual([
-    [0, 1, 2, 3],
-    [4, 5, 6, 7],
-  ]);
-  return [a, b];
-}
 
 /** A relay that has taken over from two whose cursors differ. */
 async function heirOfTwo(world: World, before: (a: TestRelay, b: TestRelay) => Promise<void>): Promise<TestRelay> {
@@ -204,7 +187,7 @@ const hazards: Record<string, Hazard> = {
     },
     mutant: mutantStatement(
       'settle',
-      ['c.ctid = ANY($1::text::tid[])', '$1::text IS NOT NULL'],
+      ['c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]', '$1::text IS NOT NULL'],
       ['AND c.owner = $3::text AND c.epoch = $4::bigint', 'AND $3::text IS NOT NULL AND $4::bigint IS NOT NULL'],
     ),
     right: { ended: 'LEASE_LOST', acknowledged: [`${second}:1`] },

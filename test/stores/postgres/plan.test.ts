@@ -141,9 +141,9 @@ describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => 
       const session = await world.session();
       await prepare(session, 'change', statementsOf(world.names, false)[kind]);
       const fence = (await world.value(
-        `SELECT format('%L, %L, %L, %s', array_agg(ctid)::text, 'default', min(owner), min(epoch)) FROM ${cursors}`,
+        `SELECT format('%L, %L, %L, %s', array_agg(ctid ORDER BY partition)::text, 'default', min(owner), min(epoch)) FROM ${cursors}`,
       )) as string;
-      const rest = { settle: `, 1000, '9:9:', NULL, 0, 0, 0, 0`, renew: ', 1000', release: '' }[kind];
+      const rest = { settle: `, 8, 1000, '9:9:', NULL, 0, 0, 0, 0`, renew: ', 8, 1000', release: '' }[kind];
       // As it is at first, and with what plans may believe of a tiny table.
       for (const before of ['SELECT', `ANALYZE ${cursors}`]) {
         await world.sql(before);

@@ -1,0 +1,252 @@
+/** What is too large: refused where it is stored, and given up where it is there already, while everything else goes on. */
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { Messenger } from '../../../src/core/messenger.js';
+import { newMessage, type Message } from '../../../src/core/message.js';
+import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
+import { encodeMessages } from '../../../src/stores/postgres/encode.js';
+import { inTransaction, newDatabase } from '../../support/database.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+
+const MIB = 1024 * 1024;
+
+describe('a message that is too large to be stored', () => {
+  const refusal = (message: Message, jsonPayload = false): string => {
+    try {
+      return `stored as ${String(encodeMessages([message], jsonPayload).length)} characters`;
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'INVALID_MESSAGE' });
+      return (error as Error).message;
+    }
+  };
+
+  it.each([false, true])('is refused by its payload, jsonPayload %s: by more than 64 MiB', (jsonPayload) => {
+    const payload = new Uint8Array(64 * MIB + 1).fill(0x31);
+    expect(refusal(newMessage(payload.subarray(1), { id: 'm' }), jsonPayload)).toMatch(/^stored as/);
+    expect(refusal(newMessage(payload, { id: 'm' }), jsonPayload)).toBe(
+      'the payload of message m must have 67108864 bytes at most, got 67108865: keep what is large elsewhere, such as in an object store, and send where it is',
+    );
+  });
+
+  it('is refused by its metadata: by more than 1 MiB, as PostgreSQL writes it', () => {
+    // {"n": "…"}: nine bytes beside it.
+    const of = (bytes: number) => newMessage('x', { id: 'm', metadata: { n: 'v'.repeat(bytes - 9) } });
+    expect(refusal(of(MIB))).toMatch(/^stored as/);
+    expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have 1048576 bytes at most, got 1048577: /);
+    expect(refusal(newMessage('x', { id: 'm', metadata: { n: '\u0001'.repeat(200_000) } }))).toMatch(/got 1200009: /);
+  });
+
+  it('is refused by its id, topic or key: by more than 4,000 bytes, a key by 2,000', () => {
+    const [key, fits] = [`${'名'.repeat(666)}12`, `${'名'.repeat(1_333)}1`];
+    expect(refusal(newMessage('x', { id: fits, topic: fits, key }))).toMatch(/^stored as/);
+    const most = 'must have 4000 bytes at most, got 4001';
+    expect(refusal(newMessage('x', { id: 'm', topic: `${fits}3` }))).toBe(`the topic of message m ${most}`);
+    expect(refusal(newMessage('x', { id: 'm', key: `${key}3` }))).toBe(
+      'the key of message m must have 2000 bytes at most, got 2001',
+    );
+    expect(refusal(newMessage('x', { id: 'i'.repeat(4_001) }))).toBe(
+      `the id of a message, "${'i'.repeat(77)}...", ${most}`,
+    );
+  });
+});
+
+it('one call of add takes a message of any size that it may have, and many as far as they fit one statement', () => {
+  const message = newMessage(`"${'\\\\'.repeat(32 * MIB - 1)}"`);
+  expect(encodeMessages([message], true).length).toBeGreaterThan(128 * MIB);
+  const half = newMessage(new Uint8Array(50 * MIB));
+  const error = () => encodeMessages([half, half, half], false);
+  expect(error).toThrow(
+    '3 messages are too much for one call of add: the first 1 of them fill the 134217728 characters of JSON that it takes. Store them in several calls, in the same transaction',
+  );
+  expect(error).toThrow(expect.objectContaining({ code: 'INVALID_MESSAGE' }) as Error);
+  expect(encodeMessages([], false)).toBe('[]');
+  expect(JSON.parse(encodeMessages([newMessage('1'), newMessage('2')], false))).toHaveLength(2);
+});
+
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  it.each([false, true])(
+    'refuses in SQL what add refuses, jsonPayload %s, and keeps what is there',
+    async (jsonPayload) => {
+      const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[version]), max: 2 });
+      try {
+        const script = await migrationScript({ jsonPayload });
+        await pool.query(`${script.slice(0, script.indexOf('\n-- 0008_'))}\nCOMMIT;`);
+        const sized = (bytes: string) =>
+          jsonPayload ? `('"' || repeat('x', ${bytes} - 2) || '"')::json` : `convert_to(repeat('x', ${bytes}), 'UTF8')`;
+        const insert = ({ id = `'m'`, topic = 'NULL', payload = sized('10'), metadata = `'{}'` }) =>
+          pool.query(
+            `INSERT INTO messenger.messages (id, topic, payload, metadata) VALUES (${id}, ${topic}, ${payload}, ${metadata})`,
+          );
+        // Compressed to a hundredth of it, where it is copied from a table.
+        await insert({ payload: sized('67108865') });
+        expect(await new PostgresStore(pool, { jsonPayload }).migrate()).toContain('0008_message_size.sql');
+        const metadata = (bytes: number) => `jsonb_build_object('n', repeat('v', ${String(bytes)} - 9))`;
+        await insert({
+          payload: sized('67108864'),
+          metadata: metadata(MIB),
+          id: `repeat('i', 4000)`,
+          topic: `repeat('t', 4000)`,
+        });
+        const refused = {
+          payload_at_most_64_mib: { payload: sized('67108865') },
+          metadata_at_most_1_mib: { metadata: metadata(MIB + 1) },
+          id_at_most_4000_bytes: { id: `repeat('i', 4001)` },
+          topic_at_most_4000_bytes: { topic: `repeat('t', 4001)` },
+        };
+        for (const [constraint, values] of Object.entries(refused)) {
+          await expect(insert(values)).rejects.toThrow(`violates check constraint "${constraint}"`);
+        }
+        const again =
+          "INSERT INTO messenger.messages (id, payload) SELECT id, payload FROM messenger.messages WHERE id = 'm'";
+        await expect(pool.query(again)).rejects.toThrow('violates check constraint "payload_at_most_64_mib"');
+      } finally {
+        await pool.end();
+      }
+    },
+  );
+});
+
+/** Servers of their own, for one test: what is stored here is no size for a shared one. */
+describe('a message that is there already and cannot be read', () => {
+  let server: EmbeddedPostgres;
+  let pool: pg.Pool;
+  let store: PostgresStore;
+  beforeAll(async () => {
+    server = await startPostgres(17, { fsync: 'off', autovacuum: 'off' });
+    pool = new pg.Pool({ connectionString: server.url(), max: 5 });
+    pool.on('error', () => undefined);
+    store = new PostgresStore(pool);
+    await store.migrate();
+    for (const constraint of [
+      'payload_at_most_64_mib',
+      'metadata_at_most_1_mib',
+      'id_at_most_4000_bytes',
+      'topic_at_most_4000_bytes',
+    ])
+      await pool.query(`ALTER TABLE messenger.messages DROP CONSTRAINT ${constraint}`);
+  });
+  afterAll(async () => {
+    await pool.end();
+    await server.remove();
+  });
+
+  const add = (...messages: Message[]) => inTransaction(pool, (client) => store.add(client, messages));
+  const of = (id: string, key?: string) => newMessage(id, { id, key });
+
+  /** 260 MiB in SQL, between two others of its key. Compressed, so that the test takes little room. */
+  async function large(id: string, key: string | null): Promise<void> {
+    await pool.query(
+      "INSERT INTO messenger.messages (id, key, payload) VALUES ($1, $2, convert_to(repeat('x', $3), 'UTF8'))",
+      [id, key, 260 * MIB],
+    );
+  }
+
+  it('is a dead letter by its size, kept whole, while its key and all others go on; and so again when it is requeued', async () => {
+    await add(of('k:1', 'k'), of('other', 'o'));
+    await large('k:2', 'k');
+    await large('alone', null);
+    await add(of('k:3', 'k'));
+    const published: string[] = [];
+    const events: string[] = [];
+    const errors: string[] = [];
+    const messenger = () =>
+      new Messenger(
+        store,
+        { publish: async ({ id, payload }) => void (expect(payload.byteLength).toBeLessThan(100), published.push(id)) },
+        {
+          interval: 50,
+          onEvent: (event) => {
+            if (event.type === 'dead') events.push(event.message.id);
+          },
+          errorLogger: { error: (error) => void errors.push(error.message) },
+        },
+      );
+    const run = async (until: () => boolean) => {
+      const stop = new AbortController();
+      const relay = messenger().start({ signal: stop.signal });
+      await expect.poll(until, { timeout: 120_000, interval: 20 }).toBe(true);
+      stop.abort();
+      await relay;
+    };
+    await run(() => published.length === 3 && events.length === 2);
+    expect(published.filter((id) => id.startsWith('k'))).toEqual(['k:1', 'k:3']);
+    expect(events.toSorted()).toEqual(['alone', 'k:2']);
+    expect(errors).toHaveLength(2);
+    expect(errors.find((text) => text.includes('k:2'))).toMatch(
+      /^message k:2 is a dead letter: message k:2 has 27262\d{4} bytes/,
+    );
+
+    const letters = await store.deadLetters();
+    expect(
+      letters.map(({ message, state, attempts }) => [
+        message.id,
+        message.key,
+        message.payload.byteLength,
+        state,
+        attempts,
+      ]),
+    ).toEqual([
+      ['k:2', 'k', 0, 'dead', 1],
+      ['alone', undefined, 0, 'dead', 1],
+    ]);
+    expect(letters[0]!.error).toMatch(
+      /^message k:2 has 27262\d{4} bytes, and no more than 267386880 can be read: it is kept whole/,
+    );
+    expect(await store.destinations()).toMatchObject([{ name: 'default', pending: 0, dead: 2, waiting: 0 }]);
+    const kept = await pool.query('SELECT octet_length(payload) AS bytes FROM messenger.parked');
+    expect(kept.rows).toEqual([{ bytes: 260 * MIB }, { bytes: 260 * MIB }]);
+
+    expect(await store.requeue({ all: true })).toBe(2);
+    events.length = 0;
+    await add(of('k:4', 'k'));
+    await run(() => published.includes('k:4') && events.length === 2);
+    expect((await store.deadLetters()).map(({ message, attempts }) => [message.id, attempts])).toEqual([
+      ['k:2', 1],
+      ['alone', 1],
+    ]);
+    expect(await store.discard({ all: true })).toBe(2);
+  });
+
+  it('is given up also by one call of publish, and where messages are listed by the plain contract', async () => {
+    await large('p:1', 'p');
+    await add(of('p:2', 'p'));
+    const published: string[] = [];
+    const once = new Messenger(store, { publish: async ({ id }) => void published.push(id) });
+    await expect(once.publish()).rejects.toThrow('message p:1 is a dead letter: ');
+    while (published.length === 0) await once.publish();
+    expect(published).toEqual(['p:2']);
+
+    await large('q:1', 'q');
+    const first = await store.messages(10);
+    expect(first).toEqual([]);
+    expect(await store.requeue({ ids: ['p:1', 'q:1'] })).toBe(2);
+    await add(of('q:2', 'q'));
+    await large('q:3', 'q');
+    await add(of('q:4', 'q'));
+    const listed: string[] = [];
+    for (let page = await store.messages(10); page.length > 0; page = await store.messages(10)) {
+      listed.push(...page.map(({ id }) => id));
+      await store.published(...page);
+    }
+    await store.close();
+    expect(listed).toEqual(['q:2', 'q:4']);
+    expect((await store.deadLetters()).map(({ message }) => message.id)).toEqual(['p:1', 'q:1', 'q:3']);
+    expect(await store.discard({ all: true })).toBe(3);
+  });
+
+  it('is so also by its id and topic, of which as much is shown as can be', async () => {
+    await pool.query(
+      `INSERT INTO messenger.messages (id, topic, payload) VALUES (repeat('i', $1), repeat('t', $2), 'x')`,
+      [130 * MIB, 130 * MIB],
+    );
+    await add(of('after'));
+    const published: string[] = [];
+    const once = new Messenger(store, { publish: async ({ id }) => void published.push(id) });
+    await expect(once.publish()).rejects.toThrow('is a dead letter: ');
+    expect(published).toEqual(['after']);
+    const letters = await store.deadLetters();
+    expect(letters.map(({ message: { id, topic, metadata } }) => ({ id, topic, metadata }))).toEqual([
+      { id: 'i'.repeat(100), topic: undefined, metadata: {} },
+    ]);
+  });
+});
