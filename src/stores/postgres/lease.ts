@@ -1,5 +1,5 @@
 import { textOf } from '../../core/error-text.js';
-import { MessengerError } from '../../core/errors.js';
+import { MessengerError, toError } from '../../core/errors.js';
 import { uuidv7 } from '../../core/uuid.js';
 import { arrayText, claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
 import { preamble, type Connection, type Database, type Row, type TransactionBounds, type Value } from './database.js';
