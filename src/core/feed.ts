@@ -73,7 +73,7 @@ export interface Feed {
   readonly unbalanced: boolean;
   /**
    * Gives away what is more than this relay's even share, and takes what it lacks and is free. Only
-   * while nothing that was read is unsettled: what was read ahead of that is read again by its new owner.
+   * while nothing that was read is being published or settled: what is not settled is read again, by whoever holds it.
    */
   rebalance(options?: StoreCallOptions): Promise<void>;
   /** Whether messages of this key were set aside: then later ones must be, too. */

@@ -1,7 +1,7 @@
 import type { Feed, Page, SetAside } from './feed.js';
 import { publishPage, type Publication } from './publish-page.js';
 import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from './publishing.js';
-import { Bell, onAbort, serially, sleepBy } from './wait.js';
+import { Bell, isAborted, onAbort, serially, sleepBy } from './wait.js';
 
 /**
  * Less than a full page waits for so long for others to be settled with it. A thousand messages a second come
@@ -54,6 +54,8 @@ export class Pipeline {
   readonly #publishOptions: PublishPageOptions;
   /** Ends all of it: told to stop, or something failed. */
   readonly #over = new AbortController();
+  /** Ends what was begun since partitions last changed hands: no call begins after it. */
+  #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has got further. */
   readonly #progress = new Bell();
@@ -71,7 +73,6 @@ export class Pipeline {
   /** Of these, messages of the log whose publication is over, and whose settlement has not begun. */
   #gathered = 0;
   #settledAt = -Infinity;
-  #exclusive = false;
   #lastOfLog: Promise<unknown> = Promise.resolve();
   /** Whoever looks into the side table, or changes it, does so alone. */
   readonly #inTurn = serially();
@@ -81,16 +82,19 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     const { stop, feed, publishing } = options;
+    const round = () => this.round;
     this.#publishOptions = {
       ...publishing,
       progress: this.#progress,
-      stop: this.over,
+      get stop() {
+        return round();
+      },
       get lost() {
         return feed.lost;
       },
     };
     const onStop = () => {
-      this.#over.abort(stop.reason);
+      this.#end(stop.reason);
     };
     this.#forget = onAbort(stop, onStop);
     if (stop.aborted) onStop();
@@ -101,21 +105,30 @@ export class Pipeline {
     return this.#over.signal;
   }
 
+  /** Aborted when partitions are to change hands, or all is over: what was only read until then is let go. */
+  get round(): AbortSignal {
+    return this.#round.signal;
+  }
+
   get isIdle(): boolean {
     return this.#inFlight === 0;
   }
 
-  /** Waits for room for one page more. @returns whether there is some; not when all is over. */
-  async enter(): Promise<boolean> {
+  /**
+   * Waits for room for one page more, of this round where one is given, or else of any.
+   *
+   * @returns whether there is some; not when the round, or all, is over.
+   */
+  async enter(round = this.over): Promise<boolean> {
     const { depth, pageSize, publishing } = this.#options;
-    while (!this.over.aborted) {
-      if (!this.#exclusive && this.#publishing < depth && this.#hasRoom) {
+    while (!round.aborted) {
+      if (!this.round.aborted && this.#publishing < depth && this.#hasRoom) {
         this.#publishing += 1;
         this.#inFlight += pageSize;
         return true;
       }
       if (this.#isRipe) this.#ripe.ring();
-      await this.#room.wait(publishing.clock, Infinity, this.over);
+      await this.#room.wait(publishing.clock, Infinity, round);
     }
     return false;
   }
@@ -133,7 +146,7 @@ export class Pipeline {
 
   /** Messages that were set aside and are due; never while settling is under way. */
   retries(): Promise<Page> {
-    return this.#inTurn(() => this.#options.feed.retries({ signal: this.over }));
+    return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
@@ -181,17 +194,26 @@ export class Pipeline {
     });
   }
 
-  /** Does something while nothing is in flight. */
-  async exclusively(work: () => Promise<void>): Promise<void> {
-    this.#exclusive = true;
+  /** Begins no more calls, so that `handOver` need not wait for what was only read. */
+  endRound(): void {
+    this.#round.abort();
     this.#ripe.ring();
-    try {
-      while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
-      if (!this.over.aborted) await work();
-    } finally {
-      this.#exclusive = false;
-      this.#room.ring();
-    }
+  }
+
+  /**
+   * Waits until every call that was begun is answered and settled, and lets partitions change hands. Of a page that was
+   * begun the rest is set aside, due at once; a page that was not is dropped, and read again by whoever holds it then.
+   */
+  async handOver(work: () => Promise<void>): Promise<void> {
+    this.endRound();
+    while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
+    if (this.over.aborted) return;
+    await work();
+    this.#log.clear();
+    this.#gathered = 0;
+    if (isAborted(this.over)) return;
+    this.#round = new AbortController();
+    this.#room.ring();
   }
 
   /** Sleeps, and no longer than there is something to do it for. */
@@ -207,7 +229,7 @@ export class Pipeline {
 
   /** Begins nothing more. */
   finish(): void {
-    this.#over.abort();
+    this.#end();
   }
 
   /** Waits for what is in flight. @throws what failed first. */
@@ -225,6 +247,11 @@ export class Pipeline {
       isSetAside: (key) =>
         feed.isSetAside(key) || isEarlier(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
     };
+  }
+
+  #end(reason?: unknown): void {
+    this.#over.abort(reason);
+    this.#round.abort(this.over.reason);
   }
 
   #free(messages: number): void {
@@ -248,13 +275,13 @@ export class Pipeline {
     while (!this.#isRipe) {
       const left = this.#settledAt + GATHERING - clock.now();
       if (left <= 0) return;
-      await this.#ripe.wait(clock, left, this.over);
+      await this.#ripe.wait(clock, left, this.round);
     }
   }
 
   /** Whether what is gathered is settled at once. */
   get #isRipe(): boolean {
-    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.#exclusive || this.over.aborted;
+    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
 
   /** Works on a page that has room, which it gives back; a failure is the end of all. */

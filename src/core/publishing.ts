@@ -41,7 +41,7 @@ export interface PublishPageOptions {
   readonly kindOf: (error: Error) => FailureKind;
   /** Asked anew before each request, and aborted when the lease is lost: publishing stops at once, by rejecting. */
   readonly lost: AbortSignal;
-  /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
+  /** Aborted when the relay is to stop, or gives partitions away: what is in flight is waited for, and nothing more is sent. */
   readonly stop: AbortSignal;
   readonly circuit: Gate;
   readonly suspicion: Suspicion;
@@ -58,6 +58,6 @@ export interface PublishPageOptions {
 export interface PageOutcome {
   readonly acknowledged: number;
   readonly setAside: readonly SetAside[];
-  /** Messages that were not sent, or of which nothing is known, when the relay was stopped. */
+  /** Messages that were not sent, or of which nothing is known, when `stop` aborted. */
   readonly untried: readonly SetAside[];
 }

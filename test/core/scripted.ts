@@ -259,7 +259,10 @@ export class ListFeedStore implements FeedStore {
       lost,
       partitions: [0],
       unbalanced: false,
-      rebalance: () => Promise.resolve(),
+      rebalance: () => {
+        readTo = this.cursor;
+        return Promise.resolve();
+      },
       waiting: (topic) => [...parked.values()].filter((each) => !each.dead && each.message.topic === topic).length,
       idle: (ms, { signal } = {}) => sleep(ms, signal, lost),
       isSetAside: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),

@@ -51,6 +51,8 @@ class ModelFeed implements Feed {
   /** What is parked, as far as this feed knows: by seq. */
   readonly #parked = new Map<number, Row>();
   readonly #pages = new WeakMap<Page, PageRecord>();
+  /** Pages that were given out and not settled. */
+  readonly #unsettled = new Set<PageRecord>();
   readonly #rows = new WeakMap<Message, Row>();
   /** To where each partition was read, and to where settled. */
   readonly #positions = new Map<number, number>();
@@ -123,7 +125,17 @@ class ModelFeed implements Feed {
 
   async rebalance({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     const { server, network, to, process } = this.#world;
-    const claimed = await this.#change('rebalance', () => server.rebalance(to, this.#hold), signal);
+    const claimed = await this.#change(
+      'rebalance',
+      () => {
+        const given = server.rebalance(to, this.#hold);
+        // What was given out until then is read again, and counts no more.
+        for (const page of this.#unsettled) page.settled = true;
+        this.#unsettled.clear();
+        return given;
+      },
+      signal,
+    );
     // In its order: the server gives away the last ones.
     for (const partition of [...this.#hold.epochs.keys()].slice(claimed.quota)) {
       for (const map of [this.#hold.epochs, this.#positions, this.#cursors]) map.delete(partition);
@@ -208,6 +220,7 @@ class ModelFeed implements Feed {
           ends: ends && (server.flaw === 'cursor past what is settled' ? new Map(this.#positions) : ends),
         });
         record.settled = true;
+        this.#unsettled.delete(record);
         return told;
       },
     );
@@ -330,10 +343,11 @@ class ModelFeed implements Feed {
     });
     const page: Page = attempts ? { messages, attempts } : { messages };
     this.#pages.set(page, record);
+    if (messages.length > 0) this.#unsettled.add(record);
     return page;
   }
 }
 
 function newSession({ inFlight }: Surroundings, name: string): Session {
-  return { name, bound: inFlight, unsettled: new Set(), acknowledged: new Set() };
+  return { name, bound: inFlight, unsettled: new Set(), acknowledged: new Set(), calling: new Map() };
 }

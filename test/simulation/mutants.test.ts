@@ -122,6 +122,20 @@ describe('the engine', () => {
       by: ['nothing sent past the lease'],
       often: { ...PAUSES, 'broker: connection fails': 0.1 },
     },
+    'takes what was let go for published when partitions change hands': {
+      file: 'pipeline',
+      from: 'const setAside = [...outcome.setAside, ...outcome.untried];',
+      to: 'const setAside = outcome.setAside;',
+      by: ['at least once'],
+      often: { 'relay: joins': 1, 'relay: leaves': 0 },
+    },
+    'keeps what it has let go, and settles it': {
+      file: 'pipeline',
+      from: '    this.#log.clear();\n',
+      to: '',
+      by: ['the contract of feeds', 'no stall', 'order per key'],
+      often: { 'relay: joins': 1 },
+    },
     'gives partitions away while pages are in flight': {
       file: 'pipeline',
       from: 'while (this.#inFlight > 0) await',

@@ -32,6 +32,8 @@ export interface Session {
   readonly unsettled: Set<number>;
   /** What the engine was told to be acknowledged. */
   readonly acknowledged: Set<number>;
+  /** What the engine waits for the answer to, and how often. */
+  readonly calling: Map<number, number>;
 }
 
 /** A message as a feed gave it out. */
@@ -159,6 +161,25 @@ export class Oracle {
     this.#of(to).refused.add(row.seq);
   }
 
+  /** The engine waits for an answer from now on, until the function that is returned is called. */
+  waits(messages: readonly Message[]): () => void {
+    const waiting = messages.flatMap((message) => this.#handed.get(message) ?? []);
+    const count = (by: number) => {
+      for (const { row, session } of waiting) {
+        const calls = (session.calling.get(row.seq) ?? 0) + by;
+        if (calls > 1) this.fail('bounded duplicates', `${session.name} sends ${nameOf(row)} while it is being sent`);
+        if (calls === 0) session.calling.delete(row.seq);
+        else session.calling.set(row.seq, calls);
+      }
+    };
+    count(1);
+    let isOver = false;
+    return () => {
+      if (!isOver) count(-1);
+      isOver = true;
+    };
+  }
+
   /** The engine calls its publisher: if nothing else is heard of a message, that was a failure of it. */
   called(messages: readonly Message[]): void {
     for (const message of messages) this.#count(message, 1);
@@ -210,12 +231,17 @@ export class Oracle {
     }
   }
 
-  /** Partitions are handed over while nothing is wrong: nothing may be repeated for it. */
-  released(session: Session): void {
-    const [seq] = session.unsettled;
-    if (seq !== undefined) {
-      this.fail('bounded duplicates', `${session.name} gives partitions away, and has not settled message ${seq}`);
+  /** Partitions are handed over: nothing that the engine knows to be acknowledged may be repeated for it. */
+  released({ name, unsettled, acknowledged, calling }: Session): void {
+    for (const seq of unsettled) {
+      if (acknowledged.has(seq)) {
+        this.fail('bounded duplicates', `${name} gives partitions away, and has not settled message ${seq}`);
+      }
     }
+    for (const seq of calling.keys()) {
+      this.fail('order per key', `${name} gives partitions away, and waits for the answer to message ${seq}`);
+    }
+    unsettled.clear();
   }
 
   /** What is not done yet, of all that is for a destination. */

@@ -116,20 +116,20 @@ export interface PublisherWorld {
 export const PUBLISHERS = {
   /** One message at a time: the relay sends several of different keys at once. */
   single: (world): Publisher => ({
-    publish: async (message) => {
-      const [result] = await send(world, [message], false);
+    publish: async (message, options) => {
+      const [result] = await waitingFor(world, [message], options, () => send(world, [message], false));
       if (result === undefined) throw new Error('no answer for this message');
       if (!result.acknowledged) throw result.error;
     },
   }),
   /** A batch with at most one message of each key. */
-  batch: (world) => batchPublisher(false, (messages) => send(world, messages, false)),
+  batch: (world) => batchPublisher(world, false, (messages) => send(world, messages, false)),
   /** A batch that is in order: a failure fails what is behind it in its key. */
-  ordered: (world) => batchPublisher(true, (messages) => send(world, messages, true)),
+  ordered: (world) => batchPublisher(world, true, (messages) => send(world, messages, true)),
   /** Several requests at once, each with at most one message of a key, as the adapters for SQS and SNS send. */
   lanes: (world) => {
     const room = new Room(2);
-    return batchPublisher(true, (messages, call) =>
+    return batchPublisher(world, true, (messages, call) =>
       sendInLanes(messages, {
         laneOf: ({ key }) => key,
         send: (items) => untilAborted(send(world, items, false), call?.signal),
@@ -141,8 +141,32 @@ export const PUBLISHERS = {
   },
 } satisfies Record<string, (world: PublisherWorld) => Publisher>;
 
-function batchPublisher(batchKeepsKeyOrder: boolean, publishBatch: BatchPublisher['publishBatch']): BatchPublisher {
-  return { batchKeepsKeyOrder, publishBatch, publish: () => Promise.reject(new Error('publish() of a batch form')) };
+function batchPublisher(
+  world: PublisherWorld,
+  batchKeepsKeyOrder: boolean,
+  publishBatch: BatchPublisher['publishBatch'],
+): BatchPublisher {
+  return {
+    batchKeepsKeyOrder,
+    publishBatch: (messages, options) => waitingFor(world, messages, options, () => publishBatch(messages, options)),
+    publish: () => Promise.reject(new Error('publish() of a batch form')),
+  };
+}
+
+/** The engine waits for the answer until it comes, or until the engine says that it waits no longer. */
+async function waitingFor<T>(
+  { oracle }: PublisherWorld,
+  messages: readonly Message[],
+  options: PublishOptions | undefined,
+  call: () => Promise<T>,
+): Promise<T> {
+  const done = oracle.waits(messages);
+  options?.signal?.addEventListener('abort', done, { once: true });
+  try {
+    return await call();
+  } finally {
+    done();
+  }
 }
 
 /** A client that gives a request up when it is told to, as those of the adapters do. */
