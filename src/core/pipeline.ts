@@ -1,5 +1,5 @@
 import type { Feed, Page, SetAside } from './feed.js';
-import { publishPage, type Publication } from './publish-page.js';
+import { publishLate, publishPage, type Publication } from './publish-page.js';
 import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from './publishing.js';
 import { Bell, isAborted, onAbort, serially, sleepBy } from './wait.js';
 
@@ -70,6 +70,8 @@ export class Pipeline {
   #publishing = 0;
   /** Messages that are published, or may be, and not settled: a page counts in full until it is there. */
   #inFlight = 0;
+  /** Calls that were slow, and are not answered. */
+  #late = 0;
   /** Of these, messages of the log whose publication is over, and whose settlement has not begun. */
   #gathered = 0;
   #settledAt = -Infinity;
@@ -108,6 +110,11 @@ export class Pipeline {
   /** Aborted when partitions are to change hands, or all is over: what was only read until then is let go. */
   get round(): AbortSignal {
     return this.#round.signal;
+  }
+
+  /** Whether a slow call is waited for. */
+  get isLate(): boolean {
+    return this.#late > 0;
   }
 
   get isIdle(): boolean {
@@ -179,6 +186,7 @@ export class Pipeline {
       // Its room is free once it is settled itself, whatever else is settled in that turn.
       if (entry.settlement === undefined) await this.#begun(() => this.#settleLog());
       await entry.settlement;
+      this.#followUp(entry.outcome);
     });
     this.#lastOfLog = settled;
     settled.catch(() => undefined);
@@ -190,8 +198,24 @@ export class Pipeline {
       // Its keys are its own: what is new of them is set aside as long as they are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
+      this.#followUp(outcome);
       return outcome.acknowledged;
     });
+  }
+
+  /** Waits for calls that were slow, in the room that they had, and settles each as it is answered. */
+  #followUp({ late }: PageOutcome): void {
+    for (const each of late) {
+      this.#inFlight += this.#options.pageSize;
+      this.#late += 1;
+      const work = async () => {
+        const outcome = await publishLate(each, this.#publishOptions);
+        await this.#inTurn(() => this.#settle(each.page, outcome));
+      };
+      this.#run(each.page, work)
+        .catch(() => undefined)
+        .finally(() => (this.#late -= 1));
+    }
   }
 
   /** Begins no more calls, so that `handOver` need not wait for what was only read. */

@@ -57,6 +57,7 @@ export async function relayFeed(
       kindOf: options.kindOf,
       circuit,
       suspicion: options.suspicion,
+      pace: options.pace,
       probes: PROBES,
       clock,
       onFailure: (error, attempt) => {
@@ -71,12 +72,27 @@ export async function relayFeed(
     },
   });
 
+  let unbalancedSince: number | undefined;
+  /**
+   * Whether partitions are to change hands now. That waits for every call: not while a slow one is waited for, so that it
+   * holds up nothing else, unless there is another and another for as long as one may take.
+   */
+  function isToHandOver(): boolean {
+    if (pipeline.round.aborted) return true;
+    if (!feed.unbalanced) {
+      unbalancedSince = undefined;
+      return false;
+    }
+    unbalancedSince ??= clock.now();
+    return !pipeline.isLate || clock.now() - unbalancedSince >= options.pace.timeout;
+  }
+
   /** Takes what is new, page by page. */
   async function publishNew(): Promise<void> {
     let pause = FIRST_IDLE_PAUSE;
     while (!pipeline.over.aborted) {
       feed.lost.throwIfAborted();
-      if (feed.unbalanced || pipeline.round.aborted) {
+      if (isToHandOver()) {
         await pipeline.handOver(() => rebalance(feed, options, pipeline.over));
         if (isAborted(pipeline.over)) return;
       }
@@ -90,7 +106,9 @@ export async function relayFeed(
         if (await enter(page, round)) pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
-        await feed.idle(Math.min(pause, interval), { interval, signal: round });
+        // A feed does not sleep while it is unbalanced.
+        if (feed.unbalanced) await pipeline.sleep(Math.min(pause, interval));
+        else await feed.idle(Math.min(pause, interval), { interval, signal: round });
         pause *= 2;
       }
     }
@@ -144,7 +162,7 @@ export async function relayFeed(
     while (!pipeline.over.aborted) {
       await pipeline.sleep(GIVE_WAY);
       feed.lost.throwIfAborted();
-      if (feed.unbalanced) pipeline.endRound();
+      if (isToHandOver()) pipeline.endRound();
     }
   }
 

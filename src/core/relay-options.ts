@@ -3,6 +3,7 @@ import type { Clock } from './clock.js';
 import type { FailureKind } from './errors.js';
 import type { EventHandler } from './events.js';
 import type { ErrorLogger } from './logger.js';
+import type { Pace } from './pace.js';
 import type { BatchPublisher } from './publisher.js';
 import type { PolicyOf } from './retry.js';
 import type { Store } from './store.js';
@@ -26,6 +27,7 @@ export interface RelayOptions {
   readonly kindOf: (error: Error) => FailureKind;
   readonly circuit: Circuit;
   readonly suspicion: Suspicion;
+  readonly pace: Pace;
   readonly errorLogger: ErrorLogger;
   readonly onEvent: EventHandler | undefined;
   /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */

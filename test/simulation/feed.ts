@@ -50,6 +50,8 @@ class ModelFeed implements Feed {
   readonly #lost = new AbortController();
   /** What is parked, as far as this feed knows: by seq. */
   readonly #parked = new Map<number, Row>();
+  /** What waits for the answer to its call. */
+  readonly #outstanding = new Set<number>();
   readonly #pages = new WeakMap<Page, PageRecord>();
   /** Pages that were given out and not settled. */
   readonly #unsettled = new Set<PageRecord>();
@@ -179,7 +181,7 @@ class ModelFeed implements Feed {
       process,
       'retries',
       () => {
-        const due = server.due(to, this.partitions, this.#pageSize);
+        const due = server.due(to, this.partitions, this.#pageSize, this.#outstanding);
         return this.#page(
           due.map(({ row }) => row),
           undefined,
@@ -192,7 +194,7 @@ class ModelFeed implements Feed {
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
     const { server, oracle, to } = this.#world;
-    const record = this.#pages.get(page);
+    const record = this.#pages.get(page) ?? this.#late(page);
     if (record === undefined || record.settled) {
       oracle.fail('the contract of feeds', 'a page is settled that was not read, or for the second time');
       return;
@@ -206,6 +208,8 @@ class ModelFeed implements Feed {
     const kept = new Set(aside.map(([row]) => row));
     const published = record.rows.filter((row) => !kept.has(row));
     for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
+    for (const { seq } of record.rows) this.#outstanding.delete(seq);
+    for (const [{ seq }, { outstanding }] of aside) if (outstanding === true) this.#outstanding.add(seq);
     const gone = [...published, ...aside.flatMap(([row, { dead }]) => (dead ? [row] : []))];
     const forget = () => {
       for (const { seq } of gone) this.#parked.delete(seq);
@@ -328,6 +332,13 @@ class ModelFeed implements Feed {
     }
   }
 
+  /** A page of what was outstanding. */
+  #late({ messages }: Page): PageRecord | undefined {
+    const rows = messages.flatMap((message) => this.#rows.get(message) ?? []);
+    if (rows.length === 0 || rows.length < messages.length) return undefined;
+    return rows.every(({ seq }) => this.#outstanding.has(seq)) ? { rows, ends: undefined, settled: false } : undefined;
+  }
+
   /** A page as the server gave it: made there and then, so that it is known what was this relay's at that time. */
   #page(rows: readonly Row[], ends: PageRecord['ends'], attempts?: readonly number[]): Page {
     const { server, oracle, to } = this.#world;
@@ -349,5 +360,12 @@ class ModelFeed implements Feed {
 }
 
 function newSession({ inFlight }: Surroundings, name: string): Session {
-  return { name, bound: inFlight, unsettled: new Set(), acknowledged: new Set(), calling: new Map() };
+  return {
+    name,
+    bound: inFlight,
+    unsettled: new Set(),
+    acknowledged: new Set(),
+    calling: new Map(),
+    outstanding: new Set(),
+  };
 }

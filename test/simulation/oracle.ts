@@ -34,6 +34,8 @@ export interface Session {
   readonly acknowledged: Set<number>;
   /** What the engine waits for the answer to, and how often. */
   readonly calling: Map<number, number>;
+  /** What was set aside while its call is waited for, and not settled since. */
+  readonly outstanding: Set<number>;
 }
 
 /** A message as a feed gave it out. */
@@ -128,7 +130,7 @@ export class Oracle {
     const { accepted, dead } = this.#of(to);
     const before = accepted.get(row.seq) ?? 0;
     accepted.set(row.seq, before + 1);
-    if (!page.settled) session.unsettled.add(row.seq);
+    if (!page.settled || session.outstanding.has(row.seq)) session.unsettled.add(row.seq);
     this.acceptances += 1;
     this.fullest = Math.max(this.fullest, session.unsettled.size / session.bound);
     if (session.unsettled.size > session.bound) {
@@ -205,10 +207,16 @@ export class Oracle {
     for (const row of published) {
       settled.add(row.seq);
       session.unsettled.delete(row.seq);
+      session.outstanding.delete(row.seq);
       if (!accepted.has(row.seq)) this.fail('at least once', `${nameOf(row)} is completed, and was not acknowledged`);
     }
     for (const [row, aside] of setAside) {
-      session.unsettled.delete(row.seq);
+      // Settled as far as the cursor goes, and still in flight.
+      if (aside.outstanding === true) session.outstanding.add(row.seq);
+      else {
+        session.outstanding.delete(row.seq);
+        session.unsettled.delete(row.seq);
+      }
       if (aside.dead) dead.add(row.seq);
       const allowed = failures.get(row.seq) ?? 0;
       if (aside.attempts > allowed) {
