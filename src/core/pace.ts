@@ -85,7 +85,7 @@ export class Pace {
         },
         (error: unknown) => {
           this.#answered(call, []);
-          reject(error as Error);
+          reject(error);
         },
       );
     });

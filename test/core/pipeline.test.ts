@@ -1,6 +1,6 @@
 /** Pages in flight: how many at once, in what order they are sent and settled, and what a crash repeats. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { Feed, FeedOptions, Page } from '../../src/core/feed.js';
+import type { Feed, FeedOptions } from '../../src/core/feed.js';
 import { Messenger } from '../../src/core/messenger.js';
 import type { MessengerOptions } from '../../src/core/messenger-options.js';
 import type { BatchPublisher, Publisher } from '../../src/core/publisher.js';

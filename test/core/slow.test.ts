@@ -82,7 +82,9 @@ test.for([
   const { answer, calls, of } = held('s1');
   const failed: number[] = [];
   const relay = relayOf(store, scripted(answer), {
-    onEvent: (event) => void (event.type === 'failed' && failed.push(event.attempts)),
+    onEvent: (event) => {
+      if (event.type === 'failed') failed.push(event.attempts);
+    },
   });
   await trickle(store, ['a1', 's1', ...numbered('a', 2, 100), 's2']);
   of('s1').reject(refusal(kind));
@@ -139,6 +141,7 @@ test('a slow call of a batch publisher is set aside whole', async () => {
   store.add('s1', 'b1');
   await vi.advanceTimersByTimeAsync(100);
   await trickle(store, [...numbered('a', 1, 300), 'b2']);
+  await vi.advanceTimersByTimeAsync(200);
   expect(store.cursor).toBeGreaterThan(200);
   expect([...store.parked.values()].map((each) => textOf(each.message))).toEqual(['s1', 'b1', 'b2']);
   of('s1').resolve();
