@@ -2,9 +2,11 @@ import { isHeldUp, isUnsent } from './calls.js';
 import { textOf } from './error-text.js';
 import { PublishError } from './errors.js';
 import { signatureOf } from './failures.js';
+import type { Pass } from './circuit.js';
 import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
-import type { PageOutcome, PublishPageOptions } from './publishing.js';
+import { Outstanding } from './pace.js';
+import type { Late, PageOutcome, PublishPageOptions } from './publishing.js';
 import type { PublishResult } from './publisher.js';
 import { backoff } from './retry.js';
 import type { Answered, Failure, Outage } from './suspicion.js';
@@ -24,6 +26,7 @@ export class Answers {
   readonly #setAside: SetAside[] = [];
   /** Keys of which a message was set aside. */
   readonly #blocked = new Set<string>();
+  readonly #late: Late[] = [];
   #acknowledged = 0;
   /** Failures alike on end. */
   #rounds = 0;
@@ -52,11 +55,54 @@ export class Answers {
       acknowledged: this.#acknowledged,
       setAside: this.#setAside,
       untried: untried.map((place) => this.#setAsideOf(place, {})),
+      late: this.#late,
     };
+  }
+
+  /**
+   * Sets aside what of a batch is not answered, and waits for the answer elsewhere.
+   *
+   * @returns the rest of the batch, with its results.
+   */
+  postpone(
+    batch: readonly number[],
+    results: readonly PublishResult[],
+    { sentAt, pass }: { readonly sentAt: number; readonly pass: Pass },
+  ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
+    const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
+    if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
+    const { pace, clock } = this.#options;
+    const retryIn = Math.max(0, (pace?.timeout ?? 0) - (clock.now() - sentAt));
+    const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
+    const answered = batch.filter((place, i) => {
+      const error = errorOf(results[i]);
+      if (!(error instanceof Outstanding)) return true;
+      if (error.call === undefined) {
+        this.behind(place);
+        return false;
+      }
+      this.#aside(place, { outstanding: true, retryIn });
+      const call = calls.get(error.call.results) ?? { places: [], within: [] };
+      call.places.push(place);
+      call.within.push(error.call.place);
+      calls.set(error.call.results, call);
+      return false;
+    });
+    for (const [whole, { places, within }] of calls) {
+      const page = {
+        messages: places.map((place) => this.#message(place)),
+        attempts: places.map((place) => this.#attempts(place)),
+      };
+      const its = whole.then((all) => within.map((place) => all[place] as PublishResult));
+      this.#late.push({ page, results: its, sentAt, pass });
+    }
+    const kept = new Set(answered);
+    return { batch: answered, results: results.filter((_, i) => kept.has(batch[i] as number)) };
   }
 
   /** Records every result of a batch; `rest` is what of the page was not in it. */
   take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
+    if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
     const { suspicion, circuit, onPublished } = this.#options;
     const published = batch.filter((_, i) => results[i]?.acknowledged === true);
     const acknowledged = published.length > 0;

@@ -77,14 +77,7 @@ export class Circuit implements Gate {
   readonly #backoff: Backoff;
   readonly #listener: CircuitListener;
   readonly #changed = new Bell();
-  #broken:
-    | (Pause & {
-        readonly signature: string;
-        readonly certain: boolean;
-        readonly retryIn: number;
-        readonly retryAt: number;
-      })
-    | undefined;
+  #broken: (Pause & { readonly signature: string; readonly retryIn: number; readonly retryAt: number }) | undefined;
   #held: Pause | undefined;
   /** Requests in flight that find out whether the broker is back. */
   #probes = 0;
@@ -114,11 +107,6 @@ export class Circuit implements Gate {
       error: pause.error,
       ...(broken && { retryAt: date(broken.retryAt) }),
     };
-  }
-
-  /** Whether what is in flight may stay there for long: the broker itself fails, or messages wait for others to drain. */
-  get isStuck(): boolean {
-    return this.#broken?.certain === true || this.#held !== undefined;
   }
 
   get signature(): string | undefined {
@@ -186,13 +174,13 @@ export class Circuit implements Gate {
     this.#listener.resumed('limit', this.#clock.now() - since);
   }
 
-  #open({ error, signature, certain }: NonNullable<Answer['outage']>): void {
+  #open({ error, signature }: NonNullable<Answer['outage']>): void {
     this.#opened += 1;
     this.#probes = 0;
     this.#failures += 1;
     const now = this.#clock.now();
     const retryIn = backoff(this.#failures, this.#backoff, this.#clock);
-    this.#broken = { error, signature, certain, since: this.#broken?.since ?? now, retryIn, retryAt: now + retryIn };
+    this.#broken = { error, signature, since: this.#broken?.since ?? now, retryIn, retryAt: now + retryIn };
     this.#listener.paused('broker', error, this.#failures, retryIn);
   }
 

@@ -37,7 +37,7 @@ export type MessengerEvent =
     }
   /** An attempt failed by the message itself; `parked`, `dead` or `blocked` follows when that is settled. */
   | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & SetAsideEvent)
-  /** Settled: it waits, for `retryIn` and its next attempt, or (without `error`) behind an earlier message of its key. */
+  /** Settled: it waits, for `retryIn` and its next attempt, or (without `error`) behind an earlier message of its key, or for the answer to its slow call. */
   | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & SetAsideEvent)
   /** Settled: it is a dead letter; its key goes on. */
   | ({ readonly type: 'dead'; readonly error: Error } & SetAsideEvent)

@@ -46,10 +46,15 @@ export interface SetAside {
   readonly attempts: number;
   /** Why; absent when the message only waits behind an earlier one of its key. */
   readonly error?: Error;
-  /** Milliseconds until the next attempt; absent behind an earlier message. */
+  /** Milliseconds until the next attempt; absent behind an earlier message, and where that stays as it was. */
   readonly retryIn?: number;
   /** A dead letter: kept for an operator, never tried again, and its key goes on. */
   readonly dead: boolean;
+  /**
+   * Its call has not been answered: `retries` gives neither it nor what is behind it until it has been settled again, in a
+   * page of such messages alone. Another feed does, at the latest after `retryIn`.
+   */
+  readonly outstanding?: boolean;
   /** Never tried again either, but its key waits behind it for an operator. */
   readonly blocked?: boolean;
 }
@@ -75,7 +80,7 @@ export interface Feed {
   readonly unbalanced: boolean;
   /**
    * Gives away what is more than this relay's even share, and takes what it lacks and is free. Only
-   * while nothing that was read is unsettled: what was read ahead of that is read again by its new owner.
+   * while nothing that was read is being published or settled: what is not settled is read again, by whoever holds it.
    */
   rebalance(options?: StoreCallOptions): Promise<void>;
   /** Whether messages of this key were set aside: then later ones must be, too. */

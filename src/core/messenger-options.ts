@@ -9,6 +9,7 @@ import { consoleErrorLogger, consoleLogger, safeLogger, type ErrorLogger } from 
 import { describe } from './message.js';
 import { checkKeys, limitOption, numberOption } from './options.js';
 import { oneAtATime } from './plain-feed.js';
+import { Pace } from './pace.js';
 import { asBatchPublisher } from './plain-publisher.js';
 import {
   isBatchPublisher,
@@ -69,7 +70,7 @@ export interface MessengerOptions {
   /**
    * How many pages are published at once, and how many times `publishBatchSize` messages may be published and
    * not settled: 1 to 100. When the process dies, at most these are published again. With 1, a page is
-   * published, then settled, then the next one is published. Pages that are not full are settled together,
+   * published, then settled, then the next one is published: a call that is slow then holds up all. Pages that are not full are settled together,
    * every 50 ms.
    * @default 4
    */
@@ -92,7 +93,12 @@ export interface MessengerOptions {
   destination?: string;
   /** How many messages, of different keys, are in flight at once through a publisher without a batch form: 1 to 1,000. @default 10 */
   concurrency?: number;
-  /** How long one call of the publisher may take before it counts as failed. @default 30_000 */
+  /**
+   * How long one call of the publisher may take before it counts as failed. A call that takes ten times as long as usual,
+   * at least a second or half of this, is set aside with its key while it is waited for, once one that was begun later
+   * is acknowledged: it still counts to what is in flight, and to `concurrency`.
+   * @default 30_000
+   */
   publishTimeout?: number;
   /** How long a running relay puts up with a store that does not answer; 0 not at all. @default 30_000 */
   storeOutageLimit?: number;
@@ -195,6 +201,7 @@ export function relayOptions(
       listener: circuitListener(destination, { outages: new Outages('broker', errorLogger, clock), alike }, handler),
     }),
     suspicion: new Suspicion(),
+    pace: new Pace({ clock, timeout: publishTimeout }),
     cleanUp:
       options.cleanUp === undefined
         ? undefined

@@ -1,7 +1,7 @@
 import type { Feed, Page, SetAside } from './feed.js';
-import { publishPage, type Publication } from './publish-page.js';
+import { publishLate, publishPage, type Publication } from './publish-page.js';
 import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from './publishing.js';
-import { Bell, onAbort, serially, sleepBy } from './wait.js';
+import { Bell, isAborted, onAbort, serially, sleepBy } from './wait.js';
 
 /**
  * Less than a full page waits for so long for others to be settled with it. A thousand messages a second come
@@ -54,6 +54,8 @@ export class Pipeline {
   readonly #publishOptions: PublishPageOptions;
   /** Ends all of it: told to stop, or something failed. */
   readonly #over = new AbortController();
+  /** Ends what was begun since partitions last changed hands: no call begins after it. */
+  #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has got further. */
   readonly #progress = new Bell();
@@ -68,10 +70,11 @@ export class Pipeline {
   #publishing = 0;
   /** Messages that are published, or may be, and not settled: a page counts in full until it is there. */
   #inFlight = 0;
+  /** Calls that were slow, and are not answered. */
+  #late = 0;
   /** Of these, messages of the log whose publication is over, and whose settlement has not begun. */
   #gathered = 0;
   #settledAt = -Infinity;
-  #exclusive = false;
   #lastOfLog: Promise<unknown> = Promise.resolve();
   /** Whoever looks into the side table, or changes it, does so alone. */
   readonly #inTurn = serially();
@@ -81,16 +84,19 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     const { stop, feed, publishing } = options;
+    const round = () => this.round;
     this.#publishOptions = {
       ...publishing,
       progress: this.#progress,
-      stop: this.over,
+      get stop() {
+        return round();
+      },
       get lost() {
         return feed.lost;
       },
     };
     const onStop = () => {
-      this.#over.abort(stop.reason);
+      this.#end(stop.reason);
     };
     this.#forget = onAbort(stop, onStop);
     if (stop.aborted) onStop();
@@ -101,21 +107,35 @@ export class Pipeline {
     return this.#over.signal;
   }
 
+  /** Aborted when partitions are to change hands, or all is over: what was only read until then is let go. */
+  get round(): AbortSignal {
+    return this.#round.signal;
+  }
+
+  /** Whether a slow call is waited for. */
+  get isLate(): boolean {
+    return this.#late > 0;
+  }
+
   get isIdle(): boolean {
     return this.#inFlight === 0;
   }
 
-  /** Waits for room for one page more. @returns whether there is some; not when all is over. */
-  async enter(): Promise<boolean> {
+  /**
+   * Waits for room for one page more, of this round where one is given, or else of any.
+   *
+   * @returns whether there is some; not when the round, or all, is over.
+   */
+  async enter(round = this.over): Promise<boolean> {
     const { depth, pageSize, publishing } = this.#options;
-    while (!this.over.aborted) {
-      if (!this.#exclusive && this.#publishing < depth && this.#hasRoom) {
+    while (!round.aborted) {
+      if (!this.round.aborted && this.#publishing < depth && this.#hasRoom) {
         this.#publishing += 1;
         this.#inFlight += pageSize;
         return true;
       }
       if (this.#isRipe) this.#ripe.ring();
-      await this.#room.wait(publishing.clock, Infinity, this.over);
+      await this.#room.wait(publishing.clock, Infinity, round);
     }
     return false;
   }
@@ -133,7 +153,7 @@ export class Pipeline {
 
   /** Messages that were set aside and are due; never while settling is under way. */
   retries(): Promise<Page> {
-    return this.#inTurn(() => this.#options.feed.retries({ signal: this.over }));
+    return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
@@ -166,6 +186,7 @@ export class Pipeline {
       // Its room is free once it is settled itself, whatever else is settled in that turn.
       if (entry.settlement === undefined) await this.#begun(() => this.#settleLog());
       await entry.settlement;
+      this.#followUp(entry.outcome);
     });
     this.#lastOfLog = settled;
     settled.catch(() => undefined);
@@ -177,21 +198,46 @@ export class Pipeline {
       // Its keys are its own: what is new of them is set aside as long as they are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
+      this.#followUp(outcome);
       return outcome.acknowledged;
     });
   }
 
-  /** Does something while nothing is in flight. */
-  async exclusively(work: () => Promise<void>): Promise<void> {
-    this.#exclusive = true;
-    this.#ripe.ring();
-    try {
-      while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
-      if (!this.over.aborted) await work();
-    } finally {
-      this.#exclusive = false;
-      this.#room.ring();
+  /** Waits for calls that were slow, in the room that they had, and settles each as it is answered. */
+  #followUp({ late }: PageOutcome): void {
+    for (const each of late) {
+      this.#inFlight += this.#options.pageSize;
+      this.#late += 1;
+      const work = async () => {
+        const outcome = await publishLate(each, this.#publishOptions);
+        await this.#inTurn(() => this.#settle(each.page, outcome));
+      };
+      this.#run(each.page, work)
+        .catch(() => undefined)
+        .finally(() => (this.#late -= 1));
     }
+  }
+
+  /** Begins no more calls, so that `handOver` need not wait for what was only read. */
+  endRound(): void {
+    this.#round.abort();
+    this.#ripe.ring();
+  }
+
+  /**
+   * Waits until every call that was begun is answered and settled, and lets partitions change hands. Of a page that was
+   * begun the rest is set aside, due at once; a page that was not is dropped, and read again by whoever holds it then.
+   */
+  async handOver(work: () => Promise<void>): Promise<void> {
+    this.endRound();
+    while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
+    if (this.over.aborted) return;
+    await work();
+    this.#log.clear();
+    this.#gathered = 0;
+    if (isAborted(this.over)) return;
+    this.#round = new AbortController();
+    this.#room.ring();
   }
 
   /** Sleeps, and no longer than there is something to do it for. */
@@ -207,7 +253,7 @@ export class Pipeline {
 
   /** Begins nothing more. */
   finish(): void {
-    this.#over.abort();
+    this.#end();
   }
 
   /** Waits for what is in flight. @throws what failed first. */
@@ -225,6 +271,11 @@ export class Pipeline {
       isSetAside: (key) =>
         feed.isSetAside(key) || isEarlier(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
     };
+  }
+
+  #end(reason?: unknown): void {
+    this.#over.abort(reason);
+    this.#round.abort(this.over.reason);
   }
 
   #free(messages: number): void {
@@ -248,13 +299,13 @@ export class Pipeline {
     while (!this.#isRipe) {
       const left = this.#settledAt + GATHERING - clock.now();
       if (left <= 0) return;
-      await this.#ripe.wait(clock, left, this.over);
+      await this.#ripe.wait(clock, left, this.round);
     }
   }
 
   /** Whether what is gathered is settled at once. */
   get #isRipe(): boolean {
-    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.#exclusive || this.over.aborted;
+    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
 
   /** Works on a page that has room, which it gives back; a failure is the end of all. */

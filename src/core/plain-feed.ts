@@ -59,9 +59,10 @@ function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const inTurn = serially();
   const unsettled = new Set<string>();
 
-  function wait({ message, attempts, retryIn, dead, blocked }: SetAside): void {
+  function wait({ message, attempts, retryIn, dead, blocked, outstanding }: SetAside): void {
     forget(message);
-    const delay = dead ? DEAD_RETRY : blocked === true ? Infinity : (retryIn ?? 0);
+    const isKept = blocked === true || outstanding === true;
+    const delay = dead ? DEAD_RETRY : isKept ? Infinity : (retryIn ?? 0);
     const key = dead ? undefined : message.key;
     if (key !== undefined) count(waitingKeys, key, 1);
     count(waitingTopics, message.topic, 1);

@@ -2,6 +2,7 @@ import { isUnanswered, notSent } from './calls.js';
 import { PublishError, toError, type FailureKind } from './errors.js';
 import { failureKind } from './failures.js';
 import type { Message } from './message.js';
+import { Outstanding, outstanding, type CallOptions, type Pace } from './pace.js';
 import {
   ACKNOWLEDGED,
   type BatchPublisher,
@@ -28,6 +29,8 @@ export interface LaneOptions<Item> {
   refusalOf?(item: Item): PublishError | undefined;
   /** Its signals are asked before each request: once one is aborted, nothing more is sent. */
   readonly call?: PublishOptions | undefined;
+  /** Answers by `Outstanding` for the items of a slow request, which keeps its room; what is behind them is not sent. @default waits */
+  readonly pace?: Pace | undefined;
   /** @default failureKind */
   readonly kindOf?: (error: Error) => FailureKind;
 }
@@ -93,6 +96,10 @@ export function sendInLanes<Item>(
       if (lane.length > 0) free.push(lane);
       return;
     }
+    if (result.error instanceof Outstanding) {
+      for (const { place } of lane.splice(0)) results[place] = outstanding();
+      return;
+    }
     if (isUnanswered(result.error)) stopped ??= notSent('the publisher does not answer', result.error);
     else if (kindOf(result.error) === 'connection') stopped ??= result.error;
     fail(lane, behind(result.error));
@@ -115,14 +122,18 @@ export function sendInLanes<Item>(
     return taken;
   };
 
-  const request = async (lanes: readonly Lane<Item>[]): Promise<void> => {
-    const answers = await answersOf(
+  /** Answers for the first items of lanes. @returns the end of the request, where it is waited for no longer. */
+  const request = async (lanes: readonly Lane<Item>[]): Promise<Promise<unknown>[]> => {
+    const answering = answersOf(
       lanes.flatMap((lane) => (lane[0] === undefined ? [] : [lane[0].item])),
       options,
     );
+    const answers = await (options.pace?.patiently(answering, lanes.length) ?? answering);
+    const [first] = answers;
     lanes.forEach((lane, i) => {
       settle(lane, answers[i] ?? { acknowledged: false, error: unanswered() });
     });
+    return first?.acknowledged === false && first.error instanceof Outstanding ? [answering] : [];
   };
 
   return new Promise((resolve) => {
@@ -150,9 +161,13 @@ export function sendInLanes<Item>(
           break;
         }
         inFlight += 1;
-        void request(lanes).then(() => {
+        void request(lanes).then(([late]) => {
           inFlight -= 1;
-          room.giveBack();
+          const giveBack = () => {
+            room.giveBack();
+          };
+          if (late === undefined) giveBack();
+          else void late.then(giveBack);
           pump();
         });
       }
@@ -165,6 +180,15 @@ export function sendInLanes<Item>(
   });
 }
 
+/** A batch form that knows of each message whether its call is slow. */
+export interface PacedPublisher extends BatchPublisher {
+  readonly isPaced: true;
+}
+
+export function isPaced(publisher: BatchPublisher): publisher is PacedPublisher {
+  return (publisher as Partial<PacedPublisher>).isPaced === true;
+}
+
 /**
  * The batch form of a publisher that has none: messages are sent one at a time within a key and up
  * to `concurrency` at once across keys, in all calls together. After a failure the later messages of that key in the call
@@ -174,12 +198,13 @@ export function asBatchPublisher(
   publisher: Publisher,
   concurrency: number,
   kindOf: (error: Error) => FailureKind = failureKind,
-): BatchPublisher {
+): PacedPublisher {
   const room = new Room(concurrency);
   return {
+    isPaced: true,
     batchKeepsKeyOrder: true,
     publish: (message, options) => publisher.publish(message, options),
-    publishBatch: (messages, options) =>
+    publishBatch: (messages, options: CallOptions = {}) =>
       sendInLanes<Message>(messages, {
         laneOf: (message) => message.key,
         send: async ([message]) => {
@@ -190,6 +215,7 @@ export function asBatchPublisher(
         maxItems: 1,
         call: options,
         kindOf,
+        pace: options.pace,
       }),
   };
 }

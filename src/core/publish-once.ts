@@ -26,7 +26,8 @@ export async function publishOnce(
 ): Promise<PageOutcome> {
   const { destination, onEvent } = options;
   const page = await next();
-  if (page.messages.length === 0 || signal?.aborted === true) return { acknowledged: 0, setAside: [], untried: [] };
+  if (page.messages.length === 0 || signal?.aborted === true)
+    return { acknowledged: 0, setAside: [], untried: [], late: [] };
   onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: page.attempts !== undefined });
   const stop = new AbortController();
   const forget =

@@ -3,8 +3,10 @@ import type { Answer, Pass } from './circuit.js';
 import { PublishError, toError } from './errors.js';
 import type { Page } from './feed.js';
 import type { Message } from './message.js';
+import { Outstanding, type CallOptions } from './pace.js';
+import { isPaced } from './plain-publisher.js';
 import type { PublishResult } from './publisher.js';
-import type { Earlier, PageOutcome, PublishPageOptions } from './publishing.js';
+import type { Earlier, Late, PageOutcome, PublishPageOptions } from './publishing.js';
 import { withDeadline } from './wait.js';
 
 /** A page that is being published. */
@@ -67,7 +69,20 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
     return { batch, rest };
   }
 
-  async function send(batch: readonly number[]): Promise<readonly PublishResult[]> {
+  /** Results for each; `Outstanding` for what of a slow call is not answered, unless it is to find out about the broker. */
+  async function send(batch: readonly number[], { probe }: Pass): Promise<readonly PublishResult[]> {
+    const pace = probe ? undefined : options.pace;
+    if (!isPaced(options.publisher)) return pace?.patiently(request(batch), batch.length) ?? request(batch);
+    return new Promise((resolve) => {
+      void request(batch, { pace, onEarly: resolve }).then(resolve);
+    });
+  }
+
+  /** One call. Its deadline, and the end of the lease, hold also for what it answers late. Never rejects. */
+  async function request(
+    batch: readonly number[],
+    { pace, onEarly }: Pick<CallOptions, 'pace'> & { onEarly?: (results: readonly PublishResult[]) => void } = {},
+  ): Promise<readonly PublishResult[]> {
     const { publisher, timeout, stop, clock, calls, cut } = options;
     const messages =
       batch.length === page.messages.length ? page.messages : batch.map((place) => page.messages[place] as Message);
@@ -82,7 +97,16 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
         timeout,
         options.lost,
         tooLate,
-        (signal) => publisher.publishBatch(messages, requestOptions(options, signal, stop)),
+        async (signal) => {
+          const all = await publisher.publishBatch(messages, requestOptions(options, signal, stop, pace));
+          if (pace === undefined || wrongIn(all, messages.length) !== undefined) return all;
+          const late = callsOf(all);
+          if (late.length > 0) {
+            onEarly?.(all);
+            await Promise.all(late);
+          }
+          return all;
+        },
         clock,
         cut,
       );
@@ -103,9 +127,10 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
     let answer: Answer | undefined;
     try {
       const sentAt = clock.now();
-      const results = await send(batch);
+      const results = await send(batch, pass);
       options.lost.throwIfAborted();
-      const taken = answers.take(batch, rest, results, clock.now() - sentAt);
+      const now = answers.postpone(batch, results, { sentAt, pass });
+      const taken = answers.take(now.batch, rest, now.results, clock.now() - sentAt);
       setPending(taken.pending);
       answer = taken;
     } finally {
@@ -146,9 +171,38 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
   };
 }
 
+/** What becomes of the messages of a slow call, once it is answered: as of any that were set aside. */
+export async function publishLate(
+  { page, results, sentAt, pass }: Late,
+  options: PublishPageOptions,
+): Promise<PageOutcome> {
+  const all = await results;
+  options.lost.throwIfAborted();
+  const answers = new Answers(page, options);
+  const places = page.messages.map((_, place) => place);
+  const taken = answers.take(places, [], all, options.clock.now() - sentAt);
+  options.circuit.leave({ ...pass, probe: false }, taken);
+  const outcome = answers.outcome(taken.pending);
+  // Nothing is known of these: they are due at once.
+  return { ...outcome, untried: outcome.untried.map((each) => ({ ...each, retryIn: 0 })) };
+}
+
+/** The calls of which some results are still to come. */
+function callsOf(results: readonly PublishResult[]): Promise<unknown>[] {
+  return results.flatMap((result) =>
+    !result.acknowledged && result.error instanceof Outstanding ? (result.error.call?.results ?? []) : [],
+  );
+}
+
 /** What a call is told; its signal asks for the lease anew whenever it is read, as before each of several requests. */
-function requestOptions(options: PublishPageOptions, signal: () => AbortSignal, stop: AbortSignal) {
+function requestOptions(
+  options: PublishPageOptions,
+  signal: () => AbortSignal,
+  stop: AbortSignal,
+  pace: CallOptions['pace'],
+): CallOptions {
   return {
+    ...(pace && { pace }),
     get signal() {
       // Asking aborts it where it has to, and with it the signal of the call.
       return options.lost.aborted ? options.lost : signal();

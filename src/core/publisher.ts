@@ -10,7 +10,8 @@ export interface PublishOptions {
    */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Aborted when the relay is to stop: what was sent is still waited for, up to `stopTimeout`. A batch form may leave the
+   * Aborted when the relay is to stop, or to make room for another: what was sent is still waited for, when it stops up
+   * to `stopTimeout`. A batch form may leave the
    * rest of its messages unsent then; their errors have the signal's reason as `cause`.
    */
   readonly stop?: AbortSignal | undefined;

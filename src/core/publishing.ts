@@ -2,9 +2,11 @@ import type { Calls } from './calls.js';
 import type { Gate } from './circuit.js';
 import type { Clock } from './clock.js';
 import type { FailureKind, PublishError } from './errors.js';
-import type { SetAside } from './feed.js';
+import type { Pass } from './circuit.js';
+import type { Page, SetAside } from './feed.js';
 import type { Message } from './message.js';
-import type { BatchPublisher } from './publisher.js';
+import type { Pace } from './pace.js';
+import type { BatchPublisher, PublishResult } from './publisher.js';
 import type { PolicyOf } from './retry.js';
 import type { Suspicion } from './suspicion.js';
 import type { Bell, Cut } from './wait.js';
@@ -42,7 +44,7 @@ export interface PublishPageOptions {
   readonly kindOf: (error: Error) => FailureKind;
   /** Asked anew before each request, and aborted when the lease is lost: publishing stops at once, by rejecting. */
   readonly lost: AbortSignal;
-  /** Aborted when the relay is to stop: what is in flight is waited for, and nothing more is sent. */
+  /** Aborted when the relay is to stop, or gives partitions away: what is in flight is waited for, and nothing more is sent. */
   readonly stop: AbortSignal;
   /** When what is in flight is no longer waited for, after `stop`. @default never */
   readonly cut?: Cut | undefined;
@@ -55,6 +57,8 @@ export interface PublishPageOptions {
   /** How often what failed alike is tried again as such before it is set aside. */
   readonly probes: number;
   readonly clock: Clock;
+  /** Given where a message whose call is slow is set aside while it is waited for. */
+  readonly pace?: Pace | undefined;
   /** Told of every attempt that failed by the message itself, once, and whether it was the last. */
   readonly onFailure: (error: PublishError, attempt: Attempt, isLast: boolean) => void;
   /** Told of what was acknowledged, and how long the request took, in milliseconds. */
@@ -65,6 +69,18 @@ export interface PublishPageOptions {
 export interface PageOutcome {
   readonly acknowledged: number;
   readonly setAside: readonly SetAside[];
-  /** Messages that were not sent, or of which nothing is known, when the relay was stopped. */
+  /** Messages that were not sent, or of which nothing is known, when `stop` aborted. */
   readonly untried: readonly SetAside[];
+  /** Calls that were slow: their messages are among `setAside`, until they are answered. */
+  readonly late: readonly Late[];
+}
+
+/** A call of the publisher that was not answered when the rest of its page was. */
+export interface Late {
+  /** Its messages. */
+  readonly page: Page & { readonly attempts: readonly number[] };
+  readonly results: Promise<readonly PublishResult[]>;
+  /** By the clock. */
+  readonly sentAt: number;
+  readonly pass: Pass;
 }

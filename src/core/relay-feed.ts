@@ -13,8 +13,8 @@ const FIRST_IDLE_PAUSE = 2;
 /** How long a message that became due may wait to be noticed. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
 
-/** How long others wait for room at most while this relay can not publish. Milliseconds. */
-const MAX_GIVE_WAY = 1_000;
+/** How often a relay that is busy looks whether others have come or gone. Milliseconds. */
+const GIVE_WAY = 250;
 
 /**
  * How often what failed alike is tried again as such: long enough for a broker to restart, and bounded,
@@ -60,6 +60,7 @@ export async function relayFeed(
       kindOf: options.kindOf,
       circuit,
       suspicion: options.suspicion,
+      pace: options.pace,
       probes: PROBES,
       clock,
       cut,
@@ -84,41 +85,61 @@ export async function relayFeed(
     },
   });
 
+  let unbalancedSince: number | undefined;
+  /**
+   * Whether partitions are to change hands now. That waits for every call: not while a slow one is waited for, so that it
+   * holds up nothing else, unless there is another and another for as long as one may take.
+   */
+  function isToHandOver(): boolean {
+    if (pipeline.round.aborted) return true;
+    if (!feed.unbalanced) {
+      unbalancedSince = undefined;
+      return false;
+    }
+    unbalancedSince ??= clock.now();
+    return !pipeline.isLate || clock.now() - unbalancedSince >= options.pace.timeout;
+  }
+
   /** Takes what is new, page by page. */
   async function publishNew(): Promise<void> {
     let pause = FIRST_IDLE_PAUSE;
     while (!pipeline.over.aborted) {
       feed.lost.throwIfAborted();
-      if (feed.unbalanced) await pipeline.exclusively(() => rebalance(feed, options, pipeline.over));
-      if (isAborted(pipeline.over)) return;
+      if (isToHandOver()) {
+        await pipeline.handOver(() => rebalance(feed, options, pipeline.over));
+        if (isAborted(pipeline.over)) return;
+      }
+      const { round } = pipeline;
       const page = await feed.read({ signal: pipeline.over });
       health.onReached();
       if (page.messages.length > 0) {
         pause = FIRST_IDLE_PAUSE;
         onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: false });
-        if (!(await enter(page))) return;
-        pipeline.publish(page);
+        // If not, it is dropped: whoever holds its partitions then reads it again.
+        if (await enter(page, round)) pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
-        await feed.idle(Math.min(pause, interval), { interval, signal: pipeline.over });
+        // A feed does not sleep while it is unbalanced.
+        if (feed.unbalanced) await pipeline.sleep(Math.min(pause, interval));
+        else await feed.idle(Math.min(pause, interval), { interval, signal: round });
         pause *= 2;
       }
     }
   }
 
   /** Waits for room for a page, and for messages that wait to drain. @returns whether it may be published. */
-  async function enter(page: Page): Promise<boolean> {
+  async function enter(page: Page, round: AbortSignal): Promise<boolean> {
     for (;;) {
-      if (!(await pipeline.enter())) return false;
+      if (!(await pipeline.enter(round))) return false;
       const full = fullTopic(feed, page, policyOf);
       if (full === undefined) return true;
       pipeline.leave();
       circuit.hold(full.error);
       try {
         while (feed.waiting(full.topic) > full.limit * DRAINED) {
-          if (pipeline.over.aborted) return false;
+          if (round.aborted) return false;
           feed.lost.throwIfAborted();
-          await pipeline.settled.wait(clock, Math.min(interval, MAX_RETRY_LOOK), pipeline.over, feed.lost);
+          await pipeline.settled.wait(clock, Math.min(interval, MAX_RETRY_LOOK), round, feed.lost);
         }
       } finally {
         circuit.release();
@@ -129,12 +150,14 @@ export async function relayFeed(
   /** Takes what was set aside and is due: again at once while keys drain. */
   async function publishAgain(): Promise<void> {
     while (await pipeline.enter()) {
+      const { round } = pipeline;
       let page: Page;
       try {
         feed.lost.throwIfAborted();
         page = await pipeline.retries();
       } catch (error) {
         pipeline.leave();
+        if (isAbort(error, round)) continue;
         throw error;
       }
       let acknowledged = 0;
@@ -147,15 +170,12 @@ export async function relayFeed(
     }
   }
 
-  /**
-   * Makes room for others also while nothing can be settled, so that one who can publish may: what waits
-   * for a broker, or for others to drain, can not be handed over, and is read anew.
-   */
+  /** Makes room for others also while new messages wait: for their turn, for a broker, or for others to drain. */
   async function giveWay(): Promise<void> {
     while (!pipeline.over.aborted) {
-      await pipeline.sleep(MAX_GIVE_WAY);
+      await pipeline.sleep(GIVE_WAY);
       feed.lost.throwIfAborted();
-      if (feed.unbalanced && circuit.isStuck) pipeline.finish();
+      if (isToHandOver()) pipeline.endRound();
     }
   }
 

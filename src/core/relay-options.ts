@@ -4,6 +4,7 @@ import type { Clock } from './clock.js';
 import type { FailureKind } from './errors.js';
 import type { EventHandler } from './events.js';
 import type { ErrorLogger } from './logger.js';
+import type { Pace } from './pace.js';
 import type { BatchPublisher } from './publisher.js';
 import type { PolicyOf } from './retry.js';
 import type { Store } from './store.js';
@@ -33,6 +34,7 @@ export interface RelayOptions {
   readonly calls: Calls;
   /** Whether the batch form of the publisher watches `calls` itself, message by message. */
   readonly watchesCalls: boolean;
+  readonly pace: Pace;
   readonly errorLogger: ErrorLogger;
   /** What the logger is told of errors that come again and again. */
   readonly alike: Alike;

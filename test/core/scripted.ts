@@ -247,7 +247,7 @@ export class ListFeedStore implements FeedStore {
 
   #feed(pageSize: number, lost: AbortSignal, epoch: number, release: () => void): Feed {
     /** The side table as this feed knows it: a settlement counts from the moment of the call. */
-    const parked = new Map(this.parked);
+    const parked = new Map([...this.parked].map(([place, each]) => [place, { ...each, outstanding: false }]));
     const ends = new WeakMap<Page, number>();
     let readTo = this.cursor;
     const fenced = () => {
@@ -259,7 +259,10 @@ export class ListFeedStore implements FeedStore {
       lost,
       partitions: [0],
       unbalanced: false,
-      rebalance: () => Promise.resolve(),
+      rebalance: () => {
+        readTo = this.cursor;
+        return Promise.resolve();
+      },
       waiting: (topic) => [...parked.values()].filter((each) => !each.dead && each.message.topic === topic).length,
       idle: (ms, { signal } = {}) => sleep(ms, signal, lost),
       isSetAside: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
@@ -281,7 +284,8 @@ export class ListFeedStore implements FeedStore {
           .map(([, each]) => each)
           .filter((each) => {
             const { key } = each.message;
-            if (each.blocked !== true && each.due <= Date.now() && !blocked.has(key ?? '')) return true;
+            if (each.blocked !== true && each.outstanding !== true && each.due <= Date.now() && !blocked.has(key ?? ''))
+              return true;
             if (key !== undefined) blocked.add(key);
             return false;
           })

@@ -17,6 +17,8 @@ export const FAULTS = {
   'broker: request is lost': 0.02,
   'broker: request arrives when it was given up': 0.02,
   'broker: answer is lost': 0.03,
+  'broker: request is slow': 0.04,
+  'broker: answer is slow': 0.04,
   'broker: answer is a failed connection': 0.03,
   'broker: answer is one result short': 0.02,
   'broker: outage': 0.5,

@@ -50,7 +50,11 @@ class ModelFeed implements Feed {
   readonly #lost = new AbortController();
   /** What is parked, as far as this feed knows: by seq. */
   readonly #parked = new Map<number, Row>();
+  /** What waits for the answer to its call. */
+  readonly #outstanding = new Set<number>();
   readonly #pages = new WeakMap<Page, PageRecord>();
+  /** Pages that were given out and not settled. */
+  readonly #unsettled = new Set<PageRecord>();
   readonly #rows = new WeakMap<Message, Row>();
   /** To where each partition was read, and to where settled. */
   readonly #positions = new Map<number, number>();
@@ -123,7 +127,17 @@ class ModelFeed implements Feed {
 
   async rebalance({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     const { server, network, to, process } = this.#world;
-    const claimed = await this.#change('rebalance', () => server.rebalance(to, this.#hold), signal);
+    const claimed = await this.#change(
+      'rebalance',
+      () => {
+        const given = server.rebalance(to, this.#hold);
+        // What was given out until then is read again, and counts no more.
+        for (const page of this.#unsettled) page.settled = true;
+        this.#unsettled.clear();
+        return given;
+      },
+      signal,
+    );
     // In its order: the server gives away the last ones.
     for (const partition of [...this.#hold.epochs.keys()].slice(claimed.quota)) {
       for (const map of [this.#hold.epochs, this.#positions, this.#cursors]) map.delete(partition);
@@ -167,7 +181,7 @@ class ModelFeed implements Feed {
       process,
       'retries',
       () => {
-        const due = server.due(to, this.partitions, this.#pageSize);
+        const due = server.due(to, this.partitions, this.#pageSize, this.#outstanding);
         return this.#page(
           due.map(({ row }) => row),
           undefined,
@@ -180,7 +194,7 @@ class ModelFeed implements Feed {
 
   async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
     const { server, oracle, to } = this.#world;
-    const record = this.#pages.get(page);
+    const record = this.#pages.get(page) ?? this.#late(page);
     if (record === undefined || record.settled) {
       oracle.fail('the contract of feeds', 'a page is settled that was not read, or for the second time');
       return;
@@ -194,6 +208,8 @@ class ModelFeed implements Feed {
     const kept = new Set(aside.map(([row]) => row));
     const published = record.rows.filter((row) => !kept.has(row));
     for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
+    for (const { seq } of record.rows) this.#outstanding.delete(seq);
+    for (const [{ seq }, { outstanding }] of aside) if (outstanding === true) this.#outstanding.add(seq);
     const gone = [...published, ...aside.flatMap(([row, { dead }]) => (dead ? [row] : []))];
     const forget = () => {
       for (const { seq } of gone) this.#parked.delete(seq);
@@ -208,6 +224,7 @@ class ModelFeed implements Feed {
           ends: ends && (server.flaw === 'cursor past what is settled' ? new Map(this.#positions) : ends),
         });
         record.settled = true;
+        this.#unsettled.delete(record);
         return told;
       },
     );
@@ -315,6 +332,13 @@ class ModelFeed implements Feed {
     }
   }
 
+  /** A page of what was outstanding. */
+  #late({ messages }: Page): PageRecord | undefined {
+    const rows = messages.flatMap((message) => this.#rows.get(message) ?? []);
+    if (rows.length === 0 || rows.length < messages.length) return undefined;
+    return rows.every(({ seq }) => this.#outstanding.has(seq)) ? { rows, ends: undefined, settled: false } : undefined;
+  }
+
   /** A page as the server gave it: made there and then, so that it is known what was this relay's at that time. */
   #page(rows: readonly Row[], ends: PageRecord['ends'], attempts?: readonly number[]): Page {
     const { server, oracle, to } = this.#world;
@@ -330,10 +354,18 @@ class ModelFeed implements Feed {
     });
     const page: Page = attempts ? { messages, attempts } : { messages };
     this.#pages.set(page, record);
+    if (messages.length > 0) this.#unsettled.add(record);
     return page;
   }
 }
 
 function newSession({ inFlight }: Surroundings, name: string): Session {
-  return { name, bound: inFlight, unsettled: new Set(), acknowledged: new Set() };
+  return {
+    name,
+    bound: inFlight,
+    unsettled: new Set(),
+    acknowledged: new Set(),
+    calling: new Map(),
+    outstanding: new Set(),
+  };
 }

@@ -42,6 +42,8 @@ async function expectSeen(
 const PAUSES: Often = { 'relay: freezes past its lease': 0.01, 'store: call arrives when it was given up': 0.05 };
 const MISTAKEN: Often = { 'message: refused for ever, then not': 0.3, 'store: call fails': 0.1 };
 
+const SLOW: Often = { 'broker: request is slow': 0.2, 'broker: answer is slow': 0.2 };
+
 describe('a store', () => {
   const flaws: Record<Flaw, Seen> = {
     'unfenced settle': { by: ['bounded duplicates', 'nothing lost', 'order per key', 'at least once'] },
@@ -121,6 +123,55 @@ describe('the engine', () => {
       to: 'lost: feed.lost,',
       by: ['nothing sent past the lease'],
       often: { ...PAUSES, 'broker: connection fails': 0.1 },
+    },
+    'takes what was let go for published when partitions change hands': {
+      file: 'pipeline',
+      from: 'const setAside = [...outcome.setAside, ...outcome.untried];',
+      to: 'const setAside = outcome.setAside;',
+      by: ['at least once'],
+      often: { 'relay: joins': 1, 'relay: leaves': 0 },
+    },
+    'keeps what it has let go, and settles it': {
+      file: 'pipeline',
+      from: '    this.#log.clear();\n',
+      to: '',
+      by: ['the contract of feeds', 'no stall', 'order per key'],
+      often: { 'relay: joins': 1 },
+    },
+    'does not count a slow call that is waited for': {
+      file: 'pipeline',
+      from: '      this.#inFlight += this.#options.pageSize;\n      this.#late',
+      to: '      this.#late',
+      by: ['bounded duplicates', 'order per key'],
+      often: SLOW,
+    },
+    'goes on with the key of a slow call': {
+      file: 'answers',
+      from: 'this.#aside(place, { outstanding: true, retryIn });',
+      to: 'this.#setAside.push(this.#setAsideOf(place, { outstanding: true, retryIn }));',
+      by: ['order per key'],
+      often: SLOW,
+    },
+    'takes a slow call for acknowledged whatever its answer is': {
+      file: 'publish-page',
+      from: 'const taken = answers.take(places, [], all, options',
+      to: 'const taken = answers.take(places, [], all.map(() => ({ acknowledged: true })), options',
+      by: ['at least once'],
+      often: SLOW,
+    },
+    'ignores the answer to a slow call': {
+      file: 'pipeline',
+      from: 'const outcome = await publishLate(each, this.#publishOptions);',
+      to: 'await publishLate(each, this.#publishOptions); return;',
+      by: ['no stall', 'bounded duplicates'],
+      often: SLOW,
+    },
+    'tries a message again while its call is waited for': {
+      file: 'answers',
+      from: '{ outstanding: true, retryIn }',
+      to: '{ outstanding: false, retryIn: 0 }',
+      by: ['bounded duplicates', 'the contract of feeds'],
+      often: SLOW,
     },
     'gives partitions away while pages are in flight': {
       file: 'pipeline',

@@ -32,6 +32,10 @@ export interface Session {
   readonly unsettled: Set<number>;
   /** What the engine was told to be acknowledged. */
   readonly acknowledged: Set<number>;
+  /** What the engine waits for the answer to, and how often. */
+  readonly calling: Map<number, number>;
+  /** What was set aside while its call is waited for, and not settled since. */
+  readonly outstanding: Set<number>;
 }
 
 /** A message as a feed gave it out. */
@@ -126,7 +130,7 @@ export class Oracle {
     const { accepted, dead } = this.#of(to);
     const before = accepted.get(row.seq) ?? 0;
     accepted.set(row.seq, before + 1);
-    if (!page.settled) session.unsettled.add(row.seq);
+    if (!page.settled || session.outstanding.has(row.seq)) session.unsettled.add(row.seq);
     this.acceptances += 1;
     this.fullest = Math.max(this.fullest, session.unsettled.size / session.bound);
     if (session.unsettled.size > session.bound) {
@@ -159,6 +163,25 @@ export class Oracle {
     this.#of(to).refused.add(row.seq);
   }
 
+  /** The engine waits for an answer from now on, until the function that is returned is called. */
+  waits(messages: readonly Message[]): () => void {
+    const waiting = messages.flatMap((message) => this.#handed.get(message) ?? []);
+    const count = (by: number) => {
+      for (const { row, session } of waiting) {
+        const calls = (session.calling.get(row.seq) ?? 0) + by;
+        if (calls > 1) this.fail('bounded duplicates', `${session.name} sends ${nameOf(row)} while it is being sent`);
+        if (calls === 0) session.calling.delete(row.seq);
+        else session.calling.set(row.seq, calls);
+      }
+    };
+    count(1);
+    let isOver = false;
+    return () => {
+      if (!isOver) count(-1);
+      isOver = true;
+    };
+  }
+
   /** The engine calls its publisher: if nothing else is heard of a message, that was a failure of it. */
   called(messages: readonly Message[]): void {
     for (const message of messages) this.#count(message, 1);
@@ -184,10 +207,16 @@ export class Oracle {
     for (const row of published) {
       settled.add(row.seq);
       session.unsettled.delete(row.seq);
+      session.outstanding.delete(row.seq);
       if (!accepted.has(row.seq)) this.fail('at least once', `${nameOf(row)} is completed, and was not acknowledged`);
     }
     for (const [row, aside] of setAside) {
-      session.unsettled.delete(row.seq);
+      // Settled as far as the cursor goes, and still in flight.
+      if (aside.outstanding === true) session.outstanding.add(row.seq);
+      else {
+        session.outstanding.delete(row.seq);
+        session.unsettled.delete(row.seq);
+      }
       if (aside.dead) dead.add(row.seq);
       const allowed = failures.get(row.seq) ?? 0;
       if (aside.attempts > allowed) {
@@ -210,12 +239,17 @@ export class Oracle {
     }
   }
 
-  /** Partitions are handed over while nothing is wrong: nothing may be repeated for it. */
-  released(session: Session): void {
-    const [seq] = session.unsettled;
-    if (seq !== undefined) {
-      this.fail('bounded duplicates', `${session.name} gives partitions away, and has not settled message ${seq}`);
+  /** Partitions are handed over: nothing that the engine knows to be acknowledged may be repeated for it. */
+  released({ name, unsettled, acknowledged, calling }: Session): void {
+    for (const seq of unsettled) {
+      if (acknowledged.has(seq)) {
+        this.fail('bounded duplicates', `${name} gives partitions away, and has not settled message ${seq}`);
+      }
     }
+    for (const seq of calling.keys()) {
+      this.fail('order per key', `${name} gives partitions away, and waits for the answer to message ${seq}`);
+    }
+    unsettled.clear();
   }
 
   /** What is not done yet, of all that is for a destination. */

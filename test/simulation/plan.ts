@@ -31,9 +31,20 @@ export interface Plan {
 }
 
 /** Where blows fall at points of the test's choice: enough goes wrong that there is something to hand over. */
-const QUIET: readonly FaultName[] = ['broker: message is refused', 'message: refused for ever', 'wake-up is lost'];
+const QUIET: readonly FaultName[] = [
+  'broker: message is refused',
+  'broker: answer is slow',
+  'message: refused for ever',
+  'wake-up is lost',
+];
 
-const CALM: readonly FaultName[] = ['message: fails for ever', 'message: refused for ever', 'broker: never heals'];
+const CALM: readonly FaultName[] = [
+  'message: fails for ever',
+  'message: refused for ever',
+  'broker: never heals',
+  'broker: request is slow',
+  'broker: answer is slow',
+];
 
 export function planOf(chance: Chance, quiet: boolean): Plan {
   const { whether, between, pick } = chance;

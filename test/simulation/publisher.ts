@@ -1,6 +1,7 @@
 /** The model of a broker, and the publishers that reach it from a process. */
 import { PublishError, type FailureKind } from '../../src/core/errors.js';
 import type { Message } from '../../src/core/message.js';
+import type { Outstanding } from '../../src/core/pace.js';
 import { Room, sendInLanes } from '../../src/core/plain-publisher.js';
 import {
   ACKNOWLEDGED,
@@ -116,20 +117,20 @@ export interface PublisherWorld {
 export const PUBLISHERS = {
   /** One message at a time: the relay sends several of different keys at once. */
   single: (world): Publisher => ({
-    publish: async (message) => {
-      const [result] = await send(world, [message], false);
+    publish: async (message, options) => {
+      const [result] = await waitingFor(world, [message], options, () => send(world, [message], false));
       if (result === undefined) throw new Error('no answer for this message');
       if (!result.acknowledged) throw result.error;
     },
   }),
   /** A batch with at most one message of each key. */
-  batch: (world) => batchPublisher(false, (messages) => send(world, messages, false)),
+  batch: (world) => batchPublisher(world, false, (messages) => send(world, messages, false)),
   /** A batch that is in order: a failure fails what is behind it in its key. */
-  ordered: (world) => batchPublisher(true, (messages) => send(world, messages, true)),
+  ordered: (world) => batchPublisher(world, true, (messages) => send(world, messages, true)),
   /** Several requests at once, each with at most one message of a key, as the adapters for SQS and SNS send. */
   lanes: (world) => {
     const room = new Room(2);
-    return batchPublisher(true, (messages, call) =>
+    return batchPublisher(world, true, (messages, call) =>
       sendInLanes(messages, {
         laneOf: ({ key }) => key,
         send: (items) => untilAborted(send(world, items, false), call?.signal),
@@ -141,8 +142,32 @@ export const PUBLISHERS = {
   },
 } satisfies Record<string, (world: PublisherWorld) => Publisher>;
 
-function batchPublisher(batchKeepsKeyOrder: boolean, publishBatch: BatchPublisher['publishBatch']): BatchPublisher {
-  return { batchKeepsKeyOrder, publishBatch, publish: () => Promise.reject(new Error('publish() of a batch form')) };
+function batchPublisher(
+  world: PublisherWorld,
+  batchKeepsKeyOrder: boolean,
+  publishBatch: BatchPublisher['publishBatch'],
+): BatchPublisher {
+  return {
+    batchKeepsKeyOrder,
+    publishBatch: (messages, options) => waitingFor(world, messages, options, () => publishBatch(messages, options)),
+    publish: () => Promise.reject(new Error('publish() of a batch form')),
+  };
+}
+
+/** The engine waits for the answer until it comes, or until the engine says that it waits no longer. */
+async function waitingFor<T>(
+  { oracle }: PublisherWorld,
+  messages: readonly Message[],
+  options: PublishOptions | undefined,
+  call: () => Promise<T>,
+): Promise<T> {
+  const done = oracle.waits(messages);
+  options?.signal?.addEventListener('abort', done, { once: true });
+  try {
+    return await call();
+  } finally {
+    done();
+  }
 }
 
 /** A client that gives a request up when it is told to, as those of the adapters do. */
@@ -169,8 +194,11 @@ function send(
   return new Promise((resolve, reject) => {
     const out = process.request();
     if (out === undefined) return;
+    /** Slow against all others: some are given up before. */
+    const slow = (name: FaultName) =>
+      faults.hits(name) ? chance.between(PUBLISH_TIMEOUT / 2, PUBLISH_TIMEOUT * 1.2) : 0;
     const answer = (results: readonly PublishResult[]) => {
-      timeline.after(network.delay(), () => {
+      timeline.after(network.delay() + slow('broker: answer is slow'), () => {
         process.give('network', () => {
           if (faults.hits('broker: answer is one result short')) {
             resolve(results.slice(0, -1));
@@ -186,7 +214,7 @@ function send(
     };
     if (flaw === 'acknowledges what is sent') all(ACKNOWLEDGED);
     const late = faults.hits('broker: request arrives when it was given up') ? PUBLISH_TIMEOUT : 0;
-    timeline.after(out + late + network.delay(), () => {
+    timeline.after(out + late + network.delay() + slow('broker: request is slow'), () => {
       if (timeline.now < broker.outageUntil || faults.hits('broker: connection fails')) {
         all(refusal('connection', 'no connection'));
       } else if (faults.hits('broker: request is refused')) {
@@ -244,6 +272,13 @@ export function overheard(publisher: BatchPublisher, oracle: Oracle): BatchPubli
     publishBatch: async (messages: readonly Message[], options?: PublishOptions) => {
       oracle.called(messages);
       const results = await publisher.publishBatch(messages, options);
+      results.forEach((result, i) => {
+        // By a name that no module of the engine, or of a mutant of it, has for itself.
+        const { call } = result.acknowledged ? {} : (result.error as Partial<Outstanding>);
+        void call?.results.then((all) => {
+          oracle.told([messages[i]!], [all[call.place]!]);
+        });
+      });
       // What comes after the engine gave up, or is not one result per message, counts for nothing.
       if (options?.signal?.aborted !== true && results.length === messages.length) oracle.told(messages, results);
       return results;

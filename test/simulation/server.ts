@@ -174,12 +174,12 @@ export class Server {
   }
 
   /** What is due, and what waits behind it, in order per key. */
-  due(to: Destination, partitions: readonly number[], limit: number): ParkedRow[] {
+  due(to: Destination, partitions: readonly number[], limit: number, outstanding: ReadonlySet<number>): ParkedRow[] {
     const held = new Set<string>();
     return this.waiting(to, partitions)
       .sort((a, b) => a.row.seq - b.row.seq)
-      .filter(({ row: { key }, due, blocked }) => {
-        if (!blocked && due <= this.now && (key === undefined || !held.has(key))) return true;
+      .filter(({ row: { key, seq }, due, blocked }) => {
+        if (!blocked && !outstanding.has(seq) && due <= this.now && (key === undefined || !held.has(key))) return true;
         if (key !== undefined && this.flaw !== 'retries out of order') held.add(key);
         return false;
       })
@@ -190,8 +190,10 @@ export class Server {
     if (this.flaw !== 'unfenced settle') this.#fence(to, hold);
     const { published, setAside, ends } = settlement;
     for (const { seq } of published) to.parked.delete(seq);
-    for (const [row, { attempts, retryIn = 0, dead, blocked = false }] of setAside) {
-      to.parked.set(row.seq, { row, attempts, due: this.now + retryIn, dead, blocked });
+    for (const [row, { attempts, retryIn, dead, blocked = false }] of setAside) {
+      // What goes on waiting behind another keeps its time.
+      const due = retryIn === undefined ? to.parked.get(row.seq)?.due : this.now + retryIn;
+      to.parked.set(row.seq, { row, attempts, due: due ?? 0, dead, blocked });
     }
     const moved = [...(ends ?? [])].map(([partition, end]) => {
       const state = to.partitions[partition]!;

@@ -35,6 +35,8 @@ export class Parked {
   readonly #waiting: Waiting;
   /** Messages that only waited for their time, or do so outside of their key's order, and are not counted. */
   readonly #uncounted = new WeakSet<Message>();
+  /** Numbers of messages whose call has not been answered. */
+  readonly #outstanding = new Set<string>();
   /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
   #mayWait: boolean;
   /** The destination's revision before the keys were read: another one says that an operator requeued some. */
@@ -125,9 +127,10 @@ export class Parked {
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
     // What holds its key comes with those before it, and ends what can be published of the key now.
     const held = new Set<string>();
-    const ready = due.filter(({ message: { key, isDelayed } }) => {
-      if (isDelayed && key !== undefined) held.add(key);
-      return !isDelayed && (key === undefined || !held.has(key));
+    const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
+      const mustWait = isDelayed || this.#outstanding.has(String(seq));
+      if (mustWait && key !== undefined) held.add(key);
+      return !mustWait && (key === undefined || !held.has(key));
     });
     const messages = ready.map(({ message }) => message);
     return { messages, attempts: ready.map(({ attempts }) => attempts), unreadable: unreadable(messages) };
@@ -155,6 +158,7 @@ export class Parked {
     if (setAside.length === 0) return undefined;
     for (const each of setAside) {
       const { message, dead } = each;
+      if (each.outstanding === true) this.#outstanding.add(String(seqOf(message)));
       if (dead) continue;
       this.#mayWait = true;
       if (message.key !== undefined && !isAlone(each)) this.#waiting.keys.set(message.key, Symbol());
@@ -180,8 +184,16 @@ export class Parked {
     const marks = new Map(touched.map((key) => [key, keys.get(key)]));
     let drained: string[] = [];
     for (const message of published) this.#count(message, -1);
+    for (const message of [...published, ...setAside.map((each) => each.message)]) {
+      this.#outstanding.delete(String(seqOf(message)));
+    }
     // One that still waits behind an earlier message of its key stays as it is.
-    const changed = setAside.filter(({ dead, blocked, error }) => dead || blocked === true || error !== undefined);
+    const changed = setAside.filter(
+      ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
+    );
+    for (const { message, outstanding } of changed) {
+      if (outstanding === true) this.#outstanding.add(String(seqOf(message)));
+    }
     for (const { message, dead } of changed) {
       if (dead) this.#count(message, -1);
       else this.#countFailed(message);

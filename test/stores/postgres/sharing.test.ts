@@ -3,6 +3,7 @@ import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
+import { sleep } from '../../../src/core/wait.js';
 import { gate, until } from '../../../src/testing/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -143,5 +144,34 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
       expect(new Set(sent.values())).toEqual(new Set(['first', 'second', 'third']));
       expect(await shares(world)).toEqual([]);
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.relays}`)).toBe(0);
+    }, url));
+
+  it('that publish slowly make room after the calls that they have begun, not after all that they have read', () =>
+    inWorld(async (world) => {
+      const ids = Array.from({ length: 400 }, (_, i) => `k${String(i % 50)}:${String(i + 1)}`);
+      await world.add(...ids);
+      const acknowledged: string[] = [];
+      const sent: Record<'first' | 'second', string[]> = { first: [], second: [] };
+      const hurry = gate();
+      const publisher = (name: keyof typeof sent) => ({
+        publish: async ({ id }: Message) => {
+          sent[name].push(id);
+          await Promise.race([hurry.opened, sleep(100)]);
+          acknowledged.push(id);
+        },
+      });
+      const relay = (name: keyof typeof sent) =>
+        started(new Messenger(world.another(), publisher(name), { interval: 20, concurrency: 1 }));
+      const first = relay('first');
+      await until(() => sent.first.length > 2, 'the first one publishes');
+      const second = relay('second');
+      await until(() => sent.second.length > 0, 'the second one publishes', 60_000);
+      // A page is 100 messages, and four of them were read.
+      expect(sent.first.length).toBeLessThan(100);
+      hurry.open();
+      await until(() => acknowledged.length >= ids.length, 'everything', 60_000);
+      await Promise.all([first.stop(), second.stop()]);
+      expect(overtaken(acknowledged)).toEqual([]);
+      expect(acknowledged.toSorted()).toEqual(ids.toSorted());
     }, url));
 });

@@ -1,0 +1,82 @@
+/** A call of the publisher that takes long, on PostgreSQL. */
+import { beforeAll, describe, expect, it } from 'vitest';
+import { Messenger, type Message } from '../../../src/index.js';
+import { gate, until } from '../../../src/testing/assert.js';
+import { started } from '../../core/scripted.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
+import { createDatabase, inWorld, type World } from './support.js';
+
+const numbered = (from: number, count: number) =>
+  Array.from({ length: count }, (_, i) => `k${String((from + i) % 99)}:${String(from + i)}`);
+
+/** A publisher of which the first call of one message is answered when the gate opens. */
+function publisherOf(slow: string, answer: { readonly opened: Promise<unknown> }) {
+  const sent: string[] = [];
+  const acknowledged: string[] = [];
+  return {
+    sent,
+    acknowledged,
+    publish: async ({ id }: Message) => {
+      const isFirst = !sent.includes(id);
+      sent.push(id);
+      if (id === slow && isFirst) await answer.opened;
+      acknowledged.push(id);
+    },
+  };
+}
+
+const parked = (world: World) => world.sql(`SELECT id, attempts FROM ${world.names.parked} ORDER BY seq`);
+
+describe.each(postgresVersions)('a slow call on PostgreSQL %i', (version) => {
+  let url: string;
+  beforeAll(async () => {
+    url = await createDatabase(version, 'slow');
+  });
+
+  it('delays its own key, and its answer settles it', () =>
+    inWorld(async (world) => {
+      const answer = gate();
+      const publisher = publisherOf('slow:1', answer);
+      const relay = started(new Messenger(world.another(), publisher, { interval: 20 }));
+      await world.add('slow:1', 'slow:2');
+      let count = 0;
+      // More than may be in flight: it does not go on before the rest is settled.
+      for (; count < 1_200; count += 20) {
+        await world.add(...numbered(count, 20));
+        await until(() => publisher.acknowledged.length >= count - 200, 'the others go on', 30_000);
+      }
+      await until(async () => (await world.store.destinations())[0]?.pending === 2, 'all but two is settled', 30_000);
+      expect(await parked(world)).toEqual([
+        ['slow:1', 0],
+        ['slow:2', 0],
+      ]);
+      // An operator has it tried again: not while its call is waited for.
+      await world.sql(`UPDATE ${world.names.parked} SET next_at = clock_timestamp()`);
+      await world.add('k0:2000');
+      await until(() => publisher.acknowledged.includes('k0:2000'), 'something new');
+      await until(async () => (await world.store.destinations())[0]?.pending === 2, 'all but two is settled again');
+      answer.open();
+      await until(async () => (await world.store.destinations())[0]?.pending === 0, 'all is settled', 30_000);
+      await relay.stop();
+      expect(publisher.sent.filter((id) => id.startsWith('slow'))).toEqual(['slow:1', 'slow:2']);
+      expect(new Set(publisher.sent).size).toBe(publisher.sent.length);
+    }, url));
+
+  it('of a relay that has lost its lease is made again, before what is behind it', () =>
+    inWorld(async (world) => {
+      const options = { interval: 20, publishTimeout: 5_000, errorLogger: { error: () => undefined } };
+      const dead = publisherOf('slow:1', gate());
+      const first = started(new Messenger(world.another(), dead, options));
+      await world.add('slow:1', 'slow:2');
+      for (let n = 0; n < 20; n++) await world.add(...numbered(n, 1));
+      await until(async () => (await parked(world)).length === 2, 'it is set aside', 30_000);
+      await world.sql(`UPDATE ${world.names.cursors} SET owner = NULL, epoch = epoch + 1`);
+      const live = publisherOf('', gate());
+      const second = started(new Messenger(world.another(), live, options));
+      await until(() => live.acknowledged.includes('slow:2') || dead.acknowledged.includes('slow:2'), 'both', 60_000);
+      await Promise.all([first.stop(), second.stop()]);
+      const acknowledged = [...dead.acknowledged, ...live.acknowledged].filter((id) => id.startsWith('slow'));
+      expect(acknowledged.indexOf('slow:1')).toBeLessThan(acknowledged.indexOf('slow:2'));
+      expect(acknowledged).toContain('slow:1');
+    }, url));
+});
