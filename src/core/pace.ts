@@ -66,9 +66,11 @@ export class Pace {
   /**
    * The results of a call of so many messages; or `Outstanding` for each as soon as it is slow: it takes longer than
    * `patience`, and one that was begun after it was acknowledged. Otherwise it may be the broker that hangs.
+   *
+   * @param results Must not reject.
    */
   patiently(results: Promise<Results>, count: number): Promise<Results> {
-    return new Promise((resolve, reject) => {
+    return new Promise((resolve) => {
       const call: Call = {
         place: (this.#places += 1),
         begunAt: this.#clock.now(),
@@ -78,16 +80,10 @@ export class Pace {
       };
       this.#calls.add(call);
       if (this.#cancel === undefined) this.#arm(this.patience);
-      results.then(
-        (all) => {
-          this.#answered(call, all);
-          resolve(all);
-        },
-        (error: unknown) => {
-          this.#answered(call, []);
-          reject(error);
-        },
-      );
+      void results.then((all) => {
+        this.#answered(call, all);
+        resolve(all);
+      });
     });
   }
 
