@@ -83,7 +83,7 @@ describe('a publisher that never answers', () => {
     await vi.advanceTimersByTimeAsync(30_001);
     expect(publisher.acknowledged.sort()).toEqual(numbered('-', 20).sort());
     expect(messenger.circuit.state).toBe('closed');
-    expect([...store.parked.values()].map(({ attempts }) => attempts)).toEqual([1, 0]);
+    expect([...store.parked].sort(([a], [b]) => a - b).map(([, { attempts }]) => attempts)).toEqual([1, 0]);
     await relay.stop();
   });
 

@@ -284,7 +284,7 @@ export class ListFeedStore implements FeedStore {
           .map(([, each]) => each)
           .filter((each) => {
             const { key } = each.message;
-            if (each.blocked !== true && each.outstanding !== true && each.due <= Date.now() && !blocked.has(key ?? ''))
+            if (each.blocked !== true && !each.outstanding && each.due <= Date.now() && !blocked.has(key ?? ''))
               return true;
             if (key !== undefined) blocked.add(key);
             return false;
