@@ -20,6 +20,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   'postgres.js': ['postgres'],
   PGlite: ['@electric-sql/pglite'],
   Neon: ['@neondatabase/serverless'],
+  Nest: ['@nestjs/common', '@nestjs/core'],
   Prisma: ['@prisma/adapter-pg', '@prisma/client'],
 };
 

@@ -1,6 +1,7 @@
 import { MessengerError } from '../../core/errors.js';
 import { preamble, type Database, type TransactionBounds } from './database.js';
 import { statement } from './statements.js';
+import { onPostgres } from './lookalikes.js';
 
 /**
  * A policy would hide rows of messages, cursors or dead letters without a word, and what is hidden is lost: so PostgreSQL
@@ -70,7 +71,7 @@ export class IndependentDatabase implements Database {
    * @throws MessengerError `UNSUPPORTED` where the client's text would be taken for another encoding's.
    */
   async learn(bounds: TransactionBounds): Promise<void> {
-    const [row] = await this.#database.transaction(
+    const [row] = await onPostgres(this.#database).transaction(
       preamble(bounds.timeout),
       (connection) => connection.query(LOOK),
       bounds,

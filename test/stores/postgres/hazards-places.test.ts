@@ -27,7 +27,7 @@ const [second] = keysOf(1) as [string];
 const MOVES = {
   'VACUUM FULL': { sql: (cursors: string) => `VACUUM FULL ${cursors}`, order: 'ctid' },
   CLUSTER: {
-    sql: (cursors: string) => `CLUSTER ${cursors} USING cursors_destination_partition_idx`,
+    sql: (cursors: string) => `CLUSTER ${cursors} USING cursors_identity`,
     order: 'destination, partition',
   },
 } as const;
