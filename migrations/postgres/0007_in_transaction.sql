@@ -6,7 +6,8 @@
 -- A procedure that is called outside of a transaction may end one, and inside may not. Both are tried where a
 -- subtransaction forbids both anyhow, so that nothing ends: inside of a transaction the two errors are the same text,
 -- in whatever language, and outside each names what it forbids. There is nothing to try where the transaction has an
--- id already, as it has after any write: one statement by itself does not begin with one.
+-- id already, as it has after any write: one statement by itself does not begin with one. With `exit_on_error`, each of
+-- the two errors would end the session.
 --
 -- Neither procedure has a search path of its own, with which it could end no transaction: hence the qualified names.
 --
@@ -20,14 +21,21 @@ CREATE OR REPLACE PROCEDURE {store_in_transaction}(
 DECLARE
   at_commit text;
   at_rollback text;
+  exits boolean := pg_catalog.current_setting(''exit_on_error'');
 BEGIN
   transaction := pg_catalog.concat(''messenger-transaction:'', pg_catalog.pg_current_xact_id_if_assigned());
   IF expected OPERATOR(pg_catalog.<>) '''' AND expected OPERATOR(pg_catalog.<>) transaction THEN
     RETURN;
   END IF;
   IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+    IF exits THEN
+      PERFORM pg_catalog.set_config(''exit_on_error'', ''off'', true);
+    END IF;
     BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
     BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+    IF exits THEN
+      PERFORM pg_catalog.set_config(''exit_on_error'', ''on'', true);
+    END IF;
     IF at_commit OPERATOR(pg_catalog.<>) at_rollback THEN
       RAISE SQLSTATE ''MO002'' USING MESSAGE = ''the transaction is over, or has not begun'';
     END IF;
@@ -44,11 +52,18 @@ CREATE OR REPLACE PROCEDURE {receive_in_transaction}(consumer text, id text, INO
 DECLARE
   at_commit text;
   at_rollback text;
+  exits boolean := pg_catalog.current_setting(''exit_on_error'');
   rows integer;
 BEGIN
   IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+    IF exits THEN
+      PERFORM pg_catalog.set_config(''exit_on_error'', ''off'', true);
+    END IF;
     BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
     BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+    IF exits THEN
+      PERFORM pg_catalog.set_config(''exit_on_error'', ''on'', true);
+    END IF;
     IF at_commit OPERATOR(pg_catalog.<>) at_rollback THEN
       RAISE SQLSTATE ''MO002'' USING MESSAGE = ''the transaction is over, or has not begun'';
     END IF;

@@ -1,6 +1,7 @@
 /** What the relay engine takes for an outage of this store. */
 import { beforeAll, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/messenger.js';
+import type { MessengerEvent } from '../../../src/core/events.js';
 import type { Message } from '../../../src/core/message.js';
 import { createDatabase, inWorld } from './support.js';
 
@@ -23,12 +24,18 @@ it.each([0, 300])(
       const publisher = { publish: ({ id }: Message) => Promise.resolve(void published.push(id)) };
       const errors: Error[] = [];
       const errorLogger = { error: (error: Error) => void errors.push(error) };
-      const relay = new Messenger(world.store, publisher, { storeOutageLimit, interval: 10, errorLogger });
+      let tries = 0;
+      const onEvent = ({ type }: MessengerEvent) => void (tries += Number(type === 'lease-lost'));
+      const relay = new Messenger(world.store, publisher, { storeOutageLimit, interval: 10, errorLogger, onEvent });
       await expect(relay.start()).rejects.toMatchObject({
         code: 'FATAL',
         message: expect.stringMatching(/no cursor moves today/) as string,
       });
-      // Each time that it was tried; not for ever.
-      expect(published.length).toBe(errors.length + 1);
+      // Each time that it was tried; not for ever, and told once until it ends.
+      expect(tries).toBeGreaterThan(storeOutageLimit === 0 ? 0 : 1);
+      expect(published.length).toBe(tries);
+      expect(errors.map(({ message }) => message)).toEqual(
+        storeOutageLimit === 0 ? [] : [expect.stringMatching(/^the datastore fails: .*no cursor moves today/s)],
+      );
     }, url),
 );

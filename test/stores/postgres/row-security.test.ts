@@ -9,6 +9,8 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 
 const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'] as const;
 const OLD = 90_000;
+/** Milliseconds. A relay from which the cursors are hidden cannot give its lease back: it runs out. */
+const LEASE = 2_000;
 
 const told = (table: string) =>
   expect.objectContaining({
@@ -69,7 +71,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   const hide = (table: string) => admin.query(`ALTER TABLE messenger.${table} ENABLE ROW LEVEL SECURITY`);
   const relay = (pool = relays, acknowledge = (_: string) => true) => {
     const published: string[] = [];
-    const store = new PostgresStore(pool);
+    const store = new PostgresStore(pool, { lease: LEASE });
     const publish = (message: { id: string }) => {
       if (!acknowledge(message.id)) return Promise.reject(new PublishError('no', { kind: 'permanent' }));
       published.push(message.id);
@@ -110,9 +112,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await expect(running).rejects.toMatchObject({ code: 'FATAL', cause: told(table) });
       await admin.query(`ALTER TABLE messenger.${table} DISABLE ROW LEVEL SECURITY`);
       const after = relay();
-      while ((await after.messenger.publish()) > 0);
-      const dead = (await after.store.deadLetters()).map(({ message }) => message.id);
-      expect(new Set([...published, ...after.published, ...dead])).toEqual(new Set(['a1', 'a2', 'b1', 'c1']));
+      const settled = async () => {
+        await after.messenger.publish();
+        const dead = (await after.store.deadLetters()).map(({ message }) => message.id);
+        return [...new Set([...published, ...after.published, ...dead])].sort();
+      };
+      await expect.poll(settled, { timeout: 60_000 }).toEqual(['a1', 'a2', 'b1', 'c1']);
     },
   );
 
@@ -180,10 +185,11 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   });
 
   it('every table of the store is looked at', () => {
-    const names = namesOf('messenger', '');
-    const tables = Object.entries(names).filter(
-      ([name]) => !/^(schema|prefix|slice|store|storeAddressed|parkedKeys|cursorsKey|inbox)$/.test(name),
-    );
-    expect(tables.map(([name]) => name).sort()).toEqual([...TABLES].sort());
+    // Whoever receives only writes there, and a rebase alone makes a copy, which is its own; the rest are no tables.
+    const others = new Set(['inbox', 'copy', 'store', 'storeAddressed', 'storeInTransaction', 'receiveInTransaction']);
+    for (const other of ['schema', 'prefix', 'slice', 'parkedKeys', 'cursorsKey', 'cursorsPlaces', 'cursorsIdentity'])
+      others.add(other);
+    const tables = Object.keys(namesOf('messenger', '')).filter((name) => !others.has(name));
+    expect(tables.sort()).toEqual([...TABLES].sort());
   });
 });

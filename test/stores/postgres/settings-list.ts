@@ -14,6 +14,8 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   idle_session_timeout: ['20s'],
   transaction_timeout: ['20s'],
   lock_timeout: ['1ms', '20s'],
+  // More makes each commit wait longer, and is no other wait.
+  commit_delay: ['10000'],
   max_stack_depth: ['100', '1000'],
   default_tablespace: ['nowhere', 'pg_default'],
   temp_tablespaces: ['nowhere'],

@@ -68,9 +68,12 @@ const PROBE = `DO $$
 DECLARE
   at_commit text;
   at_rollback text;
+  exits text := pg_catalog.current_setting('exit_on_error');
 BEGIN
+  PERFORM pg_catalog.set_config('exit_on_error', 'off', true);
   BEGIN COMMIT; EXCEPTION WHEN invalid_transaction_termination THEN at_commit := SQLERRM; END;
   BEGIN ROLLBACK; EXCEPTION WHEN invalid_transaction_termination THEN at_rollback := SQLERRM; END;
+  PERFORM pg_catalog.set_config('exit_on_error', exits, true);
   IF at_commit OPERATOR(pg_catalog.=) at_rollback THEN RAISE INFO '${IN_TRANSACTION}'; END IF;
 END $$`;
 
