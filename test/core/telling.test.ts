@@ -145,7 +145,7 @@ describe('an outage', () => {
     const logger = {
       error: (error: Error) => {
         told.push(error.message);
-        codes.push((error as MessengerError).code);
+        codes.push('code' in error ? error.code : undefined);
       },
       info: (text: string) => void told.push(text),
     };
