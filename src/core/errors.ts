@@ -39,6 +39,29 @@ export type ErrorCode =
   /** The relay can not go on. */
   | 'FATAL';
 
+/** Every code, to be looked up at run time. */
+const CODES: Readonly<Record<ErrorCode, true>> = {
+  EMPTY_MESSAGE_PAYLOAD: true,
+  INVALID_MESSAGE: true,
+  INVALID_OPTION: true,
+  INVALID_TRANSACTION: true,
+  UNSUPPORTED: true,
+  SCHEMA_MISMATCH: true,
+  UNKNOWN_MESSAGE: true,
+  NOT_ALLOWED: true,
+  UNKNOWN_DESTINATION: true,
+  DESTINATION_FORGOTTEN: true,
+  CONFLICT: true,
+  LEASE_LOST: true,
+  TIMEOUT: true,
+  CLEANING_FAILED: true,
+  DATASTORE_FAILED: true,
+  WAKE_FAILED: true,
+  PUBLISH_FAILED: true,
+  PARKING_LIMIT: true,
+  FATAL: true,
+};
+
 /** The base of every error of this package: a stable `code`, and the `cause` where there is one. */
 export class MessengerError extends Error {
   readonly code: ErrorCode;
@@ -98,6 +121,12 @@ export class PublishError extends MessengerError {
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return codes.some((each) => each === code);
+}
+
+/** The code of an error of this package, by the code as `hasCode`; `undefined` for any other error. */
+export function codeOf(error: unknown): ErrorCode | undefined {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  return typeof code === 'string' && Object.hasOwn(CODES, code) ? (code as ErrorCode) : undefined;
 }
 
 /** The text of an error. Classes of others have messages that are no strings, whatever their types say. */

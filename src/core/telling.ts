@@ -1,7 +1,7 @@
 import type { Clock } from './clock.js';
 import { durationOf, textOf } from './error-text.js';
 import { isUnanswered } from './calls.js';
-import { hasCode, MessengerError, PublishError, type ErrorCode } from './errors.js';
+import { codeOf, hasCode, MessengerError, PublishError } from './errors.js';
 import { classify, signatureOf, type FailureTable, NETWORK_FAILURES } from './failures.js';
 import type { ErrorLogger } from './logger.js';
 
@@ -61,8 +61,7 @@ export class Alike {
   tellError(error: Error): void {
     this.tell(signatureOf(error, 'retryable'), (more) => {
       if (more === '') return error;
-      const { code } = error as { code?: unknown };
-      return new MessengerError(isCode(code) ? code : 'DATASTORE_FAILED', `${textOf(error)}${more}`, { cause: error });
+      return new MessengerError(codeOf(error) ?? 'DATASTORE_FAILED', `${textOf(error)}${more}`, { cause: error });
     });
   }
 }
@@ -141,15 +140,8 @@ export class Outages {
     const next = retryIn === undefined ? '' : `, trying again in ${durationOf(retryIn)}`;
     const text = `the ${this.#of} ${what}: ${textOf(error)}${next}`;
     if (this.#of === 'broker') return new PublishError(text, { kind: 'connection', cause: error });
-    const { code } = error as { code?: unknown };
-    return new MessengerError(isCode(code) && error instanceof MessengerError ? code : 'DATASTORE_FAILED', text, {
-      cause: error,
-    });
+    return new MessengerError(codeOf(error) ?? 'DATASTORE_FAILED', text, { cause: error });
   }
-}
-
-function isCode(code: unknown): code is ErrorCode {
-  return typeof code === 'string' && /^[A-Z]+(_[A-Z]+)+$/.test(code);
 }
 
 /** Codes of a connection that broke, or of a server that is not there to answer. */

@@ -140,12 +140,16 @@ describe('an outage', () => {
   function outages(of: 'broker' | 'datastore' = 'broker') {
     let time = 0;
     const told: string[] = [];
+    const codes: unknown[] = [];
     const clock: Clock = { now: () => time, setTimeout: () => () => undefined, random: () => 1 };
     const logger = {
-      error: ({ message }: Error) => void told.push(message),
+      error: (error: Error) => {
+        told.push(error.message);
+        codes.push('code' in error ? error.code : undefined);
+      },
       info: (text: string) => void told.push(text),
     };
-    return { self: new Outages(of, logger, clock), told, pass: (ms: number) => (time += ms) };
+    return { self: new Outages(of, logger, clock), told, codes, pass: (ms: number) => (time += ms) };
   }
   const refused = coded('connect ECONNREFUSED 127.0.0.1:9092', 'ECONNREFUSED');
 
@@ -223,6 +227,18 @@ describe('an outage', () => {
       expect.stringMatching(/^the datastore answers again after \d+ s \(attempts: \d+\)$/),
     ]);
     await relay.stop();
+  });
+
+  test.each<[string, Error]>([
+    ['UNSUPPORTED', new MessengerError('UNSUPPORTED', 'a standby')],
+    ['TIMEOUT', new MessengerError('TIMEOUT', 'no answer')],
+    ['NOT_ALLOWED', new MessengerError('NOT_ALLOWED', 'no privilege')],
+    ['DATASTORE_FAILED', coded('not of ours', 'NOT_OF_OURS')],
+    ['DATASTORE_FAILED', new Error('no code')],
+  ])('of a datastore has the code %s of its reason', (code, error) => {
+    const { self, codes } = outages('datastore');
+    self.failed(error, 50);
+    expect(codes).toEqual([code]);
   });
 });
 

@@ -147,8 +147,9 @@ const hazards: Record<string, Hazard> = {
     },
     mutant: {
       database: ({ preamble }) => ({
+        // Anew: whether a transaction was left open is asked before, and nothing can change the isolation after that.
         preamble: (timeout, ...more) =>
-          `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; ${preamble(timeout, ...more)}; SELECT pg_current_snapshot()`,
+          `ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ; ${preamble(timeout, ...more)}; SELECT pg_current_snapshot()`,
       }),
     },
     right: ['early'],
