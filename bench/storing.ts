@@ -22,8 +22,10 @@ export async function storing(bench: Bench): Promise<Row[]> {
   await pool.query(PLAIN_TABLE);
   const outbox: Store = (client, i) => store.add(client, benchMessage(i));
   const plain: Store = (client, i) => {
-    const { text, values } = store.statement(benchMessage(i));
-    return client.query(text.replace(/INSERT INTO \S+/, 'INSERT INTO bench_plain_insert'), values);
+    const { at, id, topic, key, metadata, payload } = benchMessage(i);
+    const text =
+      'INSERT INTO bench_plain_insert (at, id, topic, key, metadata, payload) VALUES ($1, $2, $3, $4, $5, $6)';
+    return client.query(text, [at, id, topic, key, metadata, payload]);
   };
   const figures = {
     outbox: { tps: [] as number[], wal: [] as number[] },
