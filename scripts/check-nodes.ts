@@ -17,9 +17,16 @@ const folder = mkdtempSync(join(tmpdir(), 'nodes-'));
 const problems: string[] = [];
 try {
   const tarball = packInto(folder);
-  const clients = (['@aws-sdk/client-sns', '@aws-sdk/client-sqs'] as const).map(
-    (name) => `${name}@${manifest.devDependencies[name]}`,
-  );
+  const clients = (
+    [
+      '@aws-sdk/client-sns',
+      '@aws-sdk/client-sqs',
+      '@nestjs/common',
+      '@nestjs/core',
+      'reflect-metadata',
+      'rxjs',
+    ] as const
+  ).map((name) => `${name}@${manifest.devDependencies[name]}`);
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true }));
   writeFileSync(join(folder, 'main.js'), consumer);
   run(folder, 'npx', '-y', PNPM, 'add', '--ignore-workspace', tarball, ...clients);

@@ -71,8 +71,8 @@ export class Answers {
   ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
     const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
     if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
-    const { pace, clock } = this.#options;
-    const retryIn = Math.max(0, (pace?.timeout ?? 0) - (clock.now() - sentAt));
+    // From now: of a page that was sent some time ago, the call may have begun only just.
+    const retryIn = this.#options.pace?.timeout ?? 0;
     const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
     const answered = batch.filter((place, i) => {
       const error = errorOf(results[i]);

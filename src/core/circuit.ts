@@ -116,36 +116,36 @@ export class Circuit implements Gate {
   tryEnter(patient: boolean): Pass | undefined {
     return this.#broken === undefined
       ? { probe: false, opened: this.#opened }
-      : this.#tryProbe(patient, this.#broken.retryAt - this.#clock.now());
+      : this.#tryProbe(patient, this.#broken.retryAt, this.#clock.now());
   }
 
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
       if (this.#broken === undefined) return this.tryEnter(patient);
       // Read once: what is not due for the one who asks must not have become due for the one who waits.
-      const left = this.#broken.retryAt - this.#clock.now();
-      const pass = this.#tryProbe(patient, left);
+      const now = this.#clock.now();
+      const { retryAt } = this.#broken;
+      const pass = this.#tryProbe(patient, retryAt, now);
       if (pass !== undefined) return pass;
-      await this.#wait(patient, left, signals);
+      await this.#wait(patient, (this.#probes > 0 ? this.#nextProbeAt : retryAt) - now, signals);
     }
     return undefined;
   }
 
-  #tryProbe(patient: boolean, left: number): Pass | undefined {
-    const isHeld = this.#probes > 0 && this.#clock.now() < this.#nextProbeAt;
-    if (isHeld || left > 0 || (patient && this.#impatient > 0)) return undefined;
+  #tryProbe(patient: boolean, retryAt: number, now: number): Pass | undefined {
+    const isHeld = this.#probes > 0 && now < this.#nextProbeAt;
+    if (isHeld || now < retryAt || (patient && this.#impatient > 0)) return undefined;
     this.#probes += 1;
     // One message that is never answered must not keep others from finding out.
     const { error, retryIn } = this.#broken ?? {};
     const isSilent = error !== undefined && isUnanswered(error);
-    this.#nextProbeAt = isSilent && retryIn !== undefined ? this.#clock.now() + retryIn : Infinity;
+    this.#nextProbeAt = isSilent && retryIn !== undefined ? now + retryIn : Infinity;
     return { probe: true, opened: this.#opened };
   }
 
   async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
     // For others to answer, where it is not the time that is waited for.
-    const next = this.#probes > 0 ? this.#nextProbeAt - this.#clock.now() : left;
-    const ms = next > 0 ? next : Infinity;
+    const ms = left > 0 ? left : Infinity;
     if (!patient) this.#impatient += 1;
     await this.#changed.wait(this.#clock, ms, ...signals);
     if (!patient) this.#impatient -= 1;

@@ -20,6 +20,7 @@ import {
 } from './publisher.js';
 import type { RelayOptions } from './relay-options.js';
 import type { PolicyOf, TopicPolicy } from './retry.js';
+import { ANSWER_GRACE } from './stopping.js';
 import { isFeedStore, type Store } from './store.js';
 import { Suspicion } from './suspicion.js';
 import { Alike, Outages } from './telling.js';
@@ -311,20 +312,24 @@ function batchForm(
   if (isBatchPublisher(publisher)) return { publisher, publishTimeout, watchesCalls: false };
   const bounded: Publisher = {
     async publish(message, options) {
+      const signal = options?.signal;
+      signal?.throwIfAborted();
       const call = calls.begin();
       let isAcknowledged = false;
       try {
         await withDeadline(
           publishTimeout,
-          options?.signal,
+          undefined,
           () => calls.tooLate(call, publishTimeout),
-          async (signal) =>
+          async (own) =>
             publisher.publish(message, {
               get signal() {
-                return signal();
+                return own();
               },
             }),
           clock,
+          // Told to end, it may still say what became of the message. The page waits no longer than it has to.
+          signal && { signal, grace: ANSWER_GRACE },
         );
         isAcknowledged = true;
       } finally {

@@ -1,5 +1,6 @@
 import type { Feed, Page, SetAside } from './feed.js';
 import { publishLate, publishPage, type Publication } from './publish-page.js';
+import { isPaced } from './plain-publisher.js';
 import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from './publishing.js';
 import { Bell, isAborted, onAbort, serially, sleepBy } from './wait.js';
 
@@ -129,7 +130,7 @@ export class Pipeline {
   async enter(round = this.over): Promise<boolean> {
     const { depth, pageSize, publishing } = this.#options;
     while (!round.aborted) {
-      if (!this.round.aborted && this.#publishing < depth && this.#hasRoom) {
+      if (!this.round.aborted && this.#calling < depth && this.#hasRoom) {
         this.#publishing += 1;
         this.#inFlight += pageSize;
         return true;
@@ -144,6 +145,11 @@ export class Pipeline {
   leave(): void {
     this.#publishing -= 1;
     this.#free(this.#options.pageSize);
+  }
+
+  /** Pages that are being published, and calls of a batch form that were slow: a publisher is never given more at once. */
+  get #calling(): number {
+    return this.#publishing + (isPaced(this.#options.publishing.publisher) ? 0 : this.#late);
   }
 
   get #hasRoom(): boolean {
@@ -214,7 +220,10 @@ export class Pipeline {
       };
       this.#run(each.page, work)
         .catch(() => undefined)
-        .finally(() => (this.#late -= 1));
+        .finally(() => {
+          this.#late -= 1;
+          this.#room.ring();
+        });
     }
   }
 

@@ -181,7 +181,9 @@ export async function publishLate(
   const answers = new Answers(page, options);
   const places = page.messages.map((_, place) => place);
   const taken = answers.take(places, [], all, options.clock.now() - sentAt);
-  options.circuit.leave({ ...pass, probe: false }, taken);
+  // Others were acknowledged while it was waited for: what its messages have in common is that it was one call.
+  const outage = taken.outage?.certain === true ? taken.outage : undefined;
+  options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });
   const outcome = answers.outcome(taken.pending);
   // Nothing is known of these: they are due at once.
   return { ...outcome, untried: outcome.untried.map((each) => ({ ...each, retryIn: 0 })) };

@@ -3,7 +3,7 @@ import { MessengerError } from './errors.js';
 import { onAbort, type Cut } from './wait.js';
 
 /** How long a publisher whose call was aborted has to tell what was acknowledged of it. Milliseconds. */
-const ANSWER_GRACE = 500;
+export const ANSWER_GRACE = 500;
 
 /** How long after its calls were aborted a relay has ended, whatever has not answered. Milliseconds. */
 const LAST = 2_000;

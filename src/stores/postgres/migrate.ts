@@ -113,13 +113,25 @@ export async function migrationSql(
 ): Promise<string> {
   const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
   const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, ...bookkeeping(names)];
-  const before = ['SET LOCAL standard_conforming_strings = on', TABLESPACE, ...(from > 0 ? [PATIENCE] : [])];
+  const before = [
+    'SET LOCAL standard_conforming_strings = on',
+    TABLESPACE,
+    ...(from > 0 ? [PATIENCE, lockInOrder(names)] : []),
+  ];
   if (!transaction) {
     const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
     return `${heading(from)}\n${[...before, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
   }
   const scripts = todo.map(({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`);
   return `BEGIN;\n${[...before, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
+}
+
+/**
+ * In the order in which a relay locks them, which settles and then reads what it sets aside: in the other they would deadlock.
+ * In a block, which runs outside of a transaction as well, where a tool sends one statement at a time.
+ */
+function lockInOrder({ cursors, messages }: Names): string {
+  return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
 }
 
 /** Says how the next file is made, to who reads this one years later. */
@@ -180,7 +192,7 @@ async function applied(
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
       if (version === 0) for (const text of bookkeeping(names)) await run(text);
-      else await run(PATIENCE);
+      else for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
       // Another process may have made them meanwhile. What was not asked for is as the tables have it.
       const existing = version === 0 ? undefined : await tableSettings(connection, names);
       if (existing) assertAsked(names, settings, existing);

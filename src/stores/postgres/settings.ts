@@ -10,12 +10,16 @@ import { onPostgres } from './lookalikes.js';
 const NEVER_HIDE = 'SET LOCAL row_security = off';
 
 /**
+ * A relay that may not wait for an operator, or for cleaning, would forget what it has in memory, and publish it again. In every
+ * transaction: an application may have set another limit on one connection of a pool.
+ */
+const WAIT = 'SET LOCAL lock_timeout = 0';
+
+/**
  * What else a role, a database or a session can have set: what our statements must not find, and what they then run under.
  * Each costs a poll a hundredth, so a relay sets those that differ, and no more.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
-  // A relay that may not wait for an operator, or for cleaning, would forget what it has in memory, and publish it again.
-  lock_timeout: '0',
   // Of PostgreSQL 17 and newer; every transaction has bounds of its own.
   transaction_timeout: '0',
   // What `pg_get_expr` and others write is compared.
@@ -35,6 +39,7 @@ const setting = (name: string) => `SET LOCAL ${name} = ${SETTINGS[name] ?? ''}`;
 /** All that can be set at every supported server. */
 const ALL = [
   NEVER_HIDE,
+  WAIT,
   SEARCH_PATH,
   ...Object.keys(SETTINGS)
     .filter((name) => name !== 'transaction_timeout')
@@ -50,7 +55,11 @@ const LOOK = statement(
   pg_catalog.current_setting('client_encoding'), pg_catalog.getdatabaseencoding()::pg_catalog.text`,
 );
 
-/** Transactions that do not depend on what the role, the database or the session has set. */
+/**
+ * Transactions that do not depend on what the role, the database or the session has set. But for row security and the wait
+ * for locks, the session that is looked at stands for all: an application must not set other search paths, plans or
+ * encodings on single connections of the pool that it gives to a relay.
+ */
 export class IndependentDatabase implements Database {
   readonly #database: Database;
   #settings: readonly string[] = ALL;
@@ -82,7 +91,7 @@ export class IndependentDatabase implements Database {
     const differs = Object.keys(SETTINGS).filter((name, i) => found[i] !== null && found[i] !== SETTINGS[name]);
     // Where it is not named, it comes before all that is.
     const isFirst = (JSON.parse(schemas) as string[]).indexOf('pg_catalog') <= 0;
-    this.#settings = [NEVER_HIDE, ...(isFirst ? [] : [SEARCH_PATH]), ...differs.map(setting)];
+    this.#settings = [NEVER_HIDE, WAIT, ...(isFirst ? [] : [SEARCH_PATH]), ...differs.map(setting)];
   }
 
   #with(before: string): string {

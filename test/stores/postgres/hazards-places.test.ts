@@ -16,6 +16,7 @@ import {
   inWorld,
   itHolds,
   mutantStatement,
+  NotSetUp,
   type Hazard,
   type TestRelay,
   type World,
@@ -67,7 +68,12 @@ async function placesOf(world: World, half: number): Promise<number[]> {
     `SELECT ctid::text FROM ${world.names.cursors} WHERE destination = 'default' AND partition / 4 = $1 ORDER BY partition`,
     [half],
   );
-  return rows.map(([ctid]) => Number(/^\(0,(\d+)\)$/.exec(ctid as string)![1]));
+  return rows.map(([ctid]) => {
+    const [, line] = /^\(0,(\d+)\)$/.exec(ctid as string) ?? [];
+    // The server makes room in a page when nobody may still see what is dead, which others on it have a say in.
+    if (line === undefined) throw new NotSetUp('the rows are no longer in one page');
+    return Number(line);
+  });
 }
 
 /** Moves the rows so that the second half comes to where the first one was. */
@@ -80,10 +86,10 @@ async function moveOntoFirstHalf(world: World, move: Move): Promise<void> {
       WHERE destination = 'default' AND partition = 4`,
   )) as number;
   const excess = rank - before[0]!;
-  expect(excess).toBeGreaterThanOrEqual(0);
+  if (excess < 0) throw new NotSetUp('the rows are further behind than they can come');
   await world.sql(`DELETE FROM ${cursors} WHERE destination = 'b' AND partition < $1`, [excess]);
   await world.sql(sql(cursors));
-  expect(await placesOf(world, 1)).toEqual(before);
+  if (String(await placesOf(world, 1)) !== String(before)) throw new NotSetUp('the rows came to other places');
 }
 
 /** What of the cursors says what is published. */

@@ -55,11 +55,14 @@ interface Opened {
 
 const STRAY = `INSERT INTO orders (id) VALUES ('stray')`;
 
+/** PostgreSQL refuses to change the isolation of a transaction that has run a query, before it is asked anything else. */
+const BEGINS = ['BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'BEGIN ISOLATION LEVEL SERIALIZABLE'];
+
 /** Every connection of a pool is given back inside of a transaction. */
 const leaveOn = (pool: { connect(): Promise<pg.PoolClient> }, size: number, awaited: boolean) => async () => {
   const clients = await Promise.all(Array.from({ length: size }, () => pool.connect()));
-  for (const client of clients) {
-    const sent = [client.query('BEGIN'), client.query(STRAY)];
+  for (const [i, client] of clients.entries()) {
+    const sent = [client.query(BEGINS[i % BEGINS.length] ?? ''), client.query(STRAY)];
     for (const each of sent) each.catch(() => undefined);
     if (awaited) await Promise.all(sent);
     client.release();
@@ -89,8 +92,8 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
     const sql = postgres(url, { max: 4, onnotice: () => undefined });
     const leave = async () => {
       const held = await Promise.all(Array.from({ length: 4 }, () => sql.reserve()));
-      for (const each of held) {
-        await each.unsafe('BEGIN');
+      for (const [i, each] of held.entries()) {
+        await each.unsafe(BEGINS[i % BEGINS.length] ?? '');
         await each.unsafe(STRAY);
         each.release();
       }
@@ -159,8 +162,8 @@ it('on the one Client of a store is told, and not committed', async () => {
   try {
     await store.migrate();
     await client.query('CREATE TABLE orders (id text)');
-    for (const awaited of [true, false]) {
-      const sent = [client.query('BEGIN'), client.query(STRAY)];
+    for (const [begin, awaited] of BEGINS.flatMap((each) => [[each, true] as const, [each, false] as const])) {
+      const sent = [client.query(begin), client.query(STRAY)];
       if (awaited) await Promise.all(sent);
       await expect(store.destinations()).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       await Promise.all(sent);

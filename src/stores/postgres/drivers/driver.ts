@@ -114,8 +114,8 @@ export class LeftOpenError extends MessengerError {
 /** An error of the script that begins, as a `LeftOpenError` where it means that. */
 export function beginError(error: unknown): unknown {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  // In one that has failed, nothing but its end can be run.
-  const found = code === '25P02' || (code === '22P02' && String(message).includes(LEFT_OPEN));
+  // In one that has failed, nothing but its end can be run; of one that has run a query, the isolation cannot be changed.
+  const found = code === '25P02' || code === '25001' || (code === '22P02' && String(message).includes(LEFT_OPEN));
   return found ? new LeftOpenError(error) : error;
 }
 
