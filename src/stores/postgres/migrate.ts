@@ -126,6 +126,20 @@ export async function migrationSql(
   return `BEGIN;\n${[...before, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
 }
 
+/** @throws MessengerError `CONFLICT` for tables that a subscription fills: what is applied there is not recorded. */
+async function assertNoSubscriber(connection: Connection, names: Names, version: number): Promise<void> {
+  const [row] = await connection.query(
+    statement(
+      'subscribed',
+      `SELECT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))::text`,
+    ),
+  );
+  if (row?.[0] !== 'true') return;
+  throw conflict(
+    `the tables of ${names.messages} are filled by a logical subscription: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
+  );
+}
+
 /**
  * In the order in which a relay locks them, which settles and then reads what it sets aside: in the other they would deadlock.
  * In a block, which runs outside of a transaction as well, where a tool sends one statement at a time.
@@ -192,7 +206,10 @@ async function applied(
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
       if (version === 0) for (const text of bookkeeping(names)) await run(text);
-      else for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
+      else {
+        if (version < SCHEMA_VERSION) await assertNoSubscriber(connection, names, version);
+        for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
+      }
       // Another process may have made them meanwhile. What was not asked for is as the tables have it.
       const existing = version === 0 ? undefined : await tableSettings(connection, names);
       if (existing) assertAsked(names, settings, existing);
