@@ -20,7 +20,9 @@ export default mergeConfig(
         ...configDefaults.exclude,
         // About what a session keeps, which a pooler takes away: plans, settings, its number, who is notified; and steps
         // that are told apart by the names of prepared statements.
-        ...['plan', 'drivers', 'add', 'wake', 'shared', 'hazards-clean'].map((of) => `${store}/${of}.test.ts`),
+        ...['plan', 'drivers', 'add', 'wake', 'shared', 'hazards-clean', 'settings'].map(
+          (of) => `${store}/${of}.test.ts`,
+        ),
         'test/transactions/neon.test.ts',
         // Connections are told apart by the name that their client gave.
         'test/faults/standby.test.ts',
