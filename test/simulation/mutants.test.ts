@@ -193,8 +193,8 @@ describe('the engine', () => {
     },
     'reads the clock once more for how long it waits for a broker': {
       file: 'circuit',
-      from: 'await this.#wait(patient, left, signals);',
-      to: 'await this.#wait(patient, this.#broken.retryAt - this.#clock.now(), signals);',
+      from: 'this.#nextProbeAt : retryAt) - now, signals);',
+      to: 'this.#nextProbeAt : retryAt) - this.#clock.now(), signals);',
       by: ['no stall'],
       often: { 'broker: connection fails': 0.3 },
     },
