@@ -89,7 +89,9 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
     return { client: pool, leave: leaveOn(pool, 4, true), close: () => pool.end() };
   },
   'postgres.js': (url) => {
-    const sql = postgres(url, { max: 4, onnotice: () => undefined });
+    // Behind a PgBouncer in transaction mode it must not prepare.
+    const prepare = process.env['POSTGRES_POOLER'] === undefined;
+    const sql = postgres(url, { max: 4, prepare, onnotice: () => undefined });
     const leave = async () => {
       const held = await Promise.all(Array.from({ length: 4 }, () => sql.reserve()));
       for (const [i, each] of held.entries()) {
