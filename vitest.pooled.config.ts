@@ -24,6 +24,8 @@ export default mergeConfig(
           (of) => `${store}/${of}.test.ts`,
         ),
         'test/transactions/neon.test.ts',
+        // Its connections leave transactions to a pooler that has none left for others; what it says of a pooler, the store's suite does.
+        'test/transactions/clients.test.ts',
         // Connections are told apart by the name that their client gave.
         'test/faults/standby.test.ts',
         // On servers of their own, to which no pooler leads.

@@ -41,7 +41,9 @@ bridgeSuite(
   'postgres.js',
   { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false },
   (url) => {
-    const sql = postgres(url, { max: 5, onnotice: () => undefined });
+    // Behind a PgBouncer in transaction mode it must not prepare.
+    const prepare = process.env['POSTGRES_POOLER'] === undefined;
+    const sql = postgres(url, { max: 5, prepare, onnotice: () => undefined });
     type Transaction = PostgresJsTransaction & postgres.TransactionSql;
     return Promise.resolve<Library<Transaction>>({
       client: sql,
