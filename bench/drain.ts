@@ -9,7 +9,7 @@ const PAGES = [1000, 100];
 /** The bare keyset read: what any reader of these rows costs at least, on this machine, now. */
 const KEYSET = {
   name: 'bench_keyset',
-  text: `SELECT seq::text AS seq_text, id, topic, key, metadata::text, payload, date_part('epoch', at)::text,
+  text: `SELECT seq::text AS seq_text, id, topic, key, metadata::text, payload, (date_part('epoch', at) * 1000)::bigint::text,
   CASE WHEN deliver_at IS NOT NULL THEN concat_ws(' ', date_part('epoch', deliver_at), hold_key, deliver_at > clock_timestamp()) END
 FROM bench_plain WHERE seq > $1::bigint ORDER BY seq LIMIT $2::bigint`,
 };

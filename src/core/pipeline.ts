@@ -44,6 +44,12 @@ interface InFlight {
   isSettled: boolean;
 }
 
+/** Whether something is so of a key in any page before this one. Asked for each message: nothing is made for it. */
+type IsEarlier = (is: (each: InFlight, key: string) => boolean, key: string) => boolean;
+
+const isBusy = ({ publication }: InFlight, key: string) => publication.isBusy(key);
+const hasSetAside = ({ isSettled, publication }: InFlight, key: string) => !isSettled && publication.hasSetAside(key);
+
 /**
  * The pages that are published and settled at the same time: so many at once, settled in the order in
  * which they were read, and in order per key across them.
@@ -166,10 +172,10 @@ export class Pipeline {
   publish(page: Page): void {
     const place = (this.#places += 1);
     // Looked at anew each time: a copy would hold the pages before, and they those before them, without end.
-    const isEarlier = (is: (each: InFlight) => boolean) => {
+    const isEarlier: IsEarlier = (is, key) => {
       for (const each of this.#log) {
         if (each.place >= place) return false;
-        if (is(each)) return true;
+        if (is(each, key)) return true;
       }
       return false;
     };
@@ -272,13 +278,12 @@ export class Pipeline {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  /** What a page of the log has to know of those before it, of which it is told whether something is so of any. */
-  #earlier(isEarlier: (is: (each: InFlight) => boolean) => boolean): Earlier {
+  /** What a page of the log has to know of those before it. */
+  #earlier(isEarlier: IsEarlier): Earlier {
     const { feed } = this.#options;
     return {
-      isBusy: (key) => isEarlier(({ publication }) => publication.isBusy(key)),
-      isSetAside: (key) =>
-        feed.isSetAside(key) || isEarlier(({ isSettled, publication }) => !isSettled && publication.hasSetAside(key)),
+      isBusy: (key) => isEarlier(isBusy, key),
+      isSetAside: (key) => feed.isSetAside(key) || isEarlier(hasSetAside, key),
     };
   }
 

@@ -3,9 +3,9 @@ import type { Answer, Pass } from './circuit.js';
 import { PublishError, toError } from './errors.js';
 import type { Page } from './feed.js';
 import type { Message } from './message.js';
-import { Outstanding, type CallOptions } from './pace.js';
+import { Outstanding, type CallOptions, type Pace } from './pace.js';
 import { isPaced } from './plain-publisher.js';
-import type { PublishResult } from './publisher.js';
+import type { BatchPublisher, PublishResult } from './publisher.js';
 import type { Earlier, Late, PageOutcome, PublishPageOptions } from './publishing.js';
 import { withDeadline } from './wait.js';
 
@@ -70,9 +70,10 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
   }
 
   /** Results for each; `Outstanding` for what of a slow call is not answered, unless it is to find out about the broker. */
-  async function send(batch: readonly number[], { probe }: Pass): Promise<readonly PublishResult[]> {
+  function send(batch: readonly number[], { probe }: Pass): Promise<readonly PublishResult[]> {
     const pace = probe ? undefined : options.pace;
-    if (!isPaced(options.publisher)) return pace?.patiently(request(batch), batch.length) ?? request(batch);
+    if (pace === undefined) return request(batch);
+    if (!isPaced(options.publisher)) return pace.patiently(request(batch), batch.length);
     return new Promise((resolve) => {
       void request(batch, { pace, onEarly: resolve }).then(resolve);
     });
@@ -81,7 +82,7 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
   /** One call. Its deadline, and the end of the lease, hold also for what it answers late. Never rejects. */
   async function request(
     batch: readonly number[],
-    { pace, onEarly }: Pick<CallOptions, 'pace'> & { onEarly?: (results: readonly PublishResult[]) => void } = {},
+    early?: { readonly pace: Pace; readonly onEarly: (results: readonly PublishResult[]) => void },
   ): Promise<readonly PublishResult[]> {
     const { publisher, timeout, stop, clock, calls, cut } = options;
     const messages =
@@ -97,15 +98,9 @@ export function publishPage(page: Page, options: PublishPageOptions, earlier: Ea
         timeout,
         options.lost,
         tooLate,
-        async (signal) => {
-          const all = await publisher.publishBatch(messages, requestOptions(options, signal, stop, pace));
-          if (pace === undefined || wrongIn(all, messages.length) !== undefined) return all;
-          const late = callsOf(all);
-          if (late.length > 0) {
-            onEarly?.(all);
-            await Promise.all(late);
-          }
-          return all;
+        (signal) => {
+          const answer = publisher.publishBatch(messages, requestOptions(options, signal, stop, early?.pace));
+          return early ? untilAll(answer, messages.length, early.onEarly) : answer;
         },
         clock,
         cut,
@@ -187,6 +182,21 @@ export async function publishLate(
   const outcome = answers.outcome(taken.pending);
   // Nothing is known of these: they are due at once.
   return { ...outcome, untried: outcome.untried.map((each) => ({ ...each, retryIn: 0 })) };
+}
+
+/** The answer to a batch, once the slow calls within it are over; what there is until then is told. */
+async function untilAll(
+  answer: ReturnType<BatchPublisher['publishBatch']>,
+  count: number,
+  onEarly: (results: readonly PublishResult[]) => void,
+): Promise<readonly PublishResult[]> {
+  const all = await answer;
+  const late = wrongIn(all, count) === undefined ? callsOf(all) : [];
+  if (late.length > 0) {
+    onEarly(all);
+    await Promise.all(late);
+  }
+  return all;
 }
 
 /** The calls of which some results are still to come. */

@@ -30,7 +30,11 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };
-  cancels.push(onAbort(stop, begin));
+  // Somebody waits for it throughout: else each call would add a listener of its own, and take it away.
+  cancels.push(
+    onAbort(stop, begin),
+    onAbort(cut.signal, () => undefined),
+  );
   if (stop.aborted) begin();
   return {
     cut: { signal: cut.signal, grace: ANSWER_GRACE },

@@ -100,7 +100,7 @@ describe('the engine', () => {
     },
     'sends a key of which an earlier page is not done': {
       file: 'pipeline',
-      from: 'isBusy: (key) => isEarlier(({ publication }) => publication.isBusy(key)),',
+      from: 'isBusy: (key) => isEarlier(isBusy, key),',
       to: 'isBusy: () => false,',
       by: ['order per key'],
     },

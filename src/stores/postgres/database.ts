@@ -42,12 +42,18 @@ export interface Database {
   ): Promise<readonly Row[]>;
 }
 
-/** Timeouts that hold on the server's side when this process is frozen, and more settings. */
-export function preamble(timeout: number, ...more: readonly string[]): string {
-  const ms = String(Math.max(1, Math.round(timeout)));
-  return [`SET LOCAL statement_timeout = ${ms}`, `SET LOCAL idle_in_transaction_session_timeout = ${ms}`, ...more].join(
-    '; ',
-  );
+/** Timeouts, in milliseconds, that hold on the server's side when this process is frozen, and more settings. */
+export function preamble(
+  bounds: number | { readonly timeout: number; readonly idle: number },
+  ...more: readonly string[]
+): string {
+  const { timeout, idle } = typeof bounds === 'number' ? { timeout: bounds, idle: bounds } : bounds;
+  const whole = (ms: number) => String(Math.max(1, Math.ceil(ms)));
+  return [
+    `SET LOCAL statement_timeout = ${whole(timeout)}`,
+    `SET LOCAL idle_in_transaction_session_timeout = ${whole(idle)}`,
+    ...more,
+  ].join('; ');
 }
 
 /**

@@ -49,7 +49,7 @@ export interface PostgresFeedOptions extends ClaimOptions {
 const FAR_BEHIND = 1_000;
 
 /** What a destination publishes, and from where. */
-type Source = Pick<ReaderOptions, 'topics' | 'sequence'>;
+type Source = Pick<ReaderOptions, 'topics' | 'sequence' | 'limitedAfter'>;
 
 /** One relay's hold on partitions of a destination of a PostgreSQL store. */
 export class PostgresFeed implements Feed {
@@ -345,8 +345,12 @@ async function sourceOf(
     (connection) => connection.query(statements.source, [destination]),
     { timeout, signal },
   );
-  const [topics, sequence] = row as readonly [string | null, string];
-  return { topics: topics === null ? null : (JSON.parse(topics) as string[]), sequence };
+  const [topics, sequence, limited] = row as readonly [string | null, string, string | null];
+  return {
+    topics: topics === null ? null : (JSON.parse(topics) as string[]),
+    sequence,
+    limitedAfter: limited === null ? Infinity : Number(limited),
+  };
 }
 
 /** How many messages of the log are settled with the first `count` that were handed out; with all, all. */

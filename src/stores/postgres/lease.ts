@@ -92,7 +92,7 @@ export class Lease {
     const owner = uuidv7();
     const sentAt = performance.now();
     const claimed = await database.transaction(
-      preamble(timeout, noLongerThan(options), 'SET LOCAL synchronous_commit = on'),
+      locking(options, 'SET LOCAL synchronous_commit = on'),
       (connection) => claimRows(connection, statements, options, { owner, kept: [], take, rows }),
       { timeout, signal },
     );
@@ -196,7 +196,7 @@ export class Lease {
     this.#lose('the lease was released');
     await this.#database
       .transaction(
-        preamble(timeout, noLongerThan(this.#options), ...SETTLE_SETTINGS),
+        locking(this.#options, ...SETTLE_SETTINGS),
         async (connection) => {
           // Fenced, so that it is safe where the lease may be lost: then it changes nothing.
           if (places.size > 0) await this.#giveBack(connection, places);
@@ -293,7 +293,7 @@ export class Lease {
   ): Promise<T> {
     const { timeout } = this.#options;
     try {
-      return await run(preamble(timeout, noLongerThan(this.#options), ...settings), {
+      return await run(locking(this.#options, ...settings), {
         timeout,
         signal: this.#lost.signal,
       });
@@ -374,6 +374,6 @@ export class Lease {
  * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
  * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
  */
-function noLongerThan({ lease, timeout }: ClaimOptions): string {
-  return `SET LOCAL idle_in_transaction_session_timeout = ${String(Math.ceil(Math.min(lease, timeout)))}`;
+function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
+  return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
 }

@@ -80,7 +80,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
     receive_in_transaction: names.receiveInTransaction,
     partitions: String(settings.partitions),
     payload_type: settings.jsonPayload ? 'json' : 'bytea',
-    payload: settings.jsonPayload ? 'm.payload::json' : "decode(m.payload, ''base64'')",
+    payload: settings.jsonPayload ? 'm.payload::pg_catalog.json' : "pg_catalog.decode(m.payload, ''base64'')",
     payload_size: payloadBytes('payload', settings.jsonPayload),
     slice_seconds: String(settings.sliceSeconds),
   };

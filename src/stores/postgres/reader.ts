@@ -3,7 +3,7 @@ import { arrayText } from './claim.js';
 import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from './database.js';
 import { sizeOf, StoredMessage } from './rows.js';
-import { MOST_READ } from './size.js';
+import { MOST_METADATA, MOST_READ } from './size.js';
 import { READ_SETTINGS, type Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
@@ -31,6 +31,8 @@ export interface ReaderOptions {
   readonly topics: readonly string[] | null;
   /** The sequence of the log, as its oid. */
   readonly sequence: string;
+  /** Messages of greater numbers had the limits of what may be stored. */
+  readonly limitedAfter: number;
   /** Milliseconds for each statement. */
   readonly timeout: number;
   /** The `high` of the last settlement that was acknowledged. Asked for before each window is opened. */
@@ -186,12 +188,17 @@ export class Reader {
     largest: number | null,
     signal: AbortSignal | undefined,
   ): Promise<ReturnType<typeof decodePage>> {
-    const { partitions, destination, topics, sequence, timeout } = this.#options;
+    const { partitions, destination, topics, sequence, limitedAfter, timeout } = this.#options;
     const values = [
       ...[from, to, after, low, limit],
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
-    const read = sawRunning(from) ? this.#statements.read : this.#statements.readNew;
+    const hasLate = sawRunning(from);
+    // Those that are late may have any number.
+    const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
+    const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
+    const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
+    const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
     // Few where a window is opened, but for the first; inside one, as many as are asked for.
     const rows =
@@ -311,8 +318,9 @@ function decodePage(rows: readonly Row[]): {
       continue;
     }
     const left = row[8] as string | null;
-    if (left !== null && Number(left) <= MOST_READ) {
-      sizes.push({ seq: Number(row[0]), size: Number(left) });
+    if (row[4] === null || (left !== null && Number(left) <= MOST_READ)) {
+      // Metadata that were left out are large, and how large is not told.
+      sizes.push({ seq: Number(row[0]), size: Number(left ?? MOST_METADATA) });
       continue;
     }
     const message = new StoredMessage(row, left);

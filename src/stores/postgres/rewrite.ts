@@ -20,7 +20,7 @@ export interface Copy {
  */
 export async function rewriteLog<T>(
   run: Run,
-  { messages, copy }: Names,
+  { messages, settings, copy }: Names,
   { mark, from = '' }: { readonly mark: string; readonly from?: string },
   fill: (copied: Copy) => Promise<T>,
 ): Promise<T> {
@@ -41,6 +41,9 @@ export async function rewriteLog<T>(
   for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
   const result = await fill({ table: copy, columns });
   for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
+  await run(
+    `UPDATE ${settings} SET value = (SELECT coalesce(max(seq), 0)::text FROM ${messages}) WHERE name = 'limited_after'`,
+  );
   await run(`DROP TABLE ${copy}`);
   return result;
 }

@@ -33,7 +33,7 @@ export class StoredMessage implements Message {
     this.overhead = 500 + (row[4] as string).length;
     if (tooLarge !== null) this.payload = new Uint8Array();
     else this.payload = typeof row[5] === 'string' ? Buffer.from(row[5]) : (row[5] as Uint8Array);
-    this.at = new Date(Math.round(Number(row[6]) * 1000));
+    this.at = new Date(row[6] === null ? NaN : Number(row[6]));
     const delivery = row[7] as string | null;
     if (delivery === null) {
       this.deliverAt = undefined;

@@ -49,6 +49,38 @@ export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)
   };
 }
 
+/** Up to that size, as they are kept, metadata are read whatever is wanted. */
+const SMALL_METADATA = 64 * 1024;
+
+/** What metadata may have at most: see `encode.ts`. */
+export const MOST_METADATA = 1024 * 1024;
+
+/**
+ * The same of a message that had the limits of what is stored, without a payload, or metadata, that make it larger than is
+ * wanted now: null then, which neither is otherwise. A fifth of what it costs to ask for everything.
+ */
+export function fieldsWithin(
+  table: string,
+  { size, payload, most }: { readonly size: string; readonly payload: string; readonly most: string },
+): Fields {
+  return {
+    id: `${table}.id`,
+    topic: `${table}.topic`,
+    key: `${table}.key`,
+    metadata: `CASE WHEN pg_column_size(${table}.metadata) > ${String(SMALL_METADATA)} AND ${size} > ${most} THEN NULL ELSE ${table}.metadata END`,
+    payload: `CASE WHEN ${payload} > ${most} THEN NULL ELSE ${table}.payload END`,
+  };
+}
+
+/** The limits that are asked for when a message is stored: see migrations 6 and 8. */
+export const LIMITS = [
+  'key_at_most_2000_bytes',
+  'id_at_most_4000_bytes',
+  'topic_at_most_4000_bytes',
+  'payload_at_most_64_mib',
+  'metadata_at_most_1_mib',
+] as const;
+
 /** Why a message of so many bytes is given up. */
 export function tooLargeToRead(id: string, bytes: number): MessengerError {
   return new MessengerError(

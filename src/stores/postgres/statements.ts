@@ -1,7 +1,7 @@
 import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal, type Names } from './names.js';
-import { fieldsUpTo, messageBytes, MOST_READ, type Fields } from './size.js';
+import { fieldsUpTo, fieldsWithin, LIMITS, messageBytes, MOST_READ, payloadBytes, type Fields } from './size.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
@@ -40,7 +40,12 @@ export function epoch(time: string): string {
   return `extract(epoch FROM ${time})::text`;
 }
 
-/** The same in milliseconds. */
+/** Whole milliseconds since 1970, whatever that setting is; null for a time that is infinite. */
+export function instant(time: string): string {
+  return `CASE WHEN isfinite(${time}) THEN (date_part('epoch', ${time}) * 1000)::bigint END::text`;
+}
+
+/** Milliseconds, all digits of them. */
 export function milliseconds(time: string): string {
   return `(extract(epoch FROM ${time}) * 1000)::text`;
 }
@@ -62,7 +67,7 @@ export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
  */
 export function columns(table: string, jsonPayload: boolean, { id, topic, key, metadata, payload }: Fields): string {
   const bytes = jsonPayload ? `(${payload})::text` : payload;
-  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, ${epoch(`${table}.at`)} AS at,
+  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, ${instant(`${table}.at`)} AS at,
       CASE WHEN ${table}.deliver_at IS NOT NULL
         THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
 }
@@ -132,12 +137,21 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
    * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
    */
   const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
+  const sizeOf = (table: string) => messageBytes(table, jsonPayload);
   /** Of what is larger than is wanted now, or than can be read, only the size is told. */
+  const sized = (fields: Fields, size: string, isLarger: string) =>
+    `${columns('m', jsonPayload, fields)}, CASE WHEN ${isLarger} THEN (${size})::text END AS size`;
   const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
-  const lean = `${columns('m', jsonPayload, fieldsUpTo('m', 'm.size', wantedSize))}, CASE WHEN m.size > ${wantedSize} THEN m.size::text END AS size`;
+  const ofAny = sized(fieldsUpTo('m', 'm.size', wantedSize), 'm.size', `m.size > ${wantedSize}`);
+  const payloadSize = payloadBytes('m.payload', jsonPayload);
+  const ofLimited = sized(
+    fieldsWithin('m', { size: sizeOf('m'), payload: payloadSize, most: '$9::integer' }),
+    sizeOf('m'),
+    `${payloadSize} > $9::integer`,
+  );
   /** What is read of the side table. */
   const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
-      (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
+      (p.alone OR ${untried}) AS uncounted, ${sizeOf('p')} AS size`;
   const wanted = `${shared('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
@@ -152,23 +166,28 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
       SELECT ${stored} FROM ${inOrder('m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint')}
       WHERE ${wanted} ORDER BY m.seq LIMIT $5::bigint
     ) late
-    UNION ALL
 `;
-  const page = (
-    late: string,
-  ) => `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
+  const newRows = `    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bigint)')}
+      WHERE NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
+      ORDER BY m.seq LIMIT $5::bigint)`;
+  const allRows = `    (SELECT * FROM (
+${lateRows}    UNION ALL
+${newRows}
+    ) found ORDER BY seq LIMIT $5::bigint)`;
+  const page = (fields: string, rows: string) =>
+    statement(
+      'read',
+      `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
 SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value($11::oid), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery, NULL AS size FROM w
 UNION ALL
 SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
-  SELECT ${lean} FROM (
-    SELECT found.*, ${messageBytes('found', jsonPayload)} AS size FROM (
-${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bigint)')}
-      WHERE NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
-        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
-      ORDER BY m.seq LIMIT $5::bigint)
-    ) found ORDER BY seq LIMIT $5::bigint
-  ) m
-) page`;
+  SELECT ${fields} FROM
+${rows} m
+) page`,
+    );
+  const withSize = (rows: string) => `    (SELECT found.*, ${sizeOf('found')} AS size FROM
+${rows} found)`;
 
   return {
     /**
@@ -185,9 +204,12 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
      * New rows are found by sequence. Neither must ever become a scan, whatever the statistics say and
      * however small the table was when the plan was made; hence READ_SETTINGS.
      */
-    read: statement('read', page(lateRows)),
+    read: page(ofLimited, allRows),
     /** The same after a `from` that saw nothing running, of which no row can be late: at half of its cost. */
-    readNew: statement('read', page('')),
+    readNew: page(ofLimited, newRows),
+    /** The same two of messages that had no limits when they were stored: half a microsecond more for each. */
+    readAny: page(ofAny, withSize(allRows)),
+    readAnyNew: page(ofAny, withSize(newRows)),
 
     lockDestination: lockDestination(cursors),
     /** $1 destination, $2 number of partitions, which is still that of the tables. After `lockDestination`. */
@@ -240,10 +262,15 @@ ${late}    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bi
       'relays',
       `SELECT relay FROM ${relays} WHERE destination = $1::text AND expires_at > clock_timestamp() ORDER BY relay`,
     ),
-    /** $1 destination: its topics as a JSON array, or null for all of them; and the sequence of the log. */
+    /**
+     * $1 destination: its topics as a JSON array, or null for all of them; the sequence of the log; and the number after
+     * which everything had the limits of `size.ts`, null where there are none.
+     */
     source: statement(
       'source',
-      `SELECT (SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text), ${sequence}::oid::text`,
+      `SELECT (SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text), ${sequence}::oid::text,
+    (SELECT value FROM ${settings} WHERE name = 'limited_after' AND ${String(LIMITS.length)} = (
+      SELECT count(*) FROM pg_constraint WHERE conrelid = ${literal(messages)}::regclass AND conname = ANY('{${LIMITS.join(',')}}'::name[])))`,
     ),
     /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
     settle: statement(

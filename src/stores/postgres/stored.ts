@@ -1,7 +1,7 @@
 import { textAfter } from './marked.js';
 import type { Names } from './names.js';
 import { StoredMessage } from './rows.js';
-import { epoch } from './statements.js';
+import { epoch, instant } from './statements.js';
 
 const MARK = 'messenger-stored:';
 
@@ -9,7 +9,7 @@ const MARK = 'messenger-stored:';
 export function storedText({ messages }: Names, jsonPayload: boolean): string {
   const payload = jsonPayload ? 'm.payload::text' : "encode(m.payload, 'base64')";
   return `SELECT '${MARK}' || coalesce(json_agg(json_build_array(m.seq::text, m.id, m.topic, m.key, m.metadata::text, ${payload},
-    ${epoch('m.at')}, CASE WHEN m.deliver_at IS NOT NULL
+    ${instant('m.at')}, CASE WHEN m.deliver_at IS NOT NULL
       THEN concat_ws(' ', ${epoch('m.deliver_at')}, m.hold_key, m.deliver_at > clock_timestamp()) END) ORDER BY m.seq), '[]')::text AS stored
   FROM ${messages} m WHERE m.xid = pg_current_xact_id_if_assigned()`;
 }

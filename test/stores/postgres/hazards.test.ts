@@ -6,6 +6,7 @@
  * They run on servers of their own: which transactions a snapshot lists depends on every transaction
  * of the server, an autovacuum's and those of other tests included.
  */
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
 import { newMessage } from '../../../src/core/message.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
@@ -323,6 +324,27 @@ const hazards: Record<string, Hazard> = {
     },
     mutant: mutantStatement('read', ['$9::integer', 'greatest($9::integer, 2000000000)']),
     right: ['1234', '567', '89'],
+    wrong: ['123456789'],
+  },
+
+  'metadata that are large all at once are read as many as fit': {
+    async play(world) {
+      const relay = await world.relay({ pageSize: 1_000 });
+      const session = await world.begin();
+      // Of letters that nothing is made smaller by.
+      const n = randomBytes(700 * 1024).toString('base64');
+      for (const id of ['1', '2', '3', '4', '5', '6', '7', '8', '9'])
+        await world.store.add(session.client, newMessage('x', { id, metadata: { n } }));
+      await session.commit();
+      const pages: string[] = [];
+      for (let page = await relay.read(); page.messages.length > 0; page = await relay.read()) {
+        pages.push(page.messages.map(({ id }) => id).join(''));
+        await relay.settle(page);
+      }
+      return pages;
+    },
+    mutant: mutantStatement('read', ['$9::integer', 'greatest($9::integer, 2000000000)']),
+    right: ['1234', '5678', '9'],
     wrong: ['123456789'],
   },
 

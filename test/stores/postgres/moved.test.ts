@@ -227,6 +227,8 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     );
     expect(await moved.store.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
     await expect(moved.pool.query(insert)).rejects.toThrow(limit);
+    // What was written without a limit is not taken for what had one.
+    expect(await moved.value("SELECT value FROM messenger.settings WHERE name = 'limited_after'")).toBe('2');
     expect(await moved.relay()).toEqual(['a:1']);
     expect(await catalog(moved.pool, 'messenger')).toEqual(await catalog((await after()).pool, 'messenger'));
   });

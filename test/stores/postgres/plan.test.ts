@@ -62,12 +62,15 @@ async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   )) as string;
 }
 
-/** The statements of a poll: where its cursor lists transactions, or did when the plan was made, and where it does not. */
-const POLLS = ['read', 'readNew'] as const;
+/**
+ * The statements of a poll: where its cursor lists transactions, or did when the plan was made, and where it does not;
+ * of messages that had limits when they were stored, and of any.
+ */
+const POLLS = ['read', 'readNew', 'readAny', 'readAnyNew'] as const;
 type Poll = (typeof POLLS)[number];
 
 /** What a poll looks into: each of eight slices for new rows, and `read` for late ones, too. */
-const SCANS: Record<Poll, number> = { read: 16, readNew: 8 };
+const SCANS: Record<Poll, number> = { read: 16, readNew: 8, readAny: 16, readAnyNew: 8 };
 
 /** An idle poll as it is again and again: one reads the catalogs, too, at first and when others have changed much there. */
 async function idlePoll(session: Session, poll: Poll, cursor: string): Promise<Node> {
@@ -106,7 +109,7 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Ma
   await world.add('later');
   const listing = await caughtUp(world);
   expect(listing).toMatch(/'\d+:\d+:\d+/);
-  await add('analyzed, with an open transaction', late, listing, ['read']);
+  await add('analyzed, with an open transaction', late, listing, ['read', 'readAny']);
   return plans;
 }
 

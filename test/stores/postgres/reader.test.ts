@@ -30,6 +30,7 @@ it('says that there is nothing only once each of them was looked at anew', async
     partitions: 2,
     destination: 'default',
     topics: null,
+    limitedAfter: 0,
     timeout: 10_000,
     acknowledgedHigh: () => 0,
   };

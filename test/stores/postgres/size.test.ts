@@ -106,6 +106,46 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   );
 });
 
+/** A relay that reads one, publishes it, and tells of what it gives up. */
+async function publishAll(store: PostgresStore): Promise<{ published: string[]; errors: string[] }> {
+  const published: string[] = [];
+  const errors: string[] = [];
+  const messenger = new Messenger(store, { publish: async ({ id }) => void published.push(id) });
+  for (let idle = 0; idle < 2;) {
+    const before = published.length;
+    await messenger.publish().catch((error: unknown) => errors.push((error as Error).message));
+    idle = published.length === before ? idle + 1 : 0;
+  }
+  return { published, errors };
+}
+
+it('what was stored before there were limits is asked for its size, and what came after is not', async () => {
+  const server = await startPostgres(17, { fsync: 'off', autovacuum: 'off' });
+  const pool = new pg.Pool({ connectionString: server.url(), max: 5 });
+  pool.on('error', () => undefined);
+  try {
+    const script = await migrationScript();
+    await pool.query(`${script.slice(0, script.indexOf('\n-- 0008_'))}\nCOMMIT;`);
+    await pool.query(
+      "INSERT INTO messenger.messages (id, payload) SELECT id, convert_to(repeat('x', bytes), 'UTF8') FROM (VALUES ('small:1', 10), ('large', $1), ('small:2', 10)) AS m (id, bytes)",
+      [260 * MIB],
+    );
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    const limitedAfter = async () =>
+      (await pool.query<{ value: string }>("SELECT value FROM messenger.settings WHERE name = 'limited_after'"))
+        .rows[0]!.value;
+    expect(await limitedAfter()).toBe('3');
+    await inTransaction(pool, (client) => store.add(client, newMessage('x', { id: 'small:3' })));
+    const { published, errors } = await publishAll(store);
+    expect(published).toEqual(['small:1', 'small:2', 'small:3']);
+    expect(errors).toEqual([expect.stringContaining('message large is a dead letter: ')]);
+  } finally {
+    await pool.end();
+    await server.remove();
+  }
+});
+
 /** Servers of their own, for one test: what is stored here is no size for a shared one. */
 describe('a message that is there already and cannot be read', () => {
   let server: EmbeddedPostgres;

@@ -39,6 +39,9 @@ interface Modules {
 /** A broken store: for each module, what is put in place of its exports. */
 export type Mutant = { readonly [M in keyof Modules]?: (original: Modules[M]) => Partial<Modules[M]> };
 
+/** The statements that read the log, by one or the other relay: a mutant changes all of them. */
+const READS = ['read', 'readNew', 'readAny', 'readAnyNew'] as const;
+
 /** A mutant in which one statement is changed. The change must be one, or the mutant proves nothing. */
 export function mutantStatement(
   kind: Exclude<keyof statementsModule.Statements, 'settings'>,
@@ -55,8 +58,8 @@ export function mutantStatement(
             kind,
             replacements.reduce((changed, [from, to]) => changed.replaceAll(from, to), text),
           );
-        const changed = { ...all, [kind]: mutated(all[kind]) };
-        return kind === 'read' ? { ...changed, readNew: mutated(all.readNew) } : changed;
+        const kinds = kind === 'read' ? READS : [kind];
+        return { ...all, ...Object.fromEntries(kinds.map((each) => [each, mutated(all[each])])) };
       },
     }),
   };
