@@ -5,8 +5,8 @@ import tseslint from 'typescript-eslint';
 const node = (name, instead) => ({ name, message: `Core runs on every JavaScript runtime: ${instead}` });
 
 export default defineConfig(
-  // examples/next: Next.js, and the types of it, are installed by scripts/check-next.ts alone.
-  globalIgnores(['dist/', 'coverage/', 'examples/prisma/generated/', 'examples/next/']),
+  // Next.js, and what is about to be released, are installed by scripts/check-next.ts and check-versions.ts alone.
+  globalIgnores(['dist/', 'coverage/', 'examples/prisma/generated/', 'examples/next/', 'scripts/versions/next/']),
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   js.configs.recommended,
   {

@@ -11,8 +11,8 @@ export default {
     'scripts/{,versions/}*.ts',
   ],
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
-  // Prisma wrote the one; the other is checked by scripts/check-next.ts.
-  ignore: ['examples/prisma/generated/**', 'examples/next/**'],
+  // Prisma wrote the one; the others are checked by scripts/check-next.ts and check-versions.ts.
+  ignore: ['examples/prisma/generated/**', 'examples/next/**', 'scripts/versions/next/**'],
   // Servers, not modules: test/support looks their binaries up by path.
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
   // drizzle-kit: a command, which test/tools runs from a shell.

@@ -1,7 +1,7 @@
 /**
  * Compiles and runs a program for each library in scripts/versions, against the packed package and a real PostgreSQL:
- * once with the oldest versions that are supported, once with the newest. Each program makes a mistake that must not
- * compile. It downloads the libraries, into a temporary folder.
+ * once with the oldest versions that are supported, once with the newest; and those in scripts/versions/next with what
+ * is about to be released. Each program makes a mistake that must not compile. It downloads the libraries, into a temporary folder.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -52,6 +52,13 @@ const VERSIONS = {
     sequelize: '6.37.8',
     typeorm: '1.1.1',
   },
+  next: {
+    '@sequelize/core': '7.0.0-alpha.48',
+    '@sequelize/postgres': '7.0.0-alpha.48',
+    '@types/pg': '8.23.1',
+    'drizzle-orm': '1.0.0-rc.5',
+    pg: '8.23.1',
+  },
 } as const;
 
 /** A client that Prisma 7.9 has generated does not run on the packages of 7.0; to generate one downloads an engine. */
@@ -74,9 +81,13 @@ const COMPILER_OPTIONS = {
 
 const repository = fileURLToPath(new URL('../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'versions-'));
-const programs = readdirSync(join(repository, 'scripts/versions'))
-  .map((file) => basename(file, '.ts'))
-  .filter((name) => name !== 'round-trip');
+/** Where the programs for these versions are. */
+const programsFor = (name: string) => join('scripts/versions', name === 'next' ? 'next' : '');
+
+function programsIn(path: string): string[] {
+  const files = readdirSync(join(repository, path)).filter((file) => file.endsWith('.ts'));
+  return files.map((file) => basename(file, '.ts')).filter((name) => name !== 'round-trip');
+}
 
 /** A project with the packed package, the programs, and these versions. */
 function project(name: string, tarball: string, versions: Readonly<Record<string, string>>): string {
@@ -89,7 +100,8 @@ function project(name: string, tarball: string, versions: Readonly<Record<string
     join(cwd, 'tsconfig.json'),
     JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include: ['scripts'] }),
   );
-  for (const source of ['scripts/versions', 'examples/prisma/generated']) {
+  const programs = programsIn(programsFor(name)).map((program) => join(programsFor(name), `${program}.ts`));
+  for (const source of [...programs, 'scripts/versions/round-trip.ts', 'examples/prisma/generated']) {
     cpSync(join(repository, source), join(cwd, source), { recursive: true });
   }
   // What a library wants beside itself is named above, in versions of which some are newer than it knows.
@@ -110,12 +122,12 @@ try {
     const [compiled] = (await once(tsc, 'close')) as [number | null];
     console.log(`${name}: types ${compiled === 0 ? 'ok' : 'FAILED'}`);
     if (compiled !== 0) problems.push(`${name}: the types`);
-    for (const program of programs) {
+    for (const program of programsIn(programsFor(name))) {
       if (COMPILED_ONLY.includes(`${name}/${program}`)) continue;
       const url = await server.createDatabase(`${name}_${program}`);
       const proxy = await startNeonProxy(url);
       const env = { ...process.env, DATABASE_URL: url, NEON_PROXY: proxy.webSocket };
-      const file = join('out/scripts/versions', `${program}.js`);
+      const file = join('out', programsFor(name), `${program}.js`);
       const child = spawn(process.execPath, [file], { cwd, env, stdio: ['ignore', 'ignore', 'inherit'] });
       const [code] = (await once(child, 'close')) as [number | null];
       await proxy.close();
