@@ -12,6 +12,8 @@
 --
 -- Neither procedure has a search path of its own, with which it could end no transaction: hence the qualified names.
 --
+-- Clients of JavaScript send UTF-8. Where the session says that they send another encoding, texts would be altered.
+--
 -- `expected` is what an earlier call returned for the same handle, or empty. A handle whose transaction is over must not
 -- write into the next one of its connection, and must not fail it either: then nothing is stored, and what is returned
 -- says which transaction this is.
@@ -48,6 +50,10 @@ DECLARE
   at_rollback text;
   exits boolean := pg_catalog.current_setting(''exit_on_error'');
 BEGIN
+  IF pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.<>) ''UTF8'' AND NOT (pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) ''SQL_ASCII''
+    AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY (''{UTF8,SQL_ASCII}''::pg_catalog.name[])) THEN
+    RAISE SQLSTATE ''MO003'' USING MESSAGE = pg_catalog.concat(''client_encoding is '', pg_catalog.pg_client_encoding());
+  END IF;
   IF expected OPERATOR(pg_catalog.<>) '''' THEN
     transaction := pg_catalog.concat(''messenger-transaction:'', pg_catalog.pg_current_xact_id_if_assigned());
     IF expected OPERATOR(pg_catalog.<>) transaction THEN
@@ -84,6 +90,10 @@ DECLARE
   exits boolean := pg_catalog.current_setting(''exit_on_error'');
   rows integer;
 BEGIN
+  IF pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.<>) ''UTF8'' AND NOT (pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) ''SQL_ASCII''
+    AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY (''{UTF8,SQL_ASCII}''::pg_catalog.name[])) THEN
+    RAISE SQLSTATE ''MO003'' USING MESSAGE = pg_catalog.concat(''client_encoding is '', pg_catalog.pg_client_encoding());
+  END IF;
   IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
     IF exits THEN
       PERFORM pg_catalog.set_config(''exit_on_error'', ''off'', true);

@@ -48,6 +48,11 @@ const MEANINGS: Readonly<
     code: 'INVALID_TRANSACTION',
     say: () => ENDED,
   },
+  MO003: {
+    code: 'UNSUPPORTED',
+    say: (_names, _table, text) =>
+      `the ${text} in this session, and the client speaks UTF8: texts would be altered, so nothing was written. Leave client_encoding as the client sets it`,
+  },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',

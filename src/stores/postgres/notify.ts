@@ -50,14 +50,20 @@ export interface Storing {
   inBatch(addressed: boolean): string;
 }
 
+/** The messages, or an error: see migration 7. A cast that fails is what PostgreSQL has to raise one. */
+const UNALTERED = `CASE WHEN pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'UTF8' OR pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
+  AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[]) THEN $1::text
+  ELSE pg_catalog.concat('messenger-outbox: texts would be altered, since client_encoding is ', pg_catalog.pg_client_encoding())::pg_catalog.int4::text END`;
+
 export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | undefined): Storing {
   const wake = keys
     ? `${String(keys.lock)}, ${String(keys.partitions)}, ${String(keys.slots)}, '${keys.channel}'`
     : 'NULL, 1, 1, NULL';
-  const what = `$1::text, '${jsonPayload ? 'json' : 'bytea'}', ${wake}`;
+  const how = `'${jsonPayload ? 'json' : 'bytea'}', ${wake}`;
   return {
-    inTransaction: (addressed) => `CALL ${names.storeInTransaction}(${what}, ${String(addressed)}, $2::text, NULL)`,
-    inBatch: (addressed) => `SELECT ${addressed ? names.storeAddressed : names.store}(${what})`,
+    inTransaction: (addressed) =>
+      `CALL ${names.storeInTransaction}($1::text, ${how}, ${String(addressed)}, $2::text, NULL)`,
+    inBatch: (addressed) => `SELECT ${addressed ? names.storeAddressed : names.store}(${UNALTERED}, ${how})`,
   };
 }
 

@@ -100,4 +100,41 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     );
     expect(errors).toEqual([]);
   });
+
+  it('a session that takes what is sent for another encoding stores nothing, and receives nothing', async () => {
+    const pool = await databaseIn(version, 'UTF8');
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    await store.addDestination('elsewhere', { from: 'end', topics: [] });
+    const message = newMessage('ü', { topic: 'ü' });
+    const addressed = newMessage('ü', { topic: 'ü', destination: 'elsewhere' });
+    const uses: Record<string, (client: pg.PoolClient) => Promise<unknown>> = {
+      add: (client) => store.add(client, message),
+      addressed: (client) => store.add(client, addressed),
+      receive: (client) => store.receive(client, 'consumer', 'ü'),
+      statement: (client) => client.query(store.statement(message)),
+      'addressed statement': (client) => client.query(store.statement(addressed)),
+    };
+    for (const [what, use] of Object.entries(uses)) {
+      const work = inTransaction(pool, async (client) => {
+        await client.query(`SET LOCAL client_encoding = 'LATIN1'`);
+        await use(client);
+      });
+      const text = what.includes('statement')
+        ? 'texts would be altered, since client_encoding is LATIN1'
+        : 'the client_encoding is LATIN1 in this session';
+      await expect(work, what).rejects.toThrow(text);
+    }
+    const { rows } = await pool.query(
+      'SELECT (SELECT count(*)::int FROM messenger.messages) + (SELECT count(*)::int FROM messenger.inbox) AS count',
+    );
+    expect(rows).toEqual([{ count: 0 }]);
+    // The server converts nothing there.
+    await inTransaction(pool, async (client) => {
+      await client.query(`SET LOCAL client_encoding = 'SQL_ASCII'`);
+      await store.add(client, message);
+    });
+    expect((await store.messages(10)).map(({ topic }) => topic)).toEqual(['ü']);
+    await store.close();
+  });
 });
