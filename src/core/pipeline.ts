@@ -219,7 +219,6 @@ export class Pipeline {
   #followUp({ late }: PageOutcome): void {
     for (const each of late) {
       this.#inFlight += this.#options.pageSize;
-      this.#late += 1;
       const work = async () => {
         const outcome = await publishLate(each, this.#publishOptions);
         await this.#inTurn(() => this.#settle(each.page, outcome));
@@ -300,7 +299,9 @@ export class Pipeline {
   /** Waits for a publication, which makes room to publish another page. */
   async #outcomeOf({ outcome }: Publication): Promise<PageOutcome> {
     try {
-      return await outcome;
+      const result = await outcome;
+      this.#late += result.late.length;
+      return result;
     } finally {
       this.#publishing -= 1;
       this.#room.ring();

@@ -207,7 +207,7 @@ it('an upgrade goes by what the tables have, where it is not told', async () => 
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0004_'))}\nCOMMIT;`);
   expect(await new PostgresStore(pool).migrate()).toContain('0004_addressed.sql');
   const { rows } = await pool.query<{ prosrc: string }>(`SELECT prosrc FROM pg_proc WHERE proname = 'store_addressed'`);
-  expect(rows[0]?.prosrc).toContain('m.payload::json');
+  expect(rows[0]?.prosrc).toContain('m.payload::pg_catalog.json');
 });
 
 it('takes durations and times as people write them, and says what is wrong with others', async () => {

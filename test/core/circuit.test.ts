@@ -1,5 +1,6 @@
 /** When publishing pauses as a whole, when it goes on, and what is made of failures that may be the broker's. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { Calls } from '../../src/core/calls.js';
 import { Circuit, type CircuitListener } from '../../src/core/circuit.js';
 import type { Clock } from '../../src/core/clock.js';
 import type { MessengerEvent } from '../../src/core/events.js';
@@ -55,6 +56,38 @@ describe('a circuit', () => {
     self.leave(probe, { acknowledged: true });
     expect(self.status).toEqual({ state: 'closed', failures: 0 });
     expect(told).toEqual(['paused broker 1 100', 'resumed broker after 100']);
+  });
+
+  test('waits for a probe that is silent until the next may go, also where that is due by the time it waits', async () => {
+    // Each look at the clock takes some time: what becomes due between two of them must not be waited for without end.
+    let [time, step] = [0, 1];
+    const waits: number[] = [];
+    const clock: Clock = {
+      now: () => (time += step),
+      setTimeout: (callback, ms) => {
+        waits.push(ms);
+        queueMicrotask(callback);
+        return () => undefined;
+      },
+      random: () => 1,
+    };
+    const calls = new Calls(clock);
+    const silent = calls.tooLate(calls.begin(), 100);
+    const listener: CircuitListener = { paused: () => undefined, resumed: () => undefined };
+    const self = new Circuit({ clock, backoff: { minDelay: 10, maxDelay: 10 }, listener });
+    self.leave(self.tryEnter(false)!, {
+      acknowledged: false,
+      outage: { error: silent, signature: 'silent', certain: true },
+    });
+    for (let probe = 0; probe < 50; probe++) {
+      step = 0.5 + probe / 20;
+      const over = new AbortController();
+      const entering = self.enter(false, over.signal);
+      const pass = await Promise.race([entering, new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      over.abort();
+      expect(pass, `probe ${probe}, after waits of ${waits.join(', ')} ms`).toEqual({ probe: true, opened: 1 });
+    }
+    expect(waits.every((ms) => ms < Infinity)).toBe(true);
   });
 
   test('waits longer each time, up to its longest pause, whoever else fails meanwhile', () => {

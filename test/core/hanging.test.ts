@@ -175,18 +175,34 @@ describe('a stop', () => {
     await again.stop();
   });
 
-  test('takes what a publisher answers once its signal is aborted', async () => {
-    vi.useFakeTimers();
-    const store = storeOf('a1', 'b1');
-    const publisher = scriptedBatch((text, options) =>
+  const kinds = [
+    ['one at a time', scripted],
+    ['in batches', scriptedBatch],
+  ] as const;
+
+  /** Answers for `b1` when it is told to end, some time later. */
+  const tellingLate = (
+    kind: (typeof kinds)[number][1],
+    tell: (resolve: () => void, reject: (error: Error) => void) => void,
+  ) =>
+    kind((text, options) =>
       text === 'a1'
         ? undefined
-        : new Promise((_, reject) => {
+        : new Promise<void>((resolve, reject) => {
             options?.signal?.addEventListener('abort', () => {
-              setTimeout(reject, 100, new Error('given up'));
+              setTimeout(() => {
+                tell(resolve, reject);
+              }, 100);
             });
           }),
     );
+
+  test.each(kinds)('takes what a publisher answers once its signal is aborted, %s: a failure', async (_, kind) => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1');
+    const publisher = tellingLate(kind, (_resolve, reject) => {
+      reject(new Error('given up'));
+    });
     const errorLogger = recordingLogger();
     const events: MessengerEvent[] = [];
     const onEvent = (event: MessengerEvent) => void events.push(event);
@@ -200,6 +216,22 @@ describe('a stop', () => {
     expect([...store.parked.keys()]).toEqual([1]);
     // It was not waited for: that is no failure.
     expect(events.filter(({ type }) => type === 'failed')).toEqual([]);
+  });
+
+  test.each(kinds)('takes what a publisher answers once its signal is aborted, %s: an ack', async (_, kind) => {
+    vi.useFakeTimers();
+    const store = storeOf('a1', 'b1');
+    const publisher = tellingLate(kind, (resolve) => {
+      resolve();
+    });
+    const errorLogger = recordingLogger();
+    const relay = started(new Messenger(store, publisher, { errorLogger, stopTimeout: 0 }));
+    await vi.advanceTimersByTimeAsync(1_000);
+    const stopping = relay.stop();
+    await vi.advanceTimersByTimeAsync(200);
+    await stopping;
+    expect(errorLogger.errors).toEqual([]);
+    expect([store.cursor, store.parked.size]).toEqual([2, 0]);
   });
 
   test('does not wait for a datastore that hangs either', async () => {

@@ -23,13 +23,17 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** A publisher of which the calls of some texts are answered only when the test says so, and others in a millisecond. */
+/** A publisher of which the calls of some texts are answered only when the test says so, and others in some milliseconds. */
 function held(...texts: readonly string[]) {
+  return heldWhile(1, ...texts);
+}
+
+function heldWhile(others: number, ...texts: readonly string[]) {
   const waiting = new Map<string, { resolve: () => void; reject: (error: Error) => void }>();
   const calls: string[] = [];
   const answer = (text: string): Promise<void> => {
     calls.push(text);
-    if (!texts.includes(text) || waiting.has(text)) return new Promise((resolve) => setTimeout(resolve, 1));
+    if (!texts.includes(text) || waiting.has(text)) return new Promise((resolve) => setTimeout(resolve, others));
     return new Promise((resolve, reject) => waiting.set(text, { resolve, reject }));
   };
   return { answer, calls, of: (text: string) => waiting.get(text)! };
@@ -147,6 +151,84 @@ test('a slow call of a batch publisher is set aside whole', async () => {
   of('s1').resolve();
   await vi.advanceTimersByTimeAsync(3_000);
   expect(store.isDone).toBe(true);
+  await relay.stop();
+});
+
+/** A batch publisher whose calls take as long as the slowest of their messages, and how many there were at once. */
+function batches(answer: (text: string) => Promise<void>) {
+  const calls = { now: 0, most: 0 };
+  const publisher: BatchPublisher = {
+    ...scriptedBatch(),
+    async publishBatch(messages) {
+      calls.now += 1;
+      calls.most = Math.max(calls.most, calls.now);
+      const result = (each: Promise<void>) =>
+        each.then(
+          (): PublishResult => ACKNOWLEDGED,
+          (error: unknown): PublishResult => ({ acknowledged: false, error: error as Error }),
+        );
+      const results = await Promise.all(messages.map((each) => result(answer(textOf(each)))));
+      calls.now -= 1;
+      return results;
+    },
+  };
+  return { publisher, calls };
+}
+
+test('a batch publisher is never given more calls at once than the pipeline is deep, slow ones among them', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  // Longer than until the next message: pages of one, several at once.
+  const { answer, of } = heldWhile(70, 's1');
+  const { publisher, calls } = batches(answer);
+  const relay = relayOf(store, publisher, { pipelineDepth: 2 });
+  store.add('s1');
+  await vi.advanceTimersByTimeAsync(100);
+  await trickle(store, numbered('-', 0, 200));
+  expect(store.parked.size).toBe(1);
+  expect(calls.most).toBe(2);
+  of('s1').resolve();
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(store.isDone).toBe(true);
+  await relay.stop();
+});
+
+test('a slow call of several messages that fail alike says nothing of the broker: others were acknowledged', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  const slow = ['s1', 't1', 'u1', 'v1', 'w1', 'x1'];
+  const { answer, of } = held(...slow);
+  const { publisher } = batches(answer);
+  const paused: string[] = [];
+  const relay = relayOf(store, publisher, {
+    onEvent: (event) => {
+      if (event.type === 'paused') paused.push(event.reason);
+    },
+  });
+  store.add(...slow);
+  await vi.advanceTimersByTimeAsync(100);
+  await trickle(store, numbered('a', 1, 300));
+  for (const text of slow) of(text).reject(refusal('retryable', 'busy'));
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(store.isDone).toBe(true);
+  expect(paused).toEqual([]);
+  await relay.stop();
+});
+
+test('what is set aside with a slow call is due when that call must have ended, whenever its page was sent', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  const { answer, of } = held('s1');
+  const relay = relayOf(store, scripted(answer));
+  await trickle(store, ['a1', 's1']);
+  const dues: number[] = [];
+  for (const text of numbered('a', 2, 200)) {
+    await trickle(store, [text]);
+    const aside = [...store.parked.values()].find((each) => textOf(each.message) === 's1');
+    if (aside !== undefined && dues.length === 0) dues.push(aside.retryIn ?? 0);
+  }
+  expect(dues).toEqual([30_000]);
+  of('s1').resolve();
   await relay.stop();
 });
 

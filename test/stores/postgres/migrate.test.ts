@@ -560,6 +560,47 @@ it('is not upgraded while a transaction uses the log for long: whoever stores is
   );
 });
 
+it('is upgraded while a relay is in a transaction: it locks in the order of relays', async () => {
+  const pool = (await emptyDatabase())();
+  const script = await migrationScript();
+  await pool.query(`${script.slice(0, script.indexOf('\n-- 0007_'))}\nCOMMIT;`);
+  const relay = await pool.connect();
+  await relay.query('BEGIN; LOCK TABLE messenger.cursors IN ROW EXCLUSIVE MODE');
+  const migrating = new PostgresStore(pool).migrate();
+  const waiting =
+    'SELECT count(*)::int AS count FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = current_database()';
+  await expect.poll(async () => (await pool.query<{ count: number }>(waiting)).rows[0]?.count).toBe(1);
+  await relay.query('SELECT FROM messenger.messages');
+  await relay.query('COMMIT');
+  relay.release();
+  expect(await migrating).toEqual(await filesFrom(7));
+});
+
+it('does not upgrade tables that a subscription fills, and says how to', async () => {
+  const pool = (await emptyDatabase())();
+  const script = await migrationScript();
+  await pool.query(`${script.slice(0, script.indexOf('\n-- 0009_'))}\nCOMMIT;`);
+  const name = `s_${String(process.pid)}_${String(Math.random()).slice(2)}`;
+  await pool.query(
+    `CREATE SUBSCRIPTION ${name} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)`,
+  );
+  // What the initial copy leaves there.
+  await pool.query(`INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)
+    SELECT oid, 'messenger.migrations'::regclass, 'r' FROM pg_subscription WHERE subname = '${name}'`);
+  const store = new PostgresStore(pool);
+  await expect(store.migrate()).rejects.toMatchObject({
+    code: 'CONFLICT',
+    message: expect.stringContaining('run the SQL of `messenger migrate --sql --from 8` here once') as string,
+  });
+  await pool.query(await migrationScript({ from: 8 }));
+  // That is the publisher's to record.
+  const { rows } = await pool.query('SELECT max(number) AS number FROM messenger.migrations');
+  expect(rows).toEqual([{ number: 8 }]);
+  await pool.query("INSERT INTO messenger.migrations (number, name) VALUES (9, '0009_publications.sql')");
+  expect(await store.migrate()).toEqual([]);
+  await pool.query(`DROP SUBSCRIPTION ${name}`);
+});
+
 it('refuses keys that could not be set aside to whoever stores in SQL too, and leaves those that are there', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
