@@ -2,7 +2,7 @@
  * Writes dist/cjs, the CommonJS twin of what `tsc` wrote to dist: for Jest, and for applications that `require`.
  * `build-cjs.ts FOLDER` does it for another folder than dist.
  *
- * tsc itself can not: in CommonJS `import.meta` is an error to it. The sources are checked and declared by the
+ * tsc itself cannot: in CommonJS `import.meta` is an error to it. The sources are checked and declared by the
  * first build; here each file is translated by itself, and its declarations are copied, since next to a
  * package.json that says `commonjs` the same text declares a CommonJS module.
  */

@@ -24,7 +24,7 @@ export async function verify({
     text(child.stdout),
     once(child, 'close') as Promise<[number | null]>,
   ]);
-  // It ends with 1 when something is wrong, and with anything else when it can not tell.
+  // It ends with 1 when something is wrong, and with anything else when it cannot tell.
   if (exitCode !== 0 && exitCode !== 1) throw new Error(`the verifier failed (exit code ${String(exitCode)})`);
   return { findings: JSON.parse(output) as Findings, exitCode };
 }

@@ -19,7 +19,7 @@ const relay = await outbox.relay({ publisher: broker, cleanUp: 24 * 60 * 60 * 10
 await once(server.listen(Number(process.env['PORT'] ?? 3000)), 'listening');
 console.log(`listening on http://localhost:${String((server.address() as AddressInfo).port)}`);
 
-// Until a signal comes, or the relay can not go on: then this throws.
+// Until a signal comes, or the relay cannot go on: then this throws.
 await relay.ended;
 server.close();
 await pool.end();

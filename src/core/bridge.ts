@@ -21,7 +21,7 @@ export interface TransactionBridge<Tx> {
    * refused, once it has been written through. @default false
    */
   readonly isOneTransaction?: boolean;
-  /** Why a handle can not be written through now, and what to pass instead. @default none is refused */
+  /** Why a handle cannot be written through now, and what to pass instead. @default none is refused */
   refusal?(handle: Tx): string | undefined;
   /**
    * Runs one statement in the transaction. `values` stand for `$1`, `$2` …, and all of them are text.

@@ -42,7 +42,7 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 /**
  * Cleans again and again, beside the publishing, while this relay holds something, until the signal aborts.
  *
- * @throws MessengerError `INVALID_OPTION` when the store can not clean by this `cleanUp`, and nothing else.
+ * @throws MessengerError `INVALID_OPTION` when the store cannot clean by this `cleanUp`, and nothing else.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
   const { cleanUp, interval, clock, alike } = options;
@@ -54,7 +54,7 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       try {
         await cleanOnce(options, cleanUp, stop);
       } catch (error) {
-        // A `cleanUp` that the store can not do is a mistake to be told at once, not every minute.
+        // A `cleanUp` that the store cannot do is a mistake to be told at once, not every minute.
         if (hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }

@@ -36,7 +36,7 @@ export type ErrorCode =
   | 'PUBLISH_FAILED'
   /** As many messages of a topic wait to be tried again as may: see `maxParked`. */
   | 'PARKING_LIMIT'
-  /** The relay can not go on. */
+  /** The relay cannot go on. */
   | 'FATAL';
 
 /** Every code, to be looked up at run time. */

@@ -6,7 +6,7 @@ export type FailureTable = Readonly<Record<string, FailureKind>>;
 /**
  * Nobody answers, or nobody who can be trusted: the codes of Node's `net`, `dns` and `tls` and of undici's
  * `fetch`. A connection that breaks midway (`ECONNRESET`, `EPIPE`) is not here: some brokers answer so to
- * a single message that they can not take.
+ * a single message that they cannot take.
  */
 export const NETWORK_FAILURES: FailureTable = {
   ECONNREFUSED: 'connection',

@@ -10,7 +10,7 @@ export interface InboxStore<Tx> {
    *
    * @returns whether it is the first time.
    * @throws MessengerError `INVALID_TRANSACTION` for what is no transaction; `INVALID_OPTION`, `INVALID_MESSAGE` for a
-   *   consumer or an id that is empty or can not be kept.
+   *   consumer or an id that is empty or cannot be kept.
    */
   receive(transaction: Tx, consumer: string, id: string): Promise<boolean>;
   /**
@@ -24,7 +24,7 @@ export interface InboxStore<Tx> {
 /** The longest time for which what was received can be kept, in milliseconds: ten years. */
 export const LONGEST_KEEP = 3_650 * 86_400_000;
 
-/** @throws MessengerError `INVALID_OPTION` for what can not be the name of a consumer. */
+/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a consumer. */
 export function assertConsumer(consumer: unknown): asserts consumer is string {
   if (isKeepable(consumer)) return;
   throw new MessengerError(
@@ -33,7 +33,7 @@ export function assertConsumer(consumer: unknown): asserts consumer is string {
   );
 }
 
-/** @throws MessengerError `INVALID_MESSAGE` for what can not be the id of a message. */
+/** @throws MessengerError `INVALID_MESSAGE` for what cannot be the id of a message. */
 export function assertReceivedId(id: unknown): asserts id is string {
   if (isKeepable(id)) return;
   throw new MessengerError(

@@ -46,7 +46,7 @@ function bugOf(error: Error, depth = 10): Error | undefined {
   return code === undefined || code === '' ? error : undefined;
 }
 
-/** A logger whose own faults can not stop the work. */
+/** A logger whose own faults cannot stop the work. */
 export function safeLogger(logger: {
   error(error: Error): unknown;
   info?: ((text: string) => unknown) | undefined;

@@ -102,7 +102,7 @@ export class GenericMessage implements Message {
  * A new message of a payload: bytes as they are, a string as UTF-8.
  *
  * @throws EmptyMessagePayloadError for an empty payload.
- * @throws MessengerError `INVALID_MESSAGE` for anything else that can not be stored.
+ * @throws MessengerError `INVALID_MESSAGE` for anything else that cannot be stored.
  *
  * @example
  * ```ts

@@ -130,7 +130,7 @@ export class Messenger {
    * Publishes, and cleans, until the signal aborts and what is in flight is settled. Errors of the
    * broker and short outages of the store go to the error logger.
    *
-   * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
+   * @throws FatalError when the store cannot be reached at start, or for longer than `storeOutageLimit`,
    *   or when its tables are missing or not what this library can work on.
    */
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {

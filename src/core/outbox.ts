@@ -85,7 +85,7 @@ export interface Outbox<Tx, S extends Schemas> {
   /**
    * What a transaction has stored so far, in order: for tests, see `messenger-outbox/testing`.
    *
-   * @throws MessengerError `UNSUPPORTED` where the store can not tell; else as `send` does for what is no transaction.
+   * @throws MessengerError `UNSUPPORTED` where the store cannot tell; else as `send` does for what is no transaction.
    */
   stored(transaction: Tx): Promise<readonly Message[]>;
   /**
@@ -96,7 +96,7 @@ export interface Outbox<Tx, S extends Schemas> {
   /**
    * Starts a relay beside the application, for one destination. Resolves when it has reached the store.
    *
-   * @throws FatalError when the store can not be reached, or its tables are not what this library works on;
+   * @throws FatalError when the store cannot be reached, or its tables are not what this library works on;
    *   MessengerError `INVALID_OPTION` without a destination where every topic has one, `UNKNOWN_DESTINATION` where those
    *   of the topics are missing, and may not be made by this role.
    */
@@ -178,7 +178,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     },
     async stored(transaction) {
       if (store.stored === undefined) {
-        throw new MessengerError('UNSUPPORTED', 'this store can not tell what a transaction has stored');
+        throw new MessengerError('UNSUPPORTED', 'this store cannot tell what a transaction has stored');
       }
       return store.stored(transaction);
     },

@@ -77,7 +77,7 @@ function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
     count(waitingTopics, known.topic, -1);
   }
 
-  /** Lists past everything that is waiting or in flight, so that those can not hide what is new. */
+  /** Lists past everything that is waiting or in flight, so that those cannot hide what is new. */
   async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
     return store.messages(pageSize + waiting.size + unsettled.size, options);
   }

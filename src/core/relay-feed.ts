@@ -18,7 +18,7 @@ const GIVE_WAY = 250;
 
 /**
  * How often what failed alike is tried again as such: long enough for a broker to restart, and bounded,
- * so that messages which fail alike by themselves can not stop the rest for ever.
+ * so that messages which fail alike by themselves cannot stop the rest for ever.
  */
 const PROBES = 5;
 
@@ -29,7 +29,7 @@ const DRAINED = 0.9;
 export interface StoreHealth {
   /** It answered. */
   readonly onReached: () => void;
-  /** It did all that was asked of it: one that lists messages and can not mark them does not work. */
+  /** It did all that was asked of it: one that lists messages and cannot mark them does not work. */
   readonly onWorking: () => void;
 }
 

@@ -18,7 +18,7 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 /**
  * Relays until the signal aborts, then finishes what is in flight, as far as that answers in time.
  *
- * @throws FatalError when the store can not be reached at start, or for longer than `storeOutageLimit`,
+ * @throws FatalError when the store cannot be reached at start, or for longer than `storeOutageLimit`,
  *   or its schema is not what this library works on.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
@@ -49,7 +49,7 @@ async function relayUntil(
   cut: Cut,
   onStarted: (() => void) | undefined,
 ): Promise<void> {
-  /** Told to stop, or to end since cleaning can not be done. */
+  /** Told to stop, or to end since cleaning cannot be done. */
   const over = new AbortController();
   const onStop = () => {
     over.abort(stop.reason);
@@ -139,7 +139,7 @@ async function relayFeeds(
       // Somebody may grant it while it runs. At start it is a mistake.
       if (!state.reached && hasCode(error, 'NOT_ALLOWED')) throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
-        throw new FatalError(`the datastore can not be reached: ${textOf(error)}`, { cause: error });
+        throw new FatalError(`the datastore cannot be reached: ${textOf(error)}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {
         throw new FatalError(
           `the datastore has not answered for ${String(Math.round(outage))} ms (limit ${String(storeOutageLimit)} ms): ${textOf(error)}`,
@@ -177,7 +177,7 @@ async function holding(
 }
 
 function unworkable(error: unknown): FatalError {
-  return new FatalError(`the datastore can not be worked on: ${textOf(error)}`, { cause: error });
+  return new FatalError(`the datastore cannot be worked on: ${textOf(error)}`, { cause: error });
 }
 
 function isUnworkable(error: unknown): boolean {

@@ -67,13 +67,13 @@ export async function started(
   };
 }
 
-/** What a start waits for before it has reached the store. @throws FatalError where that can not be reached. */
+/** What a start waits for before it has reached the store. @throws FatalError where that cannot be reached. */
 export async function reaching(work: Promise<void> | undefined): Promise<void> {
   try {
     await work;
   } catch (error) {
     if (hasCode(error, 'UNKNOWN_DESTINATION')) throw error;
     const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED', 'NOT_ALLOWED') ? 'worked on' : 'reached';
-    throw new FatalError(`the datastore can not be ${can}: ${textOf(error)}`, { cause: error });
+    throw new FatalError(`the datastore cannot be ${can}: ${textOf(error)}`, { cause: error });
   }
 }

@@ -39,7 +39,7 @@ export class CleaningError extends MessengerError {
 export interface Store {
   /** Up to `batch` unpublished messages, in the order in which they are to be published. */
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
-  /** Marks messages as published: all of them, or none if one can not be. */
+  /** Marks messages as published: all of them, or none if one cannot be. */
   published(...messages: readonly Message[]): Promise<void>;
   /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`; may reject with a `CleaningError`. */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;

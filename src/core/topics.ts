@@ -135,7 +135,7 @@ export async function messageOf(
 /**
  * The payload of a message, as its schema makes it.
  *
- * @throws MessengerError `INVALID_MESSAGE` for what can not be read: no JSON, an unknown or newer version, or
+ * @throws MessengerError `INVALID_MESSAGE` for what cannot be read: no JSON, an unknown or newer version, or
  *   what the schema refuses.
  */
 export async function payloadOf(topics: Topics, message: Message): Promise<unknown> {

@@ -90,7 +90,7 @@ export interface Cut {
 
 /**
  * Runs `work` with a signal that aborts after `timeout` milliseconds, with `parent` or with `cut`, and stops
- * waiting for it then: a `work` that ignores its signal can not hold up its caller. The signal is made when it is asked
+ * waiting for it then: a `work` that ignores its signal cannot hold up its caller. The signal is made when it is asked
  * for: where nothing asks, it was a fifth of what publishing a page of one message costs.
  *
  * @throws the reason of the abort, or what `work` threw.

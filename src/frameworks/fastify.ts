@@ -35,7 +35,7 @@ const FASTIFY_KEYS = ['prefix', 'logLevel', 'logSerializers'];
  * the server becomes ready, and stops it when it is closed: after the last request, and before what other plugins
  * close, such as the database, wherever they are registered. For Fastify 4.20 and newer.
  *
- * `ready()` and `listen()` reject with the `FatalError` of a relay that can not start. Then `close()` the server.
+ * `ready()` and `listen()` reject with the `FatalError` of a relay that cannot start. Then `close()` the server.
  *
  * @throws MessengerError `INVALID_OPTION` from `register`.
  *

@@ -31,7 +31,7 @@ export interface Service<Server extends NodeServer> extends AsyncDisposable {
   readonly server: Server;
   readonly health: () => RelayHealth;
   /**
-   * Settles when the server is closed and the relay has ended; rejects as soon as the relay can not go on, with its
+   * Settles when the server is closed and the relay has ended; rejects as soon as the relay cannot go on, with its
    * `FatalError`. The server goes on then, and what it stores waits: wait for this, so that the process ends.
    */
   readonly ended: Promise<void>;
@@ -46,7 +46,7 @@ export interface Service<Server extends NodeServer> extends AsyncDisposable {
  * Starts a relay, then a server. When the server closes, whoever closed it, the relay stops too. No handlers of
  * signals are installed.
  *
- * @throws FatalError when the relay can not start: nothing was listened to then; MessengerError `INVALID_OPTION`;
+ * @throws FatalError when the relay cannot start: nothing was listened to then; MessengerError `INVALID_OPTION`;
  *   and what `listen` throws or the server emits instead of listening: the relay was stopped then.
  *
  * @example

@@ -162,7 +162,7 @@ function refusals<Handle>(test: InboxTest<Handle>, features: InboxFeatures): voi
     });
   }
 
-  test('refuses a consumer and an id that can not be kept, harming no transaction', async ({ store, transaction }) => {
+  test('refuses a consumer and an id that cannot be kept, harming no transaction', async ({ store, transaction }) => {
     const isFirst = await transaction(async (handle) => {
       for (const text of ['', 'a\u0000', '\ud800', undefined, 7] as string[]) {
         await refused(store.receive(handle, text, 'a'), 'INVALID_OPTION');

@@ -462,7 +462,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual((await harness.store.messages(10)).map(delivery), given.map(delivery), 'messages');
   });
 
-  test('refuses what can not be delivered later, storing nothing of the call', async (harness) => {
+  test('refuses what cannot be delivered later, storing nothing of the call', async (harness) => {
     const bad: readonly [string, Partial<Record<keyof Message, unknown>>][] = [
       ['deliverAt', { deliverAt: new Date(NaN) }],
       ['deliverAt', { deliverAt: '2020-01-01' }],

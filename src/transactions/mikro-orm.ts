@@ -24,7 +24,7 @@ interface KnexTransaction {
 
 /**
  * Takes the `em` of `em.transactional`, also of one within another, or one on which `em.begin` was called. It writes at
- * once, and does not wait for a flush. Types can not tell an `em` without a transaction: it is refused when it is used.
+ * once, and does not wait for a flush. Types cannot tell an `em` without a transaction: it is refused when it is used.
  */
 export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
   return {

@@ -21,7 +21,7 @@ export interface TypeormTransaction extends Runner {
 
 /**
  * Takes the `manager` of `dataSource.transaction`, also of one within another, or a `QueryRunner` that has started a
- * transaction, or its `manager`. Types can not tell `dataSource.manager` from these: it is refused when it is used.
+ * transaction, or its `manager`. Types cannot tell `dataSource.manager` from these: it is refused when it is used.
  *
  * What is over is refused as long as TypeORM itself ended it, and not a `COMMIT` or `ROLLBACK` that it was given as SQL.
  *

@@ -41,7 +41,7 @@ function answering(...answers: readonly ((count: number) => unknown)[]): BatchPu
   };
 }
 
-describe('an answer that can not be right', () => {
+describe('an answer that cannot be right', () => {
   const ack = (count: number) => Array.from({ length: count }, () => ACKNOWLEDGED);
 
   test.each<[string, (count: number) => unknown, RegExp]>([

@@ -303,7 +303,7 @@ describe('clean', () => {
   test('its errors go to the error logger, and publishing goes on', async () => {
     vi.useFakeTimers();
     const store = await memoryStore('a1');
-    vi.spyOn(store, 'deletePublishedByExpiration').mockRejectedValue(new Error('can not delete'));
+    vi.spyOn(store, 'deletePublishedByExpiration').mockRejectedValue(new Error('cannot delete'));
     const errorLogger = recordingLogger();
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher, { cleanUp: 10_000, storeOutageLimit: 0, errorLogger }));
@@ -313,7 +313,7 @@ describe('clean', () => {
     await relay.stop();
     expect(publisher.acknowledged).toEqual(['a1', 'a2']);
     expect(errorLogger.errors.length).toBeGreaterThan(1);
-    expect(new Set(errorLogger.errors.map((error) => error.message))).toEqual(new Set(['can not delete']));
+    expect(new Set(errorLogger.errors.map((error) => error.message))).toEqual(new Set(['cannot delete']));
   });
 });
 
@@ -400,7 +400,7 @@ describe('a store that fails', () => {
     expect(error).toMatchObject({
       code: 'FATAL',
       cause: down,
-      message: 'the datastore can not be reached: connection refused',
+      message: 'the datastore cannot be reached: connection refused',
     });
     expect(store.calls).toEqual(['messages']);
   });
@@ -523,7 +523,7 @@ describe('a store that fails', () => {
     expect(publisher.sent).toEqual(['a1', 'b1', 'c1', 'a1', 'b1', 'c1']);
   });
 
-  test('with a schema that can not be worked on is fatal whatever the limit', async () => {
+  test('with a schema that cannot be worked on is fatal whatever the limit', async () => {
     const store = faulty(await memoryStore('a1'));
     const relay = started(new Messenger(store, scripted(), FAST));
     await until(() => store.calls.includes('published'), 'a1');
@@ -531,7 +531,7 @@ describe('a store that fails', () => {
     expect(await rejected(relay.ended)).toMatchObject({
       code: 'FATAL',
       cause: store.down,
-      message: 'the datastore can not be worked on: run messenger migrate',
+      message: 'the datastore cannot be worked on: run messenger migrate',
     });
   });
 

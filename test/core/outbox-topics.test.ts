@@ -174,7 +174,7 @@ describe('what a store is asked for and does not have', () => {
     });
     await expect(outbox.stored(undefined)).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: 'this store can not tell what a transaction has stored',
+      message: 'this store cannot tell what a transaction has stored',
     });
   });
 });

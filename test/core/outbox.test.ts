@@ -480,7 +480,7 @@ describe('subscribe', () => {
     ]);
   });
 
-  it('refuses what it can not read or has no handler for, so that the broker keeps it', async () => {
+  it('refuses what it cannot read or has no handler for, so that the broker keeps it', async () => {
     const messages = [
       json({ id: 1 }, 'order.created'),
       newMessage('no json', { topic: 'order.created' }),

@@ -72,7 +72,7 @@ describe('the text of an error', () => {
     ]);
   });
 
-  test('of a datastore that can not be reached is that of its causes', async () => {
+  test('of a datastore that cannot be reached is that of its causes', async () => {
     const store = new ListFeedStore();
     store.fault = () => {
       throw refusedTwice();
@@ -80,7 +80,7 @@ describe('the text of an error', () => {
     const starting = new Messenger(store, scripted()).start();
     await expect(starting).rejects.toThrow(
       new FatalError(
-        'the datastore can not be reached: connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432',
+        'the datastore cannot be reached: connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432',
       ),
     );
   });

@@ -63,22 +63,22 @@ describe('the default transform', () => {
   });
 
   test.each([
-    [42, /can not make a message of 42 \(number\)/],
-    [true, /can not make a message of true/],
-    [10n, /can not make a message of 10 \(bigint\)/],
-    [() => 'x', /can not make a message of a function/],
+    [42, /cannot make a message of 42 \(number\)/],
+    [true, /cannot make a message of true/],
+    [10n, /cannot make a message of 10 \(bigint\)/],
+    [() => 'x', /cannot make a message of a function/],
     [{ toJSON: () => undefined }, /an object \(Object\) has no JSON form/],
     // What JSON would silently write as {}.
-    [Promise.resolve({ order: 1 }), /can not make JSON of an object \(Promise\)/],
-    [new Map([['a', 1]]), /can not make JSON of an object \(Map\)/],
-    [new Set([1]), /can not make JSON of an object \(Set\)/],
-    [new ArrayBuffer(4), /can not make JSON of an object \(ArrayBuffer\)/],
-    [new Error('text'), /can not make JSON of an object \(Error\)/],
+    [Promise.resolve({ order: 1 }), /cannot make JSON of an object \(Promise\)/],
+    [new Map([['a', 1]]), /cannot make JSON of an object \(Map\)/],
+    [new Set([1]), /cannot make JSON of an object \(Set\)/],
+    [new ArrayBuffer(4), /cannot make JSON of an object \(ArrayBuffer\)/],
+    [new Error('text'), /cannot make JSON of an object \(Error\)/],
   ])('refuses %s', (input, text) => {
     expect(() => transform(input)).toThrow(invalid(text));
   });
 
-  test('says why an object can not be JSON', () => {
+  test('says why an object cannot be JSON', () => {
     const cycle: Record<string, unknown> = {};
     cycle['self'] = [{ again: cycle }];
     for (const [input, why] of [

@@ -269,7 +269,7 @@ describe('the verifier', () => {
     expect({ ...findings, exitCode }).toMatchObject({ stored: 100, published: 0, lost: 0, exitCode: 1 });
   });
 
-  it('can not tell, and says so, where it finds no tables', async () => {
+  it('cannot tell, and says so, where it finds no tables', async () => {
     const { databases } = engines.verifier;
     const swapped = { ...engines.verifier, queue: undefined, databases: { ...databases, shop: databases.verifier } };
     await expect(verify(swapped)).rejects.toThrow('the verifier failed (exit code 2)');

@@ -139,7 +139,7 @@ it.each(forms)('keeps the order of keys while some of every batch is refused (%s
   });
 });
 
-it('delays the key of a message that can not be published, and no other', async () => {
+it('delays the key of a message that cannot be published, and no other', async () => {
   // However long a busy machine takes: given up after twenty attempts, it would not come any more.
   const messenger = { retry: { minDelay: 20, maxDelay: 200, maxAttempts: 1_000_000 } };
   await Outbox.run(await newDatabase(inject('postgres')[17]), { messenger }, async (outbox) => {

@@ -301,7 +301,7 @@ it('ends when the server is away for longer than storeOutageLimit, and loses not
     const early = outbox.relay('early');
     expect(await early.ended()).toEqual({ end: 3, stderr: '' });
     expect(early.events.map(({ event, message }) => `${event}: ${message}`)).toEqual([
-      expect.stringMatching(/^fatal: the datastore can not be reached: /),
+      expect.stringMatching(/^fatal: the datastore cannot be reached: /),
     ]);
 
     await startAgain(server, () => outbox.sql('SELECT 1'));

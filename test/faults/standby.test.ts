@@ -1,4 +1,4 @@
-/** Several relays of one destination: one works, and what it was doing is taken over when it can not go on. */
+/** Several relays of one destination: one works, and what it was doing is taken over when it cannot go on. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';

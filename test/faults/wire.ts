@@ -121,7 +121,7 @@ export class Wire {
     return false;
   }
 
-  /** Both sides hear at last that what was cut is gone: until then a client can not end a connection in good order. */
+  /** Both sides hear at last that what was cut is gone: until then a client cannot end a connection in good order. */
   reset(): void {
     for (const pair of this.#cut) for (const socket of pair) socket.destroy();
     this.#cut.clear();

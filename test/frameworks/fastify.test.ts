@@ -133,7 +133,7 @@ describe('outboxPlugin', () => {
     expect(closed).toEqual([['stopped', 0]]);
   });
 
-  it('does not become ready when the relay can not start', async () => {
+  it('does not become ready when the relay cannot start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     const app = fastify();

@@ -315,7 +315,7 @@ describe('OutboxModule', () => {
     }).toThrow(/two copies of @nestjs\/core/);
   });
 
-  it('fails to start when the relay can not', async () => {
+  it('fails to start when the relay cannot', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     const relay = { publisher: held().publisher, errorLogger };
@@ -514,8 +514,8 @@ describe('OnMessage', () => {
       [ordersClass(), ordersClass()],
       ['a'],
     ],
-    ['is of one instance', /Orders handles messages: it can not be/, [{ scope: Scope.TRANSIENT }], ['a']],
-    ['is of no request', /Orders handles messages: it can not be/, [{ scope: Scope.REQUEST }], ['a']],
+    ['is of one instance', /Orders handles messages: it cannot be/, [{ scope: Scope.TRANSIENT }], ['a']],
+    ['is of no request', /Orders handles messages: it cannot be/, [{ scope: Scope.REQUEST }], ['a']],
   ] as const)('%s', async (_, message, classes, names, ...discovery) => {
     const { outbox } = shop();
     let relays = 0;

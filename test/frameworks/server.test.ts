@@ -151,7 +151,7 @@ describe('withRelay', () => {
     expect([published.length, await waiting(), service.server.listening]).toEqual([1, 0, false]);
   });
 
-  it('does not listen when the relay can not start', async () => {
+  it('does not listen when the relay cannot start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     let listened = false;
@@ -164,7 +164,7 @@ describe('withRelay', () => {
     expect(listened).toBe(false);
   });
 
-  it('leaves no relay behind when the server can not listen', async () => {
+  it('leaves no relay behind when the server cannot listen', async () => {
     const { outbox } = shop();
     const { publisher } = held();
     const first = createServer().listen(0);

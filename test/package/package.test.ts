@@ -200,8 +200,8 @@ const NEST = ['@nestjs/core', '@nestjs/common', 'reflect-metadata', 'rxjs'];
 describe('the packed package, required and imported', () => {
   test.each([
     ['as Node does', []],
-    // Jest can not either: nothing that is required may be left to it.
-    ['where Node can not require an ES module', ['--no-experimental-require-module']],
+    // Jest cannot either: nothing that is required may be left to it.
+    ['where Node cannot require an ES module', ['--no-experimental-require-module']],
   ])('gives the same, and works together, %s', async (_title, flags) => {
     const cwd = await projectWith([...AWS, ...NEST]);
     await writeFile(join(cwd, 'main.cjs'), consumer);

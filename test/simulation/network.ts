@@ -72,7 +72,7 @@ export class Network {
       this.#timeline.after(out + late + this.delay(), () => {
         this.#note?.(`${process.name}: ${name}`);
         if (this.#timeline.now < this.outageUntil) {
-          fail('the store can not be reached');
+          fail('the store cannot be reached');
         } else if (faults.hits('store: call fails')) {
           fail('the connection to the store broke');
         } else if (!faults.hits('store: call is lost')) {

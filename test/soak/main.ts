@@ -173,7 +173,7 @@ function shuffled<T>(items: readonly T[], random: () => number): T[] {
 }
 
 function foundNoDatabase({ end, events }: RelayProcess): boolean {
-  return end === 3 && events.some(({ message }) => message.includes('the datastore can not be reached'));
+  return end === 3 && events.some(({ message }) => message.includes('the datastore cannot be reached'));
 }
 
 function anyOf({ relays, random }: Chaos): RelayProcess {

@@ -8,7 +8,7 @@ export interface SentCommand {
 }
 
 /**
- * A client in front of a real one, for what the emulator can not be made to do: `fault` sees every
+ * A client in front of a real one, for what the emulator cannot be made to do: `fault` sees every
  * command and decides. The rest of the client is the real one's.
  */
 export function faulty<Client extends object>(client: Client, fault: Fault): Client {

@@ -159,7 +159,7 @@ async function copyData(from: string, to: string): Promise<void> {
   await run('/bin/cp', ['-R', `${from}/.`, to]);
 }
 
-/** The package's binaries, or a copy of them where `nobody` can not reach the package. */
+/** The package's binaries, or a copy of them where `nobody` cannot reach the package. */
 async function reachableNative(version: InstalledVersion, root: string): Promise<string> {
   const entry = createRequire(import.meta.url).resolve(`pg${String(version)}`);
   const native = path.join(path.dirname(entry), '../native');

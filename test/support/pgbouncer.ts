@@ -49,7 +49,7 @@ ignore_startup_parameters = extra_float_digits
     log = (log + data.toString()).slice(-20_000);
   });
   const ended = once(child, 'close').catch((cause: unknown) => {
-    throw new Error('PgBouncer can not be started: install it (Debian: apt-get install pgbouncer)', { cause });
+    throw new Error('PgBouncer cannot be started: install it (Debian: apt-get install pgbouncer)', { cause });
   });
   const through = (url: string) => {
     const pooled = new URL(url);

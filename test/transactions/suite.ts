@@ -330,7 +330,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('rejects with an error of the statement itself, and can not go on in that transaction', async () => {
+    it('rejects with an error of the statement itself, and cannot go on in that transaction', async () => {
       const other = storeWith({ schema: 'not_there' });
       const failed = library.transaction((transaction) => other.add(transaction, 'never'));
       await expect(failed).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH', cause: expect.any(Error) as unknown });

@@ -34,7 +34,7 @@ export function messageHandlers(discovery: Discovery): MessageHandler[] {
     if (marks.length === 0) continue;
     const { name: type } = (instance as object).constructor;
     if (found.isTransient || !found.isDependencyTreeStatic()) {
-      throw new MessengerError('INVALID_OPTION', `${type} handles messages: it can not be of a request, nor transient`);
+      throw new MessengerError('INVALID_OPTION', `${type} handles messages: it cannot be of a request, nor transient`);
     }
     // An alias has the same instance.
     handlers.set(

@@ -44,7 +44,7 @@ export function conflict(message: string, cause?: unknown): MessengerError {
 /** Beside the longest key, what the index of the side table takes. Bytes. */
 const LONGEST_DESTINATION = 500;
 
-/** @throws MessengerError `INVALID_OPTION` for what can not be the name of a destination. */
+/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a destination. */
 export function assertDestination(name: unknown): asserts name is string {
   const fits = typeof name === 'string' && name !== '' && !name.includes('\u0000');
   if (fits && Buffer.byteLength(name) <= LONGEST_DESTINATION) return;

@@ -41,7 +41,7 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  *
  * @returns how many were taken over.
  * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
- *   transaction keeps it locked, or a row can not be a message, or its key is too long: the error names some.
+ *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
 export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<number> {
   checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof AdoptOptions)[]);
@@ -131,7 +131,7 @@ async function assertAdoptable(
     const rows = await connection.query(statement(what, text), values);
     if (rows.length === 0) return;
     throw conflict(
-      `messages of ${source} ${found} can not be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
+      `messages of ${source} ${found} cannot be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
     );
   };
   await assertNone('adopt_unfit', 'without a payload, or whose metadata are not strings,', unfit);

@@ -57,7 +57,7 @@ export function closed(cursor: Cursor, passed: number): Cursor {
 export function joined(cursors: readonly Cursor[]): Cursor {
   const [first] = cursors;
   if (first === undefined || cursors.some(({ from, to }) => from !== first.from || to !== null)) {
-    throw new Error('cursors of different windows can not be joined');
+    throw new Error('cursors of different windows cannot be joined');
   }
   return {
     ...first,

@@ -152,7 +152,7 @@ function undeclarable(name: string, cause: unknown): MessengerError {
   );
 }
 
-/** Of these, the ones that messages can not be for yet. */
+/** Of these, the ones that messages cannot be for yet. */
 async function undeclared({ names }: Admin, connection: Connection, wanted: readonly string[]): Promise<string[]> {
   const rows = await connection.query(
     statement(
@@ -181,7 +181,7 @@ async function declare(admin: Admin, name: string, { signal }: StoreCallOptions)
     );
   });
   if (known.length > 0) return;
-  // What is for it alone can not be there before it. Of that name is the one of everything else.
+  // What is for it alone cannot be there before it. Of that name is the one of everything else.
   await addDestination(admin, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,

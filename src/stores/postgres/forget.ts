@@ -21,7 +21,7 @@ export function notForgotten({ destinations }: Names): string {
 
 /**
  * Marks the destinations that nobody has worked on for longer than their limit, so that cleaning no
- * longer waits for them. A relay can not come back to one in between: both lock its cursors, and look
+ * longer waits for them. A relay cannot come back to one in between: both lock its cursors, and look
  * again in a statement after that.
  *
  * Yields the name of each once that is committed. One that fails keeps no other from it: the first error is thrown at

@@ -82,7 +82,7 @@ function sequence({ schema, prefix }: Names): string {
 }
 
 /**
- * The SQL that makes the roles of an outbox and gives them what they need, and no more. They can not
+ * The SQL that makes the roles of an outbox and gives them what they need, and no more. They cannot
  * log in: grant them to the users that do (`GRANT messenger_writer TO shop`). To be run once the tables are there,
  * by a role that may create roles and owns the tables; again after a migration; as often as you like.
  *

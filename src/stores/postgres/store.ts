@@ -183,7 +183,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @returns the messages as they were stored, with their ids.
    * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle, and for one whose transaction has
    *   ended by the time that the statement runs; `INVALID_MESSAGE`,
-   *   `EMPTY_MESSAGE_PAYLOAD` for what can not be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
+   *   `EMPTY_MESSAGE_PAYLOAD` for what cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
    *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing.
    *   Other errors of the database come as the client throws them.
    */
@@ -224,7 +224,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Wakes the relays of this store in this process: they look at once for what is new. To be called after
-   * a commit, where relays can not be notified and no client tells (`postgres.js`, a bare function as a
+   * a commit, where relays cannot be notified and no client tells (`postgres.js`, a bare function as a
    * handle). Without it they look by their interval.
    */
   readonly wake = (): void => {
@@ -244,7 +244,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another one
    * for messages with a destination), and its one value is text.
    *
-   * @throws as `add` does for what can not be stored.
+   * @throws as `add` does for what cannot be stored.
    */
   statement(messages: Input | readonly Input[]): { text: string; values: string[] } {
     const { value, isAddressed } = this.#prepare(messages);

@@ -14,7 +14,7 @@ export interface Listening {
   readonly listen: Listen | undefined;
   /** Those that sleep, or have slept: to be woken from within this process. */
   readonly wakers: Set<Waker>;
-  /** Whether it was found that it can not work here, whatever is tried. */
+  /** Whether it was found that it cannot work here, whatever is tried. */
   refused: boolean;
 }
 

@@ -185,7 +185,7 @@ class Session {
     this.#extending = Promise.all(
       [...this.#inHand].map(async (item) => {
         const error = await this.#receipts.changeVisibility(item.receipt, visibilitySeconds);
-        // One that was deleted meanwhile can not be extended, and need not be.
+        // One that was deleted meanwhile cannot be extended, and need not be.
         if (error !== undefined && this.#inHand.has(item)) {
           this.#log(`message ${item.message.id} may come again while it is handled`, error);
         }

@@ -406,7 +406,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
   it('empties the other slices where one fails, and throws its error then', async () => {
     await put(2, ['done']);
     await relayAll('default');
-    // As an older version stored it: no index takes this key, so it can not move to the side table.
+    // As an older version stored it: no index takes this key, so it cannot move to the side table.
     await pool.query(`ALTER TABLE ${schema}.messages DROP CONSTRAINT key_at_most_2000_bytes`);
     await pool.query(
       `INSERT INTO ${schema}.messages (slice, stored_at, id, key, payload)

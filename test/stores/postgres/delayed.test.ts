@@ -1,4 +1,4 @@
-/** Messages that are delivered later, by the clock of the database: what the suite of every store can not see. */
+/** Messages that are delivered later, by the clock of the database: what the suite of every store cannot see. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/messenger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/message.js';

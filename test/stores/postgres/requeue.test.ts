@@ -274,7 +274,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   it('sets a message aside, and has it tried again, whose key is the longest that is stored', async () => {
     await inNew(async (world) => {
-      // Text that can not be compressed, at a destination whose name is long, too.
+      // Text that cannot be compressed, at a destination whose name is long, too.
       const [key, destination] = [randomBytes(1_000).toString('hex'), randomBytes(250).toString('hex')];
       const relay = await world.relay({ destination });
       await world.add(...[1, 2, 3].map((n) => `${key}:${String(n)}`));

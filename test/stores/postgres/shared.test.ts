@@ -118,7 +118,7 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
         expect(ended).toBeInstanceOf(FatalError);
         expect(ended).toMatchObject({
           message: expect.stringMatching(
-            /can not be worked on: .*3600000 ms is longer than the 60000 ms.*retention/,
+            /cannot be worked on: .*3600000 ms is longer than the 60000 ms.*retention/,
           ) as string,
           cause: { code: 'INVALID_OPTION' },
         });

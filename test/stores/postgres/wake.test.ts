@@ -609,7 +609,7 @@ describe('a relay that sleeps on PGlite', () => {
 });
 
 describe('the options for waking', () => {
-  it('are refused where they can not be', () => {
+  it('are refused where they cannot be', () => {
     const pool = new pg.Pool();
     const code = 'INVALID_OPTION';
     for (const options of [{ notify: 1 }, { listen: true }, { listen: 'postgres://x' }, { listen: new pg.Client() }]) {

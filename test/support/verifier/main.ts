@@ -1,7 +1,7 @@
 /**
  * Judges what arrived against what was committed: a process of its own, which imports nothing of the
  * library. Prints its findings as JSON; ends with 0 when all is well, with 1 when messages are lost,
- * phantom or out of order, with 2 when it can not tell.
+ * phantom or out of order, with 2 when it cannot tell.
  *
  *     tsx test/support/verifier/main.ts --shop URL --warehouse URL --records URL [--endpoint URL --queue URL]
  *
@@ -38,6 +38,6 @@ try {
   console.log(JSON.stringify(result, null, 2));
   process.exitCode = result.ok ? 0 : 1;
 } catch (error) {
-  console.error('the verifier can not tell:', error);
+  console.error('the verifier cannot tell:', error);
   process.exit(2); // At once: connections that are open would keep it waiting.
 }

@@ -24,7 +24,7 @@ export interface Driver {
   handle(handle: unknown): Run | Refusal | undefined;
   /** Whether each transaction has a handle of its own. @default no */
   isOneTransaction?(handle: unknown): boolean;
-  /** How to hear notifications through a client, or `undefined` where that can not be. */
+  /** How to hear notifications through a client, or `undefined` where that cannot be. */
   listen?(client: unknown): Listen | undefined;
   /** Calls back when a handle's transaction is over and what it wrote can be read; never, where nothing tells. */
   onEnd?(handle: unknown, callback: () => void, forMany: () => void): void;

@@ -89,7 +89,7 @@ export function runnerOf<Tx>(
  * How to hear notifications: through the client of the option `listen`, else through the store's own where it
  * is a pool with room for one more connection.
  *
- * @throws MessengerError `INVALID_OPTION` for a client that can not be listened through.
+ * @throws MessengerError `INVALID_OPTION` for a client that cannot be listened through.
  */
 export function listenOf(client: PostgresClient, option: unknown): Listen | undefined {
   if (option === false) return undefined;

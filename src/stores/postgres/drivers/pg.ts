@@ -122,7 +122,7 @@ const prepared = new WeakMap<PgClient, Set<string>>();
 /**
  * The transactions of one client of the application: with statements that are prepared by name, and with a
  * single one in one round trip, as a script that executes what is prepared; each until the server (or a
- * pooler before it, of which connections have the names that others prepared) shows that it can not.
+ * pooler before it, of which connections have the names that others prepared) shows that it cannot.
  */
 class Transactions {
   #prepare = true;
@@ -193,7 +193,7 @@ class Transactions {
 /** Text of which nothing has to be escaped in a literal. */
 const PLAIN = /^[^'\\]*$/;
 
-/** A whole transaction as text, its values as literals; `undefined` where it can not be had. */
+/** A whole transaction as text, its values as literals; `undefined` where it cannot be had. */
 function scriptOf(
   client: PgClient,
   preamble: string,
