@@ -24,8 +24,8 @@ export default mergeConfig(
           (of) => `${store}/${of}.test.ts`,
         ),
         'test/transactions/neon.test.ts',
-        // It does not end behind a pooler, for a reason that is not found yet; the store's suite tries both clients there.
-        'test/transactions/clients.test.ts',
+        // postgres.js by itself waits for ever for some answers behind PgBouncer 1.18; the store's suite tries it there.
+        'test/transactions/postgres-js.test.ts',
         // Connections are told apart by the name that their client gave.
         'test/faults/standby.test.ts',
         // On servers of their own, to which no pooler leads.

@@ -3,20 +3,6 @@
 -- ROLLBACK may be on its way already, and what is stored after that would commit by itself.
 -- Names in braces are replaced by quoted, schema-qualified identifiers. This file never changes.
 
--- A procedure that is called outside of a transaction may end one, and inside may not. Both are tried where a
--- subtransaction forbids both anyhow, so that nothing ends: inside of a transaction the two errors are the same text,
--- in whatever language, and outside each names what it forbids. Where the first is the text of inside in English, the
--- second is not tried: each costs a transaction a fiftieth. There is nothing to try where the transaction has an
--- id already, as it has after any write: one statement by itself does not begin with one. With `exit_on_error`, each of
--- the two errors would end the session.
---
--- Neither procedure has a search path of its own, with which it could end no transaction: hence the qualified names.
---
--- Clients of JavaScript send UTF-8. Where the session says that they send another encoding, texts would be altered.
---
--- `expected` is what an earlier call returned for the same handle, or empty. A handle whose transaction is over must not
--- write into the next one of its connection, and must not fail it either: then nothing is stored, and what is returned
--- says which transaction this is.
 -- As that of migration 3, with qualified names in place of a search path: to set one cost each call a twentieth.
 CREATE OR REPLACE FUNCTION {store}(messages text, payloads text, lock integer, partitions integer, slots integer, channel text)
 RETURNS integer LANGUAGE plpgsql AS '
@@ -41,24 +27,38 @@ BEGIN
   RETURN stored;
 END';
 
+-- A procedure that is called outside of a transaction may end one, and inside may not. Both are tried where a
+-- subtransaction forbids both anyhow, so that nothing ends: inside of a transaction the two errors are the same text,
+-- in whatever language, and outside each names what it forbids. Where the first is the text of inside in English, the
+-- second is not tried: each costs a transaction a fiftieth. There is nothing to try where the transaction has an
+-- id already, as it has after any write: one statement by itself does not begin with one. With `exit_on_error`, each of
+-- the two errors would end the session.
+--
+-- Neither procedure has a search path of its own, with which it could end no transaction: hence the qualified names.
+--
+-- Clients of JavaScript send UTF-8. Where the session says that they send another encoding, texts would be altered.
+--
+-- `expected` is what an earlier call returned for the same handle, or empty. A handle whose transaction is over must not
+-- write into the next one of its connection, and must not fail it either: then nothing is stored, and what is returned
+-- says which transaction this is.
 CREATE OR REPLACE PROCEDURE {store_in_transaction}(
   messages text, payloads text, lock integer, partitions integer, slots integer, channel text, addressed boolean, expected text,
   INOUT transaction text
 ) LANGUAGE plpgsql AS '
 DECLARE
-  at_commit text;
-  at_rollback text;
+  at_commit pg_catalog.text;
+  at_rollback pg_catalog.text;
   exits boolean := pg_catalog.current_setting(''exit_on_error'');
 BEGIN
-  IF pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.<>) ''UTF8'' AND NOT (pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) ''SQL_ASCII''
-    AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY (''{UTF8,SQL_ASCII}''::pg_catalog.name[])) THEN
-    RAISE SQLSTATE ''MO003'' USING MESSAGE = pg_catalog.concat(''client_encoding is '', pg_catalog.pg_client_encoding());
-  END IF;
   IF expected OPERATOR(pg_catalog.<>) '''' THEN
     transaction := pg_catalog.concat(''messenger-transaction:'', pg_catalog.pg_current_xact_id_if_assigned());
     IF expected OPERATOR(pg_catalog.<>) transaction THEN
       RETURN;
     END IF;
+  END IF;
+  IF pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.<>) ''UTF8'' AND NOT (pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) ''SQL_ASCII''
+    AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY (''{UTF8,SQL_ASCII}''::pg_catalog.name[])) THEN
+    RAISE SQLSTATE ''MO003'' USING MESSAGE = pg_catalog.concat(''client_encoding is '', pg_catalog.pg_client_encoding());
   END IF;
   IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
     IF exits THEN
@@ -85,8 +85,8 @@ END';
 
 CREATE OR REPLACE PROCEDURE {receive_in_transaction}(consumer text, id text, INOUT received text) LANGUAGE plpgsql AS '
 DECLARE
-  at_commit text;
-  at_rollback text;
+  at_commit pg_catalog.text;
+  at_rollback pg_catalog.text;
   exits boolean := pg_catalog.current_setting(''exit_on_error'');
   rows integer;
 BEGIN

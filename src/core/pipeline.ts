@@ -153,7 +153,10 @@ export class Pipeline {
     this.#free(this.#options.pageSize);
   }
 
-  /** Pages that are being published, and calls of a batch form that were slow: a publisher is never given more at once. */
+  /**
+   * Pages that are being published, each by one call at a time, and slow calls of those that are: as many calls of a batch form
+   * as there are at once, but for a page of several calls, which sends the next beside a slow one.
+   */
   get #calling(): number {
     return this.#publishing + (isPaced(this.#options.publishing.publisher) ? 0 : this.#late);
   }

@@ -30,7 +30,7 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };
-  // Somebody waits for it throughout: else each call would add a listener of its own, and take it away.
+  // Somebody waits for it throughout: otherwise each call would add a listener of its own, and take it away.
   cancels.push(
     onAbort(stop, begin),
     onAbort(cut.signal, () => undefined),

@@ -110,7 +110,7 @@ export function withDeadline<T>(
     if (over !== undefined) controller.abort(over.why);
     return controller.signal;
   };
-  // No async function: each step more, and fewer pages are settled together where a broker answers at once.
+  // Not an async function: each further tick means that fewer pages are settled together where a broker answers at once.
   return new Promise<T>((resolve, reject) => {
     parent?.throwIfAborted();
     const abort = (why: Error) => {

@@ -52,8 +52,8 @@ export interface Storing {
 
 /** The messages, or an error: see migration 7. A cast that fails is what PostgreSQL has to raise one. */
 const UNALTERED = `CASE WHEN pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'UTF8' OR pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
-  AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[]) THEN $1::text
-  ELSE pg_catalog.concat('messenger-outbox: texts would be altered, since client_encoding is ', pg_catalog.pg_client_encoding())::pg_catalog.int4::text END`;
+  AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[]) THEN $1::pg_catalog.text
+  ELSE pg_catalog.concat('messenger-outbox: texts would be altered, since client_encoding is ', pg_catalog.pg_client_encoding())::pg_catalog.int4::pg_catalog.text END`;
 
 export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | undefined): Storing {
   const wake = keys
@@ -62,7 +62,7 @@ export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | und
   const how = `'${jsonPayload ? 'json' : 'bytea'}', ${wake}`;
   return {
     inTransaction: (addressed) =>
-      `CALL ${names.storeInTransaction}($1::text, ${how}, ${String(addressed)}, $2::text, NULL)`,
+      `CALL ${names.storeInTransaction}($1::pg_catalog.text, ${how}, ${String(addressed)}, $2::pg_catalog.text, NULL)`,
     inBatch: (addressed) => `SELECT ${addressed ? names.storeAddressed : names.store}(${UNALTERED}, ${how})`,
   };
 }

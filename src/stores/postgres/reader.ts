@@ -3,7 +3,7 @@ import { arrayText } from './claim.js';
 import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from './database.js';
 import { sizeOf, StoredMessage } from './rows.js';
-import { MOST_METADATA, MOST_READ } from './size.js';
+import { LEFT_OUT, MOST_READ } from './size.js';
 import { READ_SETTINGS, type Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
@@ -194,7 +194,8 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Those that are late may have any number.
+    // Those that are late may have any number: while the window before saw transactions running, the first look into a
+    // new one is asked for every size, wherever there are messages from before the limits.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
@@ -317,10 +318,10 @@ function decodePage(rows: readonly Row[]): {
       assertCountable(passed);
       continue;
     }
-    const left = row[8] as string | null;
-    if (row[4] === null || (left !== null && Number(left) <= MOST_READ)) {
-      // Metadata that were left out are large, and how large is not told.
-      sizes.push({ seq: Number(row[0]), size: Number(left ?? MOST_METADATA) });
+    const metadata = row[4] as string;
+    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[8] as string | null);
+    if (left !== null && Number(left) <= MOST_READ) {
+      sizes.push({ seq: Number(row[0]), size: Number(left) });
       continue;
     }
     const message = new StoredMessage(row, left);

@@ -41,6 +41,7 @@ export async function rewriteLog<T>(
   for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
   const result = await fill({ table: copy, columns });
   for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
+  // What was written without a limit must not be taken for what had one.
   await run(
     `UPDATE ${settings} SET value = (SELECT coalesce(max(seq), 0)::text FROM ${messages}) WHERE name = 'limited_after'`,
   );

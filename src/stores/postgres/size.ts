@@ -50,14 +50,14 @@ export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)
 }
 
 /** Up to that size, as they are kept, metadata are read whatever is wanted. */
-const SMALL_METADATA = 64 * 1024;
+const SMALL_METADATA = 4 * 1024;
 
-/** What metadata may have at most: see `encode.ts`. */
-export const MOST_METADATA = 1024 * 1024;
+/** What stands before the size of a message in place of its metadata. No JSON begins with it. */
+export const LEFT_OUT = '#';
 
 /**
- * The same of a message that had the limits of what is stored, without a payload, or metadata, that make it larger than is
- * wanted now: null then, which neither is otherwise. A fifth of what it costs to ask for everything.
+ * The same of a message that had the limits of what is stored: without a payload that is larger than is wanted now, and
+ * with the size in place of metadata that make it so. A fifth of what it costs to ask for everything.
  */
 export function fieldsWithin(
   table: string,
@@ -67,7 +67,7 @@ export function fieldsWithin(
     id: `${table}.id`,
     topic: `${table}.topic`,
     key: `${table}.key`,
-    metadata: `CASE WHEN pg_column_size(${table}.metadata) > ${String(SMALL_METADATA)} AND ${size} > ${most} THEN NULL ELSE ${table}.metadata END`,
+    metadata: `CASE WHEN pg_column_size(${table}.metadata) > ${String(SMALL_METADATA)} AND ${size} > ${most} THEN '${LEFT_OUT}' || (${size})::text ELSE ${table}.metadata::text END`,
     payload: `CASE WHEN ${payload} > ${most} THEN NULL ELSE ${table}.payload END`,
   };
 }

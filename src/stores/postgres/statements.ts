@@ -186,15 +186,16 @@ SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
 ${rows} m
 ) page`,
     );
+  // OFFSET keeps the size from being worked out anew for each field.
   const withSize = (rows: string) => `    (SELECT found.*, ${sizeOf('found')} AS size FROM
-${rows} found)`;
+${rows} found OFFSET 0)`;
 
   return {
     /**
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
-     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column tells the size,
-     * and payload and metadata are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
+     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column, or that of
+     * the metadata, tells the size, and the payload, or the metadata, are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
      * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *

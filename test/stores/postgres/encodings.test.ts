@@ -137,4 +137,38 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect((await store.messages(10)).map(({ topic }) => topic)).toEqual(['ü']);
     await store.close();
   });
+
+  it('a server that speaks another language tells as well whether a transaction is open', async () => {
+    const pool = await databaseIn(version, 'UTF8');
+    const store = new PostgresStore(pool);
+    await store.migrate();
+    // As it would be there: the text is none that the procedures know, and they try both ways.
+    for (const name of ['store_in_transaction', 'receive_in_transaction']) {
+      const { rows } = await pool.query<{ definition: string }>(
+        `SELECT pg_get_functiondef('messenger.${name}'::regproc) AS definition`,
+      );
+      const definition = rows[0]!.definition.replace("'invalid transaction termination'", "'in another language'");
+      expect(definition).not.toBe(rows[0]!.definition);
+      await pool.query(definition);
+    }
+    const client = await pool.connect();
+    await inTransaction(pool, async (inside) => {
+      await store.add(inside, newMessage('x', { id: 'inside' }));
+      expect(await store.receive(inside, 'consumer', 'inside')).toBe(true);
+    });
+    await inTransaction(pool, async (inside) => {
+      expect(await store.receive(inside, 'consumer', 'inside')).toBe(false);
+    });
+    await client.query('BEGIN');
+    const writes = [
+      client.query('ROLLBACK'),
+      ...[store.add(client, newMessage('x')), store.receive(client, 'consumer', 'outside')].map((work) =>
+        expect(work).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' }),
+      ),
+    ];
+    await Promise.all(writes);
+    client.release();
+    expect((await store.messages(10)).map(({ id }) => id)).toEqual(['inside']);
+    await store.close();
+  });
 });

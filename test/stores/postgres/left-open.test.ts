@@ -100,7 +100,7 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
         each.release();
       }
     };
-    return { client: sql, leave, close: () => sql.end() };
+    return { client: sql, leave, close: () => sql.end({ timeout: 5 }) };
   },
 };
 

@@ -81,19 +81,26 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         await insert({ payload: sized('67108865') });
         expect(await new PostgresStore(pool, { jsonPayload }).migrate()).toContain('0008_message_size.sql');
         const metadata = (bytes: number) => `jsonb_build_object('n', repeat('v', ${String(bytes)} - 9))`;
+        // Kept in little, and much to read: compressed, and numbers of many digits.
+        await pool.query(`CREATE TABLE kept AS SELECT ${metadata(4 * MIB)} AS metadata`);
         await insert({
           payload: sized('67108864'),
           metadata: metadata(MIB),
           id: `repeat('i', 4000)`,
           topic: `repeat('t', 4000)`,
         });
-        const refused = {
-          payload_at_most_64_mib: { payload: sized('67108865') },
-          metadata_at_most_1_mib: { metadata: metadata(MIB + 1) },
-          id_at_most_4000_bytes: { id: `repeat('i', 4001)` },
-          topic_at_most_4000_bytes: { topic: `repeat('t', 4001)` },
-        };
-        for (const [constraint, values] of Object.entries(refused)) {
+        const refused = [
+          ['payload_at_most_64_mib', { payload: sized('67108865') }],
+          ['metadata_at_most_1_mib', { metadata: metadata(MIB + 1) }],
+          ['metadata_at_most_1_mib', { metadata: '(SELECT metadata FROM kept)' }],
+          [
+            'metadata_at_most_1_mib',
+            { metadata: `(SELECT jsonb_agg('1e131071'::jsonb) FROM generate_series(1, 300))` },
+          ],
+          ['id_at_most_4000_bytes', { id: `repeat('i', 4001)` }],
+          ['topic_at_most_4000_bytes', { topic: `repeat('t', 4001)` }],
+        ] as const;
+        for (const [constraint, values] of refused) {
           await expect(insert(values)).rejects.toThrow(`violates check constraint "${constraint}"`);
         }
         const again =
@@ -119,27 +126,56 @@ async function publishAll(store: PostgresStore): Promise<{ published: string[]; 
   return { published, errors };
 }
 
-it('what was stored before there were limits is asked for its size, and what came after is not', async () => {
+it('what was stored before there were limits is asked for its size, also where it comes late', async () => {
   const server = await startPostgres(17, { fsync: 'off', autovacuum: 'off' });
   const pool = new pg.Pool({ connectionString: server.url(), max: 5 });
   pool.on('error', () => undefined);
   try {
     const script = await migrationScript();
     await pool.query(`${script.slice(0, script.indexOf('\n-- 0008_'))}\nCOMMIT;`);
+    // Of a size that only their id and topic have together: what reads it without asking publishes it.
     await pool.query(
-      "INSERT INTO messenger.messages (id, payload) SELECT id, convert_to(repeat('x', bytes), 'UTF8') FROM (VALUES ('small:1', 10), ('large', $1), ('small:2', 10)) AS m (id, bytes)",
-      [260 * MIB],
+      `INSERT INTO messenger.messages (id, topic, payload) SELECT id || repeat('i', bytes), repeat('t', bytes), 'x'
+        FROM (VALUES ('small:1', 0), ('large', $1), ('small:2', 0)) AS m (id, bytes)`,
+      [130 * MIB],
     );
     const store = new PostgresStore(pool);
     await store.migrate();
+    const add = (id: string) => inTransaction(pool, (client) => store.add(client, newMessage('x', { id })));
     const limitedAfter = async () =>
       (await pool.query<{ value: string }>("SELECT value FROM messenger.settings WHERE name = 'limited_after'"))
         .rows[0]!.value;
     expect(await limitedAfter()).toBe('3');
-    await inTransaction(pool, (client) => store.add(client, newMessage('x', { id: 'small:3' })));
     const { published, errors } = await publishAll(store);
-    expect(published).toEqual(['small:1', 'small:2', 'small:3']);
-    expect(errors).toEqual([expect.stringContaining('message large is a dead letter: ')]);
+    expect(published).toEqual(['small:1', 'small:2']);
+    expect(errors).toEqual([expect.stringMatching(/message largei{95} is a dead letter: /)]);
+    await add('small:3');
+    expect((await publishAll(store)).published).toEqual(['small:3']);
+
+    // One of a transaction that was open while the cursor went on: its number is below all that is read next.
+    const limits = ['id_at_most_4000_bytes', 'topic_at_most_4000_bytes'] as const;
+    for (const name of limits) await pool.query(`ALTER TABLE messenger.messages DROP CONSTRAINT ${name}`);
+    const writer = await pool.connect();
+    await writer.query('BEGIN');
+    await writer.query(
+      `INSERT INTO messenger.messages (id, topic, payload) SELECT 'late' || repeat('i', $1), repeat('t', $1), 'x'`,
+      [130 * MIB],
+    );
+    for (const id of ['small:4', 'small:5', 'small:6']) {
+      await add(id);
+      expect((await publishAll(store)).published).toEqual([id]);
+    }
+    await writer.query('COMMIT');
+    writer.release();
+    for (const name of limits)
+      await pool.query(
+        `ALTER TABLE messenger.messages ADD CONSTRAINT ${name} CHECK (octet_length(${name.split('_')[0]!}) <= 4000) NOT VALID`,
+      );
+    await pool.query("UPDATE messenger.settings SET value = '7' WHERE name = 'limited_after'");
+    expect(await publishAll(new PostgresStore(pool))).toEqual({
+      published: [],
+      errors: [expect.stringMatching(/message latei{96} is a dead letter: /)],
+    });
   } finally {
     await pool.end();
     await server.remove();

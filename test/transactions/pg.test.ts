@@ -1,6 +1,4 @@
 import pg from 'pg';
-import postgres from 'postgres';
-import type { PostgresJsTransaction } from '../../src/stores/postgres/drivers/postgres-js.js';
 import { bridgeSuite, type Library } from './suite.js';
 
 bridgeSuite('pg', { savepoints: true, refusesEnded: 'bridge', ownHandles: false, tellsOfCommit: true }, (url) => {
@@ -36,22 +34,3 @@ bridgeSuite('pg', { savepoints: true, refusesEnded: 'bridge', ownHandles: false,
     close: () => pool.end(),
   });
 });
-
-bridgeSuite(
-  'postgres.js',
-  { savepoints: true, refusesEnded: 'bridge', ownHandles: true, tellsOfCommit: false },
-  (url) => {
-    // Behind a PgBouncer in transaction mode it must not prepare.
-    const prepare = process.env['POSTGRES_POOLER'] === undefined;
-    const sql = postgres(url, { max: 5, prepare, onnotice: () => undefined });
-    type Transaction = PostgresJsTransaction & postgres.TransactionSql;
-    return Promise.resolve<Library<Transaction>>({
-      client: sql,
-      transaction: (work) => sql.begin((tx) => work(tx as Transaction)) as ReturnType<typeof work>,
-      savepoint: (tx, work) => tx.savepoint((inner: postgres.TransactionSql) => work(inner as Transaction)),
-      insert: (tx, id) => tx`INSERT INTO orders (id) VALUES (${id})`,
-      roots: [sql],
-      close: () => sql.end(),
-    });
-  },
-);
