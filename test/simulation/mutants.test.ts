@@ -140,8 +140,8 @@ describe('the engine', () => {
     },
     'does not count a slow call that is waited for': {
       file: 'pipeline',
-      from: '      this.#inFlight += this.#options.pageSize;\n      this.#late',
-      to: '      this.#late',
+      from: '      this.#inFlight += this.#options.pageSize;\n      const work',
+      to: '      const work',
       by: ['bounded duplicates', 'order per key'],
       often: SLOW,
     },
