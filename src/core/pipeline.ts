@@ -154,8 +154,8 @@ export class Pipeline {
   }
 
   /**
-   * Pages that are being published, each by one call at a time, and slow calls of those that are: as many calls of a batch form
-   * as there are at once, but for a page of several calls, which sends the next beside a slow one.
+   * Pages that are being published, and slow calls of a batch form: how many calls there are at once. A page of several calls
+   * sends its next one beside a slow one, and is counted once.
    */
   get #calling(): number {
     return this.#publishing + (isPaced(this.#options.publishing.publisher) ? 0 : this.#late);

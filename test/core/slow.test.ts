@@ -175,7 +175,7 @@ function batches(answer: (text: string) => Promise<void>) {
   return { publisher, calls };
 }
 
-test('a batch publisher is never given more calls at once than the pipeline is deep, slow ones among them', async () => {
+test('where each page is one call, a batch publisher is given as many at once as the pipeline is deep, slow ones among them', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   // Longer than until the next message: pages of one, several at once.

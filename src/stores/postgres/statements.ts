@@ -132,11 +132,6 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
-  /**
-   * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
-   * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
-   */
-  const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
   const sizeOf = (table: string) => messageBytes(table, jsonPayload);
   /** Of what is larger than is wanted now, or than can be read, only the size is told. */
   const sized = (fields: Fields, size: string, isLarger: string) =>

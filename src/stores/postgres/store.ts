@@ -184,8 +184,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle, and for one whose transaction has
    *   ended by the time that the statement runs; `INVALID_MESSAGE`,
    *   `EMPTY_MESSAGE_PAYLOAD` for what cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
-   *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing.
-   *   Other errors of the database come as the client throws them.
+   *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing; `UNSUPPORTED` where the session's
+   *   `client_encoding` is not UTF8. Other errors of the database come as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     const { run, isOneTransaction } = runnerOf(transaction, this.#bridge);
