@@ -435,14 +435,17 @@ describe('roles', () => {
     const message = (destination?: string) =>
       newMessage('x', { key: 'k', topic: 't', metadata: { a: 'b' }, destination });
     await new PostgresStore(admin).declareDestinations(['there']);
-    const addBoth = async () => {
+    const addAll = async () => {
       await addTo(store, writers, message());
       await addTo(store, writers, message('there'));
+      const { text, values } = store.statement(message());
+      await writers.query(text, values);
     };
-    await addBoth();
+    await addAll();
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
-      await expect(addBoth(), grant).rejects.toMatchObject(NOT_ALLOWED);
+      // A batch is sent by the application itself.
+      await expect(addAll(), grant).rejects.toMatchObject({ code: expect.stringMatching(/^(NOT_ALLOWED|42501)$/) });
       await admin.query(`GRANT ${grant} TO ${writer}`);
     }
     for (const grant of grantsOf(consumer)) {
@@ -596,7 +599,12 @@ it('does not upgrade tables that a subscription fills, and says how to', async (
   // That is the publisher's to record.
   const { rows } = await pool.query('SELECT max(number) AS number FROM messenger.migrations');
   expect(rows).toEqual([{ number: 8 }]);
-  await pool.query("INSERT INTO messenger.migrations (number, name) VALUES (9, '0009_publications.sql')");
+  for (const name of await filesFrom(9)) {
+    await pool.query('INSERT INTO messenger.migrations (number, name) VALUES ($1, $2)', [
+      Number(name.slice(0, 4)),
+      name,
+    ]);
+  }
   expect(await store.migrate()).toEqual([]);
   await pool.query(`DROP SUBSCRIPTION ${name}`);
 });
