@@ -445,7 +445,9 @@ describe('roles', () => {
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
       // A batch is sent by the application itself.
-      await expect(addAll(), grant).rejects.toMatchObject({ code: expect.stringMatching(/^(NOT_ALLOWED|42501)$/) });
+      await expect(addAll(), grant).rejects.toMatchObject({
+        code: expect.stringMatching(/^(NOT_ALLOWED|42501)$/) as string,
+      });
       await admin.query(`GRANT ${grant} TO ${writer}`);
     }
     for (const grant of grantsOf(consumer)) {
