@@ -1,23 +1,25 @@
 /**
  * The layers of the package, as a check that fails:
  *
- *     cli -> inspector, stores, publishers, subscribers, inbox -> core -> nothing
+ *     cli -> stores, brokers, bridges, frameworks, inbox -> core -> nothing
+ *
+ * and of the folders of core and of the PostgreSQL store: `within` says which imports which.
  *
  * `test/package/layers.test.ts` breaks each rule once and asserts that it is reported.
  */
 const { peerDependencies } = require('./package.json');
 
-/** A file `sns.ts` and a folder `sns/` are one adapter: `$1` is its name. */
+/** A file `nest.ts` and a folder `nest/` are one adapter: `$1` is its name. */
 const adapterOf = (kind) => `^src/${kind}/([^/]+?)(?:\\.ts$|/)`;
 const same = (kind) => `^src/${kind}/$1(\\.ts$|/)`;
 
-/** One adapter never imports another of its kind: each could move out of the package untouched. */
+/** One adapter never imports another of its kind, but for what they share: each could move out of the package. */
 const apart = (kind) => ({
   name: `${kind}-apart`,
   comment: `One of src/${kind} imports another of them.`,
   severity: 'error',
   from: { path: adapterOf(kind) },
-  to: { path: `^src/${kind}/`, pathNot: same(kind) },
+  to: { path: `^src/${kind}/`, pathNot: [same(kind), `^src/${kind}/_shared/`] },
 });
 
 /** What a kind of adapter may import of this package, beside its own kind (see `apart`). */
@@ -28,6 +30,16 @@ const only = (kind, ...allowed) => ({
   from: { path: `^src/${kind}/` },
   to: { path: '^src/', pathNot: `^src/(${[...allowed, kind].join('|')})/` },
 });
+
+/** The folders of a part, each with those that it may import: no two import each other. */
+const within = (part, folders) =>
+  Object.entries(folders).map(([folder, allowed]) => ({
+    name: `${part.split('/').at(-1)}-${folder}`,
+    comment: `src/${part}/${folder} imports of src/${part} only ${[folder, ...allowed].join(', ')}.`,
+    severity: 'error',
+    from: { path: `^src/${part}/${folder}/` },
+    to: { path: `^src/${part}/([^/]+/|index\\.ts$)`, pathNot: `^src/${part}/(${[folder, ...allowed].join('|')})/` },
+  }));
 
 /** Neither Node's modules nor npm's. */
 const THIRD_PARTY = ['core', 'npm', 'npm-dev', 'npm-optional', 'npm-peer', 'npm-bundled', 'npm-no-pkg', 'npm-unknown'];
@@ -70,25 +82,37 @@ module.exports = {
       to: { path: '^src/index\\.ts$' },
     },
 
+    ...within('core', {
+      util: [],
+      contracts: ['util'],
+      publish: ['contracts', 'util'],
+      relay: ['publish', 'contracts', 'util'],
+      outbox: ['relay', 'contracts', 'util'],
+    }),
+    ...within('stores/postgres', {
+      sql: [],
+      schema: ['sql'],
+      drivers: ['sql'],
+      write: ['sql'],
+      relay: ['write', 'drivers', 'sql'],
+      inbox: ['write', 'drivers', 'sql'],
+      ops: ['write', 'schema', 'sql'],
+    }),
+
     apart('stores'),
-    apart('transactions'),
-    apart('publishers'),
-    apart('subscribers'),
+    apart('bridges'),
+    apart('brokers'),
     apart('frameworks'),
-    apart('vendors'),
 
     only('stores', 'core'),
-    only('transactions', 'core'),
-    only('publishers', 'core', 'vendors'),
-    only('subscribers', 'core', 'vendors'),
-    only('vendors', 'core'),
+    only('bridges', 'core'),
+    only('brokers', 'core'),
     only('frameworks', 'core'),
     only('inbox', 'core'),
     only('testing', 'core'),
 
-    pure('vendors'),
     pure('testing'),
-    pure('transactions'),
+    pure('bridges'),
     pure('frameworks', adapterOf('frameworks').replace('([^/]+?)', 'nest')),
     {
       name: 'nest-imports-only-nest',
@@ -110,7 +134,7 @@ module.exports = {
       name: 'brokers-without-node',
       comment: 'Publishers and subscribers run wherever their SDK runs.',
       severity: 'error',
-      from: { path: '^src/(publishers|subscribers)/' },
+      from: { path: '^src/brokers/' },
       to: { dependencyTypes: NODE },
     },
     {
@@ -142,18 +166,11 @@ module.exports = {
       to: { path: '^src/cli/' },
     },
     {
-      name: 'only-cli-imports-inspector',
-      comment: 'The inspector shows and steers; nothing below it knows that it exists.',
-      severity: 'error',
-      from: { path: '^src/', pathNot: '^src/(inspector|cli)/' },
-      to: { path: '^src/inspector/' },
-    },
-    {
       name: 'src-imports-only-src',
       comment: 'What is published does not import what is not.',
       severity: 'error',
       from: { path: '^src/' },
-      to: { path: '^(test|bench|examples|scripts|dist|ui)/' },
+      to: { path: '^(test|bench|examples|scripts|dist)/' },
     },
     {
       name: 'no-circular',

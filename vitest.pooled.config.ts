@@ -23,9 +23,9 @@ export default mergeConfig(
         ...['plan', 'drivers', 'add', 'wake', 'shared', 'hazards-clean', 'settings'].map(
           (of) => `${store}/${of}.test.ts`,
         ),
-        'test/transactions/neon.test.ts',
+        'test/bridges/neon.test.ts',
         // postgres.js by itself waits for ever for some answers behind PgBouncer 1.18; the store's suite tries it there.
-        'test/transactions/postgres-js.test.ts',
+        'test/bridges/postgres-js.test.ts',
         // Connections are told apart by the name that their client gave.
         'test/faults/standby.test.ts',
         // On servers of their own, to which no pooler leads.

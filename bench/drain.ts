@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { StoredMessage } from '../src/stores/postgres/rows.js';
+import { StoredMessage } from '../src/stores/postgres/sql/stored-message.js';
 import { median, row, type Row } from './report.js';
 import { relay, type Bench, type Outbox } from './setup.js';
 

@@ -41,16 +41,18 @@ for (const subpath of new Set([...Object.keys(expected), ...Object.keys(actual)]
   );
 }
 
-// One file, or one folder with an index, per adapter: each is a subpath.
+// One file, or one folder with an index, per adapter: each is a subpath. Those of one system of brokers stand in a folder.
+const filesIn = (folder: string) =>
+  list(`src/${folder}/`)
+    .filter((entry) => entry.isFile())
+    .map((entry) => `./src/${folder}/${entry.name}`);
+const foldersIn = (folder: string) =>
+  list(`src/${folder}/`)
+    .filter((entry) => entry.isDirectory() && entry.name !== '_shared')
+    .map((entry) => `${folder}/${entry.name}`);
 const adapters = [
-  ...list('src/stores/')
-    .filter((entry) => entry.isDirectory())
-    .map((entry) => `./src/stores/${entry.name}/index.ts`),
-  ...['transactions', 'publishers', 'subscribers', 'frameworks'].flatMap((kind) =>
-    list(`src/${kind}/`)
-      .filter((entry) => entry.isFile())
-      .map((entry) => `./src/${kind}/${entry.name}`),
-  ),
+  ...foldersIn('stores').map((folder) => `./src/${folder}/index.ts`),
+  ...['bridges', 'brokers', ...foldersIn('brokers'), 'frameworks'].flatMap(filesIn),
 ];
 for (const adapter of adapters) {
   if (!paths.some(({ source }) => source === adapter)) {

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { DeadLettersOptions, FailedSelection, PostgresStore, WaitingOptions } from '../stores/postgres/index.js';
-import type { Message } from '../core/message.js';
+import type { Message } from '../core/contracts/message.js';
 import { confirm, note } from './confirm.js';
 import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
 import { listed, nameOf, time, wholeNumber } from './values.js';

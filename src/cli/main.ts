@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { textOf } from '../core/error-text.js';
+import { textOf } from '../core/util/error-text.js';
 import { MessengerError, toError } from '../core/errors.js';
 import { migrateCommand } from './migrate.js';
 import { operatorCommands } from './operate.js';

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { hostedRelay, type HostedRelayOptions, type RelaySource } from '../core/hosted-relay.js';
-import { checkKeys } from '../core/options.js';
+import { hostedRelay, type HostedRelayOptions, type RelaySource } from './_shared/lifecycle.js';
+import { checkKeys } from '../core/util/options.js';
 
-export type { RelayHealth } from '../core/hosted-relay.js';
+export type { RelayHealth } from './_shared/lifecycle.js';
 
 /** The slice of Fastify that is used. */
 export interface FastifyApp {

@@ -9,7 +9,7 @@ import { healthOf, hooksOf, stateOf, stopOf, type State } from './nest/lifecycle
 import type { OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';
 import { firstAndLast } from './nest/order.js';
 
-export type { RelayHealth } from '../core/hosted-relay.js';
+export type { RelayHealth } from './_shared/lifecycle.js';
 export type { NestSubscriber } from './nest/consumers.js';
 export { onMessageOf } from './nest/on-message.js';
 export type { OutboxHealth, OutboxModuleFactory, OutboxModuleOptions, OutboxModuleWiring } from './nest/options.js';

@@ -4,10 +4,10 @@
  * @module
  */
 import { toError } from '../core/errors.js';
-import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from '../core/hosted-relay.js';
-import { checkKeys } from '../core/options.js';
+import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from './_shared/lifecycle.js';
+import { checkKeys } from '../core/util/options.js';
 
-export type { RelayHealth } from '../core/hosted-relay.js';
+export type { RelayHealth } from './_shared/lifecycle.js';
 
 /** The slice of a `node:http` server that is used. */
 export interface NodeServer {

@@ -4,8 +4,8 @@
  * @module
  */
 import { toError } from '../core/errors.js';
-import { consoleErrorLogger, safeLogger } from '../core/logger.js';
-import type { DrainOptions } from '../core/drain.js';
+import { consoleErrorLogger, safeLogger } from '../core/contracts/logger.js';
+import type { DrainOptions } from '../core/relay/drain.js';
 import { accessOf, type DrainAccess, type DrainRequest, type GivenAccess } from './serverless/access.js';
 
 export type { DrainAccess, DrainRequest } from './serverless/access.js';

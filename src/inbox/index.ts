@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { systemClock } from '../core/clock.js';
+import { systemClock } from '../core/util/clock.js';
 import { storeInbox, type InboxOptions, type StoreInbox } from './store-inbox.js';
 
 export type { Handled, InboxOptions, StoreInbox } from './store-inbox.js';

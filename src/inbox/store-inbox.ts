@@ -1,12 +1,12 @@
-import type { StoreCallOptions } from '../core/call.js';
-import type { Clock } from '../core/clock.js';
+import type { StoreCallOptions } from '../core/contracts/call-options.js';
+import type { Clock } from '../core/util/clock.js';
 import { MessengerError, toError } from '../core/errors.js';
-import type { Inbox } from '../core/handlers.js';
-import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/inbox.js';
-import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/logger.js';
-import { describe } from '../core/message.js';
-import { checkKeys, numberOption } from '../core/options.js';
-import { hasMethods } from '../core/shape.js';
+import type { Inbox } from '../core/outbox/subscribe.js';
+import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/contracts/inbox.js';
+import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/contracts/logger.js';
+import { describe } from '../core/util/describe.js';
+import { checkKeys, numberOption } from '../core/util/options.js';
+import { hasMethods } from '../core/util/options.js';
 
 const HOUR = 3_600_000;
 const WEEK = 7 * 24 * HOUR;

@@ -3,15 +3,15 @@
  *
  * @module
  */
-import type { Message } from '../core/message.js';
-import type { DrainOptions } from '../core/drain.js';
-import { consoleErrorLogger, type ErrorLogger } from '../core/logger.js';
-import { checkKeys, numberOption } from '../core/options.js';
-import type { Outbox } from '../core/outbox.js';
-import type { Publisher } from '../core/publisher.js';
-import { hasMethods } from '../core/shape.js';
-import type { Subscriber, Subscription } from '../core/subscriber.js';
-import { destinationsOf, payloadOf, type ParsedOf, type Schemas } from '../core/topics.js';
+import type { Message } from '../core/contracts/message.js';
+import type { DrainOptions } from '../core/relay/drain.js';
+import { consoleErrorLogger, type ErrorLogger } from '../core/contracts/logger.js';
+import { checkKeys, numberOption } from '../core/util/options.js';
+import type { Outbox } from '../core/outbox/outbox.js';
+import type { Publisher } from '../core/contracts/publisher.js';
+import { hasMethods } from '../core/util/options.js';
+import type { Subscriber, Subscription } from '../core/contracts/subscriber.js';
+import { destinationsOf, payloadOf, type ParsedOf, type Schemas } from '../core/outbox/topics.js';
 
 /** A message as a test looks at it. */
 export interface Sent<Name = string, Payload = unknown> {

@@ -1,11 +1,11 @@
 /** When publishing pauses as a whole, when it goes on, and what is made of failures that may be the broker's. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { Calls } from '../../src/core/calls.js';
-import { Circuit, type CircuitListener } from '../../src/core/circuit.js';
-import type { Clock } from '../../src/core/clock.js';
-import type { MessengerEvent } from '../../src/core/events.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { newMessage } from '../../src/core/message.js';
+import { Calls } from '../../src/core/publish/calls.js';
+import { Circuit, type CircuitListener } from '../../src/core/publish/circuit-breaker.js';
+import type { Clock } from '../../src/core/util/clock.js';
+import type { MessengerEvent } from '../../src/core/contracts/events.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { newMessage } from '../../src/core/contracts/message.js';
 import { ListFeedStore, recordingLogger, refusal, scripted, scriptedBatch, started, textOf } from './scripted.js';
 
 afterEach(() => {

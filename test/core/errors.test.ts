@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { EmptyMessagePayloadError, FatalError, MessengerError, PublishError, toError } from '../../src/core/errors.js';
-import { failureKind } from '../../src/core/failures.js';
+import { failureKind } from '../../src/core/publish/failure-kinds.js';
 
 describe('errors', () => {
   const cause = new Error('the store said so');

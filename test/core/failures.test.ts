@@ -1,9 +1,9 @@
 /** What the relay makes of a publisher that fails: message by message, key by key, or as a whole. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { MessengerEvent } from '../../src/core/events.js';
-import type { Message } from '../../src/core/message.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { ACKNOWLEDGED, type BatchPublisher, type PublishResult } from '../../src/core/publisher.js';
+import type { MessengerEvent } from '../../src/core/contracts/events.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { ACKNOWLEDGED, type BatchPublisher, type PublishResult } from '../../src/core/contracts/publisher.js';
 import { until } from '../../src/testing/assert.js';
 import {
   FAST,

@@ -1,8 +1,8 @@
 /** A publisher that does not answer: who is told, what waits for it, and how long a stop does. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { MessengerEvent } from '../../src/core/events.js';
-import { Messenger } from '../../src/core/messenger.js';
-import type { PublishOptions } from '../../src/core/publisher.js';
+import type { MessengerEvent } from '../../src/core/contracts/events.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import type { PublishOptions } from '../../src/core/contracts/publisher.js';
 import { ListFeedStore, recordingLogger, scripted, scriptedBatch, started } from './scripted.js';
 
 afterEach(() => {

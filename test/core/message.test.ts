@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { EmptyMessagePayloadError, MessengerError } from '../../src/core/errors.js';
-import { GenericMessage, newMessage, type NewMessageOptions } from '../../src/core/message.js';
+import { GenericMessage, newMessage, type NewMessageOptions } from '../../src/core/contracts/message.js';
 
 const bytes = (...values: number[]) => new Uint8Array(values);
 const invalid = (text: RegExp) =>
@@ -164,7 +164,7 @@ describe('ids', () => {
   // The module keeps the latest time in mind: a new copy, so that no test runs in the future of another.
   beforeEach(async () => {
     vi.resetModules();
-    ({ uuidv7 } = await import('../../src/core/uuid.js'));
+    ({ uuidv7 } = await import('../../src/core/util/uuid.js'));
   });
   afterEach(() => {
     vi.useRealTimers();
@@ -220,7 +220,7 @@ describe('ids', () => {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
     const mine = Array.from({ length: 1_000 }, uuidv7);
     vi.resetModules();
-    const other = await import('../../src/core/uuid.js');
+    const other = await import('../../src/core/util/uuid.js');
     const theirs = Array.from({ length: 1_000 }, other.uuidv7);
     expect(new Set([...mine, ...theirs]).size).toBe(2_000);
   });

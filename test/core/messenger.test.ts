@@ -1,11 +1,11 @@
 /** `Messenger` as its user meets it: options, one pass, cleaning, starting and stopping, outages of the store. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { FatalError, MessengerError, PublishError } from '../../src/core/errors.js';
-import type { MessengerEvent } from '../../src/core/events.js';
-import type { Message } from '../../src/core/message.js';
-import { Messenger } from '../../src/core/messenger.js';
-import type { MessengerOptions } from '../../src/core/messenger-options.js';
-import type { Store } from '../../src/core/store.js';
+import type { MessengerEvent } from '../../src/core/contracts/events.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import type { MessengerOptions } from '../../src/core/relay/options.js';
+import type { Store } from '../../src/core/contracts/store.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { gate, until } from '../../src/testing/assert.js';
 import {

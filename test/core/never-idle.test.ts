@@ -2,11 +2,11 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
-import type { Feed, Page } from '../../src/core/feed.js';
-import type { Message } from '../../src/core/message.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { ACKNOWLEDGED, type BatchPublisher } from '../../src/core/publisher.js';
-import type { FeedStore } from '../../src/core/store.js';
+import type { Feed, Page } from '../../src/core/contracts/feed.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { ACKNOWLEDGED, type BatchPublisher } from '../../src/core/contracts/publisher.js';
+import type { FeedStore } from '../../src/core/contracts/store.js';
 import { gate, until } from '../../src/testing/assert.js';
 import { FAST, message, started } from './scripted.js';
 

@@ -5,11 +5,16 @@
  */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { MessengerError } from '../../src/core/errors.js';
-import type { Message } from '../../src/core/message.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { ACKNOWLEDGED, type BatchPublisher, type Publisher, type PublishResult } from '../../src/core/publisher.js';
-import { sleep } from '../../src/core/wait.js';
-import type { Store } from '../../src/core/store.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import {
+  ACKNOWLEDGED,
+  type BatchPublisher,
+  type Publisher,
+  type PublishResult,
+} from '../../src/core/contracts/publisher.js';
+import { sleep } from '../../src/core/util/async.js';
+import type { Store } from '../../src/core/contracts/store.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { ListFeedStore, put, recordingLogger, refusal, seeded, textOf, unpublished } from './scripted.js';
 

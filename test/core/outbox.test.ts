@@ -13,7 +13,7 @@ import {
   type Subscriber,
   type Subscription,
 } from '../../src/index.js';
-import { payloadOf } from '../../src/core/topics.js';
+import { payloadOf } from '../../src/core/outbox/topics.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 const Order = z.object({ id: z.string(), total: z.number().default(0), at: z.coerce.date() });

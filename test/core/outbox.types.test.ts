@@ -7,7 +7,7 @@ import { describe, expectTypeOf, it } from 'vitest';
 import { z } from 'zod';
 import { defineOutbox, defineTopics, subscribe, type Subscriber } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { drizzleBridge } from '../../src/transactions/drizzle.js';
+import { drizzleBridge } from '../../src/bridges/drizzle.js';
 
 const Order = z.object({ id: z.string(), total: z.number(), at: z.coerce.date() });
 const topics = defineTopics({

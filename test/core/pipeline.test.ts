@@ -1,10 +1,10 @@
 /** Pages in flight: how many at once, in what order they are sent and settled, and what a crash repeats. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { Feed, FeedOptions } from '../../src/core/feed.js';
-import { Messenger } from '../../src/core/messenger.js';
-import type { MessengerOptions } from '../../src/core/messenger-options.js';
-import type { BatchPublisher, Publisher } from '../../src/core/publisher.js';
-import type { FeedStore } from '../../src/core/store.js';
+import type { Feed, FeedOptions } from '../../src/core/contracts/feed.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import type { MessengerOptions } from '../../src/core/relay/options.js';
+import type { BatchPublisher, Publisher } from '../../src/core/contracts/publisher.js';
+import type { FeedStore } from '../../src/core/contracts/store.js';
 import { MessengerError } from '../../src/core/errors.js';
 import { gate, until } from '../../src/testing/assert.js';
 import {

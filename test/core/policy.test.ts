@@ -1,11 +1,12 @@
 /** What becomes of a message that keeps failing, by policy and by topic; how errors are classified; events. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { PublishError } from '../../src/core/errors.js';
-import type { MessengerEvent } from '../../src/core/events.js';
-import { classify, failureKind, NETWORK_FAILURES, signatureOf } from '../../src/core/failures.js';
-import { newMessage } from '../../src/core/message.js';
-import { Messenger } from '../../src/core/messenger.js';
-import type { MessengerOptions } from '../../src/core/messenger-options.js';
+import type { MessengerEvent } from '../../src/core/contracts/events.js';
+import { classify, failureKind, NETWORK_FAILURES } from '../../src/core/publish/failure-kinds.js';
+import { signatureOf } from '../../src/core/util/error-signature.js';
+import { newMessage } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import type { MessengerOptions } from '../../src/core/relay/options.js';
 import { gate, until } from '../../src/testing/assert.js';
 import {
   FAST,

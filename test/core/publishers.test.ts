@@ -2,8 +2,8 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
 import { ACKNOWLEDGED, defineOutbox, type BatchPublisher, type Message, type Publisher } from '../../src/index.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { Mux } from '../../src/publishers/mux.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { Mux } from '../../src/brokers/mux.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { gate, until } from '../../src/testing/assert.js';
 import {

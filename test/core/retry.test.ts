@@ -1,6 +1,6 @@
 /** How long to wait before the next attempt. */
 import { describe, expect, test } from 'vitest';
-import { backoff } from '../../src/core/retry.js';
+import { backoff } from '../../src/core/publish/retry-policy.js';
 
 describe('the delay before the next attempt', () => {
   const policy = { minDelay: 100, maxDelay: 1_000 };

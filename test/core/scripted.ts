@@ -1,22 +1,22 @@
 /** Publishers, loggers and a store with feeds that do what a test tells them, and record what was asked of them. */
 import { MessengerError, PublishError, toError, type FailureKind } from '../../src/core/errors.js';
-import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/feed.js';
-import type { ErrorLogger } from '../../src/core/logger.js';
-import { newMessage, type Message, type NewMessageOptions } from '../../src/core/message.js';
-import type { Messenger } from '../../src/core/messenger.js';
+import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/contracts/feed.js';
+import type { ErrorLogger } from '../../src/core/contracts/logger.js';
+import { newMessage, type Message, type NewMessageOptions } from '../../src/core/contracts/message.js';
+import type { Messenger } from '../../src/core/relay/messenger.js';
 import {
   ACKNOWLEDGED,
   type BatchPublisher,
   type Publisher,
   type PublishOptions,
   type PublishResult,
-} from '../../src/core/publisher.js';
-import type { FeedStore } from '../../src/core/store.js';
-import { failureKind } from '../../src/core/failures.js';
-import { systemClock } from '../../src/core/clock.js';
-import type { PublishPageOptions } from '../../src/core/publishing.js';
-import { Suspicion } from '../../src/core/suspicion.js';
-import { Bell, serially, sleep } from '../../src/core/wait.js';
+} from '../../src/core/contracts/publisher.js';
+import type { FeedStore } from '../../src/core/contracts/store.js';
+import { failureKind } from '../../src/core/publish/failure-kinds.js';
+import { systemClock } from '../../src/core/util/clock.js';
+import type { PublishPageOptions } from '../../src/core/publish/types.js';
+import { Suspicion } from '../../src/core/publish/outage-detector.js';
+import { Bell, serially, sleep } from '../../src/core/util/async.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 
 /** Everything as fast as it goes. */

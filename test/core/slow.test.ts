@@ -1,10 +1,15 @@
 /** Calls that take long against what the others take: each delays its own key, and is waited for. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { Messenger } from '../../src/core/messenger.js';
-import type { MessengerOptions } from '../../src/core/messenger-options.js';
-import { Pace } from '../../src/core/pace.js';
-import { ACKNOWLEDGED, type BatchPublisher, type Publisher, type PublishResult } from '../../src/core/publisher.js';
-import { systemClock } from '../../src/core/clock.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import type { MessengerOptions } from '../../src/core/relay/options.js';
+import { Pace } from '../../src/core/publish/pace.js';
+import {
+  ACKNOWLEDGED,
+  type BatchPublisher,
+  type Publisher,
+  type PublishResult,
+} from '../../src/core/contracts/publisher.js';
+import { systemClock } from '../../src/core/util/clock.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import {
   ListFeedStore,

@@ -1,11 +1,11 @@
 /** What the error logger is told: of outages, of what fails alike, and in which words. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { Clock } from '../../src/core/clock.js';
-import { durationOf, textOf } from '../../src/core/error-text.js';
+import type { Clock } from '../../src/core/util/clock.js';
+import { durationOf, textOf } from '../../src/core/util/error-text.js';
 import { FatalError, MessengerError } from '../../src/core/errors.js';
-import { consoleErrorLogger, consoleLogger, safeLogger } from '../../src/core/logger.js';
-import { Messenger } from '../../src/core/messenger.js';
-import { Alike, Outages } from '../../src/core/telling.js';
+import { consoleErrorLogger, consoleLogger, safeLogger } from '../../src/core/contracts/logger.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { Alike, Outages } from '../../src/core/relay/outages.js';
 import { ListFeedStore, recordingLogger, refusal, scripted, started } from './scripted.js';
 
 afterEach(() => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { EmptyMessagePayloadError } from '../../src/core/errors.js';
-import { newMessage, type Message } from '../../src/core/message.js';
-import { defaultTransform, isMessage, type MessageInput } from '../../src/core/transform.js';
+import { newMessage, type Message } from '../../src/core/contracts/message.js';
+import { defaultTransform, isMessage, type MessageInput } from '../../src/core/outbox/transform.js';
 import { textOf } from './scripted.js';
 
 const invalid = (text: RegExp) =>

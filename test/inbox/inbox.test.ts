@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Clock } from '../../src/core/clock.js';
+import type { Clock } from '../../src/core/util/clock.js';
 import { createInbox, type InboxOptions } from '../../src/inbox/index.js';
 import { storeInbox } from '../../src/inbox/store-inbox.js';
 import { newMessage, type InboxStore } from '../../src/index.js';

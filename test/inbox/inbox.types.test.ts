@@ -15,13 +15,13 @@ import { defineTopics, subscribe, type Subscriber } from '../../src/index.js';
 import { createInbox, type StoreInbox } from '../../src/inbox/index.js';
 import type { MemoryStore, MemoryTransaction } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { drizzleBridge } from '../../src/transactions/drizzle.js';
-import { knexBridge } from '../../src/transactions/knex.js';
-import { kyselyBridge } from '../../src/transactions/kysely.js';
-import { mikroOrmBridge } from '../../src/transactions/mikro-orm.js';
-import { prismaBridge } from '../../src/transactions/prisma.js';
-import { sequelizeBridge } from '../../src/transactions/sequelize.js';
-import { typeormBridge } from '../../src/transactions/typeorm.js';
+import { drizzleBridge } from '../../src/bridges/drizzle.js';
+import { knexBridge } from '../../src/bridges/knex.js';
+import { kyselyBridge } from '../../src/bridges/kysely.js';
+import { mikroOrmBridge } from '../../src/bridges/mikro-orm.js';
+import { prismaBridge } from '../../src/bridges/prisma.js';
+import { sequelizeBridge } from '../../src/bridges/sequelize.js';
+import { typeormBridge } from '../../src/bridges/typeorm.js';
 
 // Checked by `tsc`, like everything here; nothing of it has to run.
 const consumer = 'billing';

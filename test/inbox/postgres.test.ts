@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { createInbox } from '../../src/inbox/index.js';
 import { newMessage } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { INDEX_SETTINGS } from '../../src/stores/postgres/statements.js';
+import { INDEX_SETTINGS } from '../../src/stores/postgres/sql/statement.js';
 import { inTransaction } from '../support/database.js';
 import { newPool } from './support.js';
 

@@ -1,5 +1,5 @@
 /** Virtual time: what happens in a world, in order, and the processes that it happens to. */
-import type { Clock } from '../../src/core/clock.js';
+import type { Clock } from '../../src/core/util/clock.js';
 import type { Chance } from './chance.js';
 
 interface Entry {

@@ -1,8 +1,8 @@
 /** The relay's side of the model store: what a feed keeps in the process's memory, and its calls to the server. */
 import { MessengerError } from '../../src/core/errors.js';
-import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/feed.js';
-import type { Message } from '../../src/core/message.js';
-import type { FeedStore } from '../../src/core/store.js';
+import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/contracts/feed.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import type { FeedStore } from '../../src/core/contracts/store.js';
 import { READING, type Process } from './clock.js';
 import type { Network } from './network.js';
 import type { Oracle, Session } from './oracle.js';

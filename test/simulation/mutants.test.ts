@@ -3,11 +3,12 @@
  * engine's own, and some of the same few worlds have to notice. The whole ones pass thousands of them.
  */
 import { readFile } from 'node:fs/promises';
+import path from 'node:path';
 import { compileFunction } from 'node:vm';
 import ts from 'typescript';
 import { describe, expect, test, vi } from 'vitest';
-import { relayOptions } from '../../src/core/messenger-options.js';
-import { runRelay } from '../../src/core/relay.js';
+import { relayOptions } from '../../src/core/relay/options.js';
+import { runRelay } from '../../src/core/relay/supervisor.js';
 import type { Often } from './faults.js';
 import type { PromiseName } from './oracle.js';
 import type { PublisherFlaw } from './publisher.js';
@@ -85,6 +86,7 @@ describe('a publisher', () => {
 
 /** A line of the engine, and what it says instead. */
 interface Change extends Seen {
+  /** Below `src/core`, without `.ts`. */
   readonly file: string;
   readonly from: string;
   readonly to: string;
@@ -93,113 +95,113 @@ interface Change extends Seen {
 describe('the engine', () => {
   const changes: Record<string, Change> = {
     'settles pages as they come': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: '      await previous;\n',
       to: '',
       by: ['nothing lost', 'bounded duplicates', 'order per key'],
     },
     'sends a key of which an earlier page is not done': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'isBusy: (key) => isEarlier(isBusy, key),',
       to: 'isBusy: () => false,',
       by: ['order per key'],
     },
     'does not know what an earlier page has set aside': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: '!isSettled && publication.hasSetAside(key)',
       to: 'isSettled && publication.hasSetAside(key)',
       by: ['order per key'],
     },
     'goes on with the key of a dead letter at once': {
-      file: 'answers',
+      file: 'publish/outcomes',
       from: 'if (key !== undefined) this.#blocked.add(key);',
       to: 'if (key !== undefined && more.dead !== true) this.#blocked.add(key);',
       by: ['order per key'],
       often: MISTAKEN,
     },
     'asks for the lease once': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'get lost() {\n        return feed.lost;\n      },',
       to: 'lost: feed.lost,',
       by: ['nothing sent past the lease'],
       often: { ...PAUSES, 'broker: connection fails': 0.1 },
     },
     'takes what was let go for published when partitions change hands': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'const setAside = [...outcome.setAside, ...outcome.untried];',
       to: 'const setAside = outcome.setAside;',
       by: ['at least once'],
       often: { 'relay: joins': 1, 'relay: leaves': 0 },
     },
     'keeps what it has let go, and settles it': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: '    this.#log.clear();\n',
       to: '',
       by: ['the contract of feeds', 'no stall', 'order per key'],
       often: { 'relay: joins': 1 },
     },
     'does not count a slow call that is waited for': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: '      this.#inFlight += this.#options.pageSize;\n      const work',
       to: '      const work',
       by: ['bounded duplicates', 'order per key'],
       often: SLOW,
     },
     'goes on with the key of a slow call': {
-      file: 'answers',
+      file: 'publish/outcomes',
       from: 'this.#aside(place, { outstanding: true, retryIn });',
       to: 'this.#setAside.push(this.#setAsideOf(place, { outstanding: true, retryIn }));',
       by: ['order per key'],
       often: SLOW,
     },
     'takes a slow call for acknowledged whatever its answer is': {
-      file: 'publish-page',
+      file: 'publish/page',
       from: 'const taken = answers.take(places, [], all, options',
       to: 'const taken = answers.take(places, [], all.map(() => ({ acknowledged: true })), options',
       by: ['at least once'],
       often: SLOW,
     },
     'ignores the answer to a slow call': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'const outcome = await publishLate(each, this.#publishOptions);',
       to: 'await publishLate(each, this.#publishOptions); return;',
       by: ['no stall', 'bounded duplicates'],
       often: SLOW,
     },
     'tries a message again while its call is waited for': {
-      file: 'answers',
+      file: 'publish/outcomes',
       from: '{ outstanding: true, retryIn }',
       to: '{ outstanding: false, retryIn: 0 }',
       by: ['bounded duplicates', 'the contract of feeds'],
       often: SLOW,
     },
     'gives partitions away while pages are in flight': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'while (this.#inFlight > 0) await',
       to: 'if (this.#inFlight < 0) await',
       by: ['bounded duplicates', 'nothing lost', 'order per key', 'no errors of its own'],
     },
     'publishes as many pages as there are': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'this.#inFlight + pageSize <= depth * pageSize',
       to: 'this.#inFlight < Infinity',
       by: ['bounded duplicates'],
     },
     'does not count what is in a page': {
-      file: 'pipeline',
+      file: 'relay/pipeline',
       from: 'this.#free(this.#options.pageSize - length);',
       to: 'this.#free(this.#options.pageSize);',
       by: ['bounded duplicates'],
     },
     'reads the clock once more for how long it waits for a broker': {
-      file: 'circuit',
+      file: 'publish/circuit-breaker',
       from: 'this.#nextProbeAt : retryAt) - now, signals);',
       to: 'this.#nextProbeAt : retryAt) - this.#clock.now(), signals);',
       by: ['no stall'],
       often: { 'broker: connection fails': 0.3 },
     },
     'burns attempts in an outage': {
-      file: 'answers',
+      file: 'publish/outcomes',
       from: 'else if (outage !== undefined && !isEnough && ',
       to: 'else if (outage === null && ',
       by: ['no attempt burnt', 'a dead letter has a reason'],
@@ -207,17 +209,17 @@ describe('the engine', () => {
   };
 
   test.for(Object.entries(changes))('is seen to be broken: it %s', { timeout: TIMEOUT }, async ([, change]) => {
-    const path = `../../src/core/${change.file}.js`;
+    const module = `../../src/core/${change.file}.js`;
     vi.resetModules();
-    vi.doMock(path, () => changed(change));
+    vi.doMock(module, () => changed(change));
     try {
       // All anew: errors and the like are known by their classes.
-      const { runRelay: run } = await import('../../src/core/relay.js');
-      const { relayOptions: options } = await import('../../src/core/messenger-options.js');
+      const { runRelay: run } = await import('../../src/core/relay/supervisor.js');
+      const { relayOptions: options } = await import('../../src/core/relay/options.js');
       const engine = { runRelay: run, relayOptions: options };
       await expectSeen(change, { engine }, await import('./world.js'), await import('./run.js'));
     } finally {
-      vi.doUnmock(path);
+      vi.doUnmock(module);
       vi.resetModules();
     }
   });
@@ -232,8 +234,11 @@ async function changed({ file, from, to }: Change): Promise<object> {
     compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2022 },
   });
   const imported = new Map<string, unknown>();
-  for (const [, name] of outputText.matchAll(/require\("\.\/([\w-]+)\.js"\)/g)) {
-    imported.set(`./${name!}.js`, await import(`../../src/core/${name!}.ts`));
+  for (const [, name] of outputText.matchAll(/require\("(\.[^"]+)\.js"\)/g)) {
+    imported.set(
+      `${name!}.js`,
+      await import(path.posix.join('../../src/core', path.posix.dirname(file), `${name!}.ts`)),
+    );
   }
   const exports: object = {};
   const run = compileFunction(outputText, ['exports', 'require']) as (...args: unknown[]) => void;

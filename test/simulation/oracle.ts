@@ -1,7 +1,7 @@
 /** What was promised, asked of everything that happens in a world. */
-import type { Message } from '../../src/core/message.js';
-import { failureKind } from '../../src/core/failures.js';
-import type { PublishResult } from '../../src/core/publisher.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import { failureKind } from '../../src/core/publish/failure-kinds.js';
+import type { PublishResult } from '../../src/core/contracts/publisher.js';
 import type { Destination, Row, Settlement } from './server.js';
 
 export type PromiseName =

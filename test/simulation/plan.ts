@@ -1,4 +1,4 @@
-import type { MessengerOptions } from '../../src/core/messenger-options.js';
+import type { MessengerOptions } from '../../src/core/relay/options.js';
 import type { Chance } from './chance.js';
 import { FAULTS, type FaultName } from './faults.js';
 import type { PUBLISHERS } from './publisher.js';

@@ -1,15 +1,15 @@
 /** The model of a broker, and the publishers that reach it from a process. */
 import { PublishError, type FailureKind } from '../../src/core/errors.js';
-import type { Message } from '../../src/core/message.js';
-import type { Outstanding } from '../../src/core/pace.js';
-import { Room, sendInLanes } from '../../src/core/plain-publisher.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import type { Outstanding } from '../../src/core/publish/pace.js';
+import { Room, sendInLanes } from '../../src/core/publish/lanes.js';
 import {
   ACKNOWLEDGED,
   type BatchPublisher,
   type Publisher,
   type PublishOptions,
   type PublishResult,
-} from '../../src/core/publisher.js';
+} from '../../src/core/contracts/publisher.js';
 import type { Chance } from './chance.js';
 import type { Process, Timeline } from './clock.js';
 import type { FaultName, Faults, Note } from './faults.js';

@@ -4,7 +4,7 @@
  * sections 5.2 and 5.3 of the design say; a `Flaw` leaves one of these rules out.
  */
 import { MessengerError } from '../../src/core/errors.js';
-import type { SetAside } from '../../src/core/feed.js';
+import type { SetAside } from '../../src/core/contracts/feed.js';
 import type { Oracle, Session } from './oracle.js';
 
 /** A stored message. */

@@ -7,8 +7,8 @@
  * "crash at point 17" (or freeze …) add `SIMULATION_BLOW=crash:17`. `SIMULATION_RUNS` sets how many run otherwise.
  */
 import { describe, expect, test } from 'vitest';
-import { relayOptions } from '../../src/core/messenger-options.js';
-import { runRelay } from '../../src/core/relay.js';
+import { relayOptions } from '../../src/core/relay/options.js';
+import { runRelay } from '../../src/core/relay/supervisor.js';
 import type { Blow } from './clock.js';
 import { FAULTS } from './faults.js';
 import { askedOfSystem } from './guard.js';

@@ -1,8 +1,8 @@
 /** One seeded world: a server, brokers, writers and relays, a while in which things go wrong, and one in which they heal. */
-import type * as optionsModule from '../../src/core/messenger-options.js';
-import type * as relayModule from '../../src/core/relay.js';
+import type * as optionsModule from '../../src/core/relay/options.js';
+import type * as relayModule from '../../src/core/relay/supervisor.js';
 import { toError } from '../../src/core/errors.js';
-import { isBatchPublisher } from '../../src/core/publisher.js';
+import { isBatchPublisher } from '../../src/core/contracts/publisher.js';
 import { chanceOf, type Chance } from './chance.js';
 import { Process, Timeline, type Blow, type Fate } from './clock.js';
 import { Faults, type Note, type Often } from './faults.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { newMessage } from '../../src/core/message.js';
+import { newMessage } from '../../src/core/contracts/message.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
 import { inboxTestSuite, storeTestSuite } from '../../src/testing/index.js';
 

@@ -1,5 +1,5 @@
-import type { Message } from '../../src/core/message.js';
-import type { Delivery } from '../../src/vendors/aws/decode.js';
+import type { Message } from '../../src/core/contracts/message.js';
+import type { Delivery } from '../../src/brokers/aws/wire/decode.js';
 
 interface Envelope {
   readonly at: string;

@@ -1,11 +1,11 @@
 import { SNSClient } from '@aws-sdk/client-sns';
 import { SQSClient } from '@aws-sdk/client-sqs';
-import type { Publisher } from '../../src/core/publisher.js';
-import { newMessage } from '../../src/core/message.js';
-import { SnsPublisher, type SnsPublisherOptions } from '../../src/publishers/sns.js';
-import { SqsPublisher, type SqsPublisherOptions } from '../../src/publishers/sqs.js';
+import type { Publisher } from '../../src/core/contracts/publisher.js';
+import { newMessage } from '../../src/core/contracts/message.js';
+import { SnsPublisher, type SnsPublisherOptions } from '../../src/brokers/aws/sns.js';
+import { SqsPublisher, type SqsPublisherOptions } from '../../src/brokers/aws/sqs.js';
 import type { PublisherFeatures, PublisherHarness } from '../../src/testing/publisher-suite.js';
-import { decodeDelivery } from '../../src/vendors/aws/decode.js';
+import { decodeDelivery } from '../../src/brokers/aws/wire/decode.js';
 import { clientConfig, deadPort, type TestAws, type TestQueue } from './aws.js';
 
 /** What the publishers of AWS declare; those of SQS and the FIFO ones more. */

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { namesOf, type Names } from '../../src/stores/postgres/names.js';
+import { namesOf, type Names } from '../../src/stores/postgres/sql/names.js';
 
 /** Uses transaction ids of a cluster up, so that it is ahead of another. */
 export async function useUpTransactionIds(url: string, count: number): Promise<void> {

@@ -1,5 +1,5 @@
 import { onTestFinished, vi } from 'vitest';
-import { PostgresFeed } from '../../src/stores/postgres/feed.js';
+import { PostgresFeed } from '../../src/stores/postgres/relay/feed.js';
 
 /**
  * Until the test ends, relays of this process sleep for so many milliseconds from the first time on, as those do that

@@ -1,8 +1,8 @@
 import { MessengerError, toError } from '../../core/errors.js';
-import { typed, type Inbox, type TopicSubscription } from '../../core/handlers.js';
-import { safeLogger, type ErrorLogger } from '../../core/logger.js';
-import type { Subscriber, Subscription } from '../../core/subscriber.js';
-import type { Schemas, Topics } from '../../core/topics.js';
+import { typed, type Inbox, type TopicSubscription } from '../../core/outbox/subscribe.js';
+import { safeLogger, type ErrorLogger } from '../../core/contracts/logger.js';
+import type { Subscriber, Subscription } from '../../core/contracts/subscriber.js';
+import type { Schemas, Topics } from '../../core/outbox/topics.js';
 import type { MessageHandler } from './discovery.js';
 
 /** A subscriber whose messages go to the methods that `OnMessage` decorates. */

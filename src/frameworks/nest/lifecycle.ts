@@ -1,9 +1,9 @@
 import { MessengerError } from '../../core/errors.js';
-import { hostedRelay, withCodes, type HostedRelay } from '../../core/hosted-relay.js';
-import { consoleErrorLogger, type ErrorLogger } from '../../core/logger.js';
-import { describe } from '../../core/message.js';
-import { checkKeys } from '../../core/options.js';
-import { hasMethods } from '../../core/shape.js';
+import { hostedRelay, withCodes, type HostedRelay } from '../_shared/lifecycle.js';
+import { consoleErrorLogger, type ErrorLogger } from '../../core/contracts/logger.js';
+import { describe } from '../../core/util/describe.js';
+import { checkKeys } from '../../core/util/options.js';
+import { hasMethods } from '../../core/util/options.js';
 import { consume, consumersOf } from './consumers.js';
 import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';

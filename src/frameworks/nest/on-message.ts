@@ -1,6 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
-import type { TopicContext } from '../../core/handlers.js';
-import type { ParsedOf, Schemas, Topics } from '../../core/topics.js';
+import type { TopicContext } from '../../core/outbox/subscribe.js';
+import type { ParsedOf, Schemas, Topics } from '../../core/outbox/topics.js';
 
 /** What the decorator leaves at a class. */
 export interface Mark {

@@ -1,6 +1,6 @@
-import type { HostedRelayOptions, RelayHealth, RelaySource } from '../../core/hosted-relay.js';
-import type { ErrorLogger } from '../../core/logger.js';
-import type { Topics } from '../../core/topics.js';
+import type { HostedRelayOptions, RelayHealth, RelaySource } from '../_shared/lifecycle.js';
+import type { ErrorLogger } from '../../core/contracts/logger.js';
+import type { Topics } from '../../core/outbox/topics.js';
 import type { NestSubscriber } from './consumers.js';
 import type { Discovery } from './discovery.js';
 

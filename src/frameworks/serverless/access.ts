@@ -1,5 +1,5 @@
 import { MessengerError } from '../../core/errors.js';
-import type { ErrorLogger } from '../../core/logger.js';
+import type { ErrorLogger } from '../../core/contracts/logger.js';
 
 /** The slice of a `Request` that is used. */
 export interface DrainRequest {

@@ -4,11 +4,12 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
-import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/inbox.js';
-import { assertMessage, describe, type Message } from '../../core/message.js';
-import { checkKeys, numberOption } from '../../core/options.js';
-import type { Store } from '../../core/store.js';
-import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
+import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/contracts/inbox.js';
+import { assertMessage, type Message } from '../../core/contracts/message.js';
+import { describe } from '../../core/util/describe.js';
+import { checkKeys, numberOption } from '../../core/util/options.js';
+import type { Store } from '../../core/contracts/store.js';
+import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 
 /** How a `MemoryStore` is set up. */
 export interface MemoryStoreOptions<Input = MessageInput> {

@@ -1,18 +1,18 @@
-import type { TransactionBridge } from '../../core/bridge.js';
-import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/events.js';
-import type { FeedOptions } from '../../core/feed.js';
-import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/inbox.js';
-import { consoleErrorLogger } from '../../core/logger.js';
-import type { Message } from '../../core/message.js';
-import { DEFAULT_DESTINATION } from '../../core/messenger-options.js';
-import { checkKeys, numberOption } from '../../core/options.js';
-import type { StoreCallOptions } from '../../core/call.js';
-import { hasMethods } from '../../core/shape.js';
-import type { CleanReport, FeedStore } from '../../core/store.js';
-import { defaultTransform, type MessageInput, type Transform } from '../../core/transform.js';
-import { assertDestination, type Admin } from './admin.js';
-import { adopt, type AdoptOptions } from './adopt.js';
-import { cleanSlices } from './clean.js';
+import type { TransactionBridge } from '../../core/contracts/bridge.js';
+import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/contracts/events.js';
+import type { FeedOptions } from '../../core/contracts/feed.js';
+import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/contracts/inbox.js';
+import { consoleErrorLogger } from '../../core/contracts/logger.js';
+import type { Message } from '../../core/contracts/message.js';
+import { DEFAULT_DESTINATION } from '../../core/relay/options.js';
+import { checkKeys, numberOption } from '../../core/util/options.js';
+import type { StoreCallOptions } from '../../core/contracts/call-options.js';
+import { hasMethods } from '../../core/util/options.js';
+import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
+import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import { assertDestination, type Admin } from './sql/transact.js';
+import { adopt, type AdoptOptions } from './ops/import-go.js';
+import { cleanSlices } from './ops/clean.js';
 import {
   addDestination,
   declareDestinations,
@@ -22,7 +22,7 @@ import {
   type LimitDestinationOptions,
   type RemoveDestinationOptions,
   type RemovedDestination,
-} from './destinations.js';
+} from './ops/destinations.js';
 import {
   databaseOf,
   listenOf,
@@ -39,29 +39,29 @@ import {
   type DeadLetter,
   type DeadLettersOptions,
   type FailedSelection,
-} from './failed.js';
-import { ended, explained, storeError } from './failures.js';
-import { PostgresFeed } from './feed.js';
-import { assertKeepable, forgetReceived, receive } from './inbox.js';
-import { migrate } from './migrate.js';
-import type { Names } from './names.js';
-import { checkEnvironment, claimEnvironment } from './origin.js';
-import { rebase, type RebaseOptions, type RebaseResult } from './rebase.js';
-import { encodeMessages } from './encode.js';
-import { markedText } from './marked.js';
-import { storing, TRANSACTION, wakeKeys, type Storing } from './notify.js';
-import { repartition } from './repartition.js';
-import { excessGrants, type ExcessGrant } from './roles.js';
-import { verifySchema, type Expected } from './schema.js';
-import { Session } from './session.js';
-import { IndependentDatabase } from './settings.js';
-import type { DestinationState } from './state.js';
-import { statementsOf, type Statements } from './statements.js';
-import { decodeStored, storedText } from './stored.js';
-import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './tables.js';
-import { destinations } from './unclaimed.js';
-import { waiting, type WaitingMessage, type WaitingOptions } from './waiting.js';
-import { FEW, Waker, type Listening } from './wake.js';
+} from './ops/dead-letters.js';
+import { ended, explained, storeError } from './schema/store-error.js';
+import { PostgresFeed } from './relay/feed.js';
+import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';
+import { migrate } from './schema/migrate.js';
+import type { Names } from './sql/names.js';
+import { checkEnvironment, claimEnvironment } from './schema/provenance.js';
+import { rebase, type RebaseOptions, type RebaseResult } from './ops/rebase.js';
+import { encodeMessages } from './write/encode.js';
+import { markedText } from './write/marked.js';
+import { storing, TRANSACTION, wakeKeys, type Storing } from './write/wake-locks.js';
+import { repartition } from './ops/repartition.js';
+import { excessGrants, type ExcessGrant } from './schema/roles.js';
+import { verifySchema, type Expected } from './schema/verify.js';
+import { Session } from './relay/session.js';
+import { IndependentDatabase } from './sql/independent-database.js';
+import type { DestinationState } from './ops/destination-state.js';
+import { statementsOf, type Statements } from './relay/statements.js';
+import { decodeStored, storedText } from './write/read-back.js';
+import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './options.js';
+import { destinations } from './ops/list-destinations.js';
+import { waiting, type WaitingMessage, type WaitingOptions } from './ops/waiting.js';
+import { FEW, Waker, type Listening } from './relay/waker.js';
 
 const STORE_KEYS = [
   'transform',

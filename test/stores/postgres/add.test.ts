@@ -4,8 +4,8 @@ import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { MessengerError, type ErrorCode } from '../../../src/core/errors.js';
-import type { MessengerEvent } from '../../../src/core/events.js';
-import { newMessage, type Message } from '../../../src/core/message.js';
+import type { MessengerEvent } from '../../../src/core/contracts/events.js';
+import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import {
   PostgresStore,
   type PostgresStoreOptions,

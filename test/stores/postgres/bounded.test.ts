@@ -1,6 +1,6 @@
 /** The bound of every transaction, on its own. */
 import { expect, it } from 'vitest';
-import { bounded } from '../../../src/stores/postgres/database.js';
+import { bounded } from '../../../src/stores/postgres/sql/database.js';
 
 const never = () => new Promise<never>(() => undefined);
 

@@ -1,8 +1,8 @@
 import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
-import { newMessage } from '../../../src/core/message.js';
-import { Messenger } from '../../../src/core/messenger.js';
-import { isAbort } from '../../../src/core/wait.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import { isAbort } from '../../../src/core/util/async.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 

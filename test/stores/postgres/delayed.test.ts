@@ -1,7 +1,7 @@
 /** Messages that are delivered later, by the clock of the database: what the suite of every store cannot see. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { Messenger } from '../../../src/core/messenger.js';
-import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/contracts/message.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type World } from './support.js';
 

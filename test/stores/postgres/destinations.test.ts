@@ -3,9 +3,9 @@
  * their own: which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { MessengerEvent } from '../../../src/core/events.js';
-import { newMessage } from '../../../src/core/message.js';
-import { Messenger } from '../../../src/core/messenger.js';
+import type { MessengerEvent } from '../../../src/core/contracts/events.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
 import type { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { until } from '../../../src/testing/assert.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';

@@ -3,9 +3,9 @@
  * while the last settlement is being committed. Each on the store, and on a mutant of it; and what a relay says of it.
  */
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import type { Page } from '../../../src/core/feed.js';
-import type { Database } from '../../../src/stores/postgres/database.js';
-import type { Parked } from '../../../src/stores/postgres/parked.js';
+import type { Page } from '../../../src/core/contracts/feed.js';
+import type { Database } from '../../../src/stores/postgres/sql/database.js';
+import type { Parked } from '../../../src/stores/postgres/relay/parked.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type World } from './support.js';
 

@@ -4,11 +4,11 @@
  * holds rows with different cursors in one epoch.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { PostgresFeed } from '../../../src/stores/postgres/feed.js';
-import type { ClaimOptions } from '../../../src/stores/postgres/claim.js';
+import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
+import type { ClaimOptions } from '../../../src/stores/postgres/relay/claim.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
-import { Lease } from '../../../src/stores/postgres/lease.js';
-import { statementsOf } from '../../../src/stores/postgres/statements.js';
+import { Lease } from '../../../src/stores/postgres/relay/lease.js';
+import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { halves, keysOf } from './halves.js';
 import {

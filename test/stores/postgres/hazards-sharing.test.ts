@@ -3,8 +3,8 @@
  * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { SetAside } from '../../../src/core/feed.js';
-import type { Parked } from '../../../src/stores/postgres/parked.js';
+import type { SetAside } from '../../../src/core/contracts/feed.js';
+import type { Parked } from '../../../src/stores/postgres/relay/parked.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { HALVES, halves, keysOf } from './halves.js';
 import { inWorld, itHolds, mutantStatement, type Hazard, type Mutant, type TestRelay, type World } from './support.js';

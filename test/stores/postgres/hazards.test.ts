@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
-import { newMessage } from '../../../src/core/message.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import {
   itHolds,

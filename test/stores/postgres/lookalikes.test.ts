@@ -1,8 +1,8 @@
 /** Servers that speak PostgreSQL's protocol and are none: refused by name, before anything is made or read. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Messenger } from '../../../src/core/messenger.js';
-import { assertPostgres } from '../../../src/stores/postgres/lookalikes.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import { assertPostgres } from '../../../src/stores/postgres/sql/lookalikes.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import { createDatabase } from './support.js';
 

@@ -1,7 +1,7 @@
 import { inject, onTestFinished } from 'vitest';
 import pg from 'pg';
-import { newMessage, type Message } from '../../../src/core/message.js';
-import type { SetAside } from '../../../src/core/feed.js';
+import { newMessage, type Message } from '../../../src/core/contracts/message.js';
+import type { SetAside } from '../../../src/core/contracts/feed.js';
 import { PostgresStore, type PostgresStoreOptions } from '../../../src/stores/postgres/index.js';
 import { newDatabase } from '../../support/database.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';

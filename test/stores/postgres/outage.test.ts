@@ -1,8 +1,8 @@
 /** What the relay engine takes for an outage of this store. */
 import { beforeAll, expect, it } from 'vitest';
-import { Messenger } from '../../../src/core/messenger.js';
-import type { MessengerEvent } from '../../../src/core/events.js';
-import type { Message } from '../../../src/core/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import type { MessengerEvent } from '../../../src/core/contracts/events.js';
+import type { Message } from '../../../src/core/contracts/message.js';
 import { createDatabase, inWorld } from './support.js';
 
 let url: string;

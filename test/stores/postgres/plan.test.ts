@@ -4,16 +4,12 @@
  * retries over what waits. Pages are counted, not time.
  */
 import { beforeAll, describe, expect, it } from 'vitest';
-import { cleanSlices } from '../../../src/stores/postgres/clean.js';
-import { cleaningOf } from '../../../src/stores/postgres/cleaning.js';
+import { cleanSlices } from '../../../src/stores/postgres/ops/clean.js';
+import { cleaningOf } from '../../../src/stores/postgres/ops/clean-statements.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
-import {
-  INDEX_SETTINGS,
-  READ_SETTINGS,
-  SETTLE_SETTINGS,
-  statementsOf,
-} from '../../../src/stores/postgres/statements.js';
-import { preamble, type Database, type Statement } from '../../../src/stores/postgres/database.js';
+import { INDEX_SETTINGS } from '../../../src/stores/postgres/sql/statement.js';
+import { READ_SETTINGS, SETTLE_SETTINGS, statementsOf } from '../../../src/stores/postgres/relay/statements.js';
+import { preamble, type Database, type Statement } from '../../../src/stores/postgres/sql/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 

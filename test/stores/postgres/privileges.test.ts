@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
-import { newMessage } from '../../../src/core/message.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
 import { migrationScript, PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { newDatabase } from '../../support/database.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';

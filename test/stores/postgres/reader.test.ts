@@ -1,12 +1,12 @@
 /** Reading partitions that are not read equally far. */
 import pg from 'pg';
 import { expect, inject, it, onTestFinished } from 'vitest';
-import { newMessage } from '../../../src/core/message.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
-import { namesOf } from '../../../src/stores/postgres/names.js';
-import { Reader } from '../../../src/stores/postgres/reader.js';
-import { statementsOf } from '../../../src/stores/postgres/statements.js';
+import { namesOf } from '../../../src/stores/postgres/sql/names.js';
+import { Reader } from '../../../src/stores/postgres/relay/reader.js';
+import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
 import { newDatabase } from '../../support/database.js';
 
 it('says that there is nothing only once each of them was looked at anew', async () => {

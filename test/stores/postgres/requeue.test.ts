@@ -6,7 +6,7 @@ import { Messenger, newMessage, PublishError, type Message } from 'messenger-out
 import { PostgresStore, type FailedSelection } from 'messenger-outbox/postgres';
 import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
-import type { SetAside } from '../../../src/core/feed.js';
+import type { SetAside } from '../../../src/core/contracts/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
 /** Reads a page, of which these are given up; the rest is acknowledged. */

@@ -2,7 +2,7 @@
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, inject, it } from 'vitest';
 import { CleaningError, Messenger, newMessage, PublishError } from '../../../src/index.js';
-import { namesOf } from '../../../src/stores/postgres/names.js';
+import { namesOf } from '../../../src/stores/postgres/sql/names.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';

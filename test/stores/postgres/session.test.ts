@@ -1,6 +1,6 @@
 /** The plain contract of a PostgreSQL store, its calls made at the same time: each counts, one after the other. */
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { Message } from '../../../src/core/message.js';
+import type { Message } from '../../../src/core/contracts/message.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { seeded } from '../../core/scripted.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';

@@ -3,7 +3,7 @@ import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
-import { sleep } from '../../../src/core/wait.js';
+import { sleep } from '../../../src/core/util/async.js';
 import { gate, until } from '../../../src/testing/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';

@@ -1,10 +1,10 @@
 /** What is too large: refused where it is stored, and given up where it is there already, while everything else goes on. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { Messenger } from '../../../src/core/messenger.js';
-import { newMessage, type Message } from '../../../src/core/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
-import { encodeMessages } from '../../../src/stores/postgres/encode.js';
+import { encodeMessages } from '../../../src/stores/postgres/write/encode.js';
 import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 

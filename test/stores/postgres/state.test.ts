@@ -1,7 +1,7 @@
 /** What the state of the destinations costs does not grow with the log, nor with what waits. Pages are counted, not time. */
 import { expect, it } from 'vitest';
-import { preamble } from '../../../src/stores/postgres/database.js';
-import { STATE_SETTINGS, states } from '../../../src/stores/postgres/state.js';
+import { preamble } from '../../../src/stores/postgres/sql/database.js';
+import { STATE_SETTINGS, states } from '../../../src/stores/postgres/ops/destination-state.js';
 import { createDatabase, inWorld, type World } from './support.js';
 
 interface Plan {

@@ -8,7 +8,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it, onTestFailed } from 'vitest';
-import { newMessage, type Message } from '../../../src/core/message.js';
+import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
 const WRITERS = 12;

@@ -4,7 +4,7 @@ import postgres, { type TransactionSql } from 'postgres';
 import { afterAll, beforeAll, describe, inject, it } from 'vitest';
 import type { PostgresStoreOptions, TransactionHandle } from '../../../src/stores/postgres/index.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
-import { namesOf } from '../../../src/stores/postgres/names.js';
+import { namesOf } from '../../../src/stores/postgres/sql/names.js';
 import {
   inboxTestSuite,
   storeTestSuite,

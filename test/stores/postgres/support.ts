@@ -1,26 +1,28 @@
 import pg from 'pg';
 import { describe, expect, inject, it, vi } from 'vitest';
-import type { Page, SetAside } from '../../../src/core/feed.js';
-import { newMessage, type Message } from '../../../src/core/message.js';
-import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/publisher.js';
-import { publishPage } from '../../../src/core/publish-page.js';
-import { cleaningOf } from '../../../src/stores/postgres/cleaning.js';
-import type * as cleaningModule from '../../../src/stores/postgres/cleaning.js';
-import type * as cursorModule from '../../../src/stores/postgres/cursor.js';
-import type { Statement } from '../../../src/stores/postgres/database.js';
-import type * as databaseModule from '../../../src/stores/postgres/database.js';
+import type { Page, SetAside } from '../../../src/core/contracts/feed.js';
+import { newMessage, type Message } from '../../../src/core/contracts/message.js';
+import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/contracts/publisher.js';
+import { publishPage } from '../../../src/core/publish/page.js';
+import { cleaningOf } from '../../../src/stores/postgres/ops/clean-statements.js';
+import type * as cleaningModule from '../../../src/stores/postgres/ops/clean-statements.js';
+import type * as cursorModule from '../../../src/stores/postgres/relay/cursor.js';
+import type { Statement } from '../../../src/stores/postgres/sql/database.js';
+import type * as databaseModule from '../../../src/stores/postgres/sql/database.js';
 import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg.js';
-import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/feed.js';
-import type * as leaseModule from '../../../src/stores/postgres/lease.js';
-import { namesOf, SLICES, type Names } from '../../../src/stores/postgres/names.js';
-import type * as parkedModule from '../../../src/stores/postgres/parked.js';
-import type * as readerModule from '../../../src/stores/postgres/reader.js';
-import type * as schemaModule from '../../../src/stores/postgres/schema.js';
-import { statementsOf } from '../../../src/stores/postgres/statements.js';
-import type * as statementsModule from '../../../src/stores/postgres/statements.js';
+import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/relay/feed.js';
+import type * as leaseModule from '../../../src/stores/postgres/relay/lease.js';
+import { namesOf, SLICES, type Names } from '../../../src/stores/postgres/sql/names.js';
+import type * as parkedModule from '../../../src/stores/postgres/relay/parked.js';
+import type * as readerModule from '../../../src/stores/postgres/relay/reader.js';
+import type * as schemaModule from '../../../src/stores/postgres/schema/verify.js';
+import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
+import type * as statementsModule from '../../../src/stores/postgres/relay/statements.js';
+import { statement } from '../../../src/stores/postgres/sql/statement.js';
+import type * as statementModule from '../../../src/stores/postgres/sql/statement.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
 import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
-import { migrationScript } from '../../../src/stores/postgres/tables.js';
+import { migrationScript } from '../../../src/stores/postgres/options.js';
 import { pageOptions } from '../../core/scripted.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
 
@@ -33,8 +35,22 @@ interface Modules {
   parked: typeof parkedModule;
   reader: typeof readerModule;
   schema: typeof schemaModule;
+  statement: typeof statementModule;
   statements: typeof statementsModule;
 }
+
+/** Where each of them is. */
+const FILES: Readonly<Record<keyof Modules, string>> = {
+  cleaning: 'ops/clean-statements',
+  cursor: 'relay/cursor',
+  database: 'sql/database',
+  lease: 'relay/lease',
+  parked: 'relay/parked',
+  reader: 'relay/reader',
+  schema: 'schema/verify',
+  statement: 'sql/statement',
+  statements: 'relay/statements',
+};
 
 /** A broken store: for each module, what is put in place of its exports. */
 export type Mutant = { readonly [M in keyof Modules]?: (original: Modules[M]) => Partial<Modules[M]> };
@@ -54,7 +70,7 @@ export function mutantStatement(
         const missing = replacements.find(([from]) => !all[kind].text.includes(from));
         if (missing) throw new Error(`the statement ${kind} does not say ${missing[0]}: mutate it otherwise`);
         const mutated = ({ text }: { text: string }) =>
-          original.statement(
+          statement(
             kind,
             replacements.reduce((changed, [from, to]) => changed.replaceAll(from, to), text),
           );
@@ -82,10 +98,10 @@ export function mutantCleaning(kind: keyof cleaningModule.Cleaning, change: (tex
 /** A mutant in which a statement of an operator's function is changed, wherever it is made. */
 export function mutantText(kind: string, from: string, to: string): Mutant {
   return {
-    statements: ({ statement }) => ({
+    statement: (original) => ({
       statement: (each, text) => {
         if (each === kind && !text.includes(from)) throw new Error(`${kind} does not say ${from}: mutate it otherwise`);
-        return statement(each, each === kind ? text.replaceAll(from, to) : text);
+        return original.statement(each, each === kind ? text.replaceAll(from, to) : text);
       },
     }),
   };
@@ -96,7 +112,7 @@ async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
   vi.resetModules();
   const paths: string[] = [];
   for (const [name, replace] of Object.entries(mutant)) {
-    const path = `../../../src/stores/postgres/${name}.js`;
+    const path = `../../../src/stores/postgres/${FILES[name as keyof Modules]}.js`;
     paths.push(path);
     vi.doMock(path, async (importOriginal) => {
       const original = await importOriginal<never>();

@@ -3,8 +3,8 @@ import type * as neon from '@neondatabase/serverless';
 import type pg from 'pg';
 import type postgres from 'postgres';
 import { describe, expect, expectTypeOf, it } from 'vitest';
-import type { FeedStore } from '../../../src/core/store.js';
-import type { Message } from '../../../src/core/message.js';
+import type { FeedStore } from '../../../src/core/contracts/store.js';
+import type { Message } from '../../../src/core/contracts/message.js';
 import { PostgresStore, type PostgresClient, type TransactionHandle } from '../../../src/stores/postgres/index.js';
 
 // Checked by `tsc`, like everything here; nothing of it has to run.

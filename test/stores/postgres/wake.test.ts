@@ -2,13 +2,13 @@
 import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { Messenger } from '../../../src/core/messenger.js';
-import { newMessage } from '../../../src/core/message.js';
+import { Messenger } from '../../../src/core/relay/messenger.js';
+import { newMessage } from '../../../src/core/contracts/message.js';
 import type { TransactionBridge } from '../../../src/index.js';
-import type { PostgresFeed } from '../../../src/stores/postgres/feed.js';
-import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/notify.js';
+import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
+import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/write/wake-locks.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
-import { Waker } from '../../../src/stores/postgres/wake.js';
+import { Waker } from '../../../src/stores/postgres/relay/waker.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, Session, type World } from './support.js';
 

@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import type { Database, Row } from '../database.js';
+import type { Database, Row } from '../sql/database.js';
 
 /** Runs one statement in the caller's transaction. */
 export type Run = (text: string, values: readonly string[]) => Promise<unknown>;

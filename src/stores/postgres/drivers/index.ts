@@ -1,7 +1,7 @@
-import type { TransactionBridge } from '../../../core/bridge.js';
+import type { TransactionBridge } from '../../../core/contracts/bridge.js';
 import { MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/message.js';
-import type { Database } from '../database.js';
+import { describe } from '../../../core/util/describe.js';
+import type { Database } from '../sql/database.js';
 import type { Driver, Listen, Runner } from './driver.js';
 import { neonHttpDriver } from './neon.js';
 import { hasRoom } from './pg-listen.js';

@@ -1,4 +1,4 @@
-import { hasMethods } from '../../../core/shape.js';
+import { hasMethods } from '../../../core/util/options.js';
 import type { Driver } from './driver.js';
 
 /**

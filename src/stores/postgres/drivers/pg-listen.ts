@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import { serially } from '../../../core/wait.js';
+import { serially } from '../../../core/util/async.js';
 import { LeftOpenError, type Listen } from './driver.js';
 import { transactionStatus, type PgTelling } from './pg-status.js';
 

@@ -1,4 +1,4 @@
-import { hasMethods } from '../../../core/shape.js';
+import { hasMethods } from '../../../core/util/options.js';
 
 /** `I` idle, `T` in a transaction, `E` in a failed one, `null` not connected. */
 type Status = string | null;

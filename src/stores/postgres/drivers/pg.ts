@@ -1,6 +1,6 @@
-import { hasMethods } from '../../../core/shape.js';
+import { hasMethods } from '../../../core/util/options.js';
 import { MessengerError } from '../../../core/errors.js';
-import { serially } from '../../../core/wait.js';
+import { serially } from '../../../core/util/async.js';
 import {
   bounded,
   type Connection,
@@ -9,7 +9,7 @@ import {
   type Statement,
   type TransactionBounds,
   type Value,
-} from '../database.js';
+} from '../sql/database.js';
 import {
   begin,
   beginError,

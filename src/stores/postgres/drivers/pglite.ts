@@ -1,6 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
-import { hasMethods } from '../../../core/shape.js';
-import { bounded, type Connection, type Database, type Row } from '../database.js';
+import { hasMethods } from '../../../core/util/options.js';
+import { bounded, type Connection, type Database, type Row } from '../sql/database.js';
 import { BYTEA, bytesOf, TEXT, type Driver } from './driver.js';
 
 /** The slice of PGlite's Transaction that is used. */

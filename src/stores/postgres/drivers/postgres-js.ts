@@ -1,6 +1,6 @@
-import { hasMethods } from '../../../core/shape.js';
+import { hasMethods } from '../../../core/util/options.js';
 import { MessengerError } from '../../../core/errors.js';
-import { bounded, type Connection, type Database, type Row, type Value } from '../database.js';
+import { bounded, type Connection, type Database, type Row, type Value } from '../sql/database.js';
 import {
   betweenBeginAndCommit,
   BYTEA,

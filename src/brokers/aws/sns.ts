@@ -1,0 +1,83 @@
+/**
+ * Publishes to an SNS topic, standard or FIFO.
+ *
+ * @module
+ */
+import { PublishBatchCommand, type PublishBatchCommandOutput } from '@aws-sdk/client-sns';
+import type { Message } from '../../core/contracts/message.js';
+import type { BatchPublisher, PublishOptions, PublishResult } from '../../core/contracts/publisher.js';
+import { sendBatches, sendOne, type SendBatch } from './wire/batches.js';
+import { checkClient, matchingText } from './wire/options.js';
+import { isFifo } from './wire/queue.js';
+import {
+  checkPublisherOptions,
+  publisherSettings,
+  type AwsPublisherOptions,
+  type PublisherSettings,
+} from './wire/settings.js';
+
+/** What `SnsPublisher` uses of the SDK's `SNSClient`. */
+export interface SnsPublisherClient {
+  send(command: PublishBatchCommand, options?: { abortSignal?: AbortSignal }): Promise<PublishBatchCommandOutput>;
+}
+
+/** What `SnsPublisher` can be told. */
+export interface SnsPublisherOptions extends AwsPublisherOptions {
+  /** The ARN of the topic. */
+  topic: string;
+}
+
+const TOPIC_ARN = /^arn:[^:]+:sns:[^:]+:\d+:[A-Za-z0-9_-]{1,256}(\.fifo)?$/;
+
+/**
+ * Sends messages to an SNS topic in batches, and reads the answer to every entry.
+ *
+ * The body is the payload where it is text that AWS carries unchanged, else its base64. Attributes carry the id
+ * (`messageIdKey`), `topic` and `key`, metadata as far as the 10 attributes of a raw delivery to SQS go, and `messenger`: the
+ * envelope, a JSON object with whatever attributes cannot carry. `SqsSubscriber` puts the message together again.
+ *
+ * On a FIFO topic the group is the message's `key`, else the metadata entry `groupIdKey`, else
+ * `defaultGroupId`, and the de-duplication id is the message id. Where AWS does not take a text as such an id (a space,
+ * an umlaut, more than 128 characters), the id is `sha256:` and its hash. Messages of one group (of one key, on a
+ * standard topic) are sent one after the other.
+ *
+ * @example
+ * ```ts
+ * const publisher = new SnsPublisher(new SNSClient({}), { topic: 'arn:aws:sns:eu-west-1:111122223333:orders' });
+ * ```
+ */
+export class SnsPublisher implements BatchPublisher {
+  readonly batchKeepsKeyOrder = true;
+  readonly #settings: PublisherSettings;
+  readonly #send: SendBatch;
+
+  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
+    checkClient(client, 'an SNSClient');
+    checkPublisherOptions(options, 'topic');
+    const topic = matchingText('topic', options.topic, TOPIC_ARN, 'the ARN of an SNS topic');
+    this.#settings = publisherSettings(options, isFifo(topic), 262_144);
+    this.#send = (entries, signal) =>
+      client.send(
+        new PublishBatchCommand({
+          TopicArn: topic,
+          PublishBatchRequestEntries: entries.map(({ Id, body, MessageAttributes, fifo }) => ({
+            Id,
+            Message: body,
+            MessageAttributes,
+            ...fifo,
+          })),
+        }),
+        signal === undefined ? {} : { abortSignal: signal },
+      );
+  }
+
+  /** @throws PublishError when SNS did not acknowledge the message. */
+  publish(message: Message, options?: PublishOptions): Promise<void> {
+    return sendOne(message, this.#settings, this.#send, options);
+  }
+
+  publishBatch(messages: readonly Message[], options?: PublishOptions): Promise<readonly PublishResult[]> {
+    return sendBatches(messages, this.#settings, this.#send, options);
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Receives from an SQS queue, standard or FIFO, what was sent to it or to SNS topics it subscribes to.
+ *
+ * @module
+ */
+import {
+  ChangeMessageVisibilityBatchCommand,
+  DeleteMessageBatchCommand,
+  GetQueueUrlCommand,
+  ReceiveMessageCommand,
+  type ChangeMessageVisibilityBatchCommandOutput,
+  type DeleteMessageBatchCommandOutput,
+  type GetQueueUrlCommandOutput,
+  type ReceiveMessageCommandOutput,
+} from '@aws-sdk/client-sqs';
+import { MessengerError } from '../../core/errors.js';
+import { consoleErrorLogger, safeLogger } from '../../core/contracts/logger.js';
+import { checkKeys, numberOption } from '../../core/util/options.js';
+import type { Subscriber, SubscriberOptions, Subscription } from '../../core/contracts/subscriber.js';
+import { withDeadline } from '../../core/util/async.js';
+import { checkMessageIdKey, MESSAGE_ID_KEY } from './wire/attributes.js';
+import { checkClient } from './wire/options.js';
+import { resolveQueue, type Queue } from './wire/queue.js';
+import { readReply } from './wire/reply.js';
+import type { ReceiptCalls } from './wire/receipts.js';
+import { receiveAndHandle, type SessionSettings } from './wire/session.js';
+
+interface SendOptions {
+  abortSignal?: AbortSignal;
+}
+
+/** What `SqsSubscriber` uses of the SDK's `SQSClient`. */
+export interface SqsSubscriberClient {
+  send(command: ReceiveMessageCommand, options?: SendOptions): Promise<ReceiveMessageCommandOutput>;
+  send(command: DeleteMessageBatchCommand, options?: SendOptions): Promise<DeleteMessageBatchCommandOutput>;
+  send(
+    command: ChangeMessageVisibilityBatchCommand,
+    options?: SendOptions,
+  ): Promise<ChangeMessageVisibilityBatchCommandOutput>;
+  send(command: GetQueueUrlCommand, options?: SendOptions): Promise<GetQueueUrlCommandOutput>;
+}
+
+/** What `SqsSubscriber` can be told. */
+export interface SqsSubscriberOptions extends SubscriberOptions {
+  /** The queue by name, URL or ARN; a name or an ARN needs the permission `sqs:GetQueueUrl`. */
+  queue: string;
+  /** Messages in hand at once: handlers that run, and on a FIFO queue those that wait in their group. @default 10 */
+  concurrency?: number;
+  /** Seconds that one receive waits for a message, 0 to 20. @default 20 */
+  waitTimeSeconds?: number;
+  /**
+   * Seconds that a received message is hidden from other consumers, 2 to 43,200. Every half of it the
+   * time starts anew for messages in hand, so a handler may take longer: up to the 12 hours of SQS.
+   * @default 30
+   */
+  visibilityTimeoutSeconds?: number;
+  /**
+   * Milliseconds until a message whose handler failed comes again, in whole seconds (rounded up).
+   * @default when its visibility timeout ends
+   */
+  retryDelay?: number;
+  /**
+   * Milliseconds that a stop waits for handlers before it aborts their signal. Two seconds after that it has ended:
+   * messages whose handlers still run come again.
+   * @default 8_000
+   */
+  stopTimeout?: number;
+  /** The attribute that carries the message id, as the publisher has it. @default 'message-id' */
+  messageIdKey?: string;
+}
+
+/** Milliseconds that a request may take, beside the wait of a receive: a dead connection must not hold up a stop. */
+const REQUEST_TIMEOUT = 10_000;
+
+/**
+ * Hands the messages of an SQS queue to a handler and deletes each after its handler succeeded.
+ *
+ * - A handler that fails is logged, and its message comes again (`retryDelay`); give the queue a
+ *   redrive policy, since SQS alone decides after how many times it becomes a dead letter.
+ * - On a FIFO queue the messages of a group are handled one at a time and in order: when one fails,
+ *   those of its group that are in hand go back to the queue. SQS counts that as a receive of theirs.
+ * - Stopping releases what was received and not started, and waits for what runs.
+ * - Errors of SQS are logged, and receiving goes on with backoff (0.1 to 30 s), for ever.
+ *
+ * Payload, id, metadata, topic, key and time are those of the message that `SqsPublisher` or
+ * `SnsPublisher` sent, with raw delivery or without. A foreign message has the broker's id, its
+ * attributes as metadata, and its group as key.
+ *
+ * @example
+ * ```ts
+ * const subscriber = new SqsSubscriber(new SQSClient({}), { queue: 'orders' });
+ * await subscriber.subscribe({ name: 'orders', handler: (message) => handle(message) }, { signal });
+ * ```
+ */
+export class SqsSubscriber implements Subscriber {
+  readonly #client: SqsSubscriberClient;
+  readonly #queue: Queue;
+  readonly #settings: SessionSettings;
+  readonly #waitTimeSeconds: number;
+
+  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  constructor(client: SqsSubscriberClient, options: SqsSubscriberOptions) {
+    checkClient(client, 'an SQSClient');
+    checkKeys(options, [...KEYS]);
+    this.#client = client;
+    this.#queue = resolveQueue(options.queue, async (lookup, signal) => {
+      const command = new GetQueueUrlCommand(lookup);
+      const { QueueUrl } = await request(REQUEST_TIMEOUT, signal, (send) => client.send(command, send));
+      return QueueUrl;
+    });
+    const whole = (name: string, value: unknown, fallback: number, min: number, max: number): number =>
+      numberOption(name, value, fallback, { min, max, integer: true });
+    this.#waitTimeSeconds = whole('waitTimeSeconds', options.waitTimeSeconds, 20, 0, 20);
+    const retryDelay = whole('retryDelay', options.retryDelay, 0, 0, 43_200_000);
+    this.#settings = {
+      concurrency: whole('concurrency', options.concurrency, 10, 1, 100_000),
+      visibilitySeconds: whole('visibilityTimeoutSeconds', options.visibilityTimeoutSeconds, 30, 2, 43_200),
+      retrySeconds: options.retryDelay === undefined ? undefined : Math.ceil(retryDelay / 1_000),
+      stopTimeout: whole('stopTimeout', options.stopTimeout, 8_000, 0, 2_147_483_647),
+      messageIdKey: checkMessageIdKey(options.messageIdKey ?? MESSAGE_ID_KEY),
+      ordered: this.#queue.fifo,
+      logger: safeLogger(options.errorLogger ?? consoleErrorLogger),
+    };
+  }
+
+  /** Resolves when the signal aborted and the work has ended; never rejects. */
+  subscribe(subscription: Subscription, options: { signal: AbortSignal }): Promise<void> {
+    return receiveAndHandle(subscription, options.signal, this.#settings, {
+      receive: async (most, signal) => {
+        const command = new ReceiveMessageCommand({
+          QueueUrl: await this.#queue.url(signal),
+          MaxNumberOfMessages: most,
+          WaitTimeSeconds: this.#waitTimeSeconds,
+          VisibilityTimeout: this.#settings.visibilitySeconds,
+          MessageAttributeNames: ['All'],
+          MessageSystemAttributeNames: ['MessageGroupId', 'SentTimestamp'],
+        });
+        const longest = this.#waitTimeSeconds * 1_000 + REQUEST_TIMEOUT;
+        const { Messages } = await request(longest, signal, (send) => this.#client.send(command, send));
+        return Messages ?? [];
+      },
+      ...this.#receiptCalls(),
+    });
+  }
+
+  #receiptCalls(): ReceiptCalls {
+    return {
+      remove: async (receipts) => {
+        const Entries = receipts.map((ReceiptHandle, i) => ({ Id: String(i), ReceiptHandle }));
+        const command = new DeleteMessageBatchCommand({ QueueUrl: await this.#queue.url(), Entries });
+        const reply = await request(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
+        return readReply(idsOf(Entries), reply);
+      },
+      changeVisibility: async (changes) => {
+        const Entries = changes.map(({ receipt, seconds }, i) => ({
+          Id: String(i),
+          ReceiptHandle: receipt,
+          VisibilityTimeout: seconds,
+        }));
+        const command = new ChangeMessageVisibilityBatchCommand({ QueueUrl: await this.#queue.url(), Entries });
+        const reply = await request(REQUEST_TIMEOUT, undefined, (send) => this.#client.send(command, send));
+        return readReply(idsOf(Entries), reply);
+      },
+    };
+  }
+}
+
+const KEYS = [
+  'errorLogger',
+  'queue',
+  'concurrency',
+  'waitTimeSeconds',
+  'visibilityTimeoutSeconds',
+  'retryDelay',
+  'stopTimeout',
+  'messageIdKey',
+] as const satisfies readonly (keyof SqsSubscriberOptions)[];
+
+function idsOf(entries: readonly { readonly Id: string }[]): readonly string[] {
+  return entries.map(({ Id }) => Id);
+}
+
+function request<Reply>(
+  timeout: number,
+  signal: AbortSignal | undefined,
+  send: (options: SendOptions) => Promise<Reply>,
+): Promise<Reply> {
+  const late = (): MessengerError => new MessengerError('TIMEOUT', `SQS did not answer within ${String(timeout)} ms`);
+  return withDeadline(timeout, signal, late, (abortSignal) => send({ abortSignal: abortSignal() }));
+}

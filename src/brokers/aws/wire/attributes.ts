@@ -1,0 +1,160 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { Message } from '../../../core/contracts/message.js';
+import { describe } from '../../../core/util/describe.js';
+import { isCarried } from './body.js';
+
+/** The default of `messageIdKey`. */
+export const MESSAGE_ID_KEY = 'message-id';
+
+/** The attributes with the message's topic and key, where it has them: filter policies read them. */
+export const TOPIC_KEY = 'topic';
+export const KEY_KEY = 'key';
+
+/**
+ * The attribute with everything of a message that is neither its body nor in attributes of its own. A JSON object:
+ *
+ * | field | meaning |
+ * |---|---|
+ * | `at` | when the application created it, ISO 8601 |
+ * | `topic`, `key` | where it has them; older versions read them from here alone |
+ * | `own` | which of the attributes `topic` and `key` are the message's, and no metadata |
+ * | `id` | the message id where AWS refuses it in an attribute |
+ * | `encoding` | `base64` when the body is base64, absent when it is the payload as text |
+ * | `metadata` | entries that are no attributes: AWS refuses the name or the value, the name is taken, or ten are there |
+ */
+export const ENVELOPE_KEY = 'messenger';
+
+/** Attributes of one message in SQS, and so in SNS with raw delivery to SQS, which drops messages with more. */
+const MAX_ATTRIBUTES = 10;
+
+/** Metadata entries that find room beside id, topic, key and envelope. */
+const MAX_ATTRIBUTE_KEYS = MAX_ATTRIBUTES - 4;
+
+/** Metadata that `defineOutbox` adds: nobody filters by it, so it gives way to the application's. */
+const ADDED = ['content-type', 'schema-version'];
+
+/** The content of the attribute `messenger`. */
+export interface Envelope {
+  at?: string;
+  topic?: string;
+  key?: string;
+  own?: readonly string[];
+  id?: string;
+  encoding?: 'base64';
+  metadata?: Record<string, string>;
+}
+
+/** Attribute names and their string values. */
+export type Attributes = Readonly<Record<string, string>>;
+
+/** Which attributes a publisher makes. */
+export interface AttributeSettings {
+  readonly messageIdKey: string;
+  /** Metadata entries that become attributes before others. */
+  readonly attributeKeys: readonly string[];
+}
+
+const NAME = /^(?!aws\.|amazon\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)$/i;
+
+/** Whether AWS takes a name for an attribute, and the SDK keeps it: it assigns to objects, where `__proto__` is lost. */
+function isAttributeName(name: string): boolean {
+  return NAME.test(name) && name !== '__proto__';
+}
+
+/**
+ * @param taken Names of attributes that it must not have, beside that of the envelope.
+ * @throws MessengerError `INVALID_OPTION` for a `messageIdKey` that AWS or the envelope does not allow.
+ */
+export function checkMessageIdKey(value: unknown, taken: readonly string[] = []): string {
+  const others = [ENVELOPE_KEY, ...taken];
+  if (typeof value === 'string' && isAttributeName(value) && !others.includes(value)) return value;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `messageIdKey must be an attribute name that AWS allows (letters, digits, "_", "-" and "."), ` +
+      `other than ${others.map((name) => `"${name}"`).join(', ')}, got ${describe(value)}`,
+  );
+}
+
+/** @throws MessengerError `INVALID_OPTION` for `attributeKeys` that find no room, or that AWS does not allow. */
+export function checkAttributeKeys(value: unknown): readonly string[] {
+  if (!Array.isArray(value) || value.length > MAX_ATTRIBUTE_KEYS) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `attributeKeys must be an array of at most ${String(MAX_ATTRIBUTE_KEYS)} metadata keys, got ${describe(value)}`,
+    );
+  }
+  for (const name of value as unknown[]) {
+    if (typeof name === 'string' && isAttributeName(name)) continue;
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `attributeKeys must be attribute names that AWS allows (letters, digits, "_", "-" and "."), got ${describe(name)}`,
+    );
+  }
+  return [...(value as string[])];
+}
+
+/** The attributes of a message: as much of it as they can carry, and the envelope with the rest. */
+export function encodeAttributes(message: Message, settings: AttributeSettings, base64: boolean): Attributes {
+  const { id, topic, key } = message;
+  const own = Object.entries({ [TOPIC_KEY]: topic, [KEY_KEY]: key }).filter(isCarriedEntry);
+  const named = isCarried(id) ? [[settings.messageIdKey, id] as const] : [];
+  // A metadata entry `topic` beside a topic would be filtered by in its place, whether or not that is an attribute.
+  const taken = [settings.messageIdKey, ENVELOPE_KEY];
+  if (topic !== undefined) taken.push(TOPIC_KEY);
+  if (key !== undefined) taken.push(KEY_KEY);
+  const rank = (name: string): number => (settings.attributeKeys.includes(name) ? 0 : ADDED.includes(name) ? 2 : 1);
+  const entries = Object.entries(message.metadata);
+  const fitting = entries
+    .filter((entry) => isAttributeName(entry[0]) && isCarriedEntry(entry) && !taken.includes(entry[0]))
+    .sort(([a], [b]) => rank(a) - rank(b))
+    .slice(0, MAX_ATTRIBUTES - 1 - named.length - own.length);
+  const names = new Set(fitting.map(([name]) => name));
+  const others = entries.filter(([name]) => !names.has(name));
+  const envelope: Envelope = {
+    at: message.at.toISOString(),
+    ...(topic === undefined ? {} : { topic }),
+    ...(key === undefined ? {} : { key }),
+    ...(own.length === 0 ? {} : { own: own.map(([name]) => name) }),
+    ...(named.length > 0 ? {} : { id }),
+    ...(base64 ? { encoding: 'base64' as const } : {}),
+    ...(others.length === 0 ? {} : { metadata: Object.fromEntries(others) }),
+  };
+  return Object.fromEntries([...fitting, ...own, ...named, [ENVELOPE_KEY, toJson(envelope)]]);
+}
+
+/** The envelope in a message's attributes; none where the attribute is missing or somebody else's. */
+export function decodeEnvelope(attributes: Attributes): Envelope | undefined {
+  const text = attributes[ENVELOPE_KEY];
+  if (text === undefined) return undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    return isEnvelope(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the value of an entry can be an attribute's. */
+function isCarriedEntry(entry: [string, string | undefined]): entry is [string, string] {
+  return entry[1] !== undefined && isCarried(entry[1]);
+}
+
+/** JSON escapes control characters itself; these two it leaves, and AWS would replace them. */
+function toJson(envelope: Envelope): string {
+  return JSON.stringify(envelope).replace(/[\ufffe\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16)}`);
+}
+
+function isEnvelope(value: unknown): value is Envelope {
+  if (typeof value !== 'object' || value === null) return false;
+  const { at, topic, key, own, id, metadata } = value as Record<string, unknown>;
+  return (
+    typeof at === 'string' &&
+    !Number.isNaN(Date.parse(at)) &&
+    [topic, key, id].every((text) => text === undefined || typeof text === 'string') &&
+    (own === undefined || (Array.isArray(own) && own.every((name) => typeof name === 'string'))) &&
+    (metadata === undefined ||
+      (typeof metadata === 'object' &&
+        metadata !== null &&
+        Object.values(metadata).every((entry) => typeof entry === 'string')))
+  );
+}

@@ -1,0 +1,56 @@
+import { toError } from '../../../core/errors.js';
+
+/** Entries in one request of SQS. */
+const MAX_ENTRIES = 10;
+
+/** Calls with one batch; the error of each item, or `undefined`, in order. */
+type Call<Item> = (items: readonly Item[]) => Promise<readonly (Error | undefined)[]>;
+
+/**
+ * Makes single calls share requests without a timer: what arrives while as many requests as allowed
+ * are in flight goes together in the next one.
+ */
+export class BatchedCalls<Item> {
+  readonly #call: Call<Item>;
+  readonly #parallel: number;
+  readonly #waiting: { readonly item: Item; readonly done: (error: Error | undefined) => void }[] = [];
+  #inFlight = 0;
+
+  constructor(call: Call<Item>, parallel: number) {
+    this.#call = call;
+    this.#parallel = parallel;
+  }
+
+  /** Resolves with the error of this item, or `undefined`; never rejects. */
+  run(item: Item): Promise<Error | undefined> {
+    return new Promise((done) => {
+      this.#waiting.push({ item, done });
+      // Later, so that calls made in one go share the first request too.
+      queueMicrotask(() => {
+        this.#next();
+      });
+    });
+  }
+
+  #next(): void {
+    while (this.#inFlight < this.#parallel && this.#waiting.length > 0) {
+      this.#inFlight += 1;
+      void this.#send(this.#waiting.splice(0, MAX_ENTRIES)).then(() => {
+        this.#inFlight -= 1;
+        this.#next();
+      });
+    }
+  }
+
+  async #send(batch: readonly { readonly item: Item; readonly done: (error: Error | undefined) => void }[]) {
+    try {
+      const errors = await this.#call(batch.map(({ item }) => item));
+      batch.forEach(({ done }, i) => {
+        done(errors[i]);
+      });
+    } catch (thrown) {
+      const error = toError(thrown);
+      for (const { done } of batch) done(error);
+    }
+  }
+}

@@ -1,0 +1,137 @@
+import { textOf } from '../../../core/util/error-text.js';
+import { PublishError, toError, type FailureKind } from '../../../core/errors.js';
+import { lookUp, NETWORK_FAILURES, type FailureTable } from '../../../core/publish/failure-kinds.js';
+
+/** What is read of an error of the AWS SDK or of Node. */
+interface SdkError {
+  readonly name?: unknown;
+  readonly code?: unknown;
+  readonly message?: unknown;
+  readonly $metadata?: { readonly httpStatusCode?: number | undefined } | undefined;
+}
+
+/**
+ * The kind of each AWS error, by its name with prefixes (`AWS.SimpleQueueService.`) and the suffixes
+ * `Exception` and `Error` removed: the same failure has several spellings, by service, by protocol
+ * and as the code of a batch entry. What is not listed goes by HTTP status, and else is retryable,
+ * since trying again loses nothing.
+ *
+ * Sources: "Common errors" and the error lists of SendMessageBatch and PublishBatch in the API
+ * references of SQS and SNS.
+ */
+const KINDS: FailureTable = {
+  ...NETWORK_FAILURES,
+
+  // This message, for ever.
+  InvalidParameterValue: 'permanent',
+  InvalidParameter: 'permanent',
+  ParameterValueInvalid: 'permanent',
+  InvalidMessageContents: 'permanent',
+  InvalidBatchEntryId: 'permanent',
+  MessageTooLong: 'permanent',
+  BatchRequestTooLong: 'permanent',
+  MissingParameter: 'permanent',
+  Validation: 'permanent',
+
+  // This message, this time.
+  Throttling: 'retryable',
+  Throttled: 'retryable',
+  RequestThrottled: 'retryable',
+  TooManyRequests: 'retryable',
+  RequestLimitExceeded: 'retryable',
+  OverLimit: 'retryable',
+  KmsThrottled: 'retryable',
+  KMSThrottling: 'retryable',
+  Internal: 'retryable',
+  InternalFailure: 'retryable',
+  ServiceUnavailable: 'retryable',
+
+  // No such queue or topic, or not at this endpoint.
+  NonExistentQueue: 'connection',
+  QueueDoesNotExist: 'connection',
+  QueueDeletedRecently: 'connection',
+  NotFound: 'connection',
+  InvalidAddress: 'connection',
+  UnsupportedOperation: 'connection',
+
+  // Nobody may, or nobody knows who asks.
+  AccessDenied: 'connection',
+  Authorization: 'connection',
+  AuthFailure: 'connection',
+  InvalidSecurity: 'connection',
+  InvalidClientTokenId: 'connection',
+  UnrecognizedClient: 'connection',
+  SignatureDoesNotMatch: 'connection',
+  IncompleteSignature: 'connection',
+  MissingAuthenticationToken: 'connection',
+  OptInRequired: 'connection',
+  ExpiredToken: 'connection',
+  RequestExpired: 'connection',
+  CredentialsProvider: 'connection',
+  TokenProvider: 'connection',
+  KmsAccessDenied: 'connection',
+  KMSAccessDenied: 'connection',
+  KmsDisabled: 'connection',
+  KMSDisabled: 'connection',
+  KmsInvalidKeyUsage: 'connection',
+  KmsInvalidState: 'connection',
+  KMSInvalidState: 'connection',
+  KmsNotFound: 'connection',
+  KMSNotFound: 'connection',
+  KmsOptInRequired: 'connection',
+  KMSOptInRequired: 'connection',
+
+  // Nobody answers.
+  Timeout: 'connection',
+  RequestTimeout: 'connection',
+  ECONNRESET: 'connection',
+  ECONNABORTED: 'connection',
+  EPIPE: 'connection',
+};
+
+/** A parameter that every message of a publisher shares: refusing it says nothing about one message. */
+const SHARED_PARAMETER = /\b(TopicArn|QueueUrl)\b/;
+
+function kindOf(names: readonly unknown[], message: string, status: number | undefined): FailureKind {
+  for (const name of names) {
+    if (typeof name !== 'string') continue;
+    const kind = lookUp(name, KINDS) ?? lookUp(plainName(name), KINDS);
+    if (kind === 'permanent' && SHARED_PARAMETER.test(message)) return 'connection';
+    if (kind !== undefined) return kind;
+  }
+  if (status === 401 || status === 403 || status === 404) return 'connection';
+  if (status === 413) return 'permanent';
+  return 'retryable';
+}
+
+function plainName(name: string): string {
+  return name.slice(name.lastIndexOf('.') + 1).replace(/(Exception|Error)+$/, '');
+}
+
+/** What a thrown error of the SDK means for the relay, with that error as its cause. */
+export function requestFailure(thrown: unknown, signal?: AbortSignal): PublishError {
+  const cause = toError(thrown);
+  if (signal?.aborted === true) {
+    return new PublishError('aborted before the broker answered: the message may have arrived', {
+      kind: 'retryable',
+      cause,
+    });
+  }
+  const error = cause as unknown as SdkError;
+  const kind = kindOf([error.code, error.name], cause.message, error.$metadata?.httpStatusCode);
+  return new PublishError(`${cause.name}: ${textOf(cause)}`, { kind, cause });
+}
+
+/** An entry of the `Failed` list of a batch. */
+export interface FailedEntry {
+  readonly Id?: string | undefined;
+  readonly Code?: string | undefined;
+  readonly Message?: string | undefined;
+}
+
+/** What a failed entry of a batch means for the relay. */
+export function entryFailure(entry: FailedEntry): PublishError {
+  const code = entry.Code ?? 'no code';
+  const message = entry.Message ?? '';
+  return new PublishError(message === '' ? code : `${code}: ${message}`, { kind: kindOf([code], message, undefined) });
+}

@@ -1,0 +1,54 @@
+import { PublishError } from '../../../core/errors.js';
+import type { Message } from '../../../core/contracts/message.js';
+import { describe } from '../../../core/util/describe.js';
+
+/** The FIFO parameters of one message. */
+export interface FifoParameters {
+  readonly MessageGroupId: string;
+  readonly MessageDeduplicationId: string;
+}
+
+/** Where the group of a message comes from. */
+export interface FifoSettings {
+  readonly groupIdKey: string | undefined;
+  readonly defaultGroupId: string | undefined;
+}
+
+/** What AWS takes as MessageGroupId and MessageDeduplicationId: 1 to 128 of a-z, A-Z, 0-9 and ASCII punctuation. */
+const FIFO_ID = /^[!-~]{1,128}$/;
+/** The form of a hashed id. A text that looks like one is hashed too, so that it meets no other text's hash. */
+const HASHED = /^sha256:[0-9a-f]{64}$/;
+
+/** The group of a message as the application names it: its key, else metadata, else the default. */
+export function groupOf(message: Message, { groupIdKey, defaultGroupId }: FifoSettings): string | undefined {
+  if (message.key !== undefined) return message.key;
+  const named =
+    groupIdKey !== undefined && Object.hasOwn(message.metadata, groupIdKey) ? message.metadata[groupIdKey] : undefined;
+  return named === undefined || named === '' ? defaultGroupId : named;
+}
+
+/** @throws PublishError `permanent` for a message without a group. */
+export async function fifoParameters(
+  message: Message,
+  group: string | undefined,
+  settings: FifoSettings,
+): Promise<FifoParameters> {
+  if (group === undefined) {
+    const metadata = settings.groupIdKey === undefined ? 'groupIdKey' : `metadata ${describe(settings.groupIdKey)}`;
+    throw new PublishError(
+      `message ${message.id} has no group for a FIFO destination: no key, no ${metadata}, and no defaultGroupId is set`,
+      { kind: 'permanent' },
+    );
+  }
+  return { MessageGroupId: await fifoId(group), MessageDeduplicationId: await fifoId(message.id) };
+}
+
+/**
+ * The text itself where AWS takes it as an id, else `sha256:` and the hash of its UTF-8 in hexadecimal: the same for
+ * the same text at all times, and another for each text.
+ */
+async function fifoId(text: string): Promise<string> {
+  if (FIFO_ID.test(text) && !HASHED.test(text)) return text;
+  const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
+  return `sha256:${Buffer.from(hash).toString('hex')}`;
+}

@@ -1,0 +1,57 @@
+import { MessengerError } from '../../../core/errors.js';
+import { matchingText } from './options.js';
+
+/** What GetQueueUrl is asked. */
+export interface QueueLookup {
+  readonly QueueName: string;
+  readonly QueueOwnerAWSAccountId?: string;
+}
+
+/** Asks SQS for the URL of a queue. */
+export type GetQueueUrl = (lookup: QueueLookup, signal: AbortSignal | undefined) => Promise<string | undefined>;
+
+/** A queue that was given as a name, a URL or an ARN. */
+export interface Queue {
+  /** As given. */
+  readonly given: string;
+  readonly fifo: boolean;
+  /** The URL: looked up once, and again after a look-up that failed. Rejects with what the look-up did. */
+  url(signal?: AbortSignal): Promise<string>;
+}
+
+const ARN = /^arn:[^:]+:sqs:[^:]+:(\d+):([A-Za-z0-9_-]{1,80}(?:\.fifo)?)$/;
+const NAME = /^[A-Za-z0-9_-]{1,80}(\.fifo)?$/;
+const URL_FORM = /^https?:\/\/\S+$/;
+const ANY_FORM = new RegExp([ARN, NAME, URL_FORM].map((form) => `(?:${form.source})`).join('|'));
+
+/**
+ * A queue by name, URL or ARN; the ARN's account is asked for as the owner.
+ *
+ * @throws MessengerError `INVALID_OPTION` for anything else.
+ */
+export function resolveQueue(option: unknown, getQueueUrl: GetQueueUrl): Queue {
+  const given = matchingText('queue', option, ANY_FORM, 'the name, the URL or the ARN of an SQS queue');
+  let known = URL_FORM.test(given) ? given : undefined;
+  return {
+    given,
+    fifo: isFifo(given),
+    async url(signal) {
+      // Not shared while it is pending: one caller's abort, or a hanging request, must not be another's.
+      known ??= await lookUp(given, getQueueUrl, signal);
+      return known;
+    },
+  };
+}
+
+/** Whether a topic or a queue is FIFO: AWS has it in the name. */
+export function isFifo(nameOrArnOrUrl: string): boolean {
+  return nameOrArnOrUrl.endsWith('.fifo');
+}
+
+async function lookUp(given: string, getQueueUrl: GetQueueUrl, signal: AbortSignal | undefined): Promise<string> {
+  const [, account, name] = ARN.exec(given) ?? [];
+  const lookup = { QueueName: name ?? given, ...(account === undefined ? {} : { QueueOwnerAWSAccountId: account }) };
+  const url = await getQueueUrl(lookup, signal);
+  if (url === undefined) throw new MessengerError('PUBLISH_FAILED', `SQS gave no URL for the queue ${given}`);
+  return url;
+}

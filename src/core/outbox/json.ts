@@ -1,0 +1,197 @@
+import { MessengerError, toError } from '../errors.js';
+
+/** What JSON cannot hold: where in a value it is, and what kind of value it is. Never the value itself. */
+export interface JsonFault {
+  /** As `items[2].price`; empty for the value as a whole. */
+  readonly path: string;
+  /** As `a Map`; `undefined` where JSON holds the value, and something else has changed it. */
+  readonly kind: string | undefined;
+}
+
+/** Built in, and with contents that JSON leaves out. What has a `toJSON` says by itself what its JSON is. */
+const WITHOUT_JSON = new Set(
+  ['Map', 'Set', 'WeakMap', 'WeakSet', 'RegExp', 'Error', 'Promise', 'Arguments'].map((name) => `[object ${name}]`),
+);
+
+/** As it really is: `undefined` for what has no JSON form, which the library's type leaves out. */
+const stringify: (value: unknown) => string | undefined = JSON.stringify;
+
+/**
+ * The JSON of a value, whatever of it is lost or changed by that: see `lostBy` and `changedBy`.
+ *
+ * @throws MessengerError `INVALID_MESSAGE` for a BigInt or a cycle, naming its path, and for what has no JSON form.
+ */
+export function jsonOf(value: unknown, what: string): string {
+  let json: string | undefined;
+  try {
+    json = stringify(value);
+  } catch (cause) {
+    throw new MessengerError('INVALID_MESSAGE', `${what} has no JSON form: ${whyNot(value, cause)}`, { cause });
+  }
+  if (json !== undefined) return json;
+  const kind = kindWithoutJson(value);
+  throw new MessengerError('INVALID_MESSAGE', `${what} has no JSON form${kind === undefined ? '' : `: it is ${kind}`}`);
+}
+
+/** A fault as the end of a sentence: `items[2].price is a number that is not finite`. */
+export function faultText({ path, kind = 'changed' }: JsonFault): string {
+  return `${path === '' ? 'it' : path} is ${kind}`;
+}
+
+/** The first part of a value that would be lost or turned into something else, without a word, by its JSON. */
+export function lostBy(value: unknown): JsonFault | undefined {
+  const fault = lost(value, []);
+  return fault && { path: pathOf(fault.path), kind: fault.kind };
+}
+
+/**
+ * The first part of a value that is not what has been made of its JSON. Properties that are `undefined` may be absent:
+ * JSON leaves them out. `0` and `-0` are the same.
+ */
+export function changedBy(value: unknown, again: unknown): JsonFault | undefined {
+  const fault = changed(value, again);
+  return fault && { path: pathOf(fault.path), kind: fault.kind };
+}
+
+/** A fault whose path grows as it is handed up: the last key first. */
+interface Found {
+  readonly path: (string | number)[];
+  readonly kind: string | undefined;
+}
+
+function whyNot(value: unknown, cause: unknown): string {
+  if (cause instanceof RangeError) return 'it is nested too deeply, or too long';
+  let fault: JsonFault | undefined;
+  try {
+    fault = lostBy(value);
+  } catch {
+    // Whatever runs when it is read, such as a getter, threw before.
+  }
+  // What a getter or a toJSON of the application says may quote the payload.
+  return fault ? faultText(fault) : `making it threw ${toError(cause).name}`;
+}
+
+/** What JSON cannot hold, by itself; `undefined` for what it can. */
+function kindWithoutJson(value: unknown): string | undefined {
+  switch (typeof value) {
+    case 'number':
+      if (Number.isNaN(value)) return 'NaN';
+      return Number.isFinite(value) ? undefined : 'an infinite number';
+    case 'bigint':
+      return 'a BigInt';
+    case 'undefined':
+      return 'undefined';
+    case 'function':
+      return 'a function';
+    case 'symbol':
+      return 'a symbol';
+    case 'object':
+      return value === null ? undefined : kindOfObject(value);
+    default:
+      return undefined;
+  }
+}
+
+function kindOfObject(value: object): string | undefined {
+  if (Array.isArray(value)) return undefined;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype === Object.prototype || prototype === null) return undefined;
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? 'an invalid Date' : undefined;
+  if (hasToJson(value)) return undefined;
+  const name = nameOf(value);
+  if (ArrayBuffer.isView(value) || WITHOUT_JSON.has(Object.prototype.toString.call(value))) return name;
+  // A class that keeps what it has elsewhere than in properties.
+  return Object.keys(value).length === 0 ? `${name} without properties` : undefined;
+}
+
+function lost(value: unknown, within: object[]): Found | undefined {
+  const kind = kindWithoutJson(value);
+  if (kind !== undefined) return { path: [], kind };
+  if (typeof value !== 'object' || value === null) return undefined;
+  if (within.includes(value)) return { path: [], kind: 'a part of itself: a cycle' };
+  within.push(value);
+  const fault = hasToJson(value) ? lost(value.toJSON(), within) : partsLost(value, within);
+  within.pop();
+  return fault;
+}
+
+function partsLost(value: object, within: object[]): Found | undefined {
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const fault = lost(value[i], within);
+      if (fault) return at(i, fault);
+    }
+    return undefined;
+  }
+  for (const key of Object.keys(value)) {
+    const part = (value as Record<string, unknown>)[key];
+    // Customary for what is absent.
+    if (part === undefined) continue;
+    const fault = lost(part, within);
+    if (fault) return at(key, fault);
+  }
+  return undefined;
+}
+
+function changed(value: unknown, again: unknown): Found | undefined {
+  if (value === again) return undefined;
+  const isForm = typeof value === 'object' && value !== null && hasToJson(value);
+  const differs = { path: [], kind: isForm ? nameOf(value) : kindWithoutJson(value) };
+  if (typeof value !== 'object' || typeof again !== 'object' || value === null || again === null) return differs;
+  if (Array.isArray(value)) {
+    if (!Array.isArray(again)) return differs;
+    for (let i = 0; i < Math.max(value.length, again.length); i++) {
+      const fault = changed(value[i], again[i]);
+      if (fault) return at(i, fault);
+    }
+    return undefined;
+  }
+  // Made anew by the schema, of what its JSON says.
+  const isSameClass = Object.getPrototypeOf(value) === Object.getPrototypeOf(again);
+  if (isForm) return isSameClass && stringify(value) === stringify(again) ? undefined : differs;
+  if (differs.kind !== undefined) return isSameClass ? entriesChanged(value, again, differs) : differs;
+  return partsChanged(value as Record<string, unknown>, again as Record<string, unknown>);
+}
+
+/** Of what JSON cannot hold: whether the schema has brought back what is in it. */
+function entriesChanged(value: object, again: object, differs: Found): Found | undefined {
+  if (!(Symbol.iterator in value && Symbol.iterator in again)) return differs;
+  const fault = changed([...(value as Iterable<unknown>)], [...(again as Iterable<unknown>)]);
+  return fault && differs;
+}
+
+function partsChanged(value: Record<string, unknown>, again: Record<string, unknown>): Found | undefined {
+  for (const key of Object.keys(value)) {
+    const fault = changed(value[key], Object.hasOwn(again, key) ? again[key] : undefined);
+    if (fault)
+      return at(key, fault.kind === 'undefined' && fault.path.length === 0 ? { path: [], kind: undefined } : fault);
+  }
+  for (const key of Object.keys(again)) {
+    if (again[key] !== undefined && !Object.hasOwn(value, key)) return { path: [key], kind: undefined };
+  }
+  return undefined;
+}
+
+function at(key: string | number, { path, kind }: Found): Found {
+  path.push(key);
+  return { path, kind };
+}
+
+function hasToJson(value: object): value is { toJSON(): unknown } {
+  return typeof (value as { toJSON?: unknown }).toJSON === 'function';
+}
+
+/** `a Map`, `an Order`: by the name of its class. */
+function nameOf(value: object): string {
+  const name = (value as { constructor?: { name?: unknown } }).constructor?.name;
+  if (typeof name !== 'string' || name === '') return 'an object';
+  return `${/^[aeio]/i.test(name) ? 'an' : 'a'} ${name}`;
+}
+
+function pathOf(keys: readonly (string | number)[]): string {
+  return keys.reduceRight<string>((path, key) => {
+    if (typeof key === 'number') return `${path}[${String(key)}]`;
+    if (/^[A-Za-z_$][\w$]*$/.test(key)) return path === '' ? key : `${path}.${key}`;
+    return `${path}[${JSON.stringify(key.length > 80 ? `${key.slice(0, 77)}...` : key)}]`;
+  }, '');
+}

@@ -1,0 +1,108 @@
+import { MessengerError } from '../errors.js';
+import type { Message } from '../contracts/message.js';
+import { describe } from '../util/describe.js';
+import { checkKeys } from '../util/options.js';
+import { hasMethods } from '../util/options.js';
+import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
+import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
+
+/** Makes the effect of a message happen once, however often it comes. `messenger-outbox/inbox` makes one. */
+export interface Inbox<Tx> {
+  /**
+   * Runs `work` in a transaction that also keeps that this message was handled, or not at all where it was.
+   *
+   * @returns whether it ran.
+   */
+  once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
+}
+
+/** What a handler of a topic is given beside the payload. */
+export interface TopicContext<Tx> extends HandlerContext {
+  readonly message: Message;
+  /** The inbox's transaction: what is written through it happens once. `undefined` without an inbox. */
+  readonly tx: Tx;
+}
+
+/** A handler for each topic that is of interest. */
+export type TopicHandlers<S extends Schemas, Tx> = {
+  readonly [Name in keyof S]?: (payload: ParsedOf<S, Name>, context: TopicContext<Tx>) => unknown;
+};
+
+/** What is received, and by whom. */
+export interface TopicSubscription<S extends Schemas, Tx = undefined> {
+  /** For logs and errors. */
+  readonly name: string;
+  /** As `defineTopics` made them, or of an outbox. */
+  readonly topics: Topics<S>;
+  readonly handlers: TopicHandlers<S, Tx>;
+  /** @default none: a handler can be called more than once for a message */
+  readonly inbox?: Inbox<Tx>;
+  /**
+   * What becomes of messages of topics without a handler: they are refused, and the broker keeps them as it keeps
+   * what fails; or they are acknowledged and forgotten.
+   * @default 'refuse'
+   */
+  readonly others?: 'refuse' | 'ignore';
+}
+
+/**
+ * Receives messages of typed topics until the signal aborts: each is read by its topic's schema, brought up to its
+ * version, and handed to the handler of its topic.
+ *
+ * @throws MessengerError `INVALID_OPTION` naming what is wrong; and what the subscriber throws.
+ */
+export async function subscribe<S extends Schemas, Tx = undefined>(
+  subscriber: Subscriber,
+  { signal, ...subscription }: TopicSubscription<S, Tx> & { readonly signal: AbortSignal },
+): Promise<void> {
+  await subscriber.subscribe(typed(subscription), { signal });
+}
+
+const KEYS = ['name', 'topics', 'handlers', 'inbox', 'others'] satisfies (keyof TopicSubscription<Schemas>)[];
+
+/** The same as a plain subscription, for whatever takes one. @throws as `subscribe` does. */
+export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {
+  checkKeys(options, KEYS);
+  const { name, handlers, inbox, others = 'refuse' } = options;
+  const topics: Topics = defineTopics<S>(options.topics);
+  if (typeof handlers !== 'object' || (handlers as unknown) === null) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `handlers must be an object of functions by topic, got ${describe(handlers)}`,
+    );
+  }
+  if (!['refuse', 'ignore'].includes(others)) {
+    throw new MessengerError('INVALID_OPTION', `others must be 'refuse' or 'ignore', got ${describe(others)}`);
+  }
+  if (inbox !== undefined && !hasMethods(inbox, 'once')) {
+    throw new MessengerError('INVALID_OPTION', `inbox must have the method once, got ${describe(inbox)}`);
+  }
+  for (const [topic, handler] of Object.entries(handlers) as [string, unknown][]) {
+    if (handler === undefined || typeof handler === 'function') continue;
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `handlers[${JSON.stringify(topic)}] must be a function, got ${describe(handler)}`,
+    );
+  }
+  const strangers = Object.keys(handlers).filter((topic) => !Object.hasOwn(topics, topic));
+  if (strangers.length > 0) {
+    throw new MessengerError('INVALID_OPTION', `handlers: there is no topic ${strangers.join(', ')}`);
+  }
+  return {
+    name,
+    async handler(message, context) {
+      const topic = message.topic ?? '';
+      const handle = Object.hasOwn(handlers, topic) ? handlers[topic] : undefined;
+      if (handle === undefined) {
+        if (others === 'ignore') return;
+        throw new MessengerError(
+          'INVALID_MESSAGE',
+          `${name} has no handler for topic ${JSON.stringify(message.topic)} of message ${message.id}`,
+        );
+      }
+      const payload = (await payloadOf(topics, message)) as never;
+      if (inbox) await inbox.once(message, async (tx) => handle(payload, { ...context, message, tx }));
+      else await handle(payload, { ...context, message, tx: undefined as Tx });
+    },
+  };
+}

@@ -1,0 +1,60 @@
+import { MessengerError } from '../errors.js';
+import { faultText, jsonOf, lostBy } from './json.js';
+import { assertMessage, newMessage, type Message } from '../contracts/message.js';
+import { describe } from '../util/describe.js';
+
+/** What the default transform takes: a ready message, bytes, a string, or an object to be sent as JSON. */
+export type MessageInput = Message | Uint8Array | string | object;
+
+/** Makes a message of whatever the application stores. */
+export type Transform<Input = MessageInput> = (input: Input) => Message;
+
+/** Whether a value has the shape of a message: the fields that nothing but a message has together. */
+export function isMessage(value: unknown): value is Message {
+  const candidate = value as Partial<Message> | null;
+  return (
+    typeof candidate === 'object' &&
+    candidate !== null &&
+    'id' in candidate &&
+    'metadata' in candidate &&
+    'payload' in candidate &&
+    'at' in candidate
+  );
+}
+
+/**
+ * The default transform: a ready message stays as it is; bytes and strings become the payload; any
+ * other object becomes JSON, with the metadata `content-type: application/json`. In it a Date, and what has a `toJSON`,
+ * is what it says of itself; properties that are `undefined`, and those whose keys are symbols, are left out.
+ *
+ * @throws EmptyMessagePayloadError for nothing, `''` or zero bytes.
+ * @throws MessengerError `INVALID_MESSAGE` for what cannot be a message (a number, a function), and for an object of which
+ *   JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): it names the path.
+ */
+export function defaultTransform(input: MessageInput): Message {
+  if (isMessage(input)) {
+    assertMessage(input);
+    return input;
+  }
+  const value: unknown = input;
+  if (value === undefined || value === null || typeof value === 'string' || value instanceof Uint8Array) {
+    return newMessage(value as string | Uint8Array);
+  }
+  if (typeof value !== 'object') {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `cannot make a message of ${describe(value)}: give a message, bytes, a string or an object, or a transform of your own`,
+    );
+  }
+  return newMessage(toJson(value), { metadata: { 'content-type': 'application/json' } });
+}
+
+function toJson(value: object): string {
+  const json = jsonOf(value, describe(value));
+  const fault = lostBy(value);
+  if (fault === undefined) return json;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `cannot make JSON of ${describe(value)}: ${faultText(fault)}, which JSON leaves out or turns into something else`,
+  );
+}

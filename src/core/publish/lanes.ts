@@ -1,0 +1,213 @@
+import { isUnanswered, notSent } from './calls.js';
+import { PublishError, toError, type FailureKind } from '../errors.js';
+import { failureKind } from './failure-kinds.js';
+import { Outstanding, outstanding, type Pace } from './pace.js';
+import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
+
+/** How `sendInLanes` sends. */
+export interface LaneOptions<Item> {
+  /** Items of one lane are sent one after the other; `undefined` is a lane of the item's own. */
+  laneOf(item: Item): string | undefined;
+  /** Sends one request and answers for each item, in order. What it throws is the error of all of them. */
+  send(items: readonly Item[]): Promise<readonly PublishResult[]>;
+  /** Requests in flight at once. */
+  readonly room: Room;
+  /** Items in one request, at least 1. */
+  readonly maxItems: number;
+  /** What the items of one request may weigh together, by `sizeOf`. @default no limit */
+  readonly maxSize?: number;
+  /** @default 0 */
+  sizeOf?(item: Item): number;
+  /** The error of an item that is not worth sending. @default none */
+  refusalOf?(item: Item): PublishError | undefined;
+  /** Its signals are asked before each request: once one is aborted, nothing more is sent. */
+  readonly call?: PublishOptions | undefined;
+  /** Answers by `Outstanding` for the items of a slow request, which keeps its room; what is behind them is not sent. @default waits */
+  readonly pace?: Pace | undefined;
+  /** @default failureKind */
+  readonly kindOf?: (error: Error) => FailureKind;
+}
+
+/** Room for so many requests at once, shared by all calls that are given it. */
+export class Room {
+  #free: number;
+  #waiting: (() => void)[] = [];
+
+  /** @param size At least 1. */
+  constructor(size: number) {
+    this.#free = size;
+  }
+
+  take(): boolean {
+    if (this.#free === 0) return false;
+    this.#free -= 1;
+    return true;
+  }
+
+  giveBack(): void {
+    this.#free += 1;
+    // Who has nothing to do with it any more leaves it to the next.
+    while (this.#free > 0 && this.#waiting.length > 0) this.#waiting.shift()?.();
+  }
+
+  /** Calls back once, when there is some again. */
+  whenFree(callback: () => void): void {
+    this.#waiting.push(callback);
+  }
+}
+
+/** What is left of a lane: the items to send, with their places in the result. */
+type Lane<Item> = { readonly item: Item; readonly place: number }[];
+
+/**
+ * Sends items with bounded concurrency, in order within a lane: a request holds at most one item of
+ * a lane, the next one is sent after that was acknowledged, and after a failure the rest of the lane
+ * is not sent. A failure of the connection, or an abort, stops whatever is not in flight yet.
+ *
+ * Resolves with one result per item, in the order given; never rejects.
+ */
+export function sendInLanes<Item>(
+  items: readonly Item[],
+  options: LaneOptions<Item>,
+): Promise<readonly PublishResult[]> {
+  const { kindOf = failureKind } = options;
+  const results = new Array<PublishResult>(items.length);
+  // The lanes that have nothing in flight.
+  const free = lanesOf(items, options);
+  let inFlight = 0;
+  let stopped: Error | undefined;
+
+  const fail = (lane: Lane<Item>, error: Error): void => {
+    for (const { place } of lane.splice(0)) results[place] = { acknowledged: false, error };
+  };
+
+  /** Records the answer to a lane's first item. */
+  const settle = (lane: Lane<Item>, result: PublishResult): void => {
+    const head = lane.shift();
+    if (head !== undefined) results[head.place] = result;
+    if (result.acknowledged) {
+      if (lane.length > 0) free.push(lane);
+      return;
+    }
+    if (result.error instanceof Outstanding) {
+      for (const { place } of lane.splice(0)) results[place] = outstanding();
+      return;
+    }
+    if (isUnanswered(result.error)) stopped ??= notSent('the publisher does not answer', result.error);
+    else if (kindOf(result.error) === 'connection') stopped ??= result.error;
+    fail(lane, behind(result.error));
+  };
+
+  /** The lanes whose first items make up the next request. */
+  const take = (): Lane<Item>[] => {
+    const taken: Lane<Item>[] = [];
+    let size = 0;
+    for (let lane = free[0]; lane?.[0] !== undefined && taken.length < options.maxItems; lane = free[0]) {
+      const refusal = options.refusalOf?.(lane[0].item);
+      if (refusal === undefined) {
+        size += options.sizeOf?.(lane[0].item) ?? 0;
+        if (taken.length > 0 && size > (options.maxSize ?? Infinity)) break;
+        taken.push(lane);
+      }
+      free.shift();
+      if (refusal !== undefined) settle(lane, { acknowledged: false, error: refusal });
+    }
+    return taken;
+  };
+
+  /** Answers for the first items of lanes. @returns the end of the request, where it is waited for no longer. */
+  const request = async (lanes: readonly Lane<Item>[]): Promise<Promise<unknown>[]> => {
+    const answering = answersOf(
+      lanes.flatMap((lane) => (lane[0] === undefined ? [] : [lane[0].item])),
+      options,
+    );
+    const answers = await (options.pace?.patiently(answering, lanes.length) ?? answering);
+    const [first] = answers;
+    lanes.forEach((lane, i) => {
+      settle(lane, answers[i] ?? { acknowledged: false, error: unanswered() });
+    });
+    return first?.acknowledged === false && first.error instanceof Outstanding ? [answering] : [];
+  };
+
+  return new Promise((resolve) => {
+    const { room, call } = options;
+    let isWaiting = false;
+    let isDone = false;
+    const hasRoom = (): boolean => {
+      if (room.take()) return true;
+      if (!isWaiting) {
+        isWaiting = true;
+        room.whenFree(() => {
+          isWaiting = false;
+          if (!isDone) pump();
+        });
+      }
+      return false;
+    };
+    const pump = (): void => {
+      for (;;) {
+        stopped ??= abortion(call?.signal) ?? abortion(call?.stop);
+        if (stopped !== undefined || free.length === 0 || !hasRoom()) break;
+        const lanes = take();
+        if (lanes.length === 0) {
+          room.giveBack();
+          break;
+        }
+        inFlight += 1;
+        void request(lanes).then(([late]) => {
+          inFlight -= 1;
+          const giveBack = () => {
+            room.giveBack();
+          };
+          if (late === undefined) giveBack();
+          else void late.then(giveBack);
+          pump();
+        });
+      }
+      if (inFlight > 0 || (isWaiting && stopped === undefined)) return;
+      isDone = true;
+      if (stopped !== undefined) for (const lane of free) fail(lane, stopped);
+      resolve(results);
+    };
+    pump();
+  });
+}
+
+function lanesOf<Item>(items: readonly Item[], options: LaneOptions<Item>): Lane<Item>[] {
+  const lanes: Lane<Item>[] = [];
+  const named = new Map<string, Lane<Item>>();
+  items.forEach((item, place) => {
+    const name = options.laneOf(item);
+    const known = name === undefined ? undefined : named.get(name);
+    if (known !== undefined) {
+      known.push({ item, place });
+      return;
+    }
+    const lane = [{ item, place }];
+    lanes.push(lane);
+    if (name !== undefined) named.set(name, lane);
+  });
+  return lanes;
+}
+
+async function answersOf<Item>(items: readonly Item[], options: LaneOptions<Item>): Promise<readonly PublishResult[]> {
+  try {
+    return await options.send(items);
+  } catch (thrown) {
+    const error = toError(thrown);
+    return items.map(() => ({ acknowledged: false, error }));
+  }
+}
+
+function behind(cause: Error): PublishError {
+  return notSent('behind an earlier failure of its key', cause, true);
+}
+
+function unanswered(): PublishError {
+  return new PublishError('the broker gave no answer for this message', { kind: 'retryable' });
+}
+
+function abortion(signal: AbortSignal | undefined): PublishError | undefined {
+  if (signal?.aborted !== true) return undefined;
+  return notSent('the call was aborted', signal.reason);
+}

@@ -1,0 +1,262 @@
+import { isHeldUp, isUnsent } from './calls.js';
+import { textOf } from '../util/error-text.js';
+import { PublishError } from '../errors.js';
+import { signatureOf } from '../util/error-signature.js';
+import type { Pass } from './circuit-breaker.js';
+import type { Page, SetAside } from '../contracts/feed.js';
+import type { Message } from '../contracts/message.js';
+import { Outstanding } from './pace.js';
+import type { Late, PageOutcome, PublishPageOptions } from './types.js';
+import type { PublishResult } from '../contracts/publisher.js';
+import { backoff } from './retry-policy.js';
+import type { Answered, Failure, Outage } from './outage-detector.js';
+
+/** What a batch came to. */
+interface Taken {
+  /** The places of the page that are still to be sent, in order. */
+  readonly pending: readonly number[];
+  readonly acknowledged: boolean;
+  readonly outage: Outage | undefined;
+}
+
+/** What the broker answered for the messages of one page, by their places, and what is made of it. */
+export class Answers {
+  readonly #page: Page;
+  readonly #options: PublishPageOptions;
+  readonly #setAside: SetAside[] = [];
+  /** Keys of which a message was set aside. */
+  readonly #blocked = new Set<string>();
+  readonly #late: Late[] = [];
+  #acknowledged = 0;
+  /** Failures alike on end. */
+  #rounds = 0;
+
+  constructor(page: Page, options: PublishPageOptions) {
+    this.#page = page;
+    this.#options = options;
+  }
+
+  hasSetAside(key: string): boolean {
+    return this.#blocked.has(key);
+  }
+
+  /** A message waits behind an earlier one of its key. */
+  behind(place: number): void {
+    this.#aside(place, {});
+  }
+
+  /** A message that no publisher can be given: it is given up, and says nothing of the broker. */
+  unreadable(place: number, error: Error): void {
+    this.#fail(place, { error, kind: 'permanent', signature: '' });
+  }
+
+  outcome(untried: readonly number[]): PageOutcome {
+    return {
+      acknowledged: this.#acknowledged,
+      setAside: this.#setAside,
+      untried: untried.map((place) => this.#setAsideOf(place, {})),
+      late: this.#late,
+    };
+  }
+
+  /**
+   * Sets aside what of a batch is not answered, and waits for the answer elsewhere.
+   *
+   * @returns the rest of the batch, with its results.
+   */
+  postpone(
+    batch: readonly number[],
+    results: readonly PublishResult[],
+    { sentAt, pass }: { readonly sentAt: number; readonly pass: Pass },
+  ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
+    const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
+    if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
+    // From now: of a page that was sent some time ago, the call may have begun only just.
+    const retryIn = this.#options.pace?.timeout ?? 0;
+    const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
+    const answered = batch.filter((place, i) => {
+      const error = errorOf(results[i]);
+      if (!(error instanceof Outstanding)) return true;
+      if (error.call === undefined) {
+        this.behind(place);
+        return false;
+      }
+      this.#aside(place, { outstanding: true, retryIn });
+      const call = calls.get(error.call.results) ?? { places: [], within: [] };
+      call.places.push(place);
+      call.within.push(error.call.place);
+      calls.set(error.call.results, call);
+      return false;
+    });
+    for (const [whole, { places, within }] of calls) {
+      const page = {
+        messages: places.map((place) => this.#message(place)),
+        attempts: places.map((place) => this.#attempts(place)),
+      };
+      const its = whole.then((all) => within.map((place) => all[place] as PublishResult));
+      this.#late.push({ page, results: its, sentAt, pass });
+    }
+    const kept = new Set(answered);
+    return { batch: answered, results: results.filter((_, i) => kept.has(batch[i] as number)) };
+  }
+
+  /** Records every result of a batch; `rest` is what of the page was not in it. */
+  take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
+    if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
+    const { suspicion, circuit, onPublished } = this.#options;
+    const published = batch.filter((_, i) => results[i]?.acknowledged === true);
+    const acknowledged = published.length > 0;
+    const messages = () => published.map((place) => this.#message(place));
+    this.#acknowledged += published.length;
+    if (acknowledged) onPublished?.(messages(), duration);
+    if (published.length === batch.length) {
+      suspicion.acknowledged(messages);
+      this.#rounds = 0;
+      return { pending: rest, acknowledged, outage: undefined };
+    }
+    this.#tellCut(results);
+    const answers = batch.map((place, i) => this.#answered(place, results[i] as PublishResult));
+    const outage = suspicion.judge(
+      answers.flatMap((answered) => answered ?? []),
+      circuit.signature,
+    );
+    if (acknowledged) suspicion.acknowledged(messages);
+    const again = this.#settle(
+      batch,
+      answers,
+      outage,
+      this.#isEnough(
+        outage,
+        acknowledged,
+        results.some((result) => !result.acknowledged && isHeldUp(result.error)),
+      ),
+    );
+    const pending = again.length === 0 ? rest : [...again, ...rest].sort((a, b) => a - b);
+    return { pending, acknowledged, outage };
+  }
+
+  /** Whether what fails alike has been tried as often as it is worth. */
+  #isEnough(outage: Outage | undefined, acknowledged: boolean, holdsUpOthers: boolean): boolean {
+    if (outage?.certain !== false) {
+      this.#rounds = 0;
+      return false;
+    }
+    const { suspicion, probes } = this.#options;
+    const fromLog = this.#page.attempts === undefined;
+    this.#rounds += 1;
+    // Messages that were set aside have been tried often enough, and wait elsewhere.
+    if (this.#rounds <= (fromLog && !suspicion.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
+      return false;
+    if (fromLog && !acknowledged) suspicion.exhausted = true;
+    return true;
+  }
+
+  /** Records what failed, and returns the places that are to be sent again. */
+  #settle(
+    batch: readonly number[],
+    answers: readonly (Answered | undefined)[],
+    outage: Outage | undefined,
+    isEnough: boolean,
+  ): number[] {
+    const again: number[] = [];
+    /** Keys of which an earlier message of this batch is dead: a later one may be refused by itself, too. */
+    const pastDead = new Set<string>();
+    batch.forEach((place, i) => {
+      const answered = answers[i];
+      if (answered === undefined) {
+        again.push(place);
+        return;
+      }
+      const { failure, message } = answered;
+      if (failure === undefined) return;
+      const { key } = message;
+      const isAlike = failure.signature === outage?.signature;
+      const isRefused = key !== undefined && pastDead.has(key) && failure.kind === 'permanent';
+      if (key !== undefined && this.#blocked.has(key) && !isRefused) this.behind(place);
+      else if (isAlike && isEnough) this.#doubt(place, failure);
+      else if (outage !== undefined && !isEnough && (isAlike || failure.kind !== 'permanent')) again.push(place);
+      else if (this.#fail(place, failure) && key !== undefined) pastDead.add(key);
+    });
+    return again;
+  }
+
+  /** Sets a message aside for what may be the broker's failure: that is no attempt, beyond the first. */
+  #doubt(place: number, failure: Failure): void {
+    const message = this.#message(place);
+    const times = this.#options.suspicion.doubt(message, failure);
+    const attempts = Math.max(1, this.#attempts(place));
+    this.#again(place, failure, attempts, Math.max(attempts, times));
+  }
+
+  /** A message failed by itself. @returns whether it is a dead letter, past which its key goes on. */
+  #fail(place: number, failure: Failure): boolean {
+    const { suspicion, policyOf, onFailure } = this.#options;
+    const { error, kind } = failure;
+    const message = this.#message(place);
+    const attempts = this.#attempts(place) + 1;
+    const { maxAttempts, onExhausted } = policyOf(message.topic);
+    const isFinal = (kind === 'permanent' && !suspicion.isDoubted(message, failure)) || attempts >= maxAttempts;
+    if (!isFinal) {
+      this.#again(place, failure, attempts, attempts);
+      return false;
+    }
+    suspicion.forget(message);
+    const dead = onExhausted === 'dead-letter';
+    this.#aside(place, { attempts, error, dead, ...(!dead && { blocked: true }) });
+    const what = dead ? 'is a dead letter' : 'blocks its key until an operator decides';
+    const after = kind === 'permanent' ? '' : ` after ${String(attempts)} attempts`;
+    const text = `message ${message.id} ${what}${after}: ${textOf(error)}`;
+    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts }, true);
+    return dead;
+  }
+
+  /** Sets a message aside to be tried again. */
+  #again(place: number, { error, kind }: Failure, attempts: number, failures: number): void {
+    const { policyOf, clock, onFailure } = this.#options;
+    const message = this.#message(place);
+    const retryIn = backoff(failures, policyOf(message.topic), clock);
+    this.#aside(place, { attempts, error, retryIn });
+    const when = `attempt ${String(attempts)}, next in ${String(Math.round(retryIn))} ms`;
+    const text = `message ${message.id} was not published (${when}): ${textOf(error)}`;
+    onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts }, false);
+  }
+
+  #aside(place: number, more: Partial<SetAside>): void {
+    const { key } = this.#message(place);
+    // Behind a dead letter too: until it is settled as one, a crash would have it tried again, after them.
+    if (key !== undefined) this.#blocked.add(key);
+    this.#setAside.push(this.#setAsideOf(place, more));
+  }
+
+  #setAsideOf(place: number, more: Partial<SetAside>): SetAside {
+    return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
+  }
+
+  /** What is in flight when the relay no longer waits is published again. */
+  #tellCut(results: readonly PublishResult[]): void {
+    const { cut, onCut } = this.#options;
+    if (cut?.signal.aborted !== true) return;
+    onCut?.(results.filter((result) => !result.acknowledged && !isUnsent(result.error)).length);
+  }
+
+  /** What was answered for a message; nothing when it was not sent, or was not waited for, since the relay is to stop. */
+  #answered(place: number, result: PublishResult): Answered | undefined {
+    const message = this.#message(place);
+    const attempts = this.#attempts(place);
+    if (result.acknowledged) return { message, attempts };
+    const { error } = result;
+    const { stop, cut, kindOf } = this.#options;
+    if (isHeldUp(error)) return undefined;
+    if (cut?.signal.aborted === true || (stop.aborted && error.cause === stop.reason)) return undefined;
+    const kind = kindOf(error);
+    return { message, attempts, failure: { error, kind, signature: signatureOf(error, kind) } };
+  }
+
+  #attempts(place: number): number {
+    return this.#page.attempts?.[place] ?? 0;
+  }
+
+  #message(place: number): Message {
+    return this.#page.messages[place] as Message;
+  }
+}

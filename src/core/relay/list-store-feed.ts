@@ -1,0 +1,121 @@
+import type { StoreCallOptions } from '../contracts/call-options.js';
+import type { Clock } from '../util/clock.js';
+import type { Feed, SetAside } from '../contracts/feed.js';
+import type { Message } from '../contracts/message.js';
+import type { Store } from '../contracts/store.js';
+import { serially, sleepBy } from '../util/async.js';
+
+/** A message of a plain store that failed, or waits behind one that did. */
+interface Waiting {
+  readonly attempts: number;
+  /** When it is due, in milliseconds of the relay's clock. */
+  readonly due: number;
+  /** The key that waits with it; none for a dead letter, whose key goes on. */
+  readonly key: string | undefined;
+  readonly topic: string | undefined;
+}
+
+/**
+ * How many messages that failed are kept in mind. Beyond it nothing new is read until some of them
+ * are through: a plain store lists failed messages first, so each read asks for that many more.
+ */
+const MAX_WAITING = 10_000;
+
+/** How long a message that the broker refuses for good rests between attempts: a plain store has no place for dead letters. */
+const DEAD_RETRY = 300_000;
+
+/**
+ * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
+ * memory here, and starts anew with each feed, since the store still lists it as unpublished.
+ */
+export function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
+  const never = new AbortController().signal;
+  /** By id: the store may make new objects of its messages each time. */
+  const waiting = new Map<string, Waiting>();
+  const waitingKeys = new Map<string, number>();
+  const waitingTopics = new Map<string | undefined, number>();
+  /** A store of few methods is not called again before it has answered. */
+  const inTurn = serially();
+  const unsettled = new Set<string>();
+
+  function wait({ message, attempts, retryIn, dead, blocked, outstanding }: SetAside): void {
+    forget(message);
+    const isKept = blocked === true || outstanding === true;
+    const delay = dead ? DEAD_RETRY : isKept ? Infinity : (retryIn ?? 0);
+    const key = dead ? undefined : message.key;
+    if (key !== undefined) count(waitingKeys, key, 1);
+    count(waitingTopics, message.topic, 1);
+    waiting.set(message.id, { attempts, due: clock.now() + delay, key, topic: message.topic });
+  }
+
+  function forget({ id }: Message): void {
+    const known = waiting.get(id);
+    if (known === undefined) return;
+    waiting.delete(id);
+    if (known.key !== undefined) count(waitingKeys, known.key, -1);
+    count(waitingTopics, known.topic, -1);
+  }
+
+  /** Lists past everything that is waiting or in flight, so that those cannot hide what is new. */
+  async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
+    return store.messages(pageSize + waiting.size + unsettled.size, options);
+  }
+
+  return {
+    lost: never,
+    partitions: [0],
+    unbalanced: false,
+    rebalance: () => Promise.resolve(),
+    waiting: (topic) => waitingTopics.get(topic) ?? 0,
+    idle: (ms, options) => sleepBy(clock, ms, options?.signal),
+    isSetAside: (key) => waitingKeys.has(key),
+
+    async read(options) {
+      if (waiting.size >= MAX_WAITING) return { messages: [] };
+      // As it was when the list was asked for: a message settled meanwhile may still be on it.
+      const known = new Set([...waiting.keys(), ...unsettled]);
+      const messages = (await list(options)).filter(({ id }) => !known.has(id)).slice(0, pageSize);
+      for (const { id } of messages) unsettled.add(id);
+      return { messages };
+    },
+
+    async retries(options) {
+      const now = clock.now();
+      if (![...waiting.values()].some(({ due }) => due <= now)) return { messages: [], attempts: [] };
+      const blocked = new Set<string>();
+      const messages = (await list(options))
+        .filter((message) => {
+          const state = waiting.get(message.id);
+          if (state === undefined) return false;
+          const { key } = state;
+          const isDue = state.due <= now && (key === undefined || !blocked.has(key));
+          // Nothing of a key comes before its first message, whatever its own time is.
+          if (!isDue && key !== undefined) blocked.add(key);
+          return isDue;
+        })
+        .slice(0, pageSize);
+      return { messages, attempts: messages.map(({ id }) => waiting.get(id)?.attempts ?? 0) };
+    },
+
+    async settle(page, setAside) {
+      // Set aside at once, so that pages already read know of it.
+      for (const each of setAside) wait(each);
+      const kept = new Set(setAside.map(({ message }) => message));
+      const published = page.messages.filter((message) => !kept.has(message));
+      await inTurn(async () => {
+        if (published.length > 0) await store.published(...published);
+        for (const message of published) forget(message);
+        for (const { id } of page.messages) unsettled.delete(id);
+      });
+    },
+
+    close: () => Promise.resolve(),
+  };
+}
+
+/** Counts up or down; what is counted down to nothing is forgotten. */
+function count<Name>(counts: Map<Name, number>, name: Name, by: number): void {
+  const left = (counts.get(name) ?? 0) + by;
+  if (left === 0) counts.delete(name);
+  else counts.set(name, left);
+}

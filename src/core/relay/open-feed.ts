@@ -1,0 +1,25 @@
+import { systemClock, type Clock } from '../util/clock.js';
+import type { Feed, FeedOptions } from '../contracts/feed.js';
+import { isFeedStore, type Store } from '../contracts/store.js';
+import { plainFeed } from './list-store-feed.js';
+
+/** Opens the feed of any store: the store's own where it offers one, else `plainFeed`. */
+export async function openFeed(store: Store, options: FeedOptions, clock: Clock = systemClock): Promise<Feed | null> {
+  return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize, clock);
+}
+
+/** The same store, never asked for two things at once: its contract promises that, and a relay overlaps. */
+export function oneAtATime(store: Store): Store {
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(call: () => Promise<T>): Promise<T> => {
+    const result = last.then(call);
+    last = result.catch(() => undefined);
+    return result;
+  };
+  return {
+    messages: (batch, options) => inTurn(() => store.messages(batch, options)),
+    published: (...messages) => inTurn(() => store.published(...messages)),
+    deletePublishedByExpiration: (expiration, options) =>
+      inTurn(() => store.deletePublishedByExpiration(expiration, options)),
+  };
+}

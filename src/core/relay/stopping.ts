@@ -1,0 +1,46 @@
+import type { Clock } from '../util/clock.js';
+import { MessengerError } from '../errors.js';
+import { onAbort, type Cut } from '../util/async.js';
+
+/** How long a publisher whose call was aborted has to tell what was acknowledged of it. Milliseconds. */
+export const ANSWER_GRACE = 500;
+
+/** How long after its calls were aborted a relay has ended, whatever has not answered. Milliseconds. */
+const LAST = 2_000;
+
+/** The end of some work, from the moment that it is told to stop. */
+export interface Stopping {
+  /** When calls in flight are no longer waited for. */
+  readonly cut: Cut;
+  /** Resolves when nothing is waited for any longer. */
+  readonly overdue: Promise<void>;
+  /** Forgets all of it: the work has ended. */
+  readonly end: () => void;
+}
+
+/** @param stopTimeout Milliseconds that calls in flight are waited for. */
+export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock): Stopping {
+  const cut = new AbortController();
+  const cancels: (() => void)[] = [];
+  let onOverdue: () => void = () => undefined;
+  const overdue = new Promise<void>((resolve) => (onOverdue = resolve));
+  const begin = () => {
+    const abort = () => {
+      cut.abort(new MessengerError('TIMEOUT', `the relay was stopped, and no longer waits for the publisher`));
+    };
+    cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
+  };
+  // Somebody waits for it throughout: otherwise each call would add a listener of its own, and take it away.
+  cancels.push(
+    onAbort(stop, begin),
+    onAbort(cut.signal, () => undefined),
+  );
+  if (stop.aborted) begin();
+  return {
+    cut: { signal: cut.signal, grace: ANSWER_GRACE },
+    overdue,
+    end: () => {
+      for (const cancel of cancels) cancel();
+    },
+  };
+}

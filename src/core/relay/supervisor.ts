@@ -1,0 +1,194 @@
+import { cleanBeside } from './cleanup.js';
+import { durationOf, textOf } from '../util/error-text.js';
+import { FatalError, hasCode, MessengerError, toError } from '../errors.js';
+import type { Feed } from '../contracts/feed.js';
+import { openFeed } from './open-feed.js';
+import { relayFeed } from './loop.js';
+import type { RelayOptions } from './settings.js';
+import { backoff, type Backoff } from '../publish/retry-policy.js';
+import { stoppingOf } from './stopping.js';
+import { isAbort, isAborted, onAbort, sleepBy, type Cut } from '../util/async.js';
+
+/** How long one that stands by waits before it asks again: also by asking do the others know of it. Milliseconds. */
+const LONGEST_STANDBY = 1_000;
+
+/** How fast a relay comes back to a store that failed. */
+const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
+
+/**
+ * Relays until the signal aborts, then finishes what is in flight, as far as that answers in time.
+ *
+ * @throws FatalError when the store cannot be reached at start, or for longer than `storeOutageLimit`,
+ *   or its schema is not what this library works on.
+ */
+export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
+  const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
+  const work = relayUntil(options, stop, stopping.cut, onStarted);
+  const giveUp = stopping.overdue.then(() => {
+    // Whatever comes of it, it is too late, and its lease ends by itself.
+    work.catch(() => undefined);
+    const lasted = durationOf(options.stopTimeout);
+    const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
+    options.errorLogger.error(
+      new MessengerError(
+        'TIMEOUT',
+        `${text}: the datastore does not answer, and what it was not told is published again`,
+      ),
+    );
+  });
+  try {
+    await Promise.race([work, giveUp]);
+  } finally {
+    stopping.end();
+  }
+}
+
+async function relayUntil(
+  options: RelayOptions,
+  stop: AbortSignal,
+  cut: Cut,
+  onStarted: (() => void) | undefined,
+): Promise<void> {
+  /** Told to stop, or to end since cleaning cannot be done. */
+  const over = new AbortController();
+  const onStop = () => {
+    over.abort(stop.reason);
+  };
+  const forget = onAbort(stop, onStop);
+  if (stop.aborted) onStop();
+  const state: RelayState = { feed: undefined, reached: false, onStarted };
+  let cleaning: Promise<void> | undefined;
+  let unclean: { readonly error: unknown } | undefined;
+  const onOpened = () => {
+    cleaning ??= cleanBeside(options, () => state.feed !== undefined, over.signal).catch((error: unknown) => {
+      unclean = { error };
+      over.abort();
+    });
+  };
+  try {
+    await relayFeeds(options, { signal: over.signal, cut }, state, onOpened);
+  } finally {
+    over.abort();
+    await cleaning;
+    forget();
+  }
+  if (unclean !== undefined) throw unworkable(unclean.error);
+}
+
+interface RelayState {
+  /** What it holds now. */
+  feed: Feed | undefined;
+  /** Whether the store has ever answered. */
+  reached: boolean;
+  /** Told of it. */
+  readonly onStarted: (() => void) | undefined;
+}
+
+/** Opens one feed after the other. */
+async function relayFeeds(
+  options: RelayOptions,
+  end: { readonly signal: AbortSignal; readonly cut: Cut },
+  state: RelayState,
+  onOpened: () => void,
+): Promise<void> {
+  const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
+    options;
+  const stop = end.signal;
+  /** The store is failing since the first failure after it last did what was asked of it. */
+  let failures = 0;
+  let failingSince: number | undefined;
+  const onReached = () => {
+    if (!state.reached) state.onStarted?.();
+    state.reached = true;
+  };
+  const onWorking = () => {
+    onReached();
+    failures = 0;
+    failingSince = undefined;
+    outages.over();
+  };
+  while (!stop.aborted) {
+    try {
+      const tell = (error: Error) => {
+        errorLogger.error(error);
+      };
+      const feed = await openFeed(store, { destination, relay, pageSize, tell, signal: stop }, clock);
+      if (feed === null) {
+        onWorking();
+        await sleepBy(clock, Math.min(interval, LONGEST_STANDBY), stop);
+        continue;
+      }
+      state.feed = feed;
+      await holding(feed, options, stop, async () => {
+        onOpened();
+        await relayFeed(feed, options, end, { onReached, onWorking });
+      }).finally(() => {
+        state.feed = undefined;
+      });
+    } catch (thrown) {
+      const error = failureOf(thrown);
+      if (isAborted(stop)) {
+        // What was acknowledged and could not be settled is published again, which somebody should know.
+        if (!isAbort(error, stop)) errorLogger.error(toError(error));
+        return;
+      }
+      failures += 1;
+      failingSince ??= clock.now();
+      const outage = clock.now() - failingSince;
+      if (isUnworkable(error)) throw unworkable(error);
+      // Somebody may grant it while it runs. At start it is a mistake.
+      if (!state.reached && hasCode(error, 'NOT_ALLOWED')) throw unworkable(error);
+      if (!state.reached && !isLeaseLost(error))
+        throw new FatalError(`the datastore cannot be reached: ${textOf(error)}`, { cause: error });
+      if (outage >= storeOutageLimit && !isLeaseLost(error)) {
+        throw new FatalError(
+          `the datastore has not answered for ${String(Math.round(outage))} ms (limit ${String(storeOutageLimit)} ms): ${textOf(error)}`,
+          { cause: error },
+        );
+      }
+      const retryIn = backoff(failures, STORE_BACKOFF, clock);
+      // Another relay's doing, and no failure of the store.
+      if (isLeaseLost(error)) alike.tellError(toError(error));
+      else outages.failed(toError(error), retryIn);
+      await sleepBy(clock, retryIn, stop);
+    }
+  }
+}
+
+/** Closes a feed after the work with it, and tells what was held. */
+async function holding(
+  feed: Feed,
+  { onEvent, destination }: RelayOptions,
+  stop: AbortSignal,
+  work: () => Promise<void>,
+): Promise<void> {
+  if (feed.partitions.length > 0) onEvent?.({ type: 'leased', destination, partitions: feed.partitions });
+  let failure: { readonly error: Error } | undefined;
+  try {
+    await work();
+  } catch (error) {
+    failure = { error: toError(error) };
+    throw error;
+  } finally {
+    const { partitions } = feed;
+    await feed.close({ stays: !stop.aborted });
+    if (partitions.length > 0) onEvent?.({ type: 'lease-lost', destination, partitions, ...failure });
+  }
+}
+
+function unworkable(error: unknown): FatalError {
+  return new FatalError(`the datastore cannot be worked on: ${textOf(error)}`, { cause: error });
+}
+
+function isUnworkable(error: unknown): boolean {
+  return hasCode(error, 'SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN');
+}
+
+/** A lease that is lost for an error of the store has it as its cause: that is what failed, and no other relay's doing. */
+function failureOf(thrown: unknown): unknown {
+  return isLeaseLost(thrown) ? ((thrown as Error).cause ?? thrown) : thrown;
+}
+
+function isLeaseLost(error: unknown): boolean {
+  return hasCode(error, 'LEASE_LOST');
+}

@@ -1,0 +1,101 @@
+import { notForgotten } from './forget.js';
+import type { Names } from '../sql/names.js';
+import { isFor, statement } from '../sql/statement.js';
+
+/** The statements that clean one slice of the log, as constant text. */
+export type Cleaning = ReturnType<typeof cleaningOf>;
+
+export function cleaningOf(names: Names, n: number) {
+  const { cursors, destinations, parked } = names;
+  const slice = names.slice(n);
+
+  /** What the partition of a cursor `c` has not delivered, or set aside, of this slice: seq numbers, up to a limit. */
+  const undelivered = (limit: string) => {
+    const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
+        AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot))`;
+    return `SELECT seq FROM (
+      SELECT m.seq FROM ${slice} m WHERE m.xid >= pg_snapshot_xmax(c.from_snapshot) AND ${isLeft}
+      UNION ALL
+      SELECT late.seq FROM pg_snapshot_xip(c.from_snapshot) AS x (xid) CROSS JOIN LATERAL (
+        SELECT m.seq FROM ${slice} m WHERE m.xid = x.xid AND ${isLeft} LIMIT ${limit}) late
+    ) unfinished LIMIT ${limit}`;
+  };
+  const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n
+  LEFT JOIN ${destinations} t ON t.name = c.destination`;
+  /** A destination that was forgotten is not waited for. */
+  const counts = `c.${notForgotten(names)}`;
+  const isHeld = 'c.owner IS NOT NULL AND c.expires_at > clock_timestamp()';
+
+  return {
+    /**
+     * $1 expiration and $2 retention, in ms: whether the newest message is older than each, and how many
+     * sequence numbers there are up to it. No row for an empty slice.
+     */
+    newest: statement(
+      'newest',
+      `SELECT ${[1, 2].map((i) => `(newest.stored_at <= clock_timestamp() - $${String(i)}::double precision * interval '1 millisecond')::text`).join(', ')},
+    (newest.seq - oldest.seq + 1)::text
+  FROM (SELECT seq, stored_at FROM ${slice} ORDER BY seq DESC LIMIT 1) newest,
+    (SELECT seq FROM ${slice} ORDER BY seq LIMIT 1) oldest`,
+    ),
+
+    /**
+     * $1 limit. For each destination with messages that are neither delivered nor set aside: its name,
+     * whether a relay holds any of their partitions, how many there are (of each partition no more than the
+     * limit is counted). Where no relay ever was, everything is unfinished, of no destination; so it is for a
+     * cursor that another cluster wrote (a restored dump): what it says of transactions means nothing here.
+     */
+    unfinished: statement(
+      'unfinished',
+      `SELECT c.destination, bool_or(${isHeld})::text, sum(u.messages)::text FROM ${cursors} c ${partitions}
+  CROSS JOIN LATERAL (SELECT count(*) AS messages FROM (${undelivered('$1::bigint')}) l) u
+  WHERE u.messages > 0 AND ${counts} GROUP BY c.destination
+  UNION ALL SELECT destination, 'true', '1' FROM ${cursors} WHERE xmin <> written_by::xid
+  UNION ALL SELECT NULL, 'true', '1' WHERE NOT EXISTS (SELECT FROM ${cursors})`,
+    ),
+
+    /** Never waits: a lock that waits holds up every poll and writer behind it. */
+    lock: statement('slice', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`),
+
+    /**
+     * Takes every partition that nobody holds and that has something left here, as a relay that takes it
+     * over does: under a new epoch, so that one whose lease has run out can settle nothing of it any more.
+     * Never waits either.
+     */
+    fence: statement(
+      'fence',
+      `WITH free AS MATERIALIZED (
+    SELECT c.destination, c.partition FROM ${cursors} c ${partitions}
+    WHERE NOT (${isHeld}) AND ${counts} AND c.xmin = c.written_by::xid AND EXISTS (${undelivered('1')}) FOR UPDATE OF c NOWAIT)
+UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_current_xact_id()
+  FROM free f WHERE c.destination = f.destination AND c.partition = f.partition`,
+    ),
+
+    /**
+     * Sets aside, whole, what the partitions that this transaction has fenced have not delivered: returns how
+     * many those are, and how many of them the destination publishes. They are due at once; of a key its
+     * first is, unless an earlier one waits already.
+     */
+    move: statement(
+      'move',
+      `WITH strays AS MATERIALIZED (
+    SELECT c.destination, u.seq FROM ${cursors} c ${partitions} CROSS JOIN LATERAL (${undelivered('ALL')}) u
+    WHERE c.written_by = pg_current_xact_id()
+  ), moved AS (
+    INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload, deliver_at, hold_key, alone, reason, next_at)
+    SELECT s.destination, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload, m.deliver_at, m.hold_key, a.alone, 'straggler',
+      CASE WHEN m.key IS NULL OR a.alone OR m.seq = min(m.seq) FILTER (WHERE NOT a.alone) OVER (PARTITION BY s.destination, m.key) AND NOT EXISTS (
+        SELECT FROM ${parked} e WHERE e.destination = s.destination AND e.key = m.key AND e.dead_at IS NULL AND NOT e.alone)
+      THEN greatest(clock_timestamp(), m.deliver_at) END
+    FROM strays s JOIN ${slice} m ON m.seq = s.seq
+    CROSS JOIN LATERAL (SELECT m.deliver_at IS NOT NULL AND m.deliver_at > clock_timestamp() AND NOT m.hold_key AS alone) a
+    LEFT JOIN ${destinations} d ON d.name = s.destination
+    WHERE ${isFor('m', 's.destination', 'd.topics')}
+    RETURNING seq
+  )
+SELECT (SELECT count(*) FROM strays)::text, (SELECT count(*) FROM moved)::text`,
+    ),
+
+    truncate: statement('truncate', `TRUNCATE ONLY ${slice}`),
+  };
+}

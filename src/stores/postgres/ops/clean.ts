@@ -1,0 +1,165 @@
+import { LOCK_NOT_AVAILABLE } from '../sql/transact.js';
+import { MessengerError } from '../../../core/errors.js';
+import { CleaningError, type CleanReport, type KeptReason } from '../../../core/contracts/store.js';
+import { cleaningOf, type Cleaning } from './clean-statements.js';
+import { preamble, type Connection, type Database, type TransactionBounds } from '../sql/database.js';
+import { storeError } from '../schema/store-error.js';
+import { forgetAbandoned } from './forget.js';
+import { SLICES, type Names } from '../sql/names.js';
+import { assertAllIsSeen, retentionOf } from '../schema/verify.js';
+import { INDEX_SETTINGS, statement } from '../sql/statement.js';
+
+/** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
+const LONGEST_LOCK = 5_000;
+
+/** How many messages of a slice move to the side table at most: it is copied under the lock, in milliseconds. */
+const MOST_STRAGGLERS = 1_000;
+
+/** What became of one slice. */
+type Outcome =
+  | { readonly emptied: true; readonly rows: number; readonly moved: number }
+  | { readonly emptied: false; readonly reason?: KeptReason; readonly destination?: string };
+
+/** What a look at a slice says: what is to be done with it, or why nothing is. */
+type Look = { readonly ready: true; readonly rows: number; readonly stragglers: number } | (Outcome & { ready: false });
+
+/**
+ * Truncates every slice of which each message is finished for every destination and older than
+ * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time. One that
+ * fails keeps no other from being emptied.
+ *
+ * A slice whose messages are all older than the tables' retention is about to be written again, and would
+ * then not be emptied for another round. If no more than a thousand messages of it are unfinished, and no
+ * relay holds their partitions, these move to the side tables of their destinations. Those of a relay that
+ * lives do not: it may have them in memory already, and what it reads next would overtake them.
+ *
+ * @throws MessengerError `INVALID_OPTION` for an expiration that the ring of slices is too short for.
+ * @throws CleaningError where some of it failed, or the signal aborted: with that or the first error as its `cause`, and
+ *   what was done all the same.
+ */
+export async function cleanSlices(
+  database: Database,
+  names: Names,
+  expiration: number,
+  bounds: TransactionBounds,
+): Promise<CleanReport> {
+  const retention = retentionOf(await widthOf(database, names, bounds));
+  if (expiration > retention) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
+    );
+  }
+  const forgotten: string[] = [];
+  const report = { emptied: 0, rows: 0, moved: 0, kept: [] as CleanReport['kept'][number][] };
+  let failed: { readonly error: unknown } | undefined;
+  try {
+    for await (const name of forgetAbandoned(database, names, bounds)) forgotten.push(name);
+  } catch (error) {
+    failed = { error };
+  }
+  for (let n = 0; n < SLICES; n++) {
+    let outcome: Outcome;
+    try {
+      bounds.signal?.throwIfAborted();
+      outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
+    } catch (error) {
+      if (bounds.signal?.aborted === true) {
+        // That is what it ended for, whatever had failed before.
+        failed = { error };
+        break;
+      }
+      failed ??= { error };
+      // The others can be emptied all the same, and nobody would if this one never can.
+      continue;
+    }
+    if (outcome.emptied) {
+      report.emptied += 1;
+      report.rows += outcome.rows;
+      report.moved += outcome.moved;
+    } else if (outcome.reason !== undefined) {
+      const { reason, destination } = outcome;
+      report.kept.push({ slice: `${names.prefix}messages_${String(n)}`, reason, ...(destination && { destination }) });
+    }
+  }
+  const done: CleanReport = { ...report, ...(forgotten.length > 0 && { forgotten }) };
+  if (failed !== undefined) throw new CleaningError(done, { cause: storeError(failed.error, names) });
+  return done;
+}
+
+/** How many seconds a slice spans. */
+async function widthOf(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
+  const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
+  return database.transaction(
+    preamble(bounds.timeout),
+    async (connection) => {
+      // What a relay does not see it does not publish, and its cursor passes it: also where each slice shows all it has.
+      await assertAllIsSeen(connection, names);
+      const [row] = await connection.query(width);
+      return Number(row?.[0]);
+    },
+    bounds,
+  );
+}
+
+async function cleanSlice(
+  database: Database,
+  cleaning: Cleaning,
+  ages: readonly [expiration: number, retention: number],
+  bounds: TransactionBounds,
+): Promise<Outcome> {
+  // By the index on (xid, seq): a scan of a slice would hold its lock for seconds.
+  const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
+  // First without the lock, so that it is not taken, and held while this is found out, in vain.
+  const first = await database.transaction(settings, (connection) => look(connection, cleaning, ages), bounds);
+  if (!first.ready) return first;
+  try {
+    return await database.transaction(
+      settings,
+      async (connection) => {
+        await connection.query(cleaning.lock);
+        if (first.stragglers > 0) await connection.query(cleaning.fence);
+        // Looked at again, in a statement after the lock: a transaction that began earlier may have
+        // stored into this slice, and committed, since.
+        const second = await look(connection, cleaning, ages);
+        if (!second.ready) throw new Kept(second);
+        const moved = second.stragglers > 0 ? await move(connection, cleaning, second.stragglers) : 0;
+        await connection.query(cleaning.truncate);
+        return { emptied: true, rows: second.rows, moved } as const;
+      },
+      bounds,
+    );
+  } catch (error) {
+    if (error instanceof Kept) return error.outcome;
+    if ((error as { code?: unknown }).code === LOCK_NOT_AVAILABLE) return { emptied: false, reason: 'in use' };
+    throw error;
+  }
+}
+
+/** Rolls a transaction back that has found out that it must change nothing. */
+class Kept extends Error {
+  constructor(readonly outcome: Outcome) {
+    super('the slice is kept');
+  }
+}
+
+async function look(connection: Connection, cleaning: Cleaning, ages: readonly [number, number]): Promise<Look> {
+  const [newest] = await connection.query(cleaning.newest, ages);
+  if (!newest) return { ready: false, emptied: false };
+  const [expired, retained, rows] = newest as readonly string[];
+  if (expired !== 'true') return { ready: false, emptied: false, reason: 'not expired' };
+  const mayMove = retained === 'true';
+  const left = await connection.query(cleaning.unfinished, [mayMove ? MOST_STRAGGLERS + 1 : 1]);
+  const stragglers = left.reduce((sum, [, , count]) => sum + Number(count), 0);
+  const inTheWay = left.find(([, held]) => !mayMove || held === 'true' || stragglers > MOST_STRAGGLERS);
+  if (!inTheWay) return { ready: true, rows: Number(rows), stragglers };
+  const destination = inTheWay[0] as string | null;
+  return { ready: false, emptied: false, reason: 'unfinished', ...(destination !== null && { destination }) };
+}
+
+/** Moves what was counted, or nothing: a relay may have taken a partition since. */
+async function move(connection: Connection, cleaning: Cleaning, counted: number): Promise<number> {
+  const [row] = await connection.query(cleaning.move);
+  if (Number(row?.[0]) !== counted) throw new Kept({ emptied: false, reason: 'in use' });
+  return Number(row?.[1]);
+}

@@ -1,0 +1,278 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { Message } from '../../../core/contracts/message.js';
+import { describe } from '../../../core/util/describe.js';
+import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { checkKeys, numberOption } from '../../../core/util/options.js';
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
+import type { Connection, Row, Value } from '../sql/database.js';
+import { assertKnown, unknown } from './destinations.js';
+import { StoredMessage } from '../sql/stored-message.js';
+import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
+import { columns, INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
+
+/** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
+export interface FailedFilter extends StoreCallOptions {
+  /** @default 'default' */
+  readonly destination?: string | undefined;
+  /** Only these message ids. */
+  readonly ids?: readonly string[] | undefined;
+  readonly key?: string | undefined;
+  readonly topic?: string | undefined;
+  /** Dead letters, whose key went on, or messages that their key waits behind. @default both */
+  readonly state?: 'dead' | 'blocked' | undefined;
+  /** Only those whose last error contains this text. */
+  readonly error?: string | undefined;
+  /** Only those given up at this time or later, by the database's clock. */
+  readonly since?: Date | undefined;
+  /** Only those given up before this time. */
+  readonly until?: Date | undefined;
+}
+
+/** What `deadLetters` can be told. */
+export interface DeadLettersOptions extends FailedFilter {
+  /** How many at most: 1 to 10,000. @default 100 */
+  readonly limit?: number | undefined;
+  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
+  readonly after?: number | undefined;
+}
+
+/** What `requeue` and `discard` can be told. */
+export interface FailedSelection extends FailedFilter {
+  /** Needed where nothing else says which of the destination's: then all of them. @default false */
+  readonly all?: boolean | undefined;
+  /** Only count them, and change nothing. @default false */
+  readonly dryRun?: boolean | undefined;
+}
+
+/** A message that waits for an operator, whole. Times by the database's clock. */
+export interface DeadLetter {
+  /** Its place in the order of the log. */
+  readonly seq: number;
+  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
+  readonly message: Message;
+  /** `blocked`: later messages of its key wait behind it. */
+  readonly state: 'dead' | 'blocked';
+  /** The last error's text. */
+  readonly error: string | null;
+  readonly reason: string | null;
+  readonly attempts: number;
+  readonly storedAt: Date;
+  readonly firstFailedAt: Date | null;
+  readonly lastFailedAt: Date | null;
+  /** When it was given up. */
+  readonly givenUpAt: Date;
+}
+
+/** The columns of a message that was set aside, as `decodeSetAside` expects them: a time, its state, and its bytes where they are more than are read. */
+export function setAside(jsonPayload: boolean, state: string, time: string): string {
+  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(milliseconds).join(', ');
+  const size = `(${messageBytes('p', jsonPayload)})`;
+  return `${columns('p', jsonPayload, fieldsUpTo('p', size))}, p.error, p.reason, p.attempts::text, ${times}, ${state},
+  CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
+}
+
+const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof FailedFilter)[];
+
+/** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
+const BATCH = 1_000;
+
+const GIVEN_UP = 'p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL';
+
+/** $1 to $8, as `filterValues` has them. */
+const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
+    AND ($2::text IS NULL OR p.id IN (SELECT json_array_elements_text($2::text::json)))
+    AND ($3::text IS NULL OR p.key = $3::text) AND ($4::text IS NULL OR p.topic = $4::text)
+    AND ($5::text IS NULL OR ($5::text = 'dead') = (p.dead_at IS NOT NULL))
+    AND ($6::text IS NULL OR strpos(p.error, $6::text) > 0)
+    AND ($7::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) >= to_timestamp($7::float8 / 1000))
+    AND ($8::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) < to_timestamp($8::float8 / 1000))`;
+
+/** The messages that wait for an operator, in the order in which they were stored. */
+export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
+  checkKeys(options, [...FILTERS, 'destination', 'signal', 'limit', 'after']);
+  const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
+  const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
+  const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
+  FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
+  const rows = await transact(
+    admin,
+    options,
+    async (connection) => {
+      const found = await connection.query(statement('letters', text), [...filterValues(options), after, limit]);
+      if (found.length === 0) await assertKnown(admin, connection, options.destination);
+      return found;
+    },
+    { settings: INDEX_SETTINGS },
+  );
+  return rows.map(decode);
+}
+
+/**
+ * Has messages that were given up tried again, also while relays run, with their attempts counted anew: in
+ * their order, and before every later message of their key that is not published when the relay
+ * notices, within a second. Several transactions, the messages of one key in order.
+ *
+ * @returns how many; with `dryRun`, how many it would be.
+ */
+export async function requeue(admin: Admin, selection: FailedSelection): Promise<number> {
+  return change(
+    admin,
+    selection,
+    `UPDATE ${admin.names.parked} SET dead_at = NULL, blocked_at = NULL, attempts = 0, reason = 'requeued',
+  next_at = CASE WHEN key IS NULL OR alone THEN clock_timestamp() END
+  WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`,
+  );
+}
+
+/**
+ * Deletes messages that were given up, for ever, also while relays run: a key that waited behind one goes on.
+ *
+ * @returns how many; with `dryRun`, how many it would be.
+ */
+export async function discard(admin: Admin, selection: FailedSelection): Promise<number> {
+  const text = `DELETE FROM ${admin.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
+  return change(admin, selection, text);
+}
+
+async function change(admin: Admin, selection: FailedSelection, text: string): Promise<number> {
+  checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all', 'dryRun']);
+  if (selection.all !== true && FILTERS.every((name) => selection[name] === undefined)) {
+    throw new MessengerError('INVALID_OPTION', `say which: give one of ${FILTERS.join(', ')}, or { all: true }`);
+  }
+  const filter = filterValues(selection);
+  const destination = filter[0] as string;
+  const { parked, cursors } = admin.names;
+  const count = `(SELECT count(*) FROM ${cursors} WHERE destination = $1::text)`;
+  const partitions = await transact(admin, selection, async (connection) => {
+    const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
+    if (row?.[0] === '0') throw await unknown(admin, connection, destination);
+    if (selection.dryRun === true) {
+      const matching = `SELECT count(*)::text FROM ${parked} p WHERE ${MATCHES}`;
+      return Number((await connection.query(statement('matching', matching), filter))[0]?.[0]);
+    }
+    const where = `SELECT DISTINCT (p.key_hash % ${count})::text FROM ${parked} p WHERE ${MATCHES}`;
+    return (await connection.query(statement('where', where), filter)).map(([partition]) => Number(partition));
+  });
+  if (typeof partitions === 'number') return partitions;
+  let changed = 0;
+  for (const partition of partitions) {
+    for (let after = 0, last = BATCH; last === BATCH; changed += last) {
+      const batch = await transact(
+        admin,
+        selection,
+        async (connection) => {
+          // As its owner's settlements do, first of all: so neither misses what the other one does to a key.
+          const lock = `SELECT FROM ${cursors} WHERE destination = $1::text AND partition = $2::smallint FOR UPDATE`;
+          await connection.query(statement('operator', lock), [destination, partition]);
+          const found = await connection.query(
+            statement(
+              'batch',
+              `SELECT p.seq::text, p.key FROM ${parked} p
+  WHERE ${MATCHES} AND p.key_hash % ${count} = $9::bigint AND p.seq > $10::bigint ORDER BY p.seq LIMIT ${String(BATCH)}`,
+            ),
+            [...filter, partition, after],
+          );
+          if (found.length > 0) await changeBatch(admin, connection, destination, found, text);
+          return found;
+        },
+        { settings: INDEX_SETTINGS },
+      );
+      last = batch.length;
+      after = Number(batch.at(-1)?.[0]);
+    }
+  }
+  return changed;
+}
+
+async function changeBatch(
+  { names }: Admin,
+  connection: Connection,
+  destination: string,
+  batch: readonly Row[],
+  text: string,
+): Promise<void> {
+  const { parked, destinations } = names;
+  const numbers = `{${batch.map(([seq]) => seq as string).join(',')}}`;
+  const keys = [...new Set(batch.flatMap(([, key]) => (typeof key === 'string' ? [key] : [])))];
+  await connection.query(statement('change', text), [destination, numbers]);
+  // The first message that waits of each key is due, unless it is blocked or waits for its time already.
+  await connection.query(
+    statement(
+      'change_heads',
+      `UPDATE ${parked} p SET next_at = greatest(clock_timestamp(), p.deliver_at)
+  FROM json_array_elements_text($2::text::json) AS k (key) CROSS JOIN LATERAL (
+    SELECT e.seq FROM ${parked} e
+    WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL AND NOT e.alone
+    ORDER BY e.key, e.seq LIMIT 1
+  ) head
+  WHERE p.destination = $1::text AND p.seq = head.seq AND p.next_at IS NULL AND p.blocked_at IS NULL`,
+    ),
+    [destination, JSON.stringify(keys)],
+  );
+  const revise = `INSERT INTO ${destinations} AS d (name, revision) VALUES ($1::text, 1) ON CONFLICT (name) DO UPDATE SET revision = d.revision + 1`;
+  await connection.query(statement('revise', revise), [destination]);
+}
+
+/** The values of $1 to $8. @throws MessengerError `INVALID_OPTION`. */
+export function filterValues({
+  destination = DEFAULT_DESTINATION,
+  ids,
+  key,
+  topic,
+  state,
+  error,
+  since,
+  until,
+}: FailedFilter): Value[] {
+  assertDestination(destination);
+  if (![undefined, 'dead', 'blocked'].includes(state)) {
+    throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);
+  }
+  for (const [name, value] of Object.entries({ key, topic, error })) {
+    if (value === undefined || (typeof (value as unknown) === 'string' && value !== '')) continue;
+    throw new MessengerError('INVALID_OPTION', `${name} must be a non-empty string, got ${describe(value)}`);
+  }
+  const given = stringsOption('ids', ids);
+  return [
+    destination,
+    given ? JSON.stringify(given) : null,
+    key ?? null,
+    topic ?? null,
+    state ?? null,
+    error ?? null,
+    timeOption('since', since),
+    timeOption('until', until),
+  ];
+}
+
+function timeOption(name: string, value: unknown): number | null {
+  if (value === undefined) return null;
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.getTime();
+  throw new MessengerError('INVALID_OPTION', `${name} must be a valid Date, got ${describe(value)}`);
+}
+
+function decode(row: Row): DeadLetter {
+  const { time, state, ...letter } = decodeSetAside(row);
+  return { ...letter, state: state as DeadLetter['state'], givenUpAt: time as Date };
+}
+
+/** A message that was set aside, with the time and the state that `setAside` was told. */
+export function decodeSetAside(
+  row: Row,
+): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
+  const message = new StoredMessage(row, row[16] as string | null);
+  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  return {
+    seq: message.seq,
+    message,
+    error: row[8] as string | null,
+    reason: row[9] as string | null,
+    attempts: Number(row[10]),
+    storedAt: new Date(Number(row[11])),
+    firstFailedAt: time(12),
+    lastFailedAt: time(13),
+    time: time(14),
+    state: row[15] as string,
+  };
+}

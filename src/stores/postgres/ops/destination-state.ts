@@ -1,0 +1,174 @@
+import type { Connection, Row } from '../sql/database.js';
+import { workedUntil } from './forget.js';
+import type { Names } from '../sql/names.js';
+import { isFor, milliseconds, statement } from '../sql/statement.js';
+
+/** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
+export interface DestinationState {
+  readonly name: string;
+  /** The topics that it publishes, beside what is for it alone; null for all of them, and messages without one. */
+  readonly topics: readonly string[] | null;
+  readonly partitions: number;
+  /** How many of its partitions a relay holds now. */
+  readonly held: number;
+  /** How many relays work on it, or wait for their share. */
+  readonly relays: number;
+  /** Committed messages of the newest 10,000 of the log that are not settled yet: not, or not known to be, published. */
+  readonly pending: number;
+  /** Whether there are pending messages beyond these. */
+  readonly morePending: boolean;
+  /** Milliseconds since the oldest pending message was stored; null where none is pending. */
+  readonly oldestPending: number | null;
+  /** Messages set aside: to be tried again, behind others of their key, or until their time. */
+  readonly waiting: number;
+  /** Of the waiting, those whose key waits behind them for an operator. */
+  readonly blocked: number;
+  readonly dead: number;
+  /** When it was added; null where a relay made it by starting. */
+  readonly createdAt: Date | null;
+  /** Until when a relay worked on it; null if none ever did. */
+  readonly activeAt: Date | null;
+  /** Since when no relay has worked on it, while messages wait for it and it holds up cleaning; of one that never had a relay and was not added, since when the oldest of them waits; null otherwise. */
+  readonly stalledSince: Date | null;
+  /** How long it may be without a relay, in milliseconds; null for ever. */
+  readonly forgetAfter: number | null;
+  /** When that was over: cleaning has not waited for it since, and relays refuse it. */
+  readonly forgottenAt: Date | null;
+}
+
+/** How far anything is counted. */
+export const COUNTED = 10_000;
+
+/** How far the oldest pending message is looked for from the cursor's place on. */
+const LOOKED_AT = 1_000;
+
+/** By index, whatever the statistics say; joins with the newest messages may hash. */
+export const STATE_SETTINGS = [
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL jit = off',
+] as const;
+
+/** The states of all destinations, or of the one that is named. */
+export async function destinationStates(
+  names: Names,
+  connection: Connection,
+  name: string | null = null,
+): Promise<DestinationState[]> {
+  return (await connection.query(states(names), [name])).map(decode);
+}
+
+/**
+ * $1 a destination, null for all. What is pending is counted among the newest messages of the log, read once
+ * for all destinations, from the end; and among those of the transactions that the cursors saw running. Cursors at the
+ * same place are looked at once; and what their snapshot is too old for (`unseen` and later) is looked up among the
+ * sorted numbers of its transactions, by partition and topic, not compared with each.
+ * Where the oldest of the newest is pending too, there is more, and the oldest of all stands at, or close
+ * behind, the cursor's own place.
+ */
+export function states(names: Names) {
+  const { messages, cursors, relays, parked, destinations, settings } = names;
+  const pending = (m: string, c: string) => `NOT pg_visible_in_snapshot(${m}.xid, ${c}.from_snapshot)
+      AND (${c}.to_snapshot IS NULL OR ${m}.seq > ${c}.after OR NOT pg_visible_in_snapshot(${m}.xid, ${c}.to_snapshot))`;
+  const wanted = (m: string, c: string) => isFor(m, `${c}.destination`, `${c}.topics`);
+  const partition = (m: string) => `${m}.key_hash % (SELECT value::integer FROM ${settings} WHERE name = 'partitions')`;
+  const columns = 'm.seq, m.xid, m.key_hash, m.topic, m.destination, m.stored_at';
+  const counted = (what: string) => `(SELECT count(*) FROM (${what} LIMIT ${String(COUNTED)}) n)`;
+  const of = `SELECT FROM ${parked} p WHERE p.destination = d.name AND`;
+  const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;
+  return statement(
+    'states',
+    `WITH raw AS MATERIALIZED (
+  SELECT c.destination, c.partition, c.owner, c.expires_at, d.topics, c.from_snapshot::text AS began, coalesce(c.to_snapshot::text, '') AS ends,
+    c.after, CASE WHEN c.to_snapshot IS NULL THEN c.high ELSE c.after END AS place
+  FROM ${cursors} c LEFT JOIN ${destinations} d ON d.name = c.destination WHERE $1::text IS NULL OR c.destination = $1::text
+), place AS MATERIALIZED (
+  SELECT *, pg_snapshot_xmax(coalesce(to_snapshot, from_snapshot))::text::bigint AS unseen FROM (
+    SELECT row_number() OVER () AS id, *, began::pg_snapshot AS from_snapshot, nullif(ends, '')::pg_snapshot AS to_snapshot
+    FROM (SELECT DISTINCT began, ends, after, place FROM raw) alike) p
+), cursor AS MATERIALIZED (
+  SELECT r.destination, r.partition, r.owner, r.expires_at, r.topics, p.id, p.unseen FROM raw r JOIN place p USING (began, ends, after, place)
+), newest AS MATERIALIZED (
+  SELECT ${columns}, m.xid::text::bigint AS number, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
+), oldest AS MATERIALIZED (
+  SELECT * FROM newest ORDER BY seq LIMIT 1
+), more AS MATERIALIZED (
+  SELECT c.* FROM place c, oldest m WHERE (SELECT count(*) FROM newest) = ${String(COUNTED)} AND ${pending('m', 'c')}
+), lane AS MATERIALIZED (
+  SELECT partition, kind, value, array_agg(number ORDER BY number) AS numbers, array_agg(since ORDER BY number) AS since FROM (
+    SELECT n.partition, l.kind, l.value, n.number, min(n.stored_at) OVER (PARTITION BY n.partition, l.kind, l.value ORDER BY n.number DESC) AS since
+    FROM newest n CROSS JOIN LATERAL (VALUES ('for', n.destination), ('all', CASE WHEN n.destination IS NULL THEN '' END),
+      ('topic', CASE WHEN n.destination IS NULL THEN n.topic END)) AS l (kind, value) WHERE l.value IS NOT NULL) n
+  GROUP BY 1, 2, 3
+), wants AS MATERIALIZED (
+  SELECT c.destination, c.partition, c.unseen, l.kind, l.value FROM cursor c CROSS JOIN LATERAL (
+    SELECT 'for' AS kind, c.destination AS value UNION ALL SELECT 'all', '' WHERE c.topics IS NULL UNION SELECT 'topic', t FROM unnest(c.topics) t) l
+), other AS MATERIALIZED (
+  SELECT id, partition, topic, destination, counts, count(*) AS messages, min(stored_at) AS stored_at FROM (
+    SELECT c.id, m.partition, m.topic, m.destination, m.stored_at, true AS counts
+      FROM (SELECT id, from_snapshot, xid FROM place CROSS JOIN LATERAL pg_snapshot_xip(coalesce(to_snapshot, from_snapshot)) AS x (xid)) c
+      JOIN newest m ON m.number = c.xid::text::bigint WHERE NOT pg_visible_in_snapshot(m.xid, c.from_snapshot)
+    UNION ALL
+    SELECT c.id, m.partition, m.topic, m.destination, m.stored_at, true FROM place c JOIN newest m ON m.seq > c.after AND m.number < c.unseen
+      WHERE c.to_snapshot IS NOT NULL AND NOT pg_visible_in_snapshot(m.xid, c.from_snapshot) AND pg_visible_in_snapshot(m.xid, c.to_snapshot)
+    UNION ALL
+    SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, true FROM place c
+      CROSS JOIN LATERAL (SELECT pg_snapshot_xip(c.from_snapshot) UNION SELECT pg_snapshot_xip(c.to_snapshot)) AS x (xid)
+      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
+      WHERE ${pending('m', 'c')}
+    UNION ALL
+    SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, false FROM more c
+      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
+      WHERE ${pending('m', 'c')}
+  ) m GROUP BY 1, 2, 3, 4, 5
+), lag AS MATERIALIZED (
+  SELECT destination, sum(messages) FILTER (WHERE counts) AS pending, min(stored_at) AS oldest FROM (
+    SELECT w.destination, cardinality(l.numbers) - n AS messages, l.since[n + 1] AS stored_at, true AS counts
+      FROM wants w JOIN lane l USING (partition, kind, value) CROSS JOIN LATERAL width_bucket(w.unseen - 1, l.numbers) AS n WHERE n < cardinality(l.numbers)
+    UNION ALL
+    SELECT c.destination, m.messages, m.stored_at, m.counts FROM cursor c JOIN other m ON m.id = c.id AND m.partition = c.partition
+      WHERE ${wanted('m', 'c')}
+  ) found GROUP BY destination
+), known AS MATERIALIZED (
+  SELECT c.destination AS name, count(*) AS partitions, count(*) FILTER (WHERE c.owner IS NOT NULL AND c.expires_at > clock_timestamp()) AS held,
+    count(DISTINCT c.owner) FILTER (WHERE c.expires_at > clock_timestamp()) AS owners, nullif(${workedUntil(names, 'c.destination')}, '-infinity') AS worked_until,
+    (SELECT count(*) FROM ${relays} r WHERE r.destination = c.destination AND r.expires_at > clock_timestamp()) AS relays
+  FROM cursor c GROUP BY c.destination
+)
+SELECT d.name, to_json(e.topics)::text, d.partitions::text, d.held::text, greatest(d.relays, d.owners)::text,
+  least(coalesce(l.pending, 0), ${String(COUNTED)})::text, (m.name IS NOT NULL)::text, ${milliseconds('clock_timestamp() - l.oldest')},
+  ${counted(`${of} p.dead_at IS NULL`)}::text,
+  ${counted(`${forOperator} p.dead_at IS NULL`)}::text, ${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text,
+  ${milliseconds('e.created_at')}, ${milliseconds('CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END')},
+  ${milliseconds(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
+  (e.forget_after * 1000)::numeric::text, ${milliseconds('e.forgotten_at')}
+FROM known d LEFT JOIN ${destinations} e ON e.name = d.name LEFT JOIN lag l ON l.destination = d.name
+  LEFT JOIN (SELECT DISTINCT c.destination AS name FROM more JOIN cursor c USING (id)) m ON m.name = d.name
+ORDER BY d.name`,
+  );
+}
+
+function decode(row: Row): DestinationState {
+  const number = (n: number) => Number(row[n]);
+  const orNull = (n: number) => (row[n] === null ? null : Number(row[n]));
+  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  return {
+    name: row[0] as string,
+    topics: row[1] === null ? null : (JSON.parse(row[1] as string) as string[]),
+    partitions: number(2),
+    held: number(3),
+    relays: number(4),
+    pending: number(5),
+    morePending: row[6] === 'true',
+    oldestPending: orNull(7),
+    waiting: number(8),
+    blocked: number(9),
+    dead: number(10),
+    createdAt: time(11),
+    activeAt: time(12),
+    stalledSince: time(13),
+    forgetAfter: orNull(14),
+    forgottenAt: time(15),
+  };
+}

@@ -1,0 +1,310 @@
+import { hasCode, MessengerError } from '../../../core/errors.js';
+import { describe } from '../../../core/util/describe.js';
+import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { checkKeys, numberOption } from '../../../core/util/options.js';
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from '../sql/transact.js';
+import type { Connection } from '../sql/database.js';
+import { literal } from '../sql/names.js';
+import { destinationStates, type DestinationState } from './destination-state.js';
+import { lockDestination, statement } from '../sql/statement.js';
+
+/** How a destination is added. Durations in milliseconds. */
+export interface AddDestinationOptions extends StoreCallOptions {
+  /**
+   * What it publishes: everything that is still in the log (`'beginning'`), what is stored from now on
+   * (`'end'`), or what was stored at a time or later, by the database's clock. Messages of transactions that
+   * are open at the moment of adding are always part of it; a few that were stored within the
+   * same instant as the given time, by other transactions, may be.
+   */
+  readonly from: 'beginning' | 'end' | Date;
+  /**
+   * The topics that it publishes, beside messages that are for it alone: with `[]` nothing else.
+   * @default all of them, and messages without one
+   */
+  readonly topics?: readonly string[] | undefined;
+  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more. @default for ever */
+  readonly forgetAfter?: number | undefined;
+}
+
+/** What was removed with a destination. */
+export type RemovedDestination = Pick<DestinationState, 'pending' | 'morePending' | 'waiting' | 'dead'>;
+
+const HUNDRED_YEARS = 3_155_760_000_000;
+
+/**
+ * Adds a destination: its cursors, and what it publishes.
+ *
+ * Its cursor's snapshot is taken in one transaction, after another one that had an id has ended, and before
+ * whose id the last number of the sequence was looked at. So every transaction that the snapshot neither sees
+ * nor lists got its id after that, and draws its numbers above it: a safe `low`.
+ *
+ * @throws MessengerError `CONFLICT` where there is one of that name, `INVALID_OPTION` for an option out of range.
+ */
+export async function addDestination(admin: Admin, name: string, options: AddDestinationOptions): Promise<void> {
+  checkKeys(options, ['from', 'topics', 'forgetAfter', 'signal'] satisfies (keyof AddDestinationOptions)[]);
+  assertDestination(name);
+  const { from } = options;
+  const since = from instanceof Date ? from.getTime() : null;
+  if ((since === null && from !== 'beginning' && from !== 'end') || Number.isNaN(since)) {
+    throw new MessengerError('INVALID_OPTION', `from must be 'beginning', 'end' or a Date, got ${describe(from)}`);
+  }
+  const topics = options.topics?.length === 0 ? [] : stringsOption('topics', options.topics);
+  const forgetAfter = forgetAfterOption(options.forgetAfter);
+  const { messages, cursors, destinations, settings } = admin.names;
+
+  const low = await transact(admin, options, async (connection) => {
+    // Two statements: the transaction has no id before the second.
+    const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
+    const [row] = await connection.query(
+      statement('sequence', `SELECT coalesce(pg_sequence_last_value(${sequence}), 0)::text`),
+    );
+    await connection.query(statement('xid', 'SELECT pg_current_xact_id()::text'));
+    return row?.[0] as string;
+  });
+
+  const add = async (connection: Connection) => {
+    const insert = `INSERT INTO ${destinations} (name, topics, forget_after)
+  VALUES ($1::text, CASE WHEN $2::text IS NOT NULL THEN ARRAY(SELECT json_array_elements_text($2::text::json)) END, $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
+    const named = await connection.query(statement('add', insert), [
+      name,
+      topics ? JSON.stringify(topics) : null,
+      forgetAfter ?? null,
+    ]);
+    const [row] = await connection.query(
+      statement(
+        'add_facts',
+        `SELECT value, (to_timestamp($1::double precision / 1000) > clock_timestamp())::text FROM ${settings} WHERE name = 'partitions' FOR SHARE`,
+      ),
+      [since],
+    );
+    const [partitions, isAhead] = row as readonly [string, string | null];
+    if (isAhead === 'true') {
+      throw new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
+    }
+    // A time is an open window from the beginning to now, of which everything before that time is done: what was
+    // not committed by now comes after it, whatever its numbers.
+    const place = {
+      beginning: `SELECT '1:1:'::pg_snapshot, NULL::pg_snapshot, 0, 0, 0, 0`,
+      end: `SELECT pg_current_snapshot(), NULL::pg_snapshot, 0, low, low, low FROM given`,
+      since: `SELECT CASE WHEN first IS NULL THEN pg_current_snapshot() ELSE '1:1:' END,
+    CASE WHEN first IS NOT NULL THEN pg_current_snapshot() END, coalesce(first - 1, 0), CASE WHEN first IS NULL THEN low ELSE 0 END, low, low
+    FROM given, (SELECT min(seq) AS first FROM ${messages} WHERE stored_at >= (SELECT since FROM given)) found`,
+    }[typeof from === 'string' ? from : 'since'];
+    await connection.query(lockDestination(cursors), [name]);
+    const rows = await connection.query(
+      statement(
+        'add_cursors',
+        `WITH given AS (SELECT $3::bigint AS low, to_timestamp($4::double precision / 1000) AS since)
+INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, after, low, next_low, high)
+  SELECT $1::text, partition, place.* FROM generate_series(0, $2::integer - 1) AS p (partition), (${place}) place
+  WHERE NOT EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text) RETURNING partition::text`,
+      ),
+      [name, partitions, low, since],
+    );
+    if (named.length === 0 || rows.length !== Number(partitions)) {
+      throw conflict(
+        `there is a destination ${JSON.stringify(name)} already: remove it first, or give this one another name`,
+      );
+    }
+  };
+  // A time is looked for in all of the log.
+  await transact(admin, options, add, { patience: since === null ? 1 : 10 });
+}
+
+/** How often others may be about to make a destination, and not get on with it, before that is an error. */
+const DECLARATIONS = 5;
+
+/**
+ * Makes the destinations that messages are for, where they are not there yet.
+ *
+ * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
+ */
+export async function declareDestinations(
+  admin: Admin,
+  names: readonly string[],
+  options: StoreCallOptions = {},
+): Promise<void> {
+  for (const name of names) assertDestination(name);
+  let left = DECLARATIONS;
+  for (let before = names.length; ;) {
+    const missing = await transact(admin, options, (connection) => undeclared(admin, connection, names));
+    if (missing.length === 0) return;
+    left = missing.length < before ? DECLARATIONS : left - 1;
+    before = missing.length;
+    for (const name of missing) {
+      try {
+        await declare(admin, name, options);
+      } catch (error) {
+        if (isRefused(error)) throw undeclarable(name, error);
+        // Another process has made it meanwhile, or a relay by starting.
+        if (!hasCode(error, 'CONFLICT') || left <= 0) throw error;
+      }
+    }
+  }
+}
+
+function undeclarable(name: string, cause: unknown): MessengerError {
+  return new MessengerError(
+    'UNKNOWN_DESTINATION',
+    `there is no destination ${JSON.stringify(name)} to which messages can be addressed, and this role may not make it: run \`await outbox.migrate()\`, or \`messenger add-destination ${name} --addressed\`, with the role that owns the tables`,
+    { cause },
+  );
+}
+
+/** Of these, the ones that messages cannot be for yet. */
+async function undeclared({ names }: Admin, connection: Connection, wanted: readonly string[]): Promise<string[]> {
+  const rows = await connection.query(
+    statement(
+      'undeclared',
+      `SELECT w.name FROM json_array_elements_text($1::text::json) AS w (name)
+  WHERE NOT EXISTS (SELECT FROM ${names.destinations} d WHERE d.name = w.name)`,
+    ),
+    [JSON.stringify(wanted)],
+  );
+  return rows.map(([name]) => name as string);
+}
+
+/** @throws MessengerError `CONFLICT` where somebody makes it at the same moment. */
+async function declare(admin: Admin, name: string, { signal }: StoreCallOptions): Promise<void> {
+  const { cursors, destinations } = admin.names;
+  // One that a relay has made by starting publishes everything, and goes on to.
+  const known = await transact(admin, { signal }, async (connection) => {
+    await connection.query(lockDestination(cursors), [name]);
+    return connection.query(
+      statement(
+        'declare',
+        `INSERT INTO ${destinations} (name) SELECT $1::text WHERE EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
+  ON CONFLICT (name) DO NOTHING RETURNING name`,
+      ),
+      [name],
+    );
+  });
+  if (known.length > 0) return;
+  // What is for it alone cannot be there before it. Of that name is the one of everything else.
+  await addDestination(admin, name, {
+    ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
+    signal,
+  });
+}
+
+/** insufficient_privilege */
+function isRefused(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === '42501';
+}
+
+/** What `limitDestination` can be told. Durations in milliseconds. */
+export interface LimitDestinationOptions extends StoreCallOptions {
+  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more; null for ever. */
+  readonly forgetAfter: number | null;
+}
+
+/** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
+export async function limitDestination(admin: Admin, name: string, options: LimitDestinationOptions): Promise<void> {
+  checkKeys(options, ['forgetAfter', 'signal'] satisfies (keyof LimitDestinationOptions)[]);
+  assertDestination(name);
+  const forgetAfter = options.forgetAfter === null ? null : forgetAfterOption(options.forgetAfter);
+  if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
+  const { cursors, destinations } = admin.names;
+  await transact(admin, options, async (connection) => {
+    // In a statement before: one that is removed meanwhile must not come back without its cursors.
+    await connection.query(lockDestination(cursors), [name]);
+    const rows = await connection.query(
+      statement(
+        'limit',
+        `INSERT INTO ${destinations} (name, forget_after)
+  SELECT $1::text, $2::double precision / 1000 WHERE EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
+  ON CONFLICT (name) DO UPDATE SET forget_after = excluded.forget_after RETURNING name`,
+      ),
+      [name, forgetAfter],
+    );
+    if (rows.length === 0) throw await unknown(admin, connection, name);
+  });
+}
+
+/** What `removeDestination` can be told. */
+export interface RemoveDestinationOptions extends StoreCallOptions {
+  /** Remove it although messages, dead letters among them, go with it. @default false */
+  readonly discard?: boolean | undefined;
+}
+
+/**
+ * Removes a destination, and all that is known of it.
+ *
+ * @returns what went with it.
+ * @throws MessengerError `CONFLICT` while a relay works on it, and where messages would go with it that
+ *   it has not published, unless told to `discard`; `UNKNOWN_DESTINATION`.
+ */
+export async function removeDestination(
+  admin: Admin,
+  name: string,
+  options: RemoveDestinationOptions = {},
+): Promise<RemovedDestination> {
+  checkKeys(options, ['discard', 'signal'] satisfies (keyof RemoveDestinationOptions)[]);
+  assertDestination(name);
+  const { cursors, claims, relays, parked, destinations } = admin.names;
+  const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
+  const isStoredFor = `transactions are open that have stored messages for destination ${JSON.stringify(name)}, or an operator works on it: name another one for its topics first, and try again`;
+  return transact(admin, options, async (connection) => {
+    await connection.query(lockDestination(cursors), [name]);
+    const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
+    await orConflict(connection.query(statement('remove_lock', lock), [name]), isWorkedOn);
+    const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
+    await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
+    // After the locks: nobody claims it any more, and what was stored for it is committed.
+    const [state] = await destinationStates(admin.names, connection, name);
+    if (!state) throw await unknown(admin, connection, name);
+    if (state.held > 0 || state.relays > 0) throw conflict(isWorkedOn);
+    const { pending, morePending, waiting, dead } = state;
+    if ((morePending || pending + waiting + dead > 0) && options.discard !== true) {
+      throw conflict(
+        `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(waiting)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
+      );
+    }
+    for (const table of [parked, claims, relays, cursors]) {
+      const text = `DELETE FROM ${table} WHERE destination = $1::text`;
+      await connection.query(statement('remove', text), [name]);
+    }
+    await connection.query(statement('remove', `DELETE FROM ${destinations} WHERE name = $1::text`), [name]);
+    return { pending, morePending, waiting, dead };
+  });
+}
+
+function forgetAfterOption(value: unknown): number | undefined {
+  if (value === undefined) return undefined;
+  return numberOption('forgetAfter', value, 0, { min: 60_000, max: HUNDRED_YEARS });
+}
+
+/**
+ * `default` is always there: before its first relay it has no rows.
+ *
+ * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and no relay ever worked on.
+ */
+export async function assertKnown(
+  admin: Admin,
+  connection: Connection,
+  name: string = DEFAULT_DESTINATION,
+): Promise<void> {
+  if (name === DEFAULT_DESTINATION) return;
+  const { cursors, destinations } = admin.names;
+  const text = `SELECT name FROM ${destinations} WHERE name = $1::text
+  UNION ALL (SELECT destination FROM ${cursors} WHERE destination = $1::text LIMIT 1)`;
+  if ((await connection.query(statement('is_known', text), [name])).length === 0) {
+    throw await unknown(admin, connection, name);
+  }
+}
+
+/** The error for a destination that nobody added, and no relay ever worked on. */
+export async function unknown({ names }: Admin, connection: Connection, name: string): Promise<MessengerError> {
+  const rows = await connection.query(
+    statement(
+      'known',
+      `SELECT destination FROM ${names.cursors} UNION SELECT name FROM ${names.destinations} ORDER BY 1 LIMIT 20`,
+    ),
+  );
+  const known = rows.map(([each]) => JSON.stringify(each)).join(', ');
+  return new MessengerError(
+    'UNKNOWN_DESTINATION',
+    `there is no destination ${JSON.stringify(name)}; there ${known === '' ? 'is none' : `are ${known}`}`,
+  );
+}

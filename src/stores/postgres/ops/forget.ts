@@ -1,0 +1,72 @@
+import { LOCK_NOT_AVAILABLE } from '../sql/transact.js';
+import { preamble, type Connection, type Database, type TransactionBounds } from '../sql/database.js';
+import type { Names } from '../sql/names.js';
+import { statement } from '../sql/statement.js';
+
+/**
+ * Until when somebody worked on the destination `d`: a lease's end, past or to come, or a relay's that
+ * waits for its share. What was released keeps the time of its release. `d` must not begin with `own`, the name in here.
+ */
+export function workedUntil({ cursors, relays }: Names, d: string): string {
+  return `(SELECT max(until) FROM (
+    SELECT max(own.expires_at) FROM ${cursors} own WHERE own.destination = ${d}
+    UNION ALL SELECT max(own.expires_at) FROM ${relays} own WHERE own.destination = ${d}) AS worked (until))`;
+}
+
+/** A condition on rows of the cursors: that cleaning waits for their destination. */
+export function notForgotten({ destinations }: Names): string {
+  return `destination NOT IN (SELECT name FROM ${destinations} WHERE forgotten_at IS NOT NULL)`;
+}
+
+/**
+ * Marks the destinations that nobody has worked on for longer than their limit, so that cleaning no
+ * longer waits for them. A relay cannot come back to one in between: both lock its cursors, and look
+ * again in a statement after that.
+ *
+ * Yields the name of each once that is committed. One that fails keeps no other from it: the first error is thrown at
+ * the end.
+ */
+export async function* forgetAbandoned(
+  database: Database,
+  names: Names,
+  bounds: TransactionBounds,
+): AsyncGenerator<string, void> {
+  const { cursors, destinations } = names;
+  const isAbandoned = `d.forgotten_at IS NULL AND d.forget_after IS NOT NULL
+    AND greatest(d.created_at, ${workedUntil(names, 'd.name')}) < clock_timestamp() - d.forget_after * interval '1 second'`;
+  const found = await database.transaction(
+    preamble(bounds.timeout),
+    (connection) =>
+      connection.query(statement('abandoned', `SELECT d.name FROM ${destinations} d WHERE ${isAbandoned}`)),
+    bounds,
+  );
+  let failed: { readonly error: unknown } | undefined;
+  for (const [name] of found as readonly (readonly [string])[]) {
+    const forget = async (connection: Connection): Promise<boolean> => {
+      const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
+      await connection.query(statement('forget_lock', lock), [name]);
+      const marked = await connection.query(
+        statement(
+          'forget',
+          `UPDATE ${destinations} d SET forgotten_at = clock_timestamp() WHERE d.name = $1::text AND ${isAbandoned} RETURNING d.name`,
+        ),
+        [name],
+      );
+      if (marked.length === 0) return false;
+      // Whoever slept through the end of its lease must not go on with it.
+      const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
+      await connection.query(statement('forget_fence', fence), [name]);
+      return true;
+    };
+    let isForgotten = false;
+    try {
+      isForgotten = await database.transaction(preamble(bounds.timeout), forget, bounds);
+    } catch (error) {
+      // Somebody works on it.
+      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) failed ??= { error };
+      if (bounds.signal?.aborted === true) break;
+    }
+    if (isForgotten) yield name;
+  }
+  if (failed !== undefined) throw failed.error;
+}

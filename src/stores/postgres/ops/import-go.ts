@@ -1,0 +1,142 @@
+import { MessengerError } from '../../../core/errors.js';
+import { describe } from '../../../core/util/describe.js';
+import { checkKeys } from '../../../core/util/options.js';
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
+import type { Connection, Value } from '../sql/database.js';
+import { LONGEST_KEY } from '../write/encode.js';
+import { literal, quote } from '../sql/names.js';
+import { statement } from '../sql/statement.js';
+
+/** Where the messages of the Go module are, and what of them becomes topic and key. */
+export interface AdoptOptions extends StoreCallOptions {
+  /** The schema of its table. @default 'public' */
+  readonly schema?: string | undefined;
+  /** Its table. @default 'messages' */
+  readonly table?: string | undefined;
+  /** The metadata key whose value becomes the message's key: what its broker took the group from. @default none */
+  readonly key?: string | undefined;
+  /** The metadata key whose value becomes the message's topic. @default none */
+  readonly topic?: string | undefined;
+}
+
+const INVALID_TEXT = '22P02';
+
+/** How long writers may wait behind this call's wait for the table. Milliseconds. */
+const LOCK_TIMEOUT = 5_000;
+
+/** How the payload column of the Go module becomes ours, by its type: to bytes, and to JSON. */
+const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json: string }>> = {
+  text: { bytes: `convert_to(t.payload, 'UTF8')`, json: 't.payload::json' },
+  jsonb: { bytes: `convert_to(t.payload::text, 'UTF8')`, json: 't.payload::text::json' },
+  json: { bytes: `convert_to(t.payload::text, 'UTF8')`, json: 't.payload' },
+  bytea: { bytes: 't.payload', json: `convert_from(t.payload, 'UTF8')::json` },
+};
+
+/**
+ * Takes the unpublished messages of the Go module's table over into the log, in one transaction, in the order
+ * in which the module would have published them, and marks them published there: so a second run takes only what was
+ * stored since, by writers that are not replaced yet. The module's relay must be stopped. What it
+ * had published stays where it is.
+ *
+ * @returns how many were taken over.
+ * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
+ *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
+ */
+export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<number> {
+  checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof AdoptOptions)[]);
+  const { schema = 'public', table = 'messages' } = options;
+  for (const [name, value] of Object.entries({ schema, table, key: options.key ?? 'x', topic: options.topic ?? 'x' })) {
+    if (typeof (value as unknown) === 'string' && value !== '' && !value.includes('\u0000')) continue;
+    throw new MessengerError('INVALID_OPTION', `${name} must be a non-empty string, got ${describe(value)}`);
+  }
+  const source = `${quote(schema)}.${quote(table)}`;
+  const take = async (connection: Connection) => {
+    const { created, payload } = await shapeOf(connection, source);
+    // Waits for the transactions that are storing there, and holds up those that come: all or nothing of each.
+    await orConflict(
+      connection.query(statement('adopt_lock', `LOCK TABLE ${source} IN SHARE ROW EXCLUSIVE MODE`)),
+      `an open transaction has kept ${source} locked for ${String(LOCK_TIMEOUT / 1000)} seconds: try again when it has ended`,
+    );
+    const metadata = `CASE jsonb_typeof(t.metadata::jsonb) WHEN 'object' THEN t.metadata::jsonb WHEN 'null' THEN '{}' END`;
+    await assertAdoptable(connection, source, { metadata, created, key: options.key });
+    const converted = payload[admin.jsonPayload ? 'json' : 'bytes'];
+    const taking = connection.query(
+      statement(
+        'adopt',
+        `WITH taken AS (
+  UPDATE ${source} t SET published = TRUE WHERE t.published IS NOT TRUE
+  RETURNING t.id AS original, ${metadata} AS metadata, ${converted} AS payload, t.${created}::timestamptz AS at
+), stored AS (
+  INSERT INTO ${admin.names.messages} (id, topic, key, metadata, payload, at)
+  SELECT original::text, nullif(metadata ->> $1::text, ''), nullif(metadata ->> $2::text, ''), metadata, payload, at
+  FROM taken ORDER BY at, original RETURNING id
+)
+SELECT count(*)::text FROM stored`,
+      ),
+      [options.topic ?? null, options.key ?? null],
+    );
+    const [row] = await taking.catch((cause: unknown) => {
+      if ((cause as { code?: unknown }).code !== INVALID_TEXT) throw cause;
+      throw conflict(
+        `a payload of ${source} is not JSON, which the option jsonPayload demands: nothing was taken over`,
+        cause,
+      );
+    });
+    return Number(row?.[0]);
+  };
+  return transact(admin, options, take, {
+    settings: [`SET LOCAL lock_timeout = ${String(LOCK_TIMEOUT)}`],
+    patience: 10,
+  });
+}
+
+/** What differs from version to version of the module's table. */
+async function shapeOf(connection: Connection, source: string) {
+  const rows = await connection.query(
+    statement(
+      'adopt_columns',
+      `SELECT attname, atttypid::regtype::text FROM pg_attribute WHERE attrelid = to_regclass(${literal(source)}) AND attnum > 0 AND NOT attisdropped`,
+    ),
+  );
+  if (rows.length === 0) {
+    throw new MessengerError(
+      'SCHEMA_MISMATCH',
+      `there is no table ${source}: name it with the options schema and table`,
+    );
+  }
+  const types = new Map(rows.map(([name, type]) => [name as string, type as string]));
+  const created = ['created_at', 'at'].find((name) => types.get(name)?.startsWith('timestamp'));
+  const payload = PAYLOADS[types.get('payload') ?? ''];
+  const isItsTable =
+    types.has('id') && types.get('published') === 'boolean' && /^jsonb?$/.test(types.get('metadata') ?? '');
+  if (created === undefined || payload === undefined || !isItsTable) {
+    throw new MessengerError(
+      'SCHEMA_MISMATCH',
+      `${source} is not the table of the Go module messenger: it has id, metadata (jsonb), payload (text or jsonb), published (boolean) and created_at`,
+    );
+  }
+  return { created, payload };
+}
+
+async function assertAdoptable(
+  connection: Connection,
+  source: string,
+  { metadata, created, key }: { metadata: string; created: string; key: string | undefined },
+): Promise<void> {
+  const unfit = `t.payload IS NULL OR t.payload::text IN ('', '\\x') OR ${metadata} IS NULL
+    OR EXISTS (SELECT FROM jsonb_each(${metadata}) m WHERE jsonb_typeof(m.value) <> 'string')`;
+  const assertNone = async (what: string, found: string, where: string, values: readonly Value[] = []) => {
+    const text = `SELECT t.id::text FROM ${source} t WHERE t.published IS NOT TRUE AND (${where}) ORDER BY t.${created}, t.id LIMIT 5`;
+    const rows = await connection.query(statement(what, text), values);
+    if (rows.length === 0) return;
+    throw conflict(
+      `messages of ${source} ${found} cannot be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
+    );
+  };
+  await assertNone('adopt_unfit', 'without a payload, or whose metadata are not strings,', unfit);
+  if (key === undefined) return;
+  const most = String(LONGEST_KEY);
+  const isLong = `octet_length(${metadata} ->> $1::text) > ${most}`;
+  await assertNone('adopt_long', `whose key, ${JSON.stringify(key)}, has more than ${most} bytes,`, isLong, [key]);
+}

@@ -1,0 +1,246 @@
+import { LOCK_NOT_AVAILABLE } from '../sql/transact.js';
+import { MessengerError } from '../../../core/errors.js';
+import { numberOption } from '../../../core/util/options.js';
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { preamble, type Connection, type Database } from '../sql/database.js';
+import type { Names } from '../sql/names.js';
+import { checkEnvironment, environmentOf, isAheadOfCluster, isForeign, setEnvironment } from '../schema/provenance.js';
+import { howToMigrate, SCHEMA_VERSION, schemaVersion } from '../schema/verify.js';
+import { cellOf, cellsIn, type Cell } from './owed.js';
+import { rewriteLog, type Run } from './rewrite.js';
+import { advanceSequence, largest, lastDrawn, sequenceOf } from './sequence.js';
+import { statement } from '../sql/statement.js';
+
+/** How `rebase` works. */
+export interface RebaseOptions extends StoreCallOptions {
+  /** The environment that this database belongs to from now on. @default what it says already */
+  environment?: string;
+  /** How long the whole may take, in milliseconds: it rewrites what is kept of the log. @default 3_600_000 (an hour) */
+  timeout?: number;
+}
+
+/** What will be published at one destination after a rebase. */
+export interface RebasedDestination {
+  readonly destination: string;
+  /**
+   * Messages of the log that had not been settled when the copy was made, and those stored since. They
+   * will be published; what the former relays published of them after that moment is published again.
+   */
+  readonly undelivered: number;
+  /** The smallest and the largest `seq` of them; `undefined` where there are none. */
+  readonly first: number | undefined;
+  readonly last: number | undefined;
+  /** Messages that were set aside and will be tried again: these may have been published since, too. */
+  readonly waiting: number;
+}
+
+/** What `rebase` did. */
+export interface RebaseResult {
+  /** Whether the tables came from another cluster. If not, nothing was changed but the environment. */
+  readonly moved: boolean;
+  /** Empty unless `moved`. */
+  readonly destinations: readonly RebasedDestination[];
+  /** The environment that the database belongs to, if it has been given one. */
+  readonly environment: string | undefined;
+}
+
+const HOUR = 3_600_000;
+
+/** How long to wait for writers to finish: those that come later wait behind. Milliseconds. */
+const LONGEST_WAIT = 5_000;
+
+/**
+ * The transaction ids that kept messages get. PostgreSQL gives those below 3 to nobody, and its own
+ * set-up uses up hundreds above: so none of them will ever be running, each is visible to every snapshot
+ * but for one that lists it, and a cursor lists exactly those that its destination is still to publish.
+ */
+const DELIVERED_EVERYWHERE = 2;
+const FIRST_LABEL = 3;
+/** Below the first id that a user's transaction can have (above 600 in every version). */
+const MAX_LABELS = 500;
+
+/** Messages that the same destinations are still to publish. */
+interface Group extends Omit<Cell, 'name'> {
+  /** Their new transaction id. */
+  readonly label: number;
+}
+
+/**
+ * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction: nothing is
+ * lost, and it can be run again. Where the tables are this cluster's own, it changes the environment alone.
+ *
+ * Whatever the cursors had not settled when the copy was made is taken as undelivered: `seq > high`, or
+ * not visible in `from`, but for what the open window had delivered. There the old cluster's transaction
+ * ids are compared with its own snapshots. The log is then written anew: every kept message gets a new transaction id, by
+ * which destinations are still to publish it, and keeps its `seq`, so the order of its key; and each cursor
+ * becomes this cluster's snapshot, which sees all but those.
+ *
+ * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
+ *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+ */
+export async function rebase(database: Database, names: Names, options: RebaseOptions = {}): Promise<RebaseResult> {
+  const timeout = numberOption('timeout', options.timeout, HOUR, { min: 1, max: 24 * HOUR });
+  const environment = checkEnvironment(options.environment);
+  try {
+    return await database.transaction(
+      preamble(timeout, `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`),
+      async (connection) => {
+        await lock(connection, names);
+        const moved = await isMoved(connection, names);
+        const destinations = moved ? await rebaseLog(connection, names) : [];
+        if (environment !== undefined) await setEnvironment(connection, names, environment);
+        return { moved, destinations, environment: await environmentOf(connection, names) };
+      },
+      { timeout, signal: options.signal },
+    );
+  } catch (error) {
+    if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
+    throw new MessengerError(
+      'TIMEOUT',
+      `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End it, or stop the writers, and run it again`,
+      { cause: error },
+    );
+  }
+}
+
+/** Keeps relays and writers out, to the end of the transaction. */
+async function lock(connection: Connection, names: Names): Promise<void> {
+  const version = await schemaVersion(connection, names);
+  if (version < SCHEMA_VERSION) {
+    throw new MessengerError(
+      'SCHEMA_MISMATCH',
+      `the schema of ${names.messages} is at version ${String(version)}, this library needs ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
+    );
+  }
+  // Also against a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
+  await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
+  // Looked at before, since a lock that is widened later waits for whoever waits for it.
+  const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
+  await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
+  const [held] = await connection.query(
+    statement(
+      'held',
+      `SELECT string_agg(DISTINCT destination, ', ') FROM ${names.cursors} c
+  WHERE owner IS NOT NULL AND expires_at > clock_timestamp() AND NOT (${isForeign('c')})`,
+    ),
+  );
+  if (typeof held?.[0] !== 'string') return;
+  throw new MessengerError(
+    'LEASE_LOST',
+    `a relay holds the destination ${held[0]}: stop every relay of this outbox first, or wait for the lease of one that died`,
+  );
+}
+
+/** Whether anything here is another cluster's. A logical copy brings no sequences along. */
+async function isMoved(connection: Connection, names: Names): Promise<boolean> {
+  const [row] = await connection.query(
+    statement(
+      'moved',
+      `SELECT (EXISTS (SELECT FROM ${names.cursors} c WHERE ${isForeign('c')}) OR ${isAheadOfCluster(names)}
+    OR ${lastDrawn(await sequenceOf(connection, names))} < ${largest(names)})::text`,
+    ),
+  );
+  return row?.[0] === 'true';
+}
+
+async function rebaseLog(connection: Connection, names: Names): Promise<RebasedDestination[]> {
+  const run: Run = (text, values = []) => connection.query(statement('rebase', text), values);
+  const sequence = await sequenceOf(connection, names);
+  await advanceSequence(run, names, sequence);
+
+  const partitions = await partitionsOf(run, names);
+  const { cell, from } = cellOf(names, partitions);
+  const groups = await rewriteLog(run, names, { mark: cell, from }, async ({ table, columns }) => {
+    const cells = await cellsIn(run, names, table, partitions);
+    const found = labelled(cells);
+    const labels = cells.flatMap(({ name, owed }) => {
+      const label = found.get(owed)?.label;
+      return label === undefined ? [] : [[name, label] as const];
+    });
+    const kept = columns.filter((name) => name !== 'xid').join(', ');
+    await run(
+      `INSERT INTO ${names.messages} (xid, ${kept}) OVERRIDING SYSTEM VALUE SELECT coalesce(l.xid, '${String(DELIVERED_EVERYWHERE)}')::xid8, ${kept}
+  FROM ${table} LEFT JOIN json_each_text($1::text::json) AS l (mark, xid) USING (mark)`,
+      [JSON.stringify(Object.fromEntries(labels))],
+    );
+    return [...found.values()];
+  });
+  // Writers are kept out: whoever is not in this snapshot has not drawn a number of the log yet.
+  const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
+  const [snapshot, last] = now as [string, string];
+  const rebased = [...partitions.keys()].map((destination, i) => {
+    const own = groups.filter(({ owed }) => owed[i] === '1');
+    return {
+      destination,
+      own,
+      blind: without(
+        snapshot,
+        own.map(({ label }) => label),
+      ),
+    };
+  });
+  await run(
+    `UPDATE ${names.cursors} c SET owner = NULL, expires_at = clock_timestamp(), epoch = epoch + 1, from_snapshot = r.blind,
+    to_snapshot = NULL, after = 0, low = $2::text::bigint, next_low = $2::text::bigint, high = $2::text::bigint,
+    written_by = pg_current_xact_id() FROM json_to_recordset($1::text::json) AS r (destination text, blind pg_snapshot) WHERE c.destination = r.destination`,
+    [JSON.stringify(rebased.map(({ destination, blind }) => ({ destination, blind }))), last],
+  );
+  const waiting = new Map(
+    (
+      await run(`SELECT destination, count(*)::text FROM ${names.parked} WHERE dead_at IS NULL GROUP BY destination`)
+    ).map(([name, count]) => [name as string, Number(count)]),
+  );
+  return rebased.map(({ destination, own }) => ({
+    destination,
+    undelivered: own.reduce((sum, { count }) => sum + count, 0),
+    first: own.length > 0 ? Math.min(...own.map((group) => group.first)) : undefined,
+    last: own.length > 0 ? Math.max(...own.map((group) => group.last)) : undefined,
+    waiting: waiting.get(destination) ?? 0,
+  }));
+}
+
+/** How many partitions each destination has. */
+async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>> {
+  const rows = await run(
+    `SELECT destination, count(*)::text, (min(partition) = 0 AND max(partition) = count(*) - 1)::text FROM ${names.cursors} GROUP BY destination ORDER BY destination`,
+  );
+  const broken = rows.find(([, , whole]) => whole !== 'true');
+  if (broken) {
+    throw new MessengerError(
+      'SCHEMA_MISMATCH',
+      `destination ${JSON.stringify(broken[0])} lacks some of its rows in ${names.cursors}: they were not copied as a whole. Copy the tables again`,
+    );
+  }
+  return new Map(rows.map(([name, count]) => [name as string, Number(count)]));
+}
+
+/** The messages that somebody is still to publish, by who is, each with its new transaction id. */
+function labelled(cells: readonly Cell[]): Map<string, Group> {
+  const groups = new Map<string, Group>();
+  for (const { owed, count, first, last } of cells) {
+    if (!owed.includes('1')) continue;
+    const group = groups.get(owed);
+    groups.set(owed, {
+      owed,
+      label: group?.label ?? FIRST_LABEL + groups.size,
+      count: count + (group?.count ?? 0),
+      first: Math.min(first, group?.first ?? first),
+      last: Math.max(last, group?.last ?? last),
+    });
+  }
+  if (groups.size > MAX_LABELS) {
+    throw new MessengerError(
+      'UNSUPPORTED',
+      `the destinations differ in ${String(groups.size)} ways in what they have published, more than ${String(MAX_LABELS)}: remove those that are not used any more, and run it again`,
+    );
+  }
+  return groups;
+}
+
+/** This cluster's snapshot, blind to these transaction ids, which are ascending and older than any in it. */
+function without(snapshot: string, labels: readonly number[]): string {
+  if (labels.length === 0) return snapshot;
+  const [, end, running = ''] = snapshot.split(':');
+  const blind = running === '' ? labels : [...labels, running];
+  return `${String(labels[0])}:${end as string}:${blind.join(',')}`;
+}

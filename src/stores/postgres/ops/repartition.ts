@@ -1,0 +1,66 @@
+import { numberOption } from '../../../core/util/options.js';
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
+import { workedUntil } from './forget.js';
+import { statement } from '../sql/statement.js';
+
+/** How many partitions a store can have. */
+export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
+
+/**
+ * Spreads the keys of every destination over another number of partitions, in one transaction. Stores are to
+ * be given the option `partitions` with it from then on: relays of the old number are refused.
+ *
+ * @throws MessengerError `CONFLICT` while a relay works, where the partitions of a destination are not
+ *   read equally far, or where messages wait to be tried again: the error says which, and what to do.
+ */
+export async function repartition(admin: Admin, partitions: number, options: StoreCallOptions = {}): Promise<void> {
+  const wanted = numberOption('partitions', partitions, partitions, PARTITIONS);
+  const { cursors, claims, parked, settings } = admin.names;
+  const isWorkedOn = (who: string) =>
+    `${who}: stop every relay of this store first (one that died is gone when its lease has run out)`;
+  await transact(admin, options, async (connection) => {
+    // Of the whole table: no relay may make the cursors of a new destination meanwhile, in the old number.
+    const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
+    await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
+    // After the lock, in statements of their own: what was committed before it is seen.
+    const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
+    const found = await connection.query(
+      statement(
+        'repartition_look',
+        `SELECT c.destination, count(DISTINCT ${place})::text, bool_and(c.xmin = c.written_by::xid)::text,
+    (${workedUntil(admin.names, 'c.destination')} > clock_timestamp())::text,
+    EXISTS (SELECT FROM ${parked} p WHERE p.destination = c.destination AND p.dead_at IS NULL)::text
+  FROM ${cursors} c GROUP BY c.destination ORDER BY c.destination`,
+      ),
+    );
+    for (const [destination, places, isOurs, isHeld, waits] of found) {
+      const name = `destination ${JSON.stringify(destination)}`;
+      if (isHeld === 'true') throw conflict(isWorkedOn(`a relay works on ${name}`));
+      if (isOurs !== 'true') throw conflict(`the cursors of ${name} were not written by this database cluster`);
+      if (waits === 'true') {
+        throw conflict(
+          `messages of ${name} wait to be tried again: let its relay run until \`store.destinations()\` shows none waiting, or give blocked ones up with \`store.discard\`, and try again`,
+        );
+      }
+      if (places !== '1') {
+        throw conflict(
+          `the partitions of ${name} are not read equally far: let one relay alone run until nothing is pending, stop it, and try again`,
+        );
+      }
+    }
+    const run = (text: string, ...values: number[]) => connection.query(statement('repartition', text), values);
+    await run(`DELETE FROM ${cursors} WHERE partition >= $1::integer`, wanted);
+    await run(
+      `INSERT INTO ${cursors} (destination, partition, epoch, expires_at, from_snapshot, to_snapshot, after, low, next_low, high)
+  SELECT destination, p, epoch, expires_at, from_snapshot, to_snapshot, after, low, next_low, high
+  FROM ${cursors} c, generate_series(1, $1::integer - 1) AS p
+  WHERE partition = 0 AND NOT EXISTS (SELECT FROM ${cursors} d WHERE d.destination = c.destination AND d.partition = p)`,
+      wanted,
+    );
+    // Whoever slept through the end of its lease must not go on with it.
+    await run(`UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id()`);
+    await run(`DELETE FROM ${claims}`);
+    await run(`UPDATE ${settings} SET value = $1::integer::text WHERE name = 'partitions'`, wanted);
+  });
+}

@@ -1,0 +1,138 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { Cursor } from './cursor.js';
+import type { Connection, Row } from '../sql/database.js';
+import { balance, type Balance } from './fair-share.js';
+import type { Statements } from './statements.js';
+import { arrayText } from '../sql/statement.js';
+
+/** What a lease is claimed with. */
+export interface ClaimOptions {
+  readonly destination: string;
+  /** What this relay is known by to the others; without it nobody makes room for it. */
+  readonly relay?: string | undefined;
+  /** Claim every partition, or none. */
+  readonly whole?: boolean | undefined;
+  /** How many partitions the store has. */
+  readonly partitions: number;
+  /** Milliseconds that the lease lasts from each renewal, by the database's clock. */
+  readonly lease: number;
+  /** Milliseconds for each transaction. */
+  readonly timeout: number;
+  /** Whether settling waits for the disk. */
+  readonly synchronousSettle: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A row of the cursors, as it is seen. */
+export interface CursorRow {
+  readonly partition: number;
+  readonly epoch: number;
+  /** Whether somebody's lease on it has not expired. */
+  readonly held: boolean;
+  readonly cursor: Cursor;
+}
+
+/** Says that this relay is there, and finds what it should hold, with the rows of the destination. */
+export async function look(
+  connection: Connection,
+  statements: Statements,
+  options: ClaimOptions,
+  own: readonly number[],
+): Promise<Balance & { rows: readonly CursorRow[] }> {
+  const { destination, relay, lease, partitions } = options;
+  if (relay !== undefined) await connection.query(statements.join, [destination, relay, lease]);
+  let found = await connection.query(statements.cursors, [destination]);
+  if (found.length === 0) {
+    await connection.query(statements.lockDestination, [destination]);
+    await connection.query(statements.createCursors, [destination, partitions]);
+    found = await connection.query(statements.cursors, [destination]);
+  }
+  const rows = decodeCursorRows(found, options);
+  if (rows.length !== partitions) {
+    throw new MessengerError(
+      'SCHEMA_MISMATCH',
+      `destination ${JSON.stringify(destination)} has ${String(rows.length)} partitions, this store ${String(partitions)}`,
+    );
+  }
+  const relays = await connection.query(statements.relays, [destination]);
+  return { rows, ...balance({ relays: relays.map(([each]) => each as string), partitions: rows }, relay, own) };
+}
+
+/** What was claimed: where the rows are now, and the cursors of those that are new. */
+export interface Claimed {
+  readonly epoch: string;
+  readonly places: ReadonlyMap<number, string>;
+  readonly taken: readonly CursorRow[];
+}
+
+/**
+ * Claims up to `take` free partitions, and those of `kept` anew, under one epoch that is higher than any.
+ * `kept` must be locked, or otherwise known to be held, by this transaction; it must commit synchronously.
+ */
+export async function claimRows(
+  connection: Connection,
+  statements: Statements,
+  options: ClaimOptions,
+  { owner, kept, take, rows }: { owner: string; kept: readonly number[]; take: number; rows: readonly CursorRow[] },
+): Promise<Claimed> {
+  const { destination, lease } = options;
+  const taken =
+    take > 0 ? decodeCursorRows(await connection.query(statements.lockFree, [destination, take]), options) : [];
+  // In a statement after the lock: whoever forgets a destination has locked the same rows.
+  await assertRemembered(connection, statements, destination);
+  const epoch = String(Math.max(...[...rows, ...taken].map((row) => row.epoch)) + 1);
+  const partitions = arrayText([...kept, ...taken.map(({ partition }) => partition)]);
+  const places = await connection.query(statements.claim, [destination, owner, epoch, lease, partitions]);
+  await connection.query(statements.token, [destination, epoch, partitions]);
+  return { epoch, places: decodePlaces(places), taken };
+}
+
+/** Where rows are: the `ctid` of each partition. */
+export function decodePlaces(rows: readonly Row[]): Map<number, string> {
+  return new Map(rows.map(([partition, ctid]) => [Number(partition), ctid as string]));
+}
+
+/** @throws MessengerError `SCHEMA_MISMATCH` when a cursor was not written by this cluster. */
+function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): CursorRow[] {
+  return rows.map((row) => {
+    if (row[4] !== 'true') {
+      throw new MessengerError(
+        'SCHEMA_MISMATCH',
+        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.rebase()\``,
+      );
+    }
+    return {
+      partition: Number(row[0]),
+      epoch: Number(row[1]),
+      held: row[3] === 'true',
+      cursor: {
+        from: row[5] as string,
+        to: row[6] as string | null,
+        after: Number(row[7]),
+        low: Number(row[8]),
+        nextLow: Number(row[9]),
+        high: Number(row[10]),
+      },
+    };
+  });
+}
+
+/**
+ * To be called in a claim, after the cursors are locked.
+ *
+ * @throws MessengerError `DESTINATION_FORGOTTEN` for one whose messages may have been cleaned away unpublished.
+ */
+async function assertRemembered(
+  connection: Connection,
+  statements: Statements,
+  destination: string,
+): Promise<void> {
+  const [row] = await connection.query(statements.forgotten, [destination]);
+  if (!row) return;
+  const name = JSON.stringify(destination);
+  const topics = typeof row[1] === 'string' ? `, topics: ${row[1]}` : '';
+  throw new MessengerError(
+    'DESTINATION_FORGOTTEN',
+    `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: …${topics} })\``,
+  );
+}

@@ -1,0 +1,361 @@
+import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import type { CloseOptions, Feed, IdleOptions, Page, SetAside } from '../../../core/contracts/feed.js';
+import type { Message } from '../../../core/contracts/message.js';
+import { serially, sleep } from '../../../core/util/async.js';
+import type { ClaimOptions, CursorRow } from './claim.js';
+import { sameCursor, type Cursor } from './cursor.js';
+import { preamble, type Database } from '../sql/database.js';
+import { Delays } from './delays.js';
+import { Lease, type Change } from './lease.js';
+import { Parked, type ToPark } from './parked.js';
+import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
+import { unreadable, type StoredMessage } from '../sql/stored-message.js';
+import type { Statements } from './statements.js';
+import type { Waker } from './waker.js';
+
+/** How long a message that became due may wait to be looked for. Milliseconds. */
+const RETRY_LOOK = 1_000;
+
+/** A page of the log or of the side table: which of them decides how it is settled. */
+export interface PostgresPage extends Page {
+  readonly messages: readonly StoredMessage[];
+  /** Absent for messages of the side table, and where nothing was read. */
+  readonly log?: LogPage;
+  /** What was read with it, and is parked with it instead of published: its time has not come, or it cannot be read. */
+  readonly delayed?: readonly ToPark[];
+}
+
+const NOTHING: PostgresPage = { messages: [] };
+
+/**
+ * How long one call of `read` goes on parking where all that there is is delayed, so that retries, and a
+ * stop, do not wait for it. Milliseconds.
+ */
+const LONGEST_PARKING = 500;
+
+/** How long to wait for what is in flight, where there is more to read. Milliseconds. */
+const SHORT_PAUSE = 20;
+
+export interface PostgresFeedOptions extends ClaimOptions {
+  readonly pageSize: number;
+  /** How it sleeps while there is nothing to do. */
+  readonly waker: Waker;
+}
+
+/**
+ * By how many numbers of the sequence a stored cursor may be behind, while there is nothing of ours:
+ * beyond it, the other partitions' messages since then would be read over again and again.
+ */
+const FAR_BEHIND = 1_000;
+
+/** What a destination publishes, and from where. */
+type Source = Pick<ReaderOptions, 'topics' | 'sequence' | 'limitedAfter'>;
+
+/** One relay's hold on partitions of a destination of a PostgreSQL store. */
+export class PostgresFeed implements Feed {
+  readonly #database: Database;
+  readonly #statements: Statements;
+  readonly #options: PostgresFeedOptions;
+  readonly #lease: Lease;
+  readonly #source: Source;
+  #parked: Parked;
+  #reader: Reader;
+  /** The cursor of each partition, as the last settlement of it that was acknowledged stored it. */
+  readonly #settled: Map<number, Cursor>;
+  /** The same of the last settlement that was asked for. */
+  readonly #asked: Map<number, Cursor>;
+  /** How many pages of the log were read and not settled yet. */
+  #unsettled = 0;
+  #delays = new Delays();
+  /** Whether the last page was all there was. */
+  #atEnd = false;
+  /** What was read last, with nothing in it whose time has come: settled once nothing else is unsettled. */
+  #carried: { readonly log: LogPage; readonly delayed: readonly ToPark[] } | undefined;
+  /** What parks by itself, and what looks at what is parked, come one after the other: neither must miss the other. */
+  readonly #beside = serially();
+
+  private constructor(
+    database: Database,
+    statements: Statements,
+    options: PostgresFeedOptions,
+    held: { lease: Lease; taken: readonly CursorRow[]; parked: Parked; source: Source },
+  ) {
+    this.#database = database;
+    this.#statements = statements;
+    this.#options = options;
+    this.#lease = held.lease;
+    this.#source = held.source;
+    this.#parked = held.parked;
+    this.#settled = new Map(held.taken.map(({ partition, cursor }) => [partition, cursor]));
+    this.#asked = new Map(this.#settled);
+    this.#reader = this.#newReader();
+  }
+
+  /** Claims a share of the destination, or resolves to `null` while there is nothing for this relay. */
+  static async open(
+    database: Database,
+    statements: Statements,
+    options: PostgresFeedOptions,
+  ): Promise<PostgresFeed | null> {
+    const claimed = await Lease.claim(database, statements, options);
+    if (claimed === null) return null;
+    const { lease, taken } = claimed;
+    try {
+      const source = await sourceOf(database, statements, options);
+      // In a statement after the claim has committed: read with it, they would be the old owner's, and
+      // messages behind a key that it set aside since would overtake.
+      const parked = await Parked.load(database, statements, options, lease.partitions);
+      return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
+    } catch (error) {
+      await lease.release(true);
+      throw error;
+    }
+  }
+
+  get lost(): AbortSignal {
+    return this.#lease.lost;
+  }
+
+  get partitions(): readonly number[] {
+    return this.#lease.partitions;
+  }
+
+  get unbalanced(): boolean {
+    return this.#lease.unbalanced;
+  }
+
+  async rebalance({ signal }: StoreCallOptions = {}): Promise<void> {
+    const taken = await this.#lease.rebalance();
+    const { partitions } = this.#lease;
+    // After the claim, as in `open`.
+    this.#parked = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
+    for (const partition of this.#settled.keys()) if (!partitions.includes(partition)) this.#settled.delete(partition);
+    for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
+    this.#asked.clear();
+    for (const [partition, cursor] of this.#settled) this.#asked.set(partition, cursor);
+    this.#readAnew();
+  }
+
+  isSetAside(key: string): boolean {
+    return this.#parked.has(key);
+  }
+
+  waiting(topic: string | undefined): number {
+    return this.#parked.waiting(topic);
+  }
+
+  async read({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
+    const until = performance.now() + LONGEST_PARKING;
+    for (;;) {
+      if (this.#carried !== undefined) {
+        // Never past a page that was read and not settled.
+        if (this.#unsettled > 0) return NOTHING;
+        const { log, delayed } = this.#carried;
+        await this.#beside(() => this.#settle(log.partitions, log.cursor(), this.#parking(delayed)));
+        this.#carried = undefined;
+        if (signal?.aborted === true || performance.now() > until) return NOTHING;
+      }
+      if (this.#atEnd) await this.#options.waker.lull();
+      const log = await this.#reader.next(signal);
+      this.#atEnd = log !== null && this.#reader.isAtEnd;
+      if (log !== null) this.#options.waker.found(log.messages);
+      if (log === null) {
+        if (this.#unsettled === 0) await this.#beside(() => this.#keepUp());
+        return NOTHING;
+      }
+      const { messages, delayed } = this.#delays.sift(log.messages);
+      if (messages.length > 0) {
+        this.#unsettled += 1;
+        this.#options.waker.awake();
+        return { messages, log, delayed, unreadable: unreadable(messages) };
+      }
+      this.#carried = { log, delayed };
+    }
+  }
+
+  async retries({ signal }: StoreCallOptions = {}): Promise<PostgresPage> {
+    const page = await this.#beside(() => this.#parked.due(this.#options.pageSize, signal));
+    if (page.messages.length > 0) this.#options.waker.awake();
+    return page;
+  }
+
+  async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
+    const { log, messages, delayed = [] } = page as PostgresPage;
+    if (log) {
+      this.#unsettled -= 1;
+      await this.#settle(log.partitions, log.cursor(), this.#parking(delayed, setAside));
+    } else if (messages.length > 0) {
+      const gone = new Set(setAside.map(({ message }) => message));
+      const published = messages.filter((message) => !gone.has(message));
+      const { change, committed } = this.#parked.unparking(published, setAside);
+      await this.#lease.change(change);
+      committed();
+    }
+  }
+
+  async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
+    // There is more to read, as soon as what is in flight is settled.
+    if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
+    await this.#options.waker.idle({
+      ms,
+      // Nobody tells when a message that was set aside becomes due.
+      interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
+      partitions: this.partitions,
+      signals: [signal, this.lost, this.#lease.stirred],
+    });
+  }
+
+  async close({ stays = false }: CloseOptions = {}): Promise<void> {
+    await Promise.all([this.#options.waker.close(), this.#lease.release(stays)]);
+  }
+
+  /**
+   * For the plain `Store` contract: what is set aside and due, and then what is new, from the settled
+   * cursor on, however often it is read.
+   */
+  async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
+    const parked = await this.#giveUp(await this.#parked.due(limit, signal));
+    this.#readAnew();
+    for (;;) {
+      const { unreadable: errors, messages, ...rest } = await this.read({ signal });
+      if (errors === undefined) return { parked, page: { ...rest, messages } };
+      const delayed = [...(rest.delayed ?? []), ...[...errors].map(([message, error]) => givenUp(message, error, 0))];
+      const readable = messages.filter((message) => !errors.has(message));
+      if (readable.length > 0) return { parked, page: { ...rest, delayed, messages: readable } };
+      const none: PostgresPage = { ...rest, delayed, messages };
+      await this.settle(none, []);
+    }
+  }
+
+  /** Of what is due, what can be read; the rest is a dead letter. */
+  async #giveUp({ messages, attempts = [], unreadable: errors }: PostgresPage): Promise<PostgresPage> {
+    if (errors === undefined) return { messages };
+    const dead = messages.flatMap((message, n) => {
+      const error = errors.get(message);
+      return error ? [givenUp(message, error, attempts[n] ?? 0)] : [];
+    });
+    const { change, committed } = this.#parked.unparking([], dead);
+    await this.#lease.change(change);
+    committed();
+    return { messages: messages.filter((message) => !errors.has(message)) };
+  }
+
+  /**
+   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the
+   * first `count` of a page of the log, of which `gaps` were not published and go to the side table. The
+   * first `passed` of them were settled before.
+   */
+  async settlePublished(published: {
+    parked: readonly StoredMessage[];
+    page: PostgresPage;
+    passed: number;
+    count: number;
+    gaps: readonly SetAside[];
+  }): Promise<void> {
+    const { parked, page, passed, count, gaps } = published;
+    const [from, to] = [rowsUpTo(page, passed), rowsUpTo(page, count)];
+    const rows = new Set<Message>(page.log?.messages.slice(from, to));
+    const park = this.#parking(page.delayed?.filter(({ message }) => rows.has(message)) ?? [], gaps);
+    const unpark = this.#parked.unparking(parked, []);
+    const also: Change = async (connection) => {
+      await park?.(connection);
+      await unpark.change(connection);
+    };
+    if (to > 0 && page.log) await this.#settle(page.log.partitions, page.log.cursor(to), also);
+    else await this.#lease.change(also);
+    unpark.committed();
+  }
+
+  /** Sets aside what was kept back for later, and what the relay set aside. */
+  #parking(delayed: readonly ToPark[], setAside: readonly SetAside[] = []): Change | undefined {
+    const park = this.#parked.parking([...delayed, ...setAside]);
+    this.#delays.settled(delayed);
+    return park;
+  }
+
+  /**
+   * Stores where reading is when there is nothing to publish: a window that turned out to be at its end,
+   * so that cleaning can see it, and what the log has grown by without anything of ours.
+   */
+  async #keepUp(): Promise<void> {
+    for (const { partitions, cursor } of this.#reader.positions) {
+      const isBehind = partitions.some((partition) => {
+        const asked = this.#asked.get(partition);
+        return asked !== undefined && (asked.to !== null || asked.high + FAR_BEHIND <= cursor.high);
+      });
+      if (isBehind) await this.#settle(partitions, cursor);
+    }
+  }
+
+  async #settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
+    const isStored = partitions.every((partition) => {
+      const settled = this.#settled.get(partition);
+      return settled !== undefined && sameCursor(cursor, settled);
+    });
+    if (!also && isStored) return;
+    for (const partition of partitions) this.#asked.set(partition, cursor);
+    await this.#lease.settle(partitions, cursor, also);
+    for (const partition of partitions) this.#settled.set(partition, cursor);
+  }
+
+  /** Forgets what was read and not settled. */
+  #readAnew(): void {
+    this.#reader = this.#newReader();
+    this.#unsettled = 0;
+    this.#delays = new Delays();
+    this.#carried = undefined;
+    this.#atEnd = false;
+  }
+
+  #newReader(): Reader {
+    const { destination, pageSize, partitions, timeout } = this.#options;
+    return new Reader(this.#database, this.#statements, positionsOf(this.#settled), {
+      pageSize,
+      partitions,
+      destination,
+      ...this.#source,
+      timeout,
+      acknowledgedHigh: () => Math.max(0, ...[...this.#settled.values()].map(({ high }) => high)),
+    });
+  }
+}
+
+function givenUp(message: Message, error: Error, attempts: number): SetAside {
+  return { message, attempts: attempts + 1, error, dead: true };
+}
+
+/** Partitions with equal cursors are read together. */
+function positionsOf(cursors: ReadonlyMap<number, Cursor>): Position[] {
+  const positions: { partitions: number[]; cursor: Cursor }[] = [];
+  for (const [partition, cursor] of cursors) {
+    const same = positions.find((position) => sameCursor(position.cursor, cursor));
+    if (same) same.partitions.push(partition);
+    else positions.push({ partitions: [partition], cursor });
+  }
+  return positions;
+}
+
+async function sourceOf(
+  database: Database,
+  statements: Statements,
+  { destination, timeout, signal }: ClaimOptions,
+): Promise<Source> {
+  const [row] = await database.transaction(
+    preamble(timeout),
+    (connection) => connection.query(statements.source, [destination]),
+    { timeout, signal },
+  );
+  const [topics, sequence, limited] = row as readonly [string | null, string, string | null];
+  return {
+    topics: topics === null ? null : (JSON.parse(topics) as string[]),
+    sequence,
+    limitedAfter: limited === null ? Infinity : Number(limited),
+  };
+}
+
+/** How many messages of the log are settled with the first `count` that were handed out; with all, all. */
+function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
+  const last = messages[count - 1];
+  if (last === undefined || log === undefined) return 0;
+  return count === messages.length ? log.messages.length : log.messages.indexOf(last) + 1;
+}

@@ -1,0 +1,285 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { SetAside } from '../../../core/contracts/feed.js';
+import type { Message } from '../../../core/contracts/message.js';
+import type { ClaimOptions } from './claim.js';
+import { arrayText } from '../sql/statement.js';
+import { preamble, type Connection, type Database, type Statement } from '../sql/database.js';
+import type { Change } from './lease.js';
+import { seqOf, StoredMessage, unreadable } from '../sql/stored-message.js';
+import { INDEX_SETTINGS } from '../sql/statement.js';
+import type { Statements } from './statements.js';
+import { storable } from './storable-text.js';
+
+/** A message that is to go to the side table: as the relay said, or because its time has not come. */
+export interface ToPark extends SetAside {
+  readonly delayed?: boolean;
+}
+
+/** Whether it waits outside of its key's order. */
+export function isAlone({ message, delayed }: ToPark): boolean {
+  return delayed === true && message.holdKey !== true;
+}
+
+/** What waits: the keys, and how many messages of each topic, without those that only wait for their time. */
+interface Waiting {
+  /** Each with a mark of its own for the last time that something of it was set aside. */
+  readonly keys: Map<string, symbol>;
+  readonly topics: Map<string | null, number>;
+}
+
+/** The side table of one destination, as far as some partitions go: what was set aside, and which keys wait in it. */
+export class Parked {
+  readonly #database: Database;
+  readonly #statements: Statements;
+  readonly #options: ClaimOptions;
+  /** As the statements' parameter: null for all partitions. */
+  readonly #share: string | null;
+  readonly #waiting: Waiting;
+  /** Messages that only waited for their time, or do so outside of their key's order, and are not counted. */
+  readonly #uncounted = new WeakSet<Message>();
+  /** Numbers of messages whose call has not been answered. */
+  readonly #outstanding = new Set<string>();
+  /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
+  #mayWait: boolean;
+  /** The destination's revision before the keys were read: another one says that an operator requeued some. */
+  #revision: string | undefined;
+  /** What the database keeps texts in. */
+  readonly #encoding: string;
+
+  private constructor(
+    database: Database,
+    statements: Statements,
+    options: ClaimOptions,
+    share: string | null,
+    { waiting, revision, encoding }: { waiting: Waiting; revision: string | undefined; encoding: string },
+  ) {
+    this.#database = database;
+    this.#statements = statements;
+    this.#options = options;
+    this.#share = share;
+    this.#waiting = waiting;
+    this.#mayWait = waiting.topics.size > 0;
+    this.#revision = revision;
+    this.#encoding = encoding;
+  }
+
+  static async load(
+    database: Database,
+    statements: Statements,
+    options: ClaimOptions,
+    partitions: readonly number[],
+  ): Promise<Parked> {
+    const { timeout, signal } = options;
+    const share = partitions.length === options.partitions ? null : arrayText(partitions);
+    const found = await database.transaction(
+      preamble(timeout, ...INDEX_SETTINGS),
+      async (connection) => {
+        const [row] = await connection.query(statements.encoding);
+        return { ...(await look(connection, statements, options, share)), encoding: row?.[0] as string };
+      },
+      { timeout, signal },
+    );
+    return new Parked(database, statements, options, share, found);
+  }
+
+  has(key: string): boolean {
+    return this.#waiting.keys.has(key);
+  }
+
+  /** Whether anything may wait, and come due by and by. */
+  get mayWait(): boolean {
+    return this.#mayWait;
+  }
+
+  /**
+   * How many messages of a topic wait, to be tried again or behind others of their key. One that only waits for its time
+   * does not count, also where its key waits behind it, and until it has failed; but for one that left its key's order
+   * for that: it never counts.
+   */
+  waiting(topic: string | undefined): number {
+    return this.#waiting.topics.get(topic ?? null) ?? 0;
+  }
+
+  /** What is due, and what waits behind it, in order. */
+  async due(
+    limit: number,
+    signal?: AbortSignal,
+  ): Promise<{ messages: StoredMessage[]; attempts: number[]; unreadable?: ReadonlyMap<Message, Error> | undefined }> {
+    const { destination, partitions, timeout } = this.#options;
+    const rows = await this.#database.transaction(
+      preamble(timeout, ...INDEX_SETTINGS),
+      async (connection) => {
+        await this.#noticeRequeue(connection);
+        if (!this.#mayWait) return [];
+        const share = [this.#share, partitions];
+        const due = await connection.query(this.#statements.due, [destination, limit, ...share]);
+        if (due.length === 0) {
+          const any = await connection.query(this.#statements.anyWaiting, [destination, ...share]);
+          this.#mayWait = any.length > 0;
+        }
+        return due;
+      },
+      { timeout, signal },
+    );
+    const due = rows.map((row) => ({
+      message: new StoredMessage(row, row[10] as string | null),
+      attempts: Number(row[8]),
+      uncounted: row[9] === 'true',
+    }));
+    for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
+    // What holds its key comes with those before it, and ends what can be published of the key now.
+    const held = new Set<string>();
+    const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
+      const mustWait = isDelayed || this.#outstanding.has(String(seq));
+      if (mustWait && key !== undefined) held.add(key);
+      return !mustWait && (key === undefined || !held.has(key));
+    });
+    const messages = ready.map(({ message }) => message);
+    return { messages, attempts: ready.map(({ attempts }) => attempts), unreadable: unreadable(messages) };
+  }
+
+  /**
+   * Learns the keys of what was requeued, so that their later messages, also those read ahead, stay
+   * behind. None is forgotten here: one too many only sends its next message through the table. The counts
+   * are as they are in the table, also of topics of which nothing is left: no settlement is under way (see
+   * `Feed`), and what is counted before it is committed would be missing.
+   */
+  async #noticeRequeue(connection: Connection): Promise<void> {
+    const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
+    if ((row?.[0] as string | undefined) === this.#revision) return;
+    const { revision, waiting } = await look(connection, this.#statements, this.#options, this.#share);
+    for (const [key, mark] of waiting.keys) this.#waiting.keys.set(key, mark);
+    this.#waiting.topics.clear();
+    for (const [topic, count] of waiting.topics) this.#waiting.topics.set(topic, count);
+    this.#mayWait ||= waiting.topics.size > 0;
+    this.#revision = revision;
+  }
+
+  /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
+  parking(setAside: readonly ToPark[]): Change | undefined {
+    if (setAside.length === 0) return undefined;
+    for (const each of setAside) {
+      const { message, dead } = each;
+      if (each.outstanding === true) this.#outstanding.add(String(seqOf(message)));
+      if (dead) continue;
+      this.#mayWait = true;
+      if (message.key !== undefined && !isAlone(each)) this.#waiting.keys.set(message.key, Symbol());
+      if (each.delayed !== true) this.#count(message, 1);
+    }
+    return async (connection) => {
+      await this.#write(connection, this.#statements.park, setAside);
+      await this.#promoteHeads(connection, keysOf(setAside.map(({ message }) => message)));
+    };
+  }
+
+  /**
+   * Takes published messages out of the side table, and sets others aside again. What is to be done once it
+   * is committed: keys of which nothing waits any more are forgotten, and not before, since what was set
+   * aside as dead is tried again if it was not.
+   */
+  unparking(
+    published: readonly StoredMessage[],
+    setAside: readonly SetAside[],
+  ): { change: Change; committed: () => void } {
+    const { keys } = this.#waiting;
+    const touched = keysOf([...published, ...setAside.map(({ message }) => message)]);
+    const marks = new Map(touched.map((key) => [key, keys.get(key)]));
+    let drained: string[] = [];
+    for (const message of published) this.#count(message, -1);
+    for (const message of [...published, ...setAside.map((each) => each.message)]) {
+      this.#outstanding.delete(String(seqOf(message)));
+    }
+    // One that still waits behind an earlier message of its key stays as it is.
+    const changed = setAside.filter(
+      ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
+    );
+    for (const { message, outstanding } of changed) {
+      if (outstanding === true) this.#outstanding.add(String(seqOf(message)));
+    }
+    for (const { message, dead } of changed) {
+      if (dead) this.#count(message, -1);
+      else this.#countFailed(message);
+    }
+    const change: Change = async (connection) => {
+      const { destination } = this.#options;
+      if (published.length > 0) {
+        const numbers = `{${published.map(({ seq }) => seq).join(',')}}`;
+        const rows = await connection.query(this.#statements.unpark, [destination, numbers]);
+        assertAll(rows.length, published.length);
+      }
+      if (changed.length > 0) await this.#write(connection, this.#statements.parkAgain, changed);
+      if (touched.length === 0) return;
+      await this.#promoteHeads(connection, touched);
+      const rows = await connection.query(this.#statements.drainedKeys, [destination, JSON.stringify(touched)]);
+      drained = rows.map(([key]) => key as string);
+    };
+    const committed = () => {
+      // But for those of which something was set aside since this was asked for.
+      for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
+    };
+    return { change, committed };
+  }
+
+  async #write(connection: Connection, statement: Statement, setAside: readonly ToPark[]): Promise<void> {
+    const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked, delayed }) => ({
+      seq: seqOf(message),
+      attempts,
+      error: error && storable(error, this.#encoding),
+      reason: delayed ? 'delayed' : dead ? 'dead' : blocked ? 'blocked' : error ? 'failed' : 'behind',
+      retryIn: retryIn ?? (message.key === undefined ? 0 : undefined),
+      fate: dead ? 'dead' : blocked ? 'blocked' : 'retry',
+      delayed,
+    }));
+    const rows = await connection.query(statement, [this.#options.destination, JSON.stringify(records)]);
+    assertAll(rows.length, records.length);
+  }
+
+  #count(message: Message, by: number): void {
+    if (this.#uncounted.has(message)) return;
+    const { topics } = this.#waiting;
+    const topic = message.topic ?? null;
+    topics.set(topic, (topics.get(topic) ?? 0) + by);
+  }
+
+  /** One that only waited for its time counts from now on, but for what is out of its key's order: as `parkAgain` leaves it. */
+  #countFailed(message: Message): void {
+    if (!this.#uncounted.has(message) || (message.key !== undefined && message.holdKey !== true)) return;
+    this.#uncounted.delete(message);
+    this.#count(message, 1);
+  }
+
+  async #promoteHeads(connection: Connection, keys: readonly string[]): Promise<void> {
+    if (keys.length === 0) return;
+    await connection.query(this.#statements.promoteHeads, [this.#options.destination, JSON.stringify(keys)]);
+  }
+}
+
+/** What waits, and the destination's revision before it was looked at. */
+async function look(
+  connection: Connection,
+  statements: Statements,
+  { destination, partitions }: ClaimOptions,
+  share: string | null,
+): Promise<{ revision: string | undefined; waiting: Waiting }> {
+  // Before the keys: what is requeued in between is then looked for once more, and not never.
+  const [row] = await connection.query(statements.revision, [destination]);
+  const rows = await connection.query(statements.waiting, [destination, share, partitions]);
+  const waiting: Waiting = { keys: new Map(), topics: new Map() };
+  for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
+    if (key !== null) waiting.keys.set(key, Symbol());
+    waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
+  }
+  return { revision: row?.[0] as string | undefined, waiting };
+}
+
+function keysOf(messages: readonly { key?: string | undefined }[]): string[] {
+  return [...new Set(messages.flatMap(({ key }) => (key === undefined ? [] : [key])))];
+}
+
+function assertAll(changed: number, expected: number): void {
+  if (changed === expected) return;
+  throw new MessengerError(
+    'UNKNOWN_MESSAGE',
+    `${String(expected)} messages were to be settled, ${String(changed)} were found: nothing was changed`,
+  );
+}

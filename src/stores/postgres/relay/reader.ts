@@ -1,0 +1,347 @@
+import { MessengerError, toError } from '../../../core/errors.js';
+import { arrayText } from '../sql/statement.js';
+import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
+import { preamble, type Database, type Row } from '../sql/database.js';
+import { sizeOf, StoredMessage } from '../sql/stored-message.js';
+import { LEFT_OUT, MOST_READ } from '../sql/size.js';
+import { READ_SETTINGS, type Statements } from './statements.js';
+
+/** Partitions that are read together, since they have the same cursor. */
+export interface Position {
+  readonly partitions: readonly number[];
+  readonly cursor: Cursor;
+}
+
+/** Messages as they were read together, and the cursor that says that each was delivered. */
+export interface LogPage {
+  readonly messages: readonly StoredMessage[];
+  /** Whose messages they are. */
+  readonly partitions: readonly number[];
+  /** The cursor once the first `count` of them, all by default, are delivered. */
+  cursor(count?: number): Cursor;
+}
+
+export interface ReaderOptions {
+  readonly pageSize: number;
+  /** How many partitions the store has. */
+  readonly partitions: number;
+  /** Whose messages are read. */
+  readonly destination: string;
+  /** The topics that are read, of messages that are for no destination alone; `null` for all. */
+  readonly topics: readonly string[] | null;
+  /** The sequence of the log, as its oid. */
+  readonly sequence: string;
+  /** Messages of greater numbers had the limits of what may be stored. */
+  readonly limitedAfter: number;
+  /** Milliseconds for each statement. */
+  readonly timeout: number;
+  /** The `high` of the last settlement that was acknowledged. Asked for before each window is opened. */
+  readonly acknowledgedHigh: () => number;
+}
+
+/**
+ * How many rows, or a page if that is more, and roughly how many bytes one statement reads ahead. Small
+ * pages are cut from larger reads: per statement a poll costs its round trips and eight index scans, whatever
+ * it returns. Twice that is held at most, what is in hand and what is being read; `LARGE` times that where
+ * messages have suddenly grown.
+ */
+const READ_AHEAD_ROWS = 4_000;
+const READ_AHEAD_BYTES = 4 * 1024 * 1024;
+
+/** For ids and the like: four payloads of a MiB are taken together, whatever stands beside them. */
+const LEEWAY = 64 * 1024;
+
+/**
+ * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is left
+ * out at first: once the sizes are known, as many as fit are read.
+ */
+const LARGE = 4;
+
+/** Where reading is, for partitions with one cursor. */
+interface Place {
+  readonly partitions: readonly number[];
+  /** As the statement's parameter: null for all there are. */
+  readonly share: string | null;
+  cursor: Cursor;
+  /** The last number that the sequence had given out when the window was opened; 0 if not known. */
+  passed: number;
+}
+
+/** The end of a window that all places are read up to, after which they have one cursor. */
+interface Meeting {
+  readonly to: string;
+  readonly passed: number;
+  readonly acknowledgedHigh: number;
+  /** The places that are not yet there. */
+  readonly missing: Set<Place>;
+}
+
+/**
+ * Reads the log from cursors on, ahead of what is settled. Partitions with equal cursors are read by one
+ * statement; others join them through a window that ends at the same snapshot for all, once each of
+ * them has been read to its end.
+ */
+export class Reader {
+  readonly #database: Database;
+  readonly #statements: Statements;
+  readonly #options: ReaderOptions;
+  /** What each statement runs under. */
+  readonly #preamble: string;
+  #places: Place[];
+  #meeting: Meeting | undefined;
+  /** The place that is read next, where there are several. */
+  #turn = 0;
+  #pages: LogPage[] = [];
+  #ahead: Promise<void> | undefined;
+  #failure: Error | undefined;
+  #averageSize: number | undefined;
+
+  constructor(database: Database, statements: Statements, positions: readonly Position[], options: ReaderOptions) {
+    this.#database = database;
+    this.#statements = statements;
+    this.#options = options;
+    this.#preamble = preamble(options.timeout, ...READ_SETTINGS);
+    this.#places = positions.map(({ partitions, cursor }) => ({
+      partitions,
+      share: this.#shareOf(partitions),
+      cursor,
+      passed: 0,
+    }));
+  }
+
+  /** Where reading is. Nothing that was read lies before it once all pages are settled. */
+  get positions(): readonly Position[] {
+    return this.#places;
+  }
+
+  /** Whether what was last read was all there was: what may have come since is in windows that are not open yet. */
+  get isAtEnd(): boolean {
+    return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
+  }
+
+  /** The next page: what was read ahead, or what is found now. `null` when there is nothing. */
+  async next(signal?: AbortSignal): Promise<LogPage | null> {
+    if (this.#pages.length === 0) await this.#ahead;
+    if (this.#failure !== undefined) throw this.#failure;
+    // At the end of a window that was open, what came since is in the next one: there is nothing once each
+    // place has opened a window and found it empty.
+    const empty = new Set<Place>();
+    while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
+      const opened = await this.#read(signal);
+      if (opened) empty.add(opened);
+    }
+    const page = this.#pages.shift() ?? null;
+    // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
+    // than one read is in hand, so that the server reads while this process publishes.
+    const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
+    if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
+    return page;
+  }
+
+  #readAhead(): void {
+    this.#ahead ??= this.#read(undefined)
+      .then(() => undefined)
+      .catch((error: unknown) => {
+        // Told by the next call, even while pages are left: after any connection error a relay forgets
+        // what it has in memory, since a server that crashed hands transaction ids out again.
+        this.#failure = toError(error);
+      })
+      .finally(() => {
+        this.#ahead = undefined;
+      });
+  }
+
+  /** Reads on at the place whose turn it is. Resolves to it where it opened a window for it. */
+  async #read(signal: AbortSignal | undefined): Promise<Place | undefined> {
+    const place = this.#places[this.#turn];
+    if (place === undefined) return undefined;
+    const { pageSize, acknowledgedHigh } = this.#options;
+    const limit = this.#limit();
+    const meeting = this.#meeting;
+    const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
+    // Before the statement is sent, and not after: that is what makes it a safe `low`.
+    const high = acknowledgedHigh();
+    const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
+    const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
+    const window = before.to === null ? opened(before, until, high) : before;
+    if (before.to === null) place.passed = passed;
+    const fits = left.length > 0 ? fitting(messages, left) : 0;
+    if (fits > 0) {
+      const last = messages.at(-1);
+      const rest = await this.#query(place, last ? advanced(window, last.seq) : window, fits, null, signal);
+      messages.push(...rest.messages);
+    }
+    const isLast = left.length === fits && messages.length < limit;
+    this.#cut(place, window, messages, pageSize, isLast);
+    if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
+    if (isLast) this.#arrived(place);
+    // Each in its turn, so that one with much to read does not hold up the others.
+    this.#turn = (this.#turn + 1) % this.#places.length;
+    return before.to === null ? place : undefined;
+  }
+
+  /** Reads so many messages from a cursor on, up to one whose payload is larger than the largest that is wanted. */
+  async #query(
+    { share }: Place,
+    { from, to, after, low }: Cursor,
+    limit: number,
+    largest: number | null,
+    signal: AbortSignal | undefined,
+  ): Promise<ReturnType<typeof decodePage>> {
+    const { partitions, destination, topics, sequence, limitedAfter, timeout } = this.#options;
+    const values = [
+      ...[from, to, after, low, limit],
+      ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
+    ];
+    const hasLate = sawRunning(from);
+    // Those that are late may have any number: while the window before saw transactions running, the first look into a
+    // new one is asked for every size, wherever there are messages from before the limits.
+    const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
+    const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
+    const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
+    const read = hasLate ? withLate : onlyNew;
+    const bounds = { timeout, signal };
+    // Few where a window is opened, but for the first; inside one, as many as are asked for.
+    const rows =
+      to === null
+        ? await this.#database.once(this.#preamble, read, values, bounds)
+        : await this.#database.transaction(this.#preamble, (connection) => connection.query(read, values), bounds);
+    return decodePage(rows);
+  }
+
+  /** Opens a window that ends where another place's does: also at a snapshot that was taken after every claim. */
+  #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
+    place.passed = passed;
+    return opened(place.cursor, to, acknowledgedHigh);
+  }
+
+  /**
+   * Where all others are between windows, the one that this place has just opened becomes that of all.
+   * Otherwise it goes on alone: one that has much to read must not hold up the others.
+   */
+  #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
+    const others = this.#places.filter((each) => each !== place);
+    const canMeet = others.length > 0 && others.every(({ cursor }) => cursor.to === null);
+    this.#meeting = canMeet ? { ...end, missing: new Set(this.#places) } : undefined;
+  }
+
+  /** A place has been read to the end of its window: when it was the last to get there, they are one. */
+  #arrived(place: Place): void {
+    const meeting = this.#meeting;
+    if (place.cursor.from !== meeting?.to) return;
+    meeting.missing.delete(place);
+    if (meeting.missing.size > 0) return;
+    const partitions = this.#places.flatMap((each) => each.partitions);
+    const cursor = joined(this.#places.map((each) => each.cursor));
+    this.#places = [{ partitions, share: this.#shareOf(partitions), cursor, passed: 0 }];
+    this.#meeting = undefined;
+    this.#turn = 0;
+  }
+
+  /** Cuts what was read into pages, and leaves the place's cursor behind the last. */
+  #cut(place: Place, window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): void {
+    const { partitions, passed } = place;
+    let at = window;
+    for (let start = 0; start < messages.length; start += pageSize) {
+      const base = at;
+      const page = messages.slice(start, start + pageSize);
+      const ends = isLast && start + pageSize >= messages.length;
+      const cursor = (count = page.length): Cursor => {
+        const last = page[count - 1];
+        const moved = last ? advanced(base, last.seq) : base;
+        return ends && count === page.length ? closed(moved, passed) : moved;
+      };
+      this.#pages.push({ messages: page, partitions, cursor });
+      at = cursor();
+    }
+    this.#measure(messages);
+    place.cursor = isLast ? closed(at, passed) : at;
+  }
+
+  #shareOf(partitions: readonly number[]): string | null {
+    return partitions.length === this.#options.partitions ? null : arrayText(partitions);
+  }
+
+  #limit(): number {
+    const { pageSize } = this.#options;
+    if (this.#averageSize === undefined) return pageSize;
+    const fits = Math.floor(READ_AHEAD_BYTES / this.#averageSize);
+    return Math.max(1, Math.min(Math.max(pageSize, READ_AHEAD_ROWS), fits));
+  }
+
+  #measure(messages: readonly StoredMessage[]): void {
+    if (messages.length === 0) return;
+    this.#averageSize = messages.reduce((sum, message) => sum + sizeOf(message), 0) / messages.length;
+  }
+}
+
+/** Whether a snapshot, `xmin:xmax:xip,…`, lists a transaction that was running. */
+function sawRunning(snapshot: string): boolean {
+  return !snapshot.endsWith(':');
+}
+
+/** How many of what was left out, of these sizes and in this order, fit beside what was read: one at least, alone. */
+function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
+  let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);
+  const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES + LEEWAY);
+  return end < 0 ? left.length : Math.max(read.length === 0 ? 1 : 0, end);
+}
+
+/** A number beyond is read as another: see `verifySchema`, which looks far ahead, and at the start alone. */
+function assertCountable(seq: number): void {
+  if (Number.isSafeInteger(seq)) return;
+  throw new MessengerError(
+    'SCHEMA_MISMATCH',
+    `the sequence of the messages is beyond ${String(Number.MAX_SAFE_INTEGER)}: somebody has set it, and JavaScript cannot tell such numbers apart`,
+  );
+}
+
+/** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
+function decodePage(rows: readonly Row[]): {
+  until: string;
+  passed: number;
+  messages: StoredMessage[];
+  left: number[];
+} {
+  let until: string | undefined;
+  let passed = 0;
+  let standby = false;
+  const messages: StoredMessage[] = [];
+  let last = 0;
+  let sorted = true;
+  const sizes: { readonly seq: number; readonly size: number }[] = [];
+  for (const row of rows) {
+    if (row[0] === '0') {
+      until = row[1] as string;
+      standby = row[2] === 'true';
+      passed = Number(row[3]);
+      assertCountable(passed);
+      continue;
+    }
+    const metadata = row[4] as string;
+    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[8] as string | null);
+    if (left !== null && Number(left) <= MOST_READ) {
+      sizes.push({ seq: Number(row[0]), size: Number(left) });
+      continue;
+    }
+    const message = new StoredMessage(row, left);
+    sorted &&= message.seq > last;
+    last = message.seq;
+    messages.push(message);
+  }
+  if (until === undefined) throw new Error('the page has no head row');
+  if (standby) {
+    throw new MessengerError(
+      'UNSUPPORTED',
+      'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
+    );
+  }
+  // An outer ORDER BY is not kept through a UNION by any promise of SQL.
+  if (!sorted) messages.sort((a, b) => a.seq - b.seq);
+  if (sizes.length === 0) return { until, passed, messages, left: [] };
+  const first = Math.min(...sizes.map(({ seq }) => seq));
+  const ready = messages.filter(({ seq }) => seq < first);
+  const behind = messages.slice(ready.length).map((message) => ({ seq: message.seq, size: sizeOf(message) }));
+  const left = [...sizes, ...behind].sort((a, b) => a.seq - b.seq).map(({ size }) => size);
+  return { until, passed, messages: ready, left };
+}

@@ -1,0 +1,122 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { SetAside } from '../../../core/contracts/feed.js';
+import type { Message } from '../../../core/contracts/message.js';
+import { serially } from '../../../core/util/async.js';
+import type { PostgresFeed, PostgresPage } from './feed.js';
+import type { StoredMessage } from '../sql/stored-message.js';
+
+type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
+
+/** What the last call of `messages` returned, and what has become of it since. */
+interface Returned {
+  readonly shown: ReadonlySet<Message>;
+  readonly page: PostgresPage;
+  /** Messages that are in the side table. */
+  readonly parked: Set<StoredMessage>;
+  readonly done: Set<Message>;
+  /** How many messages of the page the cursor has passed. */
+  passed: number;
+}
+
+/** The plain `Store` contract over a feed: messages that can be listed again and again until published. */
+export class Session {
+  readonly #open: Open;
+  #feed: PostgresFeed | undefined;
+  #pageSize = 0;
+  #returned: Returned | undefined;
+  /** One call after the other: each builds on what the one before left. */
+  readonly #inTurn = serially();
+
+  constructor(open: Open) {
+    this.#open = open;
+  }
+
+  messages(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
+    return this.#inTurn(() => this.#list(batch, signal));
+  }
+
+  published(messages: readonly Message[]): Promise<void> {
+    return this.#inTurn(() => this.#mark(messages));
+  }
+
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#forget());
+  }
+
+  async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
+    const feed = await this.#opened(batch, signal);
+    const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
+    // Behind what is set aside of its key, a message waits.
+    const waiting = new Set(parked.messages.map(({ key }) => key));
+    const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isSetAside(key));
+    const shown = [...parked.messages, ...fresh].slice(0, batch);
+    this.#returned = {
+      shown: new Set<Message>(shown),
+      page,
+      parked: new Set(parked.messages),
+      done: new Set(),
+      passed: 0,
+    };
+    return shown;
+  }
+
+  async #mark(messages: readonly Message[]): Promise<void> {
+    if (messages.length === 0) return;
+    const returned = this.#returned;
+    const stranger = messages.find((message) => !returned?.shown.has(message));
+    if (!returned || !this.#feed || stranger) {
+      throw new MessengerError(
+        'UNKNOWN_MESSAGE',
+        `message ${stranger?.id ?? ''} was not returned by the last call of messages(): nothing was marked as published`,
+      );
+    }
+    const { page, parked, done, passed } = returned;
+    const now = new Set(messages.filter((message) => !done.has(message)));
+    const count = Math.max(passed, page.messages.findLastIndex((message) => now.has(message)) + 1);
+    const gaps = page.messages.slice(passed, count).filter((message) => !now.has(message));
+    await this.#orForget(
+      this.#feed.settlePublished({
+        parked: [...parked].filter((message) => now.has(message)),
+        page,
+        passed,
+        count,
+        gaps: gaps.map((message): SetAside => ({ message, attempts: 0, dead: false })),
+      }),
+    );
+    for (const message of now) done.add(message);
+    for (const message of gaps) parked.add(message);
+    returned.passed = count;
+  }
+
+  async #forget(): Promise<void> {
+    const feed = this.#feed;
+    this.#feed = undefined;
+    this.#returned = undefined;
+    await feed?.close();
+  }
+
+  async #opened(pageSize: number, signal: AbortSignal | undefined): Promise<PostgresFeed> {
+    if (this.#feed && (this.#pageSize !== pageSize || this.#feed.lost.aborted)) await this.#forget();
+    if (this.#feed) return this.#feed;
+    const feed = await this.#open(pageSize, signal);
+    if (feed === null) {
+      throw new MessengerError(
+        'LEASE_LOST',
+        'another relay holds the destination "default": messages() works for one relay at a time',
+      );
+    }
+    this.#feed = feed;
+    this.#pageSize = pageSize;
+    return feed;
+  }
+
+  /** After any error what is in memory is no longer known to be true. */
+  async #orForget<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      await this.#forget();
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,294 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { conflict, LOCK_NOT_AVAILABLE } from '../sql/transact.js';
+import { preamble, type Connection, type Database } from '../sql/database.js';
+import { onPostgres } from '../sql/lookalikes.js';
+import { literal, quote, SLICES, type Names } from '../sql/names.js';
+import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './verify.js';
+import { madeBy, revokeDefaults } from './privileges.js';
+import { payloadBytes } from '../sql/size.js';
+import { statement } from '../sql/statement.js';
+
+/** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
+const LONGEST_WAIT = 2_000;
+/** Of a transaction that uses one table and waits for the next, as this does in another order. */
+const DEADLOCK_DETECTED = '40P01';
+const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
+
+/**
+ * The database's own tablespace is that of every table that says nothing, and PostgreSQL refuses it to a partitioned one where
+ * the setting `default_tablespace` says it.
+ */
+const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
+  FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
+
+interface Migration {
+  readonly number: number;
+  readonly name: string;
+  readonly sql: string;
+  /** Its statements: drivers that prepare take one at a time. */
+  readonly statements: readonly string[];
+}
+
+/**
+ * Not at once: in an application's bundle there is no such place, and all but `migrate` needs none. Nor with
+ * `import.meta.url` beside the path: for bundlers, such as that of Next.js, that is a file to bundle.
+ */
+const migrationFolder = (from: string) => new URL('../../../../migrations/postgres/', from);
+
+/** The numbered SQL files, in order, with names and settings filled in. */
+async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
+  const folder = migrationFolder(import.meta.url);
+  const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
+  const texts = await Promise.all(files.map((file) => readFile(new URL(file, folder), 'utf8')));
+  const known = new Set<string>();
+  return texts.map((text, i) => {
+    const name = files[i] as string;
+    // Split before names are filled in: a name may have a `;`.
+    const parts = split(text).map(({ script, statement }) => {
+      const filled = { script: fill(script, names, settings), statement: fill(statement, names, settings) };
+      const made = madeBy(statement, known);
+      if (!made) return { script: filled.script, statements: [filled.statement] };
+      const revoked = revokeDefaults(names, fill(`{${made.name}}`, names, settings), made.signature);
+      return { script: `${filled.script}\n${revoked};`, statements: [filled.statement, revoked] };
+    });
+    return {
+      number: Number(name.slice(0, 4)),
+      name,
+      sql: `${parts.map(({ script }) => script).join('')}\n`,
+      statements: parts.flatMap(({ statements }) => statements),
+    };
+  });
+}
+
+function fill(sql: string, names: Names, settings: Expected): string {
+  const values: Record<string, string> = {
+    messages: names.messages,
+    cursors: names.cursors,
+    claims: names.claims,
+    parked: names.parked,
+    parked_keys: names.parkedKeys,
+    cursors_key: names.cursorsKey,
+    cursors_places: names.cursorsPlaces,
+    cursors_identity: names.cursorsIdentity,
+    settings: names.settings,
+    destinations: names.destinations,
+    relays: names.relays,
+    inbox: names.inbox,
+    store: names.store,
+    store_addressed: names.storeAddressed,
+    store_in_transaction: names.storeInTransaction,
+    receive_in_transaction: names.receiveInTransaction,
+    partitions: String(settings.partitions),
+    payload_type: settings.jsonPayload ? 'json' : 'bytea',
+    payload: settings.jsonPayload ? 'm.payload::pg_catalog.json' : "pg_catalog.decode(m.payload, ''base64'')",
+    payload_size: payloadBytes('payload', settings.jsonPayload),
+    slice_seconds: String(settings.sliceSeconds),
+  };
+  for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
+  return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
+    const value = values[name];
+    // In quotes twice: inside of a string.
+    return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
+  });
+}
+
+/** What a script of the migrations is for. */
+export interface ScriptOptions {
+  /** The version that the tables have: the script has what comes after it. @default 0, for tables that are to be made */
+  from?: number;
+  /**
+   * `false` for a migration tool, which has a transaction of its own: without `BEGIN` and `COMMIT`, and with
+   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. To all others that is a comment.
+   *
+   * @default true
+   */
+  transaction?: boolean;
+}
+
+/** Everything that has to run, as one script for `psql` or a migration tool. */
+export async function migrationSql(
+  names: Names,
+  settings: Expected,
+  { from = 0, transaction = true }: ScriptOptions,
+): Promise<string> {
+  const todo = (await migrations(names, settings)).filter(({ number }) => number > from);
+  const first = from > 0 ? [] : [`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`, ...bookkeeping(names)];
+  const before = [
+    'SET LOCAL standard_conforming_strings = on',
+    TABLESPACE,
+    ...(from > 0 ? [PATIENCE, lockInOrder(names)] : []),
+  ];
+  if (!transaction) {
+    const all = todo.flatMap(({ number, name, statements }) => [...statements, record(names, number, name)]);
+    return `${heading(from)}\n${[...before, ...first, ...all].join(';\n--> statement-breakpoint\n')};\n`;
+  }
+  const scripts = todo.map(({ number, name, sql }) => `-- ${name}\n${sql}\n${record(names, number, name)};\n`);
+  return `BEGIN;\n${[...before, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
+}
+
+/** @throws MessengerError `CONFLICT` for tables that a subscription fills: what is applied there is not recorded. */
+async function assertNoSubscriber(connection: Connection, names: Names, version: number): Promise<void> {
+  const [row] = await connection.query(
+    statement(
+      'subscribed',
+      `SELECT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))::text`,
+    ),
+  );
+  if (row?.[0] !== 'true') return;
+  throw conflict(
+    `the tables of ${names.messages} are filled by a logical subscription: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
+  );
+}
+
+/**
+ * In the order in which a relay locks them, which settles and then reads what it sets aside: in the other they would deadlock.
+ * In a block, which runs outside of a transaction as well, where a tool sends one statement at a time.
+ */
+function lockInOrder({ cursors, messages }: Names): string {
+  return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
+}
+
+/** Says how the next file is made, to who reads this one years later. */
+function heading(from: number): string {
+  return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
+}
+
+/**
+ * Brings the tables to this version, in one transaction. Safe when several processes do it at once:
+ * they wait for one another. Newer tables are left as they
+ * are: within a major version migrations only add. When there is nothing to do, it needs no right to create anything.
+ *
+ * A retention that was asked for and is not the tables' own is changed: from then on messages go to other
+ * slices. What is stored stays where it is, and is delivered and cleaned from there.
+ *
+ * @returns the names of the migrations that were applied now.
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed;
+ *   `SCHEMA_MISMATCH` for a number of partitions, or a kind of payload, that was asked for and is not the tables';
+ *   `UNSUPPORTED` on a server that is not PostgreSQL.
+ */
+export async function migrate(
+  database: Database,
+  names: Names,
+  settings: Expected,
+  bounds: { timeout: number; signal?: AbortSignal | undefined },
+): Promise<string[]> {
+  try {
+    return await applied(database, names, settings, bounds);
+  } catch (error) {
+    const { code } = (error ?? {}) as { code?: unknown };
+    if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
+    throw conflict(
+      `the tables could not be changed: a transaction that uses ${names.messages} (a long one, or pg_dump) was open for longer than the ${String(LONGEST_WAIT)} ms that others may be held up. Nothing was changed: try again`,
+      error,
+    );
+  }
+}
+
+async function applied(
+  database: Database,
+  names: Names,
+  settings: Expected,
+  bounds: { timeout: number; signal?: AbortSignal | undefined },
+): Promise<string[]> {
+  return onPostgres(database).transaction(
+    preamble(bounds.timeout, 'SET LOCAL standard_conforming_strings = on'),
+    async (connection) => {
+      const run = (text: string) => connection.query(statement('migrate', text));
+      const found = await schemaVersion(connection, names);
+      if (found > 0) assertAsked(names, settings, await tableSettings(connection, names));
+      if (found >= SCHEMA_VERSION && !(await hasOtherRing(connection, names, settings))) return [];
+      await run(
+        `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
+      );
+      const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
+      // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even where it does nothing.
+      if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
+      await run(TABLESPACE);
+      const version = await schemaVersion(connection, names);
+      if (version === 0) for (const text of bookkeeping(names)) await run(text);
+      else {
+        if (version < SCHEMA_VERSION) await assertNoSubscriber(connection, names, version);
+        for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
+      }
+      // Another process may have made them meanwhile. What was not asked for is as the tables have it.
+      const existing = version === 0 ? undefined : await tableSettings(connection, names);
+      if (existing) assertAsked(names, settings, existing);
+      const done: string[] = [];
+      for (const { number, name, statements } of await migrations(names, { ...settings, ...existing })) {
+        if (number <= version) continue;
+        for (const part of statements) await run(part);
+        await run(record(names, number, name));
+        done.push(name);
+      }
+      if (await hasOtherRing(connection, names, settings)) {
+        for (const text of changeRing(names, settings.sliceSeconds)) await run(text);
+        done.push(`retention ${String(retentionOf(settings.sliceSeconds))} ms`);
+      }
+      return done;
+    },
+    bounds,
+  );
+}
+
+type TableSettings = Pick<Expected, 'partitions' | 'jsonPayload'>;
+
+/** What tables that are there were made with, and a migration cannot change. */
+async function tableSettings(connection: Connection, { settings }: Names): Promise<TableSettings> {
+  const rows = await connection.query(statement('settings', `SELECT name, value FROM ${settings}`));
+  const values = new Map(rows.map(([name, value]) => [name, value]));
+  return { partitions: Number(values.get('partitions')), jsonPayload: values.get('payload_type') === 'json' };
+}
+
+/** @throws MessengerError `SCHEMA_MISMATCH` for an option that was given, and that the tables are not made with. */
+function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
+  if (asked.partitionsGiven && asked.partitions !== partitions) {
+    throw mismatch(
+      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.repartition(${String(asked.partitions)})\`, or leave the option partitions out`,
+    );
+  }
+  if (asked.jsonPayloadGiven && asked.jsonPayload !== jsonPayload) {
+    throw mismatch(
+      `the tables of ${names.messages} keep payloads as ${jsonPayload ? 'json' : 'bytea'}, and migrating does not change that. Nothing was changed. Leave the option jsonPayload ${jsonPayload ? 'as true' : 'out'}, or make other tables with the option schema or tablePrefix`,
+    );
+  }
+}
+
+/** Whether the slices of the log span another time than was asked for. */
+async function hasOtherRing(connection: Connection, names: Names, settings: Expected): Promise<boolean> {
+  if (!settings.sliceSecondsGiven) return false;
+  const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
+  const [row] = await connection.query(width);
+  return row?.[0] !== String(settings.sliceSeconds);
+}
+
+/** The default of a partition is not used by what is stored through the log: it is changed alike, for tidiness. */
+function changeRing(names: Names, sliceSeconds: number): string[] {
+  return [
+    PATIENCE,
+    `ALTER TABLE ${names.messages} ALTER COLUMN slice SET DEFAULT (floor(date_part('epoch', clock_timestamp()) / ${String(sliceSeconds)})::bigint % ${String(SLICES)})::smallint`,
+    `UPDATE ${names.settings} SET value = '${String(sliceSeconds)}' WHERE name = 'slice_seconds'`,
+  ];
+}
+
+function bookkeeping(names: Names): string[] {
+  const table = `CREATE TABLE IF NOT EXISTS ${names.migrations} (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`;
+  return [table, revokeDefaults(names, names.migrations)];
+}
+
+/** Where a subscription feeds the table, that of the publisher comes: a second one would end the subscription's worker. */
+function record(names: Names, number: number, name: string): string {
+  return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied
+  WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
+}
+
+/** The statements of a script, as they stand there, and without comments. Comments are on lines of their own. */
+function split(sql: string): { script: string; statement: string }[] {
+  const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
+  return scripts.flatMap((script) => {
+    const statement = script
+      .replace(/^ *--.*\n/gm, '')
+      .replace(/;$/, '')
+      .trim();
+    return statement === '' ? [] : [{ script, statement }];
+  });
+}

@@ -1,0 +1,202 @@
+import { MessengerError } from '../../../core/errors.js';
+import { preamble, type Connection, type Database } from '../sql/database.js';
+import { assertPostgres, onPostgres, SERVER } from '../sql/lookalikes.js';
+import { literal, SLICES, type Names } from '../sql/names.js';
+import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './provenance.js';
+import { rowSecurityError } from '../sql/independent-database.js';
+import { statement } from '../sql/statement.js';
+
+/** What a store expects its tables to be. */
+export interface Expected {
+  readonly partitions: number;
+  readonly jsonPayload: boolean;
+  /** Seconds that each slice of the ring spans. */
+  readonly sliceSeconds: number;
+  /** Whether that was asked for: else the tables may say otherwise. */
+  readonly sliceSecondsGiven: boolean;
+  /** Whether these were asked for: else `migrate` goes by what the tables have. */
+  readonly partitionsGiven: boolean;
+  readonly jsonPayloadGiven: boolean;
+  /** The environment that this side says it belongs to. */
+  readonly environment?: string | undefined;
+}
+
+/** The longest `cleanUp`, in milliseconds, of a ring whose slices span so many seconds: one is written, one is emptied. */
+export function retentionOf(sliceSeconds: number): number {
+  return sliceSeconds * (SLICES - 2) * 1000;
+}
+
+/** The newest migration that this version of the library knows. */
+export const SCHEMA_VERSION = 10;
+
+/** What to run, for every error about tables that are missing or old. */
+export function howToMigrate(names: Names): string {
+  const prefix = names.prefix === '' ? '' : ` --table-prefix ${names.prefix}`;
+  return `run \`messenger migrate --schema ${names.schema}${prefix}\` or \`await store.migrate()\` with a role that may create tables`;
+}
+
+/**
+ * The highest migration that was applied; 0 where there is none.
+ *
+ * @throws MessengerError `UNSUPPORTED` on a server that is not PostgreSQL.
+ */
+export async function schemaVersion(connection: Connection, names: Names): Promise<number> {
+  const exists = statement('exists', `SELECT (to_regclass(${literal(names.migrations)}) IS NOT NULL)::text, ${SERVER}`);
+  const [found] = await connection.query(exists);
+  assertPostgres(found?.slice(1) ?? []);
+  if (found?.[0] !== 'true') return 0;
+  const [row] = await connection.query(
+    statement('version', `SELECT coalesce(max(number), 0)::text FROM ${names.migrations}`),
+  );
+  return Number(row?.[0]);
+}
+
+/**
+ * Refuses to work on tables on which messages could be lost or overtake one another.
+ *
+ * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps;
+ *   `UNSUPPORTED` on a standby, and on a server that is not PostgreSQL.
+ */
+export async function verifySchema(
+  database: Database,
+  names: Names,
+  expected: Expected,
+  bounds: { timeout: number; signal?: AbortSignal | undefined },
+): Promise<void> {
+  await onPostgres(database).transaction(
+    preamble(bounds.timeout, 'SET TRANSACTION READ ONLY'),
+    async (connection) => {
+      await assertPrimary(connection);
+      const version = await schemaVersion(connection, names);
+      if (version < SCHEMA_VERSION) {
+        const state = version === 0 ? 'is missing' : `is at version ${String(version)}`;
+        throw mismatch(
+          `the schema of ${names.messages} ${state}, this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
+        );
+      }
+      await assertAllIsSeen(connection, names);
+      await verifySettings(connection, names, expected);
+      assertEnvironment(names, await environmentOf(connection, names), expected.environment);
+      await assertWrittenHere(connection, names);
+      await verifyLog(connection, names);
+    },
+    bounds,
+  );
+}
+
+/** Told before a lease is looked at: on a standby the primary's relays seem to hold it. */
+async function assertPrimary(connection: Connection): Promise<void> {
+  const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
+  if (row?.[0] !== 'true') return;
+  throw new MessengerError(
+    'UNSUPPORTED',
+    'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
+  );
+}
+
+/**
+ * Asks PostgreSQL itself, which knows who owns a table and who is exempt.
+ *
+ * @throws MessengerError `SCHEMA_MISMATCH` where a policy can hide rows of a table of ours from this role.
+ */
+export async function assertAllIsSeen(connection: Connection, names: Names): Promise<void> {
+  const { messages, cursors, claims, parked, settings, destinations, relays } = names;
+  const others = [cursors, claims, parked, settings, destinations, relays].map(literal).join(', ');
+  const [row] = await connection.query(
+    statement(
+      'seen',
+      `SELECT string_agg(t.name::text, ', ' ORDER BY t.name::text) FROM (
+    SELECT unnest(ARRAY[${others}]::regclass[]) UNION SELECT relid FROM pg_partition_tree(${literal(messages)}::regclass)) AS t (name)
+  WHERE row_security_active(t.name::oid)`,
+    ),
+  );
+  if (typeof row?.[0] === 'string') throw rowSecurityError(`it is on for ${row[0]}`);
+}
+
+async function verifySettings(
+  connection: Connection,
+  names: Names,
+  { partitions, jsonPayload, sliceSeconds, sliceSecondsGiven }: Expected,
+): Promise<void> {
+  const rows = await connection.query(statement('settings', `SELECT name, value FROM ${names.settings}`));
+  const settings = new Map(rows.map(([name, value]) => [name as string, value as string]));
+  const wanted = { partitions: String(partitions), payload_type: jsonPayload ? 'json' : 'bytea' };
+  for (const [name, value] of Object.entries(wanted)) {
+    if (settings.get(name) === value) continue;
+    throw mismatch(
+      `${names.settings} says ${name} = ${settings.get(name) ?? 'nothing'}, this store was given ${value}: relays and writers must agree`,
+    );
+  }
+  const width = Number(settings.get('slice_seconds'));
+  if (sliceSecondsGiven && width !== sliceSeconds) {
+    throw mismatch(
+      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, this store was given ${String(retentionOf(sliceSeconds))} ms: leave the option out, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
+    );
+  }
+}
+
+/**
+ * How far the sequence may have come: half of what a number of JavaScript can count, which leaves room for a century of
+ * a million messages a second.
+ */
+const LARGEST_SEQ = 2 ** 52;
+
+/** The order of evaluation that the cursor stands on: see migration 1. */
+async function verifyLog(connection: Connection, names: Names): Promise<void> {
+  const log = `${literal(names.messages)}::regclass`;
+  const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
+  const known = `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(high) FROM ${names.cursors}))`;
+  const [facts] = await connection.query(
+    statement(
+      'facts',
+      `SELECT
+  (SELECT string_agg(attname || ' ' || attidentity::text || ' ' || coalesce(pg_get_expr(adbin, adrelid), ''), '; ' ORDER BY attnum)
+     FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE a.attrelid = ${log} AND attname IN ('xid', 'seq') AND NOT attisdropped),
+  (SELECT string_agg(DISTINCT tgname, ', ') FROM pg_trigger WHERE NOT tgisinternal
+     AND tgrelid IN (SELECT relid FROM pg_partition_tree(${log}))),
+  (SELECT seqcache::text FROM pg_sequence WHERE seqrelid = ${sequence}),
+  (SELECT (coalesce(pg_sequence_last_value(${sequence}), 0) < ${known})::text),
+  (SELECT count(*)::text FROM pg_inherits WHERE inhparent = ${log}),
+  (SELECT (seqcycle OR seqincrement < 1 OR seqmin < 1)::text FROM pg_sequence WHERE seqrelid = ${sequence}),
+  greatest(pg_sequence_last_value(${sequence}), ${known})::text, ${known}::text`,
+    ),
+  );
+  const [order, triggers, cache, behind, slices, returns, last, largest] = (facts ?? []) as (string | null)[];
+  if (order !== 'xid  pg_current_xact_id(); seq a ') {
+    throw mismatch(
+      `${names.messages} must have xid DEFAULT pg_current_xact_id() before seq GENERATED ALWAYS AS IDENTITY, found: ${String(order)}. Messages could be lost`,
+    );
+  }
+  if (triggers !== null)
+    throw mismatch(
+      `${names.messages} has triggers (${String(triggers)}): they can change what is stored and in which order. Drop them`,
+    );
+  if (cache !== '1')
+    throw mismatch(
+      `the sequence of ${names.messages}.seq has a cache of ${String(cache)}: sessions would store out of order. ALTER SEQUENCE … CACHE 1`,
+    );
+  if (returns === 'true')
+    throw mismatch(
+      `the sequence of ${names.messages}.seq cycles, counts down, or starts below 1: messages would be lost. ALTER SEQUENCE … INCREMENT BY 1 MINVALUE 1 NO CYCLE`,
+    );
+  if (Number(last) > LARGEST_SEQ)
+    throw mismatch(
+      `the sequence of ${names.messages}.seq is at ${String(last)}: somebody has set it. From ${String(2 ** 53)} on JavaScript cannot tell numbers apart, and messages would be lost. ${
+        Number(largest) > LARGEST_SEQ
+          ? 'Messages have such numbers already: go on with new tables, of another schema or tablePrefix'
+          : `Set it back behind the largest stored seq: ALTER SEQUENCE … RESTART WITH ${String(Number(largest) + 1)}`
+      }`,
+    );
+  if (behind === 'true')
+    throw mismatch(
+      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published: new messages would be lost. To put it behind both, ${howToRebase(names)}`,
+    );
+  if (slices !== String(SLICES))
+    throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);
+}
+
+/** @internal */
+export function mismatch(message: string): MessengerError {
+  return new MessengerError('SCHEMA_MISMATCH', message);
+}

@@ -1,0 +1,81 @@
+import { MessengerError, toError } from '../../../core/errors.js';
+import type { Connection, Database, Row } from './database.js';
+
+/** Servers that speak PostgreSQL's protocol and store otherwise, by what `version()` says. */
+const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
+  ['CockroachDB', /^CockroachDB /],
+  // PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, …
+  ['YugabyteDB', /-YB-\d/],
+  ['Amazon Redshift', /\bRedshift\b/],
+  ['Greenplum', /\bGreenplum Database\b/],
+  ['Apache Cloudberry', /\bCloudberry\b/],
+  ['openGauss', /\b(openGauss|GaussDB)\b/],
+  ['Materialize', /\bMaterialize\b/],
+  ['RisingWave', /\bRisingWave\b/],
+  ['CrateDB', /\bCrateDB\b/],
+  ['QuestDB', /\bQuestDB\b/],
+];
+
+/**
+ * PostgreSQL always says for which platform, or by which compiler, it was built. Aurora DSQL (`PostgreSQL 16`) and
+ * Cloud Spanner (`PostgreSQL 14.1`) say no more than a number.
+ */
+const BARE = /^PostgreSQL \d+(\.\d+)*$/;
+
+/** Two columns that tell what a server is. They run on all of these servers, and read no table of ours. */
+export const SERVER = `pg_catalog.version(), (SELECT count(*) > 0 FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'sys' AND c.relname = 'iam_pg_role_mappings')::text`;
+
+/** @throws MessengerError `UNSUPPORTED` for the columns `SERVER` of one that is not PostgreSQL. */
+export function assertPostgres([version, mapsRoles]: Row): void {
+  const name = nameOf(String(version), mapsRoles === 'true');
+  if (name === undefined) return;
+  throw refused(`this server is ${name} (version() is ${JSON.stringify(String(version).slice(0, 80))})`);
+}
+
+function nameOf(version: string, mapsRoles: boolean): string | undefined {
+  // The view of the roles of IAM: no other server has it.
+  if (mapsRoles) return 'Amazon Aurora DSQL';
+  const [name] = BY_VERSION.find(([, pattern]) => pattern.test(version)) ?? [];
+  return name ?? (BARE.test(version) ? 'Amazon Aurora DSQL, Cloud Spanner or alike' : undefined);
+}
+
+/** `feature_not_supported`. */
+const FEATURE_NOT_SUPPORTED = '0A000';
+
+/**
+ * A database whose transactions tell of a server that refuses to begin one as every PostgreSQL does, in READ COMMITTED
+ * and with timeouts. Aurora DSQL may: it could not be asked what it is. They reject with a MessengerError `UNSUPPORTED`.
+ */
+export function onPostgres(database: Database): Database {
+  return {
+    ...database,
+    async transaction(preamble, work, bounds) {
+      const state = { hasBegun: false };
+      const begun = (connection: Connection) => {
+        state.hasBegun = true;
+        return work(connection);
+      };
+      try {
+        return await database.transaction(preamble, begun, bounds);
+      } catch (error) {
+        const { code } = (error ?? {}) as { code?: unknown };
+        if (state.hasBegun || code !== FEATURE_NOT_SUPPORTED) throw error;
+        throw refused(
+          `this server does not begin a transaction as PostgreSQL does ("${toError(error).message}"): it is Amazon Aurora DSQL or alike`,
+          error,
+        );
+      }
+    },
+  };
+}
+
+function refused(what: string, cause?: unknown): MessengerError {
+  return new MessengerError(
+    'UNSUPPORTED',
+    `${what}, not PostgreSQL: its snapshots do not tell which transactions were running, and messages would be lost or overtake one another. ` +
+      'Use PostgreSQL 14 or newer, or a service that runs it, such as Amazon RDS, Aurora PostgreSQL, AlloyDB, Neon or Supabase',
+    cause === undefined ? {} : { cause },
+  );
+}

@@ -1,0 +1,105 @@
+import { describe } from '../../../core/util/describe.js';
+import { MessengerError } from '../../../core/errors.js';
+
+/** How many slices the log's ring has (migration 1). */
+export const SLICES = 8;
+
+/** Quoted, schema-qualified names of everything that a store has in its database. */
+export interface Names {
+  readonly schema: string;
+  readonly prefix: string;
+  readonly messages: string;
+  readonly cursors: string;
+  readonly claims: string;
+  readonly parked: string;
+  readonly settings: string;
+  readonly destinations: string;
+  readonly relays: string;
+  readonly inbox: string;
+  readonly migrations: string;
+  /** Where a rebase keeps the log for a moment: no other transaction ever sees it. */
+  readonly copy: string;
+  /** The function that stores (migration 3). */
+  readonly store: string;
+  /** The function that stores messages of which some have a destination (migration 4). */
+  readonly storeAddressed: string;
+  /** The procedure that stores through an application's handle (migration 7). */
+  readonly storeInTransaction: string;
+  /** The procedure that receives through an application's handle (migration 7). */
+  readonly receiveInTransaction: string;
+  /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
+  readonly parkedKeys: string;
+  /** The name of the cursors' primary key of migration 1, without a schema. */
+  readonly cursorsKey: string;
+  /** The index on the cursors of migration 2, by the name that PostgreSQL gave it. */
+  readonly cursorsPlaces: string;
+  /** The replica identity of the cursors (migration 9), without a schema. */
+  readonly cursorsIdentity: string;
+  slice(n: number): string;
+}
+
+/** PostgreSQL cuts identifiers at 63 bytes; the longest suffix, of the derived index names, needs 24. */
+const MAX_PREFIX_BYTES = 32;
+
+/** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would cut or refuse. */
+export function namesOf(schema: string, prefix: string): Names {
+  assertIdentifier(schema, 'schema', 63, false);
+  assertIdentifier(prefix, 'tablePrefix', MAX_PREFIX_BYTES, true);
+  const table = (name: string) => `${quote(schema)}.${quote(prefix + name)}`;
+  return {
+    schema,
+    prefix,
+    messages: table('messages'),
+    cursors: table('cursors'),
+    claims: table('claims'),
+    parked: table('parked'),
+    settings: table('settings'),
+    destinations: table('destinations'),
+    relays: table('relays'),
+    migrations: table('migrations'),
+    inbox: table('inbox'),
+    copy: table('messages_copy'),
+    store: table('store'),
+    storeAddressed: table('store_addressed'),
+    storeInTransaction: table('store_in_transaction'),
+    receiveInTransaction: table('receive_in_transaction'),
+    parkedKeys: table('parked_destination_key_seq_idx'),
+    cursorsKey: quote(`${prefix}cursors_pkey`),
+    cursorsPlaces: `${quote(schema)}.${quote(`${cut(`${prefix}cursors`, 37)}_destination_partition_idx`)}`,
+    cursorsIdentity: quote(`${prefix}cursors_identity`),
+    slice: (n) => table(`messages_${String(n)}`),
+  };
+}
+
+/** An identifier in double quotes, safe whatever it contains. */
+export function quote(identifier: string): string {
+  return `"${identifier.replaceAll('"', '""')}"`;
+}
+
+/** A string literal, safe whatever it contains and whatever `standard_conforming_strings` says. */
+export function literal(value: string): string {
+  const quoted = `'${value.replaceAll("'", "''")}'`;
+  return value.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted;
+}
+
+/** As PostgreSQL cuts a table's name in that of an index: to so many bytes, and to whole characters. */
+function cut(name: string, bytes: number): string {
+  let end = name.length;
+  while (new TextEncoder().encode(name.slice(0, end)).byteLength > bytes || /[\uD800-\uDBFF]$/.test(name.slice(0, end)))
+    end -= 1;
+  return name.slice(0, end);
+}
+
+function assertIdentifier(value: unknown, option: string, maxBytes: number, mayBeEmpty: boolean): void {
+  const fits =
+    typeof value === 'string' &&
+    (mayBeEmpty || value !== '') &&
+    !value.includes('\u0000') &&
+    new TextEncoder().encode(value).byteLength <= maxBytes;
+  if (!fits) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `${option} must be ${mayBeEmpty ? 'a' : 'a non-empty'} string of at most ${String(maxBytes)} bytes, got ${describe(value)}`,
+    );
+  }
+}

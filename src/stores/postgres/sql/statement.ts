@@ -1,0 +1,76 @@
+import type { Statement } from './database.js';
+import { fnv1a } from './hash.js';
+import { literal } from './names.js';
+import type { Fields } from './size.js';
+
+/** A statement under a name that is one-to-one with its text, as `pg` demands of prepared ones. */
+export function statement(kind: string, text: string): Statement {
+  // The hash only tells the statements of one connection's few stores apart.
+  return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
+}
+
+/** Settings for what looks into the side table or a slice: by index, however the statistics stand. */
+export const INDEX_SETTINGS = [
+  'SET LOCAL enable_seqscan = off',
+  'SET LOCAL enable_bitmapscan = off',
+  'SET LOCAL enable_hashjoin = off',
+  'SET LOCAL enable_mergejoin = off',
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL jit = off',
+] as const;
+
+/** Seconds since 1970, all digits of them: how many `date_part` shows is up to the setting `extra_float_digits`. */
+export function epoch(time: string): string {
+  return `extract(epoch FROM ${time})::text`;
+}
+
+/** Whole milliseconds since 1970, whatever that setting is; null for a time that is infinite. */
+export function instant(time: string): string {
+  return `CASE WHEN isfinite(${time}) THEN (date_part('epoch', ${time}) * 1000)::bigint END::text`;
+}
+
+/** Milliseconds, all digits of them. */
+export function milliseconds(time: string): string {
+  return `(extract(epoch FROM ${time}) * 1000)::text`;
+}
+
+/** A time as text that is read back as the same, whatever the settings `DateStyle` and `TimeZone` are. */
+export function isoTime(time: string): string {
+  return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
+}
+
+/**
+ * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
+ * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
+ * it has not come yet, by this server's clock.
+ */
+export function columns(table: string, jsonPayload: boolean, { id, topic, key, metadata, payload }: Fields): string {
+  const bytes = jsonPayload ? `(${payload})::text` : payload;
+  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, ${instant(`${table}.at`)} AS at,
+      CASE WHEN ${table}.deliver_at IS NOT NULL
+        THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
+}
+
+/** Whether a destination publishes a message: what is for it alone, and of what is for nobody, its topics (null: all). */
+export function isFor(message: string, destination: string, topics: string): string {
+  return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
+}
+
+/** Locks, by its name ($1), a destination whose rows are to be made: they have no unique index (migration 2). */
+export function lockDestination(cursors: string): Statement {
+  return statement(
+    'making',
+    `SELECT pg_advisory_xact_lock(hashtextextended(${literal(cursors)} || $1::text, 0))::text`,
+  );
+}
+
+/**
+ * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
+ * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
+ */
+export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
+
+/** An array as PostgreSQL reads it from text. */
+export function arrayText(values: readonly (string | number)[]): string {
+  return `{${values.map((value) => `"${String(value).replace(/["\\]/g, '\\$&')}"`).join(',')}}`;
+}

@@ -1,0 +1,128 @@
+import { MessengerError } from '../../../core/errors.js';
+import { assertMessage, type Message } from '../../../core/contracts/message.js';
+
+/**
+ * What the side table's index of keys takes beside the name of a destination, and some room. Bytes, of the key as it
+ * is: how far one can be compressed nobody can tell who writes it.
+ */
+export const LONGEST_KEY = 2_000;
+
+/** Of an id and a topic, in bytes: they are read with every message, whatever its size. */
+const LONGEST_NAME = 4_000;
+
+const MIB = 1024 * 1024;
+
+/** Bytes of a payload. The server sends two characters for each, and Node's longest string has 512 Mi of them. */
+const LARGEST_PAYLOAD = 64 * MIB;
+
+/** Bytes of the metadata, as PostgreSQL writes them. */
+const LARGEST_METADATA = MIB;
+
+/**
+ * Characters of the JSON that one call stores, unless it is that of one message. It is in memory several times while it
+ * is sent, beside the messages, which take more.
+ */
+const LARGEST_CALL = 128 * MIB;
+
+/**
+ * Messages as the JSON array that the `store` statement takes.
+ *
+ * @throws MessengerError for a message that cannot be stored, and for more than one statement takes.
+ */
+export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
+  // Each by itself: nothing of it is left but its text when the next is looked at.
+  const texts: string[] = [];
+  let length = 0;
+  let between = '[';
+  for (const [n, message] of messages.entries()) {
+    const text = JSON.stringify(recordOf(message, jsonPayload));
+    length += text.length + 1;
+    if (length > LARGEST_CALL && n > 0) throw tooMuch(n, messages.length);
+    texts.push(between, text);
+    between = ',';
+  }
+  // Joined at once: what is added to a long text later copies it once more.
+  texts.push(texts.length === 0 ? '[]' : ']');
+  return texts.join('');
+}
+
+function recordOf(message: Message, jsonPayload: boolean) {
+  assertMessage(message);
+  const { id, topic, key, metadata, at, deliverAt, holdKey, destination } = message;
+  assertStorable(message);
+  const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
+  const payload = jsonPayload ? jsonText(bytes, id) : bytes.toString('base64');
+  return { id, topic, key, metadata, at, deliverAt, holdKey, destination, payload };
+}
+
+/**
+ * The log refuses such messages too, with less to say of them. A key that the side table does not take would end each
+ * relay that has to set its message aside, and what cannot be read each that comes to it.
+ */
+function assertStorable({ id, topic, key, payload, metadata }: Message): void {
+  assertLength('id', id, LONGEST_NAME, '');
+  const of = ` of message ${id}`;
+  if (key !== undefined) assertLength('key', key, LONGEST_KEY, of);
+  if (topic !== undefined) assertLength('topic', topic, LONGEST_NAME, of);
+  if (payload.byteLength > LARGEST_PAYLOAD) {
+    throw tooLarge(`the payload${of}`, LARGEST_PAYLOAD, payload.byteLength);
+  }
+  const bytes = metadataBytes(metadata);
+  if (bytes > LARGEST_METADATA) throw tooLarge(`the metadata${of}`, LARGEST_METADATA, bytes);
+}
+
+function assertLength(field: string, value: string, most: number, of: string): void {
+  // A character has three bytes at most, for each unit of UTF-16.
+  if (value.length * 3 <= most) return;
+  const bytes = Buffer.byteLength(value);
+  if (bytes <= most) return;
+  const which = of === '' ? ` of a message, ${JSON.stringify(`${value.slice(0, 77)}...`)},` : of;
+  throw new MessengerError(
+    'INVALID_MESSAGE',
+    `the ${field}${which} must have ${String(most)} bytes at most, got ${String(bytes)}`,
+  );
+}
+
+function tooLarge(what: string, most: number, bytes: number): MessengerError {
+  return new MessengerError(
+    'INVALID_MESSAGE',
+    `${what} must have ${String(most)} bytes at most, got ${String(bytes)}: keep what is large elsewhere, such as in an object store, and send where it is`,
+  );
+}
+
+function tooMuch(fits: number, all: number): MessengerError {
+  return new MessengerError(
+    'INVALID_MESSAGE',
+    `${String(all)} messages are too much for one call of add: the first ${String(fits)} of them fill the ${String(LARGEST_CALL)} characters of JSON that it takes. Store them in several calls, in the same transaction`,
+  );
+}
+
+/** What PostgreSQL makes of an object of strings, in bytes; less than that where it is far from the limit. */
+function metadataBytes(metadata: Message['metadata']): number {
+  let units = 0;
+  let entries = 0;
+  for (const name in metadata) {
+    units += name.length + (metadata[name]?.length ?? 0);
+    entries += 1;
+  }
+  // Six characters for one at most, and quotes, a colon, a comma and two spaces.
+  if (6 * units + 8 * entries + 2 <= LARGEST_METADATA) return units;
+  return Buffer.byteLength(JSON.stringify(metadata)) + 2 * entries - 1;
+}
+
+// A byte order mark is kept, and then refused: JSON has none, and no byte is taken away in silence.
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function jsonText(bytes: Uint8Array, id: string): string {
+  try {
+    const text = decoder.decode(bytes);
+    JSON.parse(text);
+    return text;
+  } catch (cause) {
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `the payload of message ${id} is not JSON, which the option jsonPayload demands`,
+      { cause },
+    );
+  }
+}
