@@ -122,11 +122,7 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
  *
  * @throws MessengerError `DESTINATION_FORGOTTEN` for one whose messages may have been cleaned away unpublished.
  */
-async function assertRemembered(
-  connection: Connection,
-  statements: Statements,
-  destination: string,
-): Promise<void> {
+async function assertRemembered(connection: Connection, statements: Statements, destination: string): Promise<void> {
   const [row] = await connection.query(statements.forgotten, [destination]);
   if (!row) return;
   const name = JSON.stringify(destination);
