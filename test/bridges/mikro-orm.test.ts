@@ -99,7 +99,7 @@ it('tells of the commit of the outermost transaction', async () => {
   const bridge = mikroOrmBridge();
   const told: string[] = [];
   await orm.em.fork().transactional(async (em) => {
-    await em.transactional(async (inner) => bridge.afterCommit?.(inner, () => told.push('committed')));
+    await em.transactional(async (inner) => bridge.onCommit?.(inner, () => told.push('committed')));
     await em.execute('SELECT 1');
     expect(told).toEqual([]);
   });

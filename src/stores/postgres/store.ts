@@ -154,8 +154,12 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
-    if (options.bridge !== undefined && !hasMethods(options.bridge, 'is', 'run'))
-      throw invalid('bridge', 'an object with the methods is and run, such as drizzleBridge(sql)', options.bridge);
+    if (options.bridge !== undefined && !hasMethods(options.bridge, 'isHandle', 'execute'))
+      throw invalid(
+        'bridge',
+        'an object with the methods isHandle and execute, such as drizzleBridge(sql)',
+        options.bridge,
+      );
     const { names, settings } = tablesOf(options);
     this.#names = names;
     this.#settings = settings;

@@ -7,7 +7,7 @@ import type { MessengerEvent } from '../../../src/core/contracts/events.js';
 import { newMessage } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import type { PostgresStore } from '../../../src/stores/postgres/index.js';
-import { until } from '../../../src/testing/assert.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 

@@ -4,7 +4,7 @@ import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { defineOutbox, Messenger, newMessage } from '../../../src/index.js';
 import { PostgresStore, type PostgresClient } from '../../../src/stores/postgres/index.js';
-import { until } from '../../../src/testing/assert.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { sleep } from '../../../src/core/util/async.js';
-import { gate, until } from '../../../src/testing/assert.js';
+import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';

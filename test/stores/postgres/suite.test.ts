@@ -11,7 +11,7 @@ import {
   type InboxHarness,
   type StoreFeatures,
   type StoreHarness,
-} from '../../../src/testing/index.js';
+} from '../../../src/testing/conformance/index.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */

@@ -13,17 +13,17 @@ import {
   type GetQueueUrlCommandOutput,
   type ReceiveMessageCommandOutput,
 } from '@aws-sdk/client-sqs';
-import { MessengerError } from '../../core/errors.js';
-import { consoleErrorLogger, safeLogger } from '../../core/contracts/logger.js';
-import { checkKeys, numberOption } from '../../core/util/options.js';
-import type { Subscriber, SubscriberOptions, Subscription } from '../../core/contracts/subscriber.js';
-import { withDeadline } from '../../core/util/async.js';
-import { checkMessageIdKey, MESSAGE_ID_KEY } from './wire/attributes.js';
-import { checkClient } from './wire/options.js';
-import { resolveQueue, type Queue } from './wire/queue.js';
-import { readReply } from './wire/reply.js';
-import type { ReceiptCalls } from './wire/receipts.js';
-import { receiveAndHandle, type SessionSettings } from './wire/session.js';
+import { MessengerError } from '../../../core/errors.js';
+import { consoleErrorLogger, safeLogger } from '../../../core/contracts/logger.js';
+import { checkKeys, numberOption } from '../../../core/util/options.js';
+import type { Subscriber, SubscriberOptions, Subscription } from '../../../core/contracts/subscriber.js';
+import { withDeadline } from '../../../core/util/async.js';
+import { checkMessageIdKey, MESSAGE_ID_KEY } from '../wire/attributes.js';
+import { checkClient } from '../wire/options.js';
+import { resolveQueue, type Queue } from '../wire/queue.js';
+import { readReply } from '../wire/reply.js';
+import type { ReceiptCalls } from '../wire/receipts.js';
+import { receiveAndHandle, type SessionSettings } from '../wire/session.js';
 
 interface SendOptions {
   abortSignal?: AbortSignal;
