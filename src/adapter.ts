@@ -28,6 +28,21 @@ export type {
 export { CleaningError, isCleaningError, isCleanReport, isFeedStore } from './core/contracts/store.js';
 export type { CleanReport, FeedStore, KeptReason, Store } from './core/contracts/store.js';
 export type { CloseOptions, Feed, FeedOptions, IdleOptions, Page, SetAside } from './core/contracts/feed.js';
+export type {
+  AddDestinationOptions,
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterSelection,
+  DeadLettersOptions,
+  DestinationState,
+  OutboxAdmin,
+  ParkedMessage,
+  ParkedOptions,
+  ParkedState,
+  RemovedDestination,
+  RemoveDestinationOptions,
+  UpdateDestinationOptions,
+} from './core/contracts/admin.js';
 export type { InboxStore } from './core/contracts/inbox.js';
 export type { StoreCallOptions } from './core/contracts/call-options.js';
 export type { Message } from './core/contracts/message.js';

@@ -55,6 +55,11 @@ export const TABLE_KEYS = [
   'retention',
 ] satisfies (keyof PostgresTableOptions)[];
 
+/** Of the options of a store, those of its tables. */
+export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {
+  return Object.fromEntries(Object.entries(options).filter(([name]) => (TABLE_KEYS as string[]).includes(name)));
+}
+
 /** The names and settings that options stand for. @throws MessengerError `INVALID_OPTION`. */
 export function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;

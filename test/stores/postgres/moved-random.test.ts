@@ -106,7 +106,7 @@ it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
       const moved = await Outbox.at(await newDatabase(cluster.url()));
       await copyLogically(await old.session(), moved.pool, { sequence: random() < 0.5 });
       await work.end();
-      const rebased = await moved.store.rebase();
+      const rebased = await moved.store.admin.rebase();
       expect(rebased.moved).toBe(true);
       published = new Map(
         DESTINATIONS.map((name) => [name, [...(published.get(name) ?? []), ...work.published.get(name)!]]),

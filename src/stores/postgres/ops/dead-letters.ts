@@ -1,68 +1,19 @@
 import { MessengerError } from '../../../core/errors.js';
-import type { Message } from '../../../core/contracts/message.js';
 import { describe } from '../../../core/util/describe.js';
 import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
-import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './destinations.js';
 import { StoredMessage } from '../sql/stored-message.js';
 import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { columns, INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
-
-/** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
-export interface FailedFilter extends StoreCallOptions {
-  /** @default 'default' */
-  readonly destination?: string | undefined;
-  /** Only these message ids. */
-  readonly ids?: readonly string[] | undefined;
-  readonly key?: string | undefined;
-  readonly topic?: string | undefined;
-  /** Dead letters, whose key went on, or messages that their key waits behind. @default both */
-  readonly state?: 'dead' | 'blocked' | undefined;
-  /** Only those whose last error contains this text. */
-  readonly error?: string | undefined;
-  /** Only those given up at this time or later, by the database's clock. */
-  readonly since?: Date | undefined;
-  /** Only those given up before this time. */
-  readonly until?: Date | undefined;
-}
-
-/** What `deadLetters` can be told. */
-export interface DeadLettersOptions extends FailedFilter {
-  /** How many at most: 1 to 10,000. @default 100 */
-  readonly limit?: number | undefined;
-  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
-  readonly after?: number | undefined;
-}
-
-/** What `requeue` and `discard` can be told. */
-export interface FailedSelection extends FailedFilter {
-  /** Needed where nothing else says which of the destination's: then all of them. @default false */
-  readonly all?: boolean | undefined;
-  /** Only count them, and change nothing. @default false */
-  readonly dryRun?: boolean | undefined;
-}
-
-/** A message that waits for an operator, whole. Times by the database's clock. */
-export interface DeadLetter {
-  /** Its place in the order of the log. */
-  readonly seq: number;
-  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
-  readonly message: Message;
-  /** `blocked`: later messages of its key wait behind it. */
-  readonly state: 'dead' | 'blocked';
-  /** The last error's text. */
-  readonly error: string | null;
-  readonly reason: string | null;
-  readonly attempts: number;
-  readonly storedAt: Date;
-  readonly firstFailedAt: Date | null;
-  readonly lastFailedAt: Date | null;
-  /** When it was given up. */
-  readonly givenUpAt: Date;
-}
+import type {
+  DeadLetterFilter,
+  DeadLettersOptions,
+  DeadLetterSelection,
+  DeadLetter,
+} from '../../../core/contracts/admin.js';
 
 /** The columns of a message that was set aside, as `decodeSetAside` expects them: a time, its state, and its bytes where they are more than are read. */
 export function setAside(jsonPayload: boolean, state: string, time: string): string {
@@ -72,7 +23,7 @@ export function setAside(jsonPayload: boolean, state: string, time: string): str
   CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
 }
 
-const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof FailedFilter)[];
+const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof DeadLetterFilter)[];
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -115,7 +66,7 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function requeue(admin: Admin, selection: FailedSelection): Promise<number> {
+export async function requeue(admin: Admin, selection: DeadLetterSelection): Promise<number> {
   return change(
     admin,
     selection,
@@ -130,12 +81,12 @@ export async function requeue(admin: Admin, selection: FailedSelection): Promise
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function discard(admin: Admin, selection: FailedSelection): Promise<number> {
+export async function discard(admin: Admin, selection: DeadLetterSelection): Promise<number> {
   const text = `DELETE FROM ${admin.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
   return change(admin, selection, text);
 }
 
-async function change(admin: Admin, selection: FailedSelection, text: string): Promise<number> {
+async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
   checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all', 'dryRun']);
   if (selection.all !== true && FILTERS.every((name) => selection[name] === undefined)) {
     throw new MessengerError('INVALID_OPTION', `say which: give one of ${FILTERS.join(', ')}, or { all: true }`);
@@ -224,7 +175,7 @@ export function filterValues({
   error,
   since,
   until,
-}: FailedFilter): Value[] {
+}: DeadLetterFilter): Value[] {
   assertDestination(destination);
   if (![undefined, 'dead', 'blocked'].includes(state)) {
     throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);

@@ -2,39 +2,7 @@ import type { Connection, Row } from '../sql/database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from '../sql/names.js';
 import { isFor, milliseconds, statement } from '../sql/statement.js';
-
-/** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
-export interface DestinationState {
-  readonly name: string;
-  /** The topics that it publishes, beside what is for it alone; null for all of them, and messages without one. */
-  readonly topics: readonly string[] | null;
-  readonly partitions: number;
-  /** How many of its partitions a relay holds now. */
-  readonly held: number;
-  /** How many relays work on it, or wait for their share. */
-  readonly relays: number;
-  /** Committed messages of the newest 10,000 of the log that are not settled yet: not, or not known to be, published. */
-  readonly pending: number;
-  /** Whether there are pending messages beyond these. */
-  readonly morePending: boolean;
-  /** Milliseconds since the oldest pending message was stored; null where none is pending. */
-  readonly oldestPending: number | null;
-  /** Messages set aside: to be tried again, behind others of their key, or until their time. */
-  readonly waiting: number;
-  /** Of the waiting, those whose key waits behind them for an operator. */
-  readonly blocked: number;
-  readonly dead: number;
-  /** When it was added; null where a relay made it by starting. */
-  readonly createdAt: Date | null;
-  /** Until when a relay worked on it; null if none ever did. */
-  readonly activeAt: Date | null;
-  /** Since when no relay has worked on it, while messages wait for it and it holds up cleaning; of one that never had a relay and was not added, since when the oldest of them waits; null otherwise. */
-  readonly stalledSince: Date | null;
-  /** How long it may be without a relay, in milliseconds; null for ever. */
-  readonly forgetAfter: number | null;
-  /** When that was over: cleaning has not waited for it since, and relays refuse it. */
-  readonly forgottenAt: Date | null;
-}
+import type { DestinationState } from '../../../core/contracts/admin.js';
 
 /** How far anything is counted. */
 export const COUNTED = 10_000;
@@ -162,7 +130,7 @@ function decode(row: Row): DestinationState {
     pending: number(5),
     morePending: row[6] === 'true',
     oldestPending: orNull(7),
-    waiting: number(8),
+    parked: number(8),
     blocked: number(9),
     dead: number(10),
     createdAt: time(11),

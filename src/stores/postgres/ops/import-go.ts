@@ -9,7 +9,7 @@ import { literal, quote } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
 /** Where the messages of the Go module are, and what of them becomes topic and key. */
-export interface AdoptOptions extends StoreCallOptions {
+export interface ImportFromGoOptions extends StoreCallOptions {
   /** The schema of its table. @default 'public' */
   readonly schema?: string | undefined;
   /** Its table. @default 'messages' */
@@ -43,8 +43,8 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
  *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
-export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<number> {
-  checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof AdoptOptions)[]);
+export async function importFromGo(admin: Admin, options: ImportFromGoOptions = {}): Promise<number> {
+  checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof ImportFromGoOptions)[]);
   const { schema = 'public', table = 'messages' } = options;
   for (const [name, value] of Object.entries({ schema, table, key: options.key ?? 'x', topic: options.topic ?? 'x' })) {
     if (typeof (value as unknown) === 'string' && value !== '' && !value.includes('\u0000')) continue;
