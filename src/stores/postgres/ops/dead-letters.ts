@@ -1,7 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import type { Message } from '../../../core/contracts/message.js';
 import { describe } from '../../../core/util/describe.js';
-import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';

@@ -1,6 +1,6 @@
 import { hasCode, MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
-import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from '../sql/transact.js';

@@ -1,5 +1,5 @@
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { transact, type Admin } from '../sql/transact.js';
 import type { Connection } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
