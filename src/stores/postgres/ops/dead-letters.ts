@@ -72,7 +72,14 @@ export function setAside(jsonPayload: boolean, state: string, time: string): str
   CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
 }
 
-const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof FailedFilter)[];
+/** What says which messages of a destination are meant. */
+const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
+
+const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies Record<keyof FailedFilter, true>;
+
+const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies Record<keyof DeadLettersOptions, true>;
+
+const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies Record<keyof FailedSelection, true>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -90,7 +97,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
 
 /** The messages that wait for an operator, in the order in which they were stored. */
 export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
-  checkKeys(options, [...FILTERS, 'destination', 'signal', 'limit', 'after']);
+  checkKeys(options, Object.keys(LETTER_KEYS));
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
@@ -136,9 +143,10 @@ export async function discard(admin: Admin, selection: FailedSelection): Promise
 }
 
 async function change(admin: Admin, selection: FailedSelection, text: string): Promise<number> {
-  checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all', 'dryRun']);
-  if (selection.all !== true && FILTERS.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which: give one of ${FILTERS.join(', ')}, or { all: true }`);
+  checkKeys(selection, Object.keys(SELECTION_KEYS));
+  const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
+  if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
+    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
   }
   const filter = filterValues(selection);
   const destination = filter[0] as string;

@@ -42,7 +42,13 @@ const HUNDRED_YEARS = 3_155_760_000_000;
  * @throws MessengerError `CONFLICT` where there is one of that name, `INVALID_OPTION` for an option out of range.
  */
 export async function addDestination(admin: Admin, name: string, options: AddDestinationOptions): Promise<void> {
-  checkKeys(options, ['from', 'topics', 'forgetAfter', 'signal'] satisfies (keyof AddDestinationOptions)[]);
+  checkKeys(
+    options,
+    Object.keys({ from: true, topics: true, forgetAfter: true, signal: true } satisfies Record<
+      keyof AddDestinationOptions,
+      true
+    >),
+  );
   assertDestination(name);
   const { from } = options;
   const since = from instanceof Date ? from.getTime() : null;
@@ -201,7 +207,10 @@ export interface LimitDestinationOptions extends StoreCallOptions {
 
 /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
 export async function limitDestination(admin: Admin, name: string, options: LimitDestinationOptions): Promise<void> {
-  checkKeys(options, ['forgetAfter', 'signal'] satisfies (keyof LimitDestinationOptions)[]);
+  checkKeys(
+    options,
+    Object.keys({ forgetAfter: true, signal: true } satisfies Record<keyof LimitDestinationOptions, true>),
+  );
   assertDestination(name);
   const forgetAfter = options.forgetAfter === null ? null : forgetAfterOption(options.forgetAfter);
   if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
@@ -240,7 +249,10 @@ export async function removeDestination(
   name: string,
   options: RemoveDestinationOptions = {},
 ): Promise<RemovedDestination> {
-  checkKeys(options, ['discard', 'signal'] satisfies (keyof RemoveDestinationOptions)[]);
+  checkKeys(
+    options,
+    Object.keys({ discard: true, signal: true } satisfies Record<keyof RemoveDestinationOptions, true>),
+  );
   assertDestination(name);
   const { cursors, claims, relays, parked, destinations } = admin.names;
   const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;

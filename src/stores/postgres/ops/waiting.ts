@@ -62,10 +62,21 @@ export interface WaitingMessage {
   readonly nextAt: Date | null;
 }
 
+const KEYS = {
+  destination: true,
+  ids: true,
+  key: true,
+  topic: true,
+  state: true,
+  error: true,
+  limit: true,
+  after: true,
+  signal: true,
+} satisfies Record<keyof WaitingOptions, true>;
+
 /** The messages that wait in the side table, in the order in which they were stored. */
 export async function waiting(admin: Admin, options: WaitingOptions = {}): Promise<readonly WaitingMessage[]> {
-  const known: (keyof WaitingOptions)[] = ['destination', 'ids', 'key', 'topic', 'state', 'error', 'limit', 'after'];
-  checkKeys(options, [...known, 'signal']);
+  checkKeys(options, Object.keys(KEYS));
   const { state, limit, after, signal: _, ...filter } = options;
   if (state !== undefined && !Object.hasOwn(STATES, state)) {
     const states = Object.keys(STATES).map((each) => `'${each}'`);
