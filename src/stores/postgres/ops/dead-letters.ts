@@ -7,9 +7,10 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './destinations.js';
-import { StoredMessage } from '../sql/stored-message.js';
+import { columnsOf, timeOf } from '../sql/columns.js';
+import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js';
 import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
-import { columns, INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
+import { INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
 
 /** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
 export interface FailedFilter extends StoreCallOptions {
@@ -64,12 +65,37 @@ export interface DeadLetter {
   readonly givenUpAt: Date;
 }
 
-/** The columns of a message that was set aside, as `decodeSetAside` expects them: a time, its state, and its bytes where they are more than are read. */
+/** The columns of a message that was set aside. `tooLarge` is its bytes, where they are more than are read. */
+const SET_ASIDE = columnsOf(
+  ...MESSAGE.names,
+  ...([
+    'error',
+    'reason',
+    'attempts',
+    'storedAt',
+    'firstFailedAt',
+    'lastFailedAt',
+    'time',
+    'state',
+    'tooLarge',
+  ] as const),
+);
+
+/** What is selected for `decodeSetAside`, from the side table `p`, with a time and a state that the caller tells. */
 export function setAside(jsonPayload: boolean, state: string, time: string): string {
-  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(milliseconds).join(', ');
   const size = `(${messageBytes('p', jsonPayload)})`;
-  return `${columns('p', jsonPayload, fieldsUpTo('p', size))}, p.error, p.reason, p.attempts::text, ${times}, ${state},
-  CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
+  return SET_ASIDE.list({
+    ...messageColumns('p', jsonPayload, fieldsUpTo('p', size)),
+    error: 'p.error',
+    reason: 'p.reason',
+    attempts: 'p.attempts::text',
+    storedAt: milliseconds('p.stored_at'),
+    firstFailedAt: milliseconds('p.first_failed_at'),
+    lastFailedAt: milliseconds('p.last_failed_at'),
+    time: milliseconds(time),
+    state,
+    tooLarge: `CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`,
+  });
 }
 
 /** What says which messages of a destination are meant. */
@@ -269,18 +295,18 @@ function decode(row: Row): DeadLetter {
 export function decodeSetAside(
   row: Row,
 ): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
-  const message = new StoredMessage(row, row[16] as string | null);
-  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  const { at } = SET_ASIDE;
+  const message = new StoredMessage(row, row[at.tooLarge] as string | null);
   return {
     seq: message.seq,
     message,
-    error: row[8] as string | null,
-    reason: row[9] as string | null,
-    attempts: Number(row[10]),
-    storedAt: new Date(Number(row[11])),
-    firstFailedAt: time(12),
-    lastFailedAt: time(13),
-    time: time(14),
-    state: row[15] as string,
+    error: row[at.error] as string | null,
+    reason: row[at.reason] as string | null,
+    attempts: Number(row[at.attempts]),
+    storedAt: timeOf(row[at.storedAt]) as Date,
+    firstFailedAt: timeOf(row[at.firstFailedAt]),
+    lastFailedAt: timeOf(row[at.lastFailedAt]),
+    time: timeOf(row[at.time]),
+    state: row[at.state] as string,
   };
 }

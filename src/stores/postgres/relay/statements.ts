@@ -1,6 +1,8 @@
+import { columnsOf } from '../sql/columns.js';
 import { literal, type Names } from '../sql/names.js';
 import { fieldsUpTo, fieldsWithin, LIMITS, messageBytes, MOST_READ, payloadBytes, type Fields } from '../sql/size.js';
-import { statement, isoTime, columns, isFor, lockDestination, untried } from '../sql/statement.js';
+import { isFor, isoTime, lockDestination, statement, untried } from '../sql/statement.js';
+import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
 /** Every statement of the relay's and the writer's side, as constant text for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
@@ -24,10 +26,36 @@ const MOST_AT_ONCE = 16 * 1024 * 1024;
 /** What the error of a fenced update says that would have changed some of its rows, and not all. */
 export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
+/** A page of the log. `left` is the size of a message of which the payload was left out for it. */
+export const PAGE = columnsOf(...MESSAGE.names, 'size');
+
+/** What the first row of a page tells, in columns of a message: `to`, whether this server is a standby, and the last number of the sequence. */
+export const HEAD = { until: 'id', isStandby: 'topic', passed: 'key' } as const;
+
+/** What is due. */
+export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
+
+/** What waits: how many messages of a key and a topic. */
+export const WAITING = columnsOf('key', 'topic', 'count');
+
+/** A row of the cursors: whose it is, and whether it was written here, beside the cursor itself. */
+export const CURSOR_ROW = columnsOf(
+  ...(['partition', 'epoch', 'owner', 'held', 'ours'] as const),
+  ...(['from', 'to', 'after', 'low', 'nextLow', 'high'] as const),
+);
+
+/** Where a row of the cursors is now. */
+export const PLACE = columnsOf('partition', 'place');
+
+/** What a destination publishes, and from where. */
+export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
+
+/** When a destination was forgotten, and its topics. */
+export const FORGOTTEN = columnsOf('at', 'topics');
+
 export function statementsOf(names: Names, jsonPayload: boolean) {
   const { messages, cursors, claims, parked, settings, destinations, relays } = names;
   const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
-  const cursorColumns = 'from_snapshot::text, to_snapshot::text, after::text, low::text, next_low::text, high::text';
   /**
    * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
    * their place alone: an index leads through every version that a held-back vacuum has left. So the
@@ -47,12 +75,23 @@ export function statementsOf(names: Names, jsonPayload: boolean) {
    */
   const whole = (count: string, set: string) => `WITH changed AS (
   UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
-SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::integer
+SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CASE WHEN count(*) OVER () <> ${count}::integer
   THEN ('${PART_OF_LEASE}, ' || count(*) OVER () || ' of ' || ${count}::integer)::integer END::text FROM changed`;
 
-  /** Cursor rows, as `decodeCursorRow` expects them. */
-  const cursorRows = `SELECT partition::text, epoch::text, owner, (owner IS NOT NULL AND expires_at > clock_timestamp())::text,
-    (xmin = written_by::xid)::text, ${cursorColumns}
+  const cursorColumns = CURSOR_ROW.list({
+    partition: 'partition::text',
+    epoch: 'epoch::text',
+    owner: 'owner',
+    held: '(owner IS NOT NULL AND expires_at > clock_timestamp())::text',
+    ours: '(xmin = written_by::xid)::text',
+    from: 'from_snapshot::text',
+    to: 'to_snapshot::text',
+    after: 'after::text',
+    low: 'low::text',
+    nextLow: 'next_low::text',
+    high: 'high::text',
+  });
+  const cursorRows = `SELECT ${cursorColumns}
   FROM ${cursors} WHERE destination = $1::text`;
   /** Of the partitions in the array `share` (null: all of them). */
   const shared = (table: string, share: string, partitions: string) =>
@@ -68,7 +107,10 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
   const sizeOf = (table: string) => messageBytes(table, jsonPayload);
   /** Of what is larger than is wanted now, or than can be read, only the size is told. */
   const sized = (fields: Fields, size: string, isLarger: string) =>
-    `${columns('m', jsonPayload, fields)}, CASE WHEN ${isLarger} THEN (${size})::text END AS size`;
+    PAGE.named({
+      ...messageColumns('m', jsonPayload, fields),
+      size: `CASE WHEN ${isLarger} THEN (${size})::text END`,
+    });
   const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
   const ofAny = sized(fieldsUpTo('m', 'm.size', wantedSize), 'm.size', `m.size > ${wantedSize}`);
   const payloadSize = payloadBytes('m.payload', jsonPayload);
@@ -103,13 +145,20 @@ SELECT partition::text, place::text, CASE WHEN count(*) OVER () <> ${count}::int
 ${lateRows}    UNION ALL
 ${newRows}
     ) found ORDER BY seq LIMIT $5::bigint)`;
+  const head = PAGE.named({
+    ...(Object.fromEntries(PAGE.names.map((name) => [name, 'NULL'])) as Record<(typeof PAGE.names)[number], string>),
+    seq: `'0'`,
+    [HEAD.until]: 'w.until::text',
+    [HEAD.isStandby]: 'pg_is_in_recovery()::text',
+    [HEAD.passed]: 'coalesce(pg_sequence_last_value($11::oid), 0)::text',
+  });
   const page = (fields: string, rows: string) =>
     statement(
       'read',
       `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
-SELECT '0' AS seq_text, w.until::text AS id, pg_is_in_recovery()::text AS topic, coalesce(pg_sequence_last_value($11::oid), 0)::text AS key, NULL AS metadata, NULL AS payload, NULL AS at, NULL AS delivery, NULL AS size FROM w
+SELECT ${head} FROM w
 UNION ALL
-SELECT seq_text, id, topic, key, metadata, payload, at, delivery, size FROM (
+SELECT ${PAGE.names.join(', ')} FROM (
   SELECT ${fields} FROM
 ${rows} m
 ) page`,
@@ -160,7 +209,7 @@ ${rows} found OFFSET 0)`;
       'claim',
       `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(), ${tick},
     expires_at = clock_timestamp() + $4::double precision * interval '1 millisecond'
-  WHERE destination = $1::text AND partition = ANY($5::smallint[]) RETURNING partition::text, ctid::text`,
+  WHERE destination = $1::text AND partition = ANY($5::smallint[]) RETURNING ${PLACE.list({ partition: 'partition::text', place: 'ctid::text' })}`,
     ),
     /** $1 destination, $2 epoch, $3 array of partitions. */
     token: statement(
@@ -197,9 +246,12 @@ ${rows} found OFFSET 0)`;
      */
     source: statement(
       'source',
-      `SELECT (SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text), ${sequence}::oid::text,
-    (SELECT value FROM ${settings} WHERE name = 'limited_after' AND ${String(LIMITS.length)} = (
+      `SELECT ${SOURCE.list({
+        topics: `(SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text)`,
+        sequence: `${sequence}::oid::text`,
+        limitedAfter: `(SELECT value FROM ${settings} WHERE name = 'limited_after' AND ${String(LIMITS.length)} = (
       SELECT count(*) FROM pg_constraint WHERE conrelid = ${literal(messages)}::regclass AND conname = ANY('{${LIMITS.join(',')}}'::name[])))`,
+      })}`,
     ),
     /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
     settle: statement(
@@ -282,9 +334,9 @@ ${rows} found OFFSET 0)`;
      */
     waiting: statement(
       'waiting',
-      `SELECT p.key, p.topic, (count(*) FILTER (WHERE NOT ${untried}))::text FROM ${parked} p
+      `SELECT ${WAITING.list({ key: 'p.key', topic: 'p.topic', count: `(count(*) FILTER (WHERE NOT ${untried}))::text` })} FROM ${parked} p
   WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${shared('p', '$2', '$3')} GROUP BY p.key, p.topic
-  UNION ALL (SELECT NULL, NULL, '0' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${shared('p', '$2', '$3')} LIMIT 1)`,
+  UNION ALL (SELECT ${WAITING.list({ key: 'NULL', topic: 'NULL', count: `'0'` })} FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${shared('p', '$2', '$3')} LIMIT 1)`,
     ),
     /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: a row or two if anything waits. */
     anyWaiting: statement(
@@ -311,8 +363,12 @@ ${rows} found OFFSET 0)`;
         SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
         ORDER BY e.key, e.seq LIMIT 1))
     ORDER BY p.next_at LIMIT $2::bigint)
-SELECT ${columns('m', jsonPayload, fieldsUpTo('m', 'm.size'))}, m.attempts::text, m.uncounted::text,
-    CASE WHEN m.size > ${String(MOST_READ)} THEN m.size::text END
+SELECT ${DUE.list({
+        ...messageColumns('m', jsonPayload, fieldsUpTo('m', 'm.size')),
+        attempts: 'm.attempts::text',
+        uncounted: 'm.uncounted::text',
+        tooLarge: `CASE WHEN m.size > ${String(MOST_READ)} THEN m.size::text END`,
+      })}
 FROM (
   SELECT d.*, sum(CASE WHEN d.size <= ${String(MOST_READ)} THEN d.size END) OVER (ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (
   SELECT m.* FROM heads h CROSS JOIN LATERAL (
@@ -331,7 +387,7 @@ FROM (
     /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
     forgotten: statement(
       'forgotten',
-      `SELECT ${isoTime('forgotten_at')}, to_json(topics)::text FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
+      `SELECT ${FORGOTTEN.list({ at: isoTime('forgotten_at'), topics: 'to_json(topics)::text' })} FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
     ),
     /** $1 destination: goes up with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
