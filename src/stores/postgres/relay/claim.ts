@@ -2,7 +2,8 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Cursor } from './cursor.js';
 import type { Connection, Row } from '../sql/database.js';
 import { balance, type Balance } from './fair-share.js';
-import { CURSOR_ROW, FORGOTTEN, PLACE, type Statements } from './statements.js';
+import { CURSOR_ROW, FORGOTTEN, PLACE } from './lease-statements.js';
+import type { Statements } from './statements.js';
 import { arrayText } from '../sql/statement.js';
 
 /** What a lease is claimed with. */

@@ -10,7 +10,8 @@ import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
 import { unreadable, type StoredMessage } from '../sql/stored-message.js';
-import { SOURCE, type Statements } from './statements.js';
+import { SOURCE } from './log-statements.js';
+import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
 /** How long a message that became due may wait to be looked for. Milliseconds. */

@@ -7,7 +7,8 @@ import { preamble, type Connection, type Database, type Statement } from '../sql
 import type { Change } from './lease.js';
 import { seqOf, StoredMessage, unreadable } from '../sql/stored-message.js';
 import { INDEX_SETTINGS } from '../sql/statement.js';
-import { DUE, WAITING, type Statements } from './statements.js';
+import { DUE, WAITING } from './parked-statements.js';
+import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
 /** A message that is to go to the side table: as the relay said, or because its time has not come. */

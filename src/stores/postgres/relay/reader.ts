@@ -4,7 +4,8 @@ import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from '../sql/database.js';
 import { sizeOf, StoredMessage } from '../sql/stored-message.js';
 import { LEFT_OUT, MOST_READ } from '../sql/size.js';
-import { HEAD, PAGE, READ_SETTINGS, type Statements } from './statements.js';
+import { HEAD, PAGE, READ_SETTINGS } from './log-statements.js';
+import type { Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
 export interface Position {

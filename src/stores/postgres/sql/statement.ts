@@ -43,6 +43,11 @@ export function isFor(message: string, destination: string, topics: string): str
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
 }
 
+/** Whether a message is of the partitions in the array `share` (null: all of them), of so many. */
+export function inShare(message: string, share: string, partitions: string): string {
+  return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
+}
+
 /** Locks, by its name ($1), a destination whose rows are to be made: they have no unique index (migration 2). */
 export function lockDestination(cursors: string): Statement {
   return statement(
