@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { StoredMessage } from '../src/stores/postgres/sql/stored-message.js';
+import { MESSAGE, StoredMessage } from '../src/stores/postgres/sql/stored-message.js';
 import { median, row, type Row } from './report.js';
 import { relay, type Bench, type Outbox } from './setup.js';
 
@@ -9,8 +9,16 @@ const PAGES = [1000, 100];
 /** The bare keyset read: what any reader of these rows costs at least, on this machine, now. */
 const KEYSET = {
   name: 'bench_keyset',
-  text: `SELECT seq::text AS seq_text, id, topic, key, metadata::text, payload, (date_part('epoch', at) * 1000)::bigint::text,
-  CASE WHEN deliver_at IS NOT NULL THEN concat_ws(' ', date_part('epoch', deliver_at), hold_key, deliver_at > clock_timestamp()) END
+  text: `SELECT ${MESSAGE.list({
+    seq: 'seq::text',
+    id: 'id',
+    topic: 'topic',
+    key: 'key',
+    metadata: 'metadata::text',
+    payload: 'payload',
+    at: `(date_part('epoch', at) * 1000)::bigint::text`,
+    delivery: `CASE WHEN deliver_at IS NOT NULL THEN concat_ws(' ', date_part('epoch', deliver_at), hold_key, deliver_at > clock_timestamp()) END`,
+  })}
 FROM bench_plain WHERE seq > $1::bigint ORDER BY seq LIMIT $2::bigint`,
 };
 

@@ -1,6 +1,9 @@
 import type { Message } from './message.js';
 import type { StoreCallOptions } from './call-options.js';
 
+/** The destination of whoever names none. */
+export const DEFAULT_DESTINATION = 'default';
+
 /** What a relay says when it opens a feed. */
 export interface FeedOptions extends StoreCallOptions {
   /** The named destination whose cursors, failures and lease are meant. */

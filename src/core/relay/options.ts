@@ -4,6 +4,7 @@ import { systemClock, type Clock } from '../util/clock.js';
 import { textOf } from '../util/error-text.js';
 import { MessengerError, type FailureKind } from '../errors.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from '../contracts/events.js';
+import { DEFAULT_DESTINATION } from '../contracts/feed.js';
 import { failureKind, isFailureKind } from '../publish/failure-kinds.js';
 import { consoleErrorLogger, consoleLogger, safeLogger, type ErrorLogger } from '../contracts/logger.js';
 import { describe } from '../util/describe.js';
@@ -25,9 +26,6 @@ import { isFeedStore, type Store } from '../contracts/store.js';
 import { Suspicion } from '../publish/outage-detector.js';
 import { Alike, Outages } from './outages.js';
 import { withDeadline } from '../util/async.js';
-
-/** The destination of whoever names none. */
-export const DEFAULT_DESTINATION = 'default';
 
 /** How a message that fails is tried again. All durations are in milliseconds. */
 export interface RetryOptions {

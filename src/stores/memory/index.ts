@@ -47,7 +47,7 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
   readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
-    checkKeys(options, ['transform'] satisfies (keyof MemoryStoreOptions)[]);
+    checkKeys(options, Object.keys({ transform: true } satisfies Record<keyof MemoryStoreOptions, true>));
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
   }
 

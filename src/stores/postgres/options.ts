@@ -37,7 +37,7 @@ export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOpti
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export async function migrationScript(options: MigrationScriptOptions = {}): Promise<string> {
-  checkKeys(options, [...TABLE_KEYS, 'from', 'transaction']);
+  checkKeys(options, [...TABLE_KEYS, ...SCRIPT_KEYS]);
   const { from, transaction = true, ...tables } = options;
   if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
   // After the newest version there is nothing: an empty file would be taken for a migration.
@@ -47,13 +47,15 @@ export async function migrationScript(options: MigrationScriptOptions = {}): Pro
 }
 
 /** The names of these options. */
-export const TABLE_KEYS = [
-  'schema',
-  'tablePrefix',
-  'jsonPayload',
-  'partitions',
-  'retention',
-] satisfies (keyof PostgresTableOptions)[];
+export const TABLE_KEYS: readonly string[] = Object.keys({
+  schema: true,
+  tablePrefix: true,
+  jsonPayload: true,
+  partitions: true,
+  retention: true,
+} satisfies Record<keyof PostgresTableOptions, true>);
+
+const SCRIPT_KEYS = Object.keys({ from: true, transaction: true } satisfies Record<keyof ScriptOptions, true>);
 
 /** Of the options of a store, those of its tables. */
 export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {

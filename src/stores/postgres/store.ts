@@ -1,10 +1,9 @@
 import type { TransactionBridge } from '../../core/contracts/bridge.js';
 import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/contracts/events.js';
-import type { FeedOptions } from '../../core/contracts/feed.js';
+import { DEFAULT_DESTINATION, type FeedOptions } from '../../core/contracts/feed.js';
 import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/contracts/inbox.js';
 import { consoleErrorLogger } from '../../core/contracts/logger.js';
 import type { Message } from '../../core/contracts/message.js';
-import { DEFAULT_DESTINATION } from '../../core/relay/options.js';
 import { checkKeys, numberOption } from '../../core/util/options.js';
 import type { StoreCallOptions } from '../../core/contracts/call-options.js';
 import { hasMethods } from '../../core/util/options.js';

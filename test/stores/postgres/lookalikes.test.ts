@@ -135,7 +135,7 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
 describe('PostgreSQL itself', () => {
   it.each(REAL)('is not refused: %s', (version) => {
     expect(() => {
-      assertPostgres([version, 'false']);
+      assertPostgres({ version, mapsRoles: 'false' });
     }).not.toThrow();
   });
 

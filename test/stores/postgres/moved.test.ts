@@ -76,14 +76,14 @@ it('waits for no relay and for no writer', async () => {
   const writer = await moved.begin();
   await moved.addTo(writer, 'a:2');
   await expect(moved.store.admin.rebase()).rejects.toMatchObject({
-    code: 'TIMEOUT',
+    code: 'CONFLICT',
     message: expect.stringContaining('a transaction that has stored messages') as string,
   });
   await writer.query('COMMIT');
   expect(await moved.store.admin.rebase()).toMatchObject({ moved: true });
   const here = await moved.store.openFeed({ destination: 'default', pageSize: 10 });
   await expect(moved.store.admin.rebase({ environment: 'staging' })).rejects.toMatchObject({
-    code: 'LEASE_LOST',
+    code: 'CONFLICT',
     message: expect.stringContaining('a relay holds the destination default') as string,
   });
   await here!.close();

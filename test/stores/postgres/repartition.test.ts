@@ -83,6 +83,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET high = high - 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
+      await world.sql(`UPDATE ${names.cursors} SET written_by = '3' WHERE partition = 2`);
+      await expect(store.admin.repartition(4)).rejects.toMatchObject({
+        code: 'SCHEMA_MISMATCH',
+        message: expect.stringMatching(/not written by this database cluster.*`messenger rebase/) as string,
+      });
+      await world.sql(`UPDATE ${names.cursors} SET written_by = pg_current_xact_id() WHERE partition = 2`);
       const settling = await world.begin();
       await settling.query(`UPDATE ${names.cursors} SET written_by = written_by WHERE partition = 2`);
       await refuses(/a relay is at work: stop every relay/);

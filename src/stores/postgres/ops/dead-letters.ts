@@ -1,13 +1,14 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
-import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './destinations.js';
-import { StoredMessage } from '../sql/stored-message.js';
+import { columnsOf, timeOf } from '../sql/columns.js';
+import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js';
 import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
-import { columns, INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
+import { INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
 import type {
   DeadLetterFilter,
   DeadLettersOptions,
@@ -15,15 +16,47 @@ import type {
   DeadLetter,
 } from '../../../core/contracts/admin.js';
 
-/** The columns of a message that was set aside, as `decodeSetAside` expects them: a time, its state, and its bytes where they are more than are read. */
+/** The columns of a message that was set aside. `tooLarge` is its bytes, where they are more than are read. */
+const SET_ASIDE = columnsOf(
+  ...MESSAGE.names,
+  ...([
+    'error',
+    'reason',
+    'attempts',
+    'storedAt',
+    'firstFailedAt',
+    'lastFailedAt',
+    'time',
+    'state',
+    'tooLarge',
+  ] as const),
+);
+
+/** What is selected for `decodeSetAside`, from the side table `p`, with a time and a state that the caller tells. */
 export function setAside(jsonPayload: boolean, state: string, time: string): string {
-  const times = ['p.stored_at', 'p.first_failed_at', 'p.last_failed_at', time].map(milliseconds).join(', ');
   const size = `(${messageBytes('p', jsonPayload)})`;
-  return `${columns('p', jsonPayload, fieldsUpTo('p', size))}, p.error, p.reason, p.attempts::text, ${times}, ${state},
-  CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`;
+  return SET_ASIDE.list({
+    ...messageColumns('p', jsonPayload, fieldsUpTo('p', size)),
+    error: 'p.error',
+    reason: 'p.reason',
+    attempts: 'p.attempts::text',
+    storedAt: milliseconds('p.stored_at'),
+    firstFailedAt: milliseconds('p.first_failed_at'),
+    lastFailedAt: milliseconds('p.last_failed_at'),
+    time: milliseconds(time),
+    state,
+    tooLarge: `CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`,
+  });
 }
 
-const FILTERS = ['ids', 'key', 'topic', 'state', 'error', 'since', 'until'] satisfies (keyof DeadLetterFilter)[];
+/** What says which messages of a destination are meant. */
+const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
+
+const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies Record<keyof DeadLetterFilter, true>;
+
+const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies Record<keyof DeadLettersOptions, true>;
+
+const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies Record<keyof DeadLetterSelection, true>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -41,7 +74,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
 
 /** The messages that wait for an operator, in the order in which they were stored. */
 export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
-  checkKeys(options, [...FILTERS, 'destination', 'signal', 'limit', 'after']);
+  checkKeys(options, Object.keys(LETTER_KEYS));
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
@@ -87,9 +120,10 @@ export async function discard(admin: Admin, selection: DeadLetterSelection): Pro
 }
 
 async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
-  checkKeys(selection, [...FILTERS, 'destination', 'signal', 'all', 'dryRun']);
-  if (selection.all !== true && FILTERS.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which: give one of ${FILTERS.join(', ')}, or { all: true }`);
+  checkKeys(selection, Object.keys(SELECTION_KEYS));
+  const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
+  if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
+    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
   }
   const filter = filterValues(selection);
   const destination = filter[0] as string;
@@ -212,18 +246,18 @@ function decode(row: Row): DeadLetter {
 export function decodeSetAside(
   row: Row,
 ): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
-  const message = new StoredMessage(row, row[16] as string | null);
-  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  const { at } = SET_ASIDE;
+  const message = new StoredMessage(row, row[at.tooLarge] as string | null);
   return {
     seq: message.seq,
     message,
-    error: row[8] as string | null,
-    reason: row[9] as string | null,
-    attempts: Number(row[10]),
-    storedAt: new Date(Number(row[11])),
-    firstFailedAt: time(12),
-    lastFailedAt: time(13),
-    time: time(14),
-    state: row[15] as string,
+    error: row[at.error] as string | null,
+    reason: row[at.reason] as string | null,
+    attempts: Number(row[at.attempts]),
+    storedAt: timeOf(row[at.storedAt]) as Date,
+    firstFailedAt: timeOf(row[at.firstFailedAt]),
+    lastFailedAt: timeOf(row[at.lastFailedAt]),
+    time: timeOf(row[at.time]),
+    state: row[at.state] as string,
   };
 }

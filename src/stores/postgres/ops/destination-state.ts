@@ -1,8 +1,28 @@
+import { columnsOf, timeOf } from '../sql/columns.js';
 import type { Connection, Row } from '../sql/database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from '../sql/names.js';
 import { isFor, milliseconds, statement } from '../sql/statement.js';
 import type { DestinationState } from '../../../core/contracts/admin.js';
+
+const STATE = columnsOf<keyof DestinationState>(
+  'name',
+  'topics',
+  'partitions',
+  'held',
+  'relays',
+  'pending',
+  'morePending',
+  'oldestPending',
+  'parked',
+  'blocked',
+  'dead',
+  'createdAt',
+  'activeAt',
+  'stalledSince',
+  'forgetAfter',
+  'forgottenAt',
+);
 
 /** How far anything is counted. */
 export const COUNTED = 10_000;
@@ -41,10 +61,32 @@ export function states(names: Names) {
       AND (${c}.to_snapshot IS NULL OR ${m}.seq > ${c}.after OR NOT pg_visible_in_snapshot(${m}.xid, ${c}.to_snapshot))`;
   const wanted = (m: string, c: string) => isFor(m, `${c}.destination`, `${c}.topics`);
   const partition = (m: string) => `${m}.key_hash % (SELECT value::integer FROM ${settings} WHERE name = 'partitions')`;
-  const columns = 'm.seq, m.xid, m.key_hash, m.topic, m.destination, m.stored_at';
+  const looked = 'm.seq, m.xid, m.key_hash, m.topic, m.destination, m.stored_at';
   const counted = (what: string) => `(SELECT count(*) FROM (${what} LIMIT ${String(COUNTED)}) n)`;
   const of = `SELECT FROM ${parked} p WHERE p.destination = d.name AND`;
   const forOperator = `${of} (p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL) AND`;
+  const columns = STATE.list({
+    name: 'd.name',
+    topics: 'to_json(e.topics)::text',
+    partitions: 'd.partitions::text',
+    held: 'd.held::text',
+    relays: 'greatest(d.relays, d.owners)::text',
+    pending: `least(coalesce(l.pending, 0), ${String(COUNTED)})::text`,
+    morePending: '(m.name IS NOT NULL)::text',
+    oldestPending: milliseconds('clock_timestamp() - l.oldest'),
+    parked: `${counted(`${of} p.dead_at IS NULL`)}::text`,
+    blocked: `${counted(`${forOperator} p.dead_at IS NULL`)}::text`,
+    dead: `${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text`,
+    createdAt: milliseconds('e.created_at'),
+    activeAt: milliseconds(
+      'CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END',
+    ),
+    stalledSince: milliseconds(
+      'CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END',
+    ),
+    forgetAfter: '(e.forget_after * 1000)::numeric::text',
+    forgottenAt: milliseconds('e.forgotten_at'),
+  });
   return statement(
     'states',
     `WITH raw AS MATERIALIZED (
@@ -58,7 +100,7 @@ export function states(names: Names) {
 ), cursor AS MATERIALIZED (
   SELECT r.destination, r.partition, r.owner, r.expires_at, r.topics, p.id, p.unseen FROM raw r JOIN place p USING (began, ends, after, place)
 ), newest AS MATERIALIZED (
-  SELECT ${columns}, m.xid::text::bigint AS number, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
+  SELECT ${looked}, m.xid::text::bigint AS number, ${partition('m')} AS partition FROM ${messages} m ORDER BY m.seq DESC LIMIT ${String(COUNTED)}
 ), oldest AS MATERIALIZED (
   SELECT * FROM newest ORDER BY seq LIMIT 1
 ), more AS MATERIALIZED (
@@ -83,11 +125,11 @@ export function states(names: Names) {
     UNION ALL
     SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, true FROM place c
       CROSS JOIN LATERAL (SELECT pg_snapshot_xip(c.from_snapshot) UNION SELECT pg_snapshot_xip(c.to_snapshot)) AS x (xid)
-      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
+      CROSS JOIN LATERAL (SELECT ${looked} FROM ${messages} m WHERE m.xid = x.xid AND m.seq < (SELECT seq FROM oldest) LIMIT ${String(LOOKED_AT)}) m
       WHERE ${pending('m', 'c')}
     UNION ALL
     SELECT c.id, ${partition('m')}, m.topic, m.destination, m.stored_at, false FROM more c
-      CROSS JOIN LATERAL (SELECT ${columns} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
+      CROSS JOIN LATERAL (SELECT ${looked} FROM ${messages} m WHERE m.seq > c.place ORDER BY m.seq LIMIT ${String(LOOKED_AT)}) m
       WHERE ${pending('m', 'c')}
   ) m GROUP BY 1, 2, 3, 4, 5
 ), lag AS MATERIALIZED (
@@ -104,13 +146,7 @@ export function states(names: Names) {
     (SELECT count(*) FROM ${relays} r WHERE r.destination = c.destination AND r.expires_at > clock_timestamp()) AS relays
   FROM cursor c GROUP BY c.destination
 )
-SELECT d.name, to_json(e.topics)::text, d.partitions::text, d.held::text, greatest(d.relays, d.owners)::text,
-  least(coalesce(l.pending, 0), ${String(COUNTED)})::text, (m.name IS NOT NULL)::text, ${milliseconds('clock_timestamp() - l.oldest')},
-  ${counted(`${of} p.dead_at IS NULL`)}::text,
-  ${counted(`${forOperator} p.dead_at IS NULL`)}::text, ${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text,
-  ${milliseconds('e.created_at')}, ${milliseconds('CASE WHEN d.worked_until < clock_timestamp() THEN d.worked_until WHEN d.worked_until IS NOT NULL THEN clock_timestamp() END')},
-  ${milliseconds(`CASE WHEN e.forgotten_at IS NULL AND (l.pending > 0 OR m.name IS NOT NULL) AND d.held = 0 AND d.relays = 0 THEN greatest(d.worked_until, e.created_at) END`)},
-  (e.forget_after * 1000)::numeric::text, ${milliseconds('e.forgotten_at')}
+SELECT ${columns}
 FROM known d LEFT JOIN ${destinations} e ON e.name = d.name LEFT JOIN lag l ON l.destination = d.name
   LEFT JOIN (SELECT DISTINCT c.destination AS name FROM more JOIN cursor c USING (id)) m ON m.name = d.name
 ORDER BY d.name`,
@@ -118,25 +154,25 @@ ORDER BY d.name`,
 }
 
 function decode(row: Row): DestinationState {
-  const number = (n: number) => Number(row[n]);
-  const orNull = (n: number) => (row[n] === null ? null : Number(row[n]));
-  const time = (n: number) => (row[n] === null ? null : new Date(Number(row[n])));
+  const { at } = STATE;
+  const topics = row[at.topics] as string | null;
+  const numberOrNull = (value: Row[number]) => (value === null ? null : Number(value));
   return {
-    name: row[0] as string,
-    topics: row[1] === null ? null : (JSON.parse(row[1] as string) as string[]),
-    partitions: number(2),
-    held: number(3),
-    relays: number(4),
-    pending: number(5),
-    morePending: row[6] === 'true',
-    oldestPending: orNull(7),
-    parked: number(8),
-    blocked: number(9),
-    dead: number(10),
-    createdAt: time(11),
-    activeAt: time(12),
-    stalledSince: time(13),
-    forgetAfter: orNull(14),
-    forgottenAt: time(15),
+    name: row[at.name] as string,
+    topics: topics === null ? null : (JSON.parse(topics) as string[]),
+    partitions: Number(row[at.partitions]),
+    held: Number(row[at.held]),
+    relays: Number(row[at.relays]),
+    pending: Number(row[at.pending]),
+    morePending: row[at.morePending] === 'true',
+    oldestPending: numberOrNull(row[at.oldestPending]),
+    parked: Number(row[at.parked]),
+    blocked: Number(row[at.blocked]),
+    dead: Number(row[at.dead]),
+    createdAt: timeOf(row[at.createdAt]),
+    activeAt: timeOf(row[at.activeAt]),
+    stalledSince: timeOf(row[at.stalledSince]),
+    forgetAfter: numberOrNull(row[at.forgetAfter]),
+    forgottenAt: timeOf(row[at.forgottenAt]),
   };
 }

@@ -44,7 +44,13 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
 export async function importFromGo(admin: Admin, options: ImportFromGoOptions = {}): Promise<number> {
-  checkKeys(options, ['schema', 'table', 'key', 'topic', 'signal'] satisfies (keyof ImportFromGoOptions)[]);
+  checkKeys(
+    options,
+    Object.keys({ schema: true, table: true, key: true, topic: true, signal: true } satisfies Record<
+      keyof ImportFromGoOptions,
+      true
+    >),
+  );
   const { schema = 'public', table = 'messages' } = options;
   for (const [name, value] of Object.entries({ schema, table, key: options.key ?? 'x', topic: options.topic ?? 'x' })) {
     if (typeof (value as unknown) === 'string' && value !== '' && !value.includes('\u0000')) continue;

@@ -1,6 +1,7 @@
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { DEFAULT_DESTINATION } from '../../../core/relay/options.js';
+import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { transact, type Admin } from '../sql/transact.js';
+import { columnsOf, timeOf } from '../sql/columns.js';
 import type { Connection } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
 import { COUNTED, destinationStates, STATE_SETTINGS } from './destination-state.js';
@@ -31,38 +32,47 @@ async function withUnclaimed(
 ): Promise<readonly DestinationState[]> {
   if (states.some(({ name, topics }) => name === DEFAULT_DESTINATION || topics === null)) return states;
   const taken = JSON.stringify([...new Set(states.flatMap(({ topics }) => topics ?? []))]);
-  const [row] = await connection.query(unclaimed(names), [taken]);
-  const [pending, oldest, isFull, storedAt, partitions] = row as readonly (string | null)[];
-  if (pending === '0') return states;
+  const [row = []] = await connection.query(unclaimed(names), [taken]);
+  const { at } = UNCLAIMED;
+  const pending = Number(row[at.pending]);
+  if (pending === 0) return states;
   const state: DestinationState = {
     name: DEFAULT_DESTINATION,
     topics: null,
-    partitions: Number(partitions),
+    partitions: Number(row[at.partitions]),
     held: 0,
     relays: 0,
-    pending: Number(pending),
-    morePending: isFull === 'true',
-    oldestPending: Number(oldest),
+    pending,
+    morePending: row[at.morePending] === 'true',
+    oldestPending: Number(row[at.oldestPending]),
     parked: 0,
     blocked: 0,
     dead: 0,
     createdAt: null,
     activeAt: null,
-    stalledSince: new Date(Number(storedAt)),
+    stalledSince: timeOf(row[at.stalledSince]),
     forgetAfter: null,
     forgottenAt: null,
   };
   return [...states, state].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
+const UNCLAIMED = columnsOf('pending', 'oldestPending', 'morePending', 'stalledSince', 'partitions');
+
 /** $1 JSON array: the topics that some destination publishes. What is for a destination alone is taken by that. */
 function unclaimed({ messages, settings }: Names) {
+  const columns = UNCLAIMED.list({
+    pending: 'count(*)::text',
+    oldestPending: milliseconds('clock_timestamp() - min(stored_at)'),
+    morePending: `((SELECT count(*) FROM newest) = ${String(COUNTED)})::text`,
+    stalledSince: milliseconds('min(stored_at)'),
+    partitions: `(SELECT value FROM ${settings} WHERE name = 'partitions')`,
+  });
   return statement(
     'unclaimed',
     `WITH newest AS MATERIALIZED (SELECT topic, destination, stored_at FROM ${messages} ORDER BY seq DESC LIMIT ${String(COUNTED)}),
   found AS MATERIALIZED (SELECT stored_at FROM newest WHERE destination IS NULL
     AND (topic IS NULL OR NOT topic IN (SELECT json_array_elements_text($1::text::json))))
-SELECT count(*)::text, ${milliseconds('clock_timestamp() - min(stored_at)')}, ((SELECT count(*) FROM newest) = ${String(COUNTED)})::text,
-  ${milliseconds('min(stored_at)')}, (SELECT value FROM ${settings} WHERE name = 'partitions') FROM found`,
+SELECT ${columns} FROM found`,
   );
 }

@@ -19,10 +19,21 @@ const STATES = {
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 
+const KEYS = {
+  destination: true,
+  ids: true,
+  key: true,
+  topic: true,
+  state: true,
+  error: true,
+  limit: true,
+  after: true,
+  signal: true,
+} satisfies Record<keyof ParkedOptions, true>;
+
 /** The messages that wait in the side table, in the order in which they were stored. */
 export async function parkedMessages(admin: Admin, options: ParkedOptions = {}): Promise<readonly ParkedMessage[]> {
-  const known: (keyof ParkedOptions)[] = ['destination', 'ids', 'key', 'topic', 'state', 'error', 'limit', 'after'];
-  checkKeys(options, [...known, 'signal']);
+  checkKeys(options, Object.keys(KEYS));
   const { state, limit, after, signal: _, ...filter } = options;
   if (state !== undefined && !Object.hasOwn(STATES, state)) {
     const states = Object.keys(STATES).map((each) => `'${each}'`);

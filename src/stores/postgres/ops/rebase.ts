@@ -1,4 +1,4 @@
-import { LOCK_NOT_AVAILABLE } from '../sql/transact.js';
+import { conflict, LOCK_NOT_AVAILABLE } from '../sql/transact.js';
 import { MessengerError } from '../../../core/errors.js';
 import { numberOption } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
@@ -75,8 +75,8 @@ interface Group extends Omit<Cell, 'name'> {
  * which destinations are still to publish it, and keeps its `seq`, so the order of its key; and each cursor
  * becomes this cluster's snapshot, which sees all but those.
  *
- * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
- *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+ * @throws MessengerError `CONFLICT` while a relay works here, or a transaction that stored messages is open;
+ *   `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
  */
 export async function rebase(database: Database, names: Names, options: RebaseOptions = {}): Promise<RebaseResult> {
   const timeout = numberOption('timeout', options.timeout, HOUR, { min: 1, max: 24 * HOUR });
@@ -95,10 +95,9 @@ export async function rebase(database: Database, names: Names, options: RebaseOp
     );
   } catch (error) {
     if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
-    throw new MessengerError(
-      'TIMEOUT',
+    throw conflict(
       `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End it, or stop the writers, and run it again`,
-      { cause: error },
+      error,
     );
   }
 }
@@ -125,8 +124,7 @@ async function lock(connection: Connection, names: Names): Promise<void> {
     ),
   );
   if (typeof held?.[0] !== 'string') return;
-  throw new MessengerError(
-    'LEASE_LOST',
+  throw conflict(
     `a relay holds the destination ${held[0]}: stop every relay of this outbox first, or wait for the lease of one that died`,
   );
 }

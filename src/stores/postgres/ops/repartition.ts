@@ -1,5 +1,7 @@
+import { MessengerError } from '../../../core/errors.js';
 import { numberOption } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
+import { howToRebase } from '../schema/provenance.js';
 import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
 import { workedUntil } from './forget.js';
 import { statement } from '../sql/statement.js';
@@ -12,7 +14,8 @@ export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
  * be given the option `partitions` with it from then on: relays of the old number are refused.
  *
  * @throws MessengerError `CONFLICT` while a relay works, where the partitions of a destination are not
- *   read equally far, or where messages wait to be tried again: the error says which, and what to do.
+ *   read equally far, or where messages wait to be tried again: the error says which, and what to do;
+ *   `SCHEMA_MISMATCH` where another cluster wrote the cursors.
  */
 export async function repartition(admin: Admin, partitions: number, options: StoreCallOptions = {}): Promise<void> {
   const wanted = numberOption('partitions', partitions, partitions, PARTITIONS);
@@ -37,7 +40,12 @@ export async function repartition(admin: Admin, partitions: number, options: Sto
     for (const [destination, places, isOurs, isHeld, waits] of found) {
       const name = `destination ${JSON.stringify(destination)}`;
       if (isHeld === 'true') throw conflict(isWorkedOn(`a relay works on ${name}`));
-      if (isOurs !== 'true') throw conflict(`the cursors of ${name} were not written by this database cluster`);
+      if (isOurs !== 'true') {
+        throw new MessengerError(
+          'SCHEMA_MISMATCH',
+          `the cursors of ${name} were not written by this database cluster. To go on from them, ${howToRebase(admin.names)}`,
+        );
+      }
       if (waits === 'true') {
         throw conflict(
           `messages of ${name} wait to be tried again: let its relay run until \`store.admin.destinations()\` shows none parked, or give blocked ones up with \`store.admin.discard\`, and try again`,

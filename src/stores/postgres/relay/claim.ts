@@ -2,6 +2,7 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Cursor } from './cursor.js';
 import type { Connection, Row } from '../sql/database.js';
 import { balance, type Balance } from './fair-share.js';
+import { CURSOR_ROW, FORGOTTEN, PLACE } from './lease-statements.js';
 import type { Statements } from './statements.js';
 import { arrayText } from '../sql/statement.js';
 
@@ -89,29 +90,31 @@ export async function claimRows(
 
 /** Where rows are: the `ctid` of each partition. */
 export function decodePlaces(rows: readonly Row[]): Map<number, string> {
-  return new Map(rows.map(([partition, ctid]) => [Number(partition), ctid as string]));
+  const { at } = PLACE;
+  return new Map(rows.map((row) => [Number(row[at.partition]), row[at.place] as string]));
 }
 
 /** @throws MessengerError `SCHEMA_MISMATCH` when a cursor was not written by this cluster. */
 function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): CursorRow[] {
+  const { at } = CURSOR_ROW;
   return rows.map((row) => {
-    if (row[4] !== 'true') {
+    if (row[at.ours] !== 'true') {
       throw new MessengerError(
         'SCHEMA_MISMATCH',
         `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.admin.rebase()\``,
       );
     }
     return {
-      partition: Number(row[0]),
-      epoch: Number(row[1]),
-      held: row[3] === 'true',
+      partition: Number(row[at.partition]),
+      epoch: Number(row[at.epoch]),
+      held: row[at.held] === 'true',
       cursor: {
-        from: row[5] as string,
-        to: row[6] as string | null,
-        after: Number(row[7]),
-        low: Number(row[8]),
-        nextLow: Number(row[9]),
-        high: Number(row[10]),
+        from: row[at.from] as string,
+        to: row[at.to] as string | null,
+        after: Number(row[at.after]),
+        low: Number(row[at.low]),
+        nextLow: Number(row[at.nextLow]),
+        high: Number(row[at.high]),
       },
     };
   });
@@ -126,9 +129,10 @@ async function assertRemembered(connection: Connection, statements: Statements, 
   const [row] = await connection.query(statements.forgotten, [destination]);
   if (!row) return;
   const name = JSON.stringify(destination);
-  const topics = typeof row[1] === 'string' ? `, topics: ${row[1]}` : '';
+  const { at } = FORGOTTEN;
+  const topics = typeof row[at.topics] === 'string' ? `, topics: ${String(row[at.topics])}` : '';
   throw new MessengerError(
     'DESTINATION_FORGOTTEN',
-    `destination ${name} was forgotten at ${String(row[0])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.admin.removeDestination(${name}, { discard: true })\`, \`await store.admin.addDestination(${name}, { from: …${topics} })\``,
+    `destination ${name} was forgotten at ${String(row[at.at])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.admin.removeDestination(${name}, { discard: true })\`, \`await store.admin.addDestination(${name}, { from: …${topics} })\``,
   );
 }

@@ -10,6 +10,7 @@ import { Lease, type Change } from './lease.js';
 import { Parked, type ToPark } from './parked.js';
 import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
 import { unreadable, type StoredMessage } from '../sql/stored-message.js';
+import { SOURCE } from './log-statements.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
@@ -340,16 +341,17 @@ async function sourceOf(
   statements: Statements,
   { destination, timeout, signal }: ClaimOptions,
 ): Promise<Source> {
-  const [row] = await database.transaction(
+  const [row = []] = await database.transaction(
     preamble(timeout),
     (connection) => connection.query(statements.source, [destination]),
     { timeout, signal },
   );
-  const [topics, sequence, limited] = row as readonly [string | null, string, string | null];
+  const { at } = SOURCE;
+  const [topics, limitedAfter] = [row[at.topics], row[at.limitedAfter]] as [string | null, string | null];
   return {
     topics: topics === null ? null : (JSON.parse(topics) as string[]),
-    sequence,
-    limitedAfter: limited === null ? Infinity : Number(limited),
+    sequence: row[at.sequence] as string,
+    limitedAfter: limitedAfter === null ? Infinity : Number(limitedAfter),
   };
 }
 

@@ -13,7 +13,8 @@ import {
 } from '../sql/database.js';
 import type { Cursor } from './cursor.js';
 import { INDEX_SETTINGS } from '../sql/statement.js';
-import { PART_OF_LEASE, SETTLE_SETTINGS, type Statements } from './statements.js';
+import { PART_OF_LEASE, SETTLE_SETTINGS } from './lease-statements.js';
+import type { Statements } from './statements.js';
 
 /** More to change in the transaction that moves a cursor. */
 export type Change = (connection: Connection) => Promise<void>;

@@ -7,6 +7,7 @@ import { preamble, type Connection, type Database, type Statement } from '../sql
 import type { Change } from './lease.js';
 import { seqOf, StoredMessage, unreadable } from '../sql/stored-message.js';
 import { INDEX_SETTINGS } from '../sql/statement.js';
+import { DUE, WAITING } from './parked-statements.js';
 import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
@@ -121,10 +122,11 @@ export class Parked {
       },
       { timeout, signal },
     );
+    const { at } = DUE;
     const due = rows.map((row) => ({
-      message: new StoredMessage(row, row[10] as string | null),
-      attempts: Number(row[8]),
-      uncounted: row[9] === 'true',
+      message: new StoredMessage(row, row[at.tooLarge] as string | null),
+      attempts: Number(row[at.attempts]),
+      uncounted: row[at.uncounted] === 'true',
     }));
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
     // What holds its key comes with those before it, and ends what can be published of the key now.
@@ -265,9 +267,11 @@ async function look(
   const [row] = await connection.query(statements.revision, [destination]);
   const rows = await connection.query(statements.waiting, [destination, share, partitions]);
   const waiting: Waiting = { keys: new Map(), topics: new Map() };
-  for (const [key, topic, count] of rows as [string | null, string | null, string][]) {
+  const { at } = WAITING;
+  for (const row of rows) {
+    const [key, topic] = [row[at.key], row[at.topic]] as [string | null, string | null];
     if (key !== null) waiting.keys.set(key, Symbol());
-    waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(count));
+    waiting.topics.set(topic, (waiting.topics.get(topic) ?? 0) + Number(row[at.count]));
   }
   return { revision: row?.[0] as string | undefined, waiting };
 }

@@ -4,7 +4,8 @@ import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
 import { preamble, type Database, type Row } from '../sql/database.js';
 import { sizeOf, StoredMessage } from '../sql/stored-message.js';
 import { LEFT_OUT, MOST_READ } from '../sql/size.js';
-import { READ_SETTINGS, type Statements } from './statements.js';
+import { HEAD, PAGE, READ_SETTINGS } from './log-statements.js';
+import type { Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
 export interface Position {
@@ -296,6 +297,8 @@ function assertCountable(seq: number): void {
   );
 }
 
+const { at } = PAGE;
+
 /** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
 function decodePage(rows: readonly Row[]): {
   until: string;
@@ -311,17 +314,17 @@ function decodePage(rows: readonly Row[]): {
   let sorted = true;
   const sizes: { readonly seq: number; readonly size: number }[] = [];
   for (const row of rows) {
-    if (row[0] === '0') {
-      until = row[1] as string;
-      standby = row[2] === 'true';
-      passed = Number(row[3]);
+    if (row[at.seq] === '0') {
+      until = row[at[HEAD.until]] as string;
+      standby = row[at[HEAD.isStandby]] === 'true';
+      passed = Number(row[at[HEAD.passed]]);
       assertCountable(passed);
       continue;
     }
-    const metadata = row[4] as string;
-    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[8] as string | null);
+    const metadata = row[at.metadata] as string;
+    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[at.size] as string | null);
     if (left !== null && Number(left) <= MOST_READ) {
-      sizes.push({ seq: Number(row[0]), size: Number(left) });
+      sizes.push({ seq: Number(row[at.seq]), size: Number(left) });
       continue;
     }
     const message = new StoredMessage(row, left);

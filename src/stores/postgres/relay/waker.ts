@@ -5,7 +5,7 @@ import { systemClock } from '../../../core/util/clock.js';
 import { Bell } from '../../../core/util/async.js';
 import { bounded } from '../sql/database.js';
 import type { Listen, ListeningSession } from '../drivers/driver.js';
-import { awaitSlot, RELEASE_SLOTS, takeSlots, type SlotState, type WakeKeys } from '../write/wake-locks.js';
+import { awaitSlot, RELEASE_SLOTS, slotsIn, takeSlots, type WakeKeys } from '../write/wake-locks.js';
 
 /** How the relays of one store hear of its writers. */
 export interface Listening {
@@ -215,13 +215,13 @@ export class Waker {
         const states = await this.#query(session, takeSlots(this.#listening.keys, this.#missing()));
         if (generation !== this.#generation) continue;
         this.#failures = 0;
-        const slotsIn = (state: SlotState) => states.filter((row) => row[1] === state).map((row) => Number(row[0]));
-        for (const slot of slotsIn('held')) this.#held.add(slot);
-        const storing = slotsIn('storing');
+        const held = slotsIn(states, 'held');
+        for (const slot of held) this.#held.add(slot);
+        const storing = slotsIn(states, 'storing');
         const next = storing[Math.floor(Math.random() * storing.length)];
         const waiting =
           next === undefined ? undefined : this.#query(session, awaitSlot(this.#listening.keys, next, SLICE));
-        if (slotsIn('held').length > 0 || !this.#announced) this.wake();
+        if (held.length > 0 || !this.#announced) this.wake();
         this.#announced = true;
         if (!waiting) return;
         await waiting;

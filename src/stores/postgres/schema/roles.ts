@@ -21,7 +21,11 @@ export interface RolesOptions {
   readonly migrator?: string;
 }
 
-const ROLE_KEYS = ['schema', 'tablePrefix', 'writer', 'relay', 'consumer', 'migrator'] satisfies (keyof RolesOptions)[];
+type Roles = Omit<RolesOptions, 'schema' | 'tablePrefix'>;
+
+const ROLES = { writer: true, relay: true, consumer: true, migrator: true } satisfies Record<keyof Roles, true>;
+
+const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies Record<keyof RolesOptions, true>;
 
 /** What stores and receives, with its arguments: a schema may have others of these names. */
 function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
@@ -89,7 +93,7 @@ function sequence({ schema, prefix }: Names): string {
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export function rolesScript(options: RolesOptions = {}): string {
-  checkKeys(options, ROLE_KEYS);
+  checkKeys(options, Object.keys(OPTIONS));
   const { schema = 'messenger', tablePrefix = '' } = options;
   const names = namesOf(schema, tablePrefix);
   const roles = rolesOf(options);
@@ -115,7 +119,7 @@ export function rolesScript(options: RolesOptions = {}): string {
   return `BEGIN;\nSET LOCAL standard_conforming_strings = on;\n${statements.join(';\n')};\nCOMMIT;\n`;
 }
 
-function rolesOf(options: RolesOptions): Record<'writer' | 'relay' | 'consumer' | 'migrator', string> {
+function rolesOf(options: Roles): Record<keyof Roles, string> {
   const { writer = 'messenger_writer', relay = 'messenger_relay' } = options;
   const { consumer = 'messenger_consumer', migrator = 'messenger_migrator' } = options;
   const roles = { writer, relay, consumer, migrator };
@@ -148,9 +152,9 @@ export interface ExcessGrant {
  */
 export async function excessGrants(
   admin: Admin,
-  { signal, ...options }: Omit<RolesOptions, 'schema' | 'tablePrefix'> & StoreCallOptions = {},
+  { signal, ...options }: Roles & StoreCallOptions = {},
 ): Promise<readonly ExcessGrant[]> {
-  checkKeys(options, ['writer', 'relay', 'consumer', 'migrator']);
+  checkKeys(options, Object.keys(ROLES));
   const { names } = admin;
   const { writer, relay, consumer, migrator } = rolesOf(options);
   const granted = new Map(

@@ -1,5 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
 import { preamble, type Connection, type Database } from '../sql/database.js';
+import { columnsOf } from '../sql/columns.js';
 import { assertPostgres, onPostgres, SERVER } from '../sql/lookalikes.js';
 import { literal, SLICES, type Names } from '../sql/names.js';
 import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from './provenance.js';
@@ -35,16 +36,21 @@ export function howToMigrate(names: Names): string {
   return `run \`messenger migrate --schema ${names.schema}${prefix}\` or \`await store.migrate()\` with a role that may create tables`;
 }
 
+/** Whether there are tables, and what the server is. */
+const FOUND = columnsOf('exists', 'version', 'mapsRoles');
+
 /**
  * The highest migration that was applied; 0 where there is none.
  *
  * @throws MessengerError `UNSUPPORTED` on a server that is not PostgreSQL.
  */
 export async function schemaVersion(connection: Connection, names: Names): Promise<number> {
-  const exists = statement('exists', `SELECT (to_regclass(${literal(names.migrations)}) IS NOT NULL)::text, ${SERVER}`);
-  const [found] = await connection.query(exists);
-  assertPostgres(found?.slice(1) ?? []);
-  if (found?.[0] !== 'true') return 0;
+  const exists = `(to_regclass(${literal(names.migrations)}) IS NOT NULL)::text`;
+  const look = statement('exists', `SELECT ${FOUND.list({ exists, ...SERVER })}`);
+  const [found = []] = await connection.query(look);
+  const { at } = FOUND;
+  assertPostgres({ version: found[at.version], mapsRoles: found[at.mapsRoles] });
+  if (found[at.exists] !== 'true') return 0;
   const [row] = await connection.query(
     statement('version', `SELECT coalesce(max(number), 0)::text FROM ${names.migrations}`),
   );

@@ -59,6 +59,8 @@ export function preamble(
 /**
  * The result of `work`, unless the time or the signal ends the wait first. `why` says what else than `what` was waited
  * for, if it was.
+ *
+ * @throws MessengerError `TIMEOUT` after the time; the signal's own reason once it aborts.
  */
 export async function bounded<T>(
   work: Promise<T>,
@@ -77,7 +79,7 @@ export async function bounded<T>(
         reject(new MessengerError('TIMEOUT', text ? `${text} ${within}` : `${what} did not answer ${within}`));
       }, timeout);
       const giveUp = () => {
-        reject(new MessengerError('TIMEOUT', `${what} was no longer waited for`, { cause: signal?.reason }));
+        reject(signal?.reason as Error);
       };
       if (signal?.aborted === true) giveUp();
       else forget = signal && onAbort(signal, giveUp);

@@ -1,4 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
+import { columnsOf } from './columns.js';
 import { preamble, type Database, type TransactionBounds } from './database.js';
 import { statement } from './statement.js';
 import { onPostgres } from './lookalikes.js';
@@ -46,13 +47,18 @@ const ALL = [
     .map(setting),
 ];
 
+/** What a session has set, and which schemas and encodings it has. */
+const SESSION = columnsOf(...Object.keys(SETTINGS), 'schemas', 'client', 'server');
+
 /** Not by an operator: these are looked up by the search path. */
 const LOOK = statement(
   'look_settings',
-  `SELECT ${Object.keys(SETTINGS)
-    .map((name) => `pg_catalog.current_setting('${name}', true)`)
-    .join(', ')}, pg_catalog.to_json(pg_catalog.current_schemas(false))::pg_catalog.text,
-  pg_catalog.current_setting('client_encoding'), pg_catalog.getdatabaseencoding()::pg_catalog.text`,
+  `SELECT ${SESSION.list({
+    ...Object.fromEntries(Object.keys(SETTINGS).map((name) => [name, `pg_catalog.current_setting('${name}', true)`])),
+    schemas: 'pg_catalog.to_json(pg_catalog.current_schemas(false))::pg_catalog.text',
+    client: `pg_catalog.current_setting('client_encoding')`,
+    server: 'pg_catalog.getdatabaseencoding()::pg_catalog.text',
+  })}`,
 );
 
 /**
@@ -85,12 +91,11 @@ export class IndependentDatabase implements Database {
       (connection) => connection.query(LOOK),
       bounds,
     );
-    const found = (row ?? []) as (string | null)[];
-    const [schemas, client, server] = found.slice(-3) as [string, string, string];
-    assertEncoding(client, server);
-    const differs = Object.keys(SETTINGS).filter((name, i) => found[i] !== null && found[i] !== SETTINGS[name]);
+    const found = (name: string) => row?.[SESSION.at[name] as number] as string | null;
+    assertEncoding(found('client') as string, found('server') as string);
+    const differs = Object.keys(SETTINGS).filter((name) => ![null, SETTINGS[name]].includes(found(name)));
     // Where it is not named, it comes before all that is.
-    const isFirst = (JSON.parse(schemas) as string[]).indexOf('pg_catalog') <= 0;
+    const isFirst = (JSON.parse(found('schemas') as string) as string[]).indexOf('pg_catalog') <= 0;
     this.#settings = [NEVER_HIDE, WAIT, ...(isFirst ? [] : [SEARCH_PATH]), ...differs.map(setting)];
   }
 

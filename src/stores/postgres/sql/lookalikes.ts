@@ -1,5 +1,5 @@
 import { MessengerError, toError } from '../../../core/errors.js';
-import type { Connection, Database, Row } from './database.js';
+import type { Connection, Database } from './database.js';
 
 /** Servers that speak PostgreSQL's protocol and store otherwise, by what `version()` says. */
 const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
@@ -23,12 +23,15 @@ const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
 const BARE = /^PostgreSQL \d+(\.\d+)*$/;
 
 /** Two columns that tell what a server is. They run on all of these servers, and read no table of ours. */
-export const SERVER = `pg_catalog.version(), (SELECT count(*) > 0 FROM pg_catalog.pg_class c
+export const SERVER = {
+  version: 'pg_catalog.version()',
+  mapsRoles: `(SELECT count(*) > 0 FROM pg_catalog.pg_class c
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = 'sys' AND c.relname = 'iam_pg_role_mappings')::text`;
+     WHERE n.nspname = 'sys' AND c.relname = 'iam_pg_role_mappings')::text`,
+} as const;
 
 /** @throws MessengerError `UNSUPPORTED` for the columns `SERVER` of one that is not PostgreSQL. */
-export function assertPostgres([version, mapsRoles]: Row): void {
+export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typeof SERVER, unknown>>): void {
   const name = nameOf(String(version), mapsRoles === 'true');
   if (name === undefined) return;
   throw refused(`this server is ${name} (version() is ${JSON.stringify(String(version).slice(0, 80))})`);

@@ -1,7 +1,6 @@
 import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal } from './names.js';
-import type { Fields } from './size.js';
 
 /** A statement under a name that is one-to-one with its text, as `pg` demands of prepared ones. */
 export function statement(kind: string, text: string): Statement {
@@ -39,21 +38,14 @@ export function isoTime(time: string): string {
   return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 }
 
-/**
- * The columns of a message, in the order that `StoredMessage` expects. Everything but bytes is text. The
- * last is null but for messages with a time of delivery: the time, whether it holds its key, and whether
- * it has not come yet, by this server's clock.
- */
-export function columns(table: string, jsonPayload: boolean, { id, topic, key, metadata, payload }: Fields): string {
-  const bytes = jsonPayload ? `(${payload})::text` : payload;
-  return `${table}.seq::text AS seq_text, ${id} AS id, ${topic} AS topic, ${key} AS key, (${metadata})::text AS metadata, ${bytes} AS payload, ${instant(`${table}.at`)} AS at,
-      CASE WHEN ${table}.deliver_at IS NOT NULL
-        THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END AS delivery`;
-}
-
 /** Whether a destination publishes a message: what is for it alone, and of what is for nobody, its topics (null: all). */
 export function isFor(message: string, destination: string, topics: string): string {
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
+}
+
+/** Whether a message is of the partitions in the array `share` (null: all of them), of so many. */
+export function inShare(message: string, share: string, partitions: string): string {
+  return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
 }
 
 /** Locks, by its name ($1), a destination whose rows are to be made: they have no unique index (migration 2). */

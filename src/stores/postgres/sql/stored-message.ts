@@ -1,7 +1,39 @@
 import { MessengerError } from '../../../core/errors.js';
 import type { Message } from '../../../core/contracts/message.js';
+import { columnsOf, type Expressions } from './columns.js';
 import type { Row } from './database.js';
-import { tooLargeToRead } from './size.js';
+import { tooLargeToRead, type Fields } from './size.js';
+import { epoch, instant } from './statement.js';
+
+/**
+ * The columns of a message: what a `StoredMessage` is made of. Everything but bytes is text. `delivery` is null but for
+ * messages with a time of delivery: the time, whether it holds its key, and whether it has not come yet, by this server's
+ * clock.
+ */
+export const MESSAGE = columnsOf('seq', 'id', 'topic', 'key', 'metadata', 'payload', 'at', 'delivery');
+
+type MessageColumn = (typeof MESSAGE.names)[number];
+
+/** The columns of the messages of a table, with what stands for its fields. */
+export function messageColumns(
+  table: string,
+  jsonPayload: boolean,
+  { id, topic, key, metadata, payload }: Fields,
+): Expressions<MessageColumn> {
+  return {
+    seq: `${table}.seq::text`,
+    id,
+    topic,
+    key,
+    metadata: `(${metadata})::text`,
+    payload: jsonPayload ? `(${payload})::text` : payload,
+    at: instant(`${table}.at`),
+    delivery: `CASE WHEN ${table}.deliver_at IS NOT NULL
+        THEN concat_ws(' ', ${epoch(`${table}.deliver_at`)}, ${table}.hold_key, ${table}.deliver_at > clock_timestamp()) END`,
+  };
+}
+
+const { at } = MESSAGE;
 
 /** A message as it was read, with its place in the log. */
 export class StoredMessage implements Message {
@@ -25,16 +57,18 @@ export class StoredMessage implements Message {
 
   constructor(row: Row, tooLarge: string | null = null) {
     this.tooLarge = tooLarge === null ? undefined : Number(tooLarge);
-    this.seq = Number(row[0]);
-    this.id = row[1] as string;
-    this.topic = (row[2] as string | null) ?? undefined;
-    this.key = (row[3] as string | null) ?? undefined;
-    this.metadata = row[4] === '{}' ? NO_METADATA : (JSON.parse(row[4] as string) as Record<string, string>);
-    this.overhead = 500 + (row[4] as string).length;
+    this.seq = Number(row[at.seq]);
+    this.id = row[at.id] as string;
+    this.topic = (row[at.topic] as string | null) ?? undefined;
+    this.key = (row[at.key] as string | null) ?? undefined;
+    const metadata = row[at.metadata] as string;
+    this.metadata = metadata === '{}' ? NO_METADATA : (JSON.parse(metadata) as Record<string, string>);
+    this.overhead = 500 + metadata.length;
+    const payload = row[at.payload] as string | Uint8Array;
     if (tooLarge !== null) this.payload = new Uint8Array();
-    else this.payload = typeof row[5] === 'string' ? Buffer.from(row[5]) : (row[5] as Uint8Array);
-    this.at = new Date(row[6] === null ? NaN : Number(row[6]));
-    const delivery = row[7] as string | null;
+    else this.payload = typeof payload === 'string' ? Buffer.from(payload) : payload;
+    this.at = new Date(row[at.at] === null ? NaN : Number(row[at.at]));
+    const delivery = row[at.delivery] as string | null;
     if (delivery === null) {
       this.deliverAt = undefined;
       this.holdKey = undefined;

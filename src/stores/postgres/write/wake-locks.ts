@@ -1,3 +1,5 @@
+import { columnsOf } from '../sql/columns.js';
+import type { Row } from '../sql/database.js';
 import { fnv1a } from '../sql/hash.js';
 import type { Names } from '../sql/names.js';
 
@@ -68,7 +70,7 @@ export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | und
 }
 
 /** What a slot is found to be by a relay that falls asleep. */
-export type SlotState =
+type SlotState =
   /** Held by this relay from now on. */
   | 'held'
   /** Transactions that have stored messages are open. */
@@ -76,13 +78,22 @@ export type SlotState =
   /** Held, or waited for, by another relay: writers notify. */
   | 'sleeping';
 
-/** Takes the slots that can be had; returns slot and state of each. */
+const SLOT = columnsOf('slot', 'state');
+
+/** Takes the slots that can be had: see `slotsIn`. */
 export function takeSlots({ lock }: WakeKeys, slots: readonly number[]): string {
   const key = `${String(lock)}, slot`;
-  return `SELECT slot::text, CASE WHEN pg_try_advisory_lock(${key}) THEN 'held'
+  const state = `CASE WHEN pg_try_advisory_lock(${key}) THEN 'held'
     WHEN pg_try_advisory_lock_shared(${key}) THEN CASE WHEN pg_advisory_unlock_shared(${key}) THEN 'storing' END
-    ELSE 'sleeping' END
+    ELSE 'sleeping' END`;
+  return `SELECT ${SLOT.list({ slot: 'slot::text', state })}
   FROM unnest('{${slots.join(',')}}'::integer[]) AS slot`;
+}
+
+/** Those of the rows of `takeSlots` that were found in a state. */
+export function slotsIn(rows: readonly Row[], state: SlotState): number[] {
+  const { at } = SLOT;
+  return rows.filter((row) => row[at.state] === state).map((row) => Number(row[at.slot]));
 }
 
 /**

@@ -1,0 +1,151 @@
+import { columnsOf } from '../sql/columns.js';
+import type { Names } from '../sql/names.js';
+import { isoTime, lockDestination, statement } from '../sql/statement.js';
+
+/** Settings for the transaction that settles: its rows are found by their place, not by reading the table. */
+export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
+
+/** What the error of a fenced update says that would have changed some of its rows, and not all. */
+export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
+
+/** A row of the cursors: whose it is, and whether it was written here, beside the cursor itself. */
+export const CURSOR_ROW = columnsOf(
+  ...(['partition', 'epoch', 'owner', 'held', 'ours'] as const),
+  ...(['from', 'to', 'after', 'low', 'nextLow', 'high'] as const),
+);
+
+/** Where a row of the cursors is now. */
+export const PLACE = columnsOf('partition', 'place');
+
+/** When a destination was forgotten, and its topics. */
+export const FORGOTTEN = columnsOf('at', 'topics');
+
+/** What claims the cursors of a destination, and moves those that are held. */
+export function leaseStatements({ cursors, claims, settings, destinations, relays }: Names) {
+  /**
+   * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
+   * their place alone: an index leads through every version that a held-back vacuum has left. So the
+   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join. $1 has the
+   * place of partition n at n + 1: VACUUM FULL and CLUSTER move rows, and another partition of ours may
+   * have come to stand there. The array is read once, in a query of its own, and not for each row.
+   */
+  const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
+      AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
+      AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
+
+  /** What makes most settlements change no index, and keeps the one that is a row's identity short: see migration 9. */
+  const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
+  /**
+   * A fenced update of so many rows, or of none: of others it raises an error before they can be committed, since what
+   * is one statement may be a transaction. PostgreSQL has no way to raise one but a cast that fails.
+   */
+  const whole = (count: string, set: string) => `WITH changed AS (
+  UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
+SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CASE WHEN count(*) OVER () <> ${count}::integer
+  THEN ('${PART_OF_LEASE}, ' || count(*) OVER () || ' of ' || ${count}::integer)::integer END::text FROM changed`;
+
+  const cursorColumns = CURSOR_ROW.list({
+    partition: 'partition::text',
+    epoch: 'epoch::text',
+    owner: 'owner',
+    held: '(owner IS NOT NULL AND expires_at > clock_timestamp())::text',
+    ours: '(xmin = written_by::xid)::text',
+    from: 'from_snapshot::text',
+    to: 'to_snapshot::text',
+    after: 'after::text',
+    low: 'low::text',
+    nextLow: 'next_low::text',
+    high: 'high::text',
+  });
+  const cursorRows = `SELECT ${cursorColumns}
+  FROM ${cursors} WHERE destination = $1::text`;
+
+  return {
+    lockDestination: lockDestination(cursors),
+    /** $1 destination, $2 number of partitions, which is still that of the tables. After `lockDestination`. */
+    createCursors: statement(
+      'cursors',
+      `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1)
+  WHERE NOT EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
+    AND EXISTS (SELECT FROM ${settings} WHERE name = 'partitions' AND value = $2::integer::text)`,
+    ),
+    /** $1 destination. */
+    cursors: statement('look', `${cursorRows} ORDER BY partition`),
+    /** $1 destination, $2 limit: partitions that nobody holds. One that another claim is looking at is left to it. */
+    lockFree: statement(
+      'lock',
+      `${cursorRows} AND (owner IS NULL OR expires_at <= clock_timestamp()) ORDER BY partition LIMIT $2::bigint FOR UPDATE SKIP LOCKED`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms, $5 array of partitions, which are locked or held. */
+    claim: statement(
+      'claim',
+      `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(), ${tick},
+    expires_at = clock_timestamp() + $4::double precision * interval '1 millisecond'
+  WHERE destination = $1::text AND partition = ANY($5::smallint[]) RETURNING ${PLACE.list({ partition: 'partition::text', place: 'ctid::text' })}`,
+    ),
+    /** $1 destination, $2 epoch, $3 array of partitions. */
+    token: statement(
+      'token',
+      `INSERT INTO ${claims} (destination, partition, epoch) SELECT $1::text, unnest($3::smallint[]), $2::bigint
+  ON CONFLICT (destination, partition) DO UPDATE SET epoch = excluded.epoch`,
+    ),
+    /** $1 destination, $2 array of partitions, which are held. */
+    giveUp: statement(
+      'give',
+      `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE destination = $1::text AND partition = ANY($2::smallint[])`,
+    ),
+    /** $1 destination, $2 relay, $3 lease in ms: it is there. */
+    join: statement(
+      'join',
+      `INSERT INTO ${relays} (destination, relay, expires_at)
+  VALUES ($1::text, $2::text, clock_timestamp() + $3::double precision * interval '1 millisecond')
+  ON CONFLICT (destination, relay) DO UPDATE SET expires_at = excluded.expires_at`,
+    ),
+    /** $1 destination, $2 relay: it is gone, and so is whoever has not been heard of for long. */
+    leave: statement(
+      'leave',
+      `DELETE FROM ${relays} WHERE destination = $1::text AND (relay = $2::text OR expires_at < clock_timestamp() - interval '1 hour')`,
+    ),
+    /** $1 destination: the relays that are there. */
+    relays: statement(
+      'relays',
+      `SELECT relay FROM ${relays} WHERE destination = $1::text AND expires_at > clock_timestamp() ORDER BY relay`,
+    ),
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
+    settle: statement(
+      'settle',
+      whole(
+        '$5',
+        `from_snapshot = $7::pg_snapshot, to_snapshot = $8::pg_snapshot, after = $9::bigint,
+    low = $10::bigint, next_low = $11::bigint, high = $12::bigint, written_by = pg_current_xact_id(), ${tick},
+    expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
+    ),
+    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms. */
+    renew: statement(
+      'renew',
+      whole(
+        '$5',
+        `written_by = pg_current_xact_id(), ${tick}, expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
+      ),
+    ),
+    /** $1 to $4 the fence. The time of expiry stays to tell since when nobody works on it. */
+    release: statement(
+      'release',
+      `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE ${fence} RETURNING c.partition::text`,
+    ),
+    /** $1 destination, $2 owner, $3 epoch: the same, wherever the rows are now. */
+    releaseMoved: statement(
+      'moved',
+      `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
+  WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
+    ),
+    /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
+    forgotten: statement(
+      'forgotten',
+      `SELECT ${FORGOTTEN.list({ at: isoTime('forgotten_at'), topics: 'to_json(topics)::text' })} FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,
+    ),
+  };
+}

@@ -1,0 +1,125 @@
+import { columnsOf } from '../sql/columns.js';
+import { literal, type Names } from '../sql/names.js';
+import { fieldsUpTo, fieldsWithin, LIMITS, messageBytes, MOST_READ, payloadBytes, type Fields } from '../sql/size.js';
+import { inShare, isFor, statement } from '../sql/statement.js';
+import { MESSAGE, messageColumns } from '../sql/stored-message.js';
+
+/**
+ * Settings for the transaction that reads the log. See `read` for why. No more than needed, each costs a poll a
+ * hundredth: what is read is asked for in order, and without sorting only an index gives it.
+ */
+export const READ_SETTINGS = [
+  'SET LOCAL enable_sort = off',
+  'SET LOCAL jit = off',
+  'SET LOCAL plan_cache_mode = force_generic_plan',
+] as const;
+
+/** A page of the log. `size` is that of a message whose payload was left out for it. */
+export const PAGE = columnsOf(...MESSAGE.names, 'size');
+
+/** What the first row of a page tells, in columns of a message: `to`, whether this server is a standby, and the last number of the sequence. */
+export const HEAD = { until: 'id', isStandby: 'topic', passed: 'key' } as const;
+
+/** What a destination publishes, and from where. */
+export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
+
+/** What reads the log, and says what of it. */
+export function logStatements({ messages, settings, destinations }: Names, jsonPayload: boolean) {
+  const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
+  const sizeOf = (table: string) => messageBytes(table, jsonPayload);
+  /** Of what is larger than is wanted now, or than can be read, only the size is told. */
+  const sized = (fields: Fields, size: string, isLarger: string) =>
+    PAGE.named({
+      ...messageColumns('m', jsonPayload, fields),
+      size: `CASE WHEN ${isLarger} THEN (${size})::text END`,
+    });
+  const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
+  const ofAny = sized(fieldsUpTo('m', 'm.size', wantedSize), 'm.size', `m.size > ${wantedSize}`);
+  const payloadSize = payloadBytes('m.payload', jsonPayload);
+  const ofLimited = sized(
+    fieldsWithin('m', { size: sizeOf('m'), payload: payloadSize, most: '$9::integer' }),
+    sizeOf('m'),
+    `${payloadSize} > $9::integer`,
+  );
+  const wanted = `${inShare('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
+
+  const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
+  // What is asked of a message, and what is shown of it, is above the scans: below, each of eight slices would set
+  // it up for itself, which is most of what a poll costs. OFFSET keeps it there.
+  const inOrder = (where: string) =>
+    `(SELECT ${stored}, m.xid, m.key_hash, m.destination FROM ${messages} m WHERE ${where} ORDER BY m.seq OFFSET 0) m`;
+  /** See `read`. */
+  const lateRows = `    SELECT late.* FROM (
+      SELECT xid FROM pg_snapshot_xip($1::pg_snapshot) AS listed (xid) WHERE pg_visible_in_snapshot(xid, (SELECT until FROM w))
+    ) x CROSS JOIN LATERAL (
+      SELECT ${stored} FROM ${inOrder('m.xid = x.xid AND m.seq > $3::bigint AND m.seq <= $4::bigint')}
+      WHERE ${wanted} ORDER BY m.seq LIMIT $5::bigint
+    ) late
+`;
+  const newRows = `    (SELECT ${stored} FROM ${inOrder('m.seq > greatest($4::bigint, $3::bigint)')}
+      WHERE NOT pg_visible_in_snapshot(m.xid, $1::pg_snapshot)
+        AND pg_visible_in_snapshot(m.xid, (SELECT until FROM w)) AND ${wanted}
+      ORDER BY m.seq LIMIT $5::bigint)`;
+  const allRows = `    (SELECT * FROM (
+${lateRows}    UNION ALL
+${newRows}
+    ) found ORDER BY seq LIMIT $5::bigint)`;
+  const head = PAGE.named({
+    ...(Object.fromEntries(PAGE.names.map((name) => [name, 'NULL'])) as Record<(typeof PAGE.names)[number], string>),
+    seq: `'0'`,
+    [HEAD.until]: 'w.until::text',
+    [HEAD.isStandby]: 'pg_is_in_recovery()::text',
+    [HEAD.passed]: 'coalesce(pg_sequence_last_value($11::oid), 0)::text',
+  });
+  const page = (fields: string, rows: string) =>
+    statement(
+      'read',
+      `WITH w AS MATERIALIZED (SELECT coalesce($2::pg_snapshot, pg_current_snapshot()) AS until)
+SELECT ${head} FROM w
+UNION ALL
+SELECT ${PAGE.names.join(', ')} FROM (
+  SELECT ${fields} FROM
+${rows} m
+) page`,
+    );
+  // OFFSET keeps the size from being worked out anew for each field.
+  const withSize = (rows: string) => `    (SELECT found.*, ${sizeOf('found')} AS size FROM
+${rows} found OFFSET 0)`;
+
+  return {
+    /**
+     * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
+     * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
+     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column, or that of
+     * the metadata, tells the size, and the payload, or the metadata, are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
+     * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
+     * (there, snapshots omit running transactions), and the last number that the sequence gave out.
+     *
+     * Late rows belong to transactions that `from` saw running and that have ended by `to` (the others have
+     * nothing to show, and are not looked for: 500 of them cost 32 ms a poll, 0.3 without), per transaction, the
+     * order and limit inside the lateral: one `xid = ANY (...) AND seq <= low` would scan the history.
+     * New rows are found by sequence. Neither must ever become a scan, whatever the statistics say and
+     * however small the table was when the plan was made; hence READ_SETTINGS.
+     */
+    read: page(ofLimited, allRows),
+    /** The same after a `from` that saw nothing running, of which no row can be late: at half of its cost. */
+    readNew: page(ofLimited, newRows),
+    /** The same two of messages that had no limits when they were stored: half a microsecond more for each. */
+    readAny: page(ofAny, withSize(allRows)),
+    readAnyNew: page(ofAny, withSize(newRows)),
+
+    /**
+     * $1 destination: its topics as a JSON array, or null for all of them; the sequence of the log; and the number after
+     * which everything had the limits of `size.ts`, null where there are none.
+     */
+    source: statement(
+      'source',
+      `SELECT ${SOURCE.list({
+        topics: `(SELECT to_json(topics)::text FROM ${destinations} WHERE name = $1::text)`,
+        sequence: `${sequence}::oid::text`,
+        limitedAfter: `(SELECT value FROM ${settings} WHERE name = 'limited_after' AND ${String(LIMITS.length)} = (
+      SELECT count(*) FROM pg_constraint WHERE conrelid = ${literal(messages)}::regclass AND conname = ANY('{${LIMITS.join(',')}}'::name[])))`,
+      })}`,
+    ),
+  };
+}

@@ -1,0 +1,136 @@
+import { columnsOf } from '../sql/columns.js';
+import type { Names } from '../sql/names.js';
+import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
+import { inShare, statement, untried } from '../sql/statement.js';
+import { MESSAGE, messageColumns } from '../sql/stored-message.js';
+
+/** With so many bytes before it a message of the side table is left for the next look. */
+const MOST_AT_ONCE = 16 * 1024 * 1024;
+
+/** What is due. */
+export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
+
+/** What waits: how many messages of a key and a topic. */
+export const WAITING = columnsOf('key', 'topic', 'count');
+
+/** What sets messages aside, and gives back those that are due. */
+export function parkedStatements({ messages, parked, destinations }: Names, jsonPayload: boolean) {
+  /** What is set aside, and how: see `parked.ts`. */
+  const records =
+    'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text, delayed boolean)';
+  const retryAt = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END`;
+  const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
+  const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
+  const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
+  /** What is read of the side table. */
+  const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
+      (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
+
+  return {
+    /**
+     * $1 destination, $2 what is set aside: copied whole from the log. One that is delayed waits alone for
+     * its time, or, where it holds its key, until it is the first of that (see `promoteHeads`).
+     */
+    park: statement(
+      'park',
+      `INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, topic, key, metadata, payload, deliver_at, hold_key,
+    alone, attempts, error, reason, next_at, dead_at, blocked_at, first_failed_at, last_failed_at)
+  SELECT $1::text, m.seq, m.key_hash, m.stored_at, m.at, m.id, m.topic, m.key, m.metadata, m.payload, m.deliver_at, m.hold_key,
+    a.alone, s.attempts, s.error, s.reason, CASE WHEN a.alone THEN m.deliver_at ELSE ${retryAt} END, ${deadAt}, ${blockedAt},
+    ${failedAt}, ${failedAt}
+  FROM ${records}
+  JOIN ${messages} m ON m.seq = s.seq
+  CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
+    ),
+    /**
+     * $1 destination, $2 JSON as for `park`: what is set aside again. One without a key that waited alone for its time waits
+     * as any other from now on; one with a key stays out of its order.
+     */
+    parkAgain: statement(
+      'again',
+      `UPDATE ${parked} p SET attempts = s.attempts, error = coalesce(s.error, p.error), reason = s.reason,
+    next_at = ${retryAt}, dead_at = ${deadAt}, blocked_at = ${blockedAt}, alone = p.alone AND p.key IS NOT NULL,
+    first_failed_at = coalesce(p.first_failed_at, ${failedAt}), last_failed_at = coalesce(${failedAt}, p.last_failed_at)
+  FROM ${records}
+  WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
+    ),
+    /** $1 destination, $2 array of sequence numbers: published, so no longer set aside. */
+    unpark: statement(
+      'unpark',
+      `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
+    ),
+    /** $1 destination, $2 JSON array of keys: the first message of each becomes due, or waits for its time, if it does not already. */
+    promoteHeads: statement(
+      'heads',
+      `UPDATE ${parked} p SET next_at = greatest(clock_timestamp(), head.deliver_at)
+  FROM json_array_elements_text($2::text::json) AS k (key) CROSS JOIN LATERAL (
+    SELECT e.seq, e.next_at, e.blocked_at, e.deliver_at FROM ${parked} e
+    WHERE e.destination = $1::text AND e.key BETWEEN k.key AND k.key AND e.dead_at IS NULL AND NOT e.alone
+    ORDER BY e.key, e.seq LIMIT 1
+  ) head
+  WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
+    ),
+    /**
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits in its key's
+     * order, by key and topic, those that only wait for their time not counted; and nothing of nothing, where a message
+     * waits for a time of its own.
+     */
+    waiting: statement(
+      'waiting',
+      `SELECT ${WAITING.list({ key: 'p.key', topic: 'p.topic', count: `(count(*) FILTER (WHERE NOT ${untried}))::text` })} FROM ${parked} p
+  WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} GROUP BY p.key, p.topic
+  UNION ALL (SELECT ${WAITING.list({ key: 'NULL', topic: 'NULL', count: `'0'` })} FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
+    ),
+    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: a row or two if anything waits. */
+    anyWaiting: statement(
+      'any',
+      `(SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)
+  UNION ALL (SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
+    ),
+    /** $1 destination, $2 JSON array of keys: those with nothing waiting any more. */
+    drainedKeys: statement(
+      'drained',
+      `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
+  WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
+    ),
+    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them,
+     * and which of them `waiting` does not count. Of a key, only its first message decides: one behind it may have a time of its own, from when it was the first. Cut by
+     * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
+     * by seq is also that of the primary key, which leads through everything that waits. */
+    due: statement(
+      'due',
+      `WITH heads AS MATERIALIZED (
+    SELECT p.seq, CASE WHEN NOT p.alone THEN p.key END AS key FROM ${parked} p
+    WHERE p.destination = $1::text AND p.next_at <= (SELECT clock_timestamp()) AND ${inShare('p', '$3', '$4')}
+      AND (p.alone OR p.key IS NULL OR p.seq = (
+        SELECT e.seq FROM ${parked} e WHERE e.destination = $1::text AND e.key BETWEEN p.key AND p.key AND e.dead_at IS NULL AND NOT e.alone
+        ORDER BY e.key, e.seq LIMIT 1))
+    ORDER BY p.next_at LIMIT $2::bigint)
+SELECT ${DUE.list({
+        ...messageColumns('m', jsonPayload, fieldsUpTo('m', 'm.size')),
+        attempts: 'm.attempts::text',
+        uncounted: 'm.uncounted::text',
+        tooLarge: `CASE WHEN m.size > ${String(MOST_READ)} THEN m.size::text END`,
+      })}
+FROM (
+  SELECT d.*, sum(CASE WHEN d.size <= ${String(MOST_READ)} THEN d.size END) OVER (ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (
+  SELECT m.* FROM heads h CROSS JOIN LATERAL (
+    SELECT ${again} FROM ${parked} p
+    WHERE p.destination = $1::text AND p.seq = h.seq LIMIT 1
+  ) m WHERE h.key IS NULL
+  UNION ALL
+  SELECT m.* FROM (SELECT DISTINCT key FROM heads WHERE key IS NOT NULL) k CROSS JOIN LATERAL (
+    SELECT ${again} FROM ${parked} p
+    WHERE p.destination = $1::text AND p.key BETWEEN k.key AND k.key AND p.dead_at IS NULL AND NOT p.alone
+    ORDER BY p.key, p.seq LIMIT $2::bigint
+  ) m
+  ) d
+) m WHERE coalesce(m.before, 0) <= ${String(MOST_AT_ONCE)} ORDER BY m.seq LIMIT $2::bigint`,
+    ),
+    /** $1 destination: goes up with every requeue and discard. */
+    revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
+
+    /** What the database keeps texts in, such as UTF8. */
+    encoding: statement('encoding', 'SELECT getdatabaseencoding()::text'),
+  };
+}
