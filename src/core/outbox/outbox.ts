@@ -5,7 +5,8 @@ import { consoleErrorLogger, safeLogger } from '../contracts/logger.js';
 import type { Message, NewMessageOptions } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
 import { Messenger } from '../relay/messenger.js';
-import { DEFAULT_DESTINATION, type MessengerOptions, type TopicOptions } from '../relay/options.js';
+import { DEFAULT_DESTINATION, relayOptions, type MessengerOptions, type TopicOptions } from '../relay/options.js';
+import type { RelaySettings } from '../relay/settings.js';
 import { checkKeys, numberOption } from '../util/options.js';
 import type { Publisher, PublishFunction } from '../contracts/publisher.js';
 import { reaching, started, type OutboxRelayOptions, type Relay } from '../relay/handle.js';
@@ -143,12 +144,14 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
   /** Has the destination of a relay made, if it is that of a topic. */
-  const ready = async ({ destination }: MessengerOptions): Promise<void> => {
-    if (destination === undefined || !addressed.includes(destination)) return;
+  const ready = async (destination: string): Promise<void> => {
+    if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
   };
   const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher | PublishFunction }) =>
     new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
+  const settingsOf = ({ publisher, ...rest }: Omit<OutboxRelayOptions, 'signal'>): RelaySettings =>
+    relayOptions(store, publisher, { ...rest, topics: policiesOf(topics) });
   return {
     topics,
     async migrate(callOptions) {
@@ -188,20 +191,21 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       store.wake?.();
       return result;
     },
-    async relay(relayOptions) {
-      assertOptions('relay', relayOptions, topics);
-      const { signal, ...rest } = relayOptions;
+    async relay(options) {
+      assertOptions('relay', options, topics);
+      const { signal, ...rest } = options;
       const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
       const messenger = messengerOf(rest);
-      await ready(rest);
+      await ready(rest.destination ?? DEFAULT_DESTINATION);
       return started(messenger, signal, logger);
     },
-    async drain(drainOptions) {
-      assertOptions('drain', drainOptions, topics);
-      const { budget: limit, ...rest } = drainOptions;
+    async drain(options) {
+      assertOptions('drain', options, topics);
+      const { budget: limit, signal, ...rest } = options;
       const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
-      await ready(rest);
-      return drained(messengerOf, rest, budget);
+      const settings = settingsOf(rest);
+      await ready(settings.destination);
+      return drained(settings, budget, signal);
     },
   };
 }

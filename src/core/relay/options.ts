@@ -18,7 +18,7 @@ import {
   type Publisher,
   type PublishFunction,
 } from '../contracts/publisher.js';
-import type { RelayOptions } from './settings.js';
+import type { RelaySettings } from './settings.js';
 import type { PolicyOf, TopicPolicy } from '../publish/retry-policy.js';
 import { ANSWER_GRACE } from './stopping.js';
 import { isFeedStore, type Store } from '../contracts/store.js';
@@ -153,7 +153,7 @@ export function relayOptions(
   given: Publisher | PublishFunction,
   options: MessengerOptions,
   clock: Clock = systemClock,
-): Omit<RelayOptions, 'relay'> {
+): RelaySettings {
   assertMethods(store, 'store', 'messages', 'published', 'deletePublishedByExpiration');
   const publisher = publisherOf(given);
   assertMethods(publisher, 'publisher', 'publish');

@@ -11,13 +11,11 @@ import type { Store } from '../contracts/store.js';
 import type { Suspicion } from '../publish/outage-detector.js';
 import type { Alike, Outages } from './outages.js';
 
-/** Everything a relay works with: made by `relayOptions`. Durations in milliseconds. */
-export interface RelayOptions {
+/** Everything that publishing and cleaning work with: made once, by `relayOptions`. Durations in milliseconds. */
+export interface RelaySettings {
   readonly store: Store;
   readonly publisher: BatchPublisher;
   readonly destination: string;
-  /** What it is known by to the other relays of its destination: see `FeedOptions`. */
-  readonly relay: string;
   readonly pageSize: number;
   readonly pipelineDepth: number;
   /** Bytes of one call of the publisher; may be `Infinity`. */
@@ -44,4 +42,10 @@ export interface RelayOptions {
   /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
   readonly cleanUp: number | undefined;
   readonly clock: Clock;
+}
+
+/** The same of a relay that stays. */
+export interface RelayOptions extends RelaySettings {
+  /** What it is known by to the other relays of its destination: see `FeedOptions`. */
+  readonly relay: string;
 }
