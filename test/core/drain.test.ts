@@ -97,4 +97,20 @@ describe('drain', () => {
     expect(publisher.sent).toEqual(TEXTS.slice(0, 2));
     expect(store.held).toBe(false);
   });
+
+  it('refuses an option that is wrong before it makes a destination', async () => {
+    const declared: string[] = [];
+    const store = Object.assign(new ListFeedStore(), {
+      declareDestinations: (names: readonly string[]) => Promise.resolve(void declared.push(...names)),
+    });
+    const schema = { '~standard': { version: 1, vendor: 'test', validate: (value: unknown) => ({ value }) } } as const;
+    const outbox = defineOutbox({ store: store as never, topics: { sold: { schema, destination: 'billing' } } });
+    const options = { publisher: scripted(), destination: 'billing' };
+    const wrong = { ...options, concurrency: 0 };
+    await expect(outbox.drain(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    await expect(outbox.relay(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    expect(declared).toEqual([]);
+    await outbox.drain(options);
+    expect(declared).toEqual(['billing']);
+  });
 });

@@ -1,14 +1,11 @@
 import type { StoreCallOptions } from '../contracts/call-options.js';
 import { drained, type DrainOptions } from '../relay/drain.js';
 import { MessengerError } from '../errors.js';
-import { consoleErrorLogger, safeLogger } from '../contracts/logger.js';
 import type { Message, NewMessageOptions } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { Messenger } from '../relay/messenger.js';
-import { DEFAULT_DESTINATION, relayOptions, type MessengerOptions, type TopicOptions } from '../relay/options.js';
-import type { RelaySettings } from '../relay/settings.js';
-import { checkKeys, numberOption } from '../util/options.js';
-import type { Publisher, PublishFunction } from '../contracts/publisher.js';
+import { DEFAULT_DESTINATION, type TopicOptions } from '../relay/options.js';
+import { relaySettings, type RelaySettings } from '../relay/settings.js';
+import { checkKeys, DAY, numberOption } from '../util/options.js';
 import { reaching, started, type OutboxRelayOptions, type Relay } from '../relay/handle.js';
 import { hasMethods } from '../util/options.js';
 import type { Store } from '../contracts/store.js';
@@ -144,14 +141,13 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
   /** Has the destination of a relay made, if it is that of a topic. */
-  const ready = async (destination: string): Promise<void> => {
+  const ready = async ({ destination }: RelaySettings): Promise<void> => {
     if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
   };
-  const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher | PublishFunction }) =>
-    new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
+  const policies = policiesOf(topics);
   const settingsOf = ({ publisher, ...rest }: Omit<OutboxRelayOptions, 'signal'>): RelaySettings =>
-    relayOptions(store, publisher, { ...rest, topics: policiesOf(topics) });
+    relaySettings(store, publisher, { ...rest, topics: policies });
   return {
     topics,
     async migrate(callOptions) {
@@ -194,17 +190,16 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     async relay(options) {
       assertOptions('relay', options, topics);
       const { signal, ...rest } = options;
-      const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
-      const messenger = messengerOf(rest);
-      await ready(rest.destination ?? DEFAULT_DESTINATION);
-      return started(messenger, signal, logger);
+      const settings = settingsOf(rest);
+      await ready(settings);
+      return started(settings, signal);
     },
     async drain(options) {
       assertOptions('drain', options, topics);
       const { budget: limit, signal, ...rest } = options;
-      const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
+      const budget = numberOption('budget', limit, 10_000, { min: 1, max: DAY });
       const settings = settingsOf(rest);
-      await ready(settings.destination);
+      await ready(settings);
       return drained(settings, budget, signal);
     },
   };

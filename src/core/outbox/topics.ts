@@ -2,7 +2,8 @@ import { MessengerError, toError } from '../errors.js';
 import { changedBy, faultText, jsonOf } from './json.js';
 import { newMessage, type Message, type NewMessageOptions } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { DEFAULT_DESTINATION, policyOf, type TopicOptions } from '../relay/options.js';
+import { DEFAULT_DESTINATION, type TopicOptions } from '../relay/options.js';
+import { policyOf } from '../relay/policies.js';
 import { checkKeys, numberOption } from '../util/options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 

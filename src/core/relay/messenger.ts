@@ -1,23 +1,16 @@
 import type { CircuitStatus } from '../publish/circuit-breaker.js';
 import { cleanOnce } from './cleanup.js';
 import { MessengerError } from '../errors.js';
-import { relayOptions, type MessengerOptions } from './options.js';
+import type { MessengerOptions } from './options.js';
 import type { Publisher, PublishFunction } from '../contracts/publisher.js';
 import { newRound, publishRound, roundError, withFeed } from './round.js';
-import type { RelaySettings } from './settings.js';
+import { relaySettings, type RelaySettings } from './settings.js';
+import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.js';
 import { runRelay } from './supervisor.js';
 import type { Store } from '../contracts/store.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/** How the datastore of a relay does. */
-export interface DatastoreStatus {
-  /** `failing`: it did not do what was last asked of it, and is tried again. */
-  readonly state: 'working' | 'failing';
-  /** Since when it has been failing. */
-  readonly since?: Date;
-  /** What it failed with last. */
-  readonly error?: Error;
-}
+export type { DatastoreStatus } from './status.js';
 
 /** What a call can be told. */
 export interface MessengerCallOptions {
@@ -52,23 +45,17 @@ export class Messenger {
    * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
    */
   constructor(store: Store, publisher: Publisher | PublishFunction, options: MessengerOptions = {}) {
-    this.#settings = relayOptions(store, publisher, options);
+    this.#settings = relaySettings(store, publisher, options);
   }
 
   /** How publishing to the broker does, at this moment. */
   get circuit(): CircuitStatus {
-    const { circuit, calls } = this.#settings;
-    const { waiting } = calls;
-    return { ...circuit.status, ...(waiting !== undefined && { waitingSince: before(waiting) }) };
+    return circuitStatus(this.#settings);
   }
 
   /** How the datastore does, at this moment. */
   get datastore(): DatastoreStatus {
-    const { outages, clock } = this.#settings;
-    const outage = outages.status;
-    return outage === undefined
-      ? { state: 'working' }
-      : { state: 'failing', since: before(clock.now() - outage.since), error: outage.error };
+    return datastoreStatus(this.#settings);
   }
 
   /**
@@ -113,9 +100,4 @@ export class Messenger {
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
     await runRelay({ ...this.#settings, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);
   }
-}
-
-/** A date of so many milliseconds ago: the wall clock may have been set since. */
-function before(ms: number): Date {
-  return new Date(Date.now() - ms);
 }

@@ -1,6 +1,9 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
+/** In milliseconds: the longest that a pause or a limit of time can be. */
+export const DAY = 86_400_000;
+
 /** The range of a numeric option. */
 export interface Range {
   readonly min: number;
