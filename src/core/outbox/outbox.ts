@@ -1,13 +1,12 @@
 import type { StoreCallOptions } from '../contracts/call-options.js';
 import { drained, type DrainOptions } from '../relay/drain.js';
 import { MessengerError } from '../errors.js';
-import type { Message, NewMessageOptions } from '../contracts/message.js';
+import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
 import { DEFAULT_DESTINATION, type TopicOptions } from '../relay/options.js';
 import { relaySettings, type RelaySettings } from '../relay/settings.js';
-import { checkKeys, DAY, numberOption } from '../util/options.js';
+import { checkKeys, DAY, hasMethods, numberOption, type KeysOf } from '../util/options.js';
 import { reaching, started, type OutboxRelayOptions, type Relay } from '../relay/handle.js';
-import { hasMethods } from '../util/options.js';
 import type { Store } from '../contracts/store.js';
 import {
   addressedBy,
@@ -16,6 +15,7 @@ import {
   messageOf,
   type PayloadOf,
   type Schemas,
+  type SendOptions,
   type Topics,
 } from './topics.js';
 
@@ -40,8 +40,7 @@ export interface OutboxOptions<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
 }
 
-/** What can be said of one message beside its payload. */
-export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
+export type { SendOptions } from './topics.js';
 
 /** What an application stores its messages with. Made by `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
@@ -129,7 +128,7 @@ export interface Outbox<Tx, S extends Schemas> {
  * ```
  */
 export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S>): Outbox<Tx, S> {
-  checkKeys(options, ['store', 'topics'] satisfies (keyof OutboxOptions<Tx, S>)[]);
+  checkKeys(options, { store: true, topics: true } satisfies KeysOf<OutboxOptions<Tx, S>>);
   const { store } = options;
   if (!hasMethods(store, 'add', 'messages', 'published')) {
     throw new MessengerError('INVALID_OPTION', 'store must be a store that is written to, such as a PostgresStore');

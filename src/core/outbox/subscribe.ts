@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { checkKeys } from '../util/options.js';
+import { checkKeys, type KeysOf } from '../util/options.js';
 import { hasMethods } from '../util/options.js';
 import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
@@ -58,7 +58,13 @@ export async function subscribe<S extends Schemas, Tx = undefined>(
   await subscriber.subscribe(typed(subscription), { signal });
 }
 
-const KEYS = ['name', 'topics', 'handlers', 'inbox', 'others'] satisfies (keyof TopicSubscription<Schemas>)[];
+const KEYS = {
+  name: true,
+  topics: true,
+  handlers: true,
+  inbox: true,
+  others: true,
+} satisfies KeysOf<TopicSubscription<Schemas>>;
 
 /** The same as a plain subscription, for whatever takes one. @throws as `subscribe` does. */
 export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {

@@ -1,6 +1,6 @@
 import { MessengerError } from '../errors.js';
 import { describe } from '../util/describe.js';
-import { checkKeys, DAY, limitOption, numberOption } from '../util/options.js';
+import { checkKeys, DAY, limitOption, numberOption, type KeysOf } from '../util/options.js';
 import type { MessengerOptions, RetryOptions, TopicOptions } from './options.js';
 import type { PolicyOf, TopicPolicy } from '../publish/retry-policy.js';
 
@@ -13,16 +13,21 @@ export function policies(options: MessengerOptions): PolicyOf {
   }
   const special = new Map(
     Object.entries(topics).map(([topic, own]): [string, TopicPolicy] => {
-      const prefix = `topics[${JSON.stringify(topic)}].`;
-      checkKeys(own, ['retry', 'maxParked'] satisfies (keyof TopicOptions)[]);
-      checkKeys(own.retry ?? {}, RETRY_KEYS);
-      return [topic, policyOf(prefix, { ...retry, ...own.retry }, own.maxParked ?? maxParked)];
+      const at = `topics[${JSON.stringify(topic)}]`;
+      checkKeys(own, { retry: true, maxParked: true } satisfies KeysOf<TopicOptions>, at);
+      checkKeys(own.retry ?? {}, RETRY_KEYS, `${at}.retry`);
+      return [topic, policyOf(`${at}.`, { ...retry, ...own.retry }, own.maxParked ?? maxParked)];
     }),
   );
   return (topic) => (topic === undefined ? undefined : special.get(topic)) ?? common;
 }
 
-const RETRY_KEYS = ['minDelay', 'maxDelay', 'maxAttempts', 'onExhausted'] satisfies (keyof RetryOptions)[];
+const RETRY_KEYS = {
+  minDelay: true,
+  maxDelay: true,
+  maxAttempts: true,
+  onExhausted: true,
+} satisfies KeysOf<RetryOptions>;
 
 /** What becomes of failures, checked. `prefix` names the options in errors. @throws MessengerError `INVALID_OPTION`. */
 export function policyOf(prefix: string, retry: RetryOptions, maxParked: number | undefined): TopicPolicy {

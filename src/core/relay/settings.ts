@@ -8,7 +8,7 @@ import { safeHandler, type EventHandler } from '../contracts/events.js';
 import { failureKind, isFailureKind } from '../publish/failure-kinds.js';
 import { consoleErrorLogger, consoleLogger, safeLogger, type ErrorLogger } from '../contracts/logger.js';
 import { describe } from '../util/describe.js';
-import { checkKeys, DAY, limitOption, numberOption } from '../util/options.js';
+import { checkKeys, DAY, limitOption, numberOption, type KeysOf } from '../util/options.js';
 import { oneAtATime } from './open-feed.js';
 import { DEFAULT_DESTINATION, type MessengerOptions } from './options.js';
 import { Pace } from '../publish/pace.js';
@@ -58,12 +58,24 @@ export interface RelayOptions extends RelaySettings {
   readonly relay: string;
 }
 
-const KEYS = [
-  ...(['publishBatchSize', 'publishBatchBytes', 'pipelineDepth', 'interval', 'cleanUp', 'errorLogger'] as const),
-  ...(['onEvent', 'destination', 'concurrency', 'publishTimeout', 'storeOutageLimit'] as const),
-  ...(['stopTimeout', 'retry'] as const),
-  ...(['maxParked', 'topics', 'classify'] as const),
-] satisfies (keyof MessengerOptions)[];
+const KEYS = {
+  publishBatchSize: true,
+  publishBatchBytes: true,
+  pipelineDepth: true,
+  interval: true,
+  cleanUp: true,
+  errorLogger: true,
+  onEvent: true,
+  destination: true,
+  concurrency: true,
+  publishTimeout: true,
+  storeOutageLimit: true,
+  stopTimeout: true,
+  retry: true,
+  maxParked: true,
+  topics: true,
+  classify: true,
+} satisfies KeysOf<MessengerOptions>;
 
 /** The longest pause of a broker that fails: what recovers is noticed within it, and trying costs little. */
 const MAX_PAUSE = 60_000;
