@@ -7,7 +7,7 @@ import path from 'node:path';
 import { compileFunction } from 'node:vm';
 import ts from 'typescript';
 import { describe, expect, test, vi } from 'vitest';
-import { relayOptions } from '../../src/core/relay/options.js';
+import { relaySettings } from '../../src/core/relay/settings.js';
 import { runRelay } from '../../src/core/relay/supervisor.js';
 import type { Often } from './faults.js';
 import type { PromiseName } from './oracle.js';
@@ -64,7 +64,7 @@ describe('a store', () => {
     'is seen to be broken: %s',
     { timeout: TIMEOUT },
     async ([storeFlaw, seen]) => {
-      await expectSeen(seen, { engine: { runRelay, relayOptions }, storeFlaw });
+      await expectSeen(seen, { engine: { runRelay, relaySettings }, storeFlaw });
     },
   );
 });
@@ -79,7 +79,7 @@ describe('a publisher', () => {
     'is seen to be broken: %s',
     { timeout: TIMEOUT },
     async ([publisherFlaw, seen]) => {
-      await expectSeen(seen, { engine: { runRelay, relayOptions }, publisherFlaw });
+      await expectSeen(seen, { engine: { runRelay, relaySettings }, publisherFlaw });
     },
   );
 });
@@ -215,8 +215,8 @@ describe('the engine', () => {
     try {
       // All anew: errors and the like are known by their classes.
       const { runRelay: run } = await import('../../src/core/relay/supervisor.js');
-      const { relayOptions: options } = await import('../../src/core/relay/options.js');
-      const engine = { runRelay: run, relayOptions: options };
+      const { relaySettings: settings } = await import('../../src/core/relay/settings.js');
+      const engine = { runRelay: run, relaySettings: settings };
       await expectSeen(change, { engine }, await import('./world.js'), await import('./run.js'));
     } finally {
       vi.doUnmock(module);

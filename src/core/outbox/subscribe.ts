@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { checkKeys } from '../util/options.js';
+import { checkKeys, type KeysOf } from '../util/options.js';
 import { hasMethods } from '../util/options.js';
 import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
@@ -58,12 +58,18 @@ export async function subscribe<S extends Schemas, Tx = undefined>(
   await subscriber.subscribe(typedSubscription(subscription), { signal });
 }
 
-const KEYS = ['name', 'topics', 'handlers', 'inbox', 'unhandledTopics'] satisfies (keyof TopicSubscription<Schemas>)[];
+const KEYS = {
+  name: true,
+  topics: true,
+  handlers: true,
+  inbox: true,
+  unhandledTopics: true,
+} satisfies KeysOf<TopicSubscription<Schemas>>;
 
 /** The same as a plain subscription, for whatever takes one. @throws as `subscribe` does. */
 export function typedSubscription<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {
   checkKeys(options, KEYS);
-  const { name, handlers, inbox, unhandledTopics: unhandledTopics = 'refuse' } = options;
+  const { name, handlers, inbox, unhandledTopics = 'refuse' } = options;
   const topics: Topics = defineTopics<S>(options.topics);
   if (typeof handlers !== 'object' || (handlers as unknown) === null) {
     throw new MessengerError(

@@ -64,7 +64,7 @@ export class SqsPublisher implements BatchPublisher {
   /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
   constructor(client: SqsPublisherClient, options: SqsPublisherOptions) {
     checkClient(client, 'an SQSClient');
-    checkPublisherOptions(options, 'queue');
+    checkPublisherOptions<SqsPublisherOptions>(options, { queue: true });
     const queue = resolveQueue(options.queue, async (lookup, signal) => {
       const { QueueUrl } = await client.send(new GetQueueUrlCommand(lookup), abortable(signal));
       return QueueUrl;
