@@ -507,8 +507,12 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       it('leaves no rejection unhandled where it waits for a commit that does not come', tellsNobodyOfRejections);
       it('wakes a relay of this process once it has committed', wakes);
     } else {
-      it('does not tell of a commit', () => {
-        expect(library.bridge ?? {}).not.toHaveProperty('afterCommit');
+      it('does not tell of a commit', async () => {
+        const told: string[] = [];
+        await library.transaction(async (transaction) => {
+          library.bridge?.onCommit?.(transaction, () => told.push('committed'));
+        });
+        expect(told).toEqual([]);
       });
     }
   });

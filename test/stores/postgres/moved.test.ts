@@ -7,7 +7,7 @@ import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { catalog } from '../../support/catalog.js';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
-import { startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { oldest, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
@@ -19,7 +19,7 @@ const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {}
 
 beforeAll(async () => {
   clusters.far = await startPostgres(17, { wal_level: 'logical' });
-  clusters.near = await startPostgres(14);
+  clusters.near = await startPostgres(oldest);
   clusters.alike = await startPostgres(17);
   await useUpTransactionIds(clusters.far.url(), 100_000);
 });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
 import { copyLogically } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
-import { installedVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 /** What the replica's tables have in common with the log's side of it: all but what no publication takes along. */
@@ -67,7 +67,7 @@ class Replica {
   }
 }
 
-describe.each(installedVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
+describe.each(postgresVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
   let server: EmbeddedPostgres;
   beforeAll(async () => {
     server = await startPostgres(version, { wal_level: 'logical', fsync: 'off' });
