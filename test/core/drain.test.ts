@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { MessengerError, type PublishError } from '../../src/core/errors.js';
 import { defineOutbox } from '../../src/core/outbox/outbox.js';
 import type { DrainOptions } from '../../src/core/relay/drain.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
 import { ListFeedStore, refusal, scripted } from './scripted.js';
 
 const TEXTS = ['a1', 'b1', 'a2', 'c1', 'b2'];
@@ -113,4 +114,27 @@ describe('drain', () => {
     await outbox.drain(options);
     expect(declared).toEqual(['billing']);
   });
+
+  it.each(['open', 'retries', 'read'] as const)(
+    'has not failed when its signal aborts a call of the store, whatever error that makes of it: %s',
+    async (aborted) => {
+      const { store, drain } = storeOf(...TEXTS);
+      let stop = new AbortController();
+      let calls = 0;
+      store.fault = (call) => {
+        if (call !== aborted || (calls += 1) < (aborted === 'open' ? 1 : 2)) return;
+        stop.abort();
+        throw new MessengerError('TIMEOUT', 'it was no longer waited for', { cause: stop.signal.reason });
+      };
+      const publisher = scripted();
+      const published = aborted === 'open' ? 0 : 1;
+      expect(await drain({ publisher, signal: stop.signal })).toBe(published);
+      expect(store.held).toBe(false);
+      stop = new AbortController();
+      calls = 1;
+      const messenger = new Messenger(store, publisher, { publishBatchSize: 1 });
+      expect(await messenger.publish({ signal: stop.signal })).toBe(0);
+      expect([publisher.sent.length, store.held]).toEqual([published, false]);
+    },
+  );
 });

@@ -5,7 +5,7 @@ import type { Feed } from '../contracts/feed.js';
 import type { OutboxRelayOptions } from './handle.js';
 import { isBrokerDown, newRound, publishRound, roundError, withFeed } from './round.js';
 import type { RelaySettings } from './settings.js';
-import { isAbort, onAbort } from '../util/async.js';
+import { onAbort } from '../util/async.js';
 
 /** How a drain is limited. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
@@ -37,9 +37,6 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
     while (isMore && !drain.isOver()) {
       isMore = (await withFeed(settings, over.signal, (feed) => drainFeed(feed, drain, done))) ?? false;
     }
-  } catch (error) {
-    // It was looking for more when the time was over.
-    if (!isAbort(error, over.signal)) throw error;
   } finally {
     cancel();
     forget?.();

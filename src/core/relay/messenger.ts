@@ -61,7 +61,8 @@ export class Messenger {
   /**
    * Publishes once: what is due of the messages that failed before, and one page of new ones.
    *
-   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination.
+   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. Once the
+   *   signal aborts, how many were acknowledged by then.
    * @throws PublishError when some were not, after the rest is settled: its `cause` is an `AggregateError`
    *   with an error for each. Otherwise the store's own errors.
    */

@@ -4,12 +4,11 @@ import { PublishError } from '../errors.js';
 import type { Feed, Page } from '../contracts/feed.js';
 import { eventOf } from '../contracts/events.js';
 import { openFeed } from './open-feed.js';
-import { hasChanged } from './pipeline.js';
 import { publishPage } from '../publish/page.js';
-import type { PageOutcome, PublishPageOptions } from '../publish/types.js';
+import { hasChanged, type PageOutcome, type PublishPageOptions } from '../publish/types.js';
 import type { RelaySettings } from './settings.js';
 import { stoppingOf } from './stopping.js';
-import { Bell, onAbort } from '../util/async.js';
+import { Bell, isAbort, onAbort } from '../util/async.js';
 
 /** What one round over an open feed comes to, kept while it goes on: an error in the middle of it loses nothing. */
 export interface Round {
@@ -40,18 +39,23 @@ export function roundError({ acknowledged, failures }: Round): PublishError | un
   );
 }
 
-/** Opens a feed, works with it, and closes it. @returns `undefined` while another relay holds the destination. */
+/**
+ * Opens a feed, works with it, and closes it.
+ *
+ * @returns `undefined` while another relay holds the destination, and where the signal ended the work.
+ */
 export async function withFeed<T>(
   { store, destination, pageSize, clock }: RelaySettings,
   signal: AbortSignal | undefined,
   work: (feed: Feed) => Promise<T>,
 ): Promise<T | undefined> {
-  const feed = await openFeed(store, { destination, pageSize, signal }, clock);
-  if (feed === null) return undefined;
   try {
-    return await work(feed);
-  } finally {
-    await feed.close();
+    const feed = await openFeed(store, { destination, pageSize, signal }, clock);
+    return await (feed === null ? undefined : work(feed).finally(() => feed.close()));
+  } catch (error) {
+    // It was told to end while it looked for more: that has not failed, whatever error the store makes of it.
+    if (signal !== undefined && isAbort(error, signal)) return undefined;
+    throw error;
   }
 }
 
