@@ -30,7 +30,7 @@ import {
   type PostgresClient,
   type TransactionHandle,
 } from './drivers/index.js';
-import type { PgPool } from './drivers/pg.js';
+import type { PgPool } from './drivers/pg-client.js';
 import {
   deadLetters,
   discard,
