@@ -22,8 +22,8 @@ export interface PostgresAdmin extends OutboxAdmin {
    * be stopped; writers wait meanwhile. Needs the role that owns the tables.
    *
    * @returns what will be published from here, some of it again.
-   * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
-   *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+   * @throws MessengerError `CONFLICT` while a relay works here, or a transaction that stored messages is open;
+   *   `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
    */
   rebase(options?: RebaseOptions): Promise<RebaseResult>;
   /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */

@@ -20,7 +20,7 @@ import {
   type PostgresClient,
   type TransactionHandle,
 } from './drivers/index.js';
-import type { PgPool } from './drivers/pg.js';
+import type { PgPool } from './drivers/pg-client.js';
 import { ended, explained, storeError } from './schema/store-error.js';
 import { PostgresFeed } from './relay/feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';

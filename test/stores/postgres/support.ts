@@ -9,8 +9,9 @@ import type * as cleaningModule from '../../../src/stores/postgres/ops/clean-sta
 import type * as cursorModule from '../../../src/stores/postgres/relay/cursor.js';
 import type { Statement } from '../../../src/stores/postgres/sql/database.js';
 import type * as databaseModule from '../../../src/stores/postgres/sql/database.js';
-import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg.js';
-import type { PostgresFeed, PostgresPage } from '../../../src/stores/postgres/relay/feed.js';
+import type { PgPool, PgPoolClient } from '../../../src/stores/postgres/drivers/pg-client.js';
+import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
+import type { PostgresPage } from '../../../src/stores/postgres/relay/page.js';
 import type * as leaseModule from '../../../src/stores/postgres/relay/lease.js';
 import { namesOf, SLICES, type Names } from '../../../src/stores/postgres/sql/names.js';
 import type * as parkedModule from '../../../src/stores/postgres/relay/parked.js';

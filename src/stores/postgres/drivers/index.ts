@@ -5,7 +5,8 @@ import type { Database } from '../sql/database.js';
 import type { Driver, Listen, Runner } from './driver.js';
 import { neonHttpDriver } from './neon.js';
 import { hasRoom } from './pg-listen.js';
-import { pgDriver, type PgClient, type PgPool } from './pg.js';
+import { pgDriver } from './pg.js';
+import type { PgClient, PgPool } from './pg-client.js';
 import { pgliteDriver, type PGliteClient, type PGliteTransaction } from './pglite.js';
 import { postgresJsDriver, type PostgresJsRoot, type PostgresJsTransaction } from './postgres-js.js';
 

@@ -4,50 +4,15 @@ import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
-import { assertKnown, unknown } from './destinations.js';
-import { columnsOf, timeOf } from '../sql/columns.js';
-import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js';
-import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
-import { INDEX_SETTINGS, milliseconds, statement } from '../sql/statement.js';
+import { assertKnown, unknown } from './known-destinations.js';
+import { decodeSetAside, setAside } from './set-aside.js';
+import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 import type {
   DeadLetterFilter,
   DeadLettersOptions,
   DeadLetterSelection,
   DeadLetter,
 } from '../../../core/contracts/admin.js';
-
-/** The columns of a message that was set aside. `tooLarge` is its bytes, where they are more than are read. */
-const SET_ASIDE = columnsOf(
-  ...MESSAGE.names,
-  ...([
-    'error',
-    'reason',
-    'attempts',
-    'storedAt',
-    'firstFailedAt',
-    'lastFailedAt',
-    'time',
-    'state',
-    'tooLarge',
-  ] as const),
-);
-
-/** What is selected for `decodeSetAside`, from the side table `p`, with a time and a state that the caller tells. */
-export function setAside(jsonPayload: boolean, state: string, time: string): string {
-  const size = `(${messageBytes('p', jsonPayload)})`;
-  return SET_ASIDE.list({
-    ...messageColumns('p', jsonPayload, fieldsUpTo('p', size)),
-    error: 'p.error',
-    reason: 'p.reason',
-    attempts: 'p.attempts::text',
-    storedAt: milliseconds('p.stored_at'),
-    firstFailedAt: milliseconds('p.first_failed_at'),
-    lastFailedAt: milliseconds('p.last_failed_at'),
-    time: milliseconds(time),
-    state,
-    tooLarge: `CASE WHEN ${size} > ${String(MOST_READ)} THEN ${size}::text END`,
-  });
-}
 
 /** What says which messages of a destination are meant. */
 const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
@@ -240,24 +205,4 @@ function timeOption(name: string, value: unknown): number | null {
 function decode(row: Row): DeadLetter {
   const { time, state, ...letter } = decodeSetAside(row);
   return { ...letter, state: state as DeadLetter['state'], givenUpAt: time as Date };
-}
-
-/** A message that was set aside, with the time and the state that `setAside` was told. */
-export function decodeSetAside(
-  row: Row,
-): Omit<DeadLetter, 'state' | 'givenUpAt'> & { readonly time: Date | null; readonly state: string } {
-  const { at } = SET_ASIDE;
-  const message = new StoredMessage(row, row[at.tooLarge] as string | null);
-  return {
-    seq: message.seq,
-    message,
-    error: row[at.error] as string | null,
-    reason: row[at.reason] as string | null,
-    attempts: Number(row[at.attempts]),
-    storedAt: timeOf(row[at.storedAt]) as Date,
-    firstFailedAt: timeOf(row[at.firstFailedAt]),
-    lastFailedAt: timeOf(row[at.lastFailedAt]),
-    time: timeOf(row[at.time]),
-    state: row[at.state] as string,
-  };
 }

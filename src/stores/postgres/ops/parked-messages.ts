@@ -2,8 +2,9 @@ import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import { transact, type Admin } from '../sql/transact.js';
-import { assertKnown } from './destinations.js';
-import { decodeSetAside, filterValues, setAside } from './dead-letters.js';
+import { assertKnown } from './known-destinations.js';
+import { filterValues } from './dead-letters.js';
+import { decodeSetAside, setAside } from './set-aside.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 

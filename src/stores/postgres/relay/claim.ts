@@ -1,6 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import type { Cursor } from './cursor.js';
-import type { Connection, Row } from '../sql/database.js';
+import { uuidv7 } from '../../../core/util/uuid.js';
+import { preamble, type Connection, type Database, type Row } from '../sql/database.js';
 import { balance, type Balance } from './fair-share.js';
 import { CURSOR_ROW, FORGOTTEN, PLACE } from './lease-statements.js';
 import type { Statements } from './statements.js';
@@ -59,11 +60,59 @@ export async function look(
   return { rows, ...balance({ relays: relays.map(([each]) => each as string), partitions: rows }, relay, own) };
 }
 
+/** Whether this relay holds more than its share, or less while something is free. */
+export async function isUnbalanced(
+  database: Database,
+  statements: Statements,
+  options: ClaimOptions,
+  own: readonly number[],
+): Promise<boolean> {
+  const { timeout, signal } = options;
+  const { give, take } = await database.transaction(
+    preamble(timeout, 'SET LOCAL synchronous_commit = off'),
+    (connection) => look(connection, statements, options, own),
+    { timeout, signal },
+  );
+  return give.length > 0 || take > 0;
+}
+
 /** What was claimed: where the rows are now, and the cursors of those that are new. */
 export interface Claimed {
   readonly epoch: string;
   readonly places: ReadonlyMap<number, string>;
   readonly taken: readonly CursorRow[];
+}
+
+/** A share that was claimed, by whom, and when that was asked for. */
+export interface Held {
+  /** Random, and of this claim alone: no other ever has it, whatever its epoch. */
+  readonly owner: string;
+  readonly claimed: Claimed;
+  readonly sentAt: number;
+}
+
+/** Claims a relay's share of the destination under a new epoch; `null` while there is nothing for it. */
+export async function claimShare(
+  database: Database,
+  statements: Statements,
+  options: ClaimOptions,
+): Promise<Held | null> {
+  const { timeout, signal } = options;
+  // Looked at before anything is locked: one that stands by must never hold up an owner.
+  const { rows, take } = await database.transaction(
+    preamble(timeout, 'SET LOCAL synchronous_commit = off'),
+    (connection) => look(connection, statements, options, []),
+    { timeout, signal },
+  );
+  if (take === 0 || (options.whole === true && take < rows.length)) return null;
+  const owner = uuidv7();
+  const sentAt = performance.now();
+  const claimed = await database.transaction(
+    locking(options, 'SET LOCAL synchronous_commit = on'),
+    (connection) => claimRows(connection, statements, options, { owner, kept: [], take, rows }),
+    { timeout, signal },
+  );
+  return claimed.taken.length === 0 ? null : { owner, claimed, sentAt };
 }
 
 /**
@@ -86,6 +135,14 @@ export async function claimRows(
   const places = await connection.query(statements.claim, [destination, owner, epoch, lease, partitions]);
   await connection.query(statements.token, [destination, epoch, partitions]);
   return { epoch, places: decodePlaces(places), taken };
+}
+
+/**
+ * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
+ * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
+ */
+export function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
+  return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
 }
 
 /** Where rows are: the `ctid` of each partition. */

@@ -3,30 +3,20 @@ import type { CloseOptions, Feed, IdleOptions, Page, SetAside } from '../../../c
 import type { Message } from '../../../core/contracts/message.js';
 import { serially, sleep } from '../../../core/util/async.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
-import { sameCursor, type Cursor } from './cursor.js';
-import { preamble, type Database } from '../sql/database.js';
+import type { Database } from '../sql/database.js';
 import { Delays } from './delays.js';
+import { HeldCursors } from './held-cursors.js';
 import { Lease, type Change } from './lease.js';
+import { givenUp, NOTHING, rowsUpTo, settledBy, type PostgresPage } from './page.js';
 import { Parked, type ToPark } from './parked.js';
-import { Reader, type LogPage, type Position, type ReaderOptions } from './reader.js';
+import { Reader, type LogPage, type Position } from './reader.js';
 import { unreadable, type StoredMessage } from '../sql/stored-message.js';
-import { SOURCE } from './log-statements.js';
+import { sourceOf, type Source } from './source.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
 /** How long a message that became due may wait to be looked for. Milliseconds. */
 const RETRY_LOOK = 1_000;
-
-/** A page of the log or of the side table: which of them decides how it is settled. */
-export interface PostgresPage extends Page {
-  readonly messages: readonly StoredMessage[];
-  /** Absent for messages of the side table, and where nothing was read. */
-  readonly log?: LogPage;
-  /** What was read with it, and is parked with it instead of published: its time has not come, or it cannot be read. */
-  readonly delayed?: readonly ToPark[];
-}
-
-const NOTHING: PostgresPage = { messages: [] };
 
 /**
  * How long one call of `read` goes on parking where all that there is is delayed, so that retries, and a
@@ -43,15 +33,6 @@ export interface PostgresFeedOptions extends ClaimOptions {
   readonly waker: Waker;
 }
 
-/**
- * By how many numbers of the sequence a stored cursor may be behind, while there is nothing of ours:
- * beyond it, the other partitions' messages since then would be read over again and again.
- */
-const FAR_BEHIND = 1_000;
-
-/** What a destination publishes, and from where. */
-type Source = Pick<ReaderOptions, 'topics' | 'sequence' | 'limitedAfter'>;
-
 /** One relay's hold on partitions of a destination of a PostgreSQL store. */
 export class PostgresFeed implements Feed {
   readonly #database: Database;
@@ -61,10 +42,7 @@ export class PostgresFeed implements Feed {
   readonly #source: Source;
   #parked: Parked;
   #reader: Reader;
-  /** The cursor of each partition, as the last settlement of it that was acknowledged stored it. */
-  readonly #settled: Map<number, Cursor>;
-  /** The same of the last settlement that was asked for. */
-  readonly #asked: Map<number, Cursor>;
+  readonly #cursors: HeldCursors;
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
   #delays = new Delays();
@@ -87,8 +65,7 @@ export class PostgresFeed implements Feed {
     this.#lease = held.lease;
     this.#source = held.source;
     this.#parked = held.parked;
-    this.#settled = new Map(held.taken.map(({ partition, cursor }) => [partition, cursor]));
-    this.#asked = new Map(this.#settled);
+    this.#cursors = new HeldCursors(held.taken);
     this.#reader = this.#newReader();
   }
 
@@ -130,10 +107,7 @@ export class PostgresFeed implements Feed {
     const { partitions } = this.#lease;
     // After the claim, as in `open`.
     this.#parked = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
-    for (const partition of this.#settled.keys()) if (!partitions.includes(partition)) this.#settled.delete(partition);
-    for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
-    this.#asked.clear();
-    for (const [partition, cursor] of this.#settled) this.#asked.set(partition, cursor);
+    this.#cursors.rebalanced(partitions, taken);
     this.#readAnew();
   }
 
@@ -152,7 +126,7 @@ export class PostgresFeed implements Feed {
         // Never past a page that was read and not settled.
         if (this.#unsettled > 0) return NOTHING;
         const { log, delayed } = this.#carried;
-        await this.#beside(() => this.#settle(log.partitions, log.cursor(), this.#parking(delayed)));
+        await this.#beside(() => this.#settle(settledBy(log), this.#parking(delayed)));
         this.#carried = undefined;
         if (signal?.aborted === true || performance.now() > until) return NOTHING;
       }
@@ -184,7 +158,7 @@ export class PostgresFeed implements Feed {
     const { log, messages, delayed = [] } = page as PostgresPage;
     if (log) {
       this.#unsettled -= 1;
-      await this.#settle(log.partitions, log.cursor(), this.#parking(delayed, setAside));
+      await this.#settle(settledBy(log), this.#parking(delayed, setAside));
     } else if (messages.length > 0) {
       const gone = new Set(setAside.map(({ message }) => message));
       const published = messages.filter((message) => !gone.has(message));
@@ -262,7 +236,7 @@ export class PostgresFeed implements Feed {
       await park?.(connection);
       await unpark.change(connection);
     };
-    if (to > 0 && page.log) await this.#settle(page.log.partitions, page.log.cursor(to), also);
+    if (to > 0 && page.log) await this.#settle(settledBy(page.log, to), also);
     else await this.#lease.change(also);
     unpark.committed();
   }
@@ -279,24 +253,19 @@ export class PostgresFeed implements Feed {
    * so that cleaning can see it, and what the log has grown by without anything of ours.
    */
   async #keepUp(): Promise<void> {
-    for (const { partitions, cursor } of this.#reader.positions) {
-      const isBehind = partitions.some((partition) => {
-        const asked = this.#asked.get(partition);
-        return asked !== undefined && (asked.to !== null || asked.high + FAR_BEHIND <= cursor.high);
-      });
-      if (isBehind) await this.#settle(partitions, cursor);
+    for (const position of this.#reader.positions) {
+      if (this.#cursors.areBehind(position)) await this.#settle(position);
     }
   }
 
-  async #settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
-    const isStored = partitions.every((partition) => {
-      const settled = this.#settled.get(partition);
-      return settled !== undefined && sameCursor(cursor, settled);
-    });
-    if (!also && isStored) return;
-    for (const partition of partitions) this.#asked.set(partition, cursor);
+  async #settle(position: Position, also?: Change): Promise<void> {
+    // As it is now: a place that is read on from moves on.
+    const { partitions, cursor } = position;
+    const reached = { partitions, cursor };
+    if (!also && this.#cursors.areStored(reached)) return;
+    this.#cursors.asked(reached);
     await this.#lease.settle(partitions, cursor, also);
-    for (const partition of partitions) this.#settled.set(partition, cursor);
+    this.#cursors.settled(reached);
   }
 
   /** Forgets what was read and not settled. */
@@ -310,54 +279,13 @@ export class PostgresFeed implements Feed {
 
   #newReader(): Reader {
     const { destination, pageSize, partitions, timeout } = this.#options;
-    return new Reader(this.#database, this.#statements, positionsOf(this.#settled), {
+    return new Reader(this.#database, this.#statements, this.#cursors.positions, {
       pageSize,
       partitions,
       destination,
       ...this.#source,
       timeout,
-      acknowledgedHigh: () => Math.max(0, ...[...this.#settled.values()].map(({ high }) => high)),
+      acknowledgedHigh: () => this.#cursors.high,
     });
   }
-}
-
-function givenUp(message: Message, error: Error, attempts: number): SetAside {
-  return { message, attempts: attempts + 1, error, dead: true };
-}
-
-/** Partitions with equal cursors are read together. */
-function positionsOf(cursors: ReadonlyMap<number, Cursor>): Position[] {
-  const positions: { partitions: number[]; cursor: Cursor }[] = [];
-  for (const [partition, cursor] of cursors) {
-    const same = positions.find((position) => sameCursor(position.cursor, cursor));
-    if (same) same.partitions.push(partition);
-    else positions.push({ partitions: [partition], cursor });
-  }
-  return positions;
-}
-
-async function sourceOf(
-  database: Database,
-  statements: Statements,
-  { destination, timeout, signal }: ClaimOptions,
-): Promise<Source> {
-  const [row = []] = await database.transaction(
-    preamble(timeout),
-    (connection) => connection.query(statements.source, [destination]),
-    { timeout, signal },
-  );
-  const { at } = SOURCE;
-  const [topics, limitedAfter] = [row[at.topics], row[at.limitedAfter]] as [string | null, string | null];
-  return {
-    topics: topics === null ? null : (JSON.parse(topics) as string[]),
-    sequence: row[at.sequence] as string,
-    limitedAfter: limitedAfter === null ? Infinity : Number(limitedAfter),
-  };
-}
-
-/** How many messages of the log are settled with the first `count` that were handed out; with all, all. */
-function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
-  const last = messages[count - 1];
-  if (last === undefined || log === undefined) return 0;
-  return count === messages.length ? log.messages.length : log.messages.indexOf(last) + 1;
 }

@@ -1,6 +1,7 @@
 import { columnsOf } from '../sql/columns.js';
+import type { Value } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
-import { isoTime, lockDestination, statement } from '../sql/statement.js';
+import { arrayText, isoTime, lockDestination, statement } from '../sql/statement.js';
 
 /** Settings for the transaction that settles: its rows are found by their place, not by reading the table. */
 export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
@@ -19,6 +20,27 @@ export const PLACE = columnsOf('partition', 'place');
 
 /** When a destination was forgotten, and its topics. */
 export const FORGOTTEN = columnsOf('at', 'topics');
+
+/** Whose rows a fence lets be changed. */
+export interface Holder {
+  readonly destination: string;
+  readonly owner: string;
+  readonly epoch: string;
+}
+
+/** Where no row is. */
+const NO_PLACE = '(0,0)';
+
+/** $1 to $4 of a fenced statement: of each of these partitions the place where its row is looked for, and the holder. */
+export function fenceOf(
+  { destination, owner, epoch }: Holder,
+  partitions: readonly number[],
+  places: ReadonlyMap<number, string>,
+): Value[] {
+  const at = Array.from({ length: Math.max(...partitions) + 1 }, () => NO_PLACE);
+  for (const partition of partitions) at[partition] = places.get(partition) ?? NO_PLACE;
+  return [arrayText(at), destination, owner, epoch];
+}
 
 /** What claims the cursors of a destination, and moves those that are held. */
 export function leaseStatements({ cursors, claims, settings, destinations, relays }: Names) {

@@ -1,19 +1,20 @@
-import { textOf } from '../../../core/util/error-text.js';
-import { MessengerError, toError } from '../../../core/errors.js';
-import { uuidv7 } from '../../../core/util/uuid.js';
-import { claimRows, decodePlaces, look, type ClaimOptions, type Claimed, type CursorRow } from './claim.js';
-import { arrayText } from '../sql/statement.js';
+import { toError } from '../../../core/errors.js';
 import {
-  preamble,
-  type Connection,
-  type Database,
-  type Row,
-  type TransactionBounds,
-  type Value,
-} from '../sql/database.js';
+  claimRows,
+  claimShare,
+  decodePlaces,
+  isUnbalanced,
+  locking,
+  look,
+  type ClaimOptions,
+  type CursorRow,
+  type Held,
+} from './claim.js';
+import type { Connection, Database, Row, TransactionBounds, Value } from '../sql/database.js';
+import { arrayText, INDEX_SETTINGS } from '../sql/statement.js';
 import type { Cursor } from './cursor.js';
-import { INDEX_SETTINGS } from '../sql/statement.js';
-import { PART_OF_LEASE, SETTLE_SETTINGS } from './lease-statements.js';
+import { LeaseClock } from './lease-clock.js';
+import { fenceOf, PART_OF_LEASE, SETTLE_SETTINGS, type Holder } from './lease-statements.js';
 import type { Statements } from './statements.js';
 
 /** More to change in the transaction that moves a cursor. */
@@ -27,12 +28,6 @@ interface Settlement {
   done: Promise<void>;
 }
 
-/** Where no row is. */
-const NO_PLACE = '(0,0)';
-
-/** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
-const LONGEST_BLINK = 1_000;
-
 /**
  * One relay's hold on partitions of a destination: rows that it owns under an epoch, and where they are
  * (`ctid`). Everything that changes them, or the side table, selects from the fenced update of those
@@ -44,40 +39,27 @@ export class Lease {
   readonly #options: ClaimOptions;
   /** Random, and of this lease alone: no other ever has it, whatever its epoch. */
   readonly #owner: string;
-  readonly #lost = new AbortController();
   #epoch: string;
   #places: ReadonlyMap<number, string>;
   /** Changes are made one after another: each needs the place that the one before left the rows at. */
   #last: Promise<unknown> = Promise.resolve();
   /** The settlement that was asked for last, while its turn has not come. */
   #waiting: Settlement | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #heartbeat: ReturnType<typeof setInterval> | undefined;
-  #renewedAt = 0;
+  readonly #clock: LeaseClock;
   #looking = false;
   #stirred = new AbortController();
 
-  private constructor(
-    database: Database,
-    statements: Statements,
-    options: ClaimOptions,
-    held: { owner: string; claimed: Claimed; sentAt: number },
-  ) {
+  private constructor(database: Database, statements: Statements, options: ClaimOptions, held: Held) {
     this.#database = database;
     this.#statements = statements;
     this.#options = options;
     this.#owner = held.owner;
     this.#epoch = held.claimed.epoch;
     this.#places = held.claimed.places;
-    this.#renewed(held.sentAt);
-    this.#heartbeat = setInterval(
-      () => {
-        this.#renewIfDue();
-        void this.#lookAround();
-      },
-      Math.min(options.lease / 6, LONGEST_BLINK),
-    );
-    this.#heartbeat.unref();
+    this.#clock = new LeaseClock(options.lease, held.sentAt, () => {
+      this.#renewIfDue();
+      void this.#lookAround();
+    });
   }
 
   /**
@@ -91,35 +73,19 @@ export class Lease {
     statements: Statements,
     options: ClaimOptions,
   ): Promise<{ lease: Lease; taken: readonly CursorRow[] } | null> {
-    const { timeout, signal } = options;
-    // Looked at before anything is locked: one that stands by must never hold up an owner.
-    const { rows, take } = await database.transaction(
-      preamble(timeout, 'SET LOCAL synchronous_commit = off'),
-      (connection) => look(connection, statements, options, []),
-      { timeout, signal },
-    );
-    if (take === 0 || (options.whole === true && take < rows.length)) return null;
-    const owner = uuidv7();
-    const sentAt = performance.now();
-    const claimed = await database.transaction(
-      locking(options, 'SET LOCAL synchronous_commit = on'),
-      (connection) => claimRows(connection, statements, options, { owner, kept: [], take, rows }),
-      { timeout, signal },
-    );
-    if (claimed.taken.length === 0) return null;
-    const lease = new Lease(database, statements, options, { owner, claimed, sentAt });
-    if (options.whole === true && claimed.taken.length < rows.length) {
-      await lease.release();
-      return null;
-    }
-    return { lease, taken: claimed.taken };
+    const held = await claimShare(database, statements, options);
+    if (held === null) return null;
+    const lease = new Lease(database, statements, options, held);
+    const { taken } = held.claimed;
+    if (options.whole !== true || taken.length === options.partitions) return { lease, taken };
+    await lease.release();
+    return null;
   }
 
   /** Aborted when the lease is lost, or not renewed in time by this process's own clock. */
   get lost(): AbortSignal {
-    // A process that was frozen gets here before its timers.
-    if (this.#isOver) this.#expire();
-    return this.#lost.signal;
+    this.#clock.look();
+    return this.#clock.lost;
   }
 
   get partitions(): readonly number[] {
@@ -191,19 +157,19 @@ export class Lease {
       this.#epoch = claimed.epoch;
       this.#places = claimed.places;
       this.#stirred = new AbortController();
-      this.#renewed(sentAt);
+      this.#clock.renewed(sentAt);
       return claimed.taken;
     });
   }
 
   /** Gives the partitions back, and goes, unless it stays. Never rejects: what could not be released expires. */
   async release(stays = false): Promise<void> {
-    this.#stopTimers();
+    this.#clock.stop();
     const { destination, relay, timeout } = this.#options;
     await this.#last.catch(() => undefined);
     const places = this.#places;
     this.#places = new Map();
-    this.#lose('the lease was released');
+    this.#clock.lose('the lease was released');
     await this.#database
       .transaction(
         locking(this.#options, ...SETTLE_SETTINGS),
@@ -218,18 +184,15 @@ export class Lease {
   }
 
   async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
-    const given = await connection.query(this.#statements.release, this.#fence([...places.keys()], places));
+    const given = await connection.query(this.#statements.release, fenceOf(this.#self, [...places.keys()], places));
     if (given.length === places.size) return;
     // A row that was moved is ours all the same, and nobody should have to wait until the lease is over.
-    const { destination } = this.#options;
-    await connection.query(this.#statements.releaseMoved, [destination, this.#owner, this.#epoch]);
+    const { destination, owner, epoch } = this.#self;
+    await connection.query(this.#statements.releaseMoved, [destination, owner, epoch]);
   }
 
-  /** Of each of these partitions the place, where the fence looks for it. */
-  #fence(partitions: readonly number[], places = this.#places): Value[] {
-    const at = Array.from({ length: Math.max(...partitions) + 1 }, () => NO_PLACE);
-    for (const partition of partitions) at[partition] = places.get(partition) ?? NO_PLACE;
-    return [arrayText(at), this.#options.destination, this.#owner, this.#epoch];
+  get #self(): Holder {
+    return { destination: this.#options.destination, owner: this.#owner, epoch: this.#epoch };
   }
 
   /** Runs a fenced update of these partitions' rows, all of which must still be ours: or none is changed. */
@@ -239,17 +202,17 @@ export class Lease {
     values: readonly Value[],
     partitions: readonly number[],
   ): Promise<readonly Row[]> {
-    const whole = [...this.#fence(partitions), partitions.length, ...values];
+    const whole = [...fenceOf(this.#self, partitions, this.#places), partitions.length, ...values];
     const rows = await connection.query(statement, whole).catch((error: unknown) => {
       if (!toError(error).message.includes(PART_OF_LEASE)) throw error;
       return [];
     });
     const found = decodePlaces(rows);
     if (found.size === partitions.length && partitions.every((partition) => found.has(partition))) return rows;
-    this.#lose(
+    this.#clock.lose(
       'another relay has taken the lease over, the server has crashed since it was claimed, or the rows of the cursors were moved (VACUUM FULL, CLUSTER)',
     );
-    throw this.#lost.signal.reason;
+    throw this.#clock.lost.reason;
   }
 
   async #update(
@@ -275,7 +238,7 @@ export class Lease {
           });
     this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
     // Of the others, the lease is no newer than it was.
-    if (partitions.length === this.#places.size) this.#renewed(sentAt);
+    if (partitions.length === this.#places.size) this.#clock.renewed(sentAt);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -287,7 +250,7 @@ export class Lease {
     });
     this.#last = change.catch((error: unknown) => {
       // Whether it was committed is unknown, and with it where the rows are: nothing more can be changed.
-      this.#lose('a change of the cursor failed', error);
+      this.#clock.lose('a change of the cursor failed', error);
     });
     return change;
   }
@@ -303,87 +266,32 @@ export class Lease {
   ): Promise<T> {
     const { timeout } = this.#options;
     try {
-      return await run(locking(this.#options, ...settings), {
-        timeout,
-        signal: this.#lost.signal,
-      });
+      return await run(locking(this.#options, ...settings), { timeout, signal: this.#clock.lost });
     } catch (error) {
       // A process that was frozen may hear of its connection's end before its timers run.
-      if (this.#isOver) this.#expire(error);
-      this.#lost.signal.throwIfAborted();
+      this.#clock.look(error);
+      this.#clock.lost.throwIfAborted();
       throw error;
     }
   }
 
   #renewIfDue(): void {
-    if (performance.now() - this.#renewedAt < this.#options.lease / 3 || this.#lost.signal.aborted) return;
+    if (this.#clock.age < this.#options.lease / 3 || this.#clock.lost.aborted) return;
     this.change().catch(() => undefined);
   }
 
   /** Finds out whether relays have come or gone. A look that fails says nothing: it is the renewal that counts. */
   async #lookAround(): Promise<void> {
-    if (this.#options.relay === undefined || this.#looking || this.#lost.signal.aborted) return;
+    if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;
     const stirred = this.#stirred;
-    const { timeout } = this.#options;
     try {
-      const { give, take } = await this.#database.transaction(
-        preamble(timeout, 'SET LOCAL synchronous_commit = off'),
-        (connection) => look(connection, this.#statements, this.#options, this.partitions),
-        { timeout, signal: this.#lost.signal },
-      );
-      if (give.length > 0 || take > 0) stirred.abort();
+      const options = { ...this.#options, signal: this.#clock.lost };
+      if (await isUnbalanced(this.#database, this.#statements, options, this.partitions)) stirred.abort();
     } catch {
       // The next one may find out.
     } finally {
       this.#looking = false;
     }
   }
-
-  /** How long this process trusts a renewal, from before it was sent: less than the database does. Milliseconds. */
-  get #trusted(): number {
-    return this.#options.lease * 0.8;
-  }
-
-  /** Whether it is over by this process's clock. */
-  get #isOver(): boolean {
-    return performance.now() - this.#renewedAt >= this.#trusted;
-  }
-
-  #renewed(sentAt: number): void {
-    this.#renewedAt = sentAt;
-    clearTimeout(this.#timer);
-    const left = sentAt + this.#trusted - performance.now();
-    this.#timer = setTimeout(
-      () => {
-        this.#expire();
-      },
-      Math.max(0, left),
-    );
-    this.#timer.unref();
-  }
-
-  /** An error that came meanwhile is told, and is not what failed: it may be the end of the lease that caused it. */
-  #expire(meanwhile?: unknown): void {
-    const more = meanwhile === undefined ? '' : `: ${textOf(meanwhile)}`;
-    this.#lose(`the lease was not renewed in time${more}`);
-  }
-
-  #lose(why: string, cause?: unknown): void {
-    this.#stopTimers();
-    if (!this.#lost.signal.aborted) this.#lost.abort(new MessengerError('LEASE_LOST', why, { cause }));
-  }
-
-  #stopTimers(): void {
-    clearTimeout(this.#timer);
-    clearInterval(this.#heartbeat);
-  }
-}
-
-/**
- * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
- * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
- */
-function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
-  return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
 }

@@ -1,10 +1,10 @@
-import { MessengerError, toError } from '../../../core/errors.js';
+import { toError } from '../../../core/errors.js';
 import { arrayText } from '../sql/statement.js';
+import { decodePage, type DecodedPage } from './decode-page.js';
 import { advanced, closed, joined, opened, type Cursor } from './cursor.js';
-import { preamble, type Database, type Row } from '../sql/database.js';
-import { sizeOf, StoredMessage } from '../sql/stored-message.js';
-import { LEFT_OUT, MOST_READ } from '../sql/size.js';
-import { HEAD, PAGE, READ_SETTINGS } from './log-statements.js';
+import { preamble, type Database } from '../sql/database.js';
+import { sizeOf, type StoredMessage } from '../sql/stored-message.js';
+import { READ_SETTINGS } from './log-statements.js';
 import type { Statements } from './statements.js';
 
 /** Partitions that are read together, since they have the same cursor. */
@@ -188,7 +188,7 @@ export class Reader {
     limit: number,
     largest: number | null,
     signal: AbortSignal | undefined,
-  ): Promise<ReturnType<typeof decodePage>> {
+  ): Promise<DecodedPage> {
     const { partitions, destination, topics, sequence, limitedAfter, timeout } = this.#options;
     const values = [
       ...[from, to, after, low, limit],
@@ -286,65 +286,4 @@ function fitting(read: readonly StoredMessage[], left: readonly number[]): numbe
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);
   const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES + LEEWAY);
   return end < 0 ? left.length : Math.max(read.length === 0 ? 1 : 0, end);
-}
-
-/** A number beyond is read as another: see `verifySchema`, which looks far ahead, and at the start alone. */
-function assertCountable(seq: number): void {
-  if (Number.isSafeInteger(seq)) return;
-  throw new MessengerError(
-    'SCHEMA_MISMATCH',
-    `the sequence of the messages is beyond ${String(Number.MAX_SAFE_INTEGER)}: somebody has set it, and JavaScript cannot tell such numbers apart`,
-  );
-}
-
-const { at } = PAGE;
-
-/** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
-function decodePage(rows: readonly Row[]): {
-  until: string;
-  passed: number;
-  messages: StoredMessage[];
-  left: number[];
-} {
-  let until: string | undefined;
-  let passed = 0;
-  let standby = false;
-  const messages: StoredMessage[] = [];
-  let last = 0;
-  let sorted = true;
-  const sizes: { readonly seq: number; readonly size: number }[] = [];
-  for (const row of rows) {
-    if (row[at.seq] === '0') {
-      until = row[at[HEAD.until]] as string;
-      standby = row[at[HEAD.isStandby]] === 'true';
-      passed = Number(row[at[HEAD.passed]]);
-      assertCountable(passed);
-      continue;
-    }
-    const metadata = row[at.metadata] as string;
-    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[at.size] as string | null);
-    if (left !== null && Number(left) <= MOST_READ) {
-      sizes.push({ seq: Number(row[at.seq]), size: Number(left) });
-      continue;
-    }
-    const message = new StoredMessage(row, left);
-    sorted &&= message.seq > last;
-    last = message.seq;
-    messages.push(message);
-  }
-  if (until === undefined) throw new Error('the page has no head row');
-  if (standby) {
-    throw new MessengerError(
-      'UNSUPPORTED',
-      'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
-    );
-  }
-  // An outer ORDER BY is not kept through a UNION by any promise of SQL.
-  if (!sorted) messages.sort((a, b) => a.seq - b.seq);
-  if (sizes.length === 0) return { until, passed, messages, left: [] };
-  const first = Math.min(...sizes.map(({ seq }) => seq));
-  const ready = messages.filter(({ seq }) => seq < first);
-  const behind = messages.slice(ready.length).map((message) => ({ seq: message.seq, size: sizeOf(message) }));
-  const left = [...sizes, ...behind].sort((a, b) => a.seq - b.seq).map(({ size }) => size);
-  return { until, passed, messages: ready, left };
 }

@@ -2,7 +2,8 @@ import { MessengerError } from '../../../core/errors.js';
 import type { SetAside } from '../../../core/contracts/feed.js';
 import type { Message } from '../../../core/contracts/message.js';
 import { serially } from '../../../core/util/async.js';
-import type { PostgresFeed, PostgresPage } from './feed.js';
+import type { PostgresFeed } from './feed.js';
+import type { PostgresPage } from './page.js';
 import type { StoredMessage } from '../sql/stored-message.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;

@@ -5,6 +5,7 @@ import { systemClock } from '../../../core/util/clock.js';
 import { Bell } from '../../../core/util/async.js';
 import { bounded } from '../sql/database.js';
 import type { Listen, ListeningSession } from '../drivers/driver.js';
+import { Commits } from './commits.js';
 import { awaitSlot, RELEASE_SLOTS, slotsIn, takeSlots, type WakeKeys } from '../write/wake-locks.js';
 
 /** How the relays of one store hear of its writers. */
@@ -37,11 +38,8 @@ const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
 /** How often the session shows that it lives. A relay that does not for three times as long is frozen: the server ends it. */
 const HEARTBEAT = 20_000;
-/** How long a poll is put off at most where writers tell of their commits, and for how long they are believed to. */
+/** How long a poll is put off at most where writers tell of their commits. */
 const LULL = 2;
-const LATELY = 100;
-/** Of how many messages the ids are kept, of those that were told of and not read, and the other way round. */
-const REMEMBERED = 1_000;
 /** Of how many messages their writer tells one by one. */
 export const FEW = 10;
 const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
@@ -73,12 +71,7 @@ export class Waker {
   #closed = false;
   /** Whether it was woken since it last slept. */
   #woken = false;
-  /** When a writer of this process last told of a commit. */
-  #toldAt = -Infinity;
-  /** Messages that it was told of since it last polled, and has not read. */
-  readonly #expected = new Set<string>();
-  /** When it read the messages that it may still be told of: the server answers a poll sooner than the writer hears of its commit. */
-  readonly #found = new Map<string, number>();
+  readonly #commits = new Commits();
   readonly #bell = new Bell();
 
   constructor(listening: Listening, tell: (error: Error) => void = () => undefined) {
@@ -104,7 +97,7 @@ export class Waker {
    */
   async lull(): Promise<void> {
     // Too short to be ended by anything else.
-    if (systemClock.now() - this.#toldAt < LATELY) await this.#pause(LULL, []);
+    if (this.#commits.areTold) await this.#pause(LULL, []);
   }
 
   /** Ends the sleep, or the next one. */
@@ -118,34 +111,13 @@ export class Waker {
    * have been read already are nothing to poll for, which a fifth of all polls did at a thousand messages a second.
    */
   told(ids?: readonly string[]): void {
-    const now = systemClock.now();
-    this.#toldAt = now;
-    if (ids === undefined || this.#expected.size > REMEMBERED) {
-      this.wake();
-      return;
-    }
-    for (const id of ids) {
-      // Read long before it is another one, which its writer gave the same id.
-      const isFound = now - (this.#found.get(id) ?? -Infinity) < LATELY;
-      this.#found.delete(id);
-      if (!isFound) this.#expected.add(id);
-    }
-    if (this.#expected.size > 0) this.#bell.ring();
+    if (!this.#commits.told(ids)) this.wake();
+    else if (this.#commits.areExpected) this.#bell.ring();
   }
 
   /** Messages were read. */
   found(messages: readonly { readonly id: string }[]): void {
-    const now = systemClock.now();
-    if (now - this.#toldAt >= LATELY) {
-      this.#found.clear();
-      return;
-    }
-    for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.set(id, now);
-    // Most of them were told of before the poll, or never are: their writers are elsewhere.
-    for (const id of this.#found.keys()) {
-      if (this.#found.size <= REMEMBERED) break;
-      this.#found.delete(id);
-    }
+    this.#commits.found(messages);
   }
 
   /** There is work: writers need not notify. */
@@ -169,10 +141,10 @@ export class Waker {
   }
 
   async #pause(ms: number, signals: Sleep['signals']): Promise<void> {
-    if (!this.#woken && this.#expected.size === 0) await this.#bell.wait(systemClock, ms, ...signals);
+    if (!this.#woken && !this.#commits.areExpected) await this.#bell.wait(systemClock, ms, ...signals);
     this.#woken = false;
     // The poll that follows finds them, or they are not for this relay.
-    this.#expected.clear();
+    this.#commits.polled();
   }
 
   #fallAsleep(partitions: readonly number[]): void {

@@ -1,0 +1,70 @@
+import { MessengerError } from '../../../core/errors.js';
+import type { Row } from '../sql/database.js';
+import { LEFT_OUT, MOST_READ } from '../sql/size.js';
+import { sizeOf, StoredMessage } from '../sql/stored-message.js';
+import { HEAD, PAGE } from './log-statements.js';
+
+/** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
+export interface DecodedPage {
+  /** Where the window ends. */
+  readonly until: string;
+  /** The last number that the sequence had given out. */
+  readonly passed: number;
+  readonly messages: StoredMessage[];
+  readonly left: readonly number[];
+}
+
+const { at } = PAGE;
+
+/** A number beyond is read as another: see `verifySchema`, which looks far ahead, and at the start alone. */
+function assertCountable(seq: number): void {
+  if (Number.isSafeInteger(seq)) return;
+  throw new MessengerError(
+    'SCHEMA_MISMATCH',
+    `the sequence of the messages is beyond ${String(Number.MAX_SAFE_INTEGER)}: somebody has set it, and JavaScript cannot tell such numbers apart`,
+  );
+}
+
+export function decodePage(rows: readonly Row[]): DecodedPage {
+  let until: string | undefined;
+  let passed = 0;
+  let standby = false;
+  const messages: StoredMessage[] = [];
+  let last = 0;
+  let sorted = true;
+  const sizes: { readonly seq: number; readonly size: number }[] = [];
+  for (const row of rows) {
+    if (row[at.seq] === '0') {
+      until = row[at[HEAD.until]] as string;
+      standby = row[at[HEAD.isStandby]] === 'true';
+      passed = Number(row[at[HEAD.passed]]);
+      assertCountable(passed);
+      continue;
+    }
+    const metadata = row[at.metadata] as string;
+    const left = metadata.startsWith(LEFT_OUT) ? metadata.slice(LEFT_OUT.length) : (row[at.size] as string | null);
+    if (left !== null && Number(left) <= MOST_READ) {
+      sizes.push({ seq: Number(row[at.seq]), size: Number(left) });
+      continue;
+    }
+    const message = new StoredMessage(row, left);
+    sorted &&= message.seq > last;
+    last = message.seq;
+    messages.push(message);
+  }
+  if (until === undefined) throw new Error('the page has no head row');
+  if (standby) {
+    throw new MessengerError(
+      'UNSUPPORTED',
+      'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
+    );
+  }
+  // An outer ORDER BY is not kept through a UNION by any promise of SQL.
+  if (!sorted) messages.sort((a, b) => a.seq - b.seq);
+  if (sizes.length === 0) return { until, passed, messages, left: [] };
+  const first = Math.min(...sizes.map(({ seq }) => seq));
+  const ready = messages.filter(({ seq }) => seq < first);
+  const behind = messages.slice(ready.length).map((message) => ({ seq: message.seq, size: sizeOf(message) }));
+  const left = [...sizes, ...behind].sort((a, b) => a.seq - b.seq).map(({ size }) => size);
+  return { until, passed, messages: ready, left };
+}

@@ -1,0 +1,71 @@
+import { MessengerError } from '../../../core/errors.js';
+import { textOf } from '../../../core/util/error-text.js';
+
+/** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
+const LONGEST_BLINK = 1_000;
+
+/** Whether a lease is held, by this process's own clock, and how it ends. Durations in milliseconds. */
+export class LeaseClock {
+  /** How long a renewal is trusted, from before it was sent: less than the database does. */
+  readonly #trusted: number;
+  readonly #lost = new AbortController();
+  readonly #heartbeat: ReturnType<typeof setInterval>;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #renewedAt = 0;
+
+  /** @param beat Called again and again, until the lease is lost. */
+  constructor(lease: number, sentAt: number, beat: () => void) {
+    this.#trusted = lease * 0.8;
+    this.renewed(sentAt);
+    this.#heartbeat = setInterval(beat, Math.min(lease / 6, LONGEST_BLINK));
+    this.#heartbeat.unref();
+  }
+
+  /** Aborted when the lease is lost, or was found not to be renewed in time. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  /** How long ago the lease was renewed. */
+  get age(): number {
+    return performance.now() - this.#renewedAt;
+  }
+
+  /** The lease was renewed by what was sent at that time. */
+  renewed(sentAt: number): void {
+    this.#renewedAt = sentAt;
+    clearTimeout(this.#timer);
+    const left = sentAt + this.#trusted - performance.now();
+    this.#timer = setTimeout(
+      () => {
+        this.#expire();
+      },
+      Math.max(0, left),
+    );
+    this.#timer.unref();
+  }
+
+  /**
+   * Looks at the clock: a process that was frozen gets here before its timers. An error that came meanwhile is told, and
+   * is not what failed: it may be the end of the lease that caused it.
+   */
+  look(meanwhile?: unknown): void {
+    if (this.age >= this.#trusted) this.#expire(meanwhile);
+  }
+
+  lose(why: string, cause?: unknown): void {
+    this.stop();
+    if (!this.#lost.signal.aborted) this.#lost.abort(new MessengerError('LEASE_LOST', why, { cause }));
+  }
+
+  /** Stops its timers. */
+  stop(): void {
+    clearTimeout(this.#timer);
+    clearInterval(this.#heartbeat);
+  }
+
+  #expire(meanwhile?: unknown): void {
+    const more = meanwhile === undefined ? '' : `: ${textOf(meanwhile)}`;
+    this.lose(`the lease was not renewed in time${more}`);
+  }
+}

@@ -1,0 +1,33 @@
+import type { Page, SetAside } from '../../../core/contracts/feed.js';
+import type { Message } from '../../../core/contracts/message.js';
+import type { StoredMessage } from '../sql/stored-message.js';
+import type { ToPark } from './parked.js';
+import type { LogPage, Position } from './reader.js';
+
+/** A page of the log or of the side table: which of them decides how it is settled. */
+export interface PostgresPage extends Page {
+  readonly messages: readonly StoredMessage[];
+  /** Absent for messages of the side table, and where nothing was read. */
+  readonly log?: LogPage;
+  /** What was read with it, and is parked with it instead of published: its time has not come, or it cannot be read. */
+  readonly delayed?: readonly ToPark[];
+}
+
+export const NOTHING: PostgresPage = { messages: [] };
+
+/** Where the log stands once so many messages of a page, all by default, are settled. */
+export function settledBy(log: LogPage, count?: number): Position {
+  return { partitions: log.partitions, cursor: log.cursor(count) };
+}
+
+/** How many messages of the log are settled with the first `count` that were handed out; with all, all. */
+export function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
+  const last = messages[count - 1];
+  if (last === undefined || log === undefined) return 0;
+  return count === messages.length ? log.messages.length : log.messages.indexOf(last) + 1;
+}
+
+/** A message that cannot be read, as a dead letter. */
+export function givenUp(message: Message, error: Error, attempts: number): SetAside {
+  return { message, attempts: attempts + 1, error, dead: true };
+}
