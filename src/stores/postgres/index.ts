@@ -4,7 +4,7 @@
  * @module
  */
 export { PostgresStore } from './store.js';
-export type { PostgresStoreOptions } from './store.js';
+export type { PostgresStoreOptions } from './options.js';
 export { migrationScript } from './options.js';
 export type { MigrationScriptOptions, PostgresTableOptions } from './options.js';
 export { rolesScript } from './schema/roles.js';

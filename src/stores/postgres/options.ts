@@ -1,10 +1,15 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/util/describe.js';
-import { checkKeys, numberOption } from '../../core/util/options.js';
+import { checkKeys, hasMethods, numberOption, type KeysOf } from '../../core/util/options.js';
 import { migrationSql, type ScriptOptions } from './schema/migrate.js';
 import { namesOf, SLICES, type Names } from './sql/names.js';
+import { checkEnvironment } from './schema/provenance.js';
 import { PARTITIONS } from './ops/repartition.js';
 import { SCHEMA_VERSION, type Expected } from './schema/verify.js';
+import type { TransactionBridge } from '../../core/contracts/bridge.js';
+import type { MessengerEvent } from '../../core/contracts/events.js';
+import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import type { PgPool } from './drivers/pg-client.js';
 
 const DAY = 86_400_000;
 
@@ -37,7 +42,7 @@ export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOpti
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export async function migrationScript(options: MigrationScriptOptions = {}): Promise<string> {
-  checkKeys(options, [...TABLE_KEYS, ...SCRIPT_KEYS]);
+  checkKeys(options, SCRIPT_KEYS);
   const { from, transaction = true, ...tables } = options;
   if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
   // After the newest version there is nothing: an empty file would be taken for a migration.
@@ -46,24 +51,23 @@ export async function migrationScript(options: MigrationScriptOptions = {}): Pro
   return migrationSql(names, settings, { from: since, transaction });
 }
 
-/** The names of these options. */
-export const TABLE_KEYS: readonly string[] = Object.keys({
+const TABLE_KEYS = {
   schema: true,
   tablePrefix: true,
   jsonPayload: true,
   partitions: true,
   retention: true,
-} satisfies Record<keyof PostgresTableOptions, true>);
+} satisfies KeysOf<PostgresTableOptions>;
 
-const SCRIPT_KEYS = Object.keys({ from: true, transaction: true } satisfies Record<keyof ScriptOptions, true>);
+const SCRIPT_KEYS = { ...TABLE_KEYS, from: true, transaction: true } satisfies KeysOf<MigrationScriptOptions>;
 
 /** Of the options of a store, those of its tables. */
 export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {
-  return Object.fromEntries(Object.entries(options).filter(([name]) => (TABLE_KEYS as string[]).includes(name)));
+  return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(TABLE_KEYS, name)));
 }
 
 /** The names and settings that options stand for. @throws MessengerError `INVALID_OPTION`. */
-export function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
+function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
   if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
   const partitions = numberOption('partitions', options.partitions, 8, PARTITIONS);
@@ -83,7 +87,92 @@ export function tablesOf(options: PostgresTableOptions): { names: Names; setting
   };
 }
 
-/** @internal */
-export function invalid(option: string, wanted: string, value: unknown): MessengerError {
+function invalid(option: string, wanted: string, value: unknown): MessengerError {
   return new MessengerError('INVALID_OPTION', `${option} must be ${wanted}, got ${describe(value)}`);
+}
+
+const STORE_KEYS = {
+  ...TABLE_KEYS,
+  transform: true,
+  bridge: true,
+  lease: true,
+  timeout: true,
+  settle: true,
+  environment: true,
+  notify: true,
+  listen: true,
+  onEvent: true,
+} satisfies KeysOf<PostgresStoreOptions>;
+
+/** How a `PostgresStore` is set up. Durations in milliseconds. */
+export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends PostgresTableOptions {
+  /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
+  transform?: Transform<Input>;
+  /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
+  bridge?: TransactionBridge<Tx>;
+  /** How long a relay that died keeps others waiting: 1,000 or more. @default 10_000 */
+  lease?: number;
+  /** How long one transaction of the relay may take. @default 30_000 */
+  timeout?: number;
+  /**
+   * Whether settling waits for the disk (`'sync'`). Without it a crash of the database repeats up to
+   * three `wal_writer_delay`s of throughput. @default 'async'
+   */
+  settle?: 'async' | 'sync';
+  /**
+   * Which environment this outbox belongs to, such as `'production'`. The database keeps the first name that
+   * `migrate` or a relay gives; from then on a relay with another name, or with none, refuses to work on it: a
+   * clone of the database looks exactly like the original. Writers are not affected. @default none
+   */
+  environment?: string;
+  /**
+   * Whether storing a message notifies a relay that sleeps. With `false` relays find it by polling: for
+   * writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
+   */
+  notify?: boolean;
+  /**
+   * The `pg` Pool of which a relay takes one connection to hear of writers, from when it first sleeps until
+   * it stops. It has to lead to the server itself: a pooler in between is found out, and the relay polls.
+   * `false` for polling alone. @default the store's own client where it is a `pg` Pool of three connections
+   * or more
+   */
+  listen?: PgPool | false;
+  /** Told, with the event `stored`, of what `add` has stored in a transaction that may still be rolled back. @default none */
+  onEvent?: (event: MessengerEvent) => void;
+}
+
+/** What the options of a store come to. */
+export interface StoreSettings<Input, Tx> {
+  readonly names: Names;
+  readonly tables: Expected;
+  readonly transform: Transform<Input>;
+  readonly bridge: TransactionBridge<Tx> | undefined;
+  readonly lease: number;
+  readonly timeout: number;
+  readonly synchronousSettle: boolean;
+  readonly environment: string | undefined;
+  readonly notify: boolean;
+  readonly onEvent: ((event: MessengerEvent) => void) | undefined;
+}
+
+/** @throws MessengerError `INVALID_OPTION` for an option that is unknown or out of range, quoting it. */
+export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx>): StoreSettings<Input, Tx> {
+  checkKeys(options, STORE_KEYS);
+  const { settle = 'async', notify = true, transform, bridge, onEvent } = options;
+  if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
+  if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
+  if (transform !== undefined && typeof transform !== 'function') throw invalid('transform', 'a function', transform);
+  if (bridge !== undefined && !hasMethods(bridge, 'isHandle', 'execute')) {
+    throw invalid('bridge', 'an object with the methods isHandle and execute, such as drizzleBridge(sql)', bridge);
+  }
+  if (onEvent !== undefined && typeof onEvent !== 'function') throw invalid('onEvent', 'a function', onEvent);
+  const { names, settings: tables } = tablesOf(options);
+  return {
+    ...{ names, tables, bridge, notify, onEvent },
+    transform: transform ?? (defaultTransform as unknown as Transform<Input>),
+    lease: numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 }),
+    timeout: numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 }),
+    synchronousSettle: settle === 'sync',
+    environment: checkEnvironment(options.environment),
+  };
 }

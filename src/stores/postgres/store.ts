@@ -1,14 +1,12 @@
-import type { TransactionBridge } from '../../core/contracts/bridge.js';
-import { safeHandler, type EventHandler, type MessengerEvent } from '../../core/contracts/events.js';
+import { safeHandler, type EventHandler } from '../../core/contracts/events.js';
 import { DEFAULT_DESTINATION, type FeedOptions } from '../../core/contracts/feed.js';
 import { assertConsumer, assertReceivedId, type InboxStore } from '../../core/contracts/inbox.js';
 import { consoleErrorLogger } from '../../core/contracts/logger.js';
 import type { Message } from '../../core/contracts/message.js';
-import { checkKeys, numberOption } from '../../core/util/options.js';
+import { numberOption } from '../../core/util/options.js';
 import type { StoreCallOptions } from '../../core/contracts/call-options.js';
-import { hasMethods } from '../../core/util/options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
-import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import type { MessageInput } from '../../core/outbox/transform.js';
 import { assertDestination, type Admin } from './sql/transact.js';
 import { cleanSlices } from './ops/clean.js';
 import { declareDestinations } from './ops/destinations.js';
@@ -20,73 +18,23 @@ import {
   type PostgresClient,
   type TransactionHandle,
 } from './drivers/index.js';
-import type { PgPool } from './drivers/pg-client.js';
 import { ended, explained, storeError } from './schema/store-error.js';
 import { PostgresFeed } from './relay/feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';
 import { migrate } from './schema/migrate.js';
 import type { Names } from './sql/names.js';
-import { checkEnvironment, claimEnvironment } from './schema/provenance.js';
+import { claimEnvironment } from './schema/provenance.js';
 import { operating, postgresAdmin, type PostgresAdmin } from './admin.js';
 import { encodeMessages } from './write/encode.js';
 import { markedText } from './write/marked.js';
 import { storing, TRANSACTION, wakeKeys, type Storing } from './write/wake-locks.js';
-import { verifySchema, type Expected } from './schema/verify.js';
+import { verifySchema } from './schema/verify.js';
 import { Session } from './relay/session.js';
 import { IndependentDatabase } from './sql/independent-database.js';
 import { statementsOf, type Statements } from './relay/statements.js';
 import { decodeStored, storedText } from './write/read-back.js';
-import { invalid, TABLE_KEYS, tablesOf, tablesOnly, type PostgresTableOptions } from './options.js';
+import { storeSettings, tablesOnly, type PostgresStoreOptions, type StoreSettings } from './options.js';
 import { FEW, Waker, type Listening } from './relay/waker.js';
-
-const STORE_KEYS = [
-  'transform',
-  'bridge',
-  'lease',
-  'timeout',
-  'settle',
-  'environment',
-  'notify',
-  'listen',
-  'onEvent',
-] satisfies (keyof PostgresStoreOptions)[];
-
-/** How a `PostgresStore` is set up. Durations in milliseconds. */
-export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends PostgresTableOptions {
-  /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
-  transform?: Transform<Input>;
-  /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
-  bridge?: TransactionBridge<Tx>;
-  /** How long a relay that died keeps others waiting: 1,000 or more. @default 10_000 */
-  lease?: number;
-  /** How long one transaction of the relay may take. @default 30_000 */
-  timeout?: number;
-  /**
-   * Whether settling waits for the disk (`'sync'`). Without it a crash of the database repeats up to
-   * three `wal_writer_delay`s of throughput. @default 'async'
-   */
-  settle?: 'async' | 'sync';
-  /**
-   * Which environment this outbox belongs to, such as `'production'`. The database keeps the first name that
-   * `migrate` or a relay gives; from then on a relay with another name, or with none, refuses to work on it: a
-   * clone of the database looks exactly like the original. Writers are not affected. @default none
-   */
-  environment?: string;
-  /**
-   * Whether storing a message notifies a relay that sleeps. With `false` relays find it by polling: for
-   * writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
-   */
-  notify?: boolean;
-  /**
-   * The `pg` Pool of which a relay takes one connection to hear of writers, from when it first sleeps until
-   * it stops. It has to lead to the server itself: a pooler in between is found out, and the relay polls.
-   * `false` for polling alone. @default the store's own client where it is a `pg` Pool of three connections
-   * or more
-   */
-  listen?: PgPool | false;
-  /** Told, with the event `stored`, of what `add` has stored in a transaction that may still be rolled back. @default none */
-  onEvent?: (event: MessengerEvent) => void;
-}
 
 /**
  * The outbox in PostgreSQL 14 or newer: a log that is only inserted into, read by a cursor that is a
@@ -104,15 +52,9 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
  */
 export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStore, InboxStore<TransactionHandle | Tx> {
   readonly #database: IndependentDatabase;
+  readonly #settings: StoreSettings<Input, Tx>;
   readonly #names: Names;
   readonly #statements: Statements;
-  readonly #settings: Expected;
-  readonly #transform: Transform<Input>;
-  readonly #bridge: TransactionBridge<Tx> | undefined;
-  readonly #lease: number;
-  readonly #timeout: number;
-  readonly #synchronousSettle: boolean;
-  readonly #environment: string | undefined;
   readonly #storing: Storing;
   /** What stands for the transaction that a handle was last written through in, where each has a handle of its own. */
   readonly #transactions = new WeakMap<object, string>();
@@ -126,41 +68,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input, Tx> = {}) {
-    checkKeys(options, [...TABLE_KEYS, ...STORE_KEYS]);
-    const { settle = 'async', notify = true } = options;
-    if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
-    if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
-    if (options.transform !== undefined && typeof options.transform !== 'function') {
-      throw invalid('transform', 'a function', options.transform);
-    }
-    if (options.bridge !== undefined && !hasMethods(options.bridge, 'isHandle', 'execute'))
-      throw invalid(
-        'bridge',
-        'an object with the methods isHandle and execute, such as drizzleBridge(sql)',
-        options.bridge,
-      );
-    const { names, settings } = tablesOf(options);
+    this.#settings = storeSettings(options);
+    const { names, tables, timeout, notify, onEvent } = this.#settings;
     this.#names = names;
-    this.#settings = settings;
     this.#database = new IndependentDatabase(databaseOf(client));
-    this.#statements = statementsOf(names, settings.jsonPayload);
-    this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
-    this.#bridge = options.bridge;
-    this.#lease = numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 });
-    this.#timeout = numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 });
-    this.#synchronousSettle = settle === 'sync';
-    this.#environment = checkEnvironment(options.environment);
-    if (options.onEvent !== undefined && typeof options.onEvent !== 'function')
-      throw invalid('onEvent', 'a function', options.onEvent);
-    this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
-    const keys = wakeKeys(names, settings.partitions);
-    this.#storing = storing(names, settings.jsonPayload, notify ? keys : undefined);
-    this.#context = {
-      database: this.#database,
-      names,
-      jsonPayload: settings.jsonPayload,
-      timeout: this.#timeout,
-    };
+    this.#statements = statementsOf(names, tables.jsonPayload);
+    this.#onEvent = onEvent && safeHandler(onEvent, consoleErrorLogger);
+    const keys = wakeKeys(names, tables.partitions);
+    this.#storing = storing(names, tables.jsonPayload, notify ? keys : undefined);
+    this.#context = { database: this.#database, names, jsonPayload: tables.jsonPayload, timeout };
     this.admin = postgresAdmin(this.#context, tablesOnly(options));
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
@@ -178,7 +94,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   `client_encoding` is not UTF8. Other errors of the database come as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    const { run, isOneTransaction } = runnerOf(transaction, this.#bridge);
+    const { run, isOneTransaction } = runnerOf(transaction, this.#settings.bridge);
     const { stored, value, isAddressed } = this.#prepare(messages);
     if (stored.length === 0) return stored;
     const expected = this.#transactions.get(transaction as object) ?? '';
@@ -191,7 +107,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
       throw storeError(error, this.#names);
     }
     this.#onEvent?.({ type: 'stored', messages: stored });
-    if (this.#listening.wakers.size > 0) onTransactionEnd(transaction, this.#bridge, this.#waking(stored), this.wake);
+    if (this.#listening.wakers.size > 0)
+      onTransactionEnd(transaction, this.#settings.bridge, this.#waking(stored), this.wake);
     return stored;
   }
 
@@ -203,13 +120,10 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   that does not resolve to rows.
    */
   async stored(transaction: TransactionHandle | Tx): Promise<readonly Message[]> {
-    const { run } = runnerOf(transaction, this.#bridge, 'query');
-    const { jsonPayload } = this.#settings;
-    try {
-      return decodeStored(await run(storedText(this.#names, jsonPayload), []), jsonPayload);
-    } catch (error) {
-      throw storeError(error, this.#names);
-    }
+    const { run } = runnerOf(transaction, this.#settings.bridge, 'query');
+    return operating(this.#context, async ({ names, jsonPayload }) =>
+      decodeStored(await run(storedText(names, jsonPayload), []), jsonPayload),
+    );
   }
 
   /**
@@ -243,8 +157,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   #prepare(messages: Input | readonly Input[]): { stored: readonly Message[]; value: string; isAddressed: boolean } {
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
-    const stored = inputs.map((input) => this.#transform(input));
-    const value = encodeMessages(stored, this.#settings.jsonPayload);
+    const stored = inputs.map((input) => this.#settings.transform(input));
+    const value = encodeMessages(stored, this.#settings.tables.jsonPayload);
     const isAddressed = stored.some(({ destination }) => destination !== undefined);
     return { stored, value, isAddressed };
   }
@@ -259,9 +173,9 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   `jsonPayload` was given and the tables have another: the error names what changes it.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
-    const bounds = { timeout: 2 * this.#timeout, signal };
-    const applied = await migrate(explained(this.#database, this.#names), this.#names, this.#settings, bounds);
-    const environment = this.#environment;
+    const bounds = { timeout: 2 * this.#settings.timeout, signal };
+    const applied = await migrate(explained(this.#database, this.#names), this.#names, this.#settings.tables, bounds);
+    const environment = this.#settings.environment;
     if (environment === undefined) return applied;
     const isNamed = await claimEnvironment(this.#database, this.#names, environment, bounds);
     return isNamed ? [...applied, `environment ${environment}`] : applied;
@@ -279,17 +193,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     try {
       this.#verified ??= this.#verify();
       await this.#verified;
+      const { lease, timeout, synchronousSettle, tables } = this.#settings;
       return await PostgresFeed.open(explained(this.#database, this.#names), this.#statements, {
-        destination,
-        pageSize,
-        relay,
-        whole,
-        partitions: this.#settings.partitions,
-        lease: this.#lease,
-        timeout: this.#timeout,
-        synchronousSettle: this.#synchronousSettle,
+        ...{ destination, pageSize, relay, whole, signal, lease, timeout, synchronousSettle },
+        partitions: tables.partitions,
         waker: new Waker(this.#listening, tell),
-        signal,
       });
     } catch (error) {
       this.#verified = undefined;
@@ -330,11 +238,9 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    */
   async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
-    try {
-      return await cleanSlices(this.#database, this.#names, expiration, { timeout: this.#timeout, signal });
-    } catch (error) {
-      throw storeError(error, this.#names);
-    }
+    return operating(this.#context, ({ database, names, timeout }) =>
+      cleanSlices(database, names, expiration, { timeout, signal }),
+    );
   }
 
   /**
@@ -364,12 +270,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     assertConsumer(consumer);
     assertReceivedId(id);
     assertKeepable(consumer, id);
-    const { run } = runnerOf(transaction, this.#bridge, 'query');
-    try {
-      return await receive(this.#names, run, consumer, id);
-    } catch (error) {
-      throw storeError(error, this.#names, this.#names.inbox);
-    }
+    const { run } = runnerOf(transaction, this.#settings.bridge, 'query');
+    return operating(this.#context, ({ names }) => receive(names, run, consumer, id), this.#names.inbox);
   }
 
   /**
@@ -391,10 +293,10 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   async #verify(): Promise<void> {
-    const bounds = { timeout: this.#timeout };
-    const environment = this.#environment;
+    const bounds = { timeout: this.#settings.timeout };
+    const environment = this.#settings.environment;
     await this.#database.learn(bounds);
-    await verifySchema(this.#database, this.#names, { ...this.#settings, environment }, bounds);
+    await verifySchema(this.#database, this.#names, { ...this.#settings.tables, environment }, bounds);
     if (environment !== undefined) await claimEnvironment(this.#database, this.#names, environment, bounds);
   }
 

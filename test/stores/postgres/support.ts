@@ -22,7 +22,8 @@ import type * as statementsModule from '../../../src/stores/postgres/relay/state
 import { statement } from '../../../src/stores/postgres/sql/statement.js';
 import type * as statementModule from '../../../src/stores/postgres/sql/statement.js';
 import type * as storeModule from '../../../src/stores/postgres/store.js';
-import type { PostgresStore, PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
+import type { PostgresStore } from '../../../src/stores/postgres/store.js';
+import type { PostgresStoreOptions } from '../../../src/stores/postgres/options.js';
 import { migrationScript } from '../../../src/stores/postgres/options.js';
 import { pageOptions } from '../../core/scripted.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
