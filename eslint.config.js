@@ -48,7 +48,7 @@ export default defineConfig(
     },
   },
   {
-    files: ['src/core/**/*.ts', 'src/index.ts'],
+    files: ['src/core/**/*.ts', 'src/{index,adapter}.ts'],
     rules: {
       'no-restricted-globals': [
         'error',
@@ -82,7 +82,7 @@ export default defineConfig(
     // Everything else that is published: what the process is given comes in through options; the
     // command line alone reads the process.
     files: ['src/**/*.ts'],
-    ignores: ['src/core/**', 'src/index.ts', 'src/cli/**'],
+    ignores: ['src/core/**', 'src/{index,adapter}.ts', 'src/cli/**'],
     rules: {
       'no-restricted-globals': [
         'error',

@@ -13,11 +13,11 @@ export default {
   project: ['{src,test,bench,examples,scripts}/**/*.ts'],
   // Prisma wrote the one; the others are checked by scripts/check-next.ts and check-versions.ts.
   ignore: ['examples/prisma/generated/**', 'examples/next/**', 'scripts/versions/next/**'],
-  // Servers, not modules: test/support looks their binaries up by path.
+  // platform: Node, which npm puts on the path of scripts, and servers, whose binaries test/support looks up by path.
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
   // drizzle-kit: a command, which test/tools runs from a shell.
   // jest, ts-jest: the examples' own, which test/support/installed.ts links into their copies.
-  ignoreDependencies: ['pg14', 'pg17', 'pg18', 'esbuild', 'drizzle-kit', 'jest', 'ts-jest'],
+  ignoreDependencies: ['platform', 'esbuild', 'drizzle-kit', 'jest', 'ts-jest'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.

@@ -3,7 +3,8 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import pg from 'pg';
 import type * as Core from 'messenger-outbox';
-import type { BatchPublisher, Message } from 'messenger-outbox';
+import type { Message } from 'messenger-outbox';
+import type { BatchPublisher } from 'messenger-outbox/adapter';
 import type * as Postgres from 'messenger-outbox/postgres';
 import { percentile } from './report.js';
 
@@ -70,7 +71,7 @@ function acknowledging(published: (batch: readonly Message[]) => void): BatchPub
     },
     publishBatch(batch) {
       published(batch);
-      return Promise.resolve(batch.map(() => outbox.ACKNOWLEDGED));
+      return Promise.resolve(batch.map(() => ({ acknowledged: true }) as const));
     },
   };
 }

@@ -1,4 +1,5 @@
-import { Messenger, type Feed } from 'messenger-outbox';
+import { Messenger } from 'messenger-outbox';
+import type { Feed } from 'messenger-outbox/adapter';
 import { changesOfLog } from './dead-tuples.js';
 import { median, row, type Row } from './report.js';
 import { counter, fill, tellingStore, withOutbox, type Bench, type Outbox } from './setup.js';

@@ -1,5 +1,6 @@
 import type pg from 'pg';
-import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Message } from 'messenger-outbox';
+import { Messenger, newMessage, type Message } from 'messenger-outbox';
+import { ACKNOWLEDGED, type BatchPublisher } from 'messenger-outbox/adapter';
 import { percentile, row, type Row } from './report.js';
 import { caughtUp, type Bench } from './setup.js';
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { ACKNOWLEDGED, Messenger, type BatchPublisher } from 'messenger-outbox';
+import { Messenger } from 'messenger-outbox';
+import { ACKNOWLEDGED, type BatchPublisher } from 'messenger-outbox/adapter';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import type { RelayConfig } from './relay.js';
 

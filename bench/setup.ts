@@ -1,5 +1,6 @@
 import pg from 'pg';
-import { ACKNOWLEDGED, Messenger, newMessage, type BatchPublisher, type Feed, type Message } from 'messenger-outbox';
+import { Messenger, newMessage, type Message } from 'messenger-outbox';
+import { ACKNOWLEDGED, type BatchPublisher, type Feed } from 'messenger-outbox/adapter';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import type { EmbeddedPostgres } from '../test/support/embedded-postgres.js';
 

@@ -4,8 +4,8 @@ import { specifier, subpaths } from './bundle.js';
 
 /** What the program prints, as JSON. */
 export interface Report {
-  /** Of Node, its major version. */
-  readonly node: number;
+  /** The version of Node. */
+  readonly node: string;
   /** By subpath, the names that `require` and `import` give. */
   readonly names: Readonly<Record<string, { readonly required: string[]; readonly imported: string[] }>>;
   /** Whether the migrations were found, the same ones, from both. */
@@ -44,7 +44,7 @@ export const consumer = `
     const root = await both('${manifest.name}');
     const memory = await both('${manifest.name}/memory');
     console.log(JSON.stringify({
-      node: Number(process.versions.node.split('.')[0]),
+      node: process.versions.node,
       names,
       migrations: scripts[0].includes('CREATE TABLE') && scripts[0] === scripts[1],
       mixed: [

@@ -7,7 +7,7 @@ const logger = new Logger(() => () => undefined);
 /**
  * The settings of its page on performance (https://worker.graphile.org/docs/performance), from which its
  * own figures come: 24 jobs at once, fetched 500 at a time into a local queue, completed in batches. No
- * named queues: jobs of one queue run one by one. Version 0.17 is the last that is made for Node 20.
+ * named queues: jobs of one queue run one by one.
  */
 const preset = (url: string) => ({
   worker: {

@@ -1,4 +1,4 @@
-import PgBoss from 'pg-boss';
+import { PgBoss } from 'pg-boss';
 import pg from 'pg';
 import { inBatches, jsonOf, type Peer } from './peer.js';
 
@@ -16,10 +16,8 @@ function bossOf(url: string): PgBoss {
 }
 
 /**
- * `fetch` and `complete` of a hundred, called by hand: its own `work` pauses for half a second or more
- * between batches. A queue of policy `standard`, jobs stored by `insert`, and no priorities, since nothing
- * here has one. Each fetch sorts all that waits, so it is faster the less it is given: hence a fifth.
- * Version 10 is the last that is made for Node 20; 12, where it runs, is no faster than graphile-worker.
+ * `fetch` and `complete` of a hundred, called by hand: its own `work` adds the calls of a handler. A queue of
+ * policy `standard`, and jobs stored by `insert`. It is faster the less it is given: hence a fifth.
  */
 export const pgBoss: Peer = {
   name: 'pg-boss',
@@ -30,7 +28,8 @@ export const pgBoss: Peer = {
     const boss = bossOf(url);
     await boss.start();
     await boss.createQueue(QUEUE);
-    await inBatches(messages, (length) => boss.insert(Array.from({ length }, () => ({ name: QUEUE, data }))));
+    const jobsOf = (length: number) => Array.from({ length }, () => ({ data }));
+    await inBatches(messages, (length) => boss.insert(QUEUE, jobsOf(length)));
     await boss.stop({ graceful: false });
     const client = new pg.Client({ connectionString: url });
     await client.connect();
@@ -43,7 +42,7 @@ export const pgBoss: Peer = {
     await boss.start();
     const loop = async () => {
       for (;;) {
-        const jobs = await boss.fetch(QUEUE, { batchSize: BATCH, priority: false });
+        const jobs = await boss.fetch(QUEUE, { batchSize: BATCH });
         if (jobs.length === 0) return;
         await boss.complete(
           QUEUE,

@@ -1,6 +1,6 @@
 import type { SQSClient } from '@aws-sdk/client-sqs';
 import type { Message } from 'messenger-outbox';
-import { SqsSubscriber } from 'messenger-outbox/sqs-subscriber';
+import { SqsSubscriber } from 'messenger-outbox/sqs';
 import type { Pool } from 'pg';
 import type { OrderCreated } from './shop.js';
 

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { EntitySchema, MikroORM } from '@mikro-orm/postgresql';
 import { mikroOrmBridge } from 'messenger-outbox/mikro-orm';
 import { PostgresStore } from 'messenger-outbox/postgres';
@@ -8,7 +9,8 @@ const Order = new EntitySchema<{ id: string }>({ name: 'Order', properties: { id
 
 const pool = new pg.Pool({ connectionString: url });
 const orm = await MikroORM.init({ clientUrl: url, entities: [Order] });
-const store = new PostgresStore(pool, { bridge: mikroOrmBridge() });
+const bridge = mikroOrmBridge();
+const store = new PostgresStore(pool, { bridge });
 await roundTrip(store, {
   writes: (text, end) =>
     orm.em.fork().transactional(async (em) => {
@@ -18,5 +20,17 @@ await roundTrip(store, {
   // @ts-expect-error it is no em
   mistake: () => store.add(orm, 'never'),
 });
+
+// MikroORM 6 and older, which run on Knex, tell of the commit of the outermost transaction, and when one is over.
+const runsOnKnex = 'getKnex' in orm.em;
+const told: string[] = [];
+const ended = await orm.em.fork().transactional(async (em) => {
+  await em.transactional(async (inner) => bridge.onCommit?.(inner, () => told.push('committed')));
+  await em.execute('SELECT 1');
+  assert.deepEqual(told, []);
+  return em;
+});
+assert.deepEqual(told, runsOnKnex ? ['committed'] : []);
+assert.equal(bridge.refusalOf?.(ended), runsOnKnex ? 'this MikroORM transaction is over' : undefined);
 await orm.close();
 await pool.end();

@@ -32,17 +32,17 @@ interface WithClient {
  */
 export function drizzleBridge(sql: DrizzleSql): TransactionBridge<DrizzleTransaction> {
   return {
-    takes: 'the tx of Drizzle’s db.transaction',
-    isOneTransaction: true,
-    is: (handle) => hasMethods(handle, 'execute', 'select', 'transaction'),
-    refusal(transaction) {
+    handleName: 'the tx of Drizzle’s db.transaction',
+    hasHandlePerTransaction: true,
+    isHandle: (handle) => hasMethods(handle, 'execute', 'select', 'transaction'),
+    refusalOf(transaction) {
       if (!hasMethods(transaction, 'rollback')) {
         return 'a Drizzle db commits every query by itself: pass the tx that db.transaction gives';
       }
       const client = (transaction as WithClient)._?.session?.client;
       return client?.getTransactionStatus?.() === 'I' ? 'this Drizzle transaction is over' : undefined;
     },
-    run: (transaction, text, values) => transaction.execute(tagged(sql, text, values) as never),
+    execute: (transaction, text, values) => transaction.execute(tagged(sql, text, values) as never),
   };
 }
 

@@ -21,9 +21,10 @@ export interface KnexTransaction {
  */
 export function knexBridge(): TransactionBridge<KnexTransaction> {
   return {
-    takes: 'the trx of Knex’s knex.transaction',
-    is: (handle) => typeof handle === 'function' && hasMethods(handle, 'raw', 'transaction', 'transactionProvider'),
-    refusal(transaction) {
+    handleName: 'the trx of Knex’s knex.transaction',
+    isHandle: (handle) =>
+      typeof handle === 'function' && hasMethods(handle, 'raw', 'transaction', 'transactionProvider'),
+    refusalOf(transaction) {
       if (!hasMethods(transaction, 'isCompleted')) {
         return 'a knex instance commits every query by itself: pass the trx that knex.transaction gives';
       }
@@ -31,8 +32,8 @@ export function knexBridge(): TransactionBridge<KnexTransaction> {
     },
     // By `options`, which Knex hands to `pg` as they are. As bindings, a `?` in the text would have to be escaped,
     // which is not possible after a backslash, and the message of every error would have the payloads in it.
-    run: (transaction, text, values) => transaction.raw(text).options({ text, values: [...values] }),
-    afterCommit(transaction, callback) {
+    execute: (transaction, text, values) => transaction.raw(text).options({ text, values: [...values] }),
+    onCommit(transaction, callback) {
       // A nested one is fulfilled once its savepoint is released, which is no commit.
       let outermost = transaction;
       while (outermost.parentTransaction) outermost = outermost.parentTransaction;

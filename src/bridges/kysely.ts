@@ -34,10 +34,10 @@ interface Controlled {
  */
 export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<KyselyTransaction> {
   return {
-    takes: 'the trx of Kysely’s db.transaction().execute or db.startTransaction().execute',
-    isOneTransaction: true,
-    is: (handle) => hasMethods(handle, 'executeQuery', 'selectFrom', 'withSchema'),
-    refusal(transaction) {
+    handleName: 'the trx of Kysely’s db.transaction().execute or db.startTransaction().execute',
+    hasHandlePerTransaction: true,
+    isHandle: (handle) => hasMethods(handle, 'executeQuery', 'selectFrom', 'withSchema'),
+    refusalOf(transaction) {
       if (!(transaction as { isTransaction?: boolean }).isTransaction) {
         return 'a Kysely db commits every query by itself: pass the trx that db.transaction().execute gives';
       }
@@ -45,6 +45,6 @@ export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<K
       return isCommitted || isRolledBack ? 'this Kysely transaction is over' : undefined;
     },
     // A copy, because Kysely freezes the values that it is given.
-    run: (transaction, text, values) => transaction.executeQuery(compiled.raw(text, [...values]) as never),
+    execute: (transaction, text, values) => transaction.executeQuery(compiled.raw(text, [...values]) as never),
   };
 }

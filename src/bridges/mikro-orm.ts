@@ -28,9 +28,9 @@ interface KnexTransaction {
  */
 export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
   return {
-    takes: 'the em of MikroORM’s em.transactional',
-    is: (handle) => hasMethods(handle, 'getTransactionContext', 'getConnection', 'transactional'),
-    refusal(em) {
+    handleName: 'the em of MikroORM’s em.transactional',
+    isHandle: (handle) => hasMethods(handle, 'getTransactionContext', 'getConnection', 'transactional'),
+    refusalOf(em) {
       const context = em.getTransactionContext() as KnexTransaction | undefined;
       if (!context) {
         return 'a MikroORM em that is in no transaction commits every query by itself: pass the em that em.transactional gives';
@@ -38,13 +38,13 @@ export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
       // The em of `transactional` keeps its context when it is over.
       return context.isCompleted?.() === true ? 'this MikroORM transaction is over' : undefined;
     },
-    run(em, text, values) {
+    execute(em, text, values) {
       const { strings, places } = splitAtPlaces(text, values);
       // MikroORM writes `\?` for a `?` of the statement itself, and takes `??` for a name: hence the spaces.
       const query = strings.map((string) => string.replaceAll('?', '\\?')).join(' ? ');
       return em.getConnection().execute(query, places, 'run', em.getTransactionContext() as never);
     },
-    afterCommit(em, callback) {
+    onCommit(em, callback) {
       let context = em.getTransactionContext() as KnexTransaction | undefined;
       // What is within another transaction is committed with that one.
       while (context?.parentTransaction) context = context.parentTransaction;

@@ -26,17 +26,17 @@ export interface PrismaTransaction {
  */
 export function prismaBridge(): TransactionBridge<PrismaTransaction> {
   return {
-    takes: 'the tx of Prisma’s prisma.$transaction',
-    is: (handle) => hasMethods(handle, '$executeRawUnsafe', '$queryRawUnsafe') || isOfPrisma8(handle),
-    refusal(transaction) {
+    handleName: 'the tx of Prisma’s prisma.$transaction',
+    isHandle: (handle) => hasMethods(handle, '$executeRawUnsafe', '$queryRawUnsafe') || isOfPrisma8(handle),
+    refusalOf(transaction) {
       if (isOfPrisma8(transaction)) return PRISMA_8;
       return hasMethods(transaction, '$connect')
         ? 'a PrismaClient commits every query by itself: pass the tx that prisma.$transaction gives'
         : undefined;
     },
-    run: (transaction, text, values) => transaction.$executeRawUnsafe(text, ...values),
+    execute: (transaction, text, values) => transaction.$executeRawUnsafe(text, ...values),
     // The other one resolves to a count.
-    query: (transaction, text, values) => transaction.$queryRawUnsafe(text, ...values),
+    queryText: (transaction, text, values) => transaction.$queryRawUnsafe(text, ...values),
   };
 }
 

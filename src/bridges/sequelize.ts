@@ -27,10 +27,10 @@ interface Whole extends SequelizeTransaction {
  */
 export function sequelizeBridge(): TransactionBridge<SequelizeTransaction> {
   return {
-    takes: 'the transaction of Sequelize’s sequelize.transaction',
-    is: (handle) =>
+    handleName: 'the transaction of Sequelize’s sequelize.transaction',
+    isHandle: (handle) =>
       hasMethods(handle, 'commit', 'rollback', 'afterCommit') || hasMethods(handle, 'query', 'define', 'authenticate'),
-    refusal(transaction) {
+    refusalOf(transaction) {
       if (!hasMethods(transaction, 'commit')) {
         return 'a Sequelize instance commits every query by itself: pass the transaction that sequelize.transaction gives';
       }
@@ -38,14 +38,14 @@ export function sequelizeBridge(): TransactionBridge<SequelizeTransaction> {
       return lineOf(transaction).some(({ finished }) => finished) ? 'this Sequelize transaction is over' : undefined;
     },
     // Sequelize reads `$$` as `$`, and `$word` as the name of a value. A search path would make it two statements.
-    run: (transaction, text, values) =>
+    execute: (transaction, text, values) =>
       (transaction as Whole).sequelize.query(text.replace(/\B\$(?=\$|[^\W\d])/g, '$$$$'), {
         bind: values,
         transaction,
         supportsSearchPath: false,
       }),
     // A nested one calls back when it is done, which is no commit.
-    afterCommit: (transaction, callback) => lineOf(transaction).at(-1)?.afterCommit(callback),
+    onCommit: (transaction, callback) => lineOf(transaction).at(-1)?.afterCommit(callback),
   };
 }
 

@@ -30,10 +30,11 @@ export interface TypeormTransaction extends Runner {
  */
 export function typeormBridge(): TransactionBridge<TypeormTransaction> {
   return {
-    takes: 'the manager of TypeORM’s dataSource.transaction',
+    handleName: 'the manager of TypeORM’s dataSource.transaction',
     // A QueryRunner looks much like a client of pg, and would be taken for one.
-    is: (handle) => hasMethods(handle, 'query', 'getRepository') || hasMethods(handle, 'query', 'startTransaction'),
-    refusal(transaction) {
+    isHandle: (handle) =>
+      hasMethods(handle, 'query', 'getRepository') || hasMethods(handle, 'query', 'startTransaction'),
+    refusalOf(transaction) {
       const runner = transaction.queryRunner ?? transaction;
       if (runner.isTransactionActive === undefined) {
         return 'a TypeORM DataSource and its manager commit every query by themselves: pass the manager that dataSource.transaction gives';
@@ -42,6 +43,6 @@ export function typeormBridge(): TransactionBridge<TypeormTransaction> {
         ? undefined
         : 'this TypeORM transaction is over, or has not begun';
     },
-    run: (transaction, text, values) => transaction.query(text, [...values]),
+    execute: (transaction, text, values) => transaction.query(text, [...values]),
   };
 }

@@ -15,7 +15,7 @@ export function destinations(): Command {
     .description('the state of every destination, or of those that are named, as JSON, one a line')
     .argument('[names...]', 'only these', listed)
     .action(async (names: string[], flags: DatabaseFlags) => {
-      const all = await withStore(flags, (store) => store.destinations());
+      const all = await withStore(flags, (store) => store.admin.destinations());
       for (const name of names) find(all, name);
       const shown = names.length === 0 ? all : all.filter(({ name }) => names.includes(name));
       for (const state of shown) console.log(JSON.stringify(state));
@@ -56,7 +56,7 @@ export function addDestination(): Command {
       ) => {
         if (from === undefined)
           throw new MessengerError('INVALID_OPTION', 'say where it begins, with --from, or --addressed');
-        await withStore(flags, (store) => store.addDestination(name, { from, topics, forgetAfter }));
+        await withStore(flags, (store) => store.admin.addDestination(name, { from, topics, forgetAfter }));
         console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
       },
     );
@@ -70,18 +70,18 @@ export function removeDestination(): Command {
     .option('--yes', 'with --discard: do not ask')
     .action(async (name: string, { discard = false, yes = false, ...flags }: DatabaseFlags & RemoveFlags) => {
       const gone = await withStore(flags, async (store) => {
-        if (discard && !yes) await askFor(find(await store.destinations(), name));
-        return store.removeDestination(name, { discard });
+        if (discard && !yes) await askFor(find(await store.admin.destinations(), name));
+        return store.admin.removeDestination(name, { discard });
       });
       const pending = `${gone.morePending ? 'more than ' : ''}${String(gone.pending)}`;
       console.log(
-        `removed ${JSON.stringify(name)}, and with it ${pending} messages that it had not published, ${String(gone.waiting)} that waited to be tried again, ${String(gone.dead)} dead letters`,
+        `removed ${JSON.stringify(name)}, and with it ${pending} messages that it had not published, ${String(gone.parked)} that waited to be tried again, ${String(gone.dead)} dead letters`,
       );
     });
 }
 
-async function askFor({ name, pending, morePending, waiting, dead }: DestinationState): Promise<void> {
-  const messages = pending + waiting + dead;
+async function askFor({ name, pending, morePending, parked, dead }: DestinationState): Promise<void> {
+  const messages = pending + parked + dead;
   if (messages === 0 && !morePending) return;
   const count = `${morePending ? 'more than ' : ''}${String(messages)}`;
   await confirm(
@@ -114,8 +114,8 @@ function adviceOn(state: DestinationState): string[] {
       `${name}: ${since}, ${pending} messages wait to be published: start one with new Messenger(store, publisher${option}).start()`,
     );
   }
-  if (state.waiting > 0) {
-    advice.push(`${name}: ${String(state.waiting)} messages wait: messenger waiting${flag} lists them`);
+  if (state.parked > 0) {
+    advice.push(`${name}: ${String(state.parked)} messages wait: messenger parked${flag} lists them`);
   }
   const given = state.dead + state.blocked;
   if (given > 0) {

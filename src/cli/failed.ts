@@ -1,18 +1,23 @@
 import { Command } from 'commander';
-import type { DeadLettersOptions, FailedSelection, PostgresStore, WaitingOptions } from '../stores/postgres/index.js';
+import type {
+  DeadLettersOptions,
+  DeadLetterSelection,
+  PostgresStore,
+  ParkedOptions,
+} from '../stores/postgres/index.js';
 import type { Message } from '../core/contracts/message.js';
 import { confirm, note } from './confirm.js';
 import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
 import { listed, nameOf, time, wholeNumber } from './values.js';
 
-/** `messenger waiting`: what is set aside and not given up. */
-export function waiting(): Command {
-  return paged(selecting(new Command('waiting')))
+/** `messenger parked`: what is set aside and not given up. */
+export function parked(): Command {
+  return paged(selecting(new Command('parked')))
     .description('what waits to be tried again, behind others of its key or for its time, as JSON, one a line')
     .option('--state <state>', 'only one of: retry, behind, delayed, blocked', nameOf)
-    .action(async (flags: DatabaseFlags & WaitingOptions) => {
+    .action(async (flags: DatabaseFlags & ParkedOptions) => {
       const { database, options } = parted(flags);
-      print(await withStore(database, (store) => store.waiting(options)), options, 'nothing waits');
+      print(await withStore(database, (store) => store.admin.parked(options)), options, 'nothing waits');
     });
 }
 
@@ -23,7 +28,7 @@ export function deadLetters(): Command {
     .action(async (flags: DatabaseFlags & DeadLettersOptions) => {
       const { database, options } = parted(flags);
       print(
-        await withStore(database, (store) => store.deadLetters(options)),
+        await withStore(database, (store) => store.admin.deadLetters(options)),
         options,
         'nothing that matches was given up',
       );
@@ -36,9 +41,9 @@ export function requeue(): Command {
     .description('have what was given up tried again, in order, also while relays run')
     .option('--all', 'all of the destination')
     .option('--dry-run', 'say how many they are, and change nothing')
-    .action(async (flags: DatabaseFlags & FailedSelection) => {
+    .action(async (flags: DatabaseFlags & DeadLetterSelection) => {
       const { database, options } = parted(flags);
-      const count = await withStore(database, (store) => store.requeue(options));
+      const count = await withStore(database, (store) => store.admin.requeue(options));
       tell(options, count, 'requeued', 'would requeue');
     });
 }
@@ -50,26 +55,31 @@ export function discard(): Command {
     .option('--all', 'all of the destination')
     .option('--dry-run', 'say how many they are, and change nothing')
     .option('--yes', 'do not ask; needed without a terminal, but for --ids')
-    .action(async ({ yes = false, ...flags }: DatabaseFlags & FailedSelection & { yes?: boolean }) => {
+    .action(async ({ yes = false, ...flags }: DatabaseFlags & DeadLetterSelection & { yes?: boolean }) => {
       const { database, options } = parted(flags);
       const count = await withStore(database, async (store) => {
         await agree(store, options, yes);
-        return store.discard(options);
+        return store.admin.discard(options);
       });
       tell(options, count, 'deleted', 'would delete');
     });
 }
 
 /** Whoever names each message knows how many they are. */
-async function agree(store: PostgresStore, options: FailedSelection, yes: boolean): Promise<void> {
+async function agree(store: PostgresStore, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
-  const count = await store.discard({ ...options, dryRun: true });
+  const count = await store.admin.discard({ ...options, dryRun: true });
   if (count === 0) return;
   const of = `destination ${JSON.stringify(options.destination ?? 'default')}`;
   await confirm(`delete ${String(count)} messages of ${of} that were given up, for ever`, false);
 }
 
-function tell({ destination = 'default', dryRun }: FailedSelection, count: number, done: string, would: string): void {
+function tell(
+  { destination = 'default', dryRun }: DeadLetterSelection,
+  count: number,
+  done: string,
+  would: string,
+): void {
   console.log(`${dryRun === true ? would : done} ${String(count)} messages`);
   if (count > 0) return;
   const flag = destination === 'default' ? '' : ` --destination ${destination}`;
@@ -99,7 +109,7 @@ function selecting(command: Command): Command {
     .option('--error <text>', 'only those whose error contains this', nameOf);
 }
 
-/** The flags of a `FailedSelection`. */
+/** The flags of a `DeadLetterSelection`. */
 function givenUp(command: Command): Command {
   return selecting(command)
     .option('--state <state>', 'only dead, or only blocked ones', nameOf)

@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { rolesScript, type RolesOptions } from '../stores/postgres/index.js';
 import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
 import { addDestination, destinations, removeDestination } from './destinations.js';
-import { deadLetters, discard, requeue, waiting } from './failed.js';
+import { deadLetters, discard, parked, requeue } from './failed.js';
 import { nameOf, only, wholeNumber } from './values.js';
 
 const TABLES = ['schema', 'tablePrefix'] as const;
@@ -11,9 +11,9 @@ const ROLES = ['writer', 'relay', 'consumer', 'migrator'] as const;
 /** The commands of an operator. Each is one function of the store, and prints what it returns. */
 export function operatorCommands(): Command[] {
   return [
-    ...[repartition(), roles(), adopt()],
+    ...[repartition(), roles(), importGo()],
     ...[destinations(), addDestination(), removeDestination()],
-    ...[waiting(), deadLetters(), requeue(), discard()],
+    ...[parked(), deadLetters(), requeue(), discard()],
   ];
 }
 
@@ -22,7 +22,7 @@ function repartition(): Command {
     .description('spread the keys over another number of partitions, while no relay runs')
     .argument('<partitions>', 'how many: 1 to 1,024', wholeNumber)
     .action(async (partitions: number, flags: DatabaseFlags) => {
-      await withStore(flags, (store) => store.repartition(partitions));
+      await withStore(flags, (store) => store.admin.repartition(partitions));
       console.log(`${String(partitions)} partitions: give it to every store as the option partitions`);
     });
 }
@@ -41,15 +41,15 @@ function roles(): Command {
         return;
       }
       const excess = await withStore(only(flags, 'url', ...TABLES), (store) =>
-        store.excessGrants(only(flags, ...ROLES)),
+        store.admin.excessGrants(only(flags, ...ROLES)),
       );
       for (const { grantee, grant, revoke } of excess) console.log(`-- ${grantee} holds ${grant}\n${revoke};`);
       if (excess.length === 0) console.log('-- nobody holds more than the roles need: for their SQL, give --sql');
     });
 }
 
-function adopt(): Command {
-  return databaseOptions(new Command('adopt'))
+function importGo(): Command {
+  return databaseOptions(new Command('import-go'))
     .description("take over the unpublished messages of the Go module's table; again, what came since")
     .option('--from-schema <name>', "the schema of its table (default: 'public')", nameOf)
     .option('--from-table <name>', "its table (default: 'messages')", nameOf)
@@ -57,7 +57,7 @@ function adopt(): Command {
     .option('--topic <name>', 'the metadata key whose value becomes the topic', nameOf)
     .action(async ({ fromSchema, fromTable, key, topic, ...flags }: DatabaseFlags & Record<string, string>) => {
       const adopted = await withStore(flags, (store) =>
-        store.adopt({ schema: fromSchema, table: fromTable, key, topic }),
+        store.admin.importFromGo({ schema: fromSchema, table: fromTable, key, topic }),
       );
       console.log(`took ${String(adopted)} messages over`);
     });

@@ -18,7 +18,9 @@ export function rebaseCommand(): Command {
 }
 
 async function run({ environment, ...flags }: RebaseFlags): Promise<void> {
-  const result = await withStore(flags, (store) => store.rebase(environment === undefined ? {} : { environment }));
+  const result = await withStore(flags, (store) =>
+    store.admin.rebase(environment === undefined ? {} : { environment }),
+  );
   for (const line of inWords(result, flags)) console.log(line);
 }
 
@@ -33,10 +35,10 @@ function inWords({ moved, destinations, environment }: RebaseResult, { schema = 
   ];
 }
 
-function oneInWords({ destination, undelivered, first, last, waiting }: RebasedDestination): string {
+function oneInWords({ destination, undelivered, first, last, parked }: RebasedDestination): string {
   const range = undelivered === 0 ? '' : ` (seq ${String(first)} to ${String(last)})`;
-  const aside = waiting === 0 ? '' : `, and ${String(waiting)} that were set aside`;
+  const aside = parked === 0 ? '' : `, and ${String(parked)} that were parked`;
   const again =
-    undelivered + waiting === 0 ? '' : ': of these, what was published after the copy was made is published again';
+    undelivered + parked === 0 ? '' : ': of these, what was published after the copy was made is published again';
   return `destination ${destination}: ${String(undelivered)} messages${range}${aside} will be published${again}`;
 }

@@ -24,7 +24,7 @@ export type ErrorCode =
   | 'CONFLICT'
   /** Another relay holds, or has taken over, this relay's lease. */
   | 'LEASE_LOST'
-  /** A call to a store or a broker did not answer in time. */
+  /** A call to a store or a broker did not answer in time. One that a signal ended is no such call. */
   | 'TIMEOUT'
   /** Some of the store was not cleaned: see `CleaningError`. */
   | 'CLEANING_FAILED'

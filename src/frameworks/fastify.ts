@@ -4,7 +4,7 @@
  * @module
  */
 import { hostedRelay, type HostedRelayOptions, type RelaySource } from './_shared/lifecycle.js';
-import { checkKeys } from '../core/util/options.js';
+import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
@@ -28,7 +28,8 @@ export interface OutboxPluginOptions {
 }
 
 /** What Fastify itself takes in the options of a plugin. */
-const FASTIFY_KEYS = ['prefix', 'logLevel', 'logSerializers'];
+const FASTIFY_KEYS = { prefix: true, logLevel: true, logSerializers: true } as const;
+const KEYS = { outbox: true, relay: true } satisfies KeysOf<OutboxPluginOptions>;
 
 /**
  * Decorates the server with `outbox` and with `outboxHealth()`, which returns a `RelayHealth`; starts the relay when
@@ -53,7 +54,7 @@ const FASTIFY_KEYS = ['prefix', 'logLevel', 'logSerializers'];
  */
 export const outboxPlugin = Object.assign(
   async (app: FastifyApp, options: OutboxPluginOptions): Promise<void> => {
-    checkKeys(options, ['outbox', 'relay', ...FASTIFY_KEYS]);
+    checkKeys(options, { ...KEYS, ...FASTIFY_KEYS });
     const relay = hostedRelay(options.outbox, options.relay);
     app.decorate('outbox', options.outbox);
     app.decorate('outboxHealth', relay.health);

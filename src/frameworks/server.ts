@@ -5,7 +5,7 @@
  */
 import { toError } from '../core/errors.js';
 import { hostedRelay, type HostedRelayOptions, type RelayHealth, type RelaySource } from './_shared/lifecycle.js';
-import { checkKeys } from '../core/util/options.js';
+import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
@@ -58,7 +58,7 @@ export interface Service<Server extends NodeServer> extends AsyncDisposable {
  * ```
  */
 export async function withRelay<Server extends NodeServer>(options: ServiceOptions<Server>): Promise<Service<Server>> {
-  checkKeys(options, ['outbox', 'relay', 'listen'] satisfies (keyof ServiceOptions<Server>)[]);
+  checkKeys(options, { outbox: true, relay: true, listen: true } satisfies KeysOf<ServiceOptions<Server>>);
   const relay = hostedRelay(options.outbox, options.relay);
   await relay.start();
   try {

@@ -5,7 +5,7 @@ import type { Inbox } from '../core/outbox/subscribe.js';
 import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/contracts/inbox.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/contracts/logger.js';
 import { describe } from '../core/util/describe.js';
-import { checkKeys, numberOption } from '../core/util/options.js';
+import { checkKeys, type KeysOf, numberOption } from '../core/util/options.js';
 import { hasMethods } from '../core/util/options.js';
 
 const HOUR = 3_600_000;
@@ -57,7 +57,13 @@ export interface StoreInbox<Tx> extends Inbox<Tx> {
   clean(options?: StoreCallOptions): Promise<number>;
 }
 
-const KEYS = ['store', 'consumer', 'transaction', 'keep', 'errorLogger'] satisfies (keyof InboxOptions<unknown>)[];
+const KEYS = {
+  store: true,
+  consumer: true,
+  transaction: true,
+  keep: true,
+  errorLogger: true,
+} satisfies KeysOf<InboxOptions<unknown>>;
 
 /** What `createInbox` makes, by a clock. */
 export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, Handle>, clock: Clock): StoreInbox<Tx> {

@@ -6,7 +6,7 @@
 import type { Message } from '../core/contracts/message.js';
 import type { DrainOptions } from '../core/relay/drain.js';
 import { consoleErrorLogger, type ErrorLogger } from '../core/contracts/logger.js';
-import { checkKeys, numberOption } from '../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../core/util/options.js';
 import type { Outbox } from '../core/outbox/outbox.js';
 import type { Publisher } from '../core/contracts/publisher.js';
 import { hasMethods } from '../core/util/options.js';
@@ -172,7 +172,11 @@ interface Queue {
  * @throws MessengerError `INVALID_OPTION`.
  */
 export function memoryBroker(options: MemoryBrokerOptions = {}): MemoryBroker {
-  checkKeys(options, ['maxDeliveries', 'duplicates', 'errorLogger'] satisfies (keyof MemoryBrokerOptions)[]);
+  checkKeys(options, {
+    maxDeliveries: true,
+    duplicates: true,
+    errorLogger: true,
+  } satisfies KeysOf<MemoryBrokerOptions>);
   const { errorLogger = consoleErrorLogger } = options;
   const whole = { max: 1_000_000, integer: true };
   const maxDeliveries = numberOption('maxDeliveries', options.maxDeliveries, 3, { min: 1, ...whole });

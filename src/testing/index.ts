@@ -1,16 +1,7 @@
 /**
- * For tests, under any runner: what an application's transactions store, a broker in memory; and conformance suites
- * for stores, inboxes, publishers and subscribers of your own.
+ * For tests of applications, under any runner: what their transactions store, and a broker in memory.
  *
  * @module
  */
 export { memoryBroker, outboxTesting } from './application.js';
 export type { Matcher, MemoryBroker, MemoryBrokerOptions, OutboxTesting, Sent, SentOf } from './application.js';
-export { inboxTestSuite } from './inbox-suite.js';
-export type { InboxFeatures, InboxHarness, InboxSuite } from './inbox-suite.js';
-export { publisherTestSuite } from './publisher-suite.js';
-export type { PublisherFeatures, PublisherHarness, PublisherSuite, ReceivedMessage } from './publisher-suite.js';
-export { storeTestSuite } from './store-suite.js';
-export type { StoreFeatures, StoreHarness, StoreSuite, TestedStore } from './store-harness.js';
-export { subscriberTestSuite } from './subscriber-suite.js';
-export type { SubscriberFeatures, SubscriberHarness, SubscriberSetup, SubscriberSuite } from './subscriber-suite.js';

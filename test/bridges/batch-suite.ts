@@ -1,7 +1,8 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { z } from 'zod';
-import { ACKNOWLEDGED, defineOutbox, Messenger, newMessage, type Message } from '../../src/index.js';
+import { defineOutbox, Messenger, newMessage, type Message } from '../../src/index.js';
+import { ACKNOWLEDGED } from '../../src/adapter.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 import { causesOf, ORDERS } from './suite.js';

@@ -27,13 +27,13 @@ describe('knexBridge', () => {
   it('refuses a nested transaction that was left open when the outer one ended', async () => {
     const outer = await db.transaction();
     const inner = await outer.transaction();
-    expect(bridge.refusal?.(inner)).toBeUndefined();
+    expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusal?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('is over');
   });
 
   it('leaves the values out of the messages of errors, which Knex’s bindings are in', async () => {
-    const failed = db.transaction(async (trx) => bridge.run(trx, 'SELECT $1 FROM not_there', ['secret']));
+    const failed = db.transaction(async (trx) => bridge.execute(trx, 'SELECT $1 FROM not_there', ['secret']));
     await expect(failed).rejects.toThrow(/^SELECT \$1 FROM not_there - relation "not_there" does not exist$/);
   });
 });

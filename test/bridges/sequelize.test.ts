@@ -34,9 +34,9 @@ describe('sequelizeBridge', () => {
     const bridge = sequelizeBridge();
     const outer = await sequelize.transaction();
     const inner = await sequelize.transaction({ transaction: outer });
-    expect(bridge.refusal?.(inner)).toBeUndefined();
+    expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusal?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('is over');
   });
 });
 

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
-import { ACKNOWLEDGED, Messenger, newMessage, type Message, type TransactionBridge } from '../../src/index.js';
+import { Messenger, newMessage, type Message } from '../../src/index.js';
+import { ACKNOWLEDGED, type TransactionBridge } from '../../src/adapter.js';
 import { createInbox } from '../../src/inbox/index.js';
 import { onTransactionEnd, runnerOf } from '../../src/stores/postgres/drivers/index.js';
 import {
@@ -9,7 +10,7 @@ import {
   type PostgresStoreOptions,
   type TransactionHandle,
 } from '../../src/stores/postgres/index.js';
-import { until } from '../../src/testing/assert.js';
+import { until } from '../../src/testing/conformance/assert.js';
 import { newDatabase } from '../support/database.js';
 import { sleepingFor } from '../support/sleeping.js';
 
@@ -291,8 +292,8 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       const bridge = bridgeOf(library);
       const watched: TransactionBridge<Handle> = {
         ...bridge,
-        run: (handle, text, values) =>
-          Promise.resolve(bridge.run(handle, text, values)).catch((error: unknown) => {
+        execute: (handle, text, values) =>
+          Promise.resolve(bridge.execute(handle, text, values)).catch((error: unknown) => {
             thrown = error;
             throw error;
           }),
@@ -442,7 +443,9 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
 
     it('says in its errors what to pass', async () => {
-      await expect(store.add({} as Tx, 'never')).rejects.toThrow(library.bridge?.takes ?? 'a pg Client or PoolClient');
+      await expect(store.add({} as Tx, 'never')).rejects.toThrow(
+        library.bridge?.handleName ?? 'a pg Client or PoolClient',
+      );
     });
 
     const tells = async (within: Library<Tx, Handle>['savepoint'] = (transaction, work) => work(transaction)) => {
@@ -504,8 +507,12 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       it('leaves no rejection unhandled where it waits for a commit that does not come', tellsNobodyOfRejections);
       it('wakes a relay of this process once it has committed', wakes);
     } else {
-      it('does not tell of a commit', () => {
-        expect(library.bridge ?? {}).not.toHaveProperty('afterCommit');
+      it('does not tell of a commit', async () => {
+        const told: string[] = [];
+        await library.transaction(async (transaction) => {
+          library.bridge?.onCommit?.(transaction, () => told.push('committed'));
+        });
+        expect(told).toEqual([]);
       });
     }
   });
@@ -522,9 +529,9 @@ async function after<T>(turns: number, work: () => Promise<T>): Promise<T> {
 function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): TransactionBridge<Handle> {
   return (
     bridge ?? {
-      takes: 'a transaction of the client',
-      is: () => true,
-      run: (handle, text, values) => runnerOf(handle, undefined).run(text, values),
+      handleName: 'a transaction of the client',
+      isHandle: () => true,
+      execute: (handle, text, values) => runnerOf(handle, undefined).run(text, values),
     }
   );
 }

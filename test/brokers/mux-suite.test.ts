@@ -4,12 +4,12 @@ import { newMessage, type Message } from '../../src/core/contracts/message.js';
 import { asBatchPublisher } from '../../src/core/publish/single-publisher.js';
 import type { Publisher } from '../../src/core/contracts/publisher.js';
 import { Mux } from '../../src/brokers/mux.js';
-import { SqsPublisher } from '../../src/brokers/aws/sqs.js';
+import { SqsPublisher } from '../../src/brokers/aws/sqs/publisher.js';
 import {
   publisherTestSuite,
   type PublisherFeatures,
   type PublisherHarness,
-} from '../../src/testing/publisher-suite.js';
+} from '../../src/testing/conformance/publisher-suite.js';
 import { startAws, type TestAws } from '../support/aws.js';
 import { sqsHarness, STANDARD } from '../support/aws-publishers.js';
 

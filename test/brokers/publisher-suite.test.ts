@@ -7,7 +7,7 @@ import {
   type Publisher,
   type PublishResult,
 } from '../../src/core/contracts/publisher.js';
-import { publisherTestSuite, type PublisherFeatures } from '../../src/testing/publisher-suite.js';
+import { publisherTestSuite, type PublisherFeatures } from '../../src/testing/conformance/publisher-suite.js';
 
 const FEATURES: PublisherFeatures = {
   batch: true,

@@ -8,7 +8,7 @@ import {
   type SubscriberFeatures,
   type SubscriberHarness,
   type SubscriberSetup,
-} from '../../src/testing/subscriber-suite.js';
+} from '../../src/testing/conformance/subscriber-suite.js';
 
 /** What is broken on purpose. */
 type Fault =

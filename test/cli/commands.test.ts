@@ -70,14 +70,14 @@ describe('before a relay has run', () => {
   });
 
   it('the state of default counts what no destination takes, until one takes everything', async () => {
-    await outbox.store.addDestination('some', { from: 'beginning', topics: ['a'] });
-    expect(await outbox.store.destinations()).toMatchObject([
+    await outbox.store.admin.addDestination('some', { from: 'beginning', topics: ['a'] });
+    expect(await outbox.store.admin.destinations()).toMatchObject([
       { name: 'default', pending: 1, morePending: false, oldestPending: expect.any(Number) as number },
       { name: 'some', pending: 1 },
     ]);
-    expect((await outbox.store.destinations())[0]?.stalledSince).toBeInstanceOf(Date);
-    await outbox.store.addDestination('all', { from: 'beginning' });
-    expect((await outbox.store.destinations()).map(({ name }) => name)).toEqual(['all', 'some']);
+    expect((await outbox.store.admin.destinations())[0]?.stalledSince).toBeInstanceOf(Date);
+    await outbox.store.admin.addDestination('all', { from: 'beginning' });
+    expect((await outbox.store.admin.destinations()).map(({ name }) => name)).toEqual(['all', 'some']);
   });
 });
 
@@ -99,7 +99,7 @@ describe('with messages in every state', () => {
   });
 
   it('lists what waits: why, since when, and until when', async () => {
-    const states = (await outbox.store.waiting()).map(({ message, state, attempts, nextAt, error }) => [
+    const states = (await outbox.store.admin.parked()).map(({ message, state, attempts, nextAt, error }) => [
       ...[message.id, state, attempts, nextAt !== null, error],
     ]);
     expect(states).toEqual([
@@ -109,19 +109,19 @@ describe('with messages in every state', () => {
       ['late', 'delayed', 0, true, null],
     ]);
     for (const state of ['blocked', 'retry', 'behind', 'delayed'] as const) {
-      expect(await outbox.store.waiting({ state })).toMatchObject([{ state }]);
+      expect(await outbox.store.admin.parked({ state })).toMatchObject([{ state }]);
     }
-    expect((await outbox.store.waiting({ key: 'r', topic: 'busy', limit: 1 })).map((each) => each.message.id)).toEqual([
-      'retried',
-    ]);
-    const [first] = await outbox.store.waiting({ error: 'is refused' });
-    const rest = await outbox.store.waiting({ error: 'is refused', after: first?.seq });
+    expect(
+      (await outbox.store.admin.parked({ key: 'r', topic: 'busy', limit: 1 })).map((each) => each.message.id),
+    ).toEqual(['retried']);
+    const [first] = await outbox.store.admin.parked({ error: 'is refused' });
+    const rest = await outbox.store.admin.parked({ error: 'is refused', after: first?.seq });
     expect([first, ...rest].map((each) => each?.message.id)).toEqual(['blocked', 'retried']);
-    await expect(outbox.store.waiting({ state: 'dead' as never })).rejects.toMatchObject({
+    await expect(outbox.store.admin.parked({ state: 'dead' as never })).rejects.toMatchObject({
       code: 'INVALID_OPTION',
       message: `state must be one of 'retry', 'behind', 'delayed', 'blocked', got "dead"`,
     });
-    const listed = await messenger(outbox.url, 'waiting', '--state', 'retry');
+    const listed = await messenger(outbox.url, 'parked', '--state', 'retry');
     expect(listed.stdout.map((line) => JSON.parse(line) as object)).toMatchObject([
       { state: 'retry', attempts: 1, error: 'retried is refused', message: { id: 'retried', payload: '4' } },
     ]);
@@ -134,7 +134,7 @@ describe('with messages in every state', () => {
         ['remove-destination', 'nowhere'],
         ['remove-destination', 'nowhere', '--discard'],
       ],
-      ...[['dead-letters'], ['waiting'], ['requeue', '--all'], ['discard', '--all']].map((command) => [
+      ...[['dead-letters'], ['parked'], ['requeue', '--all'], ['discard', '--all']].map((command) => [
         ...[...command, '--destination', 'nowhere'],
       ]),
     ];
@@ -162,7 +162,7 @@ describe('with messages in every state', () => {
     const denied = await onTerminal(outbox.url, 'n\n', 'discard', '--all');
     expect(denied.code).toBe(1);
     expect(denied.stdout.join('\n')).toContain('nothing was changed');
-    expect(await outbox.store.deadLetters()).toHaveLength(2);
+    expect(await outbox.store.admin.deadLetters()).toHaveLength(2);
 
     const agreed = await onTerminal(outbox.url, 'y\n', 'discard', '--state', 'dead');
     expect(agreed.stdout.at(-1)).toBe('deleted 1 messages');
@@ -216,7 +216,7 @@ it('takes durations and times as people write them, and says what is wrong with 
   const add = (...args: string[]) => messenger(url, 'add-destination', ...args);
   expect(await add('week', '--from', '7d', '--forget-after', '12h')).toMatchObject({ code: 0 });
   expect(await add('bare', '--from', 'end', '--forget-after', '60000')).toMatchObject({ code: 0 });
-  expect(await store.destinations()).toMatchObject([
+  expect(await store.admin.destinations()).toMatchObject([
     { name: 'bare', forgetAfter: 60_000 },
     { name: 'week', forgetAfter: 43_200_000 },
   ]);
@@ -234,7 +234,7 @@ it('takes durations and times as people write them, and says what is wrong with 
     [['migrate', '--retention', 'long'], 'must be a duration such as 7d'],
     [['destinations', '--colour'], 'unknown option'],
     [['unknown'], 'unknown command'],
-    [['waiting', '--schema', 'elsewhere'], 'messenger migrate --schema elsewhere'],
+    [['parked', '--schema', 'elsewhere'], 'messenger migrate --schema elsewhere'],
   ] as const;
   for (const [args, said] of wrong) {
     const { code, stdout, stderr } = await messenger(url, ...args);

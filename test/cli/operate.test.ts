@@ -31,7 +31,7 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     await pool.query(`CREATE TABLE messages (id uuid PRIMARY KEY, metadata jsonb NOT NULL, payload text,
       published boolean DEFAULT FALSE, created_at timestamptz NOT NULL DEFAULT now())`);
     await pool.query(`INSERT INTO messages VALUES (gen_random_uuid(), '{"group":"k"}', 'from Go', false, now())`);
-    expect(await messenger(url, 'adopt', '--key', 'group')).toEqual(['took 1 messages over']);
+    expect(await messenger(url, 'import-go', '--key', 'group')).toEqual(['took 1 messages over']);
     const client = await pool.connect();
     await client.query('BEGIN');
     await store.add(client, [newMessage('1', { id: 'a', key: 'k' }), newMessage('2', { id: 'b' })]);

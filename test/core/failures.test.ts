@@ -4,7 +4,7 @@ import type { MessengerEvent } from '../../src/core/contracts/events.js';
 import type { Message } from '../../src/core/contracts/message.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import { ACKNOWLEDGED, type BatchPublisher, type PublishResult } from '../../src/core/contracts/publisher.js';
-import { until } from '../../src/testing/assert.js';
+import { until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   ListFeedStore,

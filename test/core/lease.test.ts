@@ -1,7 +1,7 @@
 /** A store with feeds: leases lost and taken over, standby, settling in order. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Messenger } from '../../src/core/relay/messenger.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import { FAST, ListFeedStore, recordingLogger, refusal, scripted, scriptedBatch, started } from './scripted.js';
 
 afterEach(() => {

@@ -7,7 +7,7 @@ import { Messenger } from '../../src/core/relay/messenger.js';
 import type { MessengerOptions } from '../../src/core/relay/options.js';
 import type { Store } from '../../src/core/contracts/store.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   memoryStore,

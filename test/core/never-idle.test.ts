@@ -7,7 +7,7 @@ import type { Message } from '../../src/core/contracts/message.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import { ACKNOWLEDGED, type BatchPublisher } from '../../src/core/contracts/publisher.js';
 import type { FeedStore } from '../../src/core/contracts/store.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import { FAST, message, started } from './scripted.js';
 
 /** A store that never runs out of messages, each a page. */

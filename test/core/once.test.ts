@@ -11,7 +11,7 @@ import { systemClock, type Clock } from '../../src/core/util/clock.js';
 import { withDeadline } from '../../src/core/util/async.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { until } from '../../src/testing/assert.js';
+import { until } from '../../src/testing/conformance/assert.js';
 import { newDatabase } from '../support/database.js';
 import {
   FAST,

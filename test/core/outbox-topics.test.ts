@@ -9,7 +9,7 @@ import { defineOutbox, defineTopics, subscribe, type Message, type Topics } from
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { memoryBroker } from '../../src/testing/index.js';
-import { until } from '../../src/testing/assert.js';
+import { until } from '../../src/testing/conformance/assert.js';
 import { inTransaction, newDatabase } from '../support/database.js';
 import { sleepingFor } from '../support/sleeping.js';
 import { FAST, ListFeedStore, recordingLogger, scripted } from './scripted.js';

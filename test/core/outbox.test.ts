@@ -511,7 +511,7 @@ describe('subscribe', () => {
 
   it('acknowledges other topics where it is told to', async () => {
     const subscriber = broker([json('x', 'unknown'), json('x', 'order.sent')]);
-    await subscribe(subscriber, { name: 'billing', topics, signal, handlers: {}, others: 'ignore' });
+    await subscribe(subscriber, { name: 'billing', topics, signal, handlers: {}, unhandledTopics: 'ignore' });
     expect(subscriber.outcomes).toEqual([undefined, undefined]);
   });
 

@@ -6,7 +6,7 @@ import type { MessengerOptions } from '../../src/core/relay/options.js';
 import type { BatchPublisher, Publisher } from '../../src/core/contracts/publisher.js';
 import type { FeedStore } from '../../src/core/contracts/store.js';
 import { MessengerError } from '../../src/core/errors.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   ListFeedStore,

@@ -7,7 +7,7 @@ import { signatureOf } from '../../src/core/util/error-signature.js';
 import { newMessage } from '../../src/core/contracts/message.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import type { MessengerOptions } from '../../src/core/relay/options.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   ListFeedStore,

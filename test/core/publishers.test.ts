@@ -1,11 +1,12 @@
 /** How publishers are called: how many at once, how many of one key, for how long. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
-import { ACKNOWLEDGED, defineOutbox, type BatchPublisher, type Message, type Publisher } from '../../src/index.js';
+import { defineOutbox, type Message, type Publisher } from '../../src/index.js';
+import { ACKNOWLEDGED, type BatchPublisher } from '../../src/adapter.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import { Mux } from '../../src/brokers/mux.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
-import { gate, until } from '../../src/testing/assert.js';
+import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   ListFeedStore,
   memoryStore,

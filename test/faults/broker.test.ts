@@ -1,6 +1,7 @@
 /** A broker that is down, hangs, answers late, or refuses: nothing is lost, and nothing overtakes. */
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';
+import { oldest } from '../support/embedded-postgres.js';
 import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report } from './support.js';
 
 const PUBLISH_TIMEOUT = 400;
@@ -42,7 +43,7 @@ it.each(forms)('waits for a broker that is down, and burns nobody’s attempts (
 
 it.each(forms)('goes on after a broker that hung, and one that answered too late (%s)', async (form) => {
   const messenger = { publishTimeout: PUBLISH_TIMEOUT };
-  await Outbox.run(await newDatabase(inject('postgres')[14]), { form, messenger }, async (outbox) => {
+  await Outbox.run(await newDatabase(inject('postgres')[oldest]), { form, messenger }, async (outbox) => {
     const { broker } = outbox;
     broker.latency = () => 3;
     outbox.startWriting();

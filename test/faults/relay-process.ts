@@ -14,13 +14,12 @@ import {
   MessengerError,
   Messenger,
   PublishError,
-  type BatchPublisher,
   type FailureKind,
   type Message,
   type MessengerOptions,
   type Publisher,
-  type PublishResult,
 } from '../../src/index.js';
+import type { BatchPublisher, PublishResult } from '../../src/adapter.js';
 import { PostgresStore, type PostgresStoreOptions } from '../../src/stores/postgres/index.js';
 
 export interface RelayConfig {

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';
+import { oldest } from '../support/embedded-postgres.js';
 import { BOUND, eventually, GRACEFUL, NOTHING, Outbox, PAGE, randomOf, report, type RelayProcess } from './support.js';
 
 const LEASE = 2_000;
@@ -30,7 +31,7 @@ async function takesOver(outbox: Outbox, relay: RelayProcess): Promise<number> {
 }
 
 it('is taken over within the lease when the relay is killed, and not before', async () => {
-  await Outbox.run(await newDatabase(inject('postgres')[14]), { store: { lease: LEASE } }, async (outbox) => {
+  await Outbox.run(await newDatabase(inject('postgres')[oldest]), { store: { lease: LEASE } }, async (outbox) => {
     const { broker } = outbox;
     broker.latency = () => 5;
     outbox.startWriting();

@@ -169,7 +169,7 @@ describe('on PostgreSQL', () => {
     await expect(outbox.drain({ publisher: failing, concurrency: 1, retry, publishBatchSize: 100 })).rejects.toThrow(
       'published, and some were not',
     );
-    const left = async () => (await store.destinations())[0]?.waiting ?? 0;
+    const left = async () => (await store.admin.destinations())[0]?.parked ?? 0;
     expect(await left()).toBe(4);
     const { publisher } = open();
     expect(await outbox.drain({ publisher, signal: AbortSignal.abort() })).toBe(0);

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import type { Clock } from '../../src/core/util/clock.js';
 import { createInbox, type InboxOptions } from '../../src/inbox/index.js';
 import { storeInbox } from '../../src/inbox/store-inbox.js';
-import { newMessage, type InboxStore } from '../../src/index.js';
+import { newMessage } from '../../src/index.js';
+import type { InboxStore } from '../../src/adapter.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
 
 const HOUR = 3_600_000;

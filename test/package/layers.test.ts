@@ -121,7 +121,7 @@ async function put(file: string, text: string): Promise<void> {
 /** The check as `npm run check:layers` runs it, in the copy. */
 async function cruise(): Promise<Violation[]> {
   const args = ['--config', '.dependency-cruiser.cjs', '--output-type', 'json', 'src', 'bench', 'test'];
-  const binary = join(repository, 'node_modules/dependency-cruiser/bin/dependency-cruise.mjs');
+  const binary = join(repository, 'node_modules/dependency-cruiser/bin/dependency-cruiser.mjs');
   const output = await new Promise<string>((resolve, reject) => {
     execFile(process.execPath, [binary, ...args], { cwd: folder, maxBuffer: 1 << 28 }, (error, stdout, stderr) => {
       // It exits with the number of violations; without a report it did not get that far.

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { compileFunction } from 'node:vm';
 import ts from 'typescript';
 import { describe, expect, test, vi } from 'vitest';
-import { relayOptions } from '../../src/core/relay/options.js';
+import { relaySettings } from '../../src/core/relay/settings.js';
 import { runRelay } from '../../src/core/relay/supervisor.js';
 import type { Often } from './faults.js';
 import type { PromiseName } from './oracle.js';
@@ -64,7 +64,7 @@ describe('a store', () => {
     'is seen to be broken: %s',
     { timeout: TIMEOUT },
     async ([storeFlaw, seen]) => {
-      await expectSeen(seen, { engine: { runRelay, relayOptions }, storeFlaw });
+      await expectSeen(seen, { engine: { runRelay, relaySettings }, storeFlaw });
     },
   );
 });
@@ -79,7 +79,7 @@ describe('a publisher', () => {
     'is seen to be broken: %s',
     { timeout: TIMEOUT },
     async ([publisherFlaw, seen]) => {
-      await expectSeen(seen, { engine: { runRelay, relayOptions }, publisherFlaw });
+      await expectSeen(seen, { engine: { runRelay, relaySettings }, publisherFlaw });
     },
   );
 });
@@ -101,13 +101,13 @@ describe('the engine', () => {
       by: ['nothing lost', 'bounded duplicates', 'order per key'],
     },
     'sends a key of which an earlier page is not done': {
-      file: 'relay/pipeline',
+      file: 'relay/page-log',
       from: 'isBusy: (key) => isEarlier(isBusy, key),',
       to: 'isBusy: () => false,',
       by: ['order per key'],
     },
     'does not know what an earlier page has set aside': {
-      file: 'relay/pipeline',
+      file: 'relay/page-log',
       from: '!isSettled && publication.hasSetAside(key)',
       to: 'isSettled && publication.hasSetAside(key)',
       by: ['order per key'],
@@ -142,7 +142,7 @@ describe('the engine', () => {
     },
     'does not count a slow call that is waited for': {
       file: 'relay/pipeline',
-      from: '      this.#inFlight += this.#options.pageSize;\n      const work',
+      from: '      this.#capacity.awaitLate();\n      const work',
       to: '      const work',
       by: ['bounded duplicates', 'order per key'],
       often: SLOW,
@@ -177,20 +177,20 @@ describe('the engine', () => {
     },
     'gives partitions away while pages are in flight': {
       file: 'relay/pipeline',
-      from: 'while (this.#inFlight > 0) await',
-      to: 'if (this.#inFlight < 0) await',
+      from: 'while (!this.isIdle) await',
+      to: 'if (false) await',
       by: ['bounded duplicates', 'nothing lost', 'order per key', 'no errors of its own'],
     },
     'publishes as many pages as there are': {
-      file: 'relay/pipeline',
+      file: 'relay/capacity',
       from: 'this.#inFlight + pageSize <= depth * pageSize',
       to: 'this.#inFlight < Infinity',
       by: ['bounded duplicates'],
     },
     'does not count what is in a page': {
       file: 'relay/pipeline',
-      from: 'this.#free(this.#options.pageSize - length);',
-      to: 'this.#free(this.#options.pageSize);',
+      from: 'this.#capacity.free(this.#options.pageSize - length);',
+      to: 'this.#capacity.free(this.#options.pageSize);',
       by: ['bounded duplicates'],
     },
     'reads the clock once more for how long it waits for a broker': {
@@ -215,8 +215,8 @@ describe('the engine', () => {
     try {
       // All anew: errors and the like are known by their classes.
       const { runRelay: run } = await import('../../src/core/relay/supervisor.js');
-      const { relayOptions: options } = await import('../../src/core/relay/options.js');
-      const engine = { runRelay: run, relayOptions: options };
+      const { relaySettings: settings } = await import('../../src/core/relay/settings.js');
+      const engine = { runRelay: run, relaySettings: settings };
       await expectSeen(change, { engine }, await import('./world.js'), await import('./run.js'));
     } finally {
       vi.doUnmock(module);

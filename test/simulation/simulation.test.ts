@@ -7,7 +7,7 @@
  * "crash at point 17" (or freeze …) add `SIMULATION_BLOW=crash:17`. `SIMULATION_RUNS` sets how many run otherwise.
  */
 import { describe, expect, test } from 'vitest';
-import { relayOptions } from '../../src/core/relay/options.js';
+import { relaySettings } from '../../src/core/relay/settings.js';
 import { runRelay } from '../../src/core/relay/supervisor.js';
 import type { Blow } from './clock.js';
 import { FAULTS } from './faults.js';
@@ -15,7 +15,7 @@ import { askedOfSystem } from './guard.js';
 import { simulate, summary, type Report } from './run.js';
 import { World, type WorldOptions } from './world.js';
 
-const engine = { runRelay, relayOptions };
+const engine = { runRelay, relaySettings };
 const { SIMULATION_SEED, SIMULATION_BLOW, SIMULATION_RUNS } = process.env;
 const SEED = Number(SIMULATION_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const RUNS = Number(SIMULATION_RUNS ?? 2_800);

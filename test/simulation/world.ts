@@ -1,5 +1,5 @@
 /** One seeded world: a server, brokers, writers and relays, a while in which things go wrong, and one in which they heal. */
-import type * as optionsModule from '../../src/core/relay/options.js';
+import type * as settingsModule from '../../src/core/relay/settings.js';
 import type * as relayModule from '../../src/core/relay/supervisor.js';
 import { toError } from '../../src/core/errors.js';
 import { isBatchPublisher } from '../../src/core/contracts/publisher.js';
@@ -16,7 +16,7 @@ import { Destination, Server, type Flaw, type Row } from './server.js';
 /** The modules of the engine: the real ones, or broken ones. */
 export interface Engine {
   readonly runRelay: typeof relayModule.runRelay;
-  readonly relayOptions: typeof optionsModule.relayOptions;
+  readonly relaySettings: typeof settingsModule.relaySettings;
 }
 
 export interface WorldOptions {
@@ -251,7 +251,7 @@ export class World {
         this.#heard(error);
       },
     };
-    const options = engine.relayOptions(
+    const options = engine.relaySettings(
       store,
       isBatchPublisher(form) ? overheard(form, oracle) : form,
       { ...messenger, destination: to.name, publishTimeout: PUBLISH_TIMEOUT, errorLogger },

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { newMessage } from '../../src/core/contracts/message.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
-import { inboxTestSuite, storeTestSuite } from '../../src/testing/index.js';
+import { inboxTestSuite, storeTestSuite } from '../../src/testing/conformance/index.js';
 
 describe('MemoryStore', () => {
   storeTestSuite<MemoryTransaction>({

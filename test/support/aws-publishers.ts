@@ -3,8 +3,8 @@ import { SQSClient } from '@aws-sdk/client-sqs';
 import type { Publisher } from '../../src/core/contracts/publisher.js';
 import { newMessage } from '../../src/core/contracts/message.js';
 import { SnsPublisher, type SnsPublisherOptions } from '../../src/brokers/aws/sns.js';
-import { SqsPublisher, type SqsPublisherOptions } from '../../src/brokers/aws/sqs.js';
-import type { PublisherFeatures, PublisherHarness } from '../../src/testing/publisher-suite.js';
+import { SqsPublisher, type SqsPublisherOptions } from '../../src/brokers/aws/sqs/publisher.js';
+import type { PublisherFeatures, PublisherHarness } from '../../src/testing/conformance/publisher-suite.js';
 import { decodeDelivery } from '../../src/brokers/aws/wire/decode.js';
 import { clientConfig, deadPort, type TestAws, type TestQueue } from './aws.js';
 

@@ -69,9 +69,9 @@ describe.each([
     expect(await moved.store.migrate()).toEqual([]);
     await expect(moved.relay()).rejects.toMatchObject(REBASE);
     await moved.add('a:2');
-    expect(await moved.store.rebase()).toMatchObject({
+    expect(await moved.store.admin.rebase()).toMatchObject({
       moved: true,
-      destinations: [{ destination: 'default', undelivered: 5, waiting: 1 }],
+      destinations: [{ destination: 'default', undelivered: 5, parked: 1 }],
     });
     const published = await moved.relay({ pageSize: 2 });
     expect(published.toSorted()).toEqual([...left, 'a:2'].toSorted());
@@ -103,7 +103,7 @@ it('goes on after pg_upgrade as if nothing had been', async () => {
     const after = await Outbox.at(next.url(), { environment: 'production' }, false);
     expect(await after.store.migrate()).toEqual([]);
     expect((await after.relay({ pageSize: 2 })).toSorted()).toEqual(left);
-    expect(await after.store.rebase()).toMatchObject({ moved: false });
+    expect(await after.store.admin.rebase()).toMatchObject({ moved: false });
     await after.add('a:2');
     expect(await after.relay()).toEqual(['a:2']);
     await after.close();
@@ -132,7 +132,7 @@ it('refuses to relay from a clone that pg_basebackup made of a server at work', 
     await expect(
       new PostgresStore(staging.pool, { partitions: 3 }).openFeed({ destination: 'default', pageSize: 1 }),
     ).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
-    expect(await staging.store.rebase({ environment: 'staging' })).toMatchObject({ moved: false });
+    expect(await staging.store.admin.rebase({ environment: 'staging' })).toMatchObject({ moved: false });
     expect((await staging.relay()).toSorted()).toEqual(left);
     expect((await old.relay()).toSorted()).toEqual(left);
     await Promise.all([staging.close(), old.close()]);

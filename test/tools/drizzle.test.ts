@@ -6,6 +6,7 @@ import { migrate } from 'drizzle-orm/node-postgres/migrator';
 import { expect, it } from 'vitest';
 import { PostgresStore } from 'messenger-outbox/postgres';
 import { catalog } from '../support/catalog.js';
+import { oldest } from '../support/embedded-postgres.js';
 import {
   database,
   ELSEWHERE,
@@ -91,7 +92,7 @@ it('push stops at an outbox among the tables of the application, and loses nothi
 });
 
 it('push on PostgreSQL 14 drops what is in an outbox among the tables of the application', async () => {
-  const { url, pool } = await database(14);
+  const { url, pool } = await database(oldest);
   await withMessage(pool, ELSEWHERE);
   await pool.query('CREATE TABLE orders (id text PRIMARY KEY, total integer NOT NULL)');
   const { run } = await application(url);

@@ -54,7 +54,7 @@ export class SnsPublisher implements BatchPublisher {
   /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
   constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
     checkClient(client, 'an SNSClient');
-    checkPublisherOptions(options, 'topic');
+    checkPublisherOptions<SnsPublisherOptions>(options, { topic: true });
     const topic = matchingText('topic', options.topic, TOPIC_ARN, 'the ARN of an SNS topic');
     this.#settings = publisherSettings(options, isFifo(topic), 262_144);
     this.#send = (entries, signal) =>

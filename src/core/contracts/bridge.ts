@@ -13,27 +13,27 @@
  */
 export interface TransactionBridge<Tx> {
   /** What it takes, as error messages say it: `the transaction of Drizzle's db.transaction`. */
-  readonly takes: string;
+  readonly handleName: string;
   /** Whether a value is of this library: its root handle as well, which `refusal` then refuses. */
-  is(handle: unknown): boolean;
+  isHandle(handle: unknown): boolean;
   /**
    * Whether each transaction has a handle of its own. Then one whose connection is in another transaction by now is
    * refused, once it has been written through. @default false
    */
-  readonly isOneTransaction?: boolean;
+  readonly hasHandlePerTransaction?: boolean;
   /** Why a handle cannot be written through now, and what to pass instead. @default none is refused */
-  refusal?(handle: Tx): string | undefined;
+  refusalOf?(handle: Tx): string | undefined;
   /**
    * Runs one statement in the transaction. `values` stand for `$1`, `$2` …, and all of them are text.
    *
    * @throws what the library throws: it surfaces as it is.
    */
-  run(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
+  execute(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
    * The same for a statement that returns one row of one text: resolves to it, however the library wraps rows.
    * @default as `run` does
    */
-  query?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
+  queryText?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /** Calls back once the transaction has committed, and maybe also after a rollback. @default nothing tells */
-  afterCommit?(handle: Tx, callback: () => void): void;
+  onCommit?(handle: Tx, callback: () => void): void;
 }

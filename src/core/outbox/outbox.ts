@@ -1,16 +1,13 @@
 import type { StoreCallOptions } from '../contracts/call-options.js';
 import { drained, type DrainOptions } from '../relay/drain.js';
 import { MessengerError } from '../errors.js';
-import { consoleErrorLogger, safeLogger } from '../contracts/logger.js';
-import type { Message, NewMessageOptions } from '../contracts/message.js';
+import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { Messenger } from '../relay/messenger.js';
 import { DEFAULT_DESTINATION } from '../contracts/feed.js';
-import type { MessengerOptions, TopicOptions } from '../relay/options.js';
-import { checkKeys, numberOption } from '../util/options.js';
-import type { Publisher, PublishFunction } from '../contracts/publisher.js';
+import type { TopicOptions } from '../relay/options.js';
+import { relaySettings, type RelaySettings } from '../relay/settings.js';
+import { checkKeys, DAY, hasMethods, numberOption, type KeysOf } from '../util/options.js';
 import { reaching, started, type OutboxRelayOptions, type Relay } from '../relay/handle.js';
-import { hasMethods } from '../util/options.js';
 import type { Store } from '../contracts/store.js';
 import {
   addressedBy,
@@ -19,6 +16,7 @@ import {
   messageOf,
   type PayloadOf,
   type Schemas,
+  type SendOptions,
   type Topics,
 } from './topics.js';
 
@@ -43,8 +41,7 @@ export interface OutboxOptions<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
 }
 
-/** What can be said of one message beside its payload. */
-export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
+export type { SendOptions } from './topics.js';
 
 /** What an application stores its messages with. Made by `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
@@ -132,7 +129,7 @@ export interface Outbox<Tx, S extends Schemas> {
  * ```
  */
 export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S>): Outbox<Tx, S> {
-  checkKeys(options, ['store', 'topics'] satisfies (keyof OutboxOptions<Tx, S>)[]);
+  checkKeys(options, { store: true, topics: true } satisfies KeysOf<OutboxOptions<Tx, S>>);
   const { store } = options;
   if (!hasMethods(store, 'add', 'messages', 'published')) {
     throw new MessengerError('INVALID_OPTION', 'store must be a store that is written to, such as a PostgresStore');
@@ -144,12 +141,13 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
   /** Has the destination of a relay made, if it is that of a topic. */
-  const ready = async ({ destination }: MessengerOptions): Promise<void> => {
-    if (destination === undefined || !addressed.includes(destination)) return;
+  const ready = async ({ destination }: RelaySettings): Promise<void> => {
+    if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
   };
-  const messengerOf = ({ publisher, ...rest }: MessengerOptions & { publisher: Publisher | PublishFunction }) =>
-    new Messenger(store, publisher, { ...rest, topics: policiesOf(topics) });
+  const policies = policiesOf(topics);
+  const settingsOf = ({ publisher, ...rest }: Omit<OutboxRelayOptions, 'signal'>): RelaySettings =>
+    relaySettings(store, publisher, { ...rest, topics: policies });
   return {
     topics,
     async migrate(callOptions) {
@@ -189,20 +187,20 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       store.wake?.();
       return result;
     },
-    async relay(relayOptions) {
-      assertOptions('relay', relayOptions, topics);
-      const { signal, ...rest } = relayOptions;
-      const logger = safeLogger(rest.errorLogger ?? consoleErrorLogger);
-      const messenger = messengerOf(rest);
-      await ready(rest);
-      return started(messenger, signal, logger);
+    async relay(options) {
+      assertOptions('relay', options, topics);
+      const { signal, ...rest } = options;
+      const settings = settingsOf(rest);
+      await ready(settings);
+      return started(settings, signal);
     },
-    async drain(drainOptions) {
-      assertOptions('drain', drainOptions, topics);
-      const { budget: limit, ...rest } = drainOptions;
-      const budget = numberOption('budget', limit, 10_000, { min: 1, max: 86_400_000 });
-      await ready(rest);
-      return drained(messengerOf, rest, budget);
+    async drain(options) {
+      assertOptions('drain', options, topics);
+      const { budget: limit, signal, ...rest } = options;
+      const budget = numberOption('budget', limit, 10_000, { min: 1, max: DAY });
+      const settings = settingsOf(rest);
+      await ready(settings);
+      return drained(settings, budget, signal);
     },
   };
 }

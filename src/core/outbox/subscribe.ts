@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { checkKeys } from '../util/options.js';
+import { checkKeys, type KeysOf } from '../util/options.js';
 import { hasMethods } from '../util/options.js';
 import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
@@ -42,7 +42,7 @@ export interface TopicSubscription<S extends Schemas, Tx = undefined> {
    * what fails; or they are acknowledged and forgotten.
    * @default 'refuse'
    */
-  readonly others?: 'refuse' | 'ignore';
+  readonly unhandledTopics?: 'refuse' | 'ignore';
 }
 
 /**
@@ -55,15 +55,21 @@ export async function subscribe<S extends Schemas, Tx = undefined>(
   subscriber: Subscriber,
   { signal, ...subscription }: TopicSubscription<S, Tx> & { readonly signal: AbortSignal },
 ): Promise<void> {
-  await subscriber.subscribe(typed(subscription), { signal });
+  await subscriber.subscribe(typedSubscription(subscription), { signal });
 }
 
-const KEYS = ['name', 'topics', 'handlers', 'inbox', 'others'] satisfies (keyof TopicSubscription<Schemas>)[];
+const KEYS = {
+  name: true,
+  topics: true,
+  handlers: true,
+  inbox: true,
+  unhandledTopics: true,
+} satisfies KeysOf<TopicSubscription<Schemas>>;
 
 /** The same as a plain subscription, for whatever takes one. @throws as `subscribe` does. */
-export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {
+export function typedSubscription<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {
   checkKeys(options, KEYS);
-  const { name, handlers, inbox, others = 'refuse' } = options;
+  const { name, handlers, inbox, unhandledTopics = 'refuse' } = options;
   const topics: Topics = defineTopics<S>(options.topics);
   if (typeof handlers !== 'object' || (handlers as unknown) === null) {
     throw new MessengerError(
@@ -71,8 +77,11 @@ export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscript
       `handlers must be an object of functions by topic, got ${describe(handlers)}`,
     );
   }
-  if (!['refuse', 'ignore'].includes(others)) {
-    throw new MessengerError('INVALID_OPTION', `others must be 'refuse' or 'ignore', got ${describe(others)}`);
+  if (!['refuse', 'ignore'].includes(unhandledTopics)) {
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `unhandledTopics must be 'refuse' or 'ignore', got ${describe(unhandledTopics)}`,
+    );
   }
   if (inbox !== undefined && !hasMethods(inbox, 'once')) {
     throw new MessengerError('INVALID_OPTION', `inbox must have the method once, got ${describe(inbox)}`);
@@ -94,7 +103,7 @@ export function typed<S extends Schemas, Tx = undefined>(options: TopicSubscript
       const topic = message.topic ?? '';
       const handle = Object.hasOwn(handlers, topic) ? handlers[topic] : undefined;
       if (handle === undefined) {
-        if (others === 'ignore') return;
+        if (unhandledTopics === 'ignore') return;
         throw new MessengerError(
           'INVALID_MESSAGE',
           `${name} has no handler for topic ${JSON.stringify(message.topic)} of message ${message.id}`,

@@ -3,8 +3,9 @@ import { changedBy, faultText, jsonOf } from './json.js';
 import { newMessage, type Message, type NewMessageOptions } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
 import { DEFAULT_DESTINATION } from '../contracts/feed.js';
-import { policyOf, type TopicOptions } from '../relay/options.js';
-import { checkKeys, numberOption } from '../util/options.js';
+import type { TopicOptions } from '../relay/options.js';
+import { policyOf } from '../relay/policies.js';
+import { checkKeys, numberOption, type KeysOf } from '../util/options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 
 /** All that is to be said of one topic: what its messages are, in which order they go, what becomes of failures. */
@@ -37,16 +38,26 @@ export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[N
 const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
-const SEND_KEYS = ['id', 'metadata', 'at', 'key', 'deliverAt', 'holdKey'] satisfies (keyof NewMessageOptions)[];
-const TOPIC_KEYS = [
-  'schema',
-  'key',
-  'destination',
-  'version',
-  'upcast',
-  'retry',
-  'maxParked',
-] satisfies (keyof Topic)[];
+/** What can be said of one message beside its payload. */
+export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
+
+const SEND_KEYS = {
+  id: true,
+  metadata: true,
+  at: true,
+  key: true,
+  deliverAt: true,
+  holdKey: true,
+} satisfies KeysOf<SendOptions>;
+const TOPIC_KEYS = {
+  schema: true,
+  key: true,
+  destination: true,
+  version: true,
+  upcast: true,
+  retry: true,
+  maxParked: true,
+} satisfies KeysOf<Topic>;
 
 /**
  * Topics for whoever stores and whoever handles them, as they are: to be shared by both.
@@ -114,7 +125,7 @@ export async function messageOf(
   topics: Topics,
   name: string,
   payload: unknown,
-  sendOptions: Omit<NewMessageOptions, 'topic'> = {},
+  sendOptions: SendOptions = {},
 ): Promise<Message> {
   checkKeys(sendOptions, SEND_KEYS);
   const { metadata, ...options } = sendOptions;

@@ -75,6 +75,11 @@ export interface PageOutcome {
   readonly late: readonly Late[];
 }
 
+/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
+export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
+  return acknowledged > 0 || setAside.length > 0;
+}
+
 /** A call of the publisher that was not answered when the rest of its page was. */
 export interface Late {
   /** Its messages. */

@@ -1,5 +1,5 @@
 import { hasCode, MessengerError, toError } from '../errors.js';
-import type { RelayOptions } from './settings.js';
+import type { RelayOptions, RelaySettings } from './settings.js';
 import { isCleaningError, isCleanReport, type CleanReport } from '../contracts/store.js';
 import { isAborted, sleepBy } from '../util/async.js';
 
@@ -8,7 +8,7 @@ const MAX_PAUSE = 60_000;
 
 /** Cleans once, and tells of it; somebody should know where messages are given up unpublished. @throws what the store throws. */
 export async function cleanOnce(
-  { store, destination, clock, errorLogger, onEvent }: Omit<RelayOptions, 'relay'>,
+  { store, destination, clock, errorLogger, onEvent }: RelaySettings,
   cleanUp: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {

@@ -1,10 +1,11 @@
-import { systemClock } from '../util/clock.js';
+import { cleanOnce } from './cleanup.js';
 import { textOf } from '../util/error-text.js';
 import { PublishError } from '../errors.js';
-import type { MessengerEvent } from '../contracts/events.js';
-import type { Messenger } from './messenger.js';
+import type { Feed } from '../contracts/feed.js';
 import type { OutboxRelayOptions } from './handle.js';
-import { isAbort, onAbort } from '../util/async.js';
+import { isBrokerDown, newRound, publishRound, roundError, withFeed } from './round.js';
+import type { RelaySettings } from './settings.js';
+import { onAbort } from '../util/async.js';
 
 /** How a drain is limited. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
@@ -18,57 +19,64 @@ export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
 }
 
 /** Publishes until there is nothing new, the broker as a whole fails, or the time is over; then cleans, if it is to. */
-export async function drained(
-  messengerOf: (options: Omit<OutboxRelayOptions, 'signal'>) => Messenger,
-  { signal, onEvent, ...options }: OutboxRelayOptions,
-  budget: number,
-): Promise<number> {
+export async function drained(settings: RelaySettings, budget: number, signal?: AbortSignal): Promise<number> {
+  const { clock, cleanUp } = settings;
   /** Aborted when the time is over, or all of it is to end. */
   const over = new AbortController();
   const end = () => {
     over.abort(signal?.reason);
   };
-  const failures: PublishError[] = [];
-  /** What was set aside: a store without a side table lists it again. */
-  const setAside = new Set<string>();
-  const seen = { total: 0, isNew: false };
-  const watch = (event: MessengerEvent) => {
-    if (event.type === 'claimed') seen.isNew ||= event.messages.some(({ id }) => !setAside.has(id));
-    if (event.type === 'published') seen.total += event.messages.length;
-    if (event.type === 'parked' || event.type === 'dead' || event.type === 'blocked') setAside.add(event.message.id);
-    onEvent?.(event);
-  };
-  const isHandler = onEvent === undefined || typeof onEvent === 'function';
-  // What is no function is for the messenger to refuse.
-  const messenger = messengerOf({ ...options, onEvent: isHandler ? watch : onEvent });
-  const wasNew = async (): Promise<boolean> => {
-    seen.isNew = false;
-    try {
-      await messenger.publish({ signal: over.signal });
-    } catch (error) {
-      // It was looking for more when the time was over.
-      if (isAbort(error, over.signal)) return false;
-      if (!(error instanceof PublishError)) throw error;
-      failures.push(error);
-      if (error.kind === 'connection') return false;
-    }
-    return seen.isNew;
-  };
-  const cancel = systemClock.setTimeout(end, budget);
+  const cancel = clock.setTimeout(end, budget);
   const forget = signal && onAbort(signal, end);
   if (signal?.aborted === true) end();
-  const until = systemClock.now() + budget;
+  const until = clock.now() + budget;
+  const drain: Drain = { settings, signal: over.signal, isOver: () => over.signal.aborted || clock.now() >= until };
+  const done: Done = { total: 0, failures: [], setAside: new Set() };
   try {
-    while (!over.signal.aborted && (await wasNew()) && systemClock.now() < until);
+    let isMore = true;
+    while (isMore && !drain.isOver()) {
+      isMore = (await withFeed(settings, over.signal, (feed) => drainFeed(feed, drain, done))) ?? false;
+    }
   } finally {
     cancel();
     forget?.();
   }
-  if (options.cleanUp !== undefined && signal?.aborted !== true) await messenger.clean(signal ? { signal } : {});
-  const [first] = failures;
-  if (first === undefined) return seen.total;
-  throw new PublishError(`${String(seen.total)} messages were published, and some were not: ${textOf(first)}`, {
+  if (cleanUp !== undefined && signal?.aborted !== true) await cleanOnce(settings, cleanUp, signal);
+  const [first] = done.failures;
+  if (first === undefined) return done.total;
+  throw new PublishError(`${String(done.total)} messages were published, and some were not: ${textOf(first)}`, {
     kind: first.kind,
-    cause: new AggregateError(failures),
+    cause: new AggregateError(done.failures),
   });
+}
+
+interface Drain {
+  readonly settings: RelaySettings;
+  readonly signal: AbortSignal;
+  /** By the clock as well: a process that was frozen gets here before its timers. */
+  readonly isOver: () => boolean;
+}
+
+/** What a drain has come to. */
+interface Done {
+  total: number;
+  /** One for each round that had some. */
+  readonly failures: PublishError[];
+  readonly setAside: Set<string>;
+}
+
+/** Publishes round after round. @returns whether there may be more, for another feed: the lease ended between two rounds. */
+async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
+  do {
+    const round = newRound(done.setAside);
+    try {
+      await publishRound(feed, settings, round, signal);
+    } finally {
+      done.total += round.acknowledged;
+      const error = roundError(round);
+      if (error !== undefined) done.failures.push(error);
+    }
+    if (!round.isNew || isBrokerDown(round)) return false;
+  } while (!isOver() && !feed.lost.aborted);
+  return true;
 }

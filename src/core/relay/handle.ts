@@ -2,10 +2,12 @@
 import type { CircuitStatus } from '../publish/circuit-breaker.js';
 import { textOf } from '../util/error-text.js';
 import { FatalError, hasCode, toError } from '../errors.js';
-import type { ErrorLogger } from '../contracts/logger.js';
-import type { DatastoreStatus, Messenger } from './messenger.js';
 import type { MessengerOptions } from './options.js';
 import type { Publisher, PublishFunction } from '../contracts/publisher.js';
+import type { RelaySettings } from './settings.js';
+import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.js';
+import { runRelay } from './supervisor.js';
+import { uuidv7 } from '../util/uuid.js';
 
 /** How a relay is started: as a `Messenger`, its topics as they are defined. */
 export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
@@ -28,11 +30,7 @@ export interface Relay extends AsyncDisposable {
 }
 
 /** Starts a relay. Resolves when it has reached the store. @throws FatalError where it does not. */
-export async function started(
-  messenger: Messenger,
-  signal: AbortSignal | undefined,
-  logger: ErrorLogger,
-): Promise<Relay> {
+export async function started(settings: RelaySettings, signal: AbortSignal | undefined): Promise<Relay> {
   const controller = new AbortController();
   const onAbort = () => {
     controller.abort(signal?.reason);
@@ -41,14 +39,14 @@ export async function started(
   else signal?.addEventListener('abort', onAbort, { once: true });
   let ended!: Promise<void>;
   const reached = new Promise<void>((resolve) => {
-    ended = messenger.start({ signal: controller.signal, onStarted: resolve }).finally(() => {
+    ended = runRelay({ ...settings, relay: uuidv7() }, controller.signal, resolve).finally(() => {
       signal?.removeEventListener('abort', onAbort);
     });
   });
   await Promise.race([reached, ended]);
   // Maybe nobody waits for it: that must not end the process, and somebody must know.
   ended.catch((error: unknown) => {
-    logger.error(toError(error));
+    settings.errorLogger.error(toError(error));
   });
   const stop = () => {
     controller.abort();
@@ -57,10 +55,10 @@ export async function started(
   return {
     ended,
     get circuit() {
-      return messenger.circuit;
+      return circuitStatus(settings);
     },
     get datastore() {
-      return messenger.datastore;
+      return datastoreStatus(settings);
     },
     stop,
     [Symbol.asyncDispose]: stop,

@@ -1,24 +1,16 @@
 import type { CircuitStatus } from '../publish/circuit-breaker.js';
 import { cleanOnce } from './cleanup.js';
-import { MessengerError, PublishError } from '../errors.js';
-import { relayOptions, type MessengerOptions } from './options.js';
-import { openFeed } from './open-feed.js';
-import { publishOnce } from './publish-once.js';
+import { MessengerError } from '../errors.js';
+import type { MessengerOptions } from './options.js';
 import type { Publisher, PublishFunction } from '../contracts/publisher.js';
-import type { RelayOptions } from './settings.js';
+import { newRound, publishRound, roundError, withFeed } from './round.js';
+import { relaySettings, type RelaySettings } from './settings.js';
+import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.js';
 import { runRelay } from './supervisor.js';
 import type { Store } from '../contracts/store.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/** How the datastore of a relay does. */
-export interface DatastoreStatus {
-  /** `failing`: it did not do what was last asked of it, and is tried again. */
-  readonly state: 'working' | 'failing';
-  /** Since when it has been failing. */
-  readonly since?: Date;
-  /** What it failed with last. */
-  readonly error?: Error;
-}
+export type { DatastoreStatus } from './status.js';
 
 /** What a call can be told. */
 export interface MessengerCallOptions {
@@ -46,67 +38,40 @@ export interface StartOptions extends MessengerCallOptions {
  * ```
  */
 export class Messenger {
-  readonly #options: Omit<RelayOptions, 'relay'>;
+  readonly #settings: RelaySettings;
 
   /**
    * @param publisher Sends messages to the broker; an async function that sends one is enough.
    * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
    */
   constructor(store: Store, publisher: Publisher | PublishFunction, options: MessengerOptions = {}) {
-    this.#options = relayOptions(store, publisher, options);
+    this.#settings = relaySettings(store, publisher, options);
   }
 
   /** How publishing to the broker does, at this moment. */
   get circuit(): CircuitStatus {
-    const { circuit, calls } = this.#options;
-    const { waiting } = calls;
-    return { ...circuit.status, ...(waiting !== undefined && { waitingSince: before(waiting) }) };
+    return circuitStatus(this.#settings);
   }
 
   /** How the datastore does, at this moment. */
   get datastore(): DatastoreStatus {
-    const { outages, clock } = this.#options;
-    const outage = outages.status;
-    return outage === undefined
-      ? { state: 'working' }
-      : { state: 'failing', since: before(clock.now() - outage.since), error: outage.error };
+    return datastoreStatus(this.#settings);
   }
 
   /**
    * Publishes once: what is due of the messages that failed before, and one page of new ones.
    *
-   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination.
+   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. Once the
+   *   signal aborts, how many were acknowledged by then.
    * @throws PublishError when some were not, after the rest is settled: its `cause` is an `AggregateError`
    *   with an error for each. Otherwise the store's own errors.
    */
   async publish({ signal }: MessengerCallOptions = {}): Promise<number> {
-    const { store, destination, pageSize, clock } = this.#options;
-    const feed = await openFeed(store, { destination, pageSize, signal }, clock);
-    if (feed === null) return 0;
-    const failures: PublishError[] = [];
-    let acknowledged = 0;
-    try {
-      const retries = () => feed.retries({ signal });
-      const pages = [retries, () => feed.read({ signal })];
-      for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
-        const outcome = await publishOnce(feed, next, this.#options, failures, signal);
-        acknowledged += outcome.acknowledged;
-        // A pause for a broker that is down belongs to `start`: here it ends the work.
-        if (failures.some(({ kind }) => kind === 'connection')) break;
-        // What waited behind a dead letter goes on, now that it is settled as one.
-        if (outcome.setAside.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
-      }
-    } finally {
-      await feed.close();
-    }
-    const [first] = failures;
-    if (first) {
-      throw new PublishError(
-        `${String(acknowledged)} messages were published, with ${String(failures.length)} failures: ${first.message}`,
-        { kind: first.kind, cause: new AggregateError(failures) },
-      );
-    }
-    return acknowledged;
+    const round = newRound();
+    await withFeed(this.#settings, signal, (feed) => publishRound(feed, this.#settings, round, signal));
+    const error = roundError(round);
+    if (error) throw error;
+    return round.acknowledged;
   }
 
   /**
@@ -116,14 +81,14 @@ export class Messenger {
    *   errors, such as a `CleaningError` of `PostgresStore`.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
-    const { cleanUp } = this.#options;
+    const { cleanUp } = this.#settings;
     if (cleanUp === undefined) {
       throw new MessengerError(
         'INVALID_OPTION',
         'clean() needs the option cleanUp: how old, in milliseconds, a published message has to be',
       );
     }
-    await cleanOnce(this.#options, cleanUp, signal);
+    await cleanOnce(this.#settings, cleanUp, signal);
   }
 
   /**
@@ -134,11 +99,6 @@ export class Messenger {
    *   or when its tables are missing or not what this library can work on.
    */
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
-    await runRelay({ ...this.#options, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);
+    await runRelay({ ...this.#settings, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);
   }
-}
-
-/** A date of so many milliseconds ago: the wall clock may have been set since. */
-function before(ms: number): Date {
-  return new Date(Date.now() - ms);
 }

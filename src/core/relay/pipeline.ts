@@ -1,8 +1,10 @@
 import type { Feed, Page, SetAside } from '../contracts/feed.js';
+import { Capacity } from './capacity.js';
+import { PageLog } from './page-log.js';
 import { publishLate, publishPage, type Publication } from '../publish/page.js';
 import { isPaced } from '../publish/single-publisher.js';
-import { NONE_EARLIER, type Earlier, type PageOutcome, type PublishPageOptions } from '../publish/types.js';
-import { Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
+import { hasChanged, NONE_EARLIER, type PageOutcome, type PublishPageOptions } from '../publish/types.js';
+import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
 
 /**
  * Less than a full page waits for so long for others to be settled with it. A thousand messages a second come
@@ -30,26 +32,6 @@ export interface PipelineOptions {
   readonly onSettled: (setAside: readonly SetAside[]) => void;
 }
 
-/** A page of the log that is not settled yet. */
-interface InFlight {
-  /** Counted from the first page of this pipeline. */
-  readonly place: number;
-  readonly page: Page;
-  readonly publication: Publication;
-  /** What its publication came to, once it is over. */
-  outcome: PageOutcome | undefined;
-  /** Its settlement, once that has begun. */
-  settlement: Promise<void> | undefined;
-  /** The store knows what was set aside, dead letters too. */
-  isSettled: boolean;
-}
-
-/** Whether something is so of a key in any page before this one. Asked for each message: nothing is made for it. */
-type IsEarlier = (is: (each: InFlight, key: string) => boolean, key: string) => boolean;
-
-const isBusy = ({ publication }: InFlight, key: string) => publication.isBusy(key);
-const hasSetAside = ({ isSettled, publication }: InFlight, key: string) => !isSettled && publication.hasSetAside(key);
-
 /**
  * The pages that are published and settled at the same time: so many at once, settled in the order in
  * which they were read, and in order per key across them.
@@ -66,21 +48,11 @@ export class Pipeline {
   readonly #forget: () => void;
   /** Rings when a page has got further. */
   readonly #progress = new Bell();
-  /** Rings when there may be room for another page. */
-  readonly #room = new Bell();
   /** Rings when there may be a reason to settle. */
   readonly #ripe = new Bell();
-  readonly #log = new Set<InFlight>();
-  #places = 0;
+  readonly #log: PageLog;
+  readonly #capacity: Capacity;
   readonly #running = new Set<Promise<unknown>>();
-  /** Pages that are being published, or may be. */
-  #publishing = 0;
-  /** Messages that are published, or may be, and not settled: a page counts in full until it is there. */
-  #inFlight = 0;
-  /** Calls that were slow, and are not answered. */
-  #late = 0;
-  /** Of these, messages of the log whose publication is over, and whose settlement has not begun. */
-  #gathered = 0;
   #settledAt = -Infinity;
   #lastOfLog: Promise<unknown> = Promise.resolve();
   /** Whoever looks into the side table, or changes it, does so alone. */
@@ -90,7 +62,9 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const { stop, feed, publishing } = options;
+    const { stop, feed, publishing, depth, pageSize } = options;
+    this.#log = new PageLog(feed);
+    this.#capacity = new Capacity({ depth, pageSize, countsLate: !isPaced(publishing.publisher) });
     const round = () => this.round;
     this.#publishOptions = {
       ...publishing,
@@ -121,11 +95,11 @@ export class Pipeline {
 
   /** Whether a slow call is waited for. */
   get isLate(): boolean {
-    return this.#late > 0;
+    return this.#capacity.isLate;
   }
 
   get isIdle(): boolean {
-    return this.#inFlight === 0;
+    return this.#capacity.isIdle;
   }
 
   /**
@@ -134,36 +108,24 @@ export class Pipeline {
    * @returns whether there is some; not when the round, or all, is over.
    */
   async enter(round = this.over): Promise<boolean> {
-    const { depth, pageSize, publishing } = this.#options;
     while (!round.aborted) {
-      if (!this.round.aborted && this.#calling < depth && this.#hasRoom) {
-        this.#publishing += 1;
-        this.#inFlight += pageSize;
+      if (!this.round.aborted && this.#capacity.mayCall && this.#hasRoom) {
+        this.#capacity.enter();
         return true;
       }
       if (this.#isRipe) this.#ripe.ring();
-      await this.#room.wait(publishing.clock, Infinity, round);
+      await this.#capacity.freed.wait(this.#options.publishing.clock, Infinity, round);
     }
     return false;
   }
 
   /** Gives the room of a page back, of which nothing came. */
   leave(): void {
-    this.#publishing -= 1;
-    this.#free(this.#options.pageSize);
-  }
-
-  /**
-   * Pages that are being published, and slow calls of a batch form: how many calls there are at once. A page of several calls
-   * sends its next one beside a slow one, and is counted once.
-   */
-  get #calling(): number {
-    return this.#publishing + (isPaced(this.#options.publishing.publisher) ? 0 : this.#late);
+    this.#capacity.leave();
   }
 
   get #hasRoom(): boolean {
-    const { depth, pageSize } = this.#options;
-    return this.#inFlight + pageSize <= depth * pageSize && this.#log.size < SMALL_PAGES * depth;
+    return this.#capacity.hasRoom && this.#log.size < SMALL_PAGES * this.#options.depth;
   }
 
   /** Messages that were set aside and are due; never while settling is under way. */
@@ -173,35 +135,18 @@ export class Pipeline {
 
   /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
   publish(page: Page): void {
-    const place = (this.#places += 1);
-    // Looked at anew each time: a copy would hold the pages before, and they those before them, without end.
-    const isEarlier: IsEarlier = (is, key) => {
-      for (const each of this.#log) {
-        if (each.place >= place) return false;
-        if (is(each, key)) return true;
-      }
-      return false;
-    };
-    const entry: InFlight = {
-      place,
-      page,
-      publication: publishPage(page, this.#publishOptions, this.#earlier(isEarlier)),
-      outcome: undefined,
-      settlement: undefined,
-      isSettled: false,
-    };
-    this.#log.add(entry);
+    const entry = this.#log.publish(page, (earlier) => publishPage(page, this.#publishOptions, earlier));
     const previous = this.#lastOfLog;
     const settled = this.#run(page, async () => {
-      entry.outcome = await this.#outcomeOf(entry.publication);
-      this.#gathered += page.messages.length;
+      const outcome = await this.#outcomeOf(entry.publication);
+      this.#log.published(entry, outcome);
       if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
       // Its room is free once it is settled itself, whatever else is settled in that turn.
-      if (entry.settlement === undefined) await this.#begun(() => this.#settleLog());
+      if (entry.settlement === undefined) await begun(this.#inTurn, () => this.#settleLog());
       await entry.settlement;
-      this.#followUp(entry.outcome);
+      this.#followUp(outcome);
     });
     this.#lastOfLog = settled;
     settled.catch(() => undefined);
@@ -221,7 +166,7 @@ export class Pipeline {
   /** Waits for calls that were slow, in the room that they had, and settles each as it is answered. */
   #followUp({ late }: PageOutcome): void {
     for (const each of late) {
-      this.#inFlight += this.#options.pageSize;
+      this.#capacity.awaitLate();
       const work = async () => {
         const outcome = await publishLate(each, this.#publishOptions);
         await this.#inTurn(() => this.#settle(each.page, outcome));
@@ -229,8 +174,7 @@ export class Pipeline {
       this.#run(each.page, work)
         .catch(() => undefined)
         .finally(() => {
-          this.#late -= 1;
-          this.#room.ring();
+          this.#capacity.answeredLate();
         });
     }
   }
@@ -247,14 +191,13 @@ export class Pipeline {
    */
   async handOver(work: () => Promise<void>): Promise<void> {
     this.endRound();
-    while (this.#inFlight > 0) await this.#room.wait(this.#options.publishing.clock, Infinity);
+    while (!this.isIdle) await this.#capacity.freed.wait(this.#options.publishing.clock, Infinity);
     if (this.over.aborted) return;
     await work();
     this.#log.clear();
-    this.#gathered = 0;
     if (isAborted(this.over)) return;
     this.#round = new AbortController();
-    this.#room.ring();
+    this.#capacity.freed.ring();
   }
 
   /** Sleeps, and no longer than there is something to do it for. */
@@ -265,11 +208,6 @@ export class Pipeline {
   /** Begins nothing more; the first error is what `end` throws. */
   fail(error: unknown): void {
     this.#failure ??= { error };
-    this.finish();
-  }
-
-  /** Begins nothing more. */
-  finish(): void {
     this.#end();
   }
 
@@ -280,34 +218,20 @@ export class Pipeline {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  /** What a page of the log has to know of those before it. */
-  #earlier(isEarlier: IsEarlier): Earlier {
-    const { feed } = this.#options;
-    return {
-      isBusy: (key) => isEarlier(isBusy, key),
-      isSetAside: (key) => feed.isSetAside(key) || isEarlier(hasSetAside, key),
-    };
-  }
-
   #end(reason?: unknown): void {
     this.#over.abort(reason);
     this.#round.abort(this.over.reason);
   }
 
-  #free(messages: number): void {
-    this.#inFlight -= messages;
-    this.#room.ring();
-  }
-
   /** Waits for a publication, which makes room to publish another page. */
   async #outcomeOf({ outcome }: Publication): Promise<PageOutcome> {
+    let late = 0;
     try {
       const result = await outcome;
-      this.#late += result.late.length;
+      late = result.late.length;
       return result;
     } finally {
-      this.#publishing -= 1;
-      this.#room.ring();
+      this.#capacity.published(late);
     }
   }
 
@@ -323,13 +247,13 @@ export class Pipeline {
 
   /** Whether what is gathered is settled at once. */
   get #isRipe(): boolean {
-    return this.#gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
+    return this.#log.gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
 
   /** Works on a page that has room, which it gives back; a failure is the end of all. */
   #run<T>({ messages: { length } }: Page, work: () => Promise<T>): Promise<T> {
     // As little as it needs.
-    this.#free(this.#options.pageSize - length);
+    this.#capacity.free(this.#options.pageSize - length);
     const running = work()
       .catch((error: unknown) => {
         this.fail(error);
@@ -337,48 +261,16 @@ export class Pipeline {
       })
       .finally(() => {
         this.#running.delete(running);
-        this.#free(length);
+        this.#capacity.free(length);
       });
     this.#running.add(running);
     return running;
   }
 
-  /** Asked anew: the type checker believes a field to stay as it was when last looked at. */
-  #hasFailed(): boolean {
-    return this.#unsettled !== undefined;
-  }
-
-  /**
-   * Settles the first pages of the log whose publication is over: what is settled at once, a store can
-   * settle as one. Pages that nothing was done with before the end only if a later one is.
-   */
-  async #settleLog(): Promise<void> {
-    const over: { readonly entry: InFlight; readonly outcome: PageOutcome }[] = [];
-    for (const entry of this.#log) {
-      if (entry.outcome === undefined) break;
-      over.push({ entry, outcome: entry.outcome });
-    }
-    const last = over.findLastIndex(({ outcome }) => hasChanged(outcome));
+  /** Settles what of the log is ready for it. */
+  #settleLog(): Promise<void> {
     this.#settledAt = this.#options.publishing.clock.now();
-    const settlements = over.slice(0, last + 1).map(async ({ entry, outcome }) => {
-      this.#gathered -= entry.page.messages.length;
-      entry.settlement = this.#settle(entry.page, outcome);
-      await entry.settlement;
-      entry.isSettled = true;
-      this.#log.delete(entry);
-    });
-    await Promise.allSettled(settlements);
-  }
-
-  /** Waits for its turn, and not for the work to be over. */
-  #begun(work: () => Promise<void>): Promise<void> {
-    return new Promise((begin) => {
-      void this.#inTurn(() => {
-        const done = work();
-        begin();
-        return done;
-      });
-    });
+    return this.#log.settle((page, outcome) => this.#settle(page, outcome));
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
@@ -391,14 +283,13 @@ export class Pipeline {
       this.#unsettled = { error };
       throw error;
     }
+    this.#tellSettled(setAside);
+  }
+
+  #tellSettled(setAside: readonly SetAside[]): void {
     // One before it, in the same turn, may have failed: then the store does not work.
-    if (this.#hasFailed()) return;
+    if (this.#unsettled !== undefined) return;
     this.#options.onSettled(setAside);
     this.settled.ring();
   }
-}
-
-/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
-export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
-  return acknowledged > 0 || setAside.length > 0;
 }

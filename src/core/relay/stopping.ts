@@ -1,4 +1,5 @@
 import type { Clock } from '../util/clock.js';
+import { durationOf } from '../util/error-text.js';
 import { MessengerError } from '../errors.js';
 import { onAbort, type Cut } from '../util/async.js';
 
@@ -26,7 +27,10 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
   const overdue = new Promise<void>((resolve) => (onOverdue = resolve));
   const begin = () => {
     const abort = () => {
-      cut.abort(new MessengerError('TIMEOUT', `the relay was stopped, and no longer waits for the publisher`));
+      const lasted = durationOf(stopTimeout);
+      cut.abort(
+        new MessengerError('TIMEOUT', `the publisher did not answer within ${lasted} after the relay was stopped`),
+      );
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };

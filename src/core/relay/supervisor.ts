@@ -136,8 +136,9 @@ async function relayFeeds(
       failingSince ??= clock.now();
       const outage = clock.now() - failingSince;
       if (isUnworkable(error)) throw unworkable(error);
-      // Somebody may grant it while it runs. At start it is a mistake.
-      if (!state.reached && hasCode(error, 'NOT_ALLOWED')) throw unworkable(error);
+      // Somebody may mend it while it runs. At start it is a mistake.
+      if (!state.reached && hasCode(error, 'NOT_ALLOWED', 'UNSUPPORTED', 'UNKNOWN_DESTINATION'))
+        throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
         throw new FatalError(`the datastore cannot be reached: ${textOf(error)}`, { cause: error });
       if (outage >= storeOutageLimit && !isLeaseLost(error)) {

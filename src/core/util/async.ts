@@ -176,12 +176,26 @@ export class Bell {
   }
 }
 
+/** Runs a task after those before it. */
+export type InTurn = <T>(task: () => Promise<T>) => Promise<T>;
+
 /** Runs tasks one after the other, in the order in which they are given; one that fails holds up none. */
-export function serially(): <T>(task: () => Promise<T>) => Promise<T> {
+export function serially(): InTurn {
   let last: Promise<unknown> = Promise.resolve();
   return (task) => {
     const result = last.then(task);
     last = result.catch(() => undefined);
     return result;
   };
+}
+
+/** Gives a task its turn, and resolves once it has begun: its end, and what it fails with, are not waited for. */
+export function begun(inTurn: InTurn, task: () => Promise<void>): Promise<void> {
+  return new Promise((begin) => {
+    void inTurn(() => {
+      const done = task();
+      begin();
+      return done;
+    });
+  });
 }

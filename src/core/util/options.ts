@@ -1,6 +1,9 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
+/** In milliseconds: the longest that a pause or a limit of time can be. */
+export const DAY = 86_400_000;
+
 /** The range of a numeric option. */
 export interface Range {
   readonly min: number;
@@ -31,20 +34,29 @@ export function limitOption(name: string, value: unknown, fallback: number): num
   return numberOption(name, value, fallback, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
+/** Every option of a type, by name: one that is forgotten, or that is none of them, is a compile error. */
+export type KeysOf<Options> = Readonly<Record<keyof Options, true>>;
+
 /**
+ * @param known The options that there are: `{ interval: true } satisfies KeysOf<Options>`.
  * @param where What they are options of, where that is not told by the call.
  * @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored.
  */
-export function checkKeys(options: unknown, known: readonly string[], where?: string): void {
+export function checkKeys(
+  options: unknown,
+  known: Readonly<Record<string, true>> | readonly string[],
+  where?: string,
+): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new MessengerError('INVALID_OPTION', `${where ?? 'options'} must be an object, got ${describe(options)}`);
   }
-  const unknown = Object.keys(options).find((key) => !known.includes(key));
+  const names = Array.isArray(known) ? (known as readonly string[]) : Object.keys(known);
+  const unknown = Object.keys(options).find((key) => !names.includes(key));
   if (unknown !== undefined) {
     const of = where === undefined ? '' : ` of ${where}`;
     throw new MessengerError(
       'INVALID_OPTION',
-      `unknown option ${describe(unknown)}${of}; known are ${known.join(', ')}`,
+      `unknown option ${describe(unknown)}${of}; known are ${names.join(', ')}`,
     );
   }
 }

@@ -1,12 +1,12 @@
 import { MessengerError, toError } from '../../core/errors.js';
-import { typed, type Inbox, type TopicSubscription } from '../../core/outbox/subscribe.js';
+import { typedSubscription, type Inbox, type TopicSubscription } from '../../core/outbox/subscribe.js';
 import { safeLogger, type ErrorLogger } from '../../core/contracts/logger.js';
 import type { Subscriber, Subscription } from '../../core/contracts/subscriber.js';
 import type { Schemas, Topics } from '../../core/outbox/topics.js';
 import type { MessageHandler } from './discovery.js';
 
 /** A subscriber whose messages go to the methods that `OnMessage` decorates. */
-export interface NestSubscriber extends Pick<TopicSubscription<Schemas, unknown>, 'name' | 'others'> {
+export interface NestSubscriber extends Pick<TopicSubscription<Schemas, unknown>, 'name' | 'unhandledTopics'> {
   readonly subscriber: Subscriber;
   /** @default none: a handler can be called more than once for a message */
   readonly inbox?: Inbox<unknown>;
@@ -54,7 +54,7 @@ export function consumersOf(
     }
     if (own.size === 0) throw new MessengerError('INVALID_OPTION', `no OnMessage handles messages of ${rest.name}`);
     const byTopic = Object.fromEntries([...own].map(([topic, { handle }]) => [topic, handle]));
-    return { subscriber, subscription: typed<Schemas, unknown>({ ...rest, topics, handlers: byTopic }) };
+    return { subscriber, subscription: typedSubscription<Schemas, unknown>({ ...rest, topics, handlers: byTopic }) };
   });
 }
 

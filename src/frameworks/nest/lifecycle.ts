@@ -2,8 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import { hostedRelay, withCodes, type HostedRelay } from '../_shared/lifecycle.js';
 import { consoleErrorLogger, type ErrorLogger } from '../../core/contracts/logger.js';
 import { describe } from '../../core/util/describe.js';
-import { checkKeys } from '../../core/util/options.js';
-import { hasMethods } from '../../core/util/options.js';
+import { checkKeys, hasMethods, type KeysOf } from '../../core/util/options.js';
 import { consume, consumersOf } from './consumers.js';
 import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
@@ -21,9 +20,16 @@ export interface State {
   readonly consuming: Promise<void>[];
 }
 
+const KEYS = {
+  outbox: true,
+  relay: true,
+  subscribers: true,
+  errorLogger: true,
+} satisfies KeysOf<OutboxModuleOptions>;
+
 /** @throws MessengerError `INVALID_OPTION` */
 export function stateOf(options: OutboxModuleOptions): State {
-  checkKeys(options, ['outbox', 'relay', 'subscribers', 'errorLogger'] satisfies (keyof OutboxModuleOptions)[]);
+  checkKeys(options, KEYS);
   const { outbox, relay, errorLogger: logger = relay?.errorLogger ?? consoleErrorLogger } = options;
   if (!hasMethods(logger, 'error')) {
     const wanted = 'an object with the method error';

@@ -9,15 +9,22 @@ export { migrationScript } from './options.js';
 export type { MigrationScriptOptions, PostgresTableOptions } from './options.js';
 export { rolesScript } from './schema/roles.js';
 export type { ExcessGrant, RolesOptions } from './schema/roles.js';
+export type { PostgresAdmin } from './admin.js';
 export type {
   AddDestinationOptions,
-  LimitDestinationOptions,
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterSelection,
+  DeadLettersOptions,
+  DestinationState,
+  OutboxAdmin,
+  ParkedMessage,
+  ParkedOptions,
+  ParkedState,
   RemovedDestination,
   RemoveDestinationOptions,
-} from './ops/destinations.js';
-export type { DestinationState } from './ops/destination-state.js';
-export type { DeadLetter, DeadLettersOptions, FailedFilter, FailedSelection } from './ops/dead-letters.js';
-export type { WaitingMessage, WaitingOptions, WaitingState } from './ops/waiting.js';
+  UpdateDestinationOptions,
+} from '../../core/contracts/admin.js';
 export type { RebasedDestination, RebaseOptions, RebaseResult } from './ops/rebase.js';
-export type { AdoptOptions } from './ops/import-go.js';
+export type { ImportFromGoOptions } from './ops/import-go.js';
 export type { PostgresClient, TransactionHandle } from './drivers/index.js';

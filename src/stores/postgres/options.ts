@@ -57,6 +57,11 @@ export const TABLE_KEYS: readonly string[] = Object.keys({
 
 const SCRIPT_KEYS = Object.keys({ from: true, transaction: true } satisfies Record<keyof ScriptOptions, true>);
 
+/** Of the options of a store, those of its tables. */
+export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {
+  return Object.fromEntries(Object.entries(options).filter(([name]) => (TABLE_KEYS as string[]).includes(name)));
+}
+
 /** The names and settings that options stand for. @throws MessengerError `INVALID_OPTION`. */
 export function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;

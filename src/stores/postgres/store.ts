@@ -10,18 +10,8 @@ import { hasMethods } from '../../core/util/options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import { assertDestination, type Admin } from './sql/transact.js';
-import { adopt, type AdoptOptions } from './ops/import-go.js';
 import { cleanSlices } from './ops/clean.js';
-import {
-  addDestination,
-  declareDestinations,
-  limitDestination,
-  removeDestination,
-  type AddDestinationOptions,
-  type LimitDestinationOptions,
-  type RemoveDestinationOptions,
-  type RemovedDestination,
-} from './ops/destinations.js';
+import { declareDestinations } from './ops/destinations.js';
 import {
   databaseOf,
   listenOf,
@@ -31,35 +21,22 @@ import {
   type TransactionHandle,
 } from './drivers/index.js';
 import type { PgPool } from './drivers/pg-client.js';
-import {
-  deadLetters,
-  discard,
-  requeue,
-  type DeadLetter,
-  type DeadLettersOptions,
-  type FailedSelection,
-} from './ops/dead-letters.js';
 import { ended, explained, storeError } from './schema/store-error.js';
 import { PostgresFeed } from './relay/feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';
 import { migrate } from './schema/migrate.js';
 import type { Names } from './sql/names.js';
 import { checkEnvironment, claimEnvironment } from './schema/provenance.js';
-import { rebase, type RebaseOptions, type RebaseResult } from './ops/rebase.js';
+import { operating, postgresAdmin, type PostgresAdmin } from './admin.js';
 import { encodeMessages } from './write/encode.js';
 import { markedText } from './write/marked.js';
 import { storing, TRANSACTION, wakeKeys, type Storing } from './write/wake-locks.js';
-import { repartition } from './ops/repartition.js';
-import { excessGrants, type ExcessGrant } from './schema/roles.js';
 import { verifySchema, type Expected } from './schema/verify.js';
 import { Session } from './relay/session.js';
 import { IndependentDatabase } from './sql/independent-database.js';
-import type { DestinationState } from './ops/destination-state.js';
 import { statementsOf, type Statements } from './relay/statements.js';
 import { decodeStored, storedText } from './write/read-back.js';
-import { invalid, TABLE_KEYS, tablesOf, type PostgresTableOptions } from './options.js';
-import { destinations } from './ops/list-destinations.js';
-import { waiting, type WaitingMessage, type WaitingOptions } from './ops/waiting.js';
+import { invalid, TABLE_KEYS, tablesOf, tablesOnly, type PostgresTableOptions } from './options.js';
 import { FEW, Waker, type Listening } from './relay/waker.js';
 
 const STORE_KEYS = [
@@ -141,6 +118,9 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #transactions = new WeakMap<object, string>();
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
+  readonly #context: Admin;
+  /** What an operator does: destinations, dead letters, partitions, rights, a database that was moved. */
+  readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
@@ -153,8 +133,12 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     if (options.transform !== undefined && typeof options.transform !== 'function') {
       throw invalid('transform', 'a function', options.transform);
     }
-    if (options.bridge !== undefined && !hasMethods(options.bridge, 'is', 'run'))
-      throw invalid('bridge', 'an object with the methods is and run, such as drizzleBridge(sql)', options.bridge);
+    if (options.bridge !== undefined && !hasMethods(options.bridge, 'isHandle', 'execute'))
+      throw invalid(
+        'bridge',
+        'an object with the methods isHandle and execute, such as drizzleBridge(sql)',
+        options.bridge,
+      );
     const { names, settings } = tablesOf(options);
     this.#names = names;
     this.#settings = settings;
@@ -171,6 +155,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     this.#onEvent = options.onEvent && safeHandler(options.onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, settings.partitions);
     this.#storing = storing(names, settings.jsonPayload, notify ? keys : undefined);
+    this.#context = {
+      database: this.#database,
+      names,
+      jsonPayload: settings.jsonPayload,
+      timeout: this.#timeout,
+    };
+    this.admin = postgresAdmin(this.#context, tablesOnly(options));
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
   }
 
@@ -307,24 +298,6 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can go on
-   * from them with nothing lost; and gives the database, if told to, to another environment. Relays must
-   * be stopped; writers wait meanwhile. Needs the role that owns the tables.
-   *
-   * @returns what will be published from here, some of it again.
-   * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
-   *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
-   */
-  async rebase(options: RebaseOptions = {}): Promise<RebaseResult> {
-    checkKeys(options, ['environment', 'timeout', 'signal'] satisfies (keyof RebaseOptions)[]);
-    try {
-      return await rebase(this.#database, this.#names, options);
-    } catch (error) {
-      throw storeError(error, this.#names);
-    }
-  }
-
-  /**
    * Up to `batch` unpublished messages of the default destination, in order. Takes the destination's
    * lease until `close`.
    *
@@ -365,83 +338,17 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Adds a destination: from its beginning, its end or a time on, all topics or some. One that is not added begins
-   * at the beginning, when its first relay starts.
-   *
-   * @throws MessengerError `CONFLICT` where there is one of that name already.
-   */
-  addDestination(name: string, options: AddDestinationOptions): Promise<void> {
-    return this.#operate((admin) => addDestination(admin, name, options));
-  }
-
-  /**
    * Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. One
    * that is there stays as it is; `default` publishes whatever is for no other.
    *
    * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
    */
   declareDestinations(names: readonly string[], options?: StoreCallOptions): Promise<void> {
-    return this.#operate(async (admin) => {
+    return operating(this.#context, async (context) => {
       // Nothing is made on tables of another environment, or another cluster.
       await this.#verify();
-      await declareDestinations(admin, names, options);
+      await declareDestinations(context, names, options);
     });
-  }
-
-  /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
-  limitDestination(name: string, options: LimitDestinationOptions): Promise<void> {
-    return this.#operate((admin) => limitDestination(admin, name, options));
-  }
-
-  /**
-   * Removes a destination with everything that is known of it, and tells what went with it.
-   *
-   * @throws MessengerError `CONFLICT` while a relay works on it, and where it has unpublished messages or
-   *   dead letters, unless told to `discard` them; `UNKNOWN_DESTINATION`.
-   */
-  removeDestination(name: string, options?: RemoveDestinationOptions): Promise<RemovedDestination> {
-    return this.#operate((admin) => removeDestination(admin, name, options));
-  }
-
-  /**
-   * How every destination does, at a cost that does not grow with the log. Where messages are stored that no
-   * destination publishes yet, `default` is among them, as it would begin with its first relay.
-   */
-  destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]> {
-    return this.#operate((admin) => destinations(admin, options));
-  }
-
-  /**
-   * Messages that are set aside and not given up, and blocked ones, whole, in the order in which they were stored.
-   *
-   * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
-   */
-  waiting(options?: WaitingOptions): Promise<readonly WaitingMessage[]> {
-    return this.#operate((admin) => waiting(admin, options));
-  }
-
-  /**
-   * Dead letters and blocked messages, whole, in the order in which they were stored.
-   *
-   * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
-   */
-  deadLetters(options?: DeadLettersOptions): Promise<readonly DeadLetter[]> {
-    return this.#operate((admin) => deadLetters(admin, options));
-  }
-
-  /**
-   * Has dead letters and blocked messages tried again, also while relays run: in order, and before later messages of
-   * their keys that are not published when the relay notices, within a second.
-   *
-   * @returns how many. @throws MessengerError `INVALID_OPTION` where nothing says which; `UNKNOWN_DESTINATION`.
-   */
-  requeue(selection: FailedSelection): Promise<number> {
-    return this.#operate((admin) => requeue(admin, selection));
-  }
-
-  /** Deletes dead letters and blocked messages, for ever; their keys go on. @returns how many. @throws as `requeue`. */
-  discard(selection: FailedSelection): Promise<number> {
-    return this.#operate((admin) => discard(admin, selection));
   }
 
   /**
@@ -472,31 +379,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
    */
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
-    return this.#operate((admin) => forgetReceived(admin, consumer, expiration, options), this.#names.inbox);
-  }
-
-  /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
-  repartition(partitions: number, options?: StoreCallOptions): Promise<void> {
-    return this.#operate((admin) => repartition(admin, partitions, options));
-  }
-
-  /** Who holds more than the roles of `rolesScript` need. Takes nothing away. */
-  excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]> {
-    return this.#operate((admin) => excessGrants(admin, options));
-  }
-
-  /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */
-  adopt(options?: AdoptOptions): Promise<number> {
-    return this.#operate((admin) => adopt(admin, options));
-  }
-
-  async #operate<T>(work: (admin: Admin) => Promise<T>, table?: string): Promise<T> {
-    const { jsonPayload } = this.#settings;
-    try {
-      return await work({ database: this.#database, names: this.#names, jsonPayload, timeout: this.#timeout });
-    } catch (error) {
-      throw storeError(error, this.#names, table);
-    }
+    const forget = (context: Admin) => forgetReceived(context, consumer, expiration, options);
+    return operating(this.#context, forget, this.#names.inbox);
   }
 
   /** Gives back the lease that `messages` took. The client stays open: it is the application's. */

@@ -3,9 +3,9 @@ import { SendMessageCommand, type Message as SqsMessage } from '@aws-sdk/client-
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import { SnsPublisher, type SnsPublisherOptions } from '../../../src/brokers/aws/sns.js';
-import { SqsPublisher } from '../../../src/brokers/aws/sqs.js';
-import { SqsSubscriber } from '../../../src/brokers/aws/sqs-subscriber.js';
-import { until } from '../../../src/testing/assert.js';
+import { SqsPublisher } from '../../../src/brokers/aws/sqs/publisher.js';
+import { SqsSubscriber } from '../../../src/brokers/aws/sqs/subscriber.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { decodeDelivery } from '../../../src/brokers/aws/wire/decode.js';
 import { startAws, type TestAws, type TestQueue } from '../../support/aws.js';
 import { faulty } from '../../support/aws-faults.js';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, it } from 'vitest';
-import { publisherTestSuite } from '../../../src/testing/publisher-suite.js';
+import { publisherTestSuite } from '../../../src/testing/conformance/publisher-suite.js';
 import { startAws, type TestAws } from '../../support/aws.js';
 import { FIFO, snsHarness, sqsHarness, STANDARD } from '../../support/aws-publishers.js';
 

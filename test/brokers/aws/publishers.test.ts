@@ -5,7 +5,7 @@ import { failureKind } from '../../../src/core/publish/failure-kinds.js';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import type { PublishResult } from '../../../src/core/contracts/publisher.js';
 import { SnsPublisher, type SnsPublisherOptions } from '../../../src/brokers/aws/sns.js';
-import { SqsPublisher, type SqsPublisherOptions } from '../../../src/brokers/aws/sqs.js';
+import { SqsPublisher, type SqsPublisherOptions } from '../../../src/brokers/aws/sqs/publisher.js';
 import { startAws, type TestAws } from '../../support/aws.js';
 import { faulty, sdkError, type Fault } from '../../support/aws-faults.js';
 

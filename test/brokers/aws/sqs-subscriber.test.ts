@@ -3,9 +3,9 @@ import { PublishCommand } from '@aws-sdk/client-sns';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import type { Handler } from '../../../src/core/contracts/subscriber.js';
-import { SqsPublisher } from '../../../src/brokers/aws/sqs.js';
-import { SqsSubscriber, type SqsSubscriberOptions } from '../../../src/brokers/aws/sqs-subscriber.js';
-import { gate, until } from '../../../src/testing/assert.js';
+import { SqsPublisher } from '../../../src/brokers/aws/sqs/publisher.js';
+import { SqsSubscriber, type SqsSubscriberOptions } from '../../../src/brokers/aws/sqs/subscriber.js';
+import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { startAws, type TestAws, type TestQueue } from '../../support/aws.js';
 import { faulty, sdkError, type Fault, type SentCommand } from '../../support/aws-faults.js';
 

@@ -1,15 +1,15 @@
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import { SnsPublisher } from '../../../src/brokers/aws/sns.js';
-import { SqsPublisher } from '../../../src/brokers/aws/sqs.js';
+import { SqsPublisher } from '../../../src/brokers/aws/sqs/publisher.js';
 import type { BatchPublisher } from '../../../src/core/contracts/publisher.js';
-import { SqsSubscriber } from '../../../src/brokers/aws/sqs-subscriber.js';
+import { SqsSubscriber } from '../../../src/brokers/aws/sqs/subscriber.js';
 import {
   subscriberTestSuite,
   type SubscriberFeatures,
   type SubscriberHarness,
   type SubscriberSetup,
-} from '../../../src/testing/subscriber-suite.js';
+} from '../../../src/testing/conformance/subscriber-suite.js';
 import { clientConfig, startAws, type TestAws, type TestQueue } from '../../support/aws.js';
 
 let aws: TestAws;

@@ -145,7 +145,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await inWorld(async (world) => {
       await world.store.declareDestinations(['a', 'b', 'default']);
       await address(world, 'a:1', 'a:2', 'b:1', 'x');
-      const states = await world.store.destinations();
+      const states = await world.store.admin.destinations();
       expect(states.map(({ name, pending, topics }) => [name, pending, topics])).toEqual([
         ['a', 2, []],
         ['b', 1, []],
@@ -160,9 +160,9 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('before');
       // Made by its relay: it publishes everything.
       expect(await delivered(world, 'made')).toEqual(['before']);
-      await store.addDestination('some', { from: 'end', topics: ['t'] });
+      await store.admin.addDestination('some', { from: 'end', topics: ['t'] });
       await Promise.all(Array.from({ length: 5 }, () => store.declareDestinations(['made', 'some', 'new', 'default'])));
-      expect((await store.destinations()).map(({ name, topics }) => [name, topics])).toEqual([
+      expect((await store.admin.destinations()).map(({ name, topics }) => [name, topics])).toEqual([
         ['default', null],
         ['made', null],
         ['new', []],
@@ -182,7 +182,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const names = Array.from({ length: 20 }, (_, n) => `n${String(n).padStart(2, '0')}`);
     const declared = Array.from({ length: 5 }, () => new PostgresStore(poolOf(urlOf(pool))).declareDestinations(names));
     await Promise.all(declared);
-    expect((await new PostgresStore(pool).destinations()).map(({ name }) => name)).toEqual(names);
+    expect((await new PostgresStore(pool).admin.destinations()).map(({ name }) => name)).toEqual(names);
   });
 
   it.each(['READ COMMITTED', 'REPEATABLE READ'])(
@@ -198,7 +198,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         await client.query('SELECT pg_current_snapshot()');
       }
       await store.add(storing, newMessage('x', { destination: 'a' }));
-      await expect(store.removeDestination('a')).rejects.toMatchObject({
+      await expect(store.admin.removeDestination('a')).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringMatching(
           /^transactions are open that have stored messages for destination "a"/,
@@ -206,8 +206,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       });
       await storing.query('COMMIT');
       storing.release();
-      await expect(store.removeDestination('a')).rejects.toThrow('"a" has not published 1 messages');
-      await store.removeDestination('b');
+      await expect(store.admin.removeDestination('a')).rejects.toThrow('"a" has not published 1 messages');
+      await store.admin.removeDestination('b');
       // Its snapshot may be older than the removal.
       await expect(store.add(early, newMessage('x', { destination: 'b' }))).rejects.toMatchObject({
         code: isolation === 'READ COMMITTED' ? 'UNKNOWN_DESTINATION' : '40001',
@@ -224,9 +224,9 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     for (let round = 0; round < 20; round++) {
       await store.declareDestinations(['a']);
       await Promise.allSettled([
-        store.limitDestination('a', { forgetAfter: 60_000 }),
-        store.removeDestination('a'),
-        store.limitDestination('a', { forgetAfter: null }),
+        store.admin.updateDestination('a', { forgetAfter: 60_000 }),
+        store.admin.removeDestination('a'),
+        store.admin.updateDestination('a', { forgetAfter: null }),
       ]);
       const { rows } = await pool.query(`SELECT name FROM messenger.destinations d
         WHERE NOT EXISTS (SELECT FROM messenger.cursors c WHERE c.destination = d.name)`);
@@ -246,13 +246,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         Array.from({ length: 10_001 }, () => newMessage('y')),
       );
     });
-    expect(await store.destinations()).toMatchObject([
+    expect(await store.admin.destinations()).toMatchObject([
       { name: 'a', pending: 0, morePending: true },
       // What is for nobody waits for its first relay.
       { name: 'default', pending: 10_000, morePending: true },
     ]);
-    await expect(store.removeDestination('a')).rejects.toMatchObject({ code: 'CONFLICT' });
-    expect(await store.removeDestination('a', { discard: true })).toMatchObject({ morePending: true });
+    await expect(store.admin.removeDestination('a')).rejects.toMatchObject({ code: 'CONFLICT' });
+    expect(await store.admin.removeDestination('a', { discard: true })).toMatchObject({ morePending: true });
   });
 
   it('is not stored for once it was forgotten, and is made anew as it was', async () => {
@@ -260,7 +260,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const store = new PostgresStore(pool);
     await store.migrate();
     await store.declareDestinations(['a']);
-    await store.limitDestination('a', { forgetAfter: 60_000 });
+    await store.admin.updateDestination('a', { forgetAfter: 60_000 });
     await pool.query(`UPDATE messenger.destinations SET created_at = '2020-01-01'`);
     await store.deletePublishedByExpiration(0);
     const added = inTransaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
@@ -306,7 +306,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect((await pool.query('SELECT FROM messenger.messages')).rowCount).toBe(0);
     await store.declareDestinations(['nowhere']);
     await add(undefined, 'nowhere');
-    await store.removeDestination('nowhere', { discard: true });
+    await store.admin.removeDestination('nowhere', { discard: true });
     await expect(add('nowhere')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
     await expect(store.declareDestinations(['ok', ''])).rejects.toMatchObject({ code: 'INVALID_OPTION' });
     expect(() => newMessage('x', { destination: '' })).toThrow('message destination must be a non-empty string');
@@ -383,10 +383,10 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const store = new PostgresStore(pool);
       const outbox: Shop = defineOutbox({ store, topics: shop });
       await outbox.migrate();
-      await store.removeDestination('kafka');
+      await store.admin.removeDestination('kafka');
       await outbox.migrate();
       await send(pool, outbox, 'order', 'note');
-      await store.removeDestination('queue');
+      await store.admin.removeDestination('queue');
       expect(await drained(outbox, 'queue')).toEqual([]);
       expect(await drained(outbox, 'kafka')).toEqual(['order']);
     });
@@ -420,7 +420,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const why = 'needs a destination, since every topic has one: "kafka", "queue"';
       await expect(outbox.relay({ publisher })).rejects.toThrow(`relay ${why}`);
       await expect(outbox.drain({ publisher })).rejects.toThrow(`drain ${why}`);
-      expect((await new PostgresStore(pool).destinations()).map(({ name }) => name)).toEqual(['kafka', 'queue']);
+      expect((await new PostgresStore(pool).admin.destinations()).map(({ name }) => name)).toEqual(['kafka', 'queue']);
     });
   });
 

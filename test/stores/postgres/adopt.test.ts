@@ -50,8 +50,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.sql(...store(old, 5, { metadata: 'null', payload: 'grüße' }));
       await world.sql(`INSERT INTO ${old} VALUES ($1, '{}', 'by hand', NULL, to_timestamp(1.7e9 + 6))`, [uuid(6)]);
       await world.add('before');
-      expect(await world.store.adopt({ ...from(world), key: 'group', topic: 'type' })).toBe(5);
-      expect(await world.store.adopt(from(world))).toBe(0);
+      expect(await world.store.admin.importFromGo({ ...from(world), key: 'group', topic: 'type' })).toBe(5);
+      expect(await world.store.admin.importFromGo(from(world))).toBe(0);
       expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(6);
       const relay = await world.relay();
       const { messages } = await relay.read();
@@ -73,7 +73,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       ]);
       // An old writer that is not replaced yet.
       await world.sql(...store(old, 7));
-      expect(await world.store.adopt(from(world))).toBe(1);
+      expect(await world.store.admin.importFromGo(from(world))).toBe(1);
     });
   });
 
@@ -84,7 +84,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         `INSERT INTO ${old} SELECT gen_random_uuid(), '{}', n::text, false, to_timestamp(1.7e9 + n) FROM generate_series(1, 5000) n ORDER BY random()`,
       );
       await world.sql(`ANALYZE ${old}`);
-      expect(await world.store.adopt(from(world))).toBe(5_000);
+      expect(await world.store.admin.importFromGo(from(world))).toBe(5_000);
       const rows = await world.sql(
         `SELECT convert_from(payload, 'UTF8')::int FROM ${world.names.messages} ORDER BY seq`,
       );
@@ -102,7 +102,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       async (world) => {
         const old = await table(world, payload, time);
         await world.sql(...store(old, 1, { payload: '{"a": 1}' }));
-        expect(await world.store.adopt(from(world))).toBe(1);
+        expect(await world.store.admin.importFromGo(from(world))).toBe(1);
         const { messages } = await (await world.relay()).read();
         expect(Buffer.from(messages[0]!.payload).toString()).toBe('{"a": 1}');
       },
@@ -115,7 +115,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const old = await table(world);
       const writer = await world.begin();
       await writer.query(...store(old, 1));
-      const adopting = world.store.adopt(from(world));
+      const adopting = world.store.admin.importFromGo(from(world));
       if (waits) await world.waiting('any');
       else await adopting;
       await writer.commit();
@@ -131,7 +131,10 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const old = await table(world);
       await world.sql(...store(old, 1));
       await world.sql(...store(old, 2));
-      const taken = await Promise.all([world.store.adopt(from(world)), world.another().adopt(from(world))]);
+      const taken = await Promise.all([
+        world.store.admin.importFromGo(from(world)),
+        world.another().admin.importFromGo(from(world)),
+      ]);
       expect(taken.sort()).toEqual([0, 2]);
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.messages}`)).toBe(2);
     });
@@ -144,7 +147,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const wrong = [{ payload: '' }, { payload: null as never }, { metadata: '{"a":1}' }, { metadata: '[]' }];
       for (const row of wrong) {
         await world.sql(...store(old, 2, row));
-        await expect(world.store.adopt(from(world)), JSON.stringify(row)).rejects.toMatchObject({
+        await expect(world.store.admin.importFromGo(from(world)), JSON.stringify(row)).rejects.toMatchObject({
           code: 'CONFLICT',
           message: expect.stringContaining(uuid(2)) as string,
         });
@@ -152,12 +155,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       }
       // One that is published does not matter.
       await world.sql(...store(old, 2, { payload: '', published: true }));
-      expect(await world.store.adopt(from(world))).toBe(1);
+      expect(await world.store.admin.importFromGo(from(world))).toBe(1);
     });
     await inNew(
       async (world) => {
         await world.sql(...store(await table(world), 1, { payload: 'no JSON' }));
-        await expect(world.store.adopt(from(world))).rejects.toMatchObject({ code: 'CONFLICT' });
+        await expect(world.store.admin.importFromGo(from(world))).rejects.toMatchObject({ code: 'CONFLICT' });
         expect(await world.value(`SELECT count(*)::int FROM ${world.names.schema}.old WHERE published`)).toBe(0);
       },
       { jsonPayload: true },
@@ -171,7 +174,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await keep(1, 'k');
       await keep(2, '名'.repeat(666));
       await keep(3, '名'.repeat(667));
-      await expect(world.store.adopt({ ...from(world), key: 'group' })).rejects.toMatchObject({
+      await expect(world.store.admin.importFromGo({ ...from(world), key: 'group' })).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringMatching(
           new RegExp(`"group", has more than 2000 bytes.* The first: ${uuid(3)}$`),
@@ -179,7 +182,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       });
       expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(0);
       // As metadata it may be as long as it likes.
-      expect(await world.store.adopt(from(world))).toBe(3);
+      expect(await world.store.admin.importFromGo(from(world))).toBe(3);
     });
   });
 
@@ -191,10 +194,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         { schema: names.schema, table: 'gone' },
         { schema: 'it"s', table: "o'" },
       ]) {
-        await expect(outbox.adopt(options)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
+        await expect(outbox.admin.importFromGo(options)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
       }
-      await expect(outbox.adopt({ table: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
-      await expect(outbox.adopt({ tabel: 'x' } as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+      await expect(outbox.admin.importFromGo({ table: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+      await expect(outbox.admin.importFromGo({ tabel: 'x' } as never)).rejects.toMatchObject({
+        code: 'INVALID_OPTION',
+      });
     });
   });
 });

@@ -7,7 +7,7 @@ import type { MessengerEvent } from '../../../src/core/contracts/events.js';
 import { newMessage } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import type { PostgresStore } from '../../../src/stores/postgres/index.js';
-import { until } from '../../../src/testing/assert.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 
@@ -27,7 +27,7 @@ async function now(world: World): Promise<Date> {
 }
 
 async function stateOf(store: PostgresStore, name: string) {
-  return (await store.destinations()).find((each) => each.name === name)!;
+  return (await store.admin.destinations()).find((each) => each.name === name)!;
 }
 
 const hazards: Record<string, Hazard> = {
@@ -36,7 +36,7 @@ const hazards: Record<string, Hazard> = {
       await world.add('old');
       const t = await world.begin();
       await t.add('t');
-      await world.store.addDestination('late', { from: 'end' });
+      await world.store.admin.addDestination('late', { from: 'end' });
       await t.commit();
       await world.add('new');
       return delivered(world, 'late');
@@ -51,7 +51,7 @@ const hazards: Record<string, Hazard> = {
     async play(world) {
       await world.add('old');
       const completing = world.gate.hold('xid');
-      const adding = world.store.addDestination('late', { from: 'end' });
+      const adding = world.store.admin.addDestination('late', { from: 'end' });
       await completing;
       const t = await world.begin();
       const xid = await t.xid();
@@ -79,7 +79,7 @@ const hazards: Record<string, Hazard> = {
       const t = await world.begin();
       await t.add('t');
       await world.add('m1', 'm2');
-      await world.store.addDestination('since', { from });
+      await world.store.admin.addDestination('since', { from });
       await t.commit();
       await early.commit();
       await world.add('new');
@@ -112,11 +112,11 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('1', '2', '3');
       const from = await now(world);
       await world.add('4', '5', '6');
-      await world.store.addDestination('beginning', { from: 'beginning' });
-      await world.store.addDestination('end', { from: 'end' });
-      await world.store.addDestination('time', { from });
-      await world.store.addDestination('epoch', { from: new Date(0) });
-      await world.store.addDestination('just now', { from: await now(world) });
+      await world.store.admin.addDestination('beginning', { from: 'beginning' });
+      await world.store.admin.addDestination('end', { from: 'end' });
+      await world.store.admin.addDestination('time', { from });
+      await world.store.admin.addDestination('epoch', { from: new Date(0) });
+      await world.store.admin.addDestination('just now', { from: await now(world) });
       await world.add('7');
       const all = ['1', '2', '3', '4', '5', '6', '7'];
       const expected = { beginning: all, end: ['7'], time: all.slice(3), epoch: all, 'just now': ['7'], default: all };
@@ -134,11 +134,11 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it('are told by query: lag, who works on them, and since when nobody does', async () => {
     await inNew(async (world) => {
       const { store } = world;
-      await store.addDestination('a', { from: 'beginning', topics: ['t1', 't2'], forgetAfter: 90_000 });
-      expect(await store.destinations()).toEqual([
+      await store.admin.addDestination('a', { from: 'beginning', topics: ['t1', 't2'], forgetAfter: 90_000 });
+      expect(await store.admin.destinations()).toEqual([
         {
           ...{ name: 'a', topics: ['t1', 't2'], partitions: 8, held: 0, relays: 0, pending: 0, morePending: false },
-          ...{ oldestPending: null, waiting: 0, blocked: 0, dead: 0, createdAt: expect.any(Date) as Date },
+          ...{ oldestPending: null, parked: 0, blocked: 0, dead: 0, createdAt: expect.any(Date) as Date },
           ...{ activeAt: null, stalledSince: null, forgetAfter: 90_000, forgottenAt: null },
         },
       ]);
@@ -170,7 +170,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const page = await relay.read();
       await relay.settle(page, await relay.publish(page));
       await world.add('5');
-      expect(await stateOf(store, 'b')).toMatchObject({ pending: 1, waiting: 1, dead: 0, blocked: 0, topics: null });
+      expect(await stateOf(store, 'b')).toMatchObject({ pending: 1, parked: 1, dead: 0, blocked: 0, topics: null });
       await relay.close();
       const b = await stateOf(store, 'b');
       expect(b).toMatchObject({ held: 0, relays: 0 });
@@ -209,7 +209,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(state).toMatchObject({ pending: 10_000, morePending: true });
       await relay.drain();
       await relay.close();
-      expect(await stateOf(store, 'default')).toMatchObject({ pending: 0, waiting: 0 });
+      expect(await stateOf(store, 'default')).toMatchObject({ pending: 0, parked: 0 });
       // As if one partition had stood still.
       await world.sql(`UPDATE ${names.cursors} SET from_snapshot = '1:1:', to_snapshot = NULL, low = 0, after = 0, high = 0,
         written_by = pg_current_xact_id() WHERE partition = 3`);
@@ -231,13 +231,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('4');
       const other = await world.relay();
       await other.drain();
-      await expect(store.removeDestination('gone', { discard: true })).rejects.toMatchObject({
+      await expect(store.admin.removeDestination('gone', { discard: true })).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringContaining('stop its relays first') as string,
       });
       await relay.close();
       await world.sql(`UPDATE ${names.parked} SET dead_at = now(), next_at = NULL WHERE id = 'k:2'`);
-      await expect(store.removeDestination('gone')).rejects.toMatchObject({
+      await expect(store.admin.removeDestination('gone')).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringMatching(
           /not published 1 messages, 1 more wait to be tried again, and 1 are dead letters.*\{ discard: true \}/,
@@ -245,27 +245,31 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       });
       // Whoever is known to be there, and has no partition yet, would make it anew.
       await world.sql(`INSERT INTO ${names.relays} VALUES ('gone', 'r', now() + interval '1 minute')`);
-      await expect(store.removeDestination('gone', { discard: true })).rejects.toMatchObject({ code: 'CONFLICT' });
+      await expect(store.admin.removeDestination('gone', { discard: true })).rejects.toMatchObject({
+        code: 'CONFLICT',
+      });
       await world.sql(`UPDATE ${names.relays} SET expires_at = now()`);
       // Nor while somebody is about to settle.
       const settling = await world.begin();
       await settling.query(`SELECT FROM ${names.cursors} WHERE destination = 'gone' AND partition = 5 FOR UPDATE`);
-      await expect(store.removeDestination('gone', { discard: true })).rejects.toMatchObject({ code: 'CONFLICT' });
+      await expect(store.admin.removeDestination('gone', { discard: true })).rejects.toMatchObject({
+        code: 'CONFLICT',
+      });
       await settling.commit();
-      expect(await store.removeDestination('gone', { discard: true })).toEqual({
-        ...{ pending: 1, morePending: false, waiting: 1, dead: 1 },
+      expect(await store.admin.removeDestination('gone', { discard: true })).toEqual({
+        ...{ pending: 1, morePending: false, parked: 1, dead: 1 },
       });
       for (const table of [names.cursors, names.claims, names.parked, names.relays]) {
         expect(await world.value(`SELECT count(*)::int FROM ${table} WHERE destination = 'gone'`), table).toBe(0);
       }
-      expect((await store.destinations()).map(({ name }) => name)).toEqual(['default']);
-      await expect(store.removeDestination('gone')).rejects.toMatchObject({
+      expect((await store.admin.destinations()).map(({ name }) => name)).toEqual(['default']);
+      await expect(store.admin.removeDestination('gone')).rejects.toMatchObject({
         code: 'UNKNOWN_DESTINATION',
         message: expect.stringContaining('are "default"') as string,
       });
       await other.close();
-      expect(await store.removeDestination('default')).toMatchObject({ pending: 0, waiting: 0, dead: 0 });
-      await store.addDestination('default', { from: 'end' });
+      expect(await store.admin.removeDestination('default')).toMatchObject({ pending: 0, parked: 0, dead: 0 });
+      await store.admin.addDestination('default', { from: 'end' });
       expect(await delivered(world, 'default')).toEqual([]);
     });
   });
@@ -273,8 +277,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it('know nothing of the broker of another, which takes nothing for as long as both run', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
-      await store.addDestination('down', { from: 'beginning' });
-      await store.addDestination('up', { from: 'beginning' });
+      await store.admin.addDestination('down', { from: 'beginning' });
+      await store.admin.addDestination('up', { from: 'beginning' });
       const published = { up: [] as string[], down: [] as string[] };
       const stop = new AbortController();
       let isDown = true;
@@ -301,8 +305,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       }
       expect(published).toEqual({ up: expect.arrayContaining(ids) as unknown, down: [] });
       // What was acknowledged last is settled within a moment.
-      await expect.poll(() => stateOf(store, 'up')).toMatchObject({ pending: 0, waiting: 0, dead: 0 });
-      expect(await stateOf(store, 'down')).toMatchObject({ pending: 300, waiting: 0, dead: 0 });
+      await expect.poll(() => stateOf(store, 'up')).toMatchObject({ pending: 0, parked: 0, dead: 0 });
+      expect(await stateOf(store, 'down')).toMatchObject({ pending: 300, parked: 0, dead: 0 });
       expect(await world.value(`SELECT count(*)::int FROM ${names.messages}`), 'nothing is cleaned away').toBe(300);
       isDown = false;
       await until(() => published.down.length === ids.length, 'the one that was down has all');
@@ -321,12 +325,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await inNew(async (world) => {
       const { store, names } = world;
       const left = () => world.value(`SELECT count(*)::int FROM ${names.messages}`);
-      await store.addDestination('slow', { from: 'beginning' });
+      await store.admin.addDestination('slow', { from: 'beginning' });
       await world.add('1');
       expect(await delivered(world, 'default')).toEqual(['1']);
       await store.deletePublishedByExpiration(0);
       expect(await left()).toBe(1);
-      await store.limitDestination('slow', { forgetAfter: 60_000 });
+      await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
       const age = (by: string) => world.sql(`UPDATE ${names.destinations} SET created_at = now() - interval '${by}'`);
       await age('59 s');
       await store.deletePublishedByExpiration(0);
@@ -369,8 +373,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         code: 'DESTINATION_FORGOTTEN',
         message: expect.stringMatching(/removeDestination\("slow".*addDestination\("slow"/) as string,
       });
-      await store.removeDestination('slow');
-      await store.addDestination('slow', { from: 'end' });
+      await store.admin.removeDestination('slow');
+      await store.admin.addDestination('slow', { from: 'end' });
       await world.add('2');
       expect(await delivered(world, 'slow')).toEqual(['2']);
     });
@@ -379,12 +383,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it.each(['a slice', 'another destination'])('is told of also where %s fails in the same cleaning', async (what) => {
     await inNew(async ({ store, names, sql }) => {
       if (what !== 'a slice') {
-        await store.addDestination('stuck', { from: 'end' });
-        await store.limitDestination('stuck', { forgetAfter: 60_000 });
+        await store.admin.addDestination('stuck', { from: 'end' });
+        await store.admin.updateDestination('stuck', { forgetAfter: 60_000 });
         await sql(`ALTER TABLE ${names.destinations} ADD CHECK (name <> 'stuck' OR forgotten_at IS NULL)`);
       }
-      await store.addDestination('slow', { from: 'end' });
-      await store.limitDestination('slow', { forgetAfter: 60_000 });
+      await store.admin.addDestination('slow', { from: 'end' });
+      await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
       await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
       if (what === 'a slice') await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
       const told: unknown[] = [];
@@ -409,7 +413,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it('a relay that slept through the end of its lease is fenced when its destination is forgotten', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
-      await store.addDestination('slow', { from: 'beginning', forgetAfter: 60_000 });
+      await store.admin.addDestination('slow', { from: 'beginning', forgetAfter: 60_000 });
       await world.add('1');
       const relay = await world.relay({ destination: 'slow' });
       const page = await relay.read();
@@ -432,11 +436,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();
-      await store.addDestination('there', { from: 'end' });
+      await store.admin.addDestination('there', { from: 'end' });
       for (const name of ['there', 'default']) {
-        await expect(store.addDestination(name, { from: 'beginning' })).rejects.toMatchObject({ code: 'CONFLICT' });
+        await expect(store.admin.addDestination(name, { from: 'beginning' })).rejects.toMatchObject({
+          code: 'CONFLICT',
+        });
       }
-      expect((await store.destinations()).map(({ name }) => name)).toEqual(['default', 'there']);
+      expect((await store.admin.destinations()).map(({ name }) => name)).toEqual(['default', 'there']);
       const wrong: [unknown, unknown][] = [
         ['', { from: 'end' }],
         [7, { from: 'end' }],
@@ -450,13 +456,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         ['x', { from: 'end', forgetafter: 1 }],
       ];
       for (const [name, options] of wrong) {
-        const adding = store.addDestination(name as string, options as { from: 'end' });
+        const adding = store.admin.addDestination(name as string, options as { from: 'end' });
         await expect(adding, JSON.stringify([name, options])).rejects.toMatchObject({ code: 'INVALID_OPTION' });
       }
-      await expect(store.limitDestination('x', { forgetAfter: null })).rejects.toMatchObject({
+      await expect(store.admin.updateDestination('x', { forgetAfter: null })).rejects.toMatchObject({
         code: 'UNKNOWN_DESTINATION',
       });
-      expect(await store.destinations()).toHaveLength(2);
+      expect(await store.admin.destinations()).toHaveLength(2);
     });
   });
 });

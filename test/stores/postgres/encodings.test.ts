@@ -78,11 +78,11 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         if (!(error instanceof PublishError)) throw error;
       });
     expect(published.map(({ id }) => id)).toEqual(['last']);
-    const dead = await store.deadLetters();
+    const dead = await store.admin.deadLetters();
     const kept = ERRORS.map(([, each]) => (encoding === 'UTF8' ? each : ascii(each)));
     expect(dead.map(({ error }) => error)).toEqual(kept);
     refuses = false;
-    expect(await store.requeue({ all: true })).toBe(ERRORS.length);
+    expect(await store.admin.requeue({ all: true })).toBe(ERRORS.length);
     while ((await messenger.publish()) > 0);
     expect(
       published
@@ -105,7 +105,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     const pool = await databaseIn(version, 'UTF8');
     const store = new PostgresStore(pool);
     await store.migrate();
-    await store.addDestination('elsewhere', { from: 'end', topics: [] });
+    await store.admin.addDestination('elsewhere', { from: 'end', topics: [] });
     const message = newMessage('ü', { topic: 'ü' });
     const addressed = newMessage('ü', { topic: 'ü', destination: 'elsewhere' });
     const uses: Record<string, (client: pg.PoolClient) => Promise<unknown>> = {

@@ -43,7 +43,7 @@ it.each(postgresVersions)('refuses to relay from a physical clone of PostgreSQL 
     await expect(theirs.migrate()).rejects.toMatchObject(refused(CLONE));
     // Writers write wherever their own data is.
     await clone.add('a:3');
-    expect(await theirs.rebase({ environment: 'staging' })).toEqual({
+    expect(await theirs.admin.rebase({ environment: 'staging' })).toEqual({
       moved: false,
       destinations: [],
       environment: 'staging',
@@ -118,7 +118,7 @@ it('asks a relay without the right to store a name for a migration, and for noth
 
 it('is kept by a rebase without a name', async () => {
   const outbox = await Outbox.at(await newDatabase(inject('postgres')[17]), { environment: 'production' });
-  expect(await storeOf(outbox).rebase()).toMatchObject({ moved: false, environment: 'production' });
-  await expect(outbox.store.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
-  await expect(outbox.store.rebase({ timeout: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  expect(await storeOf(outbox).admin.rebase()).toMatchObject({ moved: false, environment: 'production' });
+  await expect(outbox.store.admin.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  await expect(outbox.store.admin.rebase({ timeout: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
 });

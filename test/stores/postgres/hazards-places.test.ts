@@ -3,24 +3,15 @@
  * whoever touches one. Each on the store, and on a mutant of it. The relay has taken over from two others, so that it
  * holds rows with different cursors in one epoch.
  */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
 import type { ClaimOptions } from '../../../src/stores/postgres/relay/claim.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
 import { Lease } from '../../../src/stores/postgres/relay/lease.js';
 import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { halves, keysOf } from './halves.js';
-import {
-  createDatabase,
-  inWorld,
-  itHolds,
-  mutantStatement,
-  NotSetUp,
-  type Hazard,
-  type TestRelay,
-  type World,
-} from './support.js';
+import { inWorld, itHolds, mutantStatement, NotSetUp, type Hazard, type TestRelay, type World } from './support.js';
 
 const [first] = keysOf(0) as [string];
 const [second] = keysOf(1) as [string];
@@ -210,10 +201,14 @@ async function poll(
 }
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+  // Of its own: a replication slot that another file makes keeps what is dead in every database of its server.
+  let server: EmbeddedPostgres;
   let url: string;
   beforeAll(async () => {
-    url = await createDatabase(version, 'hazards_places');
+    server = await startPostgres(version, { autovacuum: 'off', fsync: 'off' });
+    url = await server.createDatabase('hazards_places');
   });
+  afterAll(() => server.remove());
 
   itHolds(() => url, hazards);
 

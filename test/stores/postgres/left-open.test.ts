@@ -4,7 +4,7 @@ import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { defineOutbox, Messenger, newMessage } from '../../../src/index.js';
 import { PostgresStore, type PostgresClient } from '../../../src/stores/postgres/index.js';
-import { until } from '../../../src/testing/assert.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 
@@ -20,19 +20,19 @@ const CALLS: Readonly<Record<string, (store: PostgresStore) => Promise<unknown>>
   },
   clean: (store) => store.deletePublishedByExpiration(0),
   drain: (store) => defineOutbox({ store, topics: {} }).drain({ publisher, cleanUp: 60_000 }),
-  requeue: (store) => store.requeue({ all: true }),
-  discard: (store) => store.discard({ all: true }),
-  deadLetters: (store) => store.deadLetters(),
-  destinations: (store) => store.destinations(),
+  requeue: (store) => store.admin.requeue({ all: true }),
+  discard: (store) => store.admin.discard({ all: true }),
+  deadLetters: (store) => store.admin.deadLetters(),
+  destinations: (store) => store.admin.destinations(),
   addDestination: async (store) => {
-    await store.addDestination('other', { from: 'end' });
-    await store.limitDestination('other', { forgetAfter: 86_400_000 });
-    await store.removeDestination('other');
+    await store.admin.addDestination('other', { from: 'end' });
+    await store.admin.updateDestination('other', { forgetAfter: 86_400_000 });
+    await store.admin.removeDestination('other');
   },
   declareDestinations: (store) => store.declareDestinations(['billing']),
   forgetReceived: (store) => store.forgetReceived('billing', 0),
-  repartition: (store) => store.repartition(8),
-  rebase: (store) => store.rebase(),
+  repartition: (store) => store.admin.repartition(8),
+  rebase: (store) => store.admin.rebase(),
   relay: async (store) => {
     const stop = new AbortController();
     let started = false;
@@ -167,11 +167,11 @@ it('on the one Client of a store is told, and not committed', async () => {
     for (const [begin, awaited] of BEGINS.flatMap((each) => [[each, true] as const, [each, false] as const])) {
       const sent = [client.query(begin), client.query(STRAY)];
       if (awaited) await Promise.all(sent);
-      await expect(store.destinations()).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+      await expect(store.admin.destinations()).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       await Promise.all(sent);
       await client.query('ROLLBACK');
       expect((await client.query('SELECT id FROM orders')).rows).toEqual([]);
-      await store.destinations();
+      await store.admin.destinations();
     }
   } finally {
     await client.end();

@@ -57,8 +57,8 @@ class Broker {
       await this.#messenger.publish().catch((error: unknown) => {
         if (!(error instanceof PublishError)) throw error;
       });
-      const state = (await store.destinations()).find(({ name }) => name === destination);
-      if (state?.pending === 0 && state.waiting === waiting) return;
+      const state = (await store.admin.destinations()).find(({ name }) => name === destination);
+      if (state?.pending === 0 && state.parked === waiting) return;
     }
     throw new Error(`${destination} does not come to an end`);
   }
@@ -93,20 +93,20 @@ export async function life(
     await store.add(handle, newMessage(payload(EVERY_BYTE), { id: 'last', at: AT }));
     return (await store.stored(handle)).map(shown);
   });
-  await store.addDestination('copy', { from: 'beginning', topics: ['NULL', text] });
-  await store.limitDestination('copy', { forgetAfter: 90_000.5 });
-  await store.addDestination('since', { from: new Date(0) });
+  await store.admin.addDestination('copy', { from: 'beginning', topics: ['NULL', text] });
+  await store.admin.updateDestination('copy', { forgetAfter: 90_000.5 });
+  await store.admin.addDestination('since', { from: new Date(0) });
 
   const broker = new Broker(store, 'default', { fails: 1, dies: 2 }, error);
   await broker.drain(store, 'default', 1);
-  const dead = (await store.deadLetters()).map(({ message, state, error: text, reason, attempts, ...times }) => ({
+  const dead = (await store.admin.deadLetters()).map(({ message, state, error: text, reason, attempts, ...times }) => ({
     ...{ state, text, reason, attempts },
     message: shown(message),
     recent: [times.storedAt, times.firstFailedAt, times.lastFailedAt, times.givenUpAt].every(isRecent),
   }));
   const requeued = [
-    await store.requeue({ until: new Date(0) }),
-    await store.requeue({ ids: ['dies'], error: 'refused', since: new Date(Date.now() - 600_000) }),
+    await store.admin.requeue({ until: new Date(0) }),
+    await store.admin.requeue({ ids: ['dies'], error: 'refused', since: new Date(Date.now() - 600_000) }),
   ];
   await broker.drain(store, 'default', 1);
   const others = await Promise.all(
@@ -116,22 +116,24 @@ export async function life(
       return other.taken;
     }),
   );
-  const discarded = await store.discard({ destination: 'since', all: true });
-  const states = (await store.destinations()).map(({ createdAt, activeAt, oldestPending, stalledSince, ...state }) => ({
-    ...state,
-    times: [createdAt === null || isRecent(createdAt), isRecent(activeAt), oldestPending, stalledSince],
-  }));
+  const discarded = await store.admin.discard({ destination: 'since', all: true });
+  const states = (await store.admin.destinations()).map(
+    ({ createdAt, activeAt, oldestPending, stalledSince, ...state }) => ({
+      ...state,
+      times: [createdAt === null || isRecent(createdAt), isRecent(activeAt), oldestPending, stalledSince],
+    }),
+  );
   const cleaned = await store.deletePublishedByExpiration(0);
   const received: unknown[] = [];
   for (let n = 0; n < 2; n++) received.push(await transaction((handle) => store.receive(handle, text, `id ${text}`)));
   received.push(await store.forgetReceived(text, 0));
   const removed = [
-    await store.removeDestination('default', { discard: true }),
-    await store.removeDestination('since', { discard: true }),
+    await store.admin.removeDestination('default', { discard: true }),
+    await store.admin.removeDestination('since', { discard: true }),
   ];
-  await store.repartition(5);
+  await store.admin.repartition(5);
   const again = new PostgresStore(client, { jsonPayload, partitions: 5, listen: false });
-  const rebased = await again.rebase();
+  const rebased = await again.admin.rebase();
   await transaction((handle) =>
     again.add(handle, newMessage(payload(EVERY_BYTE), { id: 'after', topic: 'NULL', at: AT })),
   );

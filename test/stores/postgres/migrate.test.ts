@@ -416,17 +416,17 @@ describe('roles', () => {
     const { writers, relays, migrators } = await prepared(version);
     const store = new PostgresStore(migrators);
     expect(await store.migrate()).toEqual([]);
-    await store.addDestination('end', { from: 'end' });
-    await store.addDestination('since', { from: new Date(0) });
-    await store.limitDestination('end', { forgetAfter: 60_000 });
+    await store.admin.addDestination('end', { from: 'end' });
+    await store.admin.addDestination('since', { from: new Date(0) });
+    await store.admin.updateDestination('end', { forgetAfter: 60_000 });
     await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
     await relayEverything(relays);
-    expect(await store.requeue({ all: true })).toBe(1);
-    expect(await store.discard({ all: true })).toBe(0);
-    expect(await store.deadLetters()).toEqual([]);
-    await store.removeDestination('default', { discard: true });
-    await store.repartition(4);
-    expect(await store.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
+    expect(await store.admin.requeue({ all: true })).toBe(1);
+    expect(await store.admin.discard({ all: true })).toBe(0);
+    expect(await store.admin.deadLetters()).toEqual([]);
+    await store.admin.removeDestination('default', { discard: true });
+    await store.admin.repartition(4);
+    expect(await store.admin.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
   });
 
   it('need each of these rights', async () => {

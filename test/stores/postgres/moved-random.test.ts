@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
-import { startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { oldest, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 const seed = Number(process.env['MOVED_SEED'] ?? Date.now() % 1_000_000);
@@ -14,7 +14,7 @@ const DESTINATIONS = ['default', 'other', 'third'];
 
 const clusters: EmbeddedPostgres[] = [];
 beforeAll(async () => {
-  for (const version of [17, 14, 17] as const) clusters.push(await startPostgres(version));
+  for (const version of [17, oldest, 17] as const) clusters.push(await startPostgres(version));
   await useUpTransactionIds(clusters[0]!.url(), 20_000);
 });
 afterAll(() => Promise.all(clusters.map((cluster) => cluster.remove())));
@@ -106,7 +106,7 @@ it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
       const moved = await Outbox.at(await newDatabase(cluster.url()));
       await copyLogically(await old.session(), moved.pool, { sequence: random() < 0.5 });
       await work.end();
-      const rebased = await moved.store.rebase();
+      const rebased = await moved.store.admin.rebase();
       expect(rebased.moved).toBe(true);
       published = new Map(
         DESTINATIONS.map((name) => [name, [...(published.get(name) ?? []), ...work.published.get(name)!]]),

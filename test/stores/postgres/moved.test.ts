@@ -7,7 +7,7 @@ import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { catalog } from '../../support/catalog.js';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
-import { startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { oldest, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
@@ -19,7 +19,7 @@ const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {}
 
 beforeAll(async () => {
   clusters.far = await startPostgres(17, { wal_level: 'logical' });
-  clusters.near = await startPostgres(14);
+  clusters.near = await startPostgres(oldest);
   clusters.alike = await startPostgres(17);
   await useUpTransactionIds(clusters.far.url(), 100_000);
 });
@@ -75,20 +75,20 @@ it('waits for no relay and for no writer', async () => {
   expect(await moved.value('SELECT count(*)::int FROM messenger.cursors WHERE expires_at > now()')).toBe(3);
   const writer = await moved.begin();
   await moved.addTo(writer, 'a:2');
-  await expect(moved.store.rebase()).rejects.toMatchObject({
+  await expect(moved.store.admin.rebase()).rejects.toMatchObject({
     code: 'CONFLICT',
     message: expect.stringContaining('a transaction that has stored messages') as string,
   });
   await writer.query('COMMIT');
-  expect(await moved.store.rebase()).toMatchObject({ moved: true });
+  expect(await moved.store.admin.rebase()).toMatchObject({ moved: true });
   const here = await moved.store.openFeed({ destination: 'default', pageSize: 10 });
-  await expect(moved.store.rebase({ environment: 'staging' })).rejects.toMatchObject({
+  await expect(moved.store.admin.rebase({ environment: 'staging' })).rejects.toMatchObject({
     code: 'CONFLICT',
     message: expect.stringContaining('a relay holds the destination default') as string,
   });
   await here!.close();
   await feed!.close();
-  expect(await moved.store.rebase({ environment: 'staging' })).toMatchObject({
+  expect(await moved.store.admin.rebase({ environment: 'staging' })).toMatchObject({
     moved: false,
     environment: 'staging',
   });
@@ -102,7 +102,7 @@ it('cleans by no cursor of another cluster, by which all that is stored here wou
   await copyLogically(await old.session(), moved.pool, { sequence: true });
   await moved.add('a:2');
   await moved.store.deletePublishedByExpiration(0);
-  await moved.store.rebase();
+  await moved.store.admin.rebase();
   expect(await moved.relay()).toEqual(['a:2']);
 });
 
@@ -130,7 +130,7 @@ it('is refused where logical replication has brought it, and gone on from after 
 
   await expect(moved.relay()).rejects.toMatchObject(refused(REBASE));
   await moved.add('a:4');
-  expect((await moved.store.rebase()).destinations).toMatchObject([{ undelivered: 4 }]);
+  expect((await moved.store.admin.rebase()).destinations).toMatchObject([{ undelivered: 4 }]);
   expect(await moved.relay()).toEqual(['c:1', 'b:2', 'a:3', 'a:4']);
 });
 
@@ -173,12 +173,12 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await moved.store.deletePublishedByExpiration(0);
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(6);
 
-    expect(await moved.store.rebase()).toEqual({
+    expect(await moved.store.admin.rebase()).toEqual({
       moved: true,
       environment: undefined,
-      destinations: [{ destination: 'default', undelivered: 3, first: 4, last: 6, waiting: 0 }],
+      destinations: [{ destination: 'default', undelivered: 3, first: 4, last: 6, parked: 0 }],
     });
-    expect(await moved.store.rebase()).toEqual({ moved: false, environment: undefined, destinations: [] });
+    expect(await moved.store.admin.rebase()).toEqual({ moved: false, environment: undefined, destinations: [] });
     expect(await moved.relay()).toEqual(['a:2', '2', '3']);
     await moved.add('4');
     expect(await moved.relay()).toEqual(['4']);
@@ -202,8 +202,8 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await old.add('f:1');
 
     const moved = await copied(old);
-    expect(await moved.store.rebase()).toMatchObject({
-      destinations: [{ destination: 'default', undelivered: 4, first: 7, last: 11, waiting: 1 }],
+    expect(await moved.store.admin.rebase()).toMatchObject({
+      destinations: [{ destination: 'default', undelivered: 4, first: 7, last: 11, parked: 1 }],
     });
     const published = await moved.relay({ pageSize: 3 });
     expect(published.toSorted()).toEqual(['b:3', 'e:1', 'f:1', 'x:1', 'x:2']);
@@ -225,7 +225,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await moved.pool.query(
       `ALTER TABLE messenger.messages ADD CONSTRAINT ${limit} CHECK (octet_length(key) <= 2000) NOT VALID`,
     );
-    expect(await moved.store.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
+    expect(await moved.store.admin.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
     await expect(moved.pool.query(insert)).rejects.toThrow(limit);
     // What was written without a limit is not taken for what had one.
     expect(await moved.value("SELECT value FROM messenger.settings WHERE name = 'limited_after'")).toBe('2');
@@ -244,10 +244,10 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await old.add('c:1');
     expect(await old.relay({ destination: 'middle', pageSize: 1, pages: 2 })).toEqual(['a:1', 'a:2']);
     const moved = await copied(old);
-    expect((await moved.store.rebase()).destinations).toEqual([
-      { destination: 'fast', undelivered: 2, first: 1, last: 4, waiting: 0 },
-      { destination: 'middle', undelivered: 2, first: 3, last: 4, waiting: 0 },
-      { destination: 'slow', undelivered: 4, first: 1, last: 4, waiting: 0 },
+    expect((await moved.store.admin.rebase()).destinations).toEqual([
+      { destination: 'fast', undelivered: 2, first: 1, last: 4, parked: 0 },
+      { destination: 'middle', undelivered: 2, first: 3, last: 4, parked: 0 },
+      { destination: 'slow', undelivered: 4, first: 1, last: 4, parked: 0 },
     ]);
     await moved.add('d:1');
     expect(await moved.relay({ destination: 'fast', pageSize: 2 })).toEqual(['a:1', 'c:1', 'd:1']);
@@ -266,7 +266,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     const ahead = await moved.value(
       'SELECT max(xid::text::bigint) >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM messenger.messages',
     );
-    expect(await moved.store.rebase()).toEqual({ moved: ahead, environment: undefined, destinations: [] });
+    expect(await moved.store.admin.rebase()).toEqual({ moved: ahead, environment: undefined, destinations: [] });
     await moved.add('a:3');
     expect(await moved.relay()).toEqual(['a:1', 'a:2', 'a:3']);
   });
@@ -283,8 +283,8 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await session.query('BEGIN; SAVEPOINT inside');
     await moved.addTo(session, 'k3:new');
     await session.query('RELEASE inside; COMMIT');
-    expect((await moved.store.rebase()).destinations).toEqual([
-      { destination: 'default', undelivered: 8, first: 16, last: 23, waiting: 0 },
+    expect((await moved.store.admin.rebase()).destinations).toEqual([
+      { destination: 'default', undelivered: 8, first: 16, last: 23, parked: 0 },
     ]);
     await moved.add('k1:newer');
     expect(await moved.relay()).toEqual([...ids.slice(15), 'k1:new', 'k2:new', 'k3:new', 'k1:newer']);
@@ -303,7 +303,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await session.query('BEGIN');
     await moved.addTo(session, 'k1:never');
     await session.query('ROLLBACK');
-    expect((await moved.store.rebase()).destinations).toMatchObject([{ undelivered: 11, first: 6 }]);
+    expect((await moved.store.admin.rebase()).destinations).toMatchObject([{ undelivered: 11, first: 6 }]);
     expect(await moved.relay()).toEqual([ids[5], ...here]);
   });
 
@@ -314,7 +314,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await old.value(`UPDATE messenger.cursors SET owner = NULL`);
     await expect(old.relay()).rejects.toMatchObject(refused(/the cursor of destination/));
     await old.add('b:2');
-    expect((await old.store.rebase()).destinations).toMatchObject([{ undelivered: 1, first: 4 }]);
+    expect((await old.store.admin.rebase()).destinations).toMatchObject([{ undelivered: 1, first: 4 }]);
     expect(await old.relay()).toEqual(['b:2']);
   });
 
@@ -326,7 +326,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await old.value('SELECT count(*)::int FROM messenger.messages')).toBe(0);
     const moved = await copied(old, false);
     await moved.add('new');
-    expect((await moved.store.rebase()).destinations).toMatchObject([{ undelivered: 1, first: 4, last: 4 }]);
+    expect((await moved.store.admin.rebase()).destinations).toMatchObject([{ undelivered: 1, first: 4, last: 4 }]);
     expect(await moved.relay()).toEqual(['new']);
   });
 
@@ -345,10 +345,10 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await moved.pool.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
       CREATE TRIGGER refuse BEFORE UPDATE ON messenger.cursors FOR EACH ROW EXECUTE FUNCTION refuse()`);
-    await expect(moved.store.rebase({ environment: 'staging' })).rejects.toThrow();
+    await expect(moved.store.admin.rebase({ environment: 'staging' })).rejects.toThrow();
     expect(await state()).toEqual(was);
     await moved.pool.query('DROP FUNCTION refuse CASCADE');
-    expect(await moved.store.rebase({ environment: 'staging' })).toMatchObject({
+    expect(await moved.store.admin.rebase({ environment: 'staging' })).toMatchObject({
       environment: 'staging',
       destinations: [{ undelivered: 17 }],
     });
@@ -370,7 +370,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     const writers = [await moved.begin(), await moved.begin()];
     await moved.pool.query('SELECT pg_current_xact_id()');
     writers.push(await moved.begin());
-    await moved.store.rebase();
+    await moved.store.admin.rebase();
     // The first of them is over before a relay looks for the first time.
     const early = writers.shift()!;
     await moved.addTo(early, 'early:1');

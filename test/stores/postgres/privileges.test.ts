@@ -80,7 +80,7 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     else await pool.query(await migrationScript({ ...OPTIONS, transaction: how === 'script' }));
     expect(await granted(pool)).toEqual([]);
     expect(await attempts(pool)).toEqual([]);
-    expect(await store.excessGrants()).toEqual([]);
+    expect(await store.admin.excessGrants()).toEqual([]);
   });
 
   it('are left alone on what is there, as are later grants, and reported', async () => {
@@ -98,7 +98,7 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
       REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, ${anon}; REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC, ${anon};
       GRANT SELECT ON outbox_messages TO ${anon}; GRANT UPDATE (high) ON outbox_cursors TO ${anon}`);
     expect(await store.migrate()).toEqual([]);
-    const excess = await store.excessGrants();
+    const excess = await store.admin.excessGrants();
     expect(excess).toEqual([
       {
         grantee: anon,
@@ -124,9 +124,9 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     onTestFinished(async () => {
       for (const name of Object.values(roles)) await pool.query(`DROP OWNED BY ${name} CASCADE; DROP ROLE ${name}`);
     });
-    expect(await store.excessGrants(roles)).toEqual([]);
+    expect(await store.admin.excessGrants(roles)).toEqual([]);
     await pool.query(`GRANT SELECT ON outbox_messages TO ${roles.writer}`);
-    expect(await store.excessGrants(roles)).toMatchObject([{ grantee: roles.writer }]);
+    expect(await store.admin.excessGrants(roles)).toMatchObject([{ grantee: roles.writer }]);
     const client = await pool.connect();
     await client.query(`BEGIN; SET LOCAL ROLE ${roles.writer}`);
     await store.add(client, newMessage('x'));

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
 import { copyLogically } from '../../support/copies.js';
 import { newDatabase } from '../../support/database.js';
-import { installedVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 /** What the replica's tables have in common with the log's side of it: all but what no publication takes along. */
@@ -67,7 +67,7 @@ class Replica {
   }
 }
 
-describe.each(installedVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
+describe.each(postgresVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
   let server: EmbeddedPostgres;
   beforeAll(async () => {
     server = await startPostgres(version, { wal_level: 'logical', fsync: 'off' });
@@ -99,20 +99,20 @@ describe.each(installedVersions)('beside a publication of all tables, on Postgre
       `INSERT INTO messenger.parked (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, dead_at)
        SELECT 'default', seq + 1000, key_hash, stored_at, at, id, key, metadata, payload, now() FROM messenger.messages WHERE id IN ('a:1', 'b:1')`,
     );
-    expect(await store.requeue({ key: 'a' })).toBe(1);
-    expect(await store.discard({ all: true })).toBe(1);
+    expect(await store.admin.requeue({ key: 'a' })).toBe(1);
+    expect(await store.admin.discard({ all: true })).toBe(1);
     await outbox.relay();
     await replica.follows();
 
-    await store.addDestination('other', { from: 'beginning' });
-    await store.limitDestination('other', { forgetAfter: 60_000 });
+    await store.admin.addDestination('other', { from: 'beginning' });
+    await store.admin.updateDestination('other', { forgetAfter: 60_000 });
     await replica.follows();
     await outbox.pool.query("UPDATE messenger.destinations SET created_at = now() - interval '1 hour'");
     expect(await store.deletePublishedByExpiration(0)).toMatchObject({ forgotten: ['other'] });
     expect(await outbox.value('SELECT count(*)::int FROM messenger.messages')).toBe(0);
     await replica.follows();
-    await store.removeDestination('other');
-    await store.repartition(5);
+    await store.admin.removeDestination('other');
+    await store.admin.repartition(5);
     await replica.follows();
     expect(await new PostgresStore(outbox.pool, { partitions: 5 }).migrate()).toEqual([]);
     expect(await new PostgresStore(outbox.pool, { partitions: 5, retention: 600_000 }).migrate()).toHaveLength(1);
@@ -139,7 +139,7 @@ describe.each(installedVersions)('beside a publication of all tables, on Postgre
       const replica = await subscribed(server, moved, await migrationScript({ partitions: 3, jsonPayload }));
       await replica.follows();
       await expect(moved.relay()).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
-      expect(await moved.store.rebase()).toMatchObject({ moved: true, destinations: [{ undelivered: 3 }] });
+      expect(await moved.store.admin.rebase()).toMatchObject({ moved: true, destinations: [{ undelivered: 3 }] });
       await replica.follows();
       await add(moved, 'a:2');
       expect(await moved.relay()).toEqual(['b:1', 'c:1', 'd:1', 'a:2']);

@@ -10,7 +10,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it.each([1, 3, 8, 100, 1_024])('8 become %i, where everything goes on where it was', async (partitions) => {
     await inNew(async (world) => {
       const { store, names } = world;
-      await store.addDestination('behind', { from: 'beginning' });
+      await store.admin.addDestination('behind', { from: 'beginning' });
       await world.add(...Array.from({ length: 20 }, (_, n) => `k${String(n)}:1`));
       const before = await world.relay({ pageSize: 7 });
       const t = await world.begin();
@@ -18,11 +18,11 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       // In the middle of a window.
       await before.poll();
       await before.close();
-      await store.repartition(partitions);
+      await store.admin.repartition(partitions);
       expect(await world.value(`SELECT value FROM ${names.settings} WHERE name = 'partitions'`)).toBe(
         String(partitions),
       );
-      expect((await store.destinations()).map((each) => each.partitions)).toEqual([partitions, partitions]);
+      expect((await store.admin.destinations()).map((each) => each.partitions)).toEqual([partitions, partitions]);
       await t.commit();
       const again = world.another({ partitions });
       const after = await TestRelay.open(again, { pageSize: 7 }, before.acknowledged);
@@ -33,7 +33,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await behind.drain();
       expect(behind.acknowledged).toHaveLength(21);
       await behind.close();
-      await again.repartition(8);
+      await again.admin.repartition(8);
     });
   });
 
@@ -41,7 +41,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();
-      await store.repartition(3);
+      await store.admin.repartition(3);
       for (const each of [store, world.another()]) {
         await expect(each.openFeed({ destination: 'default', pageSize: 1 })).rejects.toMatchObject({
           code: 'SCHEMA_MISMATCH',
@@ -60,7 +60,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         );
       const refuses = async (message: RegExp) => {
         const before = await facts();
-        await expect(store.repartition(4)).rejects.toMatchObject({
+        await expect(store.admin.repartition(4)).rejects.toMatchObject({
           code: 'CONFLICT',
           message: expect.stringMatching(message) as string,
         });
@@ -84,7 +84,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         `UPDATE ${names.cursors} SET high = high - 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
       await world.sql(`UPDATE ${names.cursors} SET written_by = '3' WHERE partition = 2`);
-      await expect(store.repartition(4)).rejects.toMatchObject({
+      await expect(store.admin.repartition(4)).rejects.toMatchObject({
         code: 'SCHEMA_MISMATCH',
         message: expect.stringMatching(/not written by this database cluster.*`messenger rebase/) as string,
       });
@@ -94,12 +94,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await refuses(/a relay is at work: stop every relay/);
       await settling.query('ROLLBACK');
       for (const wrong of [0, 1_025, 1.5, NaN]) {
-        await expect(store.repartition(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+        await expect(store.admin.repartition(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
       }
       // A dead letter is nobody's turn.
-      await store.repartition(4);
+      await store.admin.repartition(4);
       const again = world.another({ partitions: 4 });
-      expect(await again.requeue({ all: true })).toBe(1);
+      expect(await again.admin.requeue({ all: true })).toBe(1);
       const last = await TestRelay.open(again);
       await last.drain();
       expect(last.acknowledged).toEqual(['a:1']);
@@ -113,7 +113,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const relay = await world.relay();
       const page = await relay.read();
       await world.expireLease();
-      await world.store.repartition(8);
+      await world.store.admin.repartition(8);
       await expect(relay.settle(page)).rejects.toMatchObject({ code: 'LEASE_LOST' });
     });
   });

@@ -1,9 +1,10 @@
 /** Dead letters and blocked messages: listed whole, tried again in order while relays run, or given up for good. */
+import type { DeadLettersOptions } from '../../../src/core/contracts/admin.js';
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
-import { PostgresStore, type FailedSelection } from 'messenger-outbox/postgres';
+import { PostgresStore, type DeadLetterSelection } from 'messenger-outbox/postgres';
 import { inTransaction, newDatabase } from '../../support/database.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import type { SetAside } from '../../../src/core/contracts/feed.js';
@@ -66,7 +67,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       );
       await world.sql('COMMIT');
       await giveUp(await world.relay(), ['1', '2', '3']);
-      const letters = await store.deadLetters();
+      const letters = await store.admin.deadLetters();
       expect(letters[0]).toMatchObject({
         ...{
           state: 'dead',
@@ -78,8 +79,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         message: { id: '1', key: 'k', topic: 't', metadata, at: first!.at },
       });
       expect(Buffer.from(letters[0]!.message.payload).toString()).toBe('eins');
-      const ids = async (options: Parameters<PostgresStore['deadLetters']>[0]) =>
-        (await store.deadLetters(options)).map(({ message }) => message.id);
+      const ids = async (options: DeadLettersOptions) =>
+        (await store.admin.deadLetters(options)).map(({ message }) => message.id);
       expect(await ids({ limit: 2 })).toEqual(['1', '2']);
       expect(await ids({ limit: 2, after: letters[1]!.seq })).toEqual(['3']);
       await world.sql(`UPDATE ${names.parked} SET dead_at = '2020-01-01', blocked_at = NULL WHERE id = '3'`);
@@ -110,7 +111,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       // Read ahead before the requeue, and published after it.
       await world.add('k:5', 'j:5');
       const ahead = await relay.read();
-      expect(await store.requeue({ ids: ['k:1', 'k:2'] })).toBe(2);
+      expect(await store.admin.requeue({ ids: ['k:1', 'k:2'] })).toBe(2);
       const retries = await relay.feed.retries();
       expect(retries.messages.map(({ id }) => id)).toEqual(['k:1', 'k:2']);
       expect(retries.attempts).toEqual([0, 0]);
@@ -123,8 +124,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const page = await relay.read();
       expect(await relay.publish(page)).toEqual([]);
       await relay.settle(page);
-      expect((await store.deadLetters()).map(({ message }) => message.id)).toEqual(['3']);
-      expect(await store.requeue({ all: true })).toBe(1);
+      expect((await store.admin.deadLetters()).map(({ message }) => message.id)).toEqual(['3']);
+      expect(await store.admin.requeue({ all: true })).toBe(1);
       await relay.drain();
       expect(relay.acknowledged.at(-1)).toBe('3');
       expect(await waiting(world)).toEqual([]);
@@ -143,8 +144,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.sql(`UPDATE ${names.parked} SET dead_at = NULL WHERE id = 'f:1'`);
       await world.sql(`UPDATE ${names.parked} SET topic = 'orders' WHERE id IN ('b:1', 'c:1')`);
       await world.sql(`UPDATE ${names.parked} SET dead_at = '2020-01-01' WHERE key = 'd'`);
-      const again = async (selection: FailedSelection) => {
-        await store.requeue(selection);
+      const again = async (selection: DeadLetterSelection) => {
+        await store.admin.requeue(selection);
         const relay = await world.relay();
         await relay.drain();
         await relay.close();
@@ -159,7 +160,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await again({ state: 'blocked' })).toEqual(['f:1']);
       expect(await again({ key: 'a' })).toEqual(['a:1']);
       expect(await again({ ids: ['e:1', 'a:1'] })).toEqual(['e:1']);
-      expect(await store.deadLetters()).toEqual([]);
+      expect(await store.admin.deadLetters()).toEqual([]);
     });
   });
 
@@ -171,7 +172,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('b:1');
       const page = await relay.read();
       const aside = await relay.publish(page);
-      expect(await world.store.requeue({ key: 'a' })).toBe(1);
+      expect(await world.store.admin.requeue({ key: 'a' })).toBe(1);
       // The settlement is not committed when the keys are read anew: the table does not know this one yet.
       const parking = world.gate.hold('park');
       const settled = relay.settle(page, aside);
@@ -191,14 +192,14 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('k:1', 'k:2', 'k:3', 'j:1', 'j:2');
       await giveUp(relay, ['k:1', 'j:1'], 'blocked');
       await block(world, 'k:1', 'j:1');
-      expect((await store.deadLetters()).map(({ message, state }) => [message.id, state])).toEqual([
+      expect((await store.admin.deadLetters()).map(({ message, state }) => [message.id, state])).toEqual([
         ['k:1', 'blocked'],
         ['j:1', 'blocked'],
       ]);
-      expect((await store.destinations())[0]).toMatchObject({ waiting: 5, blocked: 2, dead: 0 });
+      expect((await store.admin.destinations())[0]).toMatchObject({ parked: 5, blocked: 2, dead: 0 });
       expect((await relay.feed.retries()).messages).toEqual([]);
-      expect(await store.discard({ key: 'k', state: 'blocked' })).toBe(1);
-      expect(await store.requeue({ key: 'j' })).toBe(1);
+      expect(await store.admin.discard({ key: 'k', state: 'blocked' })).toBe(1);
+      expect(await store.admin.requeue({ key: 'j' })).toBe(1);
       expect(await waiting(world)).toEqual([
         ['k:2', true],
         ['k:3', false],
@@ -235,14 +236,14 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('k:1', 'k:2', 'k:3');
       await giveUp(relay, ['k:1', 'k:2', 'k:3']);
       await world.sql(`UPDATE ${names.parked} SET dead_at = NULL, blocked_at = now() WHERE id = 'k:1'`);
-      expect(await store.requeue({ state: 'dead' })).toBe(2);
+      expect(await store.admin.requeue({ state: 'dead' })).toBe(2);
       expect(await waiting(world)).toEqual([
         ['k:1', false],
         ['k:2', false],
         ['k:3', false],
       ]);
       expect((await relay.feed.retries()).messages).toEqual([]);
-      expect(await store.requeue({ state: 'blocked' })).toBe(1);
+      expect(await store.admin.requeue({ state: 'blocked' })).toBe(1);
       await relay.drain();
       expect(relay.acknowledged).toEqual(['k:1', 'k:2', 'k:3']);
     });
@@ -263,7 +264,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const parking = world.gate.hold('park');
       const settled = relay.settle(page, aside);
       await parking;
-      const discarding = store.discard({ ids: ['k:1'] });
+      const discarding = store.admin.discard({ ids: ['k:1'] });
       await world.waiting('any');
       world.gate.open();
       await settled;
@@ -282,7 +283,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await block(world, `${key}:1`);
       await relay.reopen();
       expect(relay.feed.isSetAside(key)).toBe(true);
-      expect(await world.store.requeue({ destination, key })).toBe(1);
+      expect(await world.store.admin.requeue({ destination, key })).toBe(1);
       await relay.drain();
       expect(relay.acknowledged).toEqual([1, 2, 3].map((n) => `${key}:${String(n)}`));
     });
@@ -300,17 +301,17 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         page,
         page.messages.map((message) => ({ message, attempts: 1, error: new Error('no'), dead: true })),
       );
-      expect(await store.requeue({ key: 'k1' })).toBe(1_000);
-      expect(await store.requeue({ all: true })).toBe(2_000);
-      expect(await store.requeue({ all: true })).toBe(0);
+      expect(await store.admin.requeue({ key: 'k1' })).toBe(1_000);
+      expect(await store.admin.requeue({ all: true })).toBe(2_000);
+      expect(await store.admin.requeue({ all: true })).toBe(0);
       await relay.drain();
       for (const key of ['k0', 'k1', 'k2']) {
         const numbers = relay.acknowledged.filter((id) => id.startsWith(key)).map((id) => Number(id.slice(3)));
         expect(numbers).toEqual([...numbers].sort((a, b) => a - b));
         expect(numbers).toHaveLength(1_000);
       }
-      const relayed = await store.destinations();
-      expect(relayed[0]).toMatchObject({ waiting: 0, dead: 0, pending: 0 });
+      const relayed = await store.admin.destinations();
+      expect(relayed[0]).toMatchObject({ parked: 0, dead: 0, pending: 0 });
     });
   });
 
@@ -328,11 +329,14 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       ];
       wrong.push({ since: new Date(NaN) }, { topics: ['x'] }, { until: 7 }, { error: 1 });
       for (const selection of wrong) {
-        for (const call of [store.requeue(selection as FailedSelection), store.discard(selection as FailedSelection)]) {
+        for (const call of [
+          store.admin.requeue(selection as DeadLetterSelection),
+          store.admin.discard(selection as DeadLetterSelection),
+        ]) {
           await expect(call, JSON.stringify(selection)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
         }
       }
-      await expect(store.requeue({ destination: 'x', all: true })).rejects.toMatchObject({
+      await expect(store.admin.requeue({ destination: 'x', all: true })).rejects.toMatchObject({
         code: 'UNKNOWN_DESTINATION',
       });
     });
@@ -370,11 +374,11 @@ it('a running relay publishes dead letters that are requeued, without a restart'
     };
     const relay = new Messenger(store, publisher, { interval: 20, errorLogger: { error: () => {} } });
     const running = relay.start({ signal: stop.signal });
-    while ((await store.deadLetters()).length < 3);
+    while ((await store.admin.deadLetters()).length < 3);
     expect(refused).toBe(3);
     refuses = false;
     const done = new Promise<void>((resolve) => (told = resolve));
-    expect(await store.requeue({ all: true })).toBe(3);
+    expect(await store.admin.requeue({ all: true })).toBe(3);
     await done;
     stop.abort();
     await running;
@@ -424,10 +428,10 @@ it('a relay that is held at maxParked goes on when what it waits for is discarde
         ),
       );
     await add('a', 'b', 'c');
-    while ((await store.deadLetters()).length < 3);
+    while ((await store.admin.deadLetters()).length < 3);
     await add('d');
     expect(await held).toBe('limit');
-    expect(await store.discard({ all: true })).toBe(3);
+    expect(await store.admin.discard({ all: true })).toBe(3);
     expect(await published).toBe('d');
     expect(messenger.circuit.state).toBe('closed');
     stop.abort();

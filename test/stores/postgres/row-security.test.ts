@@ -114,7 +114,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const after = relay();
       const settled = async () => {
         await after.messenger.publish();
-        const dead = (await after.store.deadLetters()).map(({ message }) => message.id);
+        const dead = (await after.store.admin.deadLetters()).map(({ message }) => message.id);
         return [...new Set([...published, ...after.published, ...dead])].sort();
       };
       await expect.poll(settled, { timeout: 60_000 }).toEqual(['a1', 'a2', 'b1', 'c1']);
@@ -144,13 +144,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(await rows('parked')).toBe(1);
     const store = new PostgresStore(relays);
     const calls: Record<string, () => Promise<unknown>> = {
-      parked: () => store.deadLetters(),
-      'parked ': () => store.requeue({ all: true }),
-      'parked  ': () => store.discard({ all: true }),
-      cursors: () => store.destinations(),
-      destinations: () => store.addDestination('other', { from: 'end' }),
-      'destinations ': () => store.limitDestination('default', { forgetAfter: 60_000 }),
-      'cursors ': () => store.removeDestination('default', { discard: true }),
+      parked: () => store.admin.deadLetters(),
+      'parked ': () => store.admin.requeue({ all: true }),
+      'parked  ': () => store.admin.discard({ all: true }),
+      cursors: () => store.admin.destinations(),
+      destinations: () => store.admin.addDestination('other', { from: 'end' }),
+      'destinations ': () => store.admin.updateDestination('default', { forgetAfter: 60_000 }),
+      'cursors ': () => store.admin.removeDestination('default', { discard: true }),
     };
     for (const table of ['parked', 'cursors', 'destinations']) await hide(table);
     // The owner's functions too, where that is no exemption.
@@ -163,8 +163,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(error, table).toEqual(told('(parked|cursors|destinations|messages)'));
     }
     const owner = new PostgresStore(owners);
-    await expect(owner.repartition(3)).rejects.toEqual(told('cursors'));
-    await expect(owner.rebase()).rejects.toEqual(told('(cursors|messages)'));
+    await expect(owner.admin.repartition(3)).rejects.toEqual(told('cursors'));
+    await expect(owner.admin.rebase()).rejects.toEqual(told('(cursors|messages)'));
     await expect(owner.openFeed({ destination: 'default', pageSize: 1 })).rejects.toEqual(told('cursors'));
     expect(await rows('parked')).toBe(1);
     expect(await rows('cursors')).toBe(8);

@@ -3,12 +3,12 @@ import { PGlite } from '@electric-sql/pglite';
 import { neonConfig, Pool as NeonPool } from '@neondatabase/serverless';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { WebSocket } from 'ws';
 import { newMessage } from '../../../src/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { inTransaction, newDatabase } from '../../support/database.js';
-import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
 import { startNeonProxy } from '../../support/neon-proxy.js';
 import { life, type Opened } from './life.js';
 import { candidates } from './settings-list.js';
@@ -93,21 +93,18 @@ async function together<T>(all: readonly T[], each: (one: T) => Promise<void>): 
   for (const one of settled) if (one.status === 'rejected') throw one.reason;
 }
 
-describe.each([...postgresVersions, 18] as const)('PostgreSQL %i', (version) => {
+describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   let server: string;
-  let newest: EmbeddedPostgres | undefined;
   let expected: Record<string, unknown>;
   let all: Record<string, readonly string[]>;
   beforeAll(async () => {
-    if (version === 18) newest = await startPostgres(18, { fsync: 'off' });
-    server = newest?.url() ?? inject('postgres')[version as 17];
+    server = inject('postgres')[version];
     const admin = new pg.Client({ connectionString: server });
     await admin.connect();
     all = await candidates(admin);
     await admin.end();
     expected = await lived(throughPg(), await newDatabase(server));
   });
-  afterAll(() => newest?.remove());
 
   // Every number and switch has had its values after two rounds, every choice after two more.
   it.each(Object.entries(LIBRARIES).slice(0, version === 17 ? 3 : 1))(

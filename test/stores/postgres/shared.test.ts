@@ -7,7 +7,7 @@ import type { FeedOptions } from '../../../src/core/contracts/feed.js';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { PostgresStore, type PostgresStoreOptions } from '../../../src/stores/postgres/store.js';
-import { until } from '../../../src/testing/assert.js';
+import { until } from '../../../src/testing/conformance/assert.js';
 import { FAST, recordingLogger, scripted, started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { sleep } from '../../../src/core/util/async.js';
-import { gate, until } from '../../../src/testing/assert.js';
+import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
@@ -71,7 +71,7 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
       // Three leases long nothing is settled, that would renew it too.
       await until(async () => (await expiry()) > first + 3 * lease, 'it is renewed again and again', 60_000);
       answer.open();
-      await until(async () => (await world.store.destinations())[0]?.pending === 0, 'all is settled');
+      await until(async () => (await world.store.admin.destinations())[0]?.pending === 0, 'all is settled');
       expect(events.filter(({ type }) => type === 'leased' || type === 'lease-lost')).toHaveLength(1);
       await relay.stop();
       expect(sent).toHaveLength(3);

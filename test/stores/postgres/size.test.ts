@@ -252,7 +252,7 @@ describe('a message that is there already and cannot be read', () => {
       /^message k:2 is a dead letter: message k:2 has 27262\d{4} bytes/,
     );
 
-    const letters = await store.deadLetters();
+    const letters = await store.admin.deadLetters();
     expect(
       letters.map(({ message, state, attempts }) => [
         message.id,
@@ -268,19 +268,19 @@ describe('a message that is there already and cannot be read', () => {
     expect(letters[0]!.error).toMatch(
       /^message k:2 has 27262\d{4} bytes, and no more than 267386880 can be read: it is kept whole/,
     );
-    expect(await store.destinations()).toMatchObject([{ name: 'default', pending: 0, dead: 2, waiting: 0 }]);
+    expect(await store.admin.destinations()).toMatchObject([{ name: 'default', pending: 0, dead: 2, parked: 0 }]);
     const kept = await pool.query('SELECT octet_length(payload) AS bytes FROM messenger.parked');
     expect(kept.rows).toEqual([{ bytes: 260 * MIB }, { bytes: 260 * MIB }]);
 
-    expect(await store.requeue({ all: true })).toBe(2);
+    expect(await store.admin.requeue({ all: true })).toBe(2);
     events.length = 0;
     await add(of('k:4', 'k'));
     await run(() => published.includes('k:4') && events.length === 2);
-    expect((await store.deadLetters()).map(({ message, attempts }) => [message.id, attempts])).toEqual([
+    expect((await store.admin.deadLetters()).map(({ message, attempts }) => [message.id, attempts])).toEqual([
       ['k:2', 1],
       ['alone', 1],
     ]);
-    expect(await store.discard({ all: true })).toBe(2);
+    expect(await store.admin.discard({ all: true })).toBe(2);
   });
 
   it('is given up also by one call of publish, and where messages are listed by the plain contract', async () => {
@@ -295,7 +295,7 @@ describe('a message that is there already and cannot be read', () => {
     await large('q:1', 'q');
     const first = await store.messages(10);
     expect(first).toEqual([]);
-    expect(await store.requeue({ ids: ['p:1', 'q:1'] })).toBe(2);
+    expect(await store.admin.requeue({ ids: ['p:1', 'q:1'] })).toBe(2);
     await add(of('q:2', 'q'));
     await large('q:3', 'q');
     await add(of('q:4', 'q'));
@@ -306,8 +306,8 @@ describe('a message that is there already and cannot be read', () => {
     }
     await store.close();
     expect(listed).toEqual(['q:2', 'q:4']);
-    expect((await store.deadLetters()).map(({ message }) => message.id)).toEqual(['p:1', 'q:1', 'q:3']);
-    expect(await store.discard({ all: true })).toBe(3);
+    expect((await store.admin.deadLetters()).map(({ message }) => message.id)).toEqual(['p:1', 'q:1', 'q:3']);
+    expect(await store.admin.discard({ all: true })).toBe(3);
   });
 
   it('is so also by its id and topic, of which as much is shown as can be', async () => {
@@ -320,7 +320,7 @@ describe('a message that is there already and cannot be read', () => {
     const once = new Messenger(store, { publish: async ({ id }) => void published.push(id) });
     await expect(once.publish()).rejects.toThrow('is a dead letter: ');
     expect(published).toEqual(['after']);
-    const letters = await store.deadLetters();
+    const letters = await store.admin.deadLetters();
     expect(letters.map(({ message: { id, topic, metadata } }) => ({ id, topic, metadata }))).toEqual([
       { id: 'i'.repeat(100), topic: undefined, metadata: {} },
     ]);

@@ -1,7 +1,7 @@
 /** A call of the publisher that takes long, on PostgreSQL. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger, type Message } from '../../../src/index.js';
-import { gate, until } from '../../../src/testing/assert.js';
+import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';

@@ -30,12 +30,12 @@ async function looks(world: World, count: number): Promise<Record<string, number
   const { store, names } = world;
   const { messages, parked, cursors } = names;
   for (let n = 0; n < 8; n++) await world.sql(`ALTER TABLE ${names.slice(n)} SET (autovacuum_enabled = off)`);
-  await store.addDestination('behind', { from: 'beginning' });
-  await store.addDestination('picky', { from: 'beginning', topics: ['rare'] });
-  await store.addDestination('late', { from: 'end' });
+  await store.admin.addDestination('behind', { from: 'beginning' });
+  await store.admin.addDestination('picky', { from: 'beginning', topics: ['rare'] });
+  await store.admin.addDestination('late', { from: 'end' });
   const open = await world.begin();
   await open.xid();
-  await store.addDestination('late with an open transaction', { from: 'end' });
+  await store.admin.addDestination('late with an open transaction', { from: 'end' });
   await world.sql(`INSERT INTO ${messages} (id, payload, slice)
     SELECT 'm' || n, '\\x01', ((n - 1) * 8 / ${String(count)})::smallint FROM generate_series(1, ${String(count)}) n`);
   const found: Record<string, number> = { 'never analyzed': await pages(world) };
@@ -46,15 +46,15 @@ async function looks(world: World, count: number): Promise<Record<string, number
     `UPDATE ${cursors} SET from_snapshot = pg_current_snapshot(), high = ${String(count)}, written_by = pg_current_xact_id()`,
   );
   found['read to the end'] = await pages(world);
-  expect((await store.destinations()).map(({ pending }) => pending)).toEqual([0, 0, 0, 0]);
+  expect((await store.admin.destinations()).map(({ pending }) => pending)).toEqual([0, 0, 0, 0]);
   await world.sql(`INSERT INTO ${parked} (destination, seq, key_hash, stored_at, at, id, key, metadata, payload, dead_at, blocked_at)
     SELECT 'behind', seq, key_hash, stored_at, at, id, 'k' || seq % 100, '{}', payload,
       CASE WHEN seq % 3 = 0 THEN now() END, CASE WHEN seq % 3 = 1 THEN now() END FROM ${messages}`);
   await world.sql(`ANALYZE ${parked}`);
   found['as many parked'] = await pages(world);
-  const [behind] = await store.destinations();
+  const [behind] = await store.admin.destinations();
   expect(behind).toMatchObject({
-    waiting: 10_000,
+    parked: 10_000,
     blocked: Math.min(10_000, count / 3),
     dead: Math.min(10_000, count / 3),
   });
@@ -77,7 +77,7 @@ it('reads the cursors a fixed number of times, however many destinations there a
       await world.sql(
         `INSERT INTO ${world.names.messages} (id, payload) SELECT 'm' || n, 'x' FROM generate_series(1, 2000) n`,
       );
-      const found = await world.store.destinations();
+      const found = await world.store.admin.destinations();
       expect(found).toHaveLength(300);
       for (const { name, activeAt, pending } of found) {
         expect(activeAt).toEqual(new Date(1000 * Number(name.slice(1))));

@@ -9,6 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it, onTestFailed } from 'vitest';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
+import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
 const WRITERS = 12;
@@ -221,24 +222,19 @@ async function publishAll(world: World, writing: Promise<void>): Promise<Receive
   return received;
 }
 
-describe('many writers, tiny pages, a cursor that is reloaded in the middle of windows', () => {
-  let url17: string;
-  let url14: string;
+const relays = {
+  'by poll()': (world: World, writing: Promise<void>) => relayAll(world, writing, 0),
+  'by poll(), to a broker that fails': (world: World, writing: Promise<void>) => relayAll(world, writing, 5),
+  'by messages() and published()': publishAll,
+};
+
+describe.each(postgresVersions)('many writers, tiny pages, reloaded cursors: PostgreSQL %i', (version) => {
+  let url: string;
   beforeAll(async () => {
-    url17 = await createDatabase(17, 'stress');
-    url14 = await createDatabase(14, 'stress');
+    url = await createDatabase(version, 'stress');
   });
 
-  const variants = {
-    'PostgreSQL 17': { url: () => url17, relay: (world: World, writing: Promise<void>) => relayAll(world, writing, 0) },
-    'PostgreSQL 17, a broker that fails': {
-      url: () => url17,
-      relay: (world: World, writing: Promise<void>) => relayAll(world, writing, 5),
-    },
-    'PostgreSQL 14, by messages() and published()': { url: () => url14, relay: publishAll },
-  };
-
-  it.each(Object.entries(variants))('%s', async (_, { url, relay }) => {
+  it.each(Object.entries(relays))('%s', async (_, relay) => {
     onTestFailed(() => {
       console.error(`repeat with STRESS_SEED=${seed}`);
     });
@@ -246,6 +242,6 @@ describe('many writers, tiny pages, a cursor that is reloaded in the middle of w
       await prepareTables(world);
       const writing = write(world, performance.now() + duration);
       await judge(world, await relay(world, writing));
-    }, url());
+    }, url);
   });
 });

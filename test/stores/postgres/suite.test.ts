@@ -11,8 +11,8 @@ import {
   type InboxHarness,
   type StoreFeatures,
   type StoreHarness,
-} from '../../../src/testing/index.js';
-import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
+} from '../../../src/testing/conformance/index.js';
+import { oldest, postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
 /** A client library under test: how it is opened, and how an application uses it. */
 interface Client {
@@ -298,7 +298,7 @@ for (const version of postgresVersions) {
 
 describe('a function as the handle', () => {
   conforms('around a pg PoolClient', pgPool(url(17), 'function'), { schema: 'suite_function_pg', settle: 'sync' });
-  conforms('around the sql of postgres.js', postgresJs(url(14), 'function'), { schema: 'suite_function_js' });
+  conforms('around the sql of postgres.js', postgresJs(url(oldest), 'function'), { schema: 'suite_function_js' });
 });
 
 describe('PGlite', () => {

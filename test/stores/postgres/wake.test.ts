@@ -4,7 +4,7 @@ import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { newMessage } from '../../../src/core/contracts/message.js';
-import type { TransactionBridge } from '../../../src/index.js';
+import type { TransactionBridge } from '../../../src/adapter.js';
 import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
 import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/write/wake-locks.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
@@ -460,10 +460,10 @@ describe.each(postgresVersions)('a relay that sleeps, on PostgreSQL %i', (versio
       onTestFinished(() => void vi.useRealTimers());
       const tell: (() => void)[] = [];
       const bridge: TransactionBridge<Session> = {
-        takes: 'a session of the test',
-        is: (handle) => handle instanceof Session,
-        run: (session, text, values) => session.query(text, [...values]),
-        afterCommit: (_, callback) => tell.push(callback),
+        handleName: 'a session of the test',
+        isHandle: (handle) => handle instanceof Session,
+        execute: (session, text, values) => session.query(text, [...values]),
+        onCommit: (_, callback) => tell.push(callback),
       };
       const store = new PostgresStore(world.pool, { schema: world.names.schema, bridge, listen: false, notify: false });
       const sleeper = await openSleeper(world, store);

@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import { checkKeys, numberOption } from '../../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import { Room } from '../../../core/publish/lanes.js';
 import {
   checkAttributeKeys,
@@ -53,19 +53,24 @@ export interface PublisherSettings extends AttributeSettings, FifoSettings {
 /**
  * To be called before an option is read.
  *
+ * @param own The options that only this publisher has.
  * @throws MessengerError `INVALID_OPTION` for what is no object of options.
  */
-export function checkPublisherOptions(options: unknown, destination: 'queue' | 'topic'): void {
-  checkKeys(options, [
-    destination,
-    'messageIdKey',
-    'attributeKeys',
-    'groupIdKey',
-    'defaultGroupId',
-    'maxBatchBytes',
-    'concurrency',
-  ]);
+export function checkPublisherOptions<Options extends AwsPublisherOptions>(
+  options: Options,
+  own: KeysOf<Omit<Options, keyof AwsPublisherOptions>>,
+): void {
+  checkKeys(options, { ...own, ...KEYS });
 }
+
+const KEYS = {
+  messageIdKey: true,
+  attributeKeys: true,
+  groupIdKey: true,
+  defaultGroupId: true,
+  maxBatchBytes: true,
+  concurrency: true,
+} satisfies KeysOf<AwsPublisherOptions>;
 
 /**
  * @param maxBatchBytes The default of the option.

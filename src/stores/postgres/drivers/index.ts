@@ -51,20 +51,20 @@ export function runnerOf<Tx>(
   bridge: TransactionBridge<Tx> | undefined,
   how: 'run' | 'query' = 'run',
 ): Runner {
-  const known = bridge ? `${bridge.takes}, ${KNOWN_HANDLES}` : KNOWN_HANDLES;
+  const known = bridge ? `${bridge.handleName}, ${KNOWN_HANDLES}` : KNOWN_HANDLES;
   if (handle === undefined || handle === null) {
     throw new MessengerError(
       'INVALID_TRANSACTION',
       `no transaction handle: without one nothing would be stored atomically with your data. Pass ${known}`,
     );
   }
-  if (bridge?.is(handle)) {
-    const refusal = bridge.refusal?.(handle as Tx);
+  if (bridge?.isHandle(handle)) {
+    const refusal = bridge.refusalOf?.(handle as Tx);
     if (refusal !== undefined) throw new MessengerError('INVALID_TRANSACTION', refusal);
-    const does = how === 'query' && bridge.query ? 'query' : 'run';
+    const does = how === 'query' && bridge.queryText ? 'queryText' : 'execute';
     return {
       run: async (text, values) => bridge[does]?.(handle as Tx, text, values),
-      isOneTransaction: bridge.isOneTransaction === true,
+      isOneTransaction: bridge.hasHandlePerTransaction === true,
     };
   }
   for (const driver of drivers) {
@@ -109,7 +109,7 @@ export function onTransactionEnd<Tx>(
   callback: () => void,
   forMany = callback,
 ): void {
-  if (bridge?.is(handle)) bridge.afterCommit?.(handle as Tx, callback);
+  if (bridge?.isHandle(handle)) bridge.onCommit?.(handle as Tx, callback);
   else for (const driver of drivers) driver.onEnd?.(handle, callback, forMany);
 }
 

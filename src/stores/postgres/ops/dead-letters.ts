@@ -1,76 +1,27 @@
 import { MessengerError } from '../../../core/errors.js';
-import type { Message } from '../../../core/contracts/message.js';
 import { describe } from '../../../core/util/describe.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
-import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './known-destinations.js';
 import { decodeSetAside, setAside } from './set-aside.js';
 import { INDEX_SETTINGS, statement } from '../sql/statement.js';
-
-/** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
-export interface FailedFilter extends StoreCallOptions {
-  /** @default 'default' */
-  readonly destination?: string | undefined;
-  /** Only these message ids. */
-  readonly ids?: readonly string[] | undefined;
-  readonly key?: string | undefined;
-  readonly topic?: string | undefined;
-  /** Dead letters, whose key went on, or messages that their key waits behind. @default both */
-  readonly state?: 'dead' | 'blocked' | undefined;
-  /** Only those whose last error contains this text. */
-  readonly error?: string | undefined;
-  /** Only those given up at this time or later, by the database's clock. */
-  readonly since?: Date | undefined;
-  /** Only those given up before this time. */
-  readonly until?: Date | undefined;
-}
-
-/** What `deadLetters` can be told. */
-export interface DeadLettersOptions extends FailedFilter {
-  /** How many at most: 1 to 10,000. @default 100 */
-  readonly limit?: number | undefined;
-  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
-  readonly after?: number | undefined;
-}
-
-/** What `requeue` and `discard` can be told. */
-export interface FailedSelection extends FailedFilter {
-  /** Needed where nothing else says which of the destination's: then all of them. @default false */
-  readonly all?: boolean | undefined;
-  /** Only count them, and change nothing. @default false */
-  readonly dryRun?: boolean | undefined;
-}
-
-/** A message that waits for an operator, whole. Times by the database's clock. */
-export interface DeadLetter {
-  /** Its place in the order of the log. */
-  readonly seq: number;
-  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
-  readonly message: Message;
-  /** `blocked`: later messages of its key wait behind it. */
-  readonly state: 'dead' | 'blocked';
-  /** The last error's text. */
-  readonly error: string | null;
-  readonly reason: string | null;
-  readonly attempts: number;
-  readonly storedAt: Date;
-  readonly firstFailedAt: Date | null;
-  readonly lastFailedAt: Date | null;
-  /** When it was given up. */
-  readonly givenUpAt: Date;
-}
+import type {
+  DeadLetterFilter,
+  DeadLettersOptions,
+  DeadLetterSelection,
+  DeadLetter,
+} from '../../../core/contracts/admin.js';
 
 /** What says which messages of a destination are meant. */
 const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
 
-const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies Record<keyof FailedFilter, true>;
+const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies Record<keyof DeadLetterFilter, true>;
 
 const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies Record<keyof DeadLettersOptions, true>;
 
-const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies Record<keyof FailedSelection, true>;
+const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies Record<keyof DeadLetterSelection, true>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -113,7 +64,7 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function requeue(admin: Admin, selection: FailedSelection): Promise<number> {
+export async function requeue(admin: Admin, selection: DeadLetterSelection): Promise<number> {
   return change(
     admin,
     selection,
@@ -128,12 +79,12 @@ export async function requeue(admin: Admin, selection: FailedSelection): Promise
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function discard(admin: Admin, selection: FailedSelection): Promise<number> {
+export async function discard(admin: Admin, selection: DeadLetterSelection): Promise<number> {
   const text = `DELETE FROM ${admin.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
   return change(admin, selection, text);
 }
 
-async function change(admin: Admin, selection: FailedSelection, text: string): Promise<number> {
+async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
   checkKeys(selection, Object.keys(SELECTION_KEYS));
   const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
   if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
@@ -223,7 +174,7 @@ export function filterValues({
   error,
   since,
   until,
-}: FailedFilter): Value[] {
+}: DeadLetterFilter): Value[] {
   assertDestination(destination);
   if (![undefined, 'dead', 'blocked'].includes(state)) {
     throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);

@@ -3,39 +3,7 @@ import type { Connection, Row } from '../sql/database.js';
 import { workedUntil } from './forget.js';
 import type { Names } from '../sql/names.js';
 import { isFor, milliseconds, statement } from '../sql/statement.js';
-
-/** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
-export interface DestinationState {
-  readonly name: string;
-  /** The topics that it publishes, beside what is for it alone; null for all of them, and messages without one. */
-  readonly topics: readonly string[] | null;
-  readonly partitions: number;
-  /** How many of its partitions a relay holds now. */
-  readonly held: number;
-  /** How many relays work on it, or wait for their share. */
-  readonly relays: number;
-  /** Committed messages of the newest 10,000 of the log that are not settled yet: not, or not known to be, published. */
-  readonly pending: number;
-  /** Whether there are pending messages beyond these. */
-  readonly morePending: boolean;
-  /** Milliseconds since the oldest pending message was stored; null where none is pending. */
-  readonly oldestPending: number | null;
-  /** Messages set aside: to be tried again, behind others of their key, or until their time. */
-  readonly waiting: number;
-  /** Of the waiting, those whose key waits behind them for an operator. */
-  readonly blocked: number;
-  readonly dead: number;
-  /** When it was added; null where a relay made it by starting. */
-  readonly createdAt: Date | null;
-  /** Until when a relay worked on it; null if none ever did. */
-  readonly activeAt: Date | null;
-  /** Since when no relay has worked on it, while messages wait for it and it holds up cleaning; of one that never had a relay and was not added, since when the oldest of them waits; null otherwise. */
-  readonly stalledSince: Date | null;
-  /** How long it may be without a relay, in milliseconds; null for ever. */
-  readonly forgetAfter: number | null;
-  /** When that was over: cleaning has not waited for it since, and relays refuse it. */
-  readonly forgottenAt: Date | null;
-}
+import type { DestinationState } from '../../../core/contracts/admin.js';
 
 const STATE = columnsOf<keyof DestinationState>(
   'name',
@@ -46,7 +14,7 @@ const STATE = columnsOf<keyof DestinationState>(
   'pending',
   'morePending',
   'oldestPending',
-  'waiting',
+  'parked',
   'blocked',
   'dead',
   'createdAt',
@@ -106,7 +74,7 @@ export function states(names: Names) {
     pending: `least(coalesce(l.pending, 0), ${String(COUNTED)})::text`,
     morePending: '(m.name IS NOT NULL)::text',
     oldestPending: milliseconds('clock_timestamp() - l.oldest'),
-    waiting: `${counted(`${of} p.dead_at IS NULL`)}::text`,
+    parked: `${counted(`${of} p.dead_at IS NULL`)}::text`,
     blocked: `${counted(`${forOperator} p.dead_at IS NULL`)}::text`,
     dead: `${counted(`${forOperator} p.dead_at IS NOT NULL`)}::text`,
     createdAt: milliseconds('e.created_at'),
@@ -198,7 +166,7 @@ function decode(row: Row): DestinationState {
     pending: Number(row[at.pending]),
     morePending: row[at.morePending] === 'true',
     oldestPending: numberOrNull(row[at.oldestPending]),
-    waiting: Number(row[at.waiting]),
+    parked: Number(row[at.parked]),
     blocked: Number(row[at.blocked]),
     dead: Number(row[at.dead]),
     createdAt: timeOf(row[at.createdAt]),

@@ -6,30 +6,15 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection } from '../sql/database.js';
 import { literal } from '../sql/names.js';
-import { destinationStates, type DestinationState } from './destination-state.js';
+import { destinationStates } from './destination-state.js';
 import { unknown } from './known-destinations.js';
 import { lockDestination, statement } from '../sql/statement.js';
-
-/** How a destination is added. Durations in milliseconds. */
-export interface AddDestinationOptions extends StoreCallOptions {
-  /**
-   * What it publishes: everything that is still in the log (`'beginning'`), what is stored from now on
-   * (`'end'`), or what was stored at a time or later, by the database's clock. Messages of transactions that
-   * are open at the moment of adding are always part of it; a few that were stored within the
-   * same instant as the given time, by other transactions, may be.
-   */
-  readonly from: 'beginning' | 'end' | Date;
-  /**
-   * The topics that it publishes, beside messages that are for it alone: with `[]` nothing else.
-   * @default all of them, and messages without one
-   */
-  readonly topics?: readonly string[] | undefined;
-  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more. @default for ever */
-  readonly forgetAfter?: number | undefined;
-}
-
-/** What was removed with a destination. */
-export type RemovedDestination = Pick<DestinationState, 'pending' | 'morePending' | 'waiting' | 'dead'>;
+import type {
+  AddDestinationOptions,
+  RemovedDestination,
+  UpdateDestinationOptions,
+  RemoveDestinationOptions,
+} from '../../../core/contracts/admin.js';
 
 const HUNDRED_YEARS = 3_155_760_000_000;
 
@@ -200,17 +185,11 @@ function isRefused(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === '42501';
 }
 
-/** What `limitDestination` can be told. Durations in milliseconds. */
-export interface LimitDestinationOptions extends StoreCallOptions {
-  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more; null for ever. */
-  readonly forgetAfter: number | null;
-}
-
 /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
-export async function limitDestination(admin: Admin, name: string, options: LimitDestinationOptions): Promise<void> {
+export async function updateDestination(admin: Admin, name: string, options: UpdateDestinationOptions): Promise<void> {
   checkKeys(
     options,
-    Object.keys({ forgetAfter: true, signal: true } satisfies Record<keyof LimitDestinationOptions, true>),
+    Object.keys({ forgetAfter: true, signal: true } satisfies Record<keyof UpdateDestinationOptions, true>),
   );
   assertDestination(name);
   const forgetAfter = options.forgetAfter === null ? null : forgetAfterOption(options.forgetAfter);
@@ -230,12 +209,6 @@ export async function limitDestination(admin: Admin, name: string, options: Limi
     );
     if (rows.length === 0) throw await unknown(admin, connection, name);
   });
-}
-
-/** What `removeDestination` can be told. */
-export interface RemoveDestinationOptions extends StoreCallOptions {
-  /** Remove it although messages, dead letters among them, go with it. @default false */
-  readonly discard?: boolean | undefined;
 }
 
 /**
@@ -268,10 +241,10 @@ export async function removeDestination(
     const [state] = await destinationStates(admin.names, connection, name);
     if (!state) throw await unknown(admin, connection, name);
     if (state.held > 0 || state.relays > 0) throw conflict(isWorkedOn);
-    const { pending, morePending, waiting, dead } = state;
-    if ((morePending || pending + waiting + dead > 0) && options.discard !== true) {
+    const { pending, morePending, dead } = state;
+    if ((morePending || pending + state.parked + dead > 0) && options.discard !== true) {
       throw conflict(
-        `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(waiting)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
+        `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(state.parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
       );
     }
     for (const table of [parked, claims, relays, cursors]) {
@@ -279,7 +252,7 @@ export async function removeDestination(
       await connection.query(statement('remove', text), [name]);
     }
     await connection.query(statement('remove', `DELETE FROM ${destinations} WHERE name = $1::text`), [name]);
-    return { pending, morePending, waiting, dead };
+    return { pending, morePending, parked: state.parked, dead };
   });
 }
 

@@ -9,7 +9,7 @@ import { literal, quote } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
 /** Where the messages of the Go module are, and what of them becomes topic and key. */
-export interface AdoptOptions extends StoreCallOptions {
+export interface ImportFromGoOptions extends StoreCallOptions {
   /** The schema of its table. @default 'public' */
   readonly schema?: string | undefined;
   /** Its table. @default 'messages' */
@@ -43,11 +43,11 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
  *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
-export async function adopt(admin: Admin, options: AdoptOptions = {}): Promise<number> {
+export async function importFromGo(admin: Admin, options: ImportFromGoOptions = {}): Promise<number> {
   checkKeys(
     options,
     Object.keys({ schema: true, table: true, key: true, topic: true, signal: true } satisfies Record<
-      keyof AdoptOptions,
+      keyof ImportFromGoOptions,
       true
     >),
   );

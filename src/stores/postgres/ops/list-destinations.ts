@@ -4,7 +4,8 @@ import { transact, type Admin } from '../sql/transact.js';
 import { columnsOf, timeOf } from '../sql/columns.js';
 import type { Connection } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
-import { COUNTED, destinationStates, STATE_SETTINGS, type DestinationState } from './destination-state.js';
+import { COUNTED, destinationStates, STATE_SETTINGS } from './destination-state.js';
+import type { DestinationState } from '../../../core/contracts/admin.js';
 import { milliseconds, statement } from '../sql/statement.js';
 
 /** The state of every destination, by name. Its cost does not grow with the log. */
@@ -44,7 +45,7 @@ async function withUnclaimed(
     pending,
     morePending: row[at.morePending] === 'true',
     oldestPending: Number(row[at.oldestPending]),
-    waiting: 0,
+    parked: 0,
     blocked: 0,
     dead: 0,
     createdAt: null,

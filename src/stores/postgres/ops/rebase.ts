@@ -31,7 +31,7 @@ export interface RebasedDestination {
   readonly first: number | undefined;
   readonly last: number | undefined;
   /** Messages that were set aside and will be tried again: these may have been published since, too. */
-  readonly waiting: number;
+  readonly parked: number;
 }
 
 /** What `rebase` did. */
@@ -183,7 +183,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
     written_by = pg_current_xact_id() FROM json_to_recordset($1::text::json) AS r (destination text, blind pg_snapshot) WHERE c.destination = r.destination`,
     [JSON.stringify(rebased.map(({ destination, blind }) => ({ destination, blind }))), last],
   );
-  const waiting = new Map(
+  const parked = new Map(
     (
       await run(`SELECT destination, count(*)::text FROM ${names.parked} WHERE dead_at IS NULL GROUP BY destination`)
     ).map(([name, count]) => [name as string, Number(count)]),
@@ -193,7 +193,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
     undelivered: own.reduce((sum, { count }) => sum + count, 0),
     first: own.length > 0 ? Math.min(...own.map((group) => group.first)) : undefined,
     last: own.length > 0 ? Math.max(...own.map((group) => group.last)) : undefined,
-    waiting: waiting.get(destination) ?? 0,
+    parked: parked.get(destination) ?? 0,
   }));
 }
 

@@ -48,7 +48,7 @@ export async function repartition(admin: Admin, partitions: number, options: Sto
       }
       if (waits === 'true') {
         throw conflict(
-          `messages of ${name} wait to be tried again: let its relay run until \`store.destinations()\` shows none waiting, or give blocked ones up with \`store.discard\`, and try again`,
+          `messages of ${name} wait to be tried again: let its relay run until \`store.admin.destinations()\` shows none parked, or give blocked ones up with \`store.admin.discard\`, and try again`,
         );
       }
       if (places !== '1') {

@@ -158,7 +158,7 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
     if (row[at.ours] !== 'true') {
       throw new MessengerError(
         'SCHEMA_MISMATCH',
-        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.rebase()\``,
+        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.admin.rebase()\``,
       );
     }
     return {
@@ -190,6 +190,6 @@ async function assertRemembered(connection: Connection, statements: Statements, 
   const topics = typeof row[at.topics] === 'string' ? `, topics: ${String(row[at.topics])}` : '';
   throw new MessengerError(
     'DESTINATION_FORGOTTEN',
-    `destination ${name} was forgotten at ${String(row[at.at])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.removeDestination(${name}, { discard: true })\`, \`await store.addDestination(${name}, { from: …${topics} })\``,
+    `destination ${name} was forgotten at ${String(row[at.at])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.admin.removeDestination(${name}, { discard: true })\`, \`await store.admin.addDestination(${name}, { from: …${topics} })\``,
   );
 }

@@ -243,7 +243,7 @@ async function tableSettings(connection: Connection, { settings }: Names): Promi
 function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
   if (asked.partitionsGiven && asked.partitions !== partitions) {
     throw mismatch(
-      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.repartition(${String(asked.partitions)})\`, or leave the option partitions out`,
+      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.admin.repartition(${String(asked.partitions)})\`, or leave the option partitions out`,
     );
   }
   if (asked.jsonPayloadGiven && asked.jsonPayload !== jsonPayload) {

@@ -16,7 +16,7 @@ export function howToRebase(names: Names, environment?: string): string {
   const prefix = names.prefix === '' ? '' : ` --table-prefix ${names.prefix}`;
   const name = environment === undefined ? '' : ` --environment ${environment}`;
   const call = environment === undefined ? '' : `{ environment: ${JSON.stringify(environment)} }`;
-  return `run \`messenger rebase --schema ${names.schema}${prefix}${name}\` or \`await store.rebase(${call})\` with the role that owns the tables`;
+  return `run \`messenger rebase --schema ${names.schema}${prefix}${name}\` or \`await store.admin.rebase(${call})\` with the role that owns the tables`;
 }
 
 /**

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { newMessage, type Message, type NewMessageOptions } from '../core/contracts/message.js';
-import type { Store } from '../core/contracts/store.js';
+import { newMessage, type Message, type NewMessageOptions } from '../../core/contracts/message.js';
+import type { Store } from '../../core/contracts/store.js';
 import { assert } from './assert.js';
 
 /** What a store declares to be able to do. What it declares not to, it must refuse: the suite tests that. */

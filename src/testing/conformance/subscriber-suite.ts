@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { newMessage, type Message } from '../core/contracts/message.js';
-import type { Handler, HandlerContext, Subscriber, SubscriberOptions } from '../core/contracts/subscriber.js';
+import { newMessage, type Message } from '../../core/contracts/message.js';
+import type { Handler, HandlerContext, Subscriber, SubscriberOptions } from '../../core/contracts/subscriber.js';
 import { assert, assertEqual, gate, rejection, until } from './assert.js';
 
 /** What a subscriber declares to be able to do. What it declares not to, it must refuse: the suite tests that. */

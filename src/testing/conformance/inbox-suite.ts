@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { MessengerError, type ErrorCode } from '../core/errors.js';
-import type { InboxStore } from '../core/contracts/inbox.js';
-import { uuidv7 } from '../core/util/uuid.js';
+import { MessengerError, type ErrorCode } from '../../core/errors.js';
+import type { InboxStore } from '../../core/contracts/inbox.js';
+import { uuidv7 } from '../../core/util/uuid.js';
 import { assert, assertEqual, gate, rejection, testsWith } from './assert.js';
 import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { MessengerError } from '../core/errors.js';
-import type { Feed, Page, SetAside } from '../core/contracts/feed.js';
-import { newMessage, type Message } from '../core/contracts/message.js';
-import { isFeedStore, type Store } from '../core/contracts/store.js';
+import { MessengerError } from '../../core/errors.js';
+import type { Feed, Page, SetAside } from '../../core/contracts/feed.js';
+import { newMessage, type Message } from '../../core/contracts/message.js';
+import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
 import {
   idsOf,

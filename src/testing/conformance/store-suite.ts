@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { MessengerError, type ErrorCode } from '../core/errors.js';
-import { newMessage, type Message } from '../core/contracts/message.js';
-import { isFeedStore, type Store } from '../core/contracts/store.js';
+import { MessengerError, type ErrorCode } from '../../core/errors.js';
+import { newMessage, type Message } from '../../core/contracts/message.js';
+import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until, testsWith } from './assert.js';
 import { feedTests } from './feed-suite.js';
 import {

@@ -13,17 +13,17 @@ import {
   type GetQueueUrlCommandOutput,
   type ReceiveMessageCommandOutput,
 } from '@aws-sdk/client-sqs';
-import { MessengerError } from '../../core/errors.js';
-import { consoleErrorLogger, safeLogger } from '../../core/contracts/logger.js';
-import { checkKeys, numberOption } from '../../core/util/options.js';
-import type { Subscriber, SubscriberOptions, Subscription } from '../../core/contracts/subscriber.js';
-import { withDeadline } from '../../core/util/async.js';
-import { checkMessageIdKey, MESSAGE_ID_KEY } from './wire/attributes.js';
-import { checkClient } from './wire/options.js';
-import { resolveQueue, type Queue } from './wire/queue.js';
-import { readReply } from './wire/reply.js';
-import type { ReceiptCalls } from './wire/receipts.js';
-import { receiveAndHandle, type SessionSettings } from './wire/session.js';
+import { MessengerError } from '../../../core/errors.js';
+import { consoleErrorLogger, safeLogger } from '../../../core/contracts/logger.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
+import type { Subscriber, SubscriberOptions, Subscription } from '../../../core/contracts/subscriber.js';
+import { withDeadline } from '../../../core/util/async.js';
+import { checkMessageIdKey, MESSAGE_ID_KEY } from '../wire/attributes.js';
+import { checkClient } from '../wire/options.js';
+import { resolveQueue, type Queue } from '../wire/queue.js';
+import { readReply } from '../wire/reply.js';
+import type { ReceiptCalls } from '../wire/receipts.js';
+import { receiveAndHandle, type SessionSettings } from '../wire/session.js';
 
 interface SendOptions {
   abortSignal?: AbortSignal;
@@ -101,7 +101,7 @@ export class SqsSubscriber implements Subscriber {
   /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
   constructor(client: SqsSubscriberClient, options: SqsSubscriberOptions) {
     checkClient(client, 'an SQSClient');
-    checkKeys(options, [...KEYS]);
+    checkKeys(options, KEYS);
     this.#client = client;
     this.#queue = resolveQueue(options.queue, async (lookup, signal) => {
       const command = new GetQueueUrlCommand(lookup);
@@ -165,16 +165,16 @@ export class SqsSubscriber implements Subscriber {
   }
 }
 
-const KEYS = [
-  'errorLogger',
-  'queue',
-  'concurrency',
-  'waitTimeSeconds',
-  'visibilityTimeoutSeconds',
-  'retryDelay',
-  'stopTimeout',
-  'messageIdKey',
-] as const satisfies readonly (keyof SqsSubscriberOptions)[];
+const KEYS = {
+  errorLogger: true,
+  queue: true,
+  concurrency: true,
+  waitTimeSeconds: true,
+  visibilityTimeoutSeconds: true,
+  retryDelay: true,
+  stopTimeout: true,
+  messageIdKey: true,
+} satisfies KeysOf<SqsSubscriberOptions>;
 
 function idsOf(entries: readonly { readonly Id: string }[]): readonly string[] {
   return entries.map(({ Id }) => Id);

@@ -1,6 +1,4 @@
-import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { MessengerError } from '../../../core/errors.js';
-import type { Message } from '../../../core/contracts/message.js';
 import { describe } from '../../../core/util/describe.js';
 import { checkKeys, numberOption } from '../../../core/util/options.js';
 import { transact, type Admin } from '../sql/transact.js';
@@ -8,6 +6,7 @@ import { assertKnown } from './known-destinations.js';
 import { filterValues } from './dead-letters.js';
 import { decodeSetAside, setAside } from './set-aside.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
+import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
 /** Why each state waits, as `destinations()` counts all of them in `waiting`. */
 const STATES = {
@@ -19,49 +18,7 @@ const STATES = {
   delayed: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND ${untried}`,
   /** It was given up, and its key waits behind it for an operator. */
   blocked: 'p.blocked_at IS NOT NULL',
-} as const;
-
-/**
- * Why a message waits: `retry`, it is tried again at its `nextAt`; `behind`, an earlier message of its key comes first;
- * `delayed`, it waits for its `deliverAt`; `blocked`, it was given up and its key waits behind it.
- */
-export type WaitingState = keyof typeof STATES;
-
-/** What `waiting` can be told: those are meant for which everything that is given holds. */
-export interface WaitingOptions extends StoreCallOptions {
-  /** @default 'default' */
-  readonly destination?: string | undefined;
-  /** Only these message ids. */
-  readonly ids?: readonly string[] | undefined;
-  readonly key?: string | undefined;
-  readonly topic?: string | undefined;
-  /** @default all of them */
-  readonly state?: WaitingState | undefined;
-  /** Only those whose last error contains this text. */
-  readonly error?: string | undefined;
-  /** How many at most: 1 to 10,000. @default 100 */
-  readonly limit?: number | undefined;
-  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
-  readonly after?: number | undefined;
-}
-
-/** A message that is set aside and not given up, or blocked, whole. Times by the database's clock. */
-export interface WaitingMessage {
-  /** Its place in the order of the log. */
-  readonly seq: number;
-  readonly message: Message;
-  readonly state: WaitingState;
-  /** The last error's text. */
-  readonly error: string | null;
-  readonly reason: string | null;
-  /** How many attempts have failed. */
-  readonly attempts: number;
-  readonly storedAt: Date;
-  readonly firstFailedAt: Date | null;
-  readonly lastFailedAt: Date | null;
-  /** When it is tried next; null where that depends on an earlier message of its key, or on an operator. */
-  readonly nextAt: Date | null;
-}
+} as const satisfies Record<ParkedState, string>;
 
 const KEYS = {
   destination: true,
@@ -73,10 +30,10 @@ const KEYS = {
   limit: true,
   after: true,
   signal: true,
-} satisfies Record<keyof WaitingOptions, true>;
+} satisfies Record<keyof ParkedOptions, true>;
 
 /** The messages that wait in the side table, in the order in which they were stored. */
-export async function waiting(admin: Admin, options: WaitingOptions = {}): Promise<readonly WaitingMessage[]> {
+export async function parkedMessages(admin: Admin, options: ParkedOptions = {}): Promise<readonly ParkedMessage[]> {
   checkKeys(options, Object.keys(KEYS));
   const { state, limit, after, signal: _, ...filter } = options;
   if (state !== undefined && !Object.hasOwn(STATES, state)) {
@@ -108,6 +65,6 @@ export async function waiting(admin: Admin, options: WaitingOptions = {}): Promi
   );
   return rows.map((row) => {
     const { time, state: found, ...message } = decodeSetAside(row);
-    return { ...message, state: found as WaitingState, nextAt: time };
+    return { ...message, state: found as ParkedState, nextAt: time };
   });
 }

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { failureKind } from '../core/publish/failure-kinds.js';
-import { newMessage, type Message, type NewMessageOptions } from '../core/contracts/message.js';
+import { failureKind } from '../../core/publish/failure-kinds.js';
+import { newMessage, type Message, type NewMessageOptions } from '../../core/contracts/message.js';
 import {
   isBatchPublisher,
   type BatchPublisher,
   type Publisher,
   type PublishResult,
-} from '../core/contracts/publisher.js';
+} from '../../core/contracts/publisher.js';
 import { assert, assertEqual, rejection } from './assert.js';
 
 /** What a publisher declares to be able to do. What it declares not to, it must refuse: the suite tests that. */

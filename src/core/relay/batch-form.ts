@@ -1,0 +1,59 @@
+import type { Calls } from '../publish/calls.js';
+import type { Clock } from '../util/clock.js';
+import type { FailureKind } from '../errors.js';
+import { asBatchPublisher } from '../publish/single-publisher.js';
+import { isBatchPublisher, type BatchPublisher, type Publisher } from '../contracts/publisher.js';
+import { ANSWER_GRACE } from './stopping.js';
+import { withDeadline } from '../util/async.js';
+
+/** The longest delay that `setTimeout` takes, in milliseconds. */
+const MAX_TIMEOUT = 2_147_483_647;
+
+/** The publisher's own batch form, or one message at a time within a key, each with a deadline of its own. */
+export function batchForm(
+  publisher: Publisher,
+  options: {
+    concurrency: number;
+    publishTimeout: number;
+    pageSize: number;
+    kindOf: (error: Error) => FailureKind;
+    clock: Clock;
+    calls: Calls;
+  },
+): { publisher: BatchPublisher; publishTimeout: number; watchesCalls: boolean } {
+  const { concurrency, publishTimeout, pageSize, kindOf, clock, calls } = options;
+  if (isBatchPublisher(publisher)) return { publisher, publishTimeout, watchesCalls: false };
+  const bounded: Publisher = {
+    async publish(message, options) {
+      const signal = options?.signal;
+      signal?.throwIfAborted();
+      const call = calls.begin();
+      let isAcknowledged = false;
+      try {
+        await withDeadline(
+          publishTimeout,
+          undefined,
+          () => calls.tooLate(call, publishTimeout),
+          async (own) =>
+            publisher.publish(message, {
+              get signal() {
+                return own();
+              },
+            }),
+          clock,
+          // Told to end, it may still say what became of the message. The page waits no longer than it has to.
+          signal && { signal, grace: ANSWER_GRACE },
+        );
+        isAcknowledged = true;
+      } finally {
+        calls.end(call, isAcknowledged);
+      }
+    },
+  };
+  // A whole page may be of one key, and then takes as long as its messages together.
+  return {
+    publisher: asBatchPublisher(bounded, concurrency, kindOf),
+    publishTimeout: Math.min(publishTimeout * (pageSize + 1), MAX_TIMEOUT),
+    watchesCalls: true,
+  };
+}

@@ -1,0 +1,73 @@
+import type { OutboxAdmin } from '../../core/contracts/admin.js';
+import type { StoreCallOptions } from '../../core/contracts/call-options.js';
+import { deadLetters, discard, requeue } from './ops/dead-letters.js';
+import { addDestination, updateDestination, removeDestination } from './ops/destinations.js';
+import { importFromGo, type ImportFromGoOptions } from './ops/import-go.js';
+import { destinations } from './ops/list-destinations.js';
+import { rebase, type RebaseOptions, type RebaseResult } from './ops/rebase.js';
+import { repartition } from './ops/repartition.js';
+import { parkedMessages } from './ops/parked-messages.js';
+import { migrationScript, type MigrationScriptOptions, type PostgresTableOptions } from './options.js';
+import { excessGrants, rolesScript, type ExcessGrant, type RolesOptions } from './schema/roles.js';
+import { storeError } from './schema/store-error.js';
+import type { Admin } from './sql/transact.js';
+
+/** What an operator does with an outbox in PostgreSQL. */
+export interface PostgresAdmin extends OutboxAdmin {
+  /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
+  repartition(partitions: number, options?: StoreCallOptions): Promise<void>;
+  /**
+   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can go on
+   * from them with nothing lost; and gives the database, if told to, to another environment. Relays must
+   * be stopped; writers wait meanwhile. Needs the role that owns the tables.
+   *
+   * @returns what will be published from here, some of it again.
+   * @throws MessengerError `LEASE_LOST` while a relay works here, `TIMEOUT` while a transaction that stored
+   *   messages is open, `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+   */
+  rebase(options?: RebaseOptions): Promise<RebaseResult>;
+  /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */
+  importFromGo(options?: ImportFromGoOptions): Promise<number>;
+  /** Who holds more than the roles of `rolesScript` need. Takes nothing away. */
+  excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]>;
+  /** The SQL of the four roles with the least rights, for these tables. */
+  rolesScript(options?: Omit<RolesOptions, 'schema' | 'tablePrefix'>): string;
+  /** The SQL of these tables, for `psql` or a migration tool. */
+  migrationScript(options?: Omit<MigrationScriptOptions, keyof PostgresTableOptions>): Promise<string>;
+}
+
+/** Does something on the tables of a store, and has its errors say what to do. */
+export async function operating<T>(context: Admin, work: (context: Admin) => Promise<T>, table?: string): Promise<T> {
+  try {
+    return await work(context);
+  } catch (error) {
+    throw storeError(error, context.names, table);
+  }
+}
+
+/** The operations on the tables of one store, whose options say which. */
+export function postgresAdmin(context: Admin, tables: PostgresTableOptions): PostgresAdmin {
+  const { schema, tablePrefix } = tables;
+  const operate = <T>(work: (context: Admin) => Promise<T>) => operating(context, work);
+  return {
+    destinations: (options) => operate((admin) => destinations(admin, options)),
+    addDestination: (name, options) => operate((admin) => addDestination(admin, name, options)),
+    updateDestination: (name, options) => operate((admin) => updateDestination(admin, name, options)),
+    removeDestination: (name, options) => operate((admin) => removeDestination(admin, name, options)),
+    parked: (options) => operate((admin) => parkedMessages(admin, options)),
+    deadLetters: (options) => operate((admin) => deadLetters(admin, options)),
+    requeue: (selection) => operate((admin) => requeue(admin, selection)),
+    discard: (selection) => operate((admin) => discard(admin, selection)),
+    repartition: (partitions, options) => operate((admin) => repartition(admin, partitions, options)),
+    rebase: (options = {}) => operate(({ database, names }) => rebase(database, names, options)),
+    importFromGo: (options) => operate((admin) => importFromGo(admin, options)),
+    excessGrants: (options) => operate((admin) => excessGrants(admin, options)),
+    rolesScript: (options) =>
+      rolesScript({
+        ...options,
+        ...(schema !== undefined && { schema }),
+        ...(tablePrefix !== undefined && { tablePrefix }),
+      }),
+    migrationScript: (options) => migrationScript({ ...options, ...tables }),
+  };
+}

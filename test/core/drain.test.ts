@@ -1,0 +1,140 @@
+/** A drain works over one open feed, however many pages it publishes. */
+import { describe, expect, it } from 'vitest';
+import { MessengerError, type PublishError } from '../../src/core/errors.js';
+import { defineOutbox } from '../../src/core/outbox/outbox.js';
+import type { DrainOptions } from '../../src/core/relay/drain.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
+import { ListFeedStore, refusal, scripted } from './scripted.js';
+
+const TEXTS = ['a1', 'b1', 'a2', 'c1', 'b2'];
+
+function storeOf(...texts: readonly string[]) {
+  const store = new ListFeedStore();
+  store.add(...texts);
+  const outbox = defineOutbox({ store: store as never, topics: {} });
+  const drain = (options: DrainOptions) => outbox.drain({ publishBatchSize: 1, errorLogger: silent, ...options });
+  return { store, drain };
+}
+
+const silent = { error: () => undefined };
+
+describe('drain', () => {
+  it('opens one feed, however many pages it publishes, and closes it', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    const publisher = scripted();
+    expect(await drain({ publisher })).toBe(5);
+    expect(publisher.acknowledged).toEqual(TEXTS);
+    expect(store.isDone).toBe(true);
+    expect(store.opened).toBe(1);
+    expect(store.held).toBe(false);
+  });
+
+  it('publishes nothing while another relay holds the destination', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    const publisher = scripted();
+    const other = await store.openFeed({ destination: 'default', pageSize: 1 });
+    expect(await drain({ publisher })).toBe(0);
+    await other?.close();
+    expect(await drain({ publisher })).toBe(5);
+  });
+
+  it('opens another feed when the lease is lost between two pages', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    const publisher = scripted();
+    let settlements = 0;
+    store.fault = (call) => {
+      if (call === 'settled' && (settlements += 1) === 2) store.revoke();
+    };
+    expect(await drain({ publisher })).toBe(5);
+    expect(publisher.sent).toEqual(TEXTS);
+    expect(store.opened).toBe(2);
+  });
+
+  it('ends with the loss of its lease in the middle of a page, which the next drain publishes again', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    const publisher = scripted((text) => {
+      if (text === 'b1' && store.opened === 1) store.revoke();
+    });
+    await expect(drain({ publisher })).rejects.toMatchObject({ code: 'LEASE_LOST' });
+    expect(publisher.sent).toEqual(['a1', 'b1']);
+    expect(await drain({ publisher })).toBe(4);
+    expect(publisher.sent).toEqual(['a1', 'b1', ...TEXTS.slice(1)]);
+  });
+
+  it('does not go on for messages that it has set aside itself, however soon they are due', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    const publisher = scripted(() => {
+      throw refusal('retryable', 'no');
+    });
+    await expect(drain({ publisher, retry: { minDelay: 1, maxDelay: 1 } })).rejects.toThrow(
+      '0 messages were published',
+    );
+    expect(publisher.sent.length).toBeLessThan(30);
+    expect(store.cursor).toBe(5);
+    expect(store.held).toBe(false);
+  });
+
+  it('tells the failures of every page in one error', async () => {
+    const { drain } = storeOf(...TEXTS);
+    const publisher = scripted((text) => {
+      if (text.startsWith('a1') || text.startsWith('c')) throw refusal('retryable', `${text} is refused`);
+    });
+    const error = (await drain({ publisher }).catch((thrown: unknown) => thrown)) as PublishError;
+    expect(error.message).toMatch(/^2 messages were published, and some were not: /);
+    const pages = (error.cause as AggregateError).errors as PublishError[];
+    expect(pages.map(({ message }) => /\w\d is refused/.exec(message)?.[0])).toEqual([
+      'a1 is refused',
+      'c1 is refused',
+    ]);
+  });
+
+  it('closes its feed when the store fails, with the error of the store', async () => {
+    const { store, drain } = storeOf(...TEXTS);
+    store.fault = (call) => {
+      if (call === 'read' && store.cursor === 2) throw new MessengerError('NOT_ALLOWED', 'no right to read');
+    };
+    const publisher = scripted();
+    await expect(drain({ publisher })).rejects.toThrow('no right to read');
+    expect(publisher.sent).toEqual(TEXTS.slice(0, 2));
+    expect(store.held).toBe(false);
+  });
+
+  it('refuses an option that is wrong before it makes a destination', async () => {
+    const declared: string[] = [];
+    const store = Object.assign(new ListFeedStore(), {
+      declareDestinations: (names: readonly string[]) => Promise.resolve(void declared.push(...names)),
+    });
+    const schema = { '~standard': { version: 1, vendor: 'test', validate: (value: unknown) => ({ value }) } } as const;
+    const outbox = defineOutbox({ store: store as never, topics: { sold: { schema, destination: 'billing' } } });
+    const options = { publisher: scripted(), destination: 'billing' };
+    const wrong = { ...options, concurrency: 0 };
+    await expect(outbox.drain(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    await expect(outbox.relay(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    expect(declared).toEqual([]);
+    await outbox.drain(options);
+    expect(declared).toEqual(['billing']);
+  });
+
+  it.each(['open', 'retries', 'read'] as const)(
+    'has not failed when its signal aborts a call of the store, whatever error that makes of it: %s',
+    async (aborted) => {
+      const { store, drain } = storeOf(...TEXTS);
+      let stop = new AbortController();
+      let calls = 0;
+      store.fault = (call) => {
+        if (call !== aborted || (calls += 1) < (aborted === 'open' ? 1 : 2)) return;
+        stop.abort();
+        throw new MessengerError('TIMEOUT', 'it was no longer waited for', { cause: stop.signal.reason });
+      };
+      const publisher = scripted();
+      const published = aborted === 'open' ? 0 : 1;
+      expect(await drain({ publisher, signal: stop.signal })).toBe(published);
+      expect(store.held).toBe(false);
+      stop = new AbortController();
+      calls = 1;
+      const messenger = new Messenger(store, publisher, { publishBatchSize: 1 });
+      expect(await messenger.publish({ signal: stop.signal })).toBe(0);
+      expect([publisher.sent.length, store.held]).toEqual([published, false]);
+    },
+  );
+});
