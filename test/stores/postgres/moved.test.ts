@@ -12,7 +12,7 @@ import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
 const REBASE =
-  /not written by this database cluster.*`messenger rebase --schema messenger` or `await store\.rebase\(\)`/;
+  /not written by this database cluster.*`messenger rebase --schema messenger` or `await store\.admin\.rebase\(\)`/;
 
 /** Clusters of which one has used up many more transaction ids than the others. */
 const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {};
@@ -44,7 +44,7 @@ it('is gone on from by the command, which says in words what comes', async () =>
     stderr: '',
     stdout: `schema messenger came from another cluster, and is this one's own now: relays can be started
 destination default: 2 messages (seq 2 to 3) will be published: of these, what was published after the copy was made is published again
-destination other: 0 messages, and 1 that were set aside will be published: of these, what was published after the copy was made is published again
+destination other: 0 messages, and 1 that were parked will be published: of these, what was published after the copy was made is published again
 it belongs to the environment production
 `,
   });
