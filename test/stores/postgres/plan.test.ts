@@ -3,7 +3,7 @@
  * statistics say and whenever the plan was made; nor does cleaning over what is finished, or a look for
  * retries over what waits. Pages are counted, not time.
  */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cleanSlices } from '../../../src/stores/postgres/ops/clean.js';
 import { cleaningOf } from '../../../src/stores/postgres/ops/clean-statements.js';
 import { databaseOf } from '../../../src/stores/postgres/drivers/index.js';
@@ -12,7 +12,7 @@ import { SETTLE_SETTINGS } from '../../../src/stores/postgres/relay/lease-statem
 import { READ_SETTINGS } from '../../../src/stores/postgres/relay/log-statements.js';
 import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
 import { preamble, type Database, type Statement } from '../../../src/stores/postgres/sql/database.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
 const MANY = 1_000_000;
@@ -112,10 +112,14 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Ma
 }
 
 describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => {
+  // Of its own: a poll looks for each transaction that its cursor lists, those of other tests on the server included.
+  let server: EmbeddedPostgres;
   let url: string;
   beforeAll(async () => {
-    url = await createDatabase(version, 'plan_idle');
+    server = await startPostgres(version, { fsync: 'off' });
+    url = server.url();
   });
+  afterAll(() => server.remove());
 
   it.each([
     ['one slice', '3'],

@@ -7,7 +7,7 @@ import type { FeedOptions } from '../../../src/core/contracts/feed.js';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
-import { type PostgresStoreOptions } from '../../../src/stores/postgres/options.js';
+import type { PostgresStoreOptions } from '../../../src/stores/postgres/options.js';
 import { until } from '../../../src/testing/conformance/assert.js';
 import { FAST, recordingLogger, scripted, started } from '../../core/scripted.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
