@@ -13,7 +13,7 @@ export default mergeConfig(
   defineConfig({
     test: {
       ...test,
-      include: ['stores', 'core', 'faults', 'transactions', 'inbox', 'frameworks', 'cli'].map(
+      include: ['stores', 'core', 'faults', 'bridges', 'inbox', 'frameworks', 'cli'].map(
         (of) => `test/${of}/**/*.test.ts`,
       ),
       exclude: [
@@ -29,7 +29,7 @@ export default mergeConfig(
         // Connections are told apart by the name that their client gave.
         'test/faults/standby.test.ts',
         // On servers of their own, to which no pooler leads.
-        `${store}/moved.test.ts`,
+        ...['moved', 'hazards-places', 'hazards-sharing'].map((of) => `${store}/${of}.test.ts`),
         'test/faults/failover.test.ts',
       ],
       testTimeout: 120_000,

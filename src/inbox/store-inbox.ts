@@ -5,8 +5,7 @@ import type { Inbox } from '../core/outbox/subscribe.js';
 import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/contracts/inbox.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/contracts/logger.js';
 import { describe } from '../core/util/describe.js';
-import { checkKeys, type KeysOf, numberOption } from '../core/util/options.js';
-import { hasMethods } from '../core/util/options.js';
+import { checkKeys, type KeysOf, numberOption, hasMethods } from '../core/util/options.js';
 
 const HOUR = 3_600_000;
 const WEEK = 7 * 24 * HOUR;

@@ -6,10 +6,9 @@
 import type { Message } from '../core/contracts/message.js';
 import type { DrainOptions } from '../core/relay/drain.js';
 import { consoleErrorLogger, type ErrorLogger } from '../core/contracts/logger.js';
-import { checkKeys, numberOption, type KeysOf } from '../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf, hasMethods } from '../core/util/options.js';
 import type { Outbox } from '../core/outbox/outbox.js';
 import type { Publisher } from '../core/contracts/publisher.js';
-import { hasMethods } from '../core/util/options.js';
 import type { Subscriber, Subscription } from '../core/contracts/subscriber.js';
 import { destinationsOf, payloadOf, type ParsedOf, type Schemas } from '../core/outbox/topics.js';
 

@@ -512,6 +512,8 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         await library.transaction(async (transaction) => {
           library.bridge?.onCommit?.(transaction, () => told.push('committed'));
         });
+        // Nor a little later.
+        await after(31, async () => undefined);
         expect(told).toEqual([]);
       });
     }

@@ -2,8 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import { MessengerError, type PublishError } from '../../src/core/errors.js';
 import { defineOutbox } from '../../src/core/outbox/outbox.js';
-import type { DrainOptions } from '../../src/core/relay/drain.js';
+import { drained, type DrainOptions } from '../../src/core/relay/drain.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
+import { relaySettings } from '../../src/core/relay/settings.js';
 import { ListFeedStore, refusal, scripted } from './scripted.js';
 
 const TEXTS = ['a1', 'b1', 'a2', 'c1', 'b2'];
@@ -27,6 +28,19 @@ describe('drain', () => {
     expect(store.isDone).toBe(true);
     expect(store.opened).toBe(1);
     expect(store.held).toBe(false);
+  });
+
+  it('gives the destination back every ten seconds, so that others get their turn', async () => {
+    const { store } = storeOf(...TEXTS);
+    let now = 0;
+    const publisher = scripted(() => {
+      now += 6_000;
+    });
+    const clock = { now: () => now, setTimeout: () => () => undefined, random: () => 0 };
+    const settings = relaySettings(store, publisher, { publishBatchSize: 1, errorLogger: silent }, clock);
+    expect(await drained(settings, 60_000)).toBe(5);
+    expect(publisher.acknowledged).toEqual(TEXTS);
+    expect(store.opened).toBe(3);
   });
 
   it('publishes nothing while another relay holds the destination', async () => {

@@ -150,15 +150,18 @@ describe('the packed package', () => {
   });
 
   describe.each(['dist', 'dist/cjs'])('%s', (dist) => {
-    test.each(['index.js', 'testing/index.js'])('%s leads to files of the package only', async (entry) => {
-      const { files, others } = await importGraph(join(dist, entry));
-      expect(others).toEqual([]);
-      expect(files.length).toBeGreaterThan(1);
-      const own = ['index.js', 'core/', 'testing/'].map((path) => `${dist}/${path}`);
-      expect(files.filter((file) => !own.some((path) => file.startsWith(path)))).toEqual([]);
-    });
+    test.each(['index.js', 'adapter.js', 'testing/index.js', 'testing/conformance/index.js'])(
+      '%s leads to files of the package only',
+      async (entry) => {
+        const { files, others } = await importGraph(join(dist, entry));
+        expect(others).toEqual([]);
+        expect(files.length).toBeGreaterThan(1);
+        const own = ['index.js', 'adapter.js', 'core/', 'testing/'].map((path) => `${dist}/${path}`);
+        expect(files.filter((file) => !own.some((path) => file.startsWith(path)))).toEqual([]);
+      },
+    );
 
-    test.each(['stores/memory/index.js', 'stores/postgres/index.js', 'publishers/mux.js', 'inbox/index.js'])(
+    test.each(['stores/memory/index.js', 'stores/postgres/index.js', 'brokers/mux.js', 'inbox/index.js'])(
       '%s needs no package: clients are taken, not imported',
       async (entry) => {
         const { others } = await importGraph(join(dist, entry));
@@ -267,9 +270,11 @@ const known = `declare function known<T>(value: 0 extends 1 & T ? never : T): vo
 /** Subpaths that type-check together, and the packages that are there. */
 const checks: readonly (readonly [title: string, clients: readonly string[], text: string])[] = [
   [
-    'root, testing, memory, inbox and mux with nothing else',
+    'root, adapter, testing, memory, inbox and mux with nothing else',
     [],
     used('', 'Messenger', 'newMessage', 'PublishError') +
+      used('/adapter', 'ACKNOWLEDGED', 'failureKind', 'uuidv7') +
+      used('/testing/conformance', 'storeTestSuite', 'publisherTestSuite') +
       used('/memory', 'MemoryStore') +
       used('/mux', 'Mux') +
       used('/inbox', 'createInbox') +
@@ -313,9 +318,9 @@ const checks: readonly (readonly [title: string, clients: readonly string[], tex
       export const publisher = new SnsPublisher(new SNSClient({}), { topic: 'arn:aws:sns:eu-west-1:1:t' });`,
   ],
   [
-    'sqs and sqs-subscriber with their client',
+    'sqs with its client',
     ['@aws-sdk/client-sqs', '@types/node'],
-    `${used('/sqs', 'SqsPublisher')}${used('/sqs-subscriber', 'SqsSubscriber')}
+    `${used('/sqs', 'SqsPublisher', 'SqsSubscriber')}
       import { SQSClient } from '@aws-sdk/client-sqs';
       export const publisher = new SqsPublisher(new SQSClient({}), { queue: 'q' });
       export const subscriber = new SqsSubscriber(new SQSClient({}), { queue: 'q' });`,

@@ -19,7 +19,7 @@ export interface DestinationState {
   readonly oldestPending: number | null;
   /** Messages set aside: to be tried again, behind others of their key, or until their time. */
   readonly parked: number;
-  /** Of the waiting, those whose key waits behind them for an operator. */
+  /** Of the parked, those whose key waits behind them for an operator. */
   readonly blocked: number;
   readonly dead: number;
   /** When it was added; null where a relay made it by starting. */

@@ -5,16 +5,16 @@
  * @example
  * ```ts
  * const bridge: TransactionBridge<MyTransaction> = {
- *   takes: 'the transaction of my database layer',
- *   is: (handle) => handle instanceof MyTransaction,
- *   run: (transaction, text, values) => transaction.execute(text, values),
+ *   handleName: 'the transaction of my database layer',
+ *   isHandle: (handle) => handle instanceof MyTransaction,
+ *   execute: (transaction, text, values) => transaction.execute(text, values),
  * };
  * ```
  */
 export interface TransactionBridge<Tx> {
   /** What it takes, as error messages say it: `the transaction of Drizzle's db.transaction`. */
   readonly handleName: string;
-  /** Whether a value is of this library: its root handle as well, which `refusal` then refuses. */
+  /** Whether a value is of this library: its root handle as well, which `refusalOf` then refuses. */
   isHandle(handle: unknown): boolean;
   /**
    * Whether each transaction has a handle of its own. Then one whose connection is in another transaction by now is
@@ -31,7 +31,7 @@ export interface TransactionBridge<Tx> {
   execute(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
    * The same for a statement that returns one row of one text: resolves to it, however the library wraps rows.
-   * @default as `run` does
+   * @default as `execute` does
    */
   queryText?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /** Calls back once the transaction has committed, and maybe also after a rollback. @default nothing tells */

@@ -1,8 +1,7 @@
 import { MessengerError } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
-import { checkKeys, type KeysOf } from '../util/options.js';
-import { hasMethods } from '../util/options.js';
+import { checkKeys, hasMethods, type KeysOf } from '../util/options.js';
 import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
 

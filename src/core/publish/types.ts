@@ -1,8 +1,7 @@
 import type { Calls } from './calls.js';
-import type { Gate } from './circuit-breaker.js';
+import type { Gate, Pass } from './circuit-breaker.js';
 import type { Clock } from '../util/clock.js';
 import type { FailureKind, PublishError } from '../errors.js';
-import type { Pass } from './circuit-breaker.js';
 import type { Page, SetAside } from '../contracts/feed.js';
 import type { Message } from '../contracts/message.js';
 import type { Pace } from './pace.js';

@@ -57,6 +57,12 @@ interface Drain {
   readonly isOver: () => boolean;
 }
 
+/**
+ * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back and takes what is free: relays that
+ * wait get their turn, as does what a relay that died has held.
+ */
+const ONE_FEED = 10_000;
+
 /** What a drain has come to. */
 interface Done {
   total: number;
@@ -65,8 +71,9 @@ interface Done {
   readonly setAside: Set<string>;
 }
 
-/** Publishes round after round. @returns whether there may be more, for another feed: the lease ended between two rounds. */
+/** Publishes round after round. @returns whether there may be more, for another feed: this one is lost, or had its time. */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
+  const until = settings.clock.now() + ONE_FEED;
   do {
     const round = newRound(done.setAside);
     try {
@@ -77,6 +84,6 @@ async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: 
       if (error !== undefined) done.failures.push(error);
     }
     if (!round.isNew || isBrokerDown(round)) return false;
-  } while (!isOver() && !feed.lost.aborted);
+  } while (!isOver() && !feed.lost.aborted && settings.clock.now() < until);
   return true;
 }

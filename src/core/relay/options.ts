@@ -96,7 +96,7 @@ export interface MessengerOptions {
   topics?: Readonly<Record<string, TopicOptions>>;
   /**
    * What an error of the publisher means; `undefined` leaves it to what the error says of itself. For a
-   * table see `classify`.
+   * table see `classify` of `messenger-outbox/adapter`.
    */
   classify?: (error: Error) => FailureKind | undefined;
 }

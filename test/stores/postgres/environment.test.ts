@@ -121,4 +121,8 @@ it('is kept by a rebase without a name', async () => {
   expect(await storeOf(outbox).admin.rebase()).toMatchObject({ moved: false, environment: 'production' });
   await expect(outbox.store.admin.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   await expect(outbox.store.admin.rebase({ timeout: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  // A misspelt environment would leave a clone the name of what it is a clone of.
+  for (const wrong of [{ enviroment: 'staging' }, 'staging']) {
+    await expect(outbox.store.admin.rebase(wrong as object)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  }
 });

@@ -8,7 +8,7 @@ import { decodeSetAside, setAside } from './set-aside.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
-/** Why each state waits, as `destinations()` counts all of them in `waiting`. */
+/** Why each state waits, as `destinations()` counts all of them in `parked`. */
 const STATES = {
   /** It has failed, or was requeued, and is tried (again) at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,

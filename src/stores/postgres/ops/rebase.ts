@@ -1,6 +1,6 @@
 import { conflict, LOCK_NOT_AVAILABLE } from '../sql/transact.js';
 import { MessengerError } from '../../../core/errors.js';
-import { numberOption } from '../../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { preamble, type Connection, type Database } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
@@ -79,6 +79,7 @@ interface Group extends Omit<Cell, 'name'> {
  *   `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
  */
 export async function rebase(database: Database, names: Names, options: RebaseOptions = {}): Promise<RebaseResult> {
+  checkKeys(options, { environment: true, timeout: true, signal: true } satisfies KeysOf<RebaseOptions>);
   const timeout = numberOption('timeout', options.timeout, HOUR, { min: 1, max: 24 * HOUR });
   const environment = checkEnvironment(options.environment);
   try {

@@ -1,7 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
-import type { Connection, Database, TransactionBounds } from '../sql/database.js';
-import { preamble } from '../sql/database.js';
+import { type Connection, type Database, type TransactionBounds, preamble } from '../sql/database.js';
 import { literal, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
