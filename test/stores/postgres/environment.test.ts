@@ -9,7 +9,7 @@ import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
 const CLONE =
-  /belongs to the environment "production", this store to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.rebase\(\{ environment: "staging" \}\)`/;
+  /belongs to the environment "production", this store to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.admin\.rebase\(\{ environment: "staging" \}\)`/;
 const UNNAMED =
   /belongs to the environment "production", and this store does not say which is its own: pass the option environment/;
 
