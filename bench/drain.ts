@@ -19,7 +19,7 @@ const KEYSET = {
     at: `(date_part('epoch', at) * 1000)::bigint::text`,
     delivery: `CASE WHEN deliver_at IS NOT NULL THEN concat_ws(' ', date_part('epoch', deliver_at), hold_key, deliver_at > clock_timestamp()) END`,
   })}
-FROM bench_plain WHERE seq > $1::bigint ORDER BY seq LIMIT $2::bigint`,
+FROM bench_plain WHERE seq > $1::bigint ORDER BY bench_plain.seq LIMIT $2::bigint`,
 };
 
 /** An unsliced copy of the log, with one index. */
