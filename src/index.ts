@@ -5,9 +5,9 @@
  * @module
  */
 export { defineOutbox } from './core/outbox/outbox.js';
-export type { Outbox, OutboxOptions, SendOptions, WritableStore } from './core/outbox/outbox.js';
+export type { Outbox, OutboxOptions, WritableStore } from './core/outbox/outbox.js';
 export { defineTopics } from './core/outbox/topics.js';
-export type { ParsedOf, PayloadOf, Schemas, Topic, Topics } from './core/outbox/topics.js';
+export type { ParsedOf, PayloadOf, Schemas, SendOptions, Topic, Topics } from './core/outbox/topics.js';
 export { subscribe, typedSubscription } from './core/outbox/subscribe.js';
 export type { Inbox, TopicContext, TopicHandlers, TopicSubscription } from './core/outbox/subscribe.js';
 export type { MessageInput, Transform } from './core/outbox/transform.js';
@@ -22,7 +22,8 @@ export type {
 export { GenericMessage, newMessage } from './core/contracts/message.js';
 export type { Message, NewMessageOptions } from './core/contracts/message.js';
 export { Messenger } from './core/relay/messenger.js';
-export type { DatastoreStatus, MessengerCallOptions, StartOptions } from './core/relay/messenger.js';
+export type { MessengerCallOptions, StartOptions } from './core/relay/messenger.js';
+export type { DatastoreStatus } from './core/relay/status.js';
 export type { MessengerOptions, RetryOptions, TopicOptions } from './core/relay/options.js';
 export type { OutboxRelayOptions, Relay } from './core/relay/handle.js';
 export type { DrainOptions } from './core/relay/drain.js';

@@ -17,7 +17,7 @@ export interface DestinationState {
   readonly morePending: boolean;
   /** Milliseconds since the oldest pending message was stored; null where none is pending. */
   readonly oldestPending: number | null;
-  /** Messages set aside: to be tried again, behind others of their key, or until their time. */
+  /** Parked messages: to be tried again, behind others of their key, or until their time. */
   readonly parked: number;
   /** Of the parked, those whose key waits behind them for an operator. */
   readonly blocked: number;
@@ -144,7 +144,7 @@ export interface ParkedOptions extends StoreCallOptions {
   readonly after?: number | undefined;
 }
 
-/** A message that is set aside and not given up, or blocked, whole. Times by the database's clock. */
+/** A message that is parked and not given up, or blocked, whole. Times by the database's clock. */
 export interface ParkedMessage {
   /** Its place in the order of the log. */
   readonly seq: number;

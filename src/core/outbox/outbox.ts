@@ -41,8 +41,6 @@ export interface OutboxOptions<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
 }
 
-export type { SendOptions } from './topics.js';
-
 /** What an application stores its messages with. Made by `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;

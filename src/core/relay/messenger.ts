@@ -10,8 +10,6 @@ import { runRelay } from './supervisor.js';
 import type { Store } from '../contracts/store.js';
 import { uuidv7 } from '../util/uuid.js';
 
-export type { DatastoreStatus } from './status.js';
-
 /** What a call can be told. */
 export interface MessengerCallOptions {
   /** Ends the work after what is in flight is settled. */

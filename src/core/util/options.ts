@@ -42,21 +42,16 @@ export type KeysOf<Options> = Readonly<Record<keyof Options, true>>;
  * @param where What they are options of, where that is not told by the call.
  * @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored.
  */
-export function checkKeys(
-  options: unknown,
-  known: Readonly<Record<string, true>> | readonly string[],
-  where?: string,
-): void {
+export function checkKeys(options: unknown, known: Readonly<Record<string, true>>, where?: string): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw new MessengerError('INVALID_OPTION', `${where ?? 'options'} must be an object, got ${describe(options)}`);
   }
-  const names = Array.isArray(known) ? (known as readonly string[]) : Object.keys(known);
-  const unknown = Object.keys(options).find((key) => !names.includes(key));
+  const unknown = Object.keys(options).find((key) => !Object.hasOwn(known, key));
   if (unknown !== undefined) {
     const of = where === undefined ? '' : ` of ${where}`;
     throw new MessengerError(
       'INVALID_OPTION',
-      `unknown option ${describe(unknown)}${of}; known are ${names.join(', ')}`,
+      `unknown option ${describe(unknown)}${of}; known are ${Object.keys(known).join(', ')}`,
     );
   }
 }

@@ -1,6 +1,6 @@
 import type { CircuitStatus } from '../../core/publish/circuit-breaker.js';
 import { MessengerError, toError } from '../../core/errors.js';
-import type { DatastoreStatus } from '../../core/relay/messenger.js';
+import type { DatastoreStatus } from '../../core/relay/status.js';
 import type { OutboxRelayOptions, Relay } from '../../core/relay/handle.js';
 import { hasMethods } from '../../core/util/options.js';
 

@@ -7,7 +7,7 @@ import { MessengerError } from '../../core/errors.js';
 import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/contracts/inbox.js';
 import { assertMessage, type Message } from '../../core/contracts/message.js';
 import { describe } from '../../core/util/describe.js';
-import { checkKeys, numberOption } from '../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../core/util/options.js';
 import type { Store } from '../../core/contracts/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 
@@ -47,7 +47,7 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
   readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
-    checkKeys(options, Object.keys({ transform: true } satisfies Record<keyof MemoryStoreOptions, true>));
+    checkKeys(options, { transform: true } satisfies KeysOf<MemoryStoreOptions>);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
   }
 

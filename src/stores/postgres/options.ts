@@ -1,6 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/util/describe.js';
-import { checkKeys, hasMethods, numberOption, type KeysOf } from '../../core/util/options.js';
+import { checkKeys, DAY, hasMethods, numberOption, type KeysOf } from '../../core/util/options.js';
 import { migrationSql, type ScriptOptions } from './schema/migrate.js';
 import { namesOf, SLICES, type Names } from './sql/names.js';
 import { checkEnvironment } from './schema/provenance.js';
@@ -10,8 +10,6 @@ import type { TransactionBridge } from '../../core/contracts/bridge.js';
 import type { MessengerEvent } from '../../core/contracts/events.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import type { PgPool } from './drivers/pg-client.js';
-
-const DAY = 86_400_000;
 
 /** What the tables of a store are, decided when they are made. Durations in milliseconds. */
 export interface PostgresTableOptions {

@@ -611,6 +611,13 @@ it('does not upgrade tables that a subscription fills, and says how to', async (
   await pool.query(`DROP SUBSCRIPTION ${name}`);
 });
 
+it('has the scripts of its own tables as those of its admin', async () => {
+  const tables = { schema: 's', tablePrefix: 'p_', partitions: 3 };
+  const { admin } = new PostgresStore((await emptyDatabase())(), { ...tables, lease: 5_000 });
+  expect(await admin.migrationScript({ from: 8 })).toBe(await migrationScript({ ...tables, from: 8 }));
+  expect(admin.rolesScript({ writer: 'w' })).toBe(rolesScript({ schema: 's', tablePrefix: 'p_', writer: 'w' }));
+});
+
 it('refuses keys that could not be set aside to whoever stores in SQL too, and leaves those that are there', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();

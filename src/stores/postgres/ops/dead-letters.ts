@@ -1,7 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { checkKeys, numberOption } from '../../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './known-destinations.js';
@@ -17,11 +17,11 @@ import type {
 /** What says which messages of a destination are meant. */
 const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
 
-const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies Record<keyof DeadLetterFilter, true>;
+const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;
 
-const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies Record<keyof DeadLettersOptions, true>;
+const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies KeysOf<DeadLettersOptions>;
 
-const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies Record<keyof DeadLetterSelection, true>;
+const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies KeysOf<DeadLetterSelection>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -39,7 +39,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
 
 /** The messages that wait for an operator, in the order in which they were stored. */
 export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
-  checkKeys(options, Object.keys(LETTER_KEYS));
+  checkKeys(options, LETTER_KEYS);
   const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
   const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
@@ -85,7 +85,7 @@ export async function discard(admin: Admin, selection: DeadLetterSelection): Pro
 }
 
 async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
-  checkKeys(selection, Object.keys(SELECTION_KEYS));
+  checkKeys(selection, SELECTION_KEYS);
   const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
   if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
     throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);

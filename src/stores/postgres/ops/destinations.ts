@@ -1,7 +1,7 @@
 import { hasCode, MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { checkKeys, numberOption } from '../../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from '../sql/transact.js';
 import type { Connection } from '../sql/database.js';
@@ -28,13 +28,12 @@ const HUNDRED_YEARS = 3_155_760_000_000;
  * @throws MessengerError `CONFLICT` where there is one of that name, `INVALID_OPTION` for an option out of range.
  */
 export async function addDestination(admin: Admin, name: string, options: AddDestinationOptions): Promise<void> {
-  checkKeys(
-    options,
-    Object.keys({ from: true, topics: true, forgetAfter: true, signal: true } satisfies Record<
-      keyof AddDestinationOptions,
-      true
-    >),
-  );
+  checkKeys(options, {
+    from: true,
+    topics: true,
+    forgetAfter: true,
+    signal: true,
+  } satisfies KeysOf<AddDestinationOptions>);
   assertDestination(name);
   const { from } = options;
   const since = from instanceof Date ? from.getTime() : null;
@@ -187,10 +186,7 @@ function isRefused(error: unknown): boolean {
 
 /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
 export async function updateDestination(admin: Admin, name: string, options: UpdateDestinationOptions): Promise<void> {
-  checkKeys(
-    options,
-    Object.keys({ forgetAfter: true, signal: true } satisfies Record<keyof UpdateDestinationOptions, true>),
-  );
+  checkKeys(options, { forgetAfter: true, signal: true } satisfies KeysOf<UpdateDestinationOptions>);
   assertDestination(name);
   const forgetAfter = options.forgetAfter === null ? null : forgetAfterOption(options.forgetAfter);
   if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
@@ -223,10 +219,7 @@ export async function removeDestination(
   name: string,
   options: RemoveDestinationOptions = {},
 ): Promise<RemovedDestination> {
-  checkKeys(
-    options,
-    Object.keys({ discard: true, signal: true } satisfies Record<keyof RemoveDestinationOptions, true>),
-  );
+  checkKeys(options, { discard: true, signal: true } satisfies KeysOf<RemoveDestinationOptions>);
   assertDestination(name);
   const { cursors, claims, relays, parked, destinations } = admin.names;
   const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;

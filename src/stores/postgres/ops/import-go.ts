@@ -1,6 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
-import { checkKeys } from '../../../core/util/options.js';
+import { checkKeys, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
 import type { Connection, Value } from '../sql/database.js';
@@ -44,13 +44,13 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
 export async function importFromGo(admin: Admin, options: ImportFromGoOptions = {}): Promise<number> {
-  checkKeys(
-    options,
-    Object.keys({ schema: true, table: true, key: true, topic: true, signal: true } satisfies Record<
-      keyof ImportFromGoOptions,
-      true
-    >),
-  );
+  checkKeys(options, {
+    schema: true,
+    table: true,
+    key: true,
+    topic: true,
+    signal: true,
+  } satisfies KeysOf<ImportFromGoOptions>);
   const { schema = 'public', table = 'messages' } = options;
   for (const [name, value] of Object.entries({ schema, table, key: options.key ?? 'x', topic: options.topic ?? 'x' })) {
     if (typeof (value as unknown) === 'string' && value !== '' && !value.includes('\u0000')) continue;

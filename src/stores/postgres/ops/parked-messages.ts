@@ -1,6 +1,6 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
-import { checkKeys, numberOption } from '../../../core/util/options.js';
+import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import { transact, type Admin } from '../sql/transact.js';
 import { assertKnown } from './known-destinations.js';
 import { filterValues } from './dead-letters.js';
@@ -30,11 +30,11 @@ const KEYS = {
   limit: true,
   after: true,
   signal: true,
-} satisfies Record<keyof ParkedOptions, true>;
+} satisfies KeysOf<ParkedOptions>;
 
 /** The messages that wait in the side table, in the order in which they were stored. */
 export async function parkedMessages(admin: Admin, options: ParkedOptions = {}): Promise<readonly ParkedMessage[]> {
-  checkKeys(options, Object.keys(KEYS));
+  checkKeys(options, KEYS);
   const { state, limit, after, signal: _, ...filter } = options;
   if (state !== undefined && !Object.hasOwn(STATES, state)) {
     const states = Object.keys(STATES).map((each) => `'${each}'`);

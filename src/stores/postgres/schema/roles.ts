@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import { checkKeys } from '../../../core/util/options.js';
+import { checkKeys, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { transact, type Admin } from '../sql/transact.js';
 import { literal, namesOf, quote, SLICES, type Names } from '../sql/names.js';
@@ -23,9 +23,9 @@ export interface RolesOptions {
 
 type Roles = Omit<RolesOptions, 'schema' | 'tablePrefix'>;
 
-const ROLES = { writer: true, relay: true, consumer: true, migrator: true } satisfies Record<keyof Roles, true>;
+const ROLES = { writer: true, relay: true, consumer: true, migrator: true } satisfies KeysOf<Roles>;
 
-const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies Record<keyof RolesOptions, true>;
+const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies KeysOf<RolesOptions>;
 
 /** What stores and receives, with its arguments: a schema may have others of these names. */
 function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
@@ -93,7 +93,7 @@ function sequence({ schema, prefix }: Names): string {
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export function rolesScript(options: RolesOptions = {}): string {
-  checkKeys(options, Object.keys(OPTIONS));
+  checkKeys(options, OPTIONS);
   const { schema = 'messenger', tablePrefix = '' } = options;
   const names = namesOf(schema, tablePrefix);
   const roles = rolesOf(options);
@@ -154,7 +154,7 @@ export async function excessGrants(
   admin: Admin,
   { signal, ...options }: Roles & StoreCallOptions = {},
 ): Promise<readonly ExcessGrant[]> {
-  checkKeys(options, Object.keys(ROLES));
+  checkKeys(options, ROLES);
   const { names } = admin;
   const { writer, relay, consumer, migrator } = rolesOf(options);
   const granted = new Map(
