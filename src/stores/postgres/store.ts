@@ -94,14 +94,14 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   `client_encoding` is not UTF8. Other errors of the database come as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    const { run, isOneTransaction } = runnerOf(transaction, this.#settings.bridge);
+    const { run, isOneTransaction, known } = runnerOf(transaction, this.#settings.bridge);
     const { stored, value, isAddressed } = this.#prepare(messages);
     if (stored.length === 0) return stored;
-    const expected = this.#transactions.get(transaction as object) ?? '';
+    const expected = this.#transactions.get(transaction as object);
     try {
-      const result = await run(this.#storing.inTransaction(isAddressed), [value, expected]);
+      const result = await run(this.#storing.inTransaction(isAddressed), [value, expected ?? known]);
       const current = isOneTransaction ? markedText(TRANSACTION, result) : undefined;
-      if (expected !== '' && current !== expected) throw ended();
+      if (expected !== undefined && current !== expected) throw ended();
       if (current !== undefined) this.#transactions.set(transaction as object, current);
     } catch (error) {
       throw storeError(error, this.#names);

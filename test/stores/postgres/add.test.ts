@@ -161,6 +161,75 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
   });
 });
 
+describe('a pg client that knows that it is in a transaction', () => {
+  /** The values that a client has bound for calls of `add`, the messages aside. */
+  function bound(client: pg.Client): unknown[] {
+    const values: unknown[] = [];
+    const { connection } = client as unknown as { connection: { bind(query: BoundQuery): unknown } };
+    const bind = connection.bind.bind(connection);
+    // As `pg` does it: each value is made a text as it is written.
+    connection.bind = (query) =>
+      bind({
+        ...query,
+        valueMapper: (value, index) => {
+          const text = query.valueMapper(value, index);
+          if (index === 1) values.push(text);
+          return text;
+        },
+      });
+    return values;
+  }
+  interface BoundQuery {
+    valueMapper(value: unknown, index: number): unknown;
+  }
+
+  it('says so as it sends the call, and the server need not find out', async () => {
+    const client = await connected();
+    const values = bound(client);
+    await client.query('BEGIN');
+    const first = store.add(client, message());
+    // Waits in the client's queue behind the first.
+    const second = store.add(client, message());
+    await Promise.all([first, second]);
+    await client.query('COMMIT');
+    expect(values).toEqual([null, null]);
+    expect(await storedIds()).toHaveLength(2);
+  });
+
+  it.each(['COMMIT', 'ROLLBACK'])('does not say so behind a %s that it has not sent yet, and is refused', async (end) => {
+    const client = await connected();
+    const values = bound(client);
+    await client.query('BEGIN');
+    const ending = client.query(end);
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
+    await ending;
+    expect(values).toEqual(['']);
+    expect(await storedIds()).toEqual([]);
+  });
+
+  it('does not say so where it sends queries before it has the answers to the last', async () => {
+    const client = await connected({ pipeline: true } as pg.ClientConfig);
+    const values = bound(client);
+    await client.query('BEGIN');
+    const ending = client.query('COMMIT');
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
+    await ending;
+    expect(values).toEqual(['']);
+    expect(await storedIds()).toEqual([]);
+  });
+
+  it('does not say so for another client, which sends the call in its place', async () => {
+    const [client, other] = [await connected(), await connected()];
+    const values = bound(other);
+    await client.query('BEGIN');
+    const wrapper = Object.assign(Object.create(client) as pg.Client, { query: other.query.bind(other) });
+    await refusal(store.add(wrapper, message()), 'INVALID_TRANSACTION', /transaction/);
+    await client.query('ROLLBACK');
+    expect(values).toEqual(['']);
+    expect(await storedIds()).toEqual([]);
+  });
+});
+
 describe('a transaction that has failed', () => {
   it('is refused where pg tells', async () => {
     const client = await connected();

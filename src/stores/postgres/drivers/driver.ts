@@ -2,13 +2,18 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Database, Row } from '../sql/database.js';
 
 /** Runs one statement in the caller's transaction. */
-export type Run = (text: string, values: readonly string[]) => Promise<unknown>;
+export type Run = (text: string, values: readonly Bound[]) => Promise<unknown>;
+
+/** Bound as text; or what `pg` asks for a text, or null, at the moment that it sends the statement. */
+export type Bound = string | { toPostgres(): string | null };
 
 /** How SQL is run in the transaction of a handle. */
 export interface Runner {
   readonly run: Run;
   /** No other transaction ever has this handle: one that finds itself in another is over. */
   readonly isOneTransaction: boolean;
+  /** Empty; null where it is known that the statement is sent in a transaction, which the server need not find out. */
+  readonly known: Bound;
 }
 
 /**
@@ -24,6 +29,8 @@ export interface Driver {
   handle(handle: unknown): Run | Refusal | undefined;
   /** Whether each transaction has a handle of its own. @default no */
   isOneTransaction?(handle: unknown): boolean;
+  /** Null, as a handle's statement is sent, where it is known to be in a transaction; empty where it is not. @default empty */
+  known?(handle: unknown): Bound;
   /** How to hear notifications through a client, or `undefined` where that cannot be. */
   listen?(client: unknown): Listen | undefined;
   /** Calls back when a handle's transaction is over and what it wrote can be read; never, where nothing tells. */

@@ -2,7 +2,7 @@ import type { TransactionBridge } from '../../../core/contracts/bridge.js';
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 import type { Database } from '../sql/database.js';
-import type { Driver, Listen, Runner } from './driver.js';
+import type { Bound, Driver, Listen, Runner } from './driver.js';
 import { neonHttpDriver } from './neon.js';
 import { hasRoom } from './pg-listen.js';
 import { pgDriver } from './pg.js';
@@ -63,21 +63,25 @@ export function runnerOf<Tx>(
     if (refusal !== undefined) throw new MessengerError('INVALID_TRANSACTION', refusal);
     const does = how === 'query' && bridge.queryText ? 'queryText' : 'execute';
     return {
-      run: async (text, values) => bridge[does]?.(handle as Tx, text, values),
+      run: async (text, values) => bridge[does]?.(handle as Tx, text, values as readonly string[]),
       isOneTransaction: bridge.hasHandlePerTransaction === true,
+      known: '',
     };
   }
   for (const driver of drivers) {
     const answer = driver.handle(handle);
     if (answer === undefined) continue;
-    if (typeof answer === 'function')
-      return { run: answer, isOneTransaction: driver.isOneTransaction?.(handle) === true };
+    if (typeof answer === 'function') {
+      const isOneTransaction = driver.isOneTransaction?.(handle) === true;
+      return { run: answer, isOneTransaction, known: driver.known?.(handle) ?? '' };
+    }
     throw new MessengerError('INVALID_TRANSACTION', answer.refused);
   }
   if (typeof handle === 'function') {
     return {
-      run: async (text, values) => (handle as (text: string, values: readonly string[]) => unknown)(text, values),
+      run: async (text, values) => (handle as (text: string, values: readonly Bound[]) => unknown)(text, values),
       isOneTransaction: false,
+      known: '',
     };
   }
   throw new MessengerError(

@@ -1,4 +1,5 @@
 import { hasMethods } from '../../../core/util/options.js';
+import type { Bound } from './driver.js';
 
 /** `I` idle, `T` in a transaction, `E` in a failed one, `null` not connected. */
 type Status = string | null;
@@ -37,6 +38,27 @@ export function hearStatus(client: PgTelling, now?: Status): void {
 export function isIdle(client: PgTelling): boolean {
   const { readyForQuery, pipeline } = client as { readyForQuery?: unknown; pipeline?: unknown };
   return transactionStatus(client) === 'I' && readyForQuery === true && pipeline !== true;
+}
+
+/** What of a `pg` Client, since 8.17, tells which query it sends. It is null in pipeline mode. */
+interface Sending {
+  readonly _activeQuery: { readonly values?: readonly unknown[] } | null;
+}
+
+/**
+ * A value that a client binds as null where it is in a transaction as it sends the value, and else as an empty text. The
+ * client asks for it right then, when no query is on its way that could end the transaction. It must be this client that
+ * sends the value: another one may not be in a transaction.
+ */
+export function knownTransaction(client: PgTelling): Bound {
+  if (!('_activeQuery' in client)) return '';
+  const value = {
+    toPostgres() {
+      const isSender = (client as Sending)._activeQuery?.values?.includes(value) === true;
+      return isSender && transactionStatus(client) === 'T' ? null : '';
+    },
+  };
+  return value;
 }
 
 /** How a client's transaction stands; `undefined` where nobody has heard. */

@@ -4,7 +4,7 @@ import { bounded, type Database, type TransactionBounds } from '../sql/database.
 import { endsConnection, LeftOpenError, MOST_LEFT_OPEN, type Driver } from './driver.js';
 import { isClient, isPool, listen, type PgClient, type PgPool, type PgPoolClient } from './pg-client.js';
 import { onPgTransactionEnd, pgListen } from './pg-listen.js';
-import { hearStatus, transactionStatus } from './pg-status.js';
+import { hearStatus, knownTransaction, transactionStatus } from './pg-status.js';
 import { Transactions } from './pg-transactions.js';
 
 /** For a client of the application: what comes is one text, in whichever format. */
@@ -146,6 +146,7 @@ export const pgDriver: Driver = {
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
     return (text, values) => handle.query({ text, values: [...values], rowMode: 'array', types: texts });
   },
+  known: (handle) => knownTransaction(handle as PgClient),
   listen: (client) => (isPool(client) ? pgListen(client) : undefined),
   onEnd(handle, callback, forMany) {
     if (isClient(handle)) onPgTransactionEnd(handle, callback, forMany);

@@ -1,6 +1,6 @@
 import { columnsOf } from '../sql/columns.js';
 import { literal, type Names } from '../sql/names.js';
-import { fieldsUpTo, fieldsWithin, LIMITS, messageBytes, MOST_READ, payloadBytes, type Fields } from '../sql/size.js';
+import { fieldsUpTo, fieldsWithin, LIMITS, messageBytes, MOST_READ } from '../sql/size.js';
 import { inShare, isFor, statement } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
@@ -27,20 +27,16 @@ export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
 export function logStatements({ messages, settings, destinations }: Names, jsonPayload: boolean) {
   const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
   const sizeOf = (table: string) => messageBytes(table, jsonPayload);
+  const most = `least($9::integer, ${String(MOST_READ)})`;
   /** Of what is larger than is wanted now, or than can be read, only the size is told. */
-  const sized = (fields: Fields, size: string, isLarger: string) =>
-    PAGE.named({
-      ...messageColumns('m', jsonPayload, fields),
-      size: `CASE WHEN ${isLarger} THEN (${size})::text END`,
-    });
-  const wantedSize = `least($9::integer, ${String(MOST_READ)})`;
-  const ofAny = sized(fieldsUpTo('m', 'm.size', wantedSize), 'm.size', `m.size > ${wantedSize}`);
-  const payloadSize = payloadBytes('m.payload', jsonPayload);
-  const ofLimited = sized(
-    fieldsWithin('m', { size: sizeOf('m'), payload: payloadSize, most: '$9::integer' }),
-    sizeOf('m'),
-    `${payloadSize} > $9::integer`,
-  );
+  const ofAny = PAGE.named({
+    ...messageColumns('m', jsonPayload, fieldsUpTo('m', 'm.size', most)),
+    size: `CASE WHEN m.size > ${most} THEN m.size::text END`,
+  });
+  const ofLimited = PAGE.named({
+    ...messageColumns('m', jsonPayload, fieldsWithin('m', most, jsonPayload)),
+    size: 'NULL',
+  });
   const wanted = `${inShare('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
@@ -91,7 +87,7 @@ ${rows} found OFFSET 0)`;
      * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
      * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
      * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column, or that of
-     * the metadata, tells the size, and the payload, or the metadata, are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
+     * the metadata, tells the size, and payload and metadata are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
      * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
      * (there, snapshots omit running transactions), and the last number that the sequence gave out.
      *

@@ -28,7 +28,7 @@ export function retentionOf(sliceSeconds: number): number {
 }
 
 /** The newest migration that this version of the library knows. */
-export const SCHEMA_VERSION = 10;
+export const SCHEMA_VERSION = 11;
 
 /** What to run, for every error about tables that are missing or old. */
 export function howToMigrate(names: Names): string {

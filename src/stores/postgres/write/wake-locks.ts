@@ -45,7 +45,8 @@ export const TRANSACTION = 'messenger-transaction:';
 export interface Storing {
   /**
    * Refused by the server outside of a transaction. $1: the messages as a JSON array, since JSON text is bound alike by every
-   * client; $2: what the last call for the same transaction returned, or empty. Returns a text that stands for the transaction.
+   * client; $2: what the last call for the same transaction returned, empty where there was none, or null where it is known
+   * that this runs in a transaction. Returns a text that stands for the transaction.
    */
   inTransaction(addressed: boolean): string;
   /** For a batch, which is a transaction by itself. $1 as above. */
