@@ -1,86 +1,24 @@
-import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { startAws } from './support/aws.js';
-import { newDatabase } from './support/database.js';
-import { startNeonProxy } from './support/neon-proxy.js';
+import { expect, inject, it } from 'vitest';
+import { startAws } from '../support/aws.js';
+import { newDatabase } from '../support/database.js';
+import { startNeonProxy } from '../support/neon-proxy.js';
+import { pages, sampleRunner, samples } from './sample-runner.js';
 
-/** The samples of the README, run as they are printed. */
-const root = fileURLToPath(new URL('..', import.meta.url));
-const readme = await readFile(path.join(root, 'README.md'), 'utf8');
-const samples = new Map(
-  [...readme.matchAll(/<!-- sample: ([\w-]+) -->\s+```ts\n([\s\S]*?)```/g)].map(([, name, code]) => [name, code]),
-);
-let folder: string;
-const children: ChildProcess[] = [];
+const start = sampleRunner();
 
-beforeAll(async () => {
-  // Inside the repository, so that the package's own names and its clients resolve.
-  folder = await mkdtemp(path.join(root, '.readme-'));
-});
-afterAll(async () => {
-  for (const child of children) child.kill('SIGKILL');
-  await rm(folder, { recursive: true, force: true });
-});
+/** All that the pages say. */
+const said = [...pages.values()].join('\n');
 
-async function start(name: string, env: Record<string, string>, setup?: string) {
-  const file = path.join(folder, `${name}.ts`);
-  await writeFile(file, samples.get(name) ?? '');
-  const before = setup === undefined ? [] : ['--import', path.join(folder, `${name}-setup.mjs`)];
-  if (setup !== undefined) await writeFile(path.join(folder, `${name}-setup.mjs`), setup);
-  const child = spawn(process.execPath, ['--import', 'tsx', ...before, file], {
-    cwd: root,
-    env: { ...process.env, ...env },
-  });
-  children.push(child);
-  let output = '';
-  const seen: (() => void)[] = [];
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (data: Buffer) => {
-      output += data.toString();
-      for (const look of seen) look();
-    });
-  }
-  const ended = once(child, 'close').then(([code]) => code as number | null);
-  return {
-    child,
-    ended,
-    output: () => output,
-    /** Resolves when the text has been printed; rejects when the process ends without it. */
-    printed: (text: string) =>
-      new Promise<void>((resolve, reject) => {
-        const look = () => {
-          if (output.includes(text)) resolve();
-        };
-        seen.push(look);
-        look();
-        void ended.then((code) => {
-          reject(new Error(`ended with ${String(code)}, without ${text}:\n${output}`));
-        });
-      }),
-  };
-}
-
-it('has no sample that this file does not run', () => {
-  expect([...readme.matchAll(/```ts\n/g)]).toHaveLength(samples.size);
-  expect([...samples.keys()]).toEqual([
-    'quick-start',
-    'handles',
-    'typed',
-    'neon',
-    'server',
-    'frameworks',
-    'testing',
-    'testing-rolled-back',
-    'aws',
-    'inbox',
-    'inbox-pg',
-    'destinations',
-  ]);
+it('runs every program on the pages, in this folder', async () => {
+  expect([...said.matchAll(/<!-- sample: [\w-]+ -->\s+```ts\n/g)]).toHaveLength([...said.matchAll(/```ts\n/g)].length);
+  const folder = import.meta.dirname;
+  const files = (await readdir(folder)).filter((file) => file.endsWith('.test.ts'));
+  const tests = await Promise.all(files.map((file) => readFile(path.join(folder, file), 'utf8')));
+  const run = tests.flatMap((text) => [...text.matchAll(/\bstart\('([\w-]+)'/g)].map(([, name]) => name));
+  expect(new Set(run)).toEqual(new Set(samples.keys()));
 });
 
 it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () => {
@@ -188,11 +126,11 @@ it('aws: SNS to SQS to a handler', async () => {
 });
 
 it('has no figure left to fill in', () => {
-  expect(readme).not.toMatch(/BENCH|TODO|0xHASH/);
+  expect(said).not.toMatch(/BENCH|TODO|0xHASH/);
 });
 
 it('states the test vectors of key_hash', () => {
-  const vectors = [...readme.matchAll(/`([^`]+)` → 0x([0-9a-f]{4})/g)];
+  const vectors = [...said.matchAll(/`([^`]+)` → 0x([0-9a-f]{4})/g)];
   expect(vectors).toHaveLength(2);
   for (const [, key = '', hash] of vectors) {
     expect(createHash('sha256').update(key).digest('hex').slice(0, 4)).toBe(hash);
