@@ -5,8 +5,8 @@ import { percentile, row, type Row } from './report.js';
 import { caughtUp, type Bench } from './setup.js';
 
 const PER_SECOND = 1_000;
-/** Of each round, whatever the size of the run: this is about moments. */
-const MESSAGES = 2_000;
+/** Of each round of a full run: this is about moments, and more of them would say no more. */
+const MOST = 2_000;
 const WRITERS = 4;
 /** Rounds of messages, and of commits that nobody relays, in turn: what else the machine does is in both. */
 const ROUNDS = 5;
@@ -21,6 +21,7 @@ type Commit = (client: pg.PoolClient, i: number) => Promise<void>;
  */
 export async function latency(bench: Bench): Promise<Row[]> {
   const { pool, store } = await bench.log();
+  const messages = Math.min(MOST, bench.messages / 20);
   const sentAt = new Map<string, number>();
   const relayed: number[] = [];
   const floor: number[] = [];
@@ -60,9 +61,9 @@ export async function latency(bench: Bench): Promise<Row[]> {
   for (let round = -WARM_UP; round < ROUNDS; round++) {
     if (round === 0) relayed.length = floor.length = 0;
     const before = relayed.length;
-    await paced(pool, MESSAGES, send);
+    await paced(pool, messages, send);
     await caughtUp(pool, 'latency');
-    const floorOfRound = await floorLatencies(pool, MESSAGES, (round + WARM_UP) * MESSAGES);
+    const floorOfRound = await floorLatencies(pool, messages, (round + WARM_UP) * messages);
     floor.push(...floorOfRound);
     const medians = [relayed.slice(before), floorOfRound].map((each) => percentile(each, 0.5).toFixed(2));
     console.log(

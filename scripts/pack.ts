@@ -1,5 +1,7 @@
 /** The package as somebody gets it: built, packed, and installed somewhere else. */
 import { execFileSync } from 'node:child_process';
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import manifest from '../package.json' with { type: 'json' };
 
@@ -10,9 +12,19 @@ export function run(cwd: string, command: string, ...args: string[]): string {
   return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 }
 
-/** Builds and packs the package into a folder. @returns the tarball, as one names it there to install it. */
+/**
+ * Builds and packs the package into a folder, or copies the tarball that the environment variable `PACKED` names.
+ *
+ * @returns the tarball, as one names it there to install it.
+ */
 export function packInto(folder: string): string {
-  run(repository, 'npm', 'run', 'build');
-  run(repository, 'npm', 'pack', '--loglevel=error', '--ignore-scripts', '--pack-destination', folder);
-  return `./${manifest.name}-${manifest.version}.tgz`;
+  const name = `${manifest.name}-${manifest.version}.tgz`;
+  const packed = process.env['PACKED'];
+  if (packed !== undefined) {
+    copyFileSync(packed, join(folder, name));
+  } else {
+    run(repository, 'npm', 'run', 'build');
+    run(repository, 'npm', 'pack', '--loglevel=error', '--ignore-scripts', '--pack-destination', folder);
+  }
+  return `./${name}`;
 }

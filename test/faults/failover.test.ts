@@ -3,12 +3,12 @@ import pg from 'pg';
 import { expect, it } from 'vitest';
 import { FatalError, Messenger } from '../../src/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
-import { postgresVersions } from '../support/embedded-postgres.js';
+import { outermostVersions } from '../support/embedded-postgres.js';
 import { Outbox as Steps } from '../stores/postgres/moved-support.js';
 import { Pair } from './pair.js';
 import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, report } from './support.js';
 
-it.each(postgresVersions)('goes on when a replica of PostgreSQL %i is promoted, and not before', async (version) => {
+it.each(outermostVersions)('goes on when a replica of PostgreSQL %i is promoted, and not before', async (version) => {
   await Pair.run(version, async (pair) => {
     await Outbox.run(pair.primary.url(), {}, async (outbox) => {
       const { broker } = outbox;
@@ -104,7 +104,7 @@ it('claims anew after a promotion that the pooler hid: what was read before mean
   });
 });
 
-it.each(postgresVersions)('polls no standby of PostgreSQL %i that its pool leads to later on', async (version) => {
+it.each(outermostVersions)('polls no standby of PostgreSQL %i that its pool leads to later on', async (version) => {
   await Pair.run(version, async (pair) => {
     const outbox = await Steps.at(pair.primary.url());
     const standby = new pg.Pool({ connectionString: pair.standby.url(), max: 2 });

@@ -2,10 +2,10 @@
 import { expect, inject, it } from 'vitest';
 import { newMessage } from '../../src/index.js';
 import { newDatabase } from '../support/database.js';
-import { postgresVersions } from '../support/embedded-postgres.js';
+import { outermostVersions } from '../support/embedded-postgres.js';
 import { eventually, GRACEFUL, NOTHING, Outbox, PAGE, report } from './support.js';
 
-it.each(postgresVersions)('does not wait for transactions that stay open (PostgreSQL %i)', async (version) => {
+it.each(outermostVersions)('does not wait for transactions that stay open (PostgreSQL %i)', async (version) => {
   const server = inject('postgres')[version];
   await Outbox.run(await newDatabase(server), {}, async (outbox) => {
     const { broker } = outbox;

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';
-import { postgresVersions } from '../support/embedded-postgres.js';
+import { outermostVersions } from '../support/embedded-postgres.js';
 import { eventually, GRACEFUL, Outbox, randomOf, report } from './support.js';
 
 const MESSAGES = 200_000;
@@ -32,7 +32,7 @@ async function store(outbox: Outbox, writer: number): Promise<void> {
 }
 
 /** Nothing is lost, made up or reordered, and no more is repeated than what was in flight. */
-it.each(postgresVersions)('200,000 messages arrive, on PostgreSQL %i', { timeout: 240_000 }, async (version) => {
+it.each(outermostVersions)('200,000 messages arrive, on PostgreSQL %i', { timeout: 240_000 }, async (version) => {
   await Outbox.run(await newDatabase(inject('postgres')[version]), SETTINGS, async (outbox) => {
     const { broker } = outbox;
     const random = randomOf(210);

@@ -10,9 +10,18 @@ import pg from 'pg';
 const platform = `${process.platform}-${process.arch}`;
 /** 14 is the oldest that is supported. It comes for Linux on x64 alone; elsewhere 15 stands in for it. */
 export const oldest = platform === 'linux-x64' ? 14 : 15;
-/** The PostgreSQL versions that come with `npm ci`, of which a server is started for every run of tests. */
-export const postgresVersions = [oldest, 17, 18] as const;
-export type PostgresVersion = (typeof postgresVersions)[number];
+/** The PostgreSQL versions that come with `npm ci`. A server of each is started for every run of tests. */
+export const everyVersion = [oldest, 17, 18] as const;
+export type PostgresVersion = (typeof everyVersion)[number];
+
+/** Through a pooler one version is enough: what differs there is what a session keeps, and not what the server does. */
+const isPooled = process.env['POSTGRES_POOLER'] !== undefined;
+
+/** The versions for tests of what the server itself decides: plans, snapshots, locks, rights, settings. */
+export const postgresVersions: readonly PostgresVersion[] = isPooled ? [17] : everyVersion;
+
+/** The oldest version and the newest, for tests of what the store does by means that every version has. */
+export const outermostVersions: readonly PostgresVersion[] = isPooled ? [17] : [oldest, 18];
 
 export interface EmbeddedPostgres {
   readonly port: number;

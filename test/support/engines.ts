@@ -1,6 +1,6 @@
 import type { TestProject } from 'vitest/node';
 import { startPgBouncer } from './pgbouncer.js';
-import { postgresVersions, startPostgres, type PostgresVersion } from './embedded-postgres.js';
+import { everyVersion, startPostgres, type PostgresVersion } from './embedded-postgres.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -16,7 +16,7 @@ declare module 'vitest' {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const started: { remove: () => Promise<void> }[] = [];
   const urls: Partial<Record<PostgresVersion, string>> = {};
-  for (const version of postgresVersions) {
+  for (const version of everyVersion) {
     // Processes crash in these tests, never the machine: what the server has written is there without being flushed.
     const server = await startPostgres(version, { fsync: 'off' });
     started.unshift(server);

@@ -6,7 +6,7 @@ import { defineOutbox, Messenger, newMessage, type Message, type Outbox, type Pu
 import { PostgresStore, rolesScript } from 'messenger-outbox/postgres';
 import { outboxTesting } from 'messenger-outbox/testing';
 import { inTransaction, newDatabase } from '../../support/database.js';
-import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
+import { outermostVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 import {
   createDatabase,
   inWorld,
@@ -133,7 +133,7 @@ const hazards: Record<string, Hazard> = {
   },
 };
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, `addressed_${String(version)}_${String(process.pid)}`);

@@ -1,6 +1,6 @@
 /** The table of the Go module messenger, as its versions make it, is taken over: nothing lost, nothing repeated. */
 import { describe, expect, it } from 'vitest';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, mutantText, type World } from './support.js';
 
 /** The statement with which the module makes its table: with text, or with its JSON option; older ones without a time zone. */
@@ -36,7 +36,7 @@ async function table(world: World, ...options: [('TEXT' | 'JSONB')?, string?]): 
 
 const from = (world: World) => ({ schema: world.names.schema, table: 'old' });
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `adopt_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>, options = {}) => inWorld(play, await url, {}, options);
 

@@ -4,13 +4,13 @@ import { newMessage } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { isAbort } from '../../../src/core/util/async.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 
 const HOUR = 3_600_000;
 /** Older than the tables' retention, a day. */
 const OLD = 48 * HOUR;
 
-describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
   const url = inject('postgres')[version];
   const schema = 'clean_test';
   let pool: pg.Pool;

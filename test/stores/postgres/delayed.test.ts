@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/contracts/message.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, itHolds, mutantStatement, type Hazard, type World } from './support.js';
 
 /** Stores messages that are delivered so many milliseconds from now, by the database's clock. */
@@ -118,7 +118,7 @@ const hazards: Record<string, Hazard> = {
   },
 };
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'delayed');

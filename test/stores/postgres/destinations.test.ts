@@ -8,7 +8,7 @@ import { newMessage } from '../../../src/core/contracts/message.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import type { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { until } from '../../../src/testing/conformance/assert.js';
-import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { outermostVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 
 /** What a relay of the destination delivers. */
@@ -97,7 +97,7 @@ const hazards: Record<string, Hazard> = {
   },
 };
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   let server: EmbeddedPostgres;
   beforeAll(async () => {
     server = await startPostgres(version);

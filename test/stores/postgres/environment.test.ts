@@ -4,7 +4,7 @@ import pg from 'pg';
 import { Messenger } from '../../../src/index.js';
 import { PostgresStore, type PostgresStoreOptions } from '../../../src/stores/postgres/index.js';
 import { newDatabase } from '../../support/database.js';
-import { postgresVersions, startPostgres } from '../../support/embedded-postgres.js';
+import { outermostVersions, startPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
@@ -18,7 +18,7 @@ const storeOf = (outbox: Outbox, environment?: string): PostgresStore => {
   return new PostgresStore(outbox.pool, environment === undefined ? options : { ...options, environment });
 };
 
-it.each(postgresVersions)('refuses to relay from a physical clone of PostgreSQL %i', async (version) => {
+it.each(outermostVersions)('refuses to relay from a physical clone of PostgreSQL %i', async (version) => {
   const production = await startPostgres(version);
   let staging: Awaited<ReturnType<typeof startPostgres>> | undefined;
   try {

@@ -1,5 +1,5 @@
 /**
- * An idle poll over a million old messages touches no more pages than one over a thousand, whatever the
+ * An idle poll over hundreds of thousands of old messages touches no more pages than one over a thousand, whatever the
  * statistics say and whenever the plan was made; nor does cleaning over what is finished, or a look for
  * retries over what waits. Pages are counted, not time.
  */
@@ -15,7 +15,6 @@ import { preamble, type Database, type Statement } from '../../../src/stores/pos
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type Session, type World } from './support.js';
 
-const MANY = 1_000_000;
 const FEW = 1_000;
 
 interface Node {
@@ -112,6 +111,7 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Ma
 }
 
 describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => {
+  const MANY = version === 17 ? 1_000_000 : 200_000;
   // Of its own: a poll looks for each transaction that its cursor lists, those of other tests on the server included.
   let server: EmbeddedPostgres;
   let url: string;
@@ -124,7 +124,7 @@ describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => 
   it.each([
     ['one slice', '3'],
     ['eight slices', `((n - 1) * 8 / ${MANY})::smallint`],
-  ])('touches as few pages over a million messages in %s as over a thousand', async (_, slice) => {
+  ])(`touches as few pages over ${String(MANY)} messages in %s as over a thousand`, async (_, slice) => {
     const few = await inWorld((world) => idlePolls(world, FEW, slice), url);
     const many = await inWorld((world) => idlePolls(world, MANY, slice), url);
     for (const [how, { poll, plan }] of many) {

@@ -1,9 +1,9 @@
 /** The number of partitions changes between relays, never under one, and nothing is lost or repeated by it. */
 import { describe, expect, it } from 'vitest';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, TestRelay, type World } from './support.js';
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `repartition_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>) => inWorld(play, await url);
 

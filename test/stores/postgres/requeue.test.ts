@@ -6,7 +6,7 @@ import { describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
 import { PostgresStore, type DeadLetterSelection } from 'messenger-outbox/postgres';
 import { inTransaction, newDatabase } from '../../support/database.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import type { SetAside } from '../../../src/core/contracts/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
@@ -48,7 +48,7 @@ async function block(world: World, ...ids: string[]): Promise<void> {
 const waiting = (world: World) =>
   world.sql(`SELECT id, next_at IS NOT NULL FROM ${world.names.parked} WHERE dead_at IS NULL ORDER BY seq`);
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `requeue_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>) => inWorld(play, await url);
 

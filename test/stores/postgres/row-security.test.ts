@@ -5,7 +5,7 @@ import { CleaningError, Messenger, newMessage, PublishError } from '../../../src
 import { namesOf } from '../../../src/stores/postgres/sql/names.js';
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { inTransaction, newDatabase } from '../../support/database.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 
 const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'] as const;
 const OLD = 90_000;
@@ -18,7 +18,7 @@ const told = (table: string) =>
     message: expect.stringMatching(new RegExp(`row-level security .*${table}.*BYPASSRLS`)) as unknown,
   }) as Error;
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const role = (name: string) => `rls_${name}_${String(version)}_${String(process.pid)}`;
   const roles = {
     writer: role('writer'),

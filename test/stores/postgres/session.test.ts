@@ -1,7 +1,7 @@
 /** The plain contract of a PostgreSQL store, its calls made at the same time: each counts, one after the other. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Message } from '../../../src/core/contracts/message.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { seeded } from '../../core/scripted.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import { createDatabase, inWorld, type World } from './support.js';
@@ -23,7 +23,7 @@ async function left(world: World, store: PostgresStore): Promise<{ here: string[
 
 const both = (...ids: readonly string[]) => ({ here: ids, after: ids });
 
-describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('calls at the same time on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'session');

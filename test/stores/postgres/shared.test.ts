@@ -10,14 +10,14 @@ import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import type { PostgresStoreOptions } from '../../../src/stores/postgres/options.js';
 import { until } from '../../../src/testing/conformance/assert.js';
 import { FAST, recordingLogger, scripted, started } from '../../core/scripted.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
 
 /** The store of a world as an application has it: its errors are of the classes that the engine knows. */
 const storeOf = (world: World, options: PostgresStoreOptions = {}): PostgresStore =>
   new PostgresStore(world.pool, { schema: world.names.schema, ...options });
 
-describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'shared');

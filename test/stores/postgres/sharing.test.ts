@@ -6,7 +6,7 @@ import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { sleep } from '../../../src/core/util/async.js';
 import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { started } from '../../core/scripted.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
 
 /** Which owner has how many partitions, largest first. */
@@ -41,7 +41,7 @@ function overtaken(acknowledged: readonly string[]): string[] {
   });
 }
 
-describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'sharing');

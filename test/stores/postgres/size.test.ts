@@ -6,7 +6,7 @@ import { newMessage, type Message } from '../../../src/core/contracts/message.js
 import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
 import { encodeMessages } from '../../../src/stores/postgres/write/encode.js';
 import { inTransaction, newDatabase } from '../../support/database.js';
-import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
+import { outermostVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 
 const MIB = 1024 * 1024;
 
@@ -63,7 +63,7 @@ it('one call of add takes a message of any size that it may have, and many as fa
   expect(JSON.parse(encodeMessages([newMessage('1'), newMessage('2')], false))).toHaveLength(2);
 });
 
-describe.each(postgresVersions)('PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   it.each([false, true])(
     'refuses in SQL what add refuses, jsonPayload %s, and keeps what is there',
     async (jsonPayload) => {

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger, type Message } from '../../../src/index.js';
 import { gate, until } from '../../../src/testing/conformance/assert.js';
 import { started } from '../../core/scripted.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
 
 const numbered = (from: number, count: number) =>
@@ -27,7 +27,7 @@ function publisherOf(slow: string, answer: { readonly opened: Promise<unknown> }
 
 const parked = (world: World) => world.sql(`SELECT id, attempts FROM ${world.names.parked} ORDER BY seq`);
 
-describe.each(postgresVersions)('a slow call on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('a slow call on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'slow');

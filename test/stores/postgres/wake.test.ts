@@ -9,7 +9,7 @@ import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
 import { wakeKeys, type WakeKeys } from '../../../src/stores/postgres/write/wake-locks.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import { Waker } from '../../../src/stores/postgres/relay/waker.js';
-import { postgresVersions } from '../../support/embedded-postgres.js';
+import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, Session, type World } from './support.js';
 
 const LONG = 600_000;
@@ -76,7 +76,7 @@ async function allHeard({ session }: { session: Session }): Promise<void> {
   await session.query('SELECT 1');
 }
 
-describe.each(postgresVersions)('a relay that sleeps, on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'wake');
