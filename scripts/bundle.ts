@@ -12,10 +12,16 @@ export const subpaths = Object.keys(manifest.exports).filter((subpath) => subpat
 /** `./postgres` as an application names it. */
 export const specifier = (subpath: string): string => manifest.name + subpath.slice(1);
 
-/** A module of an application, bundled with this package for Node and minified; peers stay outside, as an application has them anyway. */
-export async function bundle(text: string, format: Format = 'esm'): Promise<string> {
+/**
+ * A module of an application in `folder`, this repository by default, bundled with this package for Node and minified; peers
+ * stay outside, as an application has them anyway.
+ */
+export async function bundle(
+  text: string,
+  { format = 'esm', folder = root }: { format?: Format; folder?: string } = {},
+): Promise<string> {
   const { outputFiles } = await build({
-    stdin: { contents: text, resolveDir: root },
+    stdin: { contents: text, resolveDir: folder },
     bundle: true,
     minify: true,
     write: false,
@@ -38,16 +44,16 @@ export interface Size {
   readonly gzipped: number;
 }
 
-async function sizeOf(name: string, text: string): Promise<Size> {
-  const code = await bundle(text);
+async function sizeOf(name: string, text: string, folder: string): Promise<Size> {
+  const code = await bundle(text, { folder });
   return { name, minified: Buffer.byteLength(code), gzipped: gzipSync(code).byteLength };
 }
 
-/** What each subpath costs as a whole, and first what `newMessage` costs alone. */
-export async function sizes(): Promise<Size[]> {
-  const rows = [await sizeOf('newMessage alone', `export { newMessage } from '${manifest.name}';`)];
+/** What each subpath costs an application in `folder` as a whole, and first what `newMessage` costs alone. */
+export async function sizes(folder = root): Promise<Size[]> {
+  const rows = [await sizeOf('newMessage alone', `export { newMessage } from '${manifest.name}';`, folder)];
   for (const subpath of subpaths) {
-    rows.push(await sizeOf(specifier(subpath), `export * from '${specifier(subpath)}';`));
+    rows.push(await sizeOf(specifier(subpath), `export * from '${specifier(subpath)}';`, folder));
   }
   return rows;
 }

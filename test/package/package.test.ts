@@ -41,18 +41,29 @@ async function must(cwd: string, command: string, ...args: string[]): Promise<st
 }
 
 /** `npm pack` of a folder; the path of the tarball. */
-async function pack(source: string): Promise<string> {
-  const output = await must(source, 'npm', 'pack', '--json', '--ignore-scripts', '--pack-destination', folder);
-  const [packed] = JSON.parse(output.slice(output.indexOf('['), output.lastIndexOf(']') + 1)) as { filename: string }[];
-  if (packed === undefined) throw new Error(`npm pack of ${source} names no file: ${output}`);
-  return join(folder, packed.filename);
+async function pack(source: string, ...flags: string[]): Promise<string> {
+  const output = await must(source, 'npm', 'pack', '--loglevel=error', ...flags, '--pack-destination', folder);
+  const tarball = output.trimEnd().split('\n').at(-1);
+  if (tarball?.endsWith('.tgz') !== true) throw new Error(`npm pack of ${source} names no file: ${output}`);
+  return join(folder, tarball);
+}
+
+/** What is packed of a clone in which nothing has been built: `npm pack` does it. */
+async function packClone(): Promise<string> {
+  const clone = join(folder, 'a clone');
+  await mkdir(clone);
+  const built = ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'scripts', 'migrations'];
+  for (const name of [...built, 'README.md', 'CHANGELOG.md', 'LICENSE']) {
+    await cp(join(repository, name), join(clone, name), { recursive: true });
+  }
+  await symlink(join(repository, 'node_modules'), join(clone, 'node_modules'));
+  return pack(clone);
 }
 
 beforeAll(async () => {
-  await must(repository, 'npm', 'run', 'build');
-  const tarball = await pack(repository);
+  const tarball = await packClone();
   // The command line's dependency comes from a file too, so that nothing here needs a registry.
-  const commander = await pack(join(repository, 'node_modules/commander'));
+  const commander = await pack(join(repository, 'node_modules/commander'), '--ignore-scripts');
   await mkdir(project);
   const name = 'project';
   const overrides = { commander: `file:${commander}` };
@@ -121,29 +132,19 @@ async function typeErrors(
   return errors.filter((line) => !line.includes('/node_modules/@electric-sql/pglite/'));
 }
 
-test('what is packed of a fresh clone is built first', async () => {
-  const clone = join(folder, 'a clone');
-  await mkdir(clone);
-  for (const name of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'src', 'scripts', 'migrations']) {
-    await cp(join(repository, name), join(clone, name), { recursive: true });
-  }
-  await symlink(join(repository, 'node_modules'), join(clone, 'node_modules'));
-  const output = await must(clone, 'npm', 'pack', '--pack-destination', clone);
-  expect(output).toContain(' dist/cli/main.js');
-  expect(output).toContain(' dist/cjs/index.js');
-});
-
 describe('the packed package', () => {
   test('installs alone: the command line’s one dependency beside it, no peer', async () => {
     const packages = (await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'));
     expect(packages.sort()).toEqual(['commander', manifest.name].sort());
   });
 
-  test('holds what is run and read, and nothing else', async () => {
+  test('is built first, and holds what is run and read, and nothing else', async () => {
     const entries = await readdir(installed);
     expect(entries.sort()).toEqual(
       ['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'migrations', 'package.json'].sort(),
     );
+    expect(await readdir(join(installed, 'dist/cli'))).toContain('main.js');
+    expect(await readdir(join(installed, 'dist/cjs'))).toContain('index.js');
     expect((await readdir(join(installed, 'migrations/postgres'))).filter((name) => name.endsWith('.sql'))).not.toEqual(
       [],
     );
@@ -239,7 +240,7 @@ describe('the packed package, required and imported', () => {
 
 describe('an application’s bundle', () => {
   test('holds what is used: newMessage is a small part of the root', async () => {
-    const rows = await sizes();
+    const rows = await sizes(project);
     const minified = (name: string) => rows.find((row) => row.name === name)!.minified;
     expect(rows).toHaveLength(subpaths.length + 1);
     expect(minified(manifest.name)).toBeGreaterThan(10_000);
@@ -250,7 +251,7 @@ describe('an application’s bundle', () => {
     const cwd = await projectWith([...AWS, ...NEST]);
     await rm(join(cwd, 'node_modules', manifest.name), { recursive: true });
     for (const [at, subpath] of subpaths.entries()) {
-      const code = await bundle(`export * from '${specifier(subpath)}';`, 'cjs');
+      const code = await bundle(`export * from '${specifier(subpath)}';`, { format: 'cjs', folder: project });
       await writeFile(join(cwd, `${String(at)}.cjs`), code);
     }
     const text = `console.log(JSON.stringify(${JSON.stringify([...subpaths.keys()])}.map((at) => Object.keys(require('./' + at + '.cjs')).length)))`;
