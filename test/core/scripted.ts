@@ -17,7 +17,7 @@ import { systemClock } from '../../src/core/util/clock.js';
 import type { PublishPageOptions } from '../../src/core/publish/types.js';
 import { Suspicion } from '../../src/core/publish/outage-detector.js';
 import { Bell, serially, sleep } from '../../src/core/util/async.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 
 /** Everything as fast as it goes. */
 export const FAST = { interval: 1, retry: { minDelay: 1, maxDelay: 2 } };
@@ -32,14 +32,14 @@ export function message(text: string, options: NewMessageOptions = {}): Message 
 
 export const textOf = ({ payload }: Message): string => new TextDecoder().decode(payload);
 
-/** A memory store that holds these. */
-export async function memoryStore(...texts: readonly string[]): Promise<MemoryStore> {
-  const store = new MemoryStore();
+/** A plain store that holds these. */
+export async function plainStore(...texts: readonly string[]): Promise<PlainStore> {
+  const store = new PlainStore();
   await put(store, ...texts);
   return store;
 }
 
-export async function put(store: MemoryStore, ...texts: readonly string[]): Promise<void> {
+export async function put(store: PlainStore, ...texts: readonly string[]): Promise<void> {
   await store.transaction((transaction) =>
     store.add(
       transaction,
@@ -49,7 +49,7 @@ export async function put(store: MemoryStore, ...texts: readonly string[]): Prom
 }
 
 /** The texts that the store still has to publish. */
-export async function unpublished(store: MemoryStore): Promise<string[]> {
+export async function unpublished(store: PlainStore): Promise<string[]> {
   return (await store.messages(1_000_000)).map(textOf);
 }
 

@@ -10,7 +10,7 @@ import {
   type PublishResult,
 } from '../../src/core/contracts/publisher.js';
 import { systemClock } from '../../src/core/util/clock.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import {
   ListFeedStore,
   put,
@@ -44,7 +44,7 @@ function heldWhile(others: number, ...texts: readonly string[]) {
   return { answer, calls, of: (text: string) => waiting.get(text)! };
 }
 
-function relayOf(store: ListFeedStore | MemoryStore, publisher: Publisher, options: MessengerOptions = {}) {
+function relayOf(store: ListFeedStore | PlainStore, publisher: Publisher, options: MessengerOptions = {}) {
   const errorLogger = recordingLogger();
   const relay = started(new Messenger(store, publisher, { interval: 20, errorLogger, ...options }));
   return { ...relay, errorLogger };
@@ -304,7 +304,7 @@ test('a lease that is lost ends the wait for a slow call', async () => {
 
 test('a store of one’s own is as little held up', async () => {
   vi.useFakeTimers();
-  const store = new MemoryStore();
+  const store = new PlainStore();
   const { answer, calls, of } = held('s1');
   const relay = relayOf(store, scripted(answer));
   await put(store, 's1', 's2');

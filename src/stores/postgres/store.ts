@@ -7,7 +7,8 @@ import { numberOption } from '../../core/util/options.js';
 import type { StoreCallOptions } from '../../core/contracts/call-options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import type { MessageInput } from '../../core/outbox/transform.js';
-import { assertDestination, type Admin } from './sql/transact.js';
+import { assertDestination } from '../../core/contracts/admin-options.js';
+import type { Admin } from './sql/transact.js';
 import { cleanSlices } from './ops/clean.js';
 import { declareDestinations } from './ops/destinations.js';
 import {

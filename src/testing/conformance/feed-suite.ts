@@ -4,11 +4,13 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
-import type { Feed, Page, SetAside } from '../../core/contracts/feed.js';
+import type { Feed, Page } from '../../core/contracts/feed.js';
 import { newMessage, type Message } from '../../core/contracts/message.js';
 import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
 import {
+  behind,
+  failed,
   idsOf,
   later,
   message,
@@ -331,6 +333,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const second = await open({ pageSize: 1 });
     const [page, next] = [await second.read(), await second.read()];
     await second.settle(page, []);
+    if (next.messages.length > 0) await second.settle(next, []);
     const ids = [...idsOf(page.messages), ...idsOf(next.messages), ...idsOf(await drained(second))];
     assertEqual(ids, idsOf([messages[0], messages[5]]), 'read');
     await second.close();
@@ -365,7 +368,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     ]);
     const feed = await open();
     const page = await feed.read();
-    await feed.settle(page, [failed(page, 0, { retryIn: HOUR }), behind(page, 1)]);
+    await feed.settle(page, [failed(page, 0, { retryIn: 10 * HOUR }), behind(page, 1)]);
     await needed(harness.makeDue, 'makeDue')();
     const due = await feed.retries();
     assertEqual([idsOf(page.messages), idsOf(due.messages)], [idsOf([a2, a3]), [a1?.id]], 'read, and due');
@@ -468,13 +471,4 @@ async function dueOf(feed: Feed): Promise<Page> {
   let page: Page = { messages: [] };
   await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
   return page;
-}
-
-function failed(page: Page, place: number, more: Partial<SetAside>): SetAside {
-  return { message: page.messages[place] as Message, attempts: 1, error: new Error('refused'), dead: false, ...more };
-}
-
-/** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
-function behind(page: Page, place: number): SetAside {
-  return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
 }

@@ -1,8 +1,6 @@
-import { MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/util/describe.js';
+import { checkDeadLetters, checkSelection } from '../../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
-import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
+import { transact, type Admin } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './known-destinations.js';
 import { decodeSetAside, setAside } from './set-aside.js';
@@ -13,15 +11,6 @@ import type {
   DeadLetterSelection,
   DeadLetter,
 } from '../../../core/contracts/admin.js';
-
-/** What says which messages of a destination are meant. */
-const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
-
-const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;
-
-const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies KeysOf<DeadLettersOptions>;
-
-const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies KeysOf<DeadLetterSelection>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -39,9 +28,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
 
 /** The messages that wait for an operator, in the order in which they were stored. */
 export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
-  checkKeys(options, LETTER_KEYS);
-  const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
-  const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
+  const { limit, after } = checkDeadLetters(options);
   const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
   FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
   const rows = await transact(
@@ -85,11 +72,7 @@ export async function discard(admin: Admin, selection: DeadLetterSelection): Pro
 }
 
 async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
-  checkKeys(selection, SELECTION_KEYS);
-  const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
-  if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
-  }
+  checkSelection(selection);
   const filter = filterValues(selection);
   const destination = filter[0] as string;
   const { parked, cursors } = admin.names;
@@ -164,7 +147,7 @@ async function changeBatch(
   await connection.query(statement('revise', revise), [destination]);
 }
 
-/** The values of $1 to $8. @throws MessengerError `INVALID_OPTION`. */
+/** The values of $1 to $8. */
 export function filterValues({
   destination = DEFAULT_DESTINATION,
   ids,
@@ -175,31 +158,16 @@ export function filterValues({
   since,
   until,
 }: DeadLetterFilter): Value[] {
-  assertDestination(destination);
-  if (![undefined, 'dead', 'blocked'].includes(state)) {
-    throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);
-  }
-  for (const [name, value] of Object.entries({ key, topic, error })) {
-    if (value === undefined || (typeof (value as unknown) === 'string' && value !== '')) continue;
-    throw new MessengerError('INVALID_OPTION', `${name} must be a non-empty string, got ${describe(value)}`);
-  }
-  const given = stringsOption('ids', ids);
   return [
     destination,
-    given ? JSON.stringify(given) : null,
+    ids ? JSON.stringify(ids) : null,
     key ?? null,
     topic ?? null,
     state ?? null,
     error ?? null,
-    timeOption('since', since),
-    timeOption('until', until),
+    since?.getTime() ?? null,
+    until?.getTime() ?? null,
   ];
-}
-
-function timeOption(name: string, value: unknown): number | null {
-  if (value === undefined) return null;
-  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.getTime();
-  throw new MessengerError('INVALID_OPTION', `${name} must be a valid Date, got ${describe(value)}`);
 }
 
 function decode(row: Row): DeadLetter {

@@ -1,5 +1,6 @@
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { MessengerError } from '../../../core/errors.js';
+import type { MessengerError } from '../../../core/errors.js';
+import { unknownDestination } from '../../../core/contracts/admin-options.js';
 import type { Connection } from '../sql/database.js';
 import { statement } from '../sql/statement.js';
 import type { Admin } from '../sql/transact.js';
@@ -31,9 +32,8 @@ export async function unknown({ names }: Admin, connection: Connection, name: st
       `SELECT destination FROM ${names.cursors} UNION SELECT name FROM ${names.destinations} ORDER BY 1 LIMIT 20`,
     ),
   );
-  const known = rows.map(([each]) => JSON.stringify(each)).join(', ');
-  return new MessengerError(
-    'UNKNOWN_DESTINATION',
-    `there is no destination ${JSON.stringify(name)}; there ${known === '' ? 'is none' : `are ${known}`}`,
+  return unknownDestination(
+    name,
+    rows.map(([each]) => each as string),
   );
 }

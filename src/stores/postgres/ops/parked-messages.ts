@@ -1,6 +1,4 @@
-import { MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/util/describe.js';
-import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
+import { checkParked } from '../../../core/contracts/admin-options.js';
 import { transact, type Admin } from '../sql/transact.js';
 import { assertKnown } from './known-destinations.js';
 import { filterValues } from './dead-letters.js';
@@ -20,30 +18,10 @@ const STATES = {
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 
-const KEYS = {
-  destination: true,
-  ids: true,
-  key: true,
-  topic: true,
-  state: true,
-  error: true,
-  limit: true,
-  after: true,
-  signal: true,
-} satisfies KeysOf<ParkedOptions>;
-
 /** The messages that wait in the side table, in the order in which they were stored. */
 export async function parkedMessages(admin: Admin, options: ParkedOptions = {}): Promise<readonly ParkedMessage[]> {
-  checkKeys(options, KEYS);
-  const { state, limit, after, signal: _, ...filter } = options;
-  if (state !== undefined && !Object.hasOwn(STATES, state)) {
-    const states = Object.keys(STATES).map((each) => `'${each}'`);
-    throw new MessengerError('INVALID_OPTION', `state must be one of ${states.join(', ')}, got ${describe(state)}`);
-  }
-  const page = [
-    numberOption('after', after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
-    numberOption('limit', limit, 100, { min: 1, max: 10_000, integer: true }),
-  ];
+  const { limit, after } = checkParked(options);
+  const { state, limit: _limit, after: _after, signal: _signal, ...filter } = options;
   const stateOf = Object.entries(STATES).map(([name, holds]) => `WHEN ${holds} THEN '${name}'`);
   const text = `SELECT ${setAside(admin.jsonPayload, `CASE ${stateOf.join(' ')} END`, 'p.next_at')}
   FROM ${admin.names.parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL
@@ -56,7 +34,7 @@ export async function parkedMessages(admin: Admin, options: ParkedOptions = {}):
     admin,
     options,
     async (connection) => {
-      const values = [destination, ids, key, topic, error, ...page];
+      const values = [destination, ids, key, topic, error, after, limit];
       const found = await connection.query(statement('waiting_messages', text), values);
       if (found.length === 0) await assertKnown(admin, connection, options.destination);
       return found;
