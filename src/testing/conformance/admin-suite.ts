@@ -418,9 +418,13 @@ async function using<Handle, T>(
 /** Publishes what a destination has: the ids, in order. */
 function published<Handle>(harness: AdminHarness<Handle>, destination: string): Promise<unknown[]> {
   return using(harness, destination, async (feed) => {
-    const page = await feed.read();
-    await feed.settle(page, []);
-    return idsOf(page.messages);
+    const ids: unknown[] = [];
+    for (;;) {
+      const page = await feed.read();
+      if (page.messages.length === 0) return ids;
+      ids.push(...idsOf(page.messages));
+      await feed.settle(page, []);
+    }
   });
 }
 
