@@ -1,6 +1,6 @@
 import { type } from 'arktype';
 import * as v from 'valibot';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import {
   defineOutbox,
@@ -297,6 +297,26 @@ describe('a relay of an outbox', () => {
     await relay.stop();
     const never = await outbox.relay({ publisher: kept(), signal: AbortSignal.abort() });
     await never.ended;
+  });
+
+  const WEEK = 7 * 86_400_000;
+  it.each<[string, number | undefined, { cleanUp?: number | false }, number | undefined]>([
+    ['after seven days', undefined, {}, WEEK],
+    ['after seven days where the store allows more', 2 * WEEK, {}, WEEK],
+    ['after the retention of the store where that is shorter', 86_400_000, {}, 86_400_000],
+    ['after the time that it is told', 86_400_000, { cleanUp: 5_000 }, 5_000],
+    ['never where it is told so', 86_400_000, { cleanUp: false }, undefined],
+  ])('cleans %s', async (_, retention, options, expiration) => {
+    for (const store of [new MemoryStore(), new PlainStore()]) {
+      if (retention !== undefined) Object.assign(store, { retention: () => Promise.resolve(retention) });
+      const cleaned = vi.spyOn(store, 'deletePublishedByExpiration');
+      const { outbox } = shop(store);
+      await using relay = await outbox.relay({ publisher: kept(), ...options });
+      await store.transaction((tx) => outbox.send(tx, 'order.paid', { id: '1' }));
+      await expect.poll(() => store.messages(10)).toEqual([]);
+      await relay.stop();
+      expect(cleaned.mock.calls.map(([after]) => after)).toEqual(expiration === undefined ? [] : [expiration]);
+    }
   });
 
   it('does not start on a store that does not answer, and tells of one that is lost', async () => {

@@ -16,10 +16,12 @@ export function oneAtATime(store: Store): Store {
     last = result.catch(() => undefined);
     return result;
   };
+  const retention = store.retention?.bind(store);
   return {
     messages: (batch, options) => inTurn(() => store.messages(batch, options)),
     published: (...messages) => inTurn(() => store.published(...messages)),
     deletePublishedByExpiration: (expiration, options) =>
       inTurn(() => store.deletePublishedByExpiration(expiration, options)),
+    ...(retention && { retention: (options) => inTurn(() => retention(options)) }),
   };
 }

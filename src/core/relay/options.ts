@@ -51,8 +51,13 @@ export interface MessengerOptions {
   pipelineDepth?: number;
   /** The longest pause of an idle relay; while there is work there is none. @default 1_000 */
   interval?: number;
-  /** Clean up: delete published messages that are older than this. @default no clean-up */
-  cleanUp?: number;
+  /**
+   * Clean up: delete published messages that are older than this; `false` keeps them.
+   *
+   * @default `Messenger` and `drain` keep them; `outbox.relay` deletes them after seven days, or after the retention of
+   *   the store's tables where that is shorter
+   */
+  cleanUp?: number | false;
   /**
    * Gets the errors that do not stop the relay, and no flood of them. An outage of the broker or the datastore is told
    * when it starts, once a minute while it lasts, at once when its reason changes, and, to `info`, when it is over. Of

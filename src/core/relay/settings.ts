@@ -1,3 +1,4 @@
+import type { CleanUp } from './cleanup.js';
 import { batchForm } from './batch-form.js';
 import { Calls } from '../publish/calls.js';
 import { Circuit, type CircuitListener } from '../publish/circuit-breaker.js';
@@ -49,7 +50,7 @@ export interface RelaySettings {
   readonly outages: Outages;
   readonly onEvent: EventHandler | undefined;
   /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
-  readonly cleanUp: number | undefined;
+  readonly cleanUp: CleanUp | undefined;
   readonly clock: Clock;
 }
 
@@ -142,7 +143,7 @@ export function relaySettings(
     suspicion: new Suspicion(),
     pace: new Pace({ clock, timeout: publishTimeout }),
     cleanUp:
-      options.cleanUp === undefined
+      options.cleanUp === undefined || options.cleanUp === false
         ? undefined
         : numberOption('cleanUp', options.cleanUp, 0, { min: 0, max: Number.MAX_SAFE_INTEGER }),
     errorLogger,

@@ -1,4 +1,4 @@
-import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/contracts/inbox.js';
+import { assertConsumer, assertReceivedId, LONGEST_RETENTION, type InboxStore } from '../../core/contracts/inbox.js';
 import { numberOption } from '../../core/util/options.js';
 import { assertOpen, type MemoryTransaction } from './transaction.js';
 
@@ -33,7 +33,7 @@ export class MemoryInbox implements InboxStore<MemoryTransaction> {
 
   async forgetReceived(consumer: string, expiration: number): Promise<number> {
     assertConsumer(consumer);
-    numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+    numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
     const expired = this.#now() - expiration;
     const old = [...this.#received].filter(
       ([key, receivedAt]) => receivedAt <= expired && (JSON.parse(key) as string[])[0] === consumer,

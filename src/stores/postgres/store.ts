@@ -9,7 +9,7 @@ import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import type { MessageInput } from '../../core/outbox/transform.js';
 import { assertDestination } from '../../core/contracts/admin-options.js';
 import type { Admin } from './sql/transact.js';
-import { cleanSlices } from './ops/clean.js';
+import { cleanSlices, tableRetention } from './ops/clean.js';
 import { declareDestinations } from './ops/destinations.js';
 import {
   databaseOf,
@@ -241,6 +241,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
     return operating(this.#context, ({ database, names, timeout }) =>
       cleanSlices(database, names, expiration, { timeout, signal }),
+    );
+  }
+
+  /** The retention of the tables, in milliseconds: the longest expiration that they can be cleaned by. */
+  retention({ signal }: StoreCallOptions = {}): Promise<number> {
+    return operating(this.#context, ({ database, names, timeout }) =>
+      tableRetention(database, names, { timeout, signal }),
     );
   }
 

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/contracts/message.js';
+import { defineOutbox, type MessengerEvent } from '../../../src/index.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { isAbort } from '../../../src/core/util/async.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
@@ -35,6 +36,21 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
   afterEach(async () => {
     await store.close();
     await pool.end();
+  });
+
+  it('cleans by default after the retention of the tables, whatever it is', async () => {
+    expect(await store.retention()).toBe(24 * HOUR);
+    const errors: Error[] = [];
+    const events: MessengerEvent[] = [];
+    const outbox = defineOutbox({ store, topics: {} });
+    const relay = await outbox.relay({
+      publisher: () => Promise.resolve(),
+      errorLogger: { error: (error) => void errors.push(error) },
+      onEvent: (event) => void events.push(event),
+    });
+    await expect.poll(() => events.some(({ type }) => type === 'cleaned')).toBe(true);
+    await relay.stop();
+    expect(errors).toEqual([]);
   });
 
   /** Puts messages of two hours ago, or of an age in milliseconds, into a slice. */
