@@ -5,7 +5,7 @@ import { confirm, note } from './confirm.js';
 import { databaseOptions, withAdmin, type DatabaseFlags } from './database.js';
 import { listed, nameOf, time, wholeNumber } from './values.js';
 
-/** `messenger parked`: what is set aside and not given up. */
+/** `messenger parked`: what is parked and not given up. */
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
     .description('what waits to be tried again, behind others of its key or for its time, as JSON, one a line')

@@ -246,7 +246,7 @@ describe('a failure of the connection', () => {
 });
 
 describe('a whole batch that fails alike', () => {
-  test('is tried again as a whole five times, then set aside message by message', async () => {
+  test('is tried again as a whole five times, then parked message by message', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'b1', '-1');
@@ -382,7 +382,7 @@ describe('poison messages', () => {
       good = true;
     });
     const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
-    await until(() => store.parked.size === 350, 'all of them set aside');
+    await until(() => store.parked.size === 350, 'all of them parked');
     expect(good).toBe(false);
     expect(store.dead).toEqual([]);
     store.add('a1');

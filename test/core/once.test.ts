@@ -73,7 +73,7 @@ describe.each(publishers)('messages that fail for their own reasons before other
     });
     afterAll(() => pool.end());
 
-    test('are set aside, and the others are published within a few calls', async () => {
+    test('are parked, and the others are published within a few calls', async () => {
       const client = await pool.connect();
       await client.query('BEGIN');
       await store.add(

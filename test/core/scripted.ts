@@ -1,6 +1,6 @@
 /** Publishers, loggers and a store with feeds that do what a test tells them, and record what was asked of them. */
 import { MessengerError, PublishError, toError, type FailureKind } from '../../src/core/errors.js';
-import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/contracts/feed.js';
+import type { Feed, FeedOptions, Page, ToPark } from '../../src/core/contracts/feed.js';
 import type { ErrorLogger } from '../../src/core/contracts/logger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../src/core/contracts/message.js';
 import type { Messenger } from '../../src/core/relay/messenger.js';
@@ -15,7 +15,7 @@ import type { FeedStore } from '../../src/core/contracts/store.js';
 import { failureKind } from '../../src/core/publish/failure-kinds.js';
 import { systemClock } from '../../src/core/util/clock.js';
 import type { PublishPageOptions } from '../../src/core/publish/types.js';
-import { Suspicion } from '../../src/core/publish/outage-detector.js';
+import { OutageDetector } from '../../src/core/publish/outage-detector.js';
 import { Bell, serially, sleep } from '../../src/core/util/async.js';
 import { PlainStore } from '../support/plain-store.js';
 
@@ -143,7 +143,7 @@ export function pageOptions(publisher: BatchPublisher, more: Partial<PublishPage
     lost: never,
     stop: never,
     circuit: { signature: undefined, tryEnter: () => pass, enter: () => Promise.resolve(pass), leave: () => undefined },
-    suspicion: new Suspicion(),
+    outageDetector: new OutageDetector(),
     probes: 0,
     clock: systemClock,
     onFailure: () => undefined,
@@ -178,7 +178,7 @@ export function seeded(seed: number): () => number {
   };
 }
 
-interface Parked extends SetAside {
+interface Parked extends ToPark {
   readonly due: number;
 }
 
@@ -265,7 +265,7 @@ export class ListFeedStore implements FeedStore {
       },
       waiting: (topic) => [...parked.values()].filter((each) => !each.dead && each.message.topic === topic).length,
       idle: (ms, { signal } = {}) => sleep(ms, signal, lost),
-      isSetAside: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
+      isParked: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
       read: async () => {
         await this.fault('read');
         fenced();
@@ -292,10 +292,10 @@ export class ListFeedStore implements FeedStore {
           .slice(0, pageSize);
         return { messages: due.map((each) => each.message), attempts: due.map(({ attempts }) => attempts) };
       },
-      settle: (page, setAside) => {
+      settle: (page, toPark) => {
         const changes = (table: Map<number, Parked>) => {
           for (const each of page.messages) table.delete(placeOf(each));
-          for (const each of setAside) {
+          for (const each of toPark) {
             table.set(placeOf(each.message), { ...each, due: Date.now() + (each.retryIn ?? 0) });
           }
         };

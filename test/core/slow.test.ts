@@ -137,7 +137,7 @@ test('a slow call of a retry delays its own key, too', async () => {
   await relay.stop();
 });
 
-test('a slow call of a batch publisher is set aside whole', async () => {
+test('a slow call of a batch publisher is parked whole', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -220,7 +220,7 @@ test('a slow call of several messages that fail alike says nothing of the broker
   await relay.stop();
 });
 
-test('what is set aside with a slow call is due when that call must have ended, whenever its page was sent', async () => {
+test('what is parked with a slow call is due when that call must have ended, whenever its page was sent', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -229,8 +229,8 @@ test('what is set aside with a slow call is due when that call must have ended, 
   const dues: number[] = [];
   for (const text of numbered('a', 2, 200)) {
     await trickle(store, [text]);
-    const aside = [...store.parked.values()].find((each) => textOf(each.message) === 's1');
-    if (aside !== undefined && dues.length === 0) dues.push(aside.retryIn ?? 0);
+    const found = [...store.parked.values()].find((each) => textOf(each.message) === 's1');
+    if (found !== undefined && dues.length === 0) dues.push(found.retryIn ?? 0);
   }
   expect(dues).toEqual([30_000]);
   of('s1').resolve();

@@ -47,7 +47,7 @@ export interface Store {
   retention?(options?: StoreCallOptions): Promise<number>;
 }
 
-/** A store that relays can work on without a scan per page: leases, cursors, failures set aside. */
+/** A store that relays can work on without a scan per page: leases, cursors, parked failures. */
 export interface FeedStore extends Store {
   /**
    * Takes this relay's share of a destination's partitions and opens its feed, or resolves to `null`

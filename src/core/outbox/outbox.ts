@@ -102,7 +102,7 @@ export interface Outbox<Tx, S extends Schemas> {
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
    * Publishes what there is, until nothing new is left or the time is over: for a cron job or a serverless function.
-   * What fails is set aside, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
+   * What fails is parked, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
    * gives the lease back.
    *
    * @returns how many messages the broker acknowledged.

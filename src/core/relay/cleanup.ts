@@ -1,5 +1,5 @@
 import { hasCode, MessengerError, toError } from '../errors.js';
-import type { RelayOptions, RelaySettings } from './settings.js';
+import type { CleanUp, RelayOptions, RelaySettings } from './settings.js';
 import { isCleaningError, isCleanReport, type CleanReport, type Store } from '../contracts/store.js';
 import { isAborted, sleepBy } from '../util/async.js';
 import { DAY } from '../util/options.js';
@@ -9,9 +9,6 @@ const MAX_PAUSE = 60_000;
 
 /** For how long a published message is kept where nobody says: seven days, in milliseconds. */
 const WEEK = 7 * DAY;
-
-/** How old a published message has to be to be cleaned away, in milliseconds; or as old as `WEEK` and the store allow. */
-export type CleanUp = number | 'by retention';
 
 /** Asked each time: `migrate` changes what a store allows while a relay runs. */
 async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {

@@ -74,7 +74,7 @@ export interface MessengerOptions {
   concurrency?: number;
   /**
    * How long one call of the publisher may take before it counts as failed. A call that takes ten times as long as usual,
-   * at least a second or half of this, is set aside with its key while it is waited for, once one that was begun later
+   * at least a second or half of this, is parked with its key while it is waited for, once one that was begun later
    * is acknowledged: it still counts to what is in flight, and to `concurrency`.
    * @default 30_000
    */

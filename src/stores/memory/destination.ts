@@ -1,11 +1,18 @@
-import type { SetAside } from '../../core/contracts/feed.js';
+import type { ToPark } from '../../core/contracts/feed.js';
 import type { Message } from '../../core/contracts/message.js';
 import { textOf } from '../../core/util/error-text.js';
-import type { MemoryFeed } from './feed.js';
-import type { Kept } from './log.js';
+import type { Kept } from './kept.js';
 
 /** How long a relay that stands by is counted after it last asked: it asks every second. Milliseconds. */
 const STANDS_BY = 3_000;
+
+/** A relay's feed, as its destination knows it. */
+export interface Holder {
+  /** What the relay is known by. */
+  readonly relay: string | undefined;
+  /** Ends the hold. */
+  lose(why: string): void;
+}
 
 /** A message that is parked. Times in milliseconds since 1970. */
 export interface Parked {
@@ -22,7 +29,7 @@ export interface Parked {
   /** Whether it waits outside of its key's order. */
   readonly alone: boolean;
   /** The feed whose call for it has not been answered. */
-  readonly outstandingAt: MemoryFeed | undefined;
+  readonly outstandingAt: Holder | undefined;
 }
 
 /** What a destination is made of. Times in milliseconds since 1970. */
@@ -42,7 +49,7 @@ export class Destination {
   forgetAfter: number | null;
   forgottenAt: number | null = null;
   /** Who relays it now. */
-  holder: MemoryFeed | undefined;
+  holder: Holder | undefined;
   /** By number. */
   readonly #parked = new Map<number, Parked>();
   /** How many messages of a key wait in its order. */
@@ -99,8 +106,8 @@ export class Destination {
   }
 
   /** Parks a message of the log, or one that was parked already. */
-  park(kept: Kept, setAside: SetAside, { now, feed }: { readonly now: number; readonly feed: MemoryFeed }): void {
-    const { attempts, error, retryIn, dead, blocked = false, outstanding = false } = setAside;
+  park(kept: Kept, toPark: ToPark, { now, feed }: { readonly now: number; readonly feed: Holder }): void {
+    const { attempts, error, retryIn, dead, blocked = false, outstanding = false } = toPark;
     const known = this.#parked.get(kept.seq);
     // One that was not tried stays as it was.
     if (known !== undefined && error === undefined && retryIn === undefined && !dead && !blocked) {
@@ -152,7 +159,7 @@ export class Destination {
   }
 
   /** What is due, and what waits behind it, in order. Of a key, its first message decides. */
-  due(limit: number, { now, feed }: { readonly now: number; readonly feed: MemoryFeed }): Parked[] {
+  due(limit: number, { now, feed }: { readonly now: number; readonly feed: Holder }): Parked[] {
     const firsts = new Set(this.firsts());
     const waiting = new Set<string>();
     const due: Parked[] = [];

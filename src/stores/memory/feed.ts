@@ -1,12 +1,13 @@
 import { MessengerError } from '../../core/errors.js';
-import type { CloseOptions, Feed, FeedOptions, IdleOptions, Page, SetAside } from '../../core/contracts/feed.js';
+import type { CloseOptions, Feed, FeedOptions, IdleOptions, Page, ToPark } from '../../core/contracts/feed.js';
 import type { Message } from '../../core/contracts/message.js';
 import { systemClock } from '../../core/util/clock.js';
-import { isAlone, isLater, type Destination, type Postponed } from './destination.js';
-import type { Kept, MemoryLog } from './log.js';
+import { isAlone, isLater, type Destination, type Holder, type Postponed } from './destination.js';
+import type { Kept } from './kept.js';
+import type { MemoryLog } from './log.js';
 
 /** One relay's hold on a destination in memory: all of it, until it is closed or taken away. */
-export class MemoryFeed implements Feed {
+export class MemoryFeed implements Feed, Holder {
   readonly partitions: readonly number[] = [0];
   readonly unbalanced = false;
   /** What the relay is known by. */
@@ -31,7 +32,7 @@ export class MemoryFeed implements Feed {
     return this.#lost.signal;
   }
 
-  isSetAside(key: string): boolean {
+  isParked(key: string): boolean {
     return this.#destination.isWaiting(key);
   }
 
@@ -69,9 +70,9 @@ export class MemoryFeed implements Feed {
     return { ...this.#pageOf(due.map(({ kept }) => kept)), attempts: due.map(({ attempts }) => attempts) };
   }
 
-  async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
+  async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
     // At once: pages that were read already are to know which keys wait.
-    if (!this.lost.aborted) this.#settle(page, setAside);
+    if (!this.lost.aborted) this.#settle(page, toPark);
     await this.#assertHeld();
   }
 
@@ -106,17 +107,17 @@ export class MemoryFeed implements Feed {
     else for (const each of postponed) this.#destination.postpone(each, this.#log.now());
   }
 
-  #settle(page: Page, setAside: readonly SetAside[]): void {
+  #settle(page: Page, toPark: readonly ToPark[]): void {
     const now = this.#log.now();
     for (const each of this.#unsettled.get(page) ?? []) this.#destination.postpone(each, now);
     this.#unsettled.delete(page);
-    const parked = new Map(setAside.map((each) => [each.message, each]));
+    const parked = new Map(toPark.map((each) => [each.message, each]));
     for (const message of page.messages) {
       const kept = this.#places.get(message);
       if (kept === undefined) continue;
-      const aside = parked.get(message);
-      if (aside === undefined) this.#destination.published(kept);
-      else this.#destination.park(kept, aside, { now, feed: this });
+      const entry = parked.get(message);
+      if (entry === undefined) this.#destination.published(kept);
+      else this.#destination.park(kept, entry, { now, feed: this });
     }
   }
 

@@ -13,6 +13,7 @@ import { checkKeys, numberOption, type KeysOf } from '../../core/util/options.js
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import { memoryAdmin } from './admin.js';
+import { MemoryFeed } from './feed.js';
 import { MemoryInbox } from './inbox.js';
 import { MemoryLog } from './log.js';
 import { assertOpen, copyOf, MemoryTransaction } from './transaction.js';
@@ -103,7 +104,18 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
    */
   async openFeed(options: FeedOptions): Promise<Feed | null> {
     assertDestination(options.destination);
-    return Promise.resolve(this.#log.open(options.destination, options));
+    const destination = this.#log.destination(options.destination);
+    if (destination.forgottenAt !== null) {
+      throw new MessengerError(
+        'DESTINATION_FORGOTTEN',
+        `destination ${JSON.stringify(destination.name)} was forgotten: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it, with { discard: true }, and add it again`,
+      );
+    }
+    if (destination.holder !== undefined) {
+      destination.standsBy(options.relay, this.#log.now());
+      return Promise.resolve(null);
+    }
+    return Promise.resolve((destination.holder = new MemoryFeed(this.#log, destination, options)));
   }
 
   /**

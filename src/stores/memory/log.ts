@@ -1,18 +1,9 @@
 import { MessengerError } from '../../core/errors.js';
 import type { Message } from '../../core/contracts/message.js';
-import { DEFAULT_DESTINATION, type FeedOptions } from '../../core/contracts/feed.js';
+import { DEFAULT_DESTINATION } from '../../core/contracts/feed.js';
 import { Bell } from '../../core/util/async.js';
 import { Destination } from './destination.js';
-import { MemoryFeed } from './feed.js';
-
-/** A message as the log keeps it. */
-export interface Kept {
-  /** Its place in the order of the commits, from 1 on. */
-  readonly seq: number;
-  readonly message: Message;
-  /** When its transaction was committed, in milliseconds since 1970. */
-  readonly storedAt: number;
-}
+import type { Kept } from './kept.js';
 
 /** The committed messages, in order, and the destinations that publish them. */
 export class MemoryLog {
@@ -43,26 +34,6 @@ export class MemoryLog {
   /** The destination of a relay: one that nobody added begins at the beginning. */
   destination(name: string): Destination {
     return this.destinations.get(name) ?? this.add(new Destination(name, {}));
-  }
-
-  /**
-   * The feed of a destination, or `null` while another relay holds it.
-   *
-   * @throws MessengerError `DESTINATION_FORGOTTEN`.
-   */
-  open(name: string, options: FeedOptions): MemoryFeed | null {
-    const destination = this.destination(name);
-    if (destination.forgottenAt !== null) {
-      throw new MessengerError(
-        'DESTINATION_FORGOTTEN',
-        `destination ${JSON.stringify(name)} was forgotten: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it, with { discard: true }, and add it again`,
-      );
-    }
-    if (destination.holder !== undefined) {
-      destination.standsBy(options.relay, this.now());
-      return null;
-    }
-    return (destination.holder = new MemoryFeed(this, destination, options));
   }
 
   /** @throws MessengerError `UNKNOWN_DESTINATION` for a message that is for a destination that was forgotten. */

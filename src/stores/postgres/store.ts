@@ -8,7 +8,7 @@ import type { StoreCallOptions } from '../../core/contracts/call-options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import type { MessageInput } from '../../core/outbox/transform.js';
 import { assertDestination } from '../../core/contracts/admin-options.js';
-import type { Admin } from './sql/transact.js';
+import type { OperationContext } from './sql/transact.js';
 import { cleanSlices, tableRetention } from './ops/clean.js';
 import { declareDestinations } from './ops/destinations.js';
 import {
@@ -61,7 +61,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #transactions = new WeakMap<object, string>();
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
-  readonly #context: Admin;
+  readonly #context: OperationContext;
   /** What an operator does: destinations, dead letters, partitions, rights, a database that was moved. */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
@@ -289,7 +289,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
    */
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
-    const forget = (context: Admin) => forgetReceived(context, consumer, expiration, options);
+    const forget = (context: OperationContext) => forgetReceived(context, consumer, expiration, options);
     return operating(this.#context, forget, this.#names.inbox);
   }
 

@@ -9,7 +9,7 @@ import type {
   OutboxAdmin,
   ParkedOptions,
 } from '../../core/contracts/admin.js';
-import type { Feed, Page, SetAside } from '../../core/contracts/feed.js';
+import type { Feed, Page, ToPark } from '../../core/contracts/feed.js';
 import { newMessage, type Message } from '../../core/contracts/message.js';
 import type { FeedStore } from '../../core/contracts/store.js';
 import { assert, assertEqual, refused, rejection, testsWith, until } from './assert.js';
@@ -284,11 +284,11 @@ function changing<Handle>(test: AdminTest<Handle>): void {
     assertEqual(await admin.requeue({ key: 'a' }), 2, 'how many');
     assertEqual(await admin.deadLetters(), [], 'dead letters');
     await using(harness, 'default', async (feed) => {
-      assert(feed.isSetAside('a'), 'later messages of the key wait');
+      assert(feed.isParked('a'), 'later messages of the key wait');
       const due = await dueOf(feed);
       assertEqual([idsOf(due.messages), due.attempts], [ids, [0, 0]], 'tried again');
       await feed.settle(due, []);
-      assert(!feed.isSetAside('a'), 'the key goes on');
+      assert(!feed.isParked('a'), 'the key goes on');
       assertEqual(idsOf((await feed.read()).messages), [newer?.id], 'read then');
     });
   });
@@ -432,13 +432,13 @@ function published<Handle>(harness: AdminHarness<Handle>, destination: string): 
 async function giveUp<Handle>(
   harness: AdminHarness<Handle>,
   messages: readonly Message[],
-  how: Partial<SetAside>,
+  how: Partial<ToPark>,
 ): Promise<readonly Message[]> {
   const given = await stored(harness, messages);
   await using(harness, 'default', async (feed) => {
     const page = await feed.read();
-    const aside = page.messages.map((_, place) => failed(page, place, { attempts: 3, ...how }));
-    await feed.settle(page, aside);
+    const toPark = page.messages.map((_, place) => failed(page, place, { attempts: 3, ...how }));
+    await feed.settle(page, toPark);
   });
   return given;
 }

@@ -138,7 +138,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
-  it('keeps what was set aside, whole, when its slice is emptied', async () => {
+  it('keeps what was parked, whole, when its slice is emptied', async () => {
     await put(1, ['a', 'b', 'c']);
     await publish('a', 'b');
     await store.deletePublishedByExpiration(0);
@@ -327,7 +327,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await parked()).toEqual(['k1', 'k2', 'k3', 'alone'].map((id) => `first:${id} straggler`));
       await pool.query(`INSERT INTO ${schema}.messages (id, key, payload) VALUES ('k4', 'k', 'x')`);
       const feed = await store.openFeed({ destination: 'first', pageSize: 10 });
-      expect(feed!.isSetAside('k')).toBe(true);
+      expect(feed!.isParked('k')).toBe(true);
       const retries = await feed!.retries();
       expect(retries.messages.map(({ id }) => id)).toEqual(['k1', 'k2', 'k3', 'alone']);
       expect(retries.messages[0]).toMatchObject({ topic: 't', key: 'k', metadata: { a: 'b' } });
@@ -399,7 +399,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 5 });
       const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
       expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
-      expect(['a', 'b'].map((key) => feed!.isSetAside(key))).toEqual([true, true]);
+      expect(['a', 'b'].map((key) => feed!.isParked(key))).toEqual([true, true]);
       // Nor do these count towards maxParked, as do a2, b2 and c.
       expect(feed!.waiting(undefined)).toBe(3);
       await feed!.close();

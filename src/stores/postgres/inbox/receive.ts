@@ -2,7 +2,7 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { assertConsumer, LONGEST_RETENTION } from '../../../core/contracts/inbox.js';
 import { MessengerError } from '../../../core/errors.js';
 import { numberOption } from '../../../core/util/options.js';
-import type { Admin } from '../sql/transact.js';
+import type { OperationContext } from '../sql/transact.js';
 import { preamble } from '../sql/database.js';
 import type { Run } from '../drivers/driver.js';
 import { textAfter } from '../write/marked.js';
@@ -48,7 +48,7 @@ export async function receive(
  * @returns how many.
  */
 export async function forgetReceived(
-  { database, names, timeout }: Admin,
+  { database, names, timeout }: OperationContext,
   consumer: string,
   expiration: number,
   { signal }: StoreCallOptions = {},

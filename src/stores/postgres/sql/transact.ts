@@ -4,7 +4,7 @@ import { preamble, type Connection, type Database } from './database.js';
 import type { Names } from './names.js';
 
 /** What an operator's function works on. */
-export interface Admin {
+export interface OperationContext {
   readonly database: Database;
   readonly names: Names;
   readonly jsonPayload: boolean;
@@ -17,7 +17,7 @@ export const LOCK_NOT_AVAILABLE = '55P03';
 
 /** One transaction of an operator's function. `patience` multiplies the time that it may take. */
 export function transact<T>(
-  { database, timeout }: Admin,
+  { database, timeout }: OperationContext,
   { signal }: StoreCallOptions,
   work: (connection: Connection) => Promise<T>,
   { settings = [], patience = 1 }: { settings?: readonly string[]; patience?: number } = {},
