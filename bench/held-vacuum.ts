@@ -91,9 +91,9 @@ function rateOf({ ends }: Settles): number {
 /** A stopwatch on every settle. */
 function timeSettles(feed: Feed, { times, ends }: Settles): void {
   const settle = feed.settle.bind(feed);
-  feed.settle = async (page, setAside, options) => {
+  feed.settle = async (page, toPark, options) => {
     const start = performance.now();
-    await settle(page, setAside, options);
+    await settle(page, toPark, options);
     const end = performance.now();
     times.push(end - start);
     ends.push(end);

@@ -27,7 +27,7 @@ export type {
 
 export { CleaningError, isCleaningError, isCleanReport, isFeedStore } from './core/contracts/store.js';
 export type { CleanReport, FeedStore, KeptReason, Store } from './core/contracts/store.js';
-export type { CloseOptions, Feed, FeedOptions, IdleOptions, Page, SetAside } from './core/contracts/feed.js';
+export type { CloseOptions, Feed, FeedOptions, IdleOptions, Page, ToPark } from './core/contracts/feed.js';
 export type {
   AddDestinationOptions,
   DeadLetter,

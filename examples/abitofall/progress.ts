@@ -55,7 +55,7 @@ async function count({ shop, warehouse }: Databases) {
   return { stored, backlog, published: stored - backlog, received: arrivals!.received };
 }
 
-/** What no cursor has passed, and what was set aside. */
+/** What no cursor has passed, and what was parked. */
 const BACKLOG = `
   SELECT count(*)::integer FROM messenger.messages m
   LEFT JOIN messenger.cursors c ON c.destination = 'default' AND c.partition = m.key_hash % 8

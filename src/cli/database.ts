@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { OutboxAdmin } from '../core/contracts/admin.js';
 import { MessengerError } from '../core/errors.js';
 import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
 import { nameOf } from './values.js';
@@ -37,6 +38,11 @@ export async function withStore<T>(
   } finally {
     await pool.end();
   }
+}
+
+/** What an operator does that any store can do, on the outbox that the flags say. */
+export async function withAdmin<T>(flags: DatabaseFlags, use: (admin: OutboxAdmin) => Promise<T>): Promise<T> {
+  return withStore(flags, (store) => use(store.admin));
 }
 
 async function clientLibrary() {

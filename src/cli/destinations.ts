@@ -1,8 +1,9 @@
 import { Command, Option } from 'commander';
 import { MessengerError } from '../core/errors.js';
-import type { AddDestinationOptions, DestinationState } from '../stores/postgres/index.js';
+import type { AddDestinationOptions, DestinationState } from '../core/contracts/admin.js';
+import { unknownDestination } from '../core/contracts/admin-options.js';
 import { confirm, note } from './confirm.js';
-import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
+import { databaseOptions, withAdmin, type DatabaseFlags } from './database.js';
 import { duration, listed, nameOf, time } from './values.js';
 
 interface RemoveFlags {
@@ -15,7 +16,7 @@ export function destinations(): Command {
     .description('the state of every destination, or of those that are named, as JSON, one a line')
     .argument('[names...]', 'only these', listed)
     .action(async (names: string[], flags: DatabaseFlags) => {
-      const all = await withStore(flags, (store) => store.admin.destinations());
+      const all = await withAdmin(flags, (admin) => admin.destinations());
       for (const name of names) find(all, name);
       const shown = names.length === 0 ? all : all.filter(({ name }) => names.includes(name));
       for (const state of shown) console.log(JSON.stringify(state));
@@ -56,7 +57,7 @@ export function addDestination(): Command {
       ) => {
         if (from === undefined)
           throw new MessengerError('INVALID_OPTION', 'say where it begins, with --from, or --addressed');
-        await withStore(flags, (store) => store.admin.addDestination(name, { from, topics, forgetAfter }));
+        await withAdmin(flags, (admin) => admin.addDestination(name, { from, topics, forgetAfter }));
         console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
       },
     );
@@ -69,9 +70,9 @@ export function removeDestination(): Command {
     .option('--discard', 'also with messages that it has not published')
     .option('--yes', 'with --discard: do not ask')
     .action(async (name: string, { discard = false, yes = false, ...flags }: DatabaseFlags & RemoveFlags) => {
-      const gone = await withStore(flags, async (store) => {
-        if (discard && !yes) await askFor(find(await store.admin.destinations(), name));
-        return store.admin.removeDestination(name, { discard });
+      const gone = await withAdmin(flags, async (admin) => {
+        if (discard && !yes) await askFor(find(await admin.destinations(), name));
+        return admin.removeDestination(name, { discard });
       });
       const pending = `${gone.morePending ? 'more than ' : ''}${String(gone.pending)}`;
       console.log(
@@ -94,10 +95,9 @@ async function askFor({ name, pending, morePending, parked, dead }: DestinationS
 function find(states: readonly DestinationState[], wanted: string): DestinationState {
   const found = states.find(({ name }) => name === wanted);
   if (found) return found;
-  const known = states.slice(0, 20).map(({ name }) => JSON.stringify(name));
-  throw new MessengerError(
-    'UNKNOWN_DESTINATION',
-    `there is no destination ${JSON.stringify(wanted)}; there ${known.length === 0 ? 'is none' : `are ${known.join(', ')}`}`,
+  throw unknownDestination(
+    wanted,
+    states.map(({ name }) => name),
   );
 }
 

@@ -1,23 +1,18 @@
 import { Command } from 'commander';
-import type {
-  DeadLettersOptions,
-  DeadLetterSelection,
-  PostgresStore,
-  ParkedOptions,
-} from '../stores/postgres/index.js';
+import type { DeadLettersOptions, DeadLetterSelection, OutboxAdmin, ParkedOptions } from '../core/contracts/admin.js';
 import type { Message } from '../core/contracts/message.js';
 import { confirm, note } from './confirm.js';
-import { databaseOptions, withStore, type DatabaseFlags } from './database.js';
+import { databaseOptions, withAdmin, type DatabaseFlags } from './database.js';
 import { listed, nameOf, time, wholeNumber } from './values.js';
 
-/** `messenger parked`: what is set aside and not given up. */
+/** `messenger parked`: what is parked and not given up. */
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
     .description('what waits to be tried again, behind others of its key or for its time, as JSON, one a line')
     .option('--state <state>', 'only one of: retry, behind, delayed, blocked', nameOf)
     .action(async (flags: DatabaseFlags & ParkedOptions) => {
       const { database, options } = parted(flags);
-      print(await withStore(database, (store) => store.admin.parked(options)), options, 'nothing waits');
+      print(await withAdmin(database, (admin) => admin.parked(options)), options, 'nothing waits');
     });
 }
 
@@ -28,7 +23,7 @@ export function deadLetters(): Command {
     .action(async (flags: DatabaseFlags & DeadLettersOptions) => {
       const { database, options } = parted(flags);
       print(
-        await withStore(database, (store) => store.admin.deadLetters(options)),
+        await withAdmin(database, (admin) => admin.deadLetters(options)),
         options,
         'nothing that matches was given up',
       );
@@ -43,7 +38,7 @@ export function requeue(): Command {
     .option('--dry-run', 'say how many they are, and change nothing')
     .action(async (flags: DatabaseFlags & DeadLetterSelection) => {
       const { database, options } = parted(flags);
-      const count = await withStore(database, (store) => store.admin.requeue(options));
+      const count = await withAdmin(database, (admin) => admin.requeue(options));
       tell(options, count, 'requeued', 'would requeue');
     });
 }
@@ -57,18 +52,18 @@ export function discard(): Command {
     .option('--yes', 'do not ask; needed without a terminal, but for --ids')
     .action(async ({ yes = false, ...flags }: DatabaseFlags & DeadLetterSelection & { yes?: boolean }) => {
       const { database, options } = parted(flags);
-      const count = await withStore(database, async (store) => {
-        await agree(store, options, yes);
-        return store.admin.discard(options);
+      const count = await withAdmin(database, async (admin) => {
+        await agree(admin, options, yes);
+        return admin.discard(options);
       });
       tell(options, count, 'deleted', 'would delete');
     });
 }
 
 /** Whoever names each message knows how many they are. */
-async function agree(store: PostgresStore, options: DeadLetterSelection, yes: boolean): Promise<void> {
+async function agree(admin: OutboxAdmin, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
-  const count = await store.admin.discard({ ...options, dryRun: true });
+  const count = await admin.discard({ ...options, dryRun: true });
   if (count === 0) return;
   const of = `destination ${JSON.stringify(options.destination ?? 'default')}`;
   await confirm(`delete ${String(count)} messages of ${of} that were given up, for ever`, false);

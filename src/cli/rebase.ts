@@ -37,8 +37,8 @@ function inWords({ moved, destinations, environment }: RebaseResult, { schema = 
 
 function oneInWords({ destination, undelivered, first, last, parked }: RebasedDestination): string {
   const range = undelivered === 0 ? '' : ` (seq ${String(first)} to ${String(last)})`;
-  const aside = parked === 0 ? '' : `, and ${String(parked)} that were parked`;
+  const others = parked === 0 ? '' : `, and ${String(parked)} that were parked`;
   const again =
     undelivered + parked === 0 ? '' : ': of these, what was published after the copy was made is published again';
-  return `destination ${destination}: ${String(undelivered)} messages${range}${aside} will be published${again}`;
+  return `destination ${destination}: ${String(undelivered)} messages${range}${others} will be published${again}`;
 }

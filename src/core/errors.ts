@@ -95,7 +95,7 @@ export class FatalError extends MessengerError {
  *
  * | kind | meaning | the relay |
  * |---|---|---|
- * | `retryable` | this message, this time | sets the message's key aside and tries again with backoff |
+ * | `retryable` | this message, this time | parks the message and its key, and tries again with backoff |
  * | `permanent` | this message, for ever (too large, refused) | does at once what `onExhausted` says: a dead letter |
  * | `connection` | any message (no broker, no permission) | pauses with backoff; nobody's attempts are burnt |
  *

@@ -2,7 +2,7 @@ import type { StoreCallOptions } from '../core/contracts/call-options.js';
 import type { Clock } from '../core/util/clock.js';
 import { MessengerError, toError } from '../core/errors.js';
 import type { Inbox } from '../core/outbox/subscribe.js';
-import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../core/contracts/inbox.js';
+import { assertConsumer, assertReceivedId, LONGEST_RETENTION, type InboxStore } from '../core/contracts/inbox.js';
 import { consoleErrorLogger, safeLogger, type ErrorLogger } from '../core/contracts/logger.js';
 import { describe } from '../core/util/describe.js';
 import { checkKeys, type KeysOf, numberOption, hasMethods } from '../core/util/options.js';
@@ -40,7 +40,7 @@ export interface InboxOptions<Tx, Handle = Tx> {
    *
    * @default 604_800_000, seven days
    */
-  readonly keep?: number | undefined;
+  readonly retention?: number | undefined;
   /** Gets the errors of cleaning in the background. @default the console */
   readonly errorLogger?: ErrorLogger | undefined;
 }
@@ -48,7 +48,7 @@ export interface InboxOptions<Tx, Handle = Tx> {
 /** An inbox that keeps what it has handled in a store. Made by `createInbox`. */
 export interface StoreInbox<Tx> extends Inbox<Tx> {
   /**
-   * Forgets what was handled longer ago than `keep`. The inbox does it by itself,
+   * Forgets what was handled longer ago than `retention`. The inbox does it by itself,
    * after a message, in the background, once an hour at most.
    *
    * @returns how many. @throws what the store throws; the reason of the signal.
@@ -60,14 +60,14 @@ const KEYS = {
   store: true,
   consumer: true,
   transaction: true,
-  keep: true,
+  retention: true,
   errorLogger: true,
 } satisfies KeysOf<InboxOptions<unknown>>;
 
 /** What `createInbox` makes, by a clock. */
 export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, Handle>, clock: Clock): StoreInbox<Tx> {
-  const { store, consumer, transaction, keep, errorLogger } = checked(options);
-  const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.forgetReceived(consumer, keep, callOptions);
+  const { store, consumer, transaction, retention, errorLogger } = checked(options);
+  const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.forgetReceived(consumer, retention, callOptions);
   const cleanNowAndThen = atMostEvery(CLEANING_PAUSE, clock, () =>
     clean().catch((error: unknown) => {
       errorLogger.error(toError(error));
@@ -167,8 +167,8 @@ function checked<Tx, Handle>(options: InboxOptions<Tx, Handle>) {
     throw wrong('transaction', 'a function such as (fn) => db.transaction(fn)', transaction);
   }
   if (!hasMethods(errorLogger, 'error')) throw wrong('errorLogger', 'an object with the method error', errorLogger);
-  const keep = numberOption('keep', options.keep, WEEK, { min: HOUR, max: LONGEST_KEEP });
-  return { store, consumer, transaction, keep, errorLogger: safeLogger(errorLogger) };
+  const retention = numberOption('retention', options.retention, WEEK, { min: HOUR, max: LONGEST_RETENTION });
+  return { store, consumer, transaction, retention, errorLogger: safeLogger(errorLogger) };
 }
 
 function wrong(option: string, wanted: string, value: unknown): MessengerError {

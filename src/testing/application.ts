@@ -140,7 +140,7 @@ function matches(value: unknown, matcher: unknown): boolean {
 
 /** How a `MemoryBroker` delivers. */
 export interface MemoryBrokerOptions {
-  /** How often a message is handed over before it is set aside as dead. @default 3 */
+  /** How often a message is handed over before it is dead. @default 3 */
   readonly maxDeliveries?: number;
   /** How often each message is handed over although its handler succeeded: what handlers must live with. @default 0 */
   readonly duplicates?: number;

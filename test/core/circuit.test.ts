@@ -312,7 +312,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('but refused for their own sake they are set aside, and dead letters once others got through', async () => {
+  test('but refused for their own sake they are parked, and dead letters once others got through', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-p', 60), ...numbered('-', 60));
     const publisher = scriptedBatch((text) => {
@@ -323,7 +323,7 @@ describe('most of a batch that is refused alike', () => {
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, publisher, { ...options(), errorLogger, publishBatchSize: 30 }));
     await vi.advanceTimersByTimeAsync(60_000);
-    // What was in flight with them was acknowledged before they were set aside, and says nothing of since.
+    // What was in flight with them was acknowledged before they were parked, and says nothing of since.
     expect(publisher.acknowledged).toHaveLength(60);
     store.add('-later');
     await vi.advanceTimersByTimeAsync(60_000);
@@ -348,7 +348,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('burns no attempts while it is retried, and one at most when it is set aside', async () => {
+  test('burns no attempts while it is retried, and one at most when it is parked', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 20));
     const publisher = scriptedBatch(() => Promise.reject(new Error('busy')));

@@ -75,7 +75,7 @@ describe('drain', () => {
     expect(publisher.sent).toEqual(['a1', 'b1', ...TEXTS.slice(1)]);
   });
 
-  it('does not go on for messages that it has set aside itself, however soon they are due', async () => {
+  it('does not go on for messages that it has parked itself, however soon they are due', async () => {
     const { store, drain } = storeOf(...TEXTS);
     const publisher = scripted(() => {
       throw refusal('retryable', 'no');

@@ -8,7 +8,7 @@ import { until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   ListFeedStore,
-  memoryStore,
+  plainStore,
   put,
   recordingLogger,
   refusal,
@@ -60,7 +60,7 @@ describe('an answer that cannot be right', () => {
       /not an Error was thrown/,
     ],
   ])('%s counts for none of the batch', async (_, answer, text) => {
-    const store = await memoryStore('a1', 'b1', 'c1');
+    const store = await plainStore('a1', 'b1', 'c1');
     const publisher = answering(answer);
     await expect(new Messenger(store, publisher).publish()).rejects.toThrow(text);
     expect(await unpublished(store)).toEqual(['a1', 'b1', 'c1']);
@@ -80,7 +80,7 @@ describe('an answer that cannot be right', () => {
 
 describe('a batch that fails in part', () => {
   test('only what was acknowledged is settled', async () => {
-    const store = await memoryStore('a1', 'b1', 'c1', '-1');
+    const store = await plainStore('a1', 'b1', 'c1', '-1');
     const publisher = scriptedBatch((text) => {
       if (text === 'b1' || text === '-1') throw new Error('busy');
     });
@@ -90,7 +90,7 @@ describe('a batch that fails in part', () => {
 
   test('what failed for now waits with its key, and the others go on', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1', 'a2', 'b1', 'b2', '-1');
+    const store = await plainStore('a1', 'a2', 'b1', 'b2', '-1');
     let broken = true;
     const publisher = scriptedBatch((text) => {
       if (broken && text === 'a1') throw new Error('busy');
@@ -246,7 +246,7 @@ describe('a failure of the connection', () => {
 });
 
 describe('a whole batch that fails alike', () => {
-  test('is tried again as a whole five times, then set aside message by message', async () => {
+  test('is tried again as a whole five times, then parked message by message', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'b1', '-1');
@@ -356,7 +356,7 @@ describe('a whole batch that fails alike', () => {
 describe('poison messages', () => {
   test('more of them than a page, at the head of a plain store, do not stop the rest', async () => {
     const poison = Array.from({ length: 350 }, (_, i) => `p${i}-`);
-    const store = await memoryStore(...poison, 'a1', 'a2', 'b1');
+    const store = await plainStore(...poison, 'a1', 'a2', 'b1');
     const publisher = scripted((text) => {
       if (text.startsWith('p')) throw new Error('poison');
     });
@@ -382,7 +382,7 @@ describe('poison messages', () => {
       good = true;
     });
     const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
-    await until(() => store.parked.size === 350, 'all of them set aside');
+    await until(() => store.parked.size === 350, 'all of them parked');
     expect(good).toBe(false);
     expect(store.dead).toEqual([]);
     store.add('a1');
@@ -395,7 +395,7 @@ describe('poison messages', () => {
 
 describe('a plain store', () => {
   test('goes on with the key of a dead letter, in later pages too', async () => {
-    const store = await memoryStore('a1', 'a2');
+    const store = await plainStore('a1', 'a2');
     const publisher = scripted((text) => {
       if (text === 'a1') throw refusal('permanent');
     });
@@ -411,7 +411,7 @@ describe('a plain store', () => {
   });
 
   test('goes on with the key of a message that becomes a dead letter after other failures', async () => {
-    const store = await memoryStore('a1', 'a2');
+    const store = await plainStore('a1', 'a2');
     let attempts = 0;
     const publisher = scripted((text) => {
       if (text === 'a1') throw refusal(++attempts < 3 ? 'retryable' : 'permanent');
@@ -427,7 +427,7 @@ describe('a plain store', () => {
 
   test('tries a dead letter again after minutes, since it has nowhere else to keep it', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1', 'a2');
+    const store = await plainStore('a1', 'a2');
     let refuse = true;
     const publisher = scripted((text) => {
       if (refuse && text === 'a1') throw refusal('permanent');
@@ -443,7 +443,7 @@ describe('a plain store', () => {
   });
 
   test('is never asked for two things at once', async () => {
-    const inner = await memoryStore(...Array.from({ length: 50 }, (_, i) => `-${i}`));
+    const inner = await plainStore(...Array.from({ length: 50 }, (_, i) => `-${i}`));
     let running = 0;
     let most = 0;
     const alone = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -467,7 +467,7 @@ describe('a plain store', () => {
   });
 
   test.each([0, 1, 2, 5])('that lists slower than it marks brings nothing back (%i turns)', async (turns) => {
-    const inner = await memoryStore(...Array.from({ length: 30 }, (_, i) => `-${i}`));
+    const inner = await plainStore(...Array.from({ length: 30 }, (_, i) => `-${i}`));
     const store = {
       // What it answers with was read before the answer arrives.
       messages: async (batch: number) => {
@@ -486,7 +486,7 @@ describe('a plain store', () => {
   });
 
   test('whose messages vanish from it keeps going', async () => {
-    const store = await memoryStore('a1', 'b1');
+    const store = await plainStore('a1', 'b1');
     const publisher = scripted(async (text) => {
       if (text !== 'a1') return;
       // Somebody marks it by hand, and cleans, while it is being published.

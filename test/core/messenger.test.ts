@@ -6,11 +6,11 @@ import type { Message } from '../../src/core/contracts/message.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import type { MessengerOptions } from '../../src/core/relay/options.js';
 import type { Store } from '../../src/core/contracts/store.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
-  memoryStore,
+  plainStore,
   message,
   put,
   recordingLogger,
@@ -75,7 +75,7 @@ describe('options', () => {
   test.each(cases)('%s: %j is refused, quoting it', (name, value) => {
     const [outer, inner] = name.split('.') as [string, string?];
     const options = { [outer]: inner === undefined ? value : { [inner]: value } };
-    const make = () => new Messenger(new MemoryStore(), scripted(), options);
+    const make = () => new Messenger(new PlainStore(), scripted(), options);
     expect(make).toThrow(MessengerError);
     const quoted = typeof value === 'string' ? JSON.stringify(value) : String(value);
     expect(make).toThrow(
@@ -92,14 +92,14 @@ describe('options', () => {
     ['errorLogger', {}, /errorLogger must have the methods error; error is missing in an object \(Object\)/],
     ['errorLogger', null, /errorLogger must have the methods error; error is missing in null/],
   ])('%s: %j is refused', (name, value, text) => {
-    expect(() => new Messenger(new MemoryStore(), scripted(), { [name]: value })).toThrow(text);
+    expect(() => new Messenger(new PlainStore(), scripted(), { [name]: value })).toThrow(text);
   });
 
   test('a store and a publisher without their methods are refused, naming what is missing', () => {
     const store = { messages: () => Promise.resolve([]) } as unknown as Store;
     expect(() => new Messenger(store, scripted())).toThrow(/published, deletePublishedByExpiration is missing/);
     expect(() => new Messenger(undefined as unknown as Store, scripted())).toThrow(/missing in undefined/);
-    expect(() => new Messenger(new MemoryStore(), {} as never)).toThrow(/publisher must have the methods publish/);
+    expect(() => new Messenger(new PlainStore(), {} as never)).toThrow(/publisher must have the methods publish/);
   });
 
   test('the limits themselves are allowed', () => {
@@ -108,14 +108,14 @@ describe('options', () => {
       { publishBatchSize: 10_000, interval: 86_400_000, concurrency: 1_000, retry: { minDelay: 7, maxDelay: 7 } },
       { retry: { minDelay: 86_400_000 } },
     ]) {
-      expect(() => new Messenger(new MemoryStore(), scripted(), options)).not.toThrow();
+      expect(() => new Messenger(new PlainStore(), scripted(), options)).not.toThrow();
     }
   });
 });
 
 describe("the seed's defaults", () => {
   test('a batch is of 100', async () => {
-    const store = await memoryStore(...numbered(250));
+    const store = await plainStore(...numbered(250));
     const publisher = scriptedBatch();
     const messenger = new Messenger(store, publisher);
     expect(await messenger.publish()).toBe(100);
@@ -124,7 +124,7 @@ describe("the seed's defaults", () => {
 
   test('an idle relay looks every second, and while there is work at once', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore(...numbered(1_000));
+    const store = await plainStore(...numbered(1_000));
     const listing = vi.spyOn(store, 'messages');
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher));
@@ -141,7 +141,7 @@ describe("the seed's defaults", () => {
 
   test('errors go to standard error', async () => {
     const error = vi.spyOn(console, 'error').mockReturnValue();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const relay = started(
       new Messenger(
         store,
@@ -159,7 +159,7 @@ describe("the seed's defaults", () => {
 
 describe('publish', () => {
   test('publishes one page and marks it, and says how many', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1', '-1', 'a3');
+    const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3');
     const publisher = scripted();
     const messenger = new Messenger(store, publisher, { publishBatchSize: 3 });
     expect(await messenger.publish()).toBe(3);
@@ -171,7 +171,7 @@ describe('publish', () => {
   });
 
   test('hands over whole messages', async () => {
-    const store = new MemoryStore();
+    const store = new PlainStore();
     const made = message('x', { topic: 't', key: 'k', metadata: { a: 'b' } });
     await store.transaction((transaction) => store.add(transaction, made));
     const seen: unknown[] = [];
@@ -202,7 +202,7 @@ describe('publish', () => {
   });
 
   test('rejects with every failure after the rest is settled', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1', 'c1', 'd1');
+    const store = await plainStore('a1', 'a2', 'b1', 'c1', 'd1');
     const logger = recordingLogger();
     const publisher = scripted((text) => {
       if (text === 'a1') throw refusal('permanent', 'too large');
@@ -220,7 +220,7 @@ describe('publish', () => {
 
   test('does not wait for a broker that is down', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1', 'b1', 'c1');
+    const store = await plainStore('a1', 'b1', 'c1');
     const publisher = scriptedBatch((text) => {
       if (text !== 'a1') throw refusal('connection', 'no broker');
     });
@@ -232,7 +232,7 @@ describe('publish', () => {
   });
 
   test("rejects with the store's own error", async () => {
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     store.down = new Error('no store');
     const publisher = scripted();
     const messenger = new Messenger(store, publisher);
@@ -241,7 +241,7 @@ describe('publish', () => {
   });
 
   test('sends nothing when its signal is aborted', async () => {
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const publisher = scripted();
     expect(await new Messenger(store, publisher).publish({ signal: AbortSignal.abort() })).toBe(0);
     expect(publisher.sent).toEqual([]);
@@ -250,18 +250,25 @@ describe('publish', () => {
 
 describe('clean', () => {
   test('deletes what is published and old enough, once', async () => {
-    const store = await memoryStore('a1', 'a2');
+    const store = await plainStore('a1', 'a2');
     await new Messenger(store, scripted(), { publishBatchSize: 1 }).publish();
     await new Messenger(store, scripted(), { cleanUp: 3_600_000 }).clean();
     expect(store.all()).toHaveLength(2);
     const events: MessengerEvent[] = [];
     await new Messenger(store, scripted(), { cleanUp: 0, onEvent: (event) => events.push(event) }).clean();
-    expect(events).toEqual([{ type: 'cleaned', destination: 'default', duration: expect.any(Number) as number }]);
+    expect(events).toEqual([
+      {
+        type: 'cleaned',
+        destination: 'default',
+        duration: expect.any(Number) as number,
+        report: { emptied: 0, rows: 1, moved: 0, kept: [], forgotten: [] },
+      },
+    ]);
     expect(store.all().map(textOf)).toEqual(['a2']);
   });
 
   test('needs the option, and passes on it and the signal', async () => {
-    const store = await memoryStore();
+    const store = await plainStore();
     const deleting = vi.spyOn(store, 'deletePublishedByExpiration');
     const { signal } = new AbortController();
     await new Messenger(store, scripted(), { cleanUp: 5_000 }).clean({ signal });
@@ -271,14 +278,14 @@ describe('clean', () => {
   });
 
   test("rejects with the store's own error", async () => {
-    const store = faulty(await memoryStore());
+    const store = faulty(await plainStore());
     store.down = new Error('no store');
     expect(await rejected(new Messenger(store, scripted(), { cleanUp: 1 }).clean())).toBe(store.down);
   });
 
   test('happens in start, again and again', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const relay = started(new Messenger(store, scripted(), { cleanUp: 10_000 }));
     await vi.advanceTimersByTimeAsync(9_000);
     expect(store.all()).toHaveLength(1);
@@ -292,7 +299,7 @@ describe('clean', () => {
 
   test('does not happen in start without the option', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const deleting = vi.spyOn(store, 'deletePublishedByExpiration');
     const relay = started(new Messenger(store, scripted()));
     await vi.advanceTimersByTimeAsync(600_000);
@@ -302,7 +309,7 @@ describe('clean', () => {
 
   test('its errors go to the error logger, and publishing goes on', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     vi.spyOn(store, 'deletePublishedByExpiration').mockRejectedValue(new Error('cannot delete'));
     const errorLogger = recordingLogger();
     const publisher = scripted();
@@ -319,7 +326,7 @@ describe('clean', () => {
 
 describe('start', () => {
   test('publishes what is there and what comes, until it is aborted', async () => {
-    const store = await memoryStore(...numbered(7));
+    const store = await plainStore(...numbered(7));
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
     await until(() => publisher.sent.length === 7, 'the first 7');
@@ -332,7 +339,7 @@ describe('start', () => {
   });
 
   test('can be started again after it ended', async () => {
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const publisher = scripted();
     const messenger = new Messenger(store, publisher, FAST);
     for (const text of ['a1', 'a2']) {
@@ -344,13 +351,13 @@ describe('start', () => {
   });
 
   test('with an aborted signal touches nothing', async () => {
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     await new Messenger(store, scripted()).start({ signal: AbortSignal.abort() });
     expect(store.calls).toEqual([]);
   });
 
   test('an error of the broker goes to the error logger, and the rest goes on', async () => {
-    const store = await memoryStore('a1', 'b1', 'c1');
+    const store = await plainStore('a1', 'b1', 'c1');
     const errorLogger = recordingLogger();
     let failures = 3;
     const publisher = scripted((text) => {
@@ -374,7 +381,7 @@ describe('start', () => {
     ['throws', (): void => expect.unreachable()],
     ['rejects', (): void => Promise.reject(new Error('no disk')) as unknown as undefined],
   ])('an error logger that %s changes nothing', async (_, error) => {
-    const store = await memoryStore('a1', 'b1');
+    const store = await plainStore('a1', 'b1');
     let failed = false;
     const publisher = scripted((text) => {
       if (text !== 'a1' || failed) return;
@@ -392,7 +399,7 @@ describe('a store that fails', () => {
   const down = new Error('connection refused');
 
   test.each([0, 30_000, Number.MAX_SAFE_INTEGER])('at start is fatal (limit %i)', async (storeOutageLimit) => {
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     store.down = down;
     const errorLogger = recordingLogger();
     const error = await rejected(new Messenger(store, scripted(), { storeOutageLimit, errorLogger }).start());
@@ -407,7 +414,7 @@ describe('a store that fails', () => {
 
   test('later is tolerated up to the limit, by the clock', async () => {
     vi.useFakeTimers();
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, scripted(), { storeOutageLimit: 10_000, errorLogger }));
     let fatal: unknown;
@@ -430,7 +437,7 @@ describe('a store that fails', () => {
   test('later is asked again after pauses that grow, up to two seconds', async () => {
     vi.useFakeTimers();
     vi.spyOn(Math, 'random').mockReturnValue(1);
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     const failedAt: number[] = [];
     const messages = store.messages.bind(store);
     vi.spyOn(store, 'messages').mockImplementation((...args) => {
@@ -455,7 +462,7 @@ describe('a store that fails', () => {
   });
 
   test('later is fatal at once with a limit of 0, which is what the seed does', async () => {
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, scripted(), { ...FAST, storeOutageLimit: 0, errorLogger }));
     await until(() => store.calls.includes('published'), 'a1');
@@ -466,7 +473,7 @@ describe('a store that fails', () => {
 
   test('and recovers is forgiven: the limit counts anew', async () => {
     vi.useFakeTimers();
-    const store = faulty(await memoryStore());
+    const store = faulty(await plainStore());
     const publisher = scripted();
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, publisher, { storeOutageLimit: 10_000, errorLogger }));
@@ -484,7 +491,7 @@ describe('a store that fails', () => {
 
   test('to mark messages is fatal too, though it still lists them: else they are published for ever', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const errorLogger = recordingLogger();
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher, { storeOutageLimit: 10_000, errorLogger }));
@@ -501,7 +508,7 @@ describe('a store that fails', () => {
 
   test('to mark messages the first time is an outage, since it could be reached', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const marking = vi.spyOn(store, 'published').mockRejectedValueOnce(down).mockRejectedValueOnce(down);
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, scripted(), { errorLogger }));
@@ -514,7 +521,7 @@ describe('a store that fails', () => {
   });
 
   test('to mark one message marks none of its page: all are published again', async () => {
-    const store = await memoryStore('a1', 'b1', 'c1');
+    const store = await plainStore('a1', 'b1', 'c1');
     vi.spyOn(store, 'published').mockRejectedValueOnce(down);
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger() }));
@@ -524,7 +531,7 @@ describe('a store that fails', () => {
   });
 
   test('with a schema that cannot be worked on is fatal whatever the limit', async () => {
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     const relay = started(new Messenger(store, scripted(), FAST));
     await until(() => store.calls.includes('published'), 'a1');
     store.down = new MessengerError('SCHEMA_MISMATCH', 'run messenger migrate');
@@ -537,7 +544,7 @@ describe('a store that fails', () => {
 
   test('while it is waited for, an abort ends', async () => {
     vi.useFakeTimers();
-    const store = faulty(await memoryStore('a1'));
+    const store = faulty(await plainStore('a1'));
     const relay = started(new Messenger(store, scripted(), { errorLogger: recordingLogger() }));
     await vi.advanceTimersByTimeAsync(100);
     store.down = down;
@@ -549,7 +556,7 @@ describe('a store that fails', () => {
 
 describe('abort', () => {
   test('waits for what is in flight, settles it, and sends nothing after', async () => {
-    const store = await memoryStore(...numbered(40));
+    const store = await plainStore(...numbered(40));
     const broker = gate();
     const publisher = scripted(() => broker.opened);
     const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 20, concurrency: 3 }));
@@ -566,7 +573,7 @@ describe('abort', () => {
   });
 
   test('waits for a batch in flight, and sends no other', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1');
+    const store = await plainStore('a1', 'a2', 'b1');
     const broker = gate();
     const publisher = scriptedBatch(() => broker.opened);
     const relay = started(new Messenger(store, publisher, FAST));
@@ -579,7 +586,7 @@ describe('abort', () => {
   });
 
   test('a message that fails while it is waited for is reported, and one that was not sent is not', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1', 'c1');
+    const store = await plainStore('a1', 'a2', 'b1', 'c1');
     const broker = gate();
     const errorLogger = recordingLogger();
     const publisher = scripted(async (text) => {
@@ -598,7 +605,7 @@ describe('abort', () => {
   });
 
   test('waits for the settlement of the page before', async () => {
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const settled = gate();
     const published = store.published.bind(store);
     const marking = vi.spyOn(store, 'published').mockImplementation(async (...messages: readonly Message[]) => {
@@ -614,7 +621,7 @@ describe('abort', () => {
   });
 
   test('a settlement that fails then is reported', async () => {
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const settled = gate();
     const down = new Error('connection reset');
     const marking = vi.spyOn(store, 'published').mockImplementation(async () => {
@@ -632,7 +639,7 @@ describe('abort', () => {
 
   test('ends a pause for a broken broker', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1', 'b1');
+    const store = await plainStore('a1', 'b1');
     const publisher = scriptedBatch(() => Promise.reject(refusal('connection', 'no broker')));
     const errorLogger = recordingLogger();
     const retry = { minDelay: 3_600_000, maxDelay: 3_600_000 };
@@ -647,7 +654,7 @@ describe('abort', () => {
   });
 
   test('leaves no listener on the signal', async () => {
-    const store = await memoryStore('a1', 'b1');
+    const store = await plainStore('a1', 'b1');
     const { signal } = new AbortController();
     const adding = vi.spyOn(signal, 'addEventListener');
     const removing = vi.spyOn(signal, 'removeEventListener');

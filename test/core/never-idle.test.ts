@@ -25,7 +25,7 @@ class EndlessStore implements FeedStore {
       partitions: [0],
       unbalanced: false,
       rebalance: () => Promise.resolve(),
-      isSetAside: () => false,
+      isParked: () => false,
       waiting: () => 0,
       read: async () => {
         await new Promise((resolve) => setImmediate(resolve));

@@ -9,14 +9,14 @@ import { NONE_EARLIER } from '../../src/core/publish/types.js';
 import type { BatchPublisher, Publisher } from '../../src/core/contracts/publisher.js';
 import { systemClock, type Clock } from '../../src/core/util/clock.js';
 import { withDeadline } from '../../src/core/util/async.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { until } from '../../src/testing/conformance/assert.js';
 import { newDatabase } from '../support/database.js';
 import {
   FAST,
   ListFeedStore,
-  memoryStore,
+  plainStore,
   message,
   pageOptions,
   recordingLogger,
@@ -73,7 +73,7 @@ describe.each(publishers)('messages that fail for their own reasons before other
     });
     afterAll(() => pool.end());
 
-    test('are set aside, and the others are published within a few calls', async () => {
+    test('are parked, and the others are published within a few calls', async () => {
       const client = await pool.connect();
       await client.query('BEGIN');
       await store.add(
@@ -100,7 +100,7 @@ describe.each(publishers)('messages that fail for their own reasons before other
   });
 
   test('in memory are each told of, every time, and nothing is lost', async () => {
-    const store = await memoryStore(...HEAD, ...GOOD);
+    const store = await plainStore(...HEAD, ...GOOD);
     const { publisher, state } = failing();
     const messenger = new Messenger(store, publisher, options);
     // A plain store lists what failed first, and a call remembers nothing of the one before.
@@ -257,8 +257,8 @@ describe('a deadline', () => {
 });
 
 describe('a message that was stored twice', () => {
-  async function storeWithTwice(): Promise<MemoryStore> {
-    const store = new MemoryStore();
+  async function storeWithTwice(): Promise<PlainStore> {
+    const store = new PlainStore();
     const [twice, other] = [message('a1'), message('a2')];
     await store.transaction((transaction) => store.add(transaction, [twice, twice, other]));
     return store;

@@ -15,7 +15,7 @@ import {
 } from '../../src/core/contracts/publisher.js';
 import { sleep } from '../../src/core/util/async.js';
 import type { Store } from '../../src/core/contracts/store.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import { ListFeedStore, put, recordingLogger, refusal, seeded, textOf, unpublished } from './scripted.js';
 
 const SEED = Number(process.env['ORDER_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
@@ -111,7 +111,7 @@ interface World {
 }
 
 function plainWorld(chance: Chance): World {
-  const inner = new MemoryStore();
+  const inner = new PlainStore();
   let healthy = true;
   const maybeFail = async () => {
     if (chance.whether(0.5)) await sleep(chance.upTo(2));

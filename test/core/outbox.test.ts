@@ -1,6 +1,6 @@
 import { type } from 'arktype';
 import * as v from 'valibot';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import {
   defineOutbox,
@@ -15,12 +15,12 @@ import {
 } from '../../src/index.js';
 import { payloadOf } from '../../src/core/outbox/topics.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 
 const Order = z.object({ id: z.string(), total: z.number().default(0), at: z.coerce.date() });
 const at = new Date('2026-01-01T00:00:00.000Z');
 
-function shop() {
-  const store = new MemoryStore();
+function shop(store = new MemoryStore()) {
   const outbox = defineOutbox({
     store,
     topics: {
@@ -299,8 +299,28 @@ describe('a relay of an outbox', () => {
     await never.ended;
   });
 
+  const WEEK = 7 * 86_400_000;
+  it.each<[string, number | undefined, { cleanUp?: number | false }, number | undefined]>([
+    ['after seven days', undefined, {}, WEEK],
+    ['after seven days where the store allows more', 2 * WEEK, {}, WEEK],
+    ['after the retention of the store where that is shorter', 86_400_000, {}, 86_400_000],
+    ['after the time that it is told', 86_400_000, { cleanUp: 5_000 }, 5_000],
+    ['never where it is told so', 86_400_000, { cleanUp: false }, undefined],
+  ])('cleans %s', async (_, retention, options, expiration) => {
+    for (const store of [new MemoryStore(), new PlainStore()]) {
+      if (retention !== undefined) Object.assign(store, { retention: () => Promise.resolve(retention) });
+      const cleaned = vi.spyOn(store, 'deletePublishedByExpiration');
+      const { outbox } = shop(store);
+      await using relay = await outbox.relay({ publisher: kept(), ...options });
+      await store.transaction((tx) => outbox.send(tx, 'order.paid', { id: '1' }));
+      await expect.poll(() => store.messages(10)).toEqual([]);
+      await relay.stop();
+      expect(cleaned.mock.calls.map(([after]) => after)).toEqual(expiration === undefined ? [] : [expiration]);
+    }
+  });
+
   it('does not start on a store that does not answer, and tells of one that is lost', async () => {
-    const { store, outbox } = shop();
+    const { store, outbox } = shop(new PlainStore());
     const refused = () => Promise.reject(new Error('refused'));
     const messages = store.messages.bind(store);
     store.messages = refused;
@@ -356,7 +376,8 @@ describe('drain', () => {
     await expect(drained).rejects.toThrow('29 messages were published, and some were not: ');
     expect(publisher.messages.map(({ key }) => key)).toEqual(ids.filter((id) => id !== '3'));
     expect(store.all().map(({ key }) => key)).toEqual(['3']);
-    expect(await outbox.drain({ publisher, cleanUp: 0 })).toBe(1);
+    // As soon as it is due.
+    await expect.poll(() => outbox.drain({ publisher, cleanUp: 0 })).toBe(1);
     expect(store.all()).toEqual([]);
   });
 

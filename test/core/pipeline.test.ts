@@ -179,7 +179,7 @@ describe('pages that are not full', () => {
       store.add(`-${n}`);
       await vi.advanceTimersByTimeAsync(2);
     }
-    // Beside these, what is set aside has one of the places: it is looked for.
+    // Beside these, what is parked has one of the places: it is looked for.
     expect(publisher.calls.length).toBeGreaterThan(1);
     expect(publisher.calls.length).toBeLessThanOrEqual(3);
     broker.open();
@@ -222,7 +222,7 @@ describe('two pages in flight', () => {
     expect(publisher.calls).toEqual([['a1', 'b1'], ['c1'], ['a2']]);
   });
 
-  test('a key that the first sets aside is set aside in the second, and none of it is sent', async () => {
+  test('a key that the first parks is parked in the second, and none of it is sent', async () => {
     const store = storeOf('a1', 'b1', 'a2', 'c1');
     const slow = gate();
     let failures = 1;
@@ -248,7 +248,7 @@ describe('two pages in flight', () => {
     let failures = 1;
     const publisher = scriptedBatch(async (text) => {
       if (text === 'a1' && failures-- > 0) throw new Error('busy');
-      // Holds up the settlement of the page that has set a2 aside, while a1 is tried again.
+      // Holds up the settlement of the page that has parked a2, while a1 is tried again.
       if (text === 'y1') await slow.opened;
     });
     const relay = started(
@@ -444,7 +444,7 @@ describe('a lease that is over by the clock', () => {
 test('partitions change hands only while nothing is in flight', async () => {
   const store = storeOf(...numbered(30));
   const random = seeded(7);
-  /** Texts that were sent, and are neither settled nor set aside. */
+  /** Texts that were sent, and are neither settled nor parked. */
   const unsettled = new Set<string>();
   let rebalanced = 0;
   const opening = store.openFeed.bind(store);
@@ -463,9 +463,9 @@ test('partitions change hands only while nothing is in flight', async () => {
         expect([...unsettled]).toEqual([]);
         await feed.rebalance();
       },
-      settle: async (page, setAside) => {
+      settle: async (page, toPark) => {
         await turns(3);
-        await feed.settle(page, setAside);
+        await feed.settle(page, toPark);
         for (const each of page.messages) unsettled.delete(textOf(each));
       },
     };

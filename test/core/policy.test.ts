@@ -11,7 +11,7 @@ import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   FAST,
   ListFeedStore,
-  memoryStore,
+  plainStore,
   recordingLogger,
   refusal,
   scripted,
@@ -70,7 +70,7 @@ describe('after the last attempt', () => {
   });
 
   test('a plain store keeps a blocked key from going on, too', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1');
+    const store = await plainStore('a1', 'a2', 'b1');
     const publisher = scripted((text) => {
       if (text === 'a1') throw new Error('busy');
     });

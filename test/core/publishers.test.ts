@@ -5,11 +5,11 @@ import { defineOutbox, type Message, type Publisher } from '../../src/index.js';
 import { ACKNOWLEDGED, type BatchPublisher } from '../../src/adapter.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import { Mux } from '../../src/brokers/mux.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import { gate, until } from '../../src/testing/conformance/assert.js';
 import {
   ListFeedStore,
-  memoryStore,
+  plainStore,
   recordingLogger,
   scripted,
   scriptedBatch,
@@ -28,7 +28,7 @@ describe('a publisher without a batch form', () => {
     const texts = [...numbered('a', 40), ...numbered('b', 10), ...numbered('-', 30)].sort(
       (x, y) => Number(x.slice(1)) - Number(y.slice(1)),
     );
-    const store = await memoryStore(...texts);
+    const store = await plainStore(...texts);
     const inFlight = new Set<string>();
     let most = 0;
     const publisher = scripted(async (text) => {
@@ -52,7 +52,7 @@ describe('a publisher without a batch form', () => {
     const warnings: string[] = [];
     const onWarning = (warning: Error) => void warnings.push(warning.name);
     process.on('warning', onWarning);
-    const store = await memoryStore(...numbered('-', 30));
+    const store = await plainStore(...numbered('-', 30));
     const broker = gate();
     const publisher = scripted(() => broker.opened);
     const publishing = new Messenger(store, publisher).publish();
@@ -67,7 +67,7 @@ describe('a publisher without a batch form', () => {
 
   test('that hangs on one message and ignores its signal is bounded, and the rest goes on', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore('a1', 'a2', 'b1');
+    const store = await plainStore('a1', 'a2', 'b1');
     let hang = true;
     const signals: (AbortSignal | undefined)[] = [];
     const publisher = scripted((text, options) => {
@@ -92,7 +92,7 @@ describe('a publisher without a batch form', () => {
 
   test('a page of one key may take longer than one message may', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore(...numbered('a', 20));
+    const store = await plainStore(...numbered('a', 20));
     const publisher = scripted(() => new Promise((resolve) => setTimeout(resolve, 900)));
     const publishing = new Messenger(store, publisher, { publishTimeout: 1_000 }).publish();
     await vi.advanceTimersByTimeAsync(18_000);
@@ -101,7 +101,7 @@ describe('a publisher without a batch form', () => {
 
   test('that hangs delays an abort by publishTimeout at most, not by that of a page', async () => {
     vi.useFakeTimers();
-    const store = await memoryStore(...numbered('a', 50), ...numbered('-', 50));
+    const store = await plainStore(...numbered('a', 50), ...numbered('-', 50));
     const publisher = scripted(() => new Promise(() => undefined));
     const options = { publishTimeout: 5_000, concurrency: 2, errorLogger: recordingLogger() };
     const relay = started(new Messenger(store, publisher, options));
@@ -120,21 +120,21 @@ describe('a publisher without a batch form', () => {
 
 describe('a publisher with a batch form', () => {
   test('never gets two messages of one key in a call', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
+    const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
     const publisher = scriptedBatch();
     expect(await new Messenger(store, publisher).publish()).toBe(7);
     expect(publisher.calls).toEqual([['a1', 'b1', '-1', '-2'], ['a2', 'b2'], ['a3']]);
   });
 
   test('that keeps the order of keys gets a page as it is', async () => {
-    const store = await memoryStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
+    const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
     const publisher = scriptedBatch(() => undefined, { batchKeepsKeyOrder: true });
     expect(await new Messenger(store, publisher).publish()).toBe(7);
     expect(publisher.calls).toEqual([['a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2']]);
   });
 
   test('is asked by its method, and its single form is not used', async () => {
-    const store = await memoryStore('a1');
+    const store = await plainStore('a1');
     const publisher = scriptedBatch();
     publisher.publish = () => Promise.reject(new Error('not this one'));
     expect(await new Messenger(store, publisher).publish()).toBe(1);
@@ -183,7 +183,7 @@ describe('a publisher with a batch form', () => {
 
 describe('a publisher that is a function', () => {
   test('publishes, and what it throws is a failure', async () => {
-    const store = await memoryStore('a0', 'b0');
+    const store = await plainStore('a0', 'b0');
     const seen: string[] = [];
     const messenger = new Messenger(store, async (message, options) => {
       seen.push(new TextDecoder().decode(message.payload));
@@ -195,7 +195,7 @@ describe('a publisher that is a function', () => {
   });
 
   test('is one of an outbox and of the routes of a Mux too', async () => {
-    const store = new MemoryStore();
+    const store = new PlainStore();
     const outbox = defineOutbox({ store, topics: { placed: { schema: z.string() } } });
     const seen: string[] = [];
     const to = (name: string) => async (message: Message) => void seen.push(`${name} ${String(message.topic)}`);
@@ -222,12 +222,12 @@ test('takes results that are no promise, and says what is wrong with those that 
   const publish = () => Promise.reject(new Error('not called'));
   const at = (publishBatch: unknown) => ({ publish, publishBatch }) as BatchPublisher;
   const all = at((messages: readonly Message[]) => messages.map(() => ACKNOWLEDGED));
-  expect(await new Messenger(await memoryStore('a0', 'b0'), all).publish()).toBe(2);
+  expect(await new Messenger(await plainStore('a0', 'b0'), all).publish()).toBe(2);
   const none = new Messenger(
-    await memoryStore('a0'),
+    await plainStore('a0'),
     at(() => undefined),
   ).publish();
   await expect(none).rejects.toThrow('the publisher answered undefined results for 1 messages: none of them counts');
   const plain = { publish: () => undefined } as unknown as Publisher;
-  expect(await new Messenger(await memoryStore('a0'), plain).publish()).toBe(1);
+  expect(await new Messenger(await plainStore('a0'), plain).publish()).toBe(1);
 });

@@ -1,6 +1,6 @@
 /** Publishers, loggers and a store with feeds that do what a test tells them, and record what was asked of them. */
 import { MessengerError, PublishError, toError, type FailureKind } from '../../src/core/errors.js';
-import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/contracts/feed.js';
+import type { Feed, FeedOptions, Page, ToPark } from '../../src/core/contracts/feed.js';
 import type { ErrorLogger } from '../../src/core/contracts/logger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../src/core/contracts/message.js';
 import type { Messenger } from '../../src/core/relay/messenger.js';
@@ -15,9 +15,9 @@ import type { FeedStore } from '../../src/core/contracts/store.js';
 import { failureKind } from '../../src/core/publish/failure-kinds.js';
 import { systemClock } from '../../src/core/util/clock.js';
 import type { PublishPageOptions } from '../../src/core/publish/types.js';
-import { Suspicion } from '../../src/core/publish/outage-detector.js';
+import { OutageDetector } from '../../src/core/publish/outage-detector.js';
 import { Bell, serially, sleep } from '../../src/core/util/async.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 
 /** Everything as fast as it goes. */
 export const FAST = { interval: 1, retry: { minDelay: 1, maxDelay: 2 } };
@@ -32,14 +32,14 @@ export function message(text: string, options: NewMessageOptions = {}): Message 
 
 export const textOf = ({ payload }: Message): string => new TextDecoder().decode(payload);
 
-/** A memory store that holds these. */
-export async function memoryStore(...texts: readonly string[]): Promise<MemoryStore> {
-  const store = new MemoryStore();
+/** A plain store that holds these. */
+export async function plainStore(...texts: readonly string[]): Promise<PlainStore> {
+  const store = new PlainStore();
   await put(store, ...texts);
   return store;
 }
 
-export async function put(store: MemoryStore, ...texts: readonly string[]): Promise<void> {
+export async function put(store: PlainStore, ...texts: readonly string[]): Promise<void> {
   await store.transaction((transaction) =>
     store.add(
       transaction,
@@ -49,7 +49,7 @@ export async function put(store: MemoryStore, ...texts: readonly string[]): Prom
 }
 
 /** The texts that the store still has to publish. */
-export async function unpublished(store: MemoryStore): Promise<string[]> {
+export async function unpublished(store: PlainStore): Promise<string[]> {
   return (await store.messages(1_000_000)).map(textOf);
 }
 
@@ -143,7 +143,7 @@ export function pageOptions(publisher: BatchPublisher, more: Partial<PublishPage
     lost: never,
     stop: never,
     circuit: { signature: undefined, tryEnter: () => pass, enter: () => Promise.resolve(pass), leave: () => undefined },
-    suspicion: new Suspicion(),
+    outageDetector: new OutageDetector(),
     probes: 0,
     clock: systemClock,
     onFailure: () => undefined,
@@ -178,7 +178,7 @@ export function seeded(seed: number): () => number {
   };
 }
 
-interface Parked extends SetAside {
+interface Parked extends ToPark {
   readonly due: number;
 }
 
@@ -265,7 +265,7 @@ export class ListFeedStore implements FeedStore {
       },
       waiting: (topic) => [...parked.values()].filter((each) => !each.dead && each.message.topic === topic).length,
       idle: (ms, { signal } = {}) => sleep(ms, signal, lost),
-      isSetAside: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
+      isParked: (key) => [...parked.values()].some((each) => !each.dead && each.message.key === key),
       read: async () => {
         await this.fault('read');
         fenced();
@@ -292,10 +292,10 @@ export class ListFeedStore implements FeedStore {
           .slice(0, pageSize);
         return { messages: due.map((each) => each.message), attempts: due.map(({ attempts }) => attempts) };
       },
-      settle: (page, setAside) => {
+      settle: (page, toPark) => {
         const changes = (table: Map<number, Parked>) => {
           for (const each of page.messages) table.delete(placeOf(each));
-          for (const each of setAside) {
+          for (const each of toPark) {
             table.set(placeOf(each.message), { ...each, due: Date.now() + (each.retryIn ?? 0) });
           }
         };

@@ -10,7 +10,7 @@ import {
   type PublishResult,
 } from '../../src/core/contracts/publisher.js';
 import { systemClock } from '../../src/core/util/clock.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 import {
   ListFeedStore,
   put,
@@ -44,7 +44,7 @@ function heldWhile(others: number, ...texts: readonly string[]) {
   return { answer, calls, of: (text: string) => waiting.get(text)! };
 }
 
-function relayOf(store: ListFeedStore | MemoryStore, publisher: Publisher, options: MessengerOptions = {}) {
+function relayOf(store: ListFeedStore | PlainStore, publisher: Publisher, options: MessengerOptions = {}) {
   const errorLogger = recordingLogger();
   const relay = started(new Messenger(store, publisher, { interval: 20, errorLogger, ...options }));
   return { ...relay, errorLogger };
@@ -137,7 +137,7 @@ test('a slow call of a retry delays its own key, too', async () => {
   await relay.stop();
 });
 
-test('a slow call of a batch publisher is set aside whole', async () => {
+test('a slow call of a batch publisher is parked whole', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -220,7 +220,7 @@ test('a slow call of several messages that fail alike says nothing of the broker
   await relay.stop();
 });
 
-test('what is set aside with a slow call is due when that call must have ended, whenever its page was sent', async () => {
+test('what is parked with a slow call is due when that call must have ended, whenever its page was sent', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -229,8 +229,8 @@ test('what is set aside with a slow call is due when that call must have ended, 
   const dues: number[] = [];
   for (const text of numbered('a', 2, 200)) {
     await trickle(store, [text]);
-    const aside = [...store.parked.values()].find((each) => textOf(each.message) === 's1');
-    if (aside !== undefined && dues.length === 0) dues.push(aside.retryIn ?? 0);
+    const found = [...store.parked.values()].find((each) => textOf(each.message) === 's1');
+    if (found !== undefined && dues.length === 0) dues.push(found.retryIn ?? 0);
   }
   expect(dues).toEqual([30_000]);
   of('s1').resolve();
@@ -304,7 +304,7 @@ test('a lease that is lost ends the wait for a slow call', async () => {
 
 test('a store of one’s own is as little held up', async () => {
   vi.useFakeTimers();
-  const store = new MemoryStore();
+  const store = new PlainStore();
   const { answer, calls, of } = held('s1');
   const relay = relayOf(store, scripted(answer));
   await put(store, 's1', 's2');

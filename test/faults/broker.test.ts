@@ -67,7 +67,7 @@ it.each(forms)('goes on after a broker that hung, and one that answered too late
 
     await outbox.stopWriting();
     await outbox.drained();
-    await eventually('nothing is set aside any more', async () => (await outbox.parked()).count === 0);
+    await eventually('nothing is parked any more', async () => (await outbox.parked()).count === 0);
     expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await outbox.wrong()).toEqual(NOTHING);
     report(`${form}: hung and late: ${broker.count} messages, ${broker.duplicates().length} repeated`);
@@ -111,7 +111,7 @@ it.each(forms)('has the console tell each outage, and ends a stop although the b
     outbox.relay('next');
     await outbox.stopWriting();
     await outbox.drained();
-    await eventually('nothing is set aside any more', async () => (await outbox.parked()).count === 0);
+    await eventually('nothing is parked any more', async () => (await outbox.parked()).count === 0);
     expect(await outbox.wrong()).toEqual(NOTHING);
   });
 });
@@ -132,7 +132,7 @@ it.each(forms)('keeps the order of keys while some of every batch is refused (%s
     await eventually('much was refused', () => refused > 60 && broker.count > 300);
     await outbox.stopWriting();
     await outbox.drained();
-    await eventually('nothing is set aside any more', async () => (await outbox.parked()).count === 0);
+    await eventually('nothing is parked any more', async () => (await outbox.parked()).count === 0);
     expect(await relay.ended('SIGTERM')).toEqual(GRACEFUL);
     expect(await outbox.wrong()).toEqual(NOTHING);
     report(`${form}: ${broker.count} messages, ${refused} refusals`);

@@ -90,9 +90,9 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
 const POINTS = [
   { does: 'claims', said: /messenger_claim_|SET owner = \$2/, before: 0, after: 0 },
   { does: 'settles', said: /messenger_settle_|SET from_snapshot/, before: PAGE, after: 0 },
-  { does: 'sets aside', said: /messenger_park_|INSERT INTO .*parked/, refuses: true, before: PAGE - 1, after: 0 },
+  { does: 'parks', said: /messenger_park_|INSERT INTO .*parked/, refuses: true, before: PAGE - 1, after: 0 },
   {
-    does: 'settles what was set aside',
+    does: 'settles what was parked',
     said: /messenger_unpark_|DELETE FROM .*parked/,
     refuses: true,
     before: 1,

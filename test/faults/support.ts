@@ -368,7 +368,7 @@ export class Outbox {
       FROM messenger.cursors ORDER BY partition`);
   }
 
-  /** The sum of failed attempts of all that is set aside, and how many that are. */
+  /** The sum of failed attempts of all that is parked, and how many that are. */
   async parked(): Promise<{ count: number; attempts: number }> {
     const [row] = await this.sql(
       'SELECT count(*)::int AS count, coalesce(sum(attempts), 0)::int AS attempts FROM messenger.parked',

@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import { defineOutbox, type Message, type Publisher } from '../../src/index.js';
-import { MemoryStore } from '../../src/stores/memory/index.js';
+import { PlainStore } from '../support/plain-store.js';
 
 /** An application's outbox in memory, and what can be made to go wrong with it. */
 export function shop() {
-  const store = new MemoryStore();
+  const store = new PlainStore();
   const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
   const messages = store.messages.bind(store);
   const errors: Error[] = [];

@@ -53,9 +53,9 @@ describe('createInbox', () => {
     [{ ...good, consumer: 7 }, '7 (number)'],
     [{ ...good, transaction: undefined }, 'transaction must be a function such as (fn) => db.transaction(fn)'],
     [{ ...good, transaction: {} }, 'got an object (Object)'],
-    [{ ...good, keep: HOUR - 1 }, `keep must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`],
-    [{ ...good, keep: Infinity }, 'Infinity'],
-    [{ ...good, keep: '7 days' }, '"7 days"'],
+    [{ ...good, retention: HOUR - 1 }, `retention must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`],
+    [{ ...good, retention: Infinity }, 'Infinity'],
+    [{ ...good, retention: '7 days' }, '"7 days"'],
     [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with the method error, got a function'],
   ])('refuses %o', (options, text) => {
     const create = () => createInbox(options as never);
@@ -279,7 +279,7 @@ describe('cleaning', () => {
         return Promise.resolve(7);
       },
     });
-    const cleaned = createInbox({ store, consumer, keep: HOUR, transaction: (fn) => store.transaction(fn) });
+    const cleaned = createInbox({ store, consumer, retention: HOUR, transaction: (fn) => store.transaction(fn) });
     const { signal } = new AbortController();
     expect(await cleaned.clean({ signal })).toBe(7);
     expect(calls).toEqual([[consumer, HOUR, { signal }]]);

@@ -1,6 +1,6 @@
 /** The relay's side of the model store: what a feed keeps in the process's memory, and its calls to the server. */
 import { MessengerError } from '../../src/core/errors.js';
-import type { Feed, FeedOptions, Page, SetAside } from '../../src/core/contracts/feed.js';
+import type { Feed, FeedOptions, Page, ToPark } from '../../src/core/contracts/feed.js';
 import type { Message } from '../../src/core/contracts/message.js';
 import type { FeedStore } from '../../src/core/contracts/store.js';
 import { READING, type Process } from './clock.js';
@@ -117,7 +117,7 @@ class ModelFeed implements Feed {
     return held > quota || (held < quota && free > 0);
   }
 
-  isSetAside(key: string): boolean {
+  isParked(key: string): boolean {
     return [...this.#parked.values()].some((each) => each.key === key);
   }
 
@@ -192,7 +192,7 @@ class ModelFeed implements Feed {
     );
   }
 
-  async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
+  async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
     const { server, oracle, to } = this.#world;
     const record = this.#pages.get(page) ?? this.#late(page);
     if (record === undefined || record.settled) {
@@ -201,26 +201,26 @@ class ModelFeed implements Feed {
     }
     const rowOf = (message: Message): Row => {
       const row = this.#rows.get(message);
-      if (row === undefined) throw new Error(`message ${message.id} was set aside, and is of no page`);
+      if (row === undefined) throw new Error(`message ${message.id} was parked, and is of no page`);
       return row;
     };
-    const aside = setAside.map((each) => [rowOf(each.message), each] as const);
-    const kept = new Set(aside.map(([row]) => row));
+    const entries = toPark.map((each) => [rowOf(each.message), each] as const);
+    const kept = new Set(entries.map(([row]) => row));
     const published = record.rows.filter((row) => !kept.has(row));
-    for (const [row, { dead }] of aside) if (!dead) this.#parked.set(row.seq, row);
+    for (const [row, { dead }] of entries) if (!dead) this.#parked.set(row.seq, row);
     for (const { seq } of record.rows) this.#outstanding.delete(seq);
-    for (const [{ seq }, { outstanding }] of aside) if (outstanding === true) this.#outstanding.add(seq);
-    const gone = [...published, ...aside.flatMap(([row, { dead }]) => (dead ? [row] : []))];
+    for (const [{ seq }, { outstanding }] of entries) if (outstanding === true) this.#outstanding.add(seq);
+    const gone = [...published, ...entries.flatMap(([row, { dead }]) => (dead ? [row] : []))];
     const forget = () => {
       for (const { seq } of gone) this.#parked.delete(seq);
     };
     const { ends } = record;
     const share = await this.#change(
-      `settle ${published.map(({ seq }) => seq).join()} but ${aside.map(([{ seq }, each]) => `${seq}${each.dead ? '+' : ''}`).join()}`,
+      `settle ${published.map(({ seq }) => seq).join()} but ${entries.map(([{ seq }, each]) => `${seq}${each.dead ? '+' : ''}`).join()}`,
       () => {
         const told = server.settle(to, this.#hold, {
           published,
-          setAside: aside,
+          toPark: entries,
           ends: ends && (server.flaw === 'cursor past what is settled' ? new Map(this.#positions) : ends),
         });
         record.settled = true;

@@ -106,10 +106,10 @@ describe('the engine', () => {
       to: 'isBusy: () => false,',
       by: ['order per key'],
     },
-    'does not know what an earlier page has set aside': {
+    'does not know what an earlier page has parked': {
       file: 'relay/page-log',
-      from: '!isSettled && publication.hasSetAside(key)',
-      to: 'isSettled && publication.hasSetAside(key)',
+      from: '!isSettled && publication.hasParked(key)',
+      to: 'isSettled && publication.hasParked(key)',
       by: ['order per key'],
     },
     'goes on with the key of a dead letter at once': {
@@ -128,8 +128,8 @@ describe('the engine', () => {
     },
     'takes what was let go for published when partitions change hands': {
       file: 'relay/pipeline',
-      from: 'const setAside = [...outcome.setAside, ...outcome.untried];',
-      to: 'const setAside = outcome.setAside;',
+      from: 'const toPark = [...outcome.toPark, ...outcome.untried];',
+      to: 'const toPark = outcome.toPark;',
       by: ['at least once'],
       often: { 'relay: joins': 1, 'relay: leaves': 0 },
     },
@@ -149,15 +149,15 @@ describe('the engine', () => {
     },
     'goes on with the key of a slow call': {
       file: 'publish/outcomes',
-      from: 'this.#aside(place, { outstanding: true, retryIn });',
-      to: 'this.#setAside.push(this.#setAsideOf(place, { outstanding: true, retryIn }));',
+      from: 'this.#park(place, { outstanding: true, retryIn });',
+      to: 'this.#toPark.push(this.#toParkOf(place, { outstanding: true, retryIn }));',
       by: ['order per key'],
       often: SLOW,
     },
     'takes a slow call for acknowledged whatever its answer is': {
       file: 'publish/page',
-      from: 'const taken = answers.take(places, [], all, options',
-      to: 'const taken = answers.take(places, [], all.map(() => ({ acknowledged: true })), options',
+      from: 'const taken = outcomes.take(places, [], all, options',
+      to: 'const taken = outcomes.take(places, [], all.map(() => ({ acknowledged: true })), options',
       by: ['at least once'],
       often: SLOW,
     },

@@ -34,7 +34,7 @@ export interface Session {
   readonly acknowledged: Set<number>;
   /** What the engine waits for the answer to, and how often. */
   readonly calling: Map<number, number>;
-  /** What was set aside while its call is waited for, and not settled since. */
+  /** What was parked while its call is waited for, and not settled since. */
   readonly outstanding: Set<number>;
 }
 
@@ -200,7 +200,7 @@ export class Oracle {
   settled(
     to: Destination,
     session: Session,
-    { published, setAside }: Settlement,
+    { published, toPark }: Settlement,
     moved: readonly { readonly partition: number; readonly from: number; readonly to: number }[],
   ): void {
     const { accepted, settled, dead, failures, refused } = this.#of(to);
@@ -210,23 +210,23 @@ export class Oracle {
       session.outstanding.delete(row.seq);
       if (!accepted.has(row.seq)) this.fail('at least once', `${nameOf(row)} is completed, and was not acknowledged`);
     }
-    for (const [row, aside] of setAside) {
+    for (const [row, entry] of toPark) {
       // Settled as far as the cursor goes, and still in flight.
-      if (aside.outstanding === true) session.outstanding.add(row.seq);
+      if (entry.outstanding === true) session.outstanding.add(row.seq);
       else {
         session.outstanding.delete(row.seq);
         session.unsettled.delete(row.seq);
       }
-      if (aside.dead) dead.add(row.seq);
+      if (entry.dead) dead.add(row.seq);
       const allowed = failures.get(row.seq) ?? 0;
-      if (aside.attempts > allowed) {
+      if (entry.attempts > allowed) {
         this.fail(
           'no attempt burnt',
-          `${nameOf(row)} has ${aside.attempts} attempts, and failed ${allowed} times by itself`,
+          `${nameOf(row)} has ${entry.attempts} attempts, and failed ${allowed} times by itself`,
         );
       }
-      if ((aside.dead || aside.blocked === true) && !refused.has(row.seq) && aside.attempts < this.#limits.attempts) {
-        this.fail('a dead letter has a reason', `${nameOf(row)} is given up after ${aside.attempts} attempts`);
+      if ((entry.dead || entry.blocked === true) && !refused.has(row.seq) && entry.attempts < this.#limits.attempts) {
+        this.fail('a dead letter has a reason', `${nameOf(row)} is given up after ${entry.attempts} attempts`);
       }
     }
     for (const { partition, from, to: end } of moved) {

@@ -4,7 +4,7 @@
  * sections 5.2 and 5.3 of the design say; a `Flaw` leaves one of these rules out.
  */
 import { MessengerError } from '../../src/core/errors.js';
-import type { SetAside } from '../../src/core/contracts/feed.js';
+import type { ToPark } from '../../src/core/contracts/feed.js';
 import type { Oracle, Session } from './oracle.js';
 
 /** A stored message. */
@@ -73,7 +73,7 @@ export interface Claimed extends Share {
 
 export interface Settlement {
   readonly published: readonly Row[];
-  readonly setAside: readonly (readonly [Row, SetAside])[];
+  readonly toPark: readonly (readonly [Row, ToPark])[];
   /** For a page of the log: to where each partition is settled with it. */
   readonly ends: ReadonlyMap<number, number> | undefined;
 }
@@ -188,9 +188,9 @@ export class Server {
 
   settle(to: Destination, hold: Hold, settlement: Settlement): Share {
     if (this.flaw !== 'unfenced settle') this.#fence(to, hold);
-    const { published, setAside, ends } = settlement;
+    const { published, toPark, ends } = settlement;
     for (const { seq } of published) to.parked.delete(seq);
-    for (const [row, { attempts, retryIn, dead, blocked = false }] of setAside) {
+    for (const [row, { attempts, retryIn, dead, blocked = false }] of toPark) {
       // What goes on waiting behind another keeps its time.
       const due = retryIn === undefined ? to.parked.get(row.seq)?.due : this.now + retryIn;
       to.parked.set(row.seq, { row, attempts, due: due ?? 0, dead, blocked });

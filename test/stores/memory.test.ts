@@ -1,16 +1,25 @@
 import { describe, expect, it } from 'vitest';
 import { newMessage } from '../../src/core/contracts/message.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
-import { inboxTestSuite, storeTestSuite } from '../../src/testing/conformance/index.js';
+import { adminTestSuite, inboxTestSuite, storeTestSuite } from '../../src/testing/conformance/index.js';
 
 describe('MemoryStore', () => {
   storeTestSuite<MemoryTransaction>({
     it,
     create: () => {
-      const store = new MemoryStore();
+      let ahead = 0;
+      const store = new MemoryStore({ now: () => Date.now() + ahead });
       return Promise.resolve({
         store,
         transaction: (work) => store.transaction(work),
+        expireLease: (destination) => {
+          store.revoke(destination);
+          return Promise.resolve();
+        },
+        makeDue: () => {
+          ahead += 3_600_000;
+          return Promise.resolve();
+        },
         kept: () => Promise.resolve(store.all().map(({ id }) => id)),
         close: () => Promise.resolve(),
       });
@@ -24,7 +33,19 @@ describe('MemoryStore', () => {
       remembersListed: true,
       cleansSingly: true,
       delayed: true,
-      feeds: false,
+      feeds: true,
+    },
+  });
+
+  adminTestSuite<MemoryTransaction>({
+    it,
+    create: () => {
+      const store = new MemoryStore();
+      return Promise.resolve({
+        store,
+        transaction: (work) => store.transaction(work),
+        close: () => Promise.resolve(),
+      });
     },
   });
 
@@ -41,14 +62,19 @@ describe('MemoryStore', () => {
     features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 
-  it('publishes what is for a destination, too: it has one', async () => {
+  it('publishes what is for a destination there alone, and makes it where it is missing', async () => {
     const store = new MemoryStore();
-    await store.declareDestinations(['kafka']);
-    const messages = [newMessage('x', { destination: 'kafka' }), newMessage('y')];
+    await store.declareDestinations(['audit']);
+    const messages = ['kafka', 'audit', undefined].map((destination) => newMessage('x', { destination }));
     await store.transaction((transaction) => store.add(transaction, messages));
-    expect((await store.messages(10)).map(({ id, destination }) => [id, destination])).toEqual(
-      messages.map(({ id, destination }) => [id, destination]),
-    );
+    const published = async (destination: string) => {
+      const feed = await store.openFeed({ destination, pageSize: 10 });
+      return (await feed!.read()).messages.map((each) => each.destination);
+    };
+    expect(await published('kafka')).toEqual(['kafka']);
+    expect(await published('audit')).toEqual(['audit']);
+    expect(await published('default')).toEqual([undefined]);
+    expect((await store.messages(10)).map((each) => each.destination)).toEqual([undefined]);
   });
 
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {

@@ -34,15 +34,15 @@ const REBASE = {
   message: expect.stringContaining('`messenger rebase --schema messenger`') as string,
 };
 
-/** Stores and publishes so that something is late, in an open window, and set aside; and tells what is left. */
+/** Stores and publishes so that something is late, in an open window, and parked; and tells what is left. */
 async function fill(outbox: Outbox): Promise<{ published: string[]; left: string[] }> {
   const late = await outbox.begin();
   await outbox.addTo(late, 'a:1');
   await outbox.add('b:1', 'c:1');
   const published = await outbox.relay();
   await outbox.add('x:1', 'd:1', 'e:1', 'x:2', 'f:1');
-  const setAside = (id: string) => (id === 'x:1' ? 0 : undefined);
-  published.push(...(await outbox.relay({ pageSize: 2, pages: 1, setAside })));
+  const toPark = (id: string) => (id === 'x:1' ? 0 : undefined);
+  published.push(...(await outbox.relay({ pageSize: 2, pages: 1, toPark })));
   await late.query('COMMIT');
   expect(published).toEqual(['b:1', 'c:1', 'd:1']);
   return { published, left: ['a:1', 'e:1', 'f:1', 'x:1', 'x:2'] };

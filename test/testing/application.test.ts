@@ -112,7 +112,7 @@ describe('memoryBroker', () => {
     }
   });
 
-  it('hands over again what failed, sets aside what never succeeds, and goes on in order', async () => {
+  it('hands over again what failed, gives up what never succeeds, and goes on in order', async () => {
     const errors: Error[] = [];
     const broker = memoryBroker({ maxDeliveries: 2, errorLogger: { error: (error) => void errors.push(error) } });
     const stop = new AbortController();

@@ -1,12 +1,12 @@
 import { textOf } from '../util/error-text.js';
 import type { FailureKind } from '../errors.js';
-import type { SetAside } from './feed.js';
+import type { ToPark } from './feed.js';
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 import type { CleanReport } from './store.js';
 
-/** What a message that was set aside, and why, looks like in an event. */
-interface SetAsideEvent {
+/** What an event tells of a message that is parked or given up. */
+interface ParkedEvent {
   readonly destination: string;
   readonly message: Message;
   /** Failed attempts so far. */
@@ -21,7 +21,7 @@ interface SetAsideEvent {
 export type MessengerEvent =
   /** A store was given messages in a transaction, which may still be rolled back. */
   | { readonly type: 'stored'; readonly messages: readonly Message[] }
-  /** A relay has read a page: new messages, or (`retries`) ones that were set aside and are due. */
+  /** A relay has read a page: new messages, or (`retries`) ones that were parked and are due. */
   | {
       readonly type: 'claimed';
       readonly destination: string;
@@ -36,13 +36,13 @@ export type MessengerEvent =
       readonly duration: number;
     }
   /** An attempt failed by the message itself; `parked`, `dead` or `blocked` follows when that is settled. */
-  | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & SetAsideEvent)
+  | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & ParkedEvent)
   /** Settled: it waits, for `retryIn` and its next attempt, or (without `error`) behind an earlier message of its key, or for the answer to its slow call. */
-  | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & SetAsideEvent)
+  | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & ParkedEvent)
   /** Settled: it is a dead letter; its key goes on. */
-  | ({ readonly type: 'dead'; readonly error: Error } & SetAsideEvent)
+  | ({ readonly type: 'dead'; readonly error: Error } & ParkedEvent)
   /** Settled: it will not be tried again, and its key waits behind it, for an operator. */
-  | ({ readonly type: 'blocked'; readonly error: Error } & SetAsideEvent)
+  | ({ readonly type: 'blocked'; readonly error: Error } & ParkedEvent)
   /** The relay has gained these partitions. */
   | { readonly type: 'leased'; readonly destination: string; readonly partitions: readonly number[] }
   /** The relay has no longer these partitions: given back, given away, or (with `error`) lost. */
@@ -105,9 +105,9 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   };
 }
 
-/** What a settled message that was set aside is told as. */
-export function eventOf(setAside: SetAside, destination: string): MessengerEvent {
-  const { message, attempts, error, retryIn, dead, blocked } = setAside;
+/** What a message that was parked or given up is told as, once that is settled. */
+export function eventOf(toPark: ToPark, destination: string): MessengerEvent {
+  const { message, attempts, error, retryIn, dead, blocked } = toPark;
   const common = { destination, message, attempts };
   if (error === undefined) return { type: 'parked', ...common };
   if (dead) return { type: 'dead', ...common, error };

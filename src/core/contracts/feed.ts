@@ -43,7 +43,7 @@ export interface Page {
 }
 
 /** A message of a page that was not acknowledged, and what is to become of it. */
-export interface SetAside {
+export interface ToPark {
   readonly message: Message;
   /** Failed attempts so far, this one included. */
   readonly attempts: number;
@@ -64,7 +64,7 @@ export interface SetAside {
 
 /**
  * One relay's hold on partitions of a destination: the one thing the relay engine reads from. Built-in
- * stores implement it; a plain `Store` is adapted to it by `plainFeed`.
+ * stores implement it; a plain `Store` is adapted to it by `listStoreFeed`.
  *
  * `read` may be called at any time, also while `retries` or `settle` is under way; its pages are settled in
  * the order in which they were read, several at once where they were published meanwhile. A page of
@@ -86,19 +86,19 @@ export interface Feed {
    * while nothing that was read is being published or settled: what is not settled is read again, by whoever holds it.
    */
   rebalance(options?: StoreCallOptions): Promise<void>;
-  /** Whether messages of this key were set aside: then later ones must be, too. */
-  isSetAside(key: string): boolean;
+  /** Whether messages of this key are parked: then later ones must be, too. */
+  isParked(key: string): boolean;
   /** How many messages of this topic (`undefined`: without one) wait to be tried again. */
   waiting(topic: string | undefined): number;
   /** The next new messages; an empty page when there is none now. */
   read(options?: StoreCallOptions): Promise<Page>;
-  /** Messages that were set aside and are due, with those behind them, in order per key. */
+  /** Messages that were parked and are due, with those behind them, in order per key. */
   retries(options?: StoreCallOptions): Promise<Page>;
   /**
-   * Settles a page at once and durably: `setAside` as told, and every other message of it as
-   * published. Keys set aside are so from the moment of the call.
+   * Settles a page at once and durably: `toPark` as told, and every other message of it as
+   * published. Keys are parked from the moment of the call.
    */
-  settle(page: Page, setAside: readonly SetAside[], options?: StoreCallOptions): Promise<void>;
+  settle(page: Page, toPark: readonly ToPark[], options?: StoreCallOptions): Promise<void>;
   /**
    * Resolves when there may be something to do: at the latest after `ms` milliseconds, or after `interval`
    * where this feed is sure to hear of whatever is stored. Never rejects.

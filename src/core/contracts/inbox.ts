@@ -21,8 +21,8 @@ export interface InboxStore<Tx> {
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
 }
 
-/** The longest time for which what was received can be kept, in milliseconds: ten years. */
-export const LONGEST_KEEP = 3_650 * 86_400_000;
+/** The longest retention of what was received, in milliseconds: ten years. */
+export const LONGEST_RETENTION = 3_650 * 86_400_000;
 
 /** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a consumer. */
 export function assertConsumer(consumer: unknown): asserts consumer is string {

@@ -43,9 +43,11 @@ export interface Store {
   published(...messages: readonly Message[]): Promise<void>;
   /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`; may reject with a `CleaningError`. */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
+  /** The longest `expiration` that it can clean by, in milliseconds. Absent where there is no limit. */
+  retention?(options?: StoreCallOptions): Promise<number>;
 }
 
-/** A store that relays can work on without a scan per page: leases, cursors, failures set aside. */
+/** A store that relays can work on without a scan per page: leases, cursors, parked failures. */
 export interface FeedStore extends Store {
   /**
    * Takes this relay's share of a destination's partitions and opens its feed, or resolves to `null`

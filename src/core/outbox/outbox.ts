@@ -91,7 +91,9 @@ export interface Outbox<Tx, S extends Schemas> {
    */
   transaction<T>(run: () => Promise<T>): Promise<T>;
   /**
-   * Starts a relay beside the application, for one destination. Resolves when it has reached the store.
+   * Starts a relay beside the application, for one destination. Resolves when it has reached the store. It cleans:
+   * published messages are deleted after seven days, or after the retention of the store's tables where that is shorter,
+   * unless `cleanUp` says otherwise.
    *
    * @throws FatalError when the store cannot be reached, or its tables are not what this library works on;
    *   MessengerError `INVALID_OPTION` without a destination where every topic has one, `UNKNOWN_DESTINATION` where those
@@ -100,7 +102,7 @@ export interface Outbox<Tx, S extends Schemas> {
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
    * Publishes what there is, until nothing new is left or the time is over: for a cron job or a serverless function.
-   * What fails is set aside, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
+   * What fails is parked, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
    * gives the lease back.
    *
    * @returns how many messages the broker acknowledged.
@@ -190,7 +192,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       const { signal, ...rest } = options;
       const settings = settingsOf(rest);
       await ready(settings);
-      return started(settings, signal);
+      return started(options.cleanUp === undefined ? { ...settings, cleanUp: 'by retention' } : settings, signal);
     },
     async drain(options) {
       assertOptions('drain', options, topics);

@@ -32,7 +32,7 @@ const BELIEVED_ON_END = 3;
 /** How many topics, and how many messages, are kept in mind: beyond it the oldest are forgotten. */
 const MAX_KEPT = 10_000;
 
-/** A message that was set aside although the failure may not be its own. */
+/** A message that was parked although the failure may not be its own. */
 interface Doubt {
   readonly signature: string;
   /** How often it came to this. */
@@ -48,7 +48,7 @@ interface Doubt {
  * a batch fails alike, and when a topic has nothing but refusals alike on end. It is believed to be a message's own as soon as something else of its topic
  * was acknowledged, and the message fails again as before.
  */
-export class Suspicion {
+export class OutageDetector {
   /** Whether the broker has been tried as often as it is worth, and nothing was acknowledged since. */
   exhausted = false;
   readonly #refusals = new Map<Topic, { signature: string; count: number }>();
@@ -79,7 +79,7 @@ export class Suspicion {
     return doubt?.signature === signature && (this.#acknowledged.get(topic) ?? 0) <= doubt.at;
   }
 
-  /** Keeps in mind that a message is set aside for what may be the broker's failure. @returns how often it was. */
+  /** Keeps in mind that a message is parked for what may be the broker's failure. @returns how often it was. */
   doubt({ id, topic }: Message, { signature }: Failure): number {
     const times = (this.#doubts.get(id)?.times ?? 0) + 1;
     this.#doubts.delete(id);

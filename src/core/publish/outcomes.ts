@@ -3,7 +3,7 @@ import { textOf } from '../util/error-text.js';
 import { PublishError } from '../errors.js';
 import { signatureOf } from '../util/error-signature.js';
 import type { Pass } from './circuit-breaker.js';
-import type { Page, SetAside } from '../contracts/feed.js';
+import type { Page, ToPark } from '../contracts/feed.js';
 import type { Message } from '../contracts/message.js';
 import { Outstanding } from './pace.js';
 import type { Late, PageOutcome, PublishPageOptions } from './types.js';
@@ -20,11 +20,11 @@ interface Taken {
 }
 
 /** What the broker answered for the messages of one page, by their places, and what is made of it. */
-export class Answers {
+export class Outcomes {
   readonly #page: Page;
   readonly #options: PublishPageOptions;
-  readonly #setAside: SetAside[] = [];
-  /** Keys of which a message was set aside. */
+  readonly #toPark: ToPark[] = [];
+  /** Keys of which a message was parked. */
   readonly #blocked = new Set<string>();
   readonly #late: Late[] = [];
   #acknowledged = 0;
@@ -36,13 +36,13 @@ export class Answers {
     this.#options = options;
   }
 
-  hasSetAside(key: string): boolean {
+  hasParked(key: string): boolean {
     return this.#blocked.has(key);
   }
 
   /** A message waits behind an earlier one of its key. */
   behind(place: number): void {
-    this.#aside(place, {});
+    this.#park(place, {});
   }
 
   /** A message that no publisher can be given: it is given up, and says nothing of the broker. */
@@ -53,14 +53,14 @@ export class Answers {
   outcome(untried: readonly number[]): PageOutcome {
     return {
       acknowledged: this.#acknowledged,
-      setAside: this.#setAside,
-      untried: untried.map((place) => this.#setAsideOf(place, {})),
+      toPark: this.#toPark,
+      untried: untried.map((place) => this.#toParkOf(place, {})),
       late: this.#late,
     };
   }
 
   /**
-   * Sets aside what of a batch is not answered, and waits for the answer elsewhere.
+   * Parks what of a batch is not answered, and waits for the answer elsewhere.
    *
    * @returns the rest of the batch, with its results.
    */
@@ -81,7 +81,7 @@ export class Answers {
         this.behind(place);
         return false;
       }
-      this.#aside(place, { outstanding: true, retryIn });
+      this.#park(place, { outstanding: true, retryIn });
       const call = calls.get(error.call.results) ?? { places: [], within: [] };
       call.places.push(place);
       call.within.push(error.call.place);
@@ -103,24 +103,24 @@ export class Answers {
   /** Records every result of a batch; `rest` is what of the page was not in it. */
   take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
     if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
-    const { suspicion, circuit, onPublished } = this.#options;
+    const { outageDetector, circuit, onPublished } = this.#options;
     const published = batch.filter((_, i) => results[i]?.acknowledged === true);
     const acknowledged = published.length > 0;
     const messages = () => published.map((place) => this.#message(place));
     this.#acknowledged += published.length;
     if (acknowledged) onPublished?.(messages(), duration);
     if (published.length === batch.length) {
-      suspicion.acknowledged(messages);
+      outageDetector.acknowledged(messages);
       this.#rounds = 0;
       return { pending: rest, acknowledged, outage: undefined };
     }
     this.#tellCut(results);
     const answers = batch.map((place, i) => this.#answered(place, results[i] as PublishResult));
-    const outage = suspicion.judge(
+    const outage = outageDetector.judge(
       answers.flatMap((answered) => answered ?? []),
       circuit.signature,
     );
-    if (acknowledged) suspicion.acknowledged(messages);
+    if (acknowledged) outageDetector.acknowledged(messages);
     const again = this.#settle(
       batch,
       answers,
@@ -141,13 +141,13 @@ export class Answers {
       this.#rounds = 0;
       return false;
     }
-    const { suspicion, probes } = this.#options;
+    const { outageDetector, probes } = this.#options;
     const fromLog = this.#page.attempts === undefined;
     this.#rounds += 1;
-    // Messages that were set aside have been tried often enough, and wait elsewhere.
-    if (this.#rounds <= (fromLog && !suspicion.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
+    // Messages that were parked have been tried often enough, and wait elsewhere.
+    if (this.#rounds <= (fromLog && !outageDetector.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
       return false;
-    if (fromLog && !acknowledged) suspicion.exhausted = true;
+    if (fromLog && !acknowledged) outageDetector.exhausted = true;
     return true;
   }
 
@@ -180,29 +180,29 @@ export class Answers {
     return again;
   }
 
-  /** Sets a message aside for what may be the broker's failure: that is no attempt, beyond the first. */
+  /** Parks a message for what may be the broker's failure: that is no attempt, beyond the first. */
   #doubt(place: number, failure: Failure): void {
     const message = this.#message(place);
-    const times = this.#options.suspicion.doubt(message, failure);
+    const times = this.#options.outageDetector.doubt(message, failure);
     const attempts = Math.max(1, this.#attempts(place));
     this.#again(place, failure, attempts, Math.max(attempts, times));
   }
 
   /** A message failed by itself. @returns whether it is a dead letter, past which its key goes on. */
   #fail(place: number, failure: Failure): boolean {
-    const { suspicion, policyOf, onFailure } = this.#options;
+    const { outageDetector, policyOf, onFailure } = this.#options;
     const { error, kind } = failure;
     const message = this.#message(place);
     const attempts = this.#attempts(place) + 1;
     const { maxAttempts, onExhausted } = policyOf(message.topic);
-    const isFinal = (kind === 'permanent' && !suspicion.isDoubted(message, failure)) || attempts >= maxAttempts;
+    const isFinal = (kind === 'permanent' && !outageDetector.isDoubted(message, failure)) || attempts >= maxAttempts;
     if (!isFinal) {
       this.#again(place, failure, attempts, attempts);
       return false;
     }
-    suspicion.forget(message);
+    outageDetector.forget(message);
     const dead = onExhausted === 'dead-letter';
-    this.#aside(place, { attempts, error, dead, ...(!dead && { blocked: true }) });
+    this.#park(place, { attempts, error, dead, ...(!dead && { blocked: true }) });
     const what = dead ? 'is a dead letter' : 'blocks its key until an operator decides';
     const after = kind === 'permanent' ? '' : ` after ${String(attempts)} attempts`;
     const text = `message ${message.id} ${what}${after}: ${textOf(error)}`;
@@ -210,25 +210,25 @@ export class Answers {
     return dead;
   }
 
-  /** Sets a message aside to be tried again. */
+  /** Parks a message to be tried again. */
   #again(place: number, { error, kind }: Failure, attempts: number, failures: number): void {
     const { policyOf, clock, onFailure } = this.#options;
     const message = this.#message(place);
     const retryIn = backoff(failures, policyOf(message.topic), clock);
-    this.#aside(place, { attempts, error, retryIn });
+    this.#park(place, { attempts, error, retryIn });
     const when = `attempt ${String(attempts)}, next in ${String(Math.round(retryIn))} ms`;
     const text = `message ${message.id} was not published (${when}): ${textOf(error)}`;
     onFailure(new PublishError(text, { kind, cause: error }), { message, error, kind, attempts }, false);
   }
 
-  #aside(place: number, more: Partial<SetAside>): void {
+  #park(place: number, more: Partial<ToPark>): void {
     const { key } = this.#message(place);
     // Behind a dead letter too: until it is settled as one, a crash would have it tried again, after them.
     if (key !== undefined) this.#blocked.add(key);
-    this.#setAside.push(this.#setAsideOf(place, more));
+    this.#toPark.push(this.#toParkOf(place, more));
   }
 
-  #setAsideOf(place: number, more: Partial<SetAside>): SetAside {
+  #toParkOf(place: number, more: Partial<ToPark>): ToPark {
     return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
   }
 

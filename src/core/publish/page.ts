@@ -1,7 +1,7 @@
 import type { Answer, Pass } from './circuit-breaker.js';
 import type { Page } from '../contracts/feed.js';
 import type { Message } from '../contracts/message.js';
-import { Answers } from './outcomes.js';
+import { Outcomes } from './outcomes.js';
 import { send } from './request.js';
 import type { Earlier, Late, PageOutcome, PublishPageOptions } from './types.js';
 
@@ -9,10 +9,10 @@ import type { Earlier, Late, PageOutcome, PublishPageOptions } from './types.js'
 export interface Publication {
   /** @throws the reason of `lost`, and nothing else. */
   readonly outcome: Promise<PageOutcome>;
-  /** Whether a message of this key is neither acknowledged nor set aside yet. */
+  /** Whether a message of this key is neither acknowledged nor parked yet. */
   isBusy(key: string): boolean;
-  /** Whether a message of this key was set aside. */
-  hasSetAside(key: string): boolean;
+  /** Whether a message of this key was parked. */
+  hasParked(key: string): boolean;
 }
 
 /** As many messages find out whether a broker is back. */
@@ -25,7 +25,7 @@ interface Next {
 }
 
 /**
- * Publishes a page: in order per key, each message until it is acknowledged, set aside, or given up.
+ * Publishes a page: in order per key, each message until it is acknowledged, parked, or given up.
  * While the broker as a whole fails, the page waits, and nobody's attempts are counted.
  */
 export function publishPage(page: Page, options: PublishPageOptions, earlier: Earlier): Publication {
@@ -37,7 +37,7 @@ class PagePublication implements Publication {
   readonly #page: Page;
   readonly #options: PublishPageOptions;
   readonly #earlier: Earlier;
-  readonly #answers: Answers;
+  readonly #outcomes: Outcomes;
   /** As it was when the page was begun: partitions may change hands, and others are then begun under another. */
   readonly #stop: AbortSignal;
   /** The places of what is still to be sent, in order. */
@@ -49,7 +49,7 @@ class PagePublication implements Publication {
     this.#page = page;
     this.#options = options;
     this.#earlier = earlier;
-    this.#answers = new Answers(page, options);
+    this.#outcomes = new Outcomes(page, options);
     this.#stop = options.stop;
     this.#pending = page.messages.map((_, place) => place);
     this.outcome = this.#run();
@@ -61,24 +61,24 @@ class PagePublication implements Publication {
     return this.#busy.has(key);
   }
 
-  hasSetAside(key: string): boolean {
-    return this.#answers.hasSetAside(key);
+  hasParked(key: string): boolean {
+    return this.#outcomes.hasParked(key);
   }
 
   /** Sends batch after batch until nothing is left, or it is told to stop. */
   async #run(): Promise<PageOutcome> {
-    const { circuit, suspicion, progress } = this.#options;
+    const { circuit, outageDetector, progress } = this.#options;
     const patient = !this.#isFromLog;
     while (this.#pending.length > 0 && !this.#stop.aborted) {
       this.#options.lost.throwIfAborted();
       const pass = circuit.tryEnter(patient) ?? (await circuit.enter(patient, this.#stop, this.#options.lost));
       if (pass === undefined) continue;
-      const next = this.#next(pass.probe && !suspicion.exhausted ? PROBE_SIZE : Infinity);
+      const next = this.#next(pass.probe && !outageDetector.exhausted ? PROBE_SIZE : Infinity);
       if (next.batch.length > 0 && !this.#options.lost.aborted) await this.#sendBatch(pass, next);
       else await this.#sendNothing(pass, next);
     }
     progress.ring();
-    return this.#answers.outcome(this.#pending);
+    return this.#outcomes.outcome(this.#pending);
   }
 
   /** What can be sent now: unless the publisher keeps the order of keys in a batch, one message of each. */
@@ -93,8 +93,8 @@ class PagePublication implements Publication {
     for (const place of this.#pending) {
       const message = this.#message(place);
       const { key } = message;
-      if (key !== undefined && this.#isSetAside(key)) {
-        this.#answers.behind(place);
+      if (key !== undefined && this.#isParked(key)) {
+        this.#outcomes.behind(place);
         continue;
       }
       const size = batchBytes === Infinity ? 0 : sizeOf(message);
@@ -106,7 +106,7 @@ class PagePublication implements Publication {
         rest.push(place);
         if (key !== undefined) waiting.add(key);
       } else if (unreadable !== undefined) {
-        this.#answers.unreadable(place, unreadable);
+        this.#outcomes.unreadable(place, unreadable);
       } else {
         if (key !== undefined) inBatch?.add(key);
         bytes += size;
@@ -123,8 +123,8 @@ class PagePublication implements Publication {
       const sentAt = clock.now();
       const results = await send(this.#messagesOf(batch), this.#options, pass);
       this.#options.lost.throwIfAborted();
-      const now = this.#answers.postpone(batch, results, { sentAt, pass });
-      const taken = this.#answers.take(now.batch, rest, now.results, clock.now() - sentAt);
+      const now = this.#outcomes.postpone(batch, results, { sentAt, pass });
+      const taken = this.#outcomes.take(now.batch, rest, now.results, clock.now() - sentAt);
       this.#setPending(taken.pending);
       answer = taken;
     } finally {
@@ -146,8 +146,8 @@ class PagePublication implements Publication {
     this.#busy = undefined;
   }
 
-  #isSetAside(key: string): boolean {
-    return this.#answers.hasSetAside(key) || (this.#isFromLog && this.#earlier.isSetAside(key));
+  #isParked(key: string): boolean {
+    return this.#outcomes.hasParked(key) || (this.#isFromLog && this.#earlier.isParked(key));
   }
 
   get #isFromLog(): boolean {
@@ -164,20 +164,20 @@ class PagePublication implements Publication {
   }
 }
 
-/** What becomes of the messages of a slow call, once it is answered: as of any that were set aside. */
+/** What becomes of the messages of a slow call, once it is answered: as of any that were parked. */
 export async function publishLate(
   { page, results, sentAt, pass }: Late,
   options: PublishPageOptions,
 ): Promise<PageOutcome> {
   const all = await results;
   options.lost.throwIfAborted();
-  const answers = new Answers(page, options);
+  const outcomes = new Outcomes(page, options);
   const places = page.messages.map((_, place) => place);
-  const taken = answers.take(places, [], all, options.clock.now() - sentAt);
+  const taken = outcomes.take(places, [], all, options.clock.now() - sentAt);
   // Others were acknowledged while it was waited for: what its messages have in common is that it was one call.
   const outage = taken.outage?.certain === true ? taken.outage : undefined;
   options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });
-  const outcome = answers.outcome(taken.pending);
+  const outcome = outcomes.outcome(taken.pending);
   // Nothing is known of these: they are due at once.
   return { ...outcome, untried: outcome.untried.map((each) => ({ ...each, retryIn: 0 })) };
 }

@@ -2,12 +2,12 @@ import type { Calls } from './calls.js';
 import type { Gate, Pass } from './circuit-breaker.js';
 import type { Clock } from '../util/clock.js';
 import type { FailureKind, PublishError } from '../errors.js';
-import type { Page, SetAside } from '../contracts/feed.js';
+import type { Page, ToPark } from '../contracts/feed.js';
 import type { Message } from '../contracts/message.js';
 import type { Pace } from './pace.js';
 import type { BatchPublisher, PublishResult } from '../contracts/publisher.js';
 import type { PolicyOf } from './retry-policy.js';
-import type { Suspicion } from './outage-detector.js';
+import type { OutageDetector } from './outage-detector.js';
 import type { Bell, Cut } from '../util/async.js';
 
 /** A failed attempt of one message. */
@@ -21,14 +21,14 @@ export interface Attempt {
 
 /** What is to be known of the messages before those of a page of the log. */
 export interface Earlier {
-  /** Whether one of this key was set aside, so that the page's have to wait behind it. */
-  isSetAside(key: string): boolean;
+  /** Whether one of this key was parked, so that the page's have to wait behind it. */
+  isParked(key: string): boolean;
   /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
   isBusy(key: string): boolean;
 }
 
-/** There are none, as for messages that were set aside: what is new of their keys waits for them. */
-export const NONE_EARLIER: Earlier = { isSetAside: () => false, isBusy: () => false };
+/** There are none, as for messages that were parked: what is new of their keys waits for them. */
+export const NONE_EARLIER: Earlier = { isParked: () => false, isBusy: () => false };
 
 /** What publishing any page needs to know. */
 export interface PublishPageOptions {
@@ -52,11 +52,11 @@ export interface PublishPageOptions {
   /** Watches the calls; absent where the publisher itself does so, message by message. */
   readonly calls?: Calls | undefined;
   readonly circuit: Gate;
-  readonly suspicion: Suspicion;
-  /** How often what failed alike is tried again as such before it is set aside. */
+  readonly outageDetector: OutageDetector;
+  /** How often what failed alike is tried again as such before it is parked. */
   readonly probes: number;
   readonly clock: Clock;
-  /** Given where a message whose call is slow is set aside while it is waited for. */
+  /** Given where a message whose call is slow is parked while it is waited for. */
   readonly pace?: Pace | undefined;
   /** Told of every attempt that failed by the message itself, once, and whether it was the last. */
   readonly onFailure: (error: PublishError, attempt: Attempt, isLast: boolean) => void;
@@ -64,19 +64,19 @@ export interface PublishPageOptions {
   readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }
 
-/** What became of a page: whatever is neither set aside nor untried was acknowledged. */
+/** What became of a page: whatever is neither parked nor untried was acknowledged. */
 export interface PageOutcome {
   readonly acknowledged: number;
-  readonly setAside: readonly SetAside[];
+  readonly toPark: readonly ToPark[];
   /** Messages that were not sent, or of which nothing is known, when `stop` aborted. */
-  readonly untried: readonly SetAside[];
-  /** Calls that were slow: their messages are among `setAside`, until they are answered. */
+  readonly untried: readonly ToPark[];
+  /** Calls that were slow: their messages are among `toPark`, until they are answered. */
   readonly late: readonly Late[];
 }
 
 /** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
-export function hasChanged({ acknowledged, setAside }: PageOutcome): boolean {
-  return acknowledged > 0 || setAside.length > 0;
+export function hasChanged({ acknowledged, toPark }: PageOutcome): boolean {
+  return acknowledged > 0 || toPark.length > 0;
 }
 
 /** A call of the publisher that was not answered when the rest of its page was. */

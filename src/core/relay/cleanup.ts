@@ -1,15 +1,25 @@
 import { hasCode, MessengerError, toError } from '../errors.js';
-import type { RelayOptions, RelaySettings } from './settings.js';
-import { isCleaningError, isCleanReport, type CleanReport } from '../contracts/store.js';
+import type { CleanUp, RelayOptions, RelaySettings } from './settings.js';
+import { isCleaningError, isCleanReport, type CleanReport, type Store } from '../contracts/store.js';
 import { isAborted, sleepBy } from '../util/async.js';
+import { DAY } from '../util/options.js';
 
 /** The longest pause between two cleanings. Milliseconds. */
 const MAX_PAUSE = 60_000;
 
+/** For how long a published message is kept where nobody says: seven days, in milliseconds. */
+const WEEK = 7 * DAY;
+
+/** Asked each time: `migrate` changes what a store allows while a relay runs. */
+async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {
+  if (cleanUp !== 'by retention') return cleanUp;
+  return Math.min(WEEK, (await store.retention?.({ signal })) ?? WEEK);
+}
+
 /** Cleans once, and tells of it; somebody should know where messages are given up unpublished. @throws what the store throws. */
 export async function cleanOnce(
   { store, destination, clock, errorLogger, onEvent }: RelaySettings,
-  cleanUp: number,
+  cleanUp: CleanUp,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const begun = clock.now();
@@ -27,7 +37,8 @@ export async function cleanOnce(
     }
   };
   try {
-    tell(await store.deletePublishedByExpiration(cleanUp, { signal }));
+    const expiration = await expirationOf(store, cleanUp, signal);
+    tell(await store.deletePublishedByExpiration(expiration, { signal }));
   } catch (error) {
     // What was done is done, and told by nobody later. One that was stopped before it did anything is nothing to tell of.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
@@ -48,7 +59,8 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
   // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
-  const pause = Math.max(interval, Math.min(MAX_PAUSE, cleanUp / 10));
+  const longest = cleanUp === 'by retention' ? MAX_PAUSE : Math.min(MAX_PAUSE, cleanUp / 10);
+  const pause = Math.max(interval, longest);
   while (!stop.aborted) {
     if (isHolding()) {
       try {

@@ -31,7 +31,7 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
   if (signal?.aborted === true) end();
   const until = clock.now() + budget;
   const drain: Drain = { settings, signal: over.signal, isOver: () => over.signal.aborted || clock.now() >= until };
-  const done: Done = { total: 0, failures: [], setAside: new Set() };
+  const done: Done = { total: 0, failures: [], parked: new Set() };
   try {
     let isMore = true;
     while (isMore && !drain.isOver()) {
@@ -68,14 +68,14 @@ interface Done {
   total: number;
   /** One for each round that had some. */
   readonly failures: PublishError[];
-  readonly setAside: Set<string>;
+  readonly parked: Set<string>;
 }
 
 /** Publishes round after round. @returns whether there may be more, for another feed: this one is lost, or had its time. */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
   const until = settings.clock.now() + ONE_FEED;
   do {
-    const round = newRound(done.setAside);
+    const round = newRound(done.parked);
     try {
       await publishRound(feed, settings, round, signal);
     } finally {

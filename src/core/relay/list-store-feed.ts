@@ -1,6 +1,6 @@
 import type { StoreCallOptions } from '../contracts/call-options.js';
 import type { Clock } from '../util/clock.js';
-import type { Feed, SetAside } from '../contracts/feed.js';
+import type { Feed, ToPark } from '../contracts/feed.js';
 import type { Message } from '../contracts/message.js';
 import type { Store } from '../contracts/store.js';
 import { serially, sleepBy } from '../util/async.js';
@@ -28,7 +28,7 @@ const DEAD_RETRY = 300_000;
  * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
  * memory here, and starts anew with each feed, since the store still lists it as unpublished.
  */
-export function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
+export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const never = new AbortController().signal;
   /** By id: the store may make new objects of its messages each time. */
   const waiting = new Map<string, Waiting>();
@@ -38,7 +38,7 @@ export function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const inTurn = serially();
   const unsettled = new Set<string>();
 
-  function wait({ message, attempts, retryIn, dead, blocked, outstanding }: SetAside): void {
+  function wait({ message, attempts, retryIn, dead, blocked, outstanding }: ToPark): void {
     forget(message);
     const isKept = blocked === true || outstanding === true;
     const delay = dead ? DEAD_RETRY : isKept ? Infinity : (retryIn ?? 0);
@@ -68,7 +68,7 @@ export function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
     rebalance: () => Promise.resolve(),
     waiting: (topic) => waitingTopics.get(topic) ?? 0,
     idle: (ms, options) => sleepBy(clock, ms, options?.signal),
-    isSetAside: (key) => waitingKeys.has(key),
+    isParked: (key) => waitingKeys.has(key),
 
     async read(options) {
       if (waiting.size >= MAX_WAITING) return { messages: [] };
@@ -97,10 +97,10 @@ export function plainFeed(store: Store, pageSize: number, clock: Clock): Feed {
       return { messages, attempts: messages.map(({ id }) => waiting.get(id)?.attempts ?? 0) };
     },
 
-    async settle(page, setAside) {
-      // Set aside at once, so that pages already read know of it.
-      for (const each of setAside) wait(each);
-      const kept = new Set(setAside.map(({ message }) => message));
+    async settle(page, toPark) {
+      // Parked at once, so that pages already read know of it.
+      for (const each of toPark) wait(each);
+      const kept = new Set(toPark.map(({ message }) => message));
       const published = page.messages.filter((message) => !kept.has(message));
       await inTurn(async () => {
         if (published.length > 0) await store.published(...published);

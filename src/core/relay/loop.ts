@@ -34,7 +34,7 @@ export interface StoreHealth {
 }
 
 /**
- * Publishes what a feed has, new messages and beside them those that were set aside, until it is told to
+ * Publishes what a feed has, new messages and beside them those that were parked, until it is told to
  * stop, or until it is better to open another one. What is in flight is settled then.
  *
  * @throws what the feed rejected with, and the reason for which its lease is lost.
@@ -59,7 +59,7 @@ export async function relayFeed(
       policyOf,
       kindOf: options.kindOf,
       circuit,
-      suspicion: options.suspicion,
+      outageDetector: options.outageDetector,
       pace: options.pace,
       probes: PROBES,
       clock,
@@ -79,9 +79,9 @@ export async function relayFeed(
       },
       onPublished: onEvent && ((messages, duration) => onEvent({ type: 'published', destination, messages, duration })),
     },
-    onSettled: (setAside) => {
+    onSettled: (toPark) => {
       health.onWorking();
-      if (onEvent !== undefined) for (const each of setAside) onEvent(eventOf(each, destination));
+      if (onEvent !== undefined) for (const each of toPark) onEvent(eventOf(each, destination));
     },
   });
 
@@ -147,7 +147,7 @@ export async function relayFeed(
     }
   }
 
-  /** Takes what was set aside and is due: again at once while keys drain. */
+  /** Takes what was parked and is due: again at once while keys drain. */
   async function publishAgain(): Promise<void> {
     while (await pipeline.enter()) {
       const { round } = pipeline;

@@ -1,11 +1,11 @@
 import { systemClock, type Clock } from '../util/clock.js';
 import type { Feed, FeedOptions } from '../contracts/feed.js';
 import { isFeedStore, type Store } from '../contracts/store.js';
-import { plainFeed } from './list-store-feed.js';
+import { listStoreFeed } from './list-store-feed.js';
 
-/** Opens the feed of any store: the store's own where it offers one, else `plainFeed`. */
+/** Opens the feed of any store: the store's own where it offers one, else `listStoreFeed`. */
 export async function openFeed(store: Store, options: FeedOptions, clock: Clock = systemClock): Promise<Feed | null> {
-  return isFeedStore(store) ? store.openFeed(options) : plainFeed(store, options.pageSize, clock);
+  return isFeedStore(store) ? store.openFeed(options) : listStoreFeed(store, options.pageSize, clock);
 }
 
 /** The same store, never asked for two things at once: its contract promises that, and a relay overlaps. */
@@ -16,10 +16,12 @@ export function oneAtATime(store: Store): Store {
     last = result.catch(() => undefined);
     return result;
   };
+  const retention = store.retention?.bind(store);
   return {
     messages: (batch, options) => inTurn(() => store.messages(batch, options)),
     published: (...messages) => inTurn(() => store.published(...messages)),
     deletePublishedByExpiration: (expiration, options) =>
       inTurn(() => store.deletePublishedByExpiration(expiration, options)),
+    ...(retention && { retention: (options) => inTurn(() => retention(options)) }),
   };
 }

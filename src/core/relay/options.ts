@@ -51,8 +51,13 @@ export interface MessengerOptions {
   pipelineDepth?: number;
   /** The longest pause of an idle relay; while there is work there is none. @default 1_000 */
   interval?: number;
-  /** Clean up: delete published messages that are older than this. @default no clean-up */
-  cleanUp?: number;
+  /**
+   * Clean up: delete published messages that are older than this; `false` keeps them.
+   *
+   * @default `Messenger` and `drain` keep them; `outbox.relay` deletes them after seven days, or after the retention of
+   *   the store's tables where that is shorter
+   */
+  cleanUp?: number | false;
   /**
    * Gets the errors that do not stop the relay, and no flood of them. An outage of the broker or the datastore is told
    * when it starts, once a minute while it lasts, at once when its reason changes, and, to `info`, when it is over. Of
@@ -69,7 +74,7 @@ export interface MessengerOptions {
   concurrency?: number;
   /**
    * How long one call of the publisher may take before it counts as failed. A call that takes ten times as long as usual,
-   * at least a second or half of this, is set aside with its key while it is waited for, once one that was begun later
+   * at least a second or half of this, is parked with its key while it is waited for, once one that was begun later
    * is acknowledged: it still counts to what is in flight, and to `concurrency`.
    * @default 30_000
    */

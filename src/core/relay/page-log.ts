@@ -12,7 +12,7 @@ export interface LogPage {
   outcome: PageOutcome | undefined;
   /** Its settlement, once that has begun. */
   settlement: Promise<void> | undefined;
-  /** The store knows what was set aside, dead letters too. */
+  /** The store knows what was parked, dead letters too. */
   isSettled: boolean;
 }
 
@@ -20,7 +20,7 @@ export interface LogPage {
 type IsEarlier = (is: (each: LogPage, key: string) => boolean, key: string) => boolean;
 
 const isBusy = ({ publication }: LogPage, key: string) => publication.isBusy(key);
-const hasSetAside = ({ isSettled, publication }: LogPage, key: string) => !isSettled && publication.hasSetAside(key);
+const hasParked = ({ isSettled, publication }: LogPage, key: string) => !isSettled && publication.hasParked(key);
 
 /** The pages of the log that are published and not settled, in the order in which they were read. */
 export class PageLog {
@@ -55,7 +55,7 @@ export class PageLog {
     };
     const publication = begin({
       isBusy: (key) => isEarlier(isBusy, key),
-      isSetAside: (key) => this.#feed.isSetAside(key) || isEarlier(hasSetAside, key),
+      isParked: (key) => this.#feed.isParked(key) || isEarlier(hasParked, key),
     });
     const entry: LogPage = { place, page, publication, outcome: undefined, settlement: undefined, isSettled: false };
     this.#pages.add(entry);

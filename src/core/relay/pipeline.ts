@@ -1,4 +1,4 @@
-import type { Feed, Page, SetAside } from '../contracts/feed.js';
+import type { Feed, Page, ToPark } from '../contracts/feed.js';
 import { Capacity } from './capacity.js';
 import { PageLog } from './page-log.js';
 import { publishLate, publishPage, type Publication } from '../publish/page.js';
@@ -29,7 +29,7 @@ export interface PipelineOptions {
   readonly stop: AbortSignal;
   readonly publishing: Omit<PublishPageOptions, 'progress' | 'lost' | 'stop'>;
   /** Told of each page that was settled. */
-  readonly onSettled: (setAside: readonly SetAside[]) => void;
+  readonly onSettled: (toPark: readonly ToPark[]) => void;
 }
 
 /**
@@ -128,7 +128,7 @@ export class Pipeline {
     return this.#capacity.hasRoom && this.#log.size < SMALL_PAGES * this.#options.depth;
   }
 
-  /** Messages that were set aside and are due; never while settling is under way. */
+  /** Messages that were parked and are due; never while settling is under way. */
   retries(): Promise<Page> {
     return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
@@ -152,10 +152,10 @@ export class Pipeline {
     settled.catch(() => undefined);
   }
 
-  /** The same for messages that were set aside. @returns how many were acknowledged. */
+  /** The same for messages that were parked. @returns how many were acknowledged. */
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
-      // Its keys are its own: what is new of them is set aside as long as they are.
+      // Its keys are its own: what is new of them is parked as long as they are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       this.#followUp(outcome);
@@ -187,7 +187,7 @@ export class Pipeline {
 
   /**
    * Waits until every call that was begun is answered and settled, and lets partitions change hands. Of a page that was
-   * begun the rest is set aside, due at once; a page that was not is dropped, and read again by whoever holds it then.
+   * begun the rest is parked, due at once; a page that was not is dropped, and read again by whoever holds it then.
    */
   async handOver(work: () => Promise<void>): Promise<void> {
     this.endRound();
@@ -276,20 +276,20 @@ export class Pipeline {
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
     // After one that failed nobody knows what the store has, until it is asked anew.
     if (this.#unsettled !== undefined) throw this.#unsettled.error;
-    const setAside = [...outcome.setAside, ...outcome.untried];
+    const toPark = [...outcome.toPark, ...outcome.untried];
     try {
-      await this.#options.feed.settle(page, setAside);
+      await this.#options.feed.settle(page, toPark);
     } catch (error) {
       this.#unsettled = { error };
       throw error;
     }
-    this.#tellSettled(setAside);
+    this.#tellSettled(toPark);
   }
 
-  #tellSettled(setAside: readonly SetAside[]): void {
+  #tellSettled(toPark: readonly ToPark[]): void {
     // One before it, in the same turn, may have failed: then the store does not work.
     if (this.#unsettled !== undefined) return;
-    this.#options.onSettled(setAside);
+    this.#options.onSettled(toPark);
     this.settled.ring();
   }
 }

@@ -13,15 +13,15 @@ import { Bell, isAbort, onAbort } from '../util/async.js';
 /** What one round over an open feed comes to, kept while it goes on: an error in the middle of it loses nothing. */
 export interface Round {
   acknowledged: number;
-  /** Whether it found a message that no round before it has set aside. */
+  /** Whether it found a message that no round before it has parked. */
   isNew: boolean;
   readonly failures: PublishError[];
-  /** Ids of the messages that this round and those before it have set aside: a store without a side table lists them again. */
-  readonly setAside: Set<string>;
+  /** Ids of the messages that this round and those before it have parked: a store without a side table lists them again. */
+  readonly parked: Set<string>;
 }
 
-export function newRound(setAside = new Set<string>()): Round {
-  return { acknowledged: 0, isNew: false, failures: [], setAside };
+export function newRound(parked = new Set<string>()): Round {
+  return { acknowledged: 0, isNew: false, failures: [], parked };
 }
 
 /** Whether the broker as a whole failed: a pause for it belongs to a relay that stays, here it ends the work. */
@@ -69,10 +69,10 @@ export async function publishRound(
   const retries = () => feed.retries({ signal });
   const pages = [retries, () => feed.read({ signal })];
   for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
-    const { setAside } = await publishNext(feed, await next(), settings, round, signal);
+    const { toPark } = await publishNext(feed, await next(), settings, round, signal);
     if (isBrokerDown(round)) return;
     // What waited behind a dead letter goes on, now that it is settled as one.
-    if (setAside.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
+    if (toPark.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
   }
 }
 
@@ -83,10 +83,10 @@ async function publishNext(
   settings: RelaySettings,
   round: Round,
   signal: AbortSignal | undefined,
-): Promise<Pick<PageOutcome, 'setAside'>> {
+): Promise<Pick<PageOutcome, 'toPark'>> {
   const { destination, onEvent, stopTimeout, clock } = settings;
-  if (page.messages.length === 0 || signal?.aborted === true) return { setAside: [] };
-  round.isNew ||= page.messages.some(({ id }) => !round.setAside.has(id));
+  if (page.messages.length === 0 || signal?.aborted === true) return { toPark: [] };
+  round.isNew ||= page.messages.some(({ id }) => !round.parked.has(id));
   onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: page.attempts !== undefined });
   const stop = new AbortController();
   const forget =
@@ -96,7 +96,7 @@ async function publishNext(
     });
   const stopping = stoppingOf(stop.signal, stopTimeout, clock);
   try {
-    const earlier = { isSetAside: (key: string) => feed.isSetAside(key), isBusy: () => false };
+    const earlier = { isParked: (key: string) => feed.isParked(key), isBusy: () => false };
     const publishing: PublishPageOptions = {
       ...withoutPause(settings, round, stop),
       stop: stop.signal,
@@ -106,11 +106,11 @@ async function publishNext(
       },
     };
     const outcome = await publishPage(page, publishing, earlier).outcome;
-    const { acknowledged, setAside, untried } = outcome;
-    if (hasChanged(outcome)) await feed.settle(page, [...setAside, ...untried]);
+    const { acknowledged, toPark, untried } = outcome;
+    if (hasChanged(outcome)) await feed.settle(page, [...toPark, ...untried]);
     round.acknowledged += acknowledged;
-    for (const each of setAside) {
-      round.setAside.add(each.message.id);
+    for (const each of toPark) {
+      round.parked.add(each.message.id);
       onEvent?.(eventOf(each, destination));
     }
     return outcome;
@@ -133,7 +133,7 @@ function withoutPause(
     batchBytes: settings.batchBytes,
     policyOf: settings.policyOf,
     kindOf: settings.kindOf,
-    suspicion: settings.suspicion,
+    outageDetector: settings.outageDetector,
     clock: settings.clock,
     circuit: endingGate(stop, failures),
     probes: 0,

@@ -17,8 +17,14 @@ import { policies } from './policies.js';
 import { publisherOf, type BatchPublisher, type Publisher, type PublishFunction } from '../contracts/publisher.js';
 import type { PolicyOf } from '../publish/retry-policy.js';
 import { isFeedStore, type Store } from '../contracts/store.js';
-import { Suspicion } from '../publish/outage-detector.js';
+import { OutageDetector } from '../publish/outage-detector.js';
 import { Alike, Outages } from './outages.js';
+
+/**
+ * How old a published message has to be to be cleaned away, in milliseconds. `by retention`: seven days, or the retention of
+ * the store where that is shorter.
+ */
+export type CleanUp = number | 'by retention';
 
 /** Everything that publishing and cleaning work with: made once, by `relaySettings`. Durations in milliseconds. */
 export interface RelaySettings {
@@ -36,7 +42,7 @@ export interface RelaySettings {
   readonly policyOf: PolicyOf;
   readonly kindOf: (error: Error) => FailureKind;
   readonly circuit: Circuit;
-  readonly suspicion: Suspicion;
+  readonly outageDetector: OutageDetector;
   /** The calls of the publisher that are in flight. */
   readonly calls: Calls;
   /** Whether the batch form of the publisher watches `calls` itself, message by message. */
@@ -48,8 +54,8 @@ export interface RelaySettings {
   /** What the logger is told of a datastore that fails. */
   readonly outages: Outages;
   readonly onEvent: EventHandler | undefined;
-  /** How old a published message has to be to be cleaned away; `undefined`: it is kept. */
-  readonly cleanUp: number | undefined;
+  /** `undefined`: what is published is kept. */
+  readonly cleanUp: CleanUp | undefined;
   readonly clock: Clock;
 }
 
@@ -139,10 +145,10 @@ export function relaySettings(
       backoff: { minDelay, maxDelay: Math.max(minDelay, Math.min(maxDelay, MAX_PAUSE)) },
       listener: circuitListener(destination, { outages: new Outages('broker', errorLogger, clock), alike }, handler),
     }),
-    suspicion: new Suspicion(),
+    outageDetector: new OutageDetector(),
     pace: new Pace({ clock, timeout: publishTimeout }),
     cleanUp:
-      options.cleanUp === undefined
+      options.cleanUp === undefined || options.cleanUp === false
         ? undefined
         : numberOption('cleanUp', options.cleanUp, 0, { min: 0, max: Number.MAX_SAFE_INTEGER }),
     errorLogger,

@@ -4,51 +4,48 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
-import { assertConsumer, assertReceivedId, LONGEST_KEEP, type InboxStore } from '../../core/contracts/inbox.js';
+import type { OutboxAdmin } from '../../core/contracts/admin.js';
+import { assertDestination } from '../../core/contracts/admin-options.js';
+import { DEFAULT_DESTINATION, type Feed, type FeedOptions } from '../../core/contracts/feed.js';
+import type { InboxStore } from '../../core/contracts/inbox.js';
 import { assertMessage, type Message } from '../../core/contracts/message.js';
-import { describe } from '../../core/util/describe.js';
 import { checkKeys, numberOption, type KeysOf } from '../../core/util/options.js';
-import type { Store } from '../../core/contracts/store.js';
+import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import { memoryAdmin } from './admin.js';
+import { MemoryFeed } from './feed.js';
+import { MemoryInbox } from './inbox.js';
+import { MemoryLog } from './log.js';
+import { assertOpen, copyOf, MemoryTransaction } from './transaction.js';
+
+export { MemoryTransaction } from './transaction.js';
 
 /** How a `MemoryStore` is set up. */
 export interface MemoryStoreOptions<Input = MessageInput> {
   /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
   transform?: Transform<Input>;
+  /** The store's clock, in milliseconds since 1970: for tests of what is delayed, retried or cleaned. @default Date.now */
+  now?: () => number;
 }
 
-/** What a transaction has stored and not yet committed. Made by `MemoryStore.transaction`. */
-export class MemoryTransaction {
-  /** @internal */
-  readonly added: Message[] = [];
-  /** What was received, as its keys. @internal */
-  readonly received = new Set<string>();
-  /** @internal */
-  over = false;
-  /** @internal */
-  end!: () => void;
-  /** Resolves when it is over. @internal */
-  readonly ended = new Promise<void>((resolve) => (this.end = resolve));
-}
-
-interface Kept {
-  readonly message: Message;
-  readonly storedAt: number;
-  published: boolean;
-}
-
-/** The contract of a store, in an array. What is stored is gone with the process. Its one destination publishes everything. */
-export class MemoryStore<Input = MessageInput> implements Store, InboxStore<MemoryTransaction> {
+/**
+ * The contract of a store, in arrays. What is stored is gone with the process. One relay at a time works on a
+ * destination, until it closes its feed.
+ */
+export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<MemoryTransaction> {
+  /** What an operator does: destinations, parked messages, dead letters. */
+  readonly admin: OutboxAdmin;
   readonly #transform: Transform<Input>;
-  #kept: Kept[] = [];
-  /** By key, when it was received. */
-  readonly #received = new Map<string, number>();
-  /** By key, the open transaction that has received it. */
-  readonly #receiving = new Map<string, MemoryTransaction>();
+  readonly #log: MemoryLog;
+  readonly #inbox: MemoryInbox;
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
-    checkKeys(options, { transform: true } satisfies KeysOf<MemoryStoreOptions>);
+    checkKeys(options, { transform: true, now: true } satisfies KeysOf<MemoryStoreOptions>);
     this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
+    const now = options.now ?? (() => Date.now());
+    this.#log = new MemoryLog(now);
+    this.#inbox = new MemoryInbox(now);
+    this.admin = memoryAdmin(this.#log);
   }
 
   /** Runs `work` with a transaction: what it adds is stored when `work` resolves, and not when it rejects. */
@@ -56,21 +53,22 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
     const transaction = new MemoryTransaction();
     try {
       const result = await work(transaction);
-      const storedAt = performance.now();
-      this.#kept.push(...transaction.added.map((message) => ({ message, storedAt, published: false })));
-      for (const key of transaction.received) this.#received.set(key, storedAt);
+      this.#log.append(transaction.added);
+      this.#inbox.commit(transaction);
       return result;
     } finally {
       transaction.over = true;
-      for (const key of transaction.received) this.#receiving.delete(key);
+      this.#inbox.end(transaction);
       transaction.end();
     }
   }
 
   /**
-   * Stores one message, or an array, with the transaction.
+   * Stores one message, or an array, with the transaction. A destination that a message is for is made where it is not
+   * there yet, as `declareDestinations` does.
    *
-   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over.
+   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over; `INVALID_MESSAGE`;
+   *   `UNKNOWN_DESTINATION` for a message whose destination was forgotten.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     assertOpen(transaction);
@@ -78,6 +76,7 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
     const stored = inputs.map((input) => {
       const message = this.#transform(input);
       assertMessage(message);
+      this.#log.assertTaken(message);
       return copyOf(message, false);
     });
     transaction.added.push(...stored);
@@ -90,27 +89,59 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
     return transaction.added.map((message) => copyOf(message, false));
   }
 
-  /** Whatever a message is for, it is published by whoever relays. */
-  async declareDestinations(_names: readonly string[]): Promise<void> {
+  /** Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. */
+  async declareDestinations(names: readonly string[]): Promise<void> {
+    for (const name of names) assertDestination(name);
+    for (const name of names) this.#log.declare(name);
     return Promise.resolve();
   }
 
-  /** As a `Store` does. A message with `deliverAt` is not listed before that time of this process's clock. */
-  async messages(batch: number): Promise<readonly Message[]> {
-    numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
-    const now = Date.now();
-    const held = new Set<string>();
-    const unpublished = this.#kept.filter(({ message: { key, deliverAt, holdKey }, published }) => {
-      if (published || (key !== undefined && held.has(key))) return false;
-      if (deliverAt === undefined || deliverAt.getTime() <= now) return true;
-      if (holdKey === true && key !== undefined) held.add(key);
-      return false;
-    });
-    return Promise.resolve(unpublished.slice(0, batch).map(({ message }) => message));
+  /**
+   * Takes a destination for a relay, or resolves to `null` while another one holds it.
+   *
+   * @throws MessengerError `INVALID_OPTION`; `DESTINATION_FORGOTTEN` where no relay worked on it for longer than its
+   *   `forgetAfter`.
+   */
+  async openFeed(options: FeedOptions): Promise<Feed | null> {
+    assertDestination(options.destination);
+    const destination = this.#log.destination(options.destination);
+    if (destination.forgottenAt !== null) {
+      throw new MessengerError(
+        'DESTINATION_FORGOTTEN',
+        `destination ${JSON.stringify(destination.name)} was forgotten: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it, with { discard: true }, and add it again`,
+      );
+    }
+    if (destination.holder !== undefined) {
+      destination.standsBy(options.relay, this.#log.now());
+      return Promise.resolve(null);
+    }
+    return Promise.resolve((destination.holder = new MemoryFeed(this.#log, destination, options)));
   }
 
+  /**
+   * Takes a destination away from the relay that holds it, as if its lease had run out: for tests of what the relay does
+   * then.
+   */
+  revoke(destination: string = DEFAULT_DESTINATION): void {
+    this.#log.destinations.get(destination)?.holder?.lose('the lease was taken away');
+  }
+
+  /**
+   * Up to `batch` messages that the destination `default` has not published, in order. One that waits for its time, for
+   * another attempt or behind such a message is not listed.
+   */
+  async messages(batch: number): Promise<readonly Message[]> {
+    numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
+    return Promise.resolve(this.#log.destination(DEFAULT_DESTINATION).ready(this.#log.kept, this.#log.now(), batch));
+  }
+
+  /**
+   * Marks messages as published at the destination `default`, all or none.
+   *
+   * @throws MessengerError `UNKNOWN_MESSAGE` for one that is not stored.
+   */
   async published(...messages: readonly Message[]): Promise<void> {
-    const kept = new Set(this.#kept.map(({ message }) => message.id));
+    const kept = new Set(this.#log.kept.map(({ message }) => message.id));
     const missing = messages.find(({ id }) => !kept.has(id));
     if (missing) {
       throw new MessengerError(
@@ -120,15 +151,17 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
     }
     // By id, all of them: a message that was stored twice is one to whoever receives it.
     const ids = new Set(messages.map(({ id }) => id));
-    for (const each of this.#kept) if (ids.has(each.message.id)) each.published = true;
+    const destination = this.#log.destination(DEFAULT_DESTINATION);
+    for (const each of this.#log.kept) if (ids.has(each.message.id)) destination.published(each);
     return Promise.resolve();
   }
 
-  async deletePublishedByExpiration(expiration: number): Promise<void> {
+  /** Deletes what every destination has published, and was stored `expiration` milliseconds ago or before. */
+  async deletePublishedByExpiration(expiration: number): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
-    const expired = performance.now() - expiration;
-    this.#kept = this.#kept.filter(({ published, storedAt }) => !published || storedAt > expired);
-    return Promise.resolve();
+    const forgotten = this.#log.forgetAbandoned();
+    const rows = this.#log.clean(this.#log.now() - expiration);
+    return Promise.resolve({ emptied: 0, rows, moved: 0, kept: [], forgotten });
   }
 
   /**
@@ -137,63 +170,17 @@ export class MemoryStore<Input = MessageInput> implements Store, InboxStore<Memo
    *
    * @returns whether it is the first time. @throws as `add` does for a handle, and as an `InboxStore` does.
    */
-  async receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
-    assertConsumer(consumer);
-    assertReceivedId(id);
-    const key = JSON.stringify([consumer, id]);
-    for (;;) {
-      assertOpen(transaction);
-      if (this.#received.has(key)) return false;
-      const holder = this.#receiving.get(key);
-      if (holder === transaction) return false;
-      if (holder === undefined) break;
-      await holder.ended;
-    }
-    this.#receiving.set(key, transaction);
-    transaction.received.add(key);
-    return true;
+  receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
+    return this.#inbox.receive(transaction, consumer, id);
   }
 
   /** Forgets what a consumer has received longer ago than `expiration` milliseconds. @returns how many. */
-  async forgetReceived(consumer: string, expiration: number): Promise<number> {
-    assertConsumer(consumer);
-    numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
-    const expired = performance.now() - expiration;
-    const old = [...this.#received].filter(
-      ([key, receivedAt]) => receivedAt <= expired && (JSON.parse(key) as string[])[0] === consumer,
-    );
-    for (const [key] of old) this.#received.delete(key);
-    return Promise.resolve(old.length);
+  forgetReceived(consumer: string, expiration: number): Promise<number> {
+    return this.#inbox.forgetReceived(consumer, expiration);
   }
 
-  /** Every message that is kept, published or not, in the order of the commits. */
+  /** Every message that is kept, published or not, in the order of the commits. One is published once all its destinations have. */
   all(): readonly Message[] {
-    return this.#kept.map(({ message, published }) => copyOf(message, published));
+    return this.#log.kept.map((kept) => copyOf(kept.message, this.#log.isPublished(kept)));
   }
-}
-
-function assertOpen(transaction: unknown): void {
-  if (!(transaction instanceof MemoryTransaction)) {
-    throw new MessengerError(
-      'INVALID_TRANSACTION',
-      `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
-    );
-  }
-  if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
-}
-
-function copyOf(message: Message, published: boolean): Message {
-  const { id, metadata, payload, at, topic, key, deliverAt, holdKey, destination } = message;
-  return {
-    id,
-    metadata: { ...metadata },
-    payload: payload.slice(),
-    at: new Date(at),
-    published,
-    topic,
-    key,
-    deliverAt: deliverAt && new Date(deliverAt),
-    holdKey,
-    destination,
-  };
 }

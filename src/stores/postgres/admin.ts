@@ -10,7 +10,7 @@ import { parkedMessages } from './ops/parked-messages.js';
 import { migrationScript, type MigrationScriptOptions, type PostgresTableOptions } from './options.js';
 import { excessGrants, rolesScript, type ExcessGrant, type RolesOptions } from './schema/roles.js';
 import { storeError } from './schema/store-error.js';
-import type { Admin } from './sql/transact.js';
+import type { OperationContext } from './sql/transact.js';
 
 /** What an operator does with an outbox in PostgreSQL. */
 export interface PostgresAdmin extends OutboxAdmin {
@@ -37,7 +37,11 @@ export interface PostgresAdmin extends OutboxAdmin {
 }
 
 /** Does something on the tables of a store, and has its errors say what to do. */
-export async function operating<T>(context: Admin, work: (context: Admin) => Promise<T>, table?: string): Promise<T> {
+export async function operating<T>(
+  context: OperationContext,
+  work: (context: OperationContext) => Promise<T>,
+  table?: string,
+): Promise<T> {
   try {
     return await work(context);
   } catch (error) {
@@ -46,9 +50,9 @@ export async function operating<T>(context: Admin, work: (context: Admin) => Pro
 }
 
 /** The operations on the tables of one store, whose options say which. */
-export function postgresAdmin(context: Admin, tables: PostgresTableOptions): PostgresAdmin {
+export function postgresAdmin(context: OperationContext, tables: PostgresTableOptions): PostgresAdmin {
   const { schema, tablePrefix } = tables;
-  const operate = <T>(work: (context: Admin) => Promise<T>) => operating(context, work);
+  const operate = <T>(work: (context: OperationContext) => Promise<T>) => operating(context, work);
   return {
     destinations: (options) => operate((admin) => destinations(admin, options)),
     addDestination: (name, options) => operate((admin) => addDestination(admin, name, options)),

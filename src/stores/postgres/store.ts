@@ -7,8 +7,9 @@ import { numberOption } from '../../core/util/options.js';
 import type { StoreCallOptions } from '../../core/contracts/call-options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import type { MessageInput } from '../../core/outbox/transform.js';
-import { assertDestination, type Admin } from './sql/transact.js';
-import { cleanSlices } from './ops/clean.js';
+import { assertDestination } from '../../core/contracts/admin-options.js';
+import type { OperationContext } from './sql/transact.js';
+import { cleanSlices, tableRetention } from './ops/clean.js';
 import { declareDestinations } from './ops/destinations.js';
 import {
   databaseOf,
@@ -60,7 +61,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #transactions = new WeakMap<object, string>();
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
-  readonly #context: Admin;
+  readonly #context: OperationContext;
   /** What an operator does: destinations, dead letters, partitions, rights, a database that was moved. */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
@@ -243,6 +244,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     );
   }
 
+  /** The retention of the tables, in milliseconds: the longest expiration that they can be cleaned by. */
+  retention({ signal }: StoreCallOptions = {}): Promise<number> {
+    return operating(this.#context, ({ database, names, timeout }) =>
+      tableRetention(database, names, { timeout, signal }),
+    );
+  }
+
   /**
    * Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. One
    * that is there stays as it is; `default` publishes whatever is for no other.
@@ -281,7 +289,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
    */
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
-    const forget = (context: Admin) => forgetReceived(context, consumer, expiration, options);
+    const forget = (context: OperationContext) => forgetReceived(context, consumer, expiration, options);
     return operating(this.#context, forget, this.#names.inbox);
   }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MessengerError, type ErrorCode } from '../../core/errors.js';
 
 /** @throws Error with the message unless the condition holds. */
 export function assert(condition: boolean, message: string): asserts condition {
@@ -40,6 +41,14 @@ export async function rejection(promise: Promise<unknown>, what: string): Promis
     return error;
   }
   throw new Error(`${what}: expected a rejection, it resolved`);
+}
+
+/** Asserts that a call rejects with an error of this package, of the code, and whose message names the value. */
+export async function refused(call: Promise<unknown>, code: ErrorCode, names = '', what: string = code): Promise<void> {
+  const error = await rejection(call, what);
+  assert(error instanceof MessengerError, `${what}: expected a MessengerError, got ${String(error)}`);
+  assertEqual(error.code, code, `${what}: code of "${error.message}"`);
+  assert(error.message.includes(names), `${what}: expected the message to name ${names}: ${error.message}`);
 }
 
 /** Polls until the condition holds. @throws Error naming what was waited for after `deadline` milliseconds. */

@@ -4,11 +4,13 @@
  * @module
  */
 import { MessengerError } from '../../core/errors.js';
-import type { Feed, Page, SetAside } from '../../core/contracts/feed.js';
+import type { Feed, Page } from '../../core/contracts/feed.js';
 import { newMessage, type Message } from '../../core/contracts/message.js';
 import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
 import {
+  behind,
+  failed,
   idsOf,
   later,
   message,
@@ -41,7 +43,7 @@ export function feedTests<Handle>(declare: StoreTest<Handle>, features: StoreFea
     });
   };
   reading(test);
-  settingAside(test);
+  parking(test);
   holding(test);
   if (features.delayed) delaying(test);
 }
@@ -121,22 +123,22 @@ function reading<Handle>(test: Test<Handle>): void {
   });
 }
 
-function settingAside<Handle>(test: Test<Handle>): void {
-  test('keeps the key of what is set aside waiting, from the call of settle on', async (harness, open) => {
+function parking<Handle>(test: Test<Handle>): void {
+  test('keeps the key of what is parked waiting, from the call of settle on', async (harness, open) => {
     const [a1, b1, c1, a2] = await stored(harness, some(4, ['a', 'b', 'c']));
     const feed = await open();
     const [page, next] = [await feed.read(), await feed.read()];
     assertEqual([idsOf(page.messages), idsOf(next.messages)], [idsOf([a1, b1, c1]), idsOf([a2])], 'pages');
-    assert(!feed.isSetAside('a'), 'a key is set aside before any failed');
+    assert(!feed.isParked('a'), 'a key is parked before any failed');
     const settled = feed.settle(page, [failed(page, 0, { retryIn: 60_000 })]);
-    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key of the failed message, and it alone, is set aside');
+    assert(feed.isParked('a') && !feed.isParked('b'), 'the key of the failed message, and it alone, is parked');
     await settled;
     await feed.settle(next, [behind(next, 0)]);
     assertEqual((await feed.read()).messages, [], 'new messages');
     assertEqual((await feed.retries()).messages, [], 'messages that are due');
     await feed.close();
     const again = await open();
-    assert(again.isSetAside('a') && !again.isSetAside('b'), 'the next feed knows the keys set aside');
+    assert(again.isParked('a') && !again.isParked('b'), 'the next feed knows the parked keys');
     assertEqual((await again.read()).messages, [], 'new messages of the next feed');
     assertEqual((await again.retries()).messages, [], 'messages of the next feed that are due');
   });
@@ -158,12 +160,12 @@ function settingAside<Handle>(test: Test<Handle>): void {
     assertEqual([...(due.messages[0]?.payload ?? [])], [...(a1?.payload ?? [])], 'payload');
     // The first is through, the second fails, the third waits behind it.
     await feed.settle(due, [failed(due, 1, { attempts: 1, retryIn: 30 }), behind(due, 2)]);
-    assert(feed.isSetAside('a'), 'the key waits for what is left of it');
+    assert(feed.isParked('a'), 'the key waits for what is left of it');
     const rest = await dueOf(feed);
     assertEqual([idsOf(rest.messages), rest.attempts], [idsOf([a2, a3]), [1, 0]], 'due then');
     await feed.settle(rest, []);
-    assert(!feed.isSetAside('a'), 'a drained key is no longer set aside');
-    assert(feed.isSetAside('b'), 'the other key still is');
+    assert(!feed.isParked('a'), 'a drained key is no longer parked');
+    assert(feed.isParked('b'), 'the other key still is');
     assertEqual((await feed.retries()).messages, [], 'due at last');
     assertEqual([b1?.key, b2?.key], ['b', 'b'], 'keys');
   });
@@ -179,7 +181,7 @@ function settingAside<Handle>(test: Test<Handle>): void {
     await feed.close();
     const small = await open({ pageSize: 3 });
     const ids: unknown[] = [];
-    while (small.isSetAside('a')) {
+    while (small.isParked('a')) {
       const due = await dueOf(small);
       ids.push(...idsOf(due.messages));
       await small.settle(due, []);
@@ -215,16 +217,16 @@ function settingAside<Handle>(test: Test<Handle>): void {
     const due = await dueOf(feed);
     assertEqual(idsOf(due.messages), [a2?.id], 'due');
     await feed.settle(due, [failed(due, 0, { attempts: 2, dead: true })]);
-    assert(!feed.isSetAside('a'), 'nothing but dead letters of the key is left');
+    assert(!feed.isParked('a'), 'nothing but dead letters of the key is left');
     await feed.close();
     const again = await open();
-    assert(!again.isSetAside('a'), 'the next feed sees that the key goes on');
+    assert(!again.isParked('a'), 'the next feed sees that the key goes on');
     for (const { messages } of [await again.retries(), await again.read()]) assertEqual(messages, [], 'messages');
     await harness.store.deletePublishedByExpiration(0);
     assertEqual([...(await harness.kept())].sort(), idsOf([a1, a2, k1]).sort(), 'dead letters kept');
   });
 
-  test('sets messages without a key aside alone', async (harness, open) => {
+  test('parks messages without a key alone', async (harness, open) => {
     const [k1, k2, k3] = await stored(harness, some(3));
     const feed = await open();
     const page = await feed.read();
@@ -236,7 +238,7 @@ function settingAside<Handle>(test: Test<Handle>): void {
     assert(k1 !== undefined && k3 !== undefined, 'stored');
   });
 
-  test('keeps the error of any text, and what is set aside, whatever its content', async (harness, open) => {
+  test('keeps the error of any text, and what is parked, whatever its content', async (harness, open) => {
     const odd = newMessage('"odd"', { key: '\'; -- \\ " {a,b} 名', topic: 'NULL', metadata: { a: '\\' } });
     await stored(harness, [odd]);
     const feed = await open();
@@ -247,10 +249,10 @@ function settingAside<Handle>(test: Test<Handle>): void {
     const view = ({ id, key, topic, metadata, payload }: Message): unknown => [id, key, topic, metadata, [...payload]];
     assertEqual(due.messages.map(view), [view(odd)], 'due');
     await feed.settle(due, []);
-    assert(!feed.isSetAside(odd.key ?? ''), 'drained');
+    assert(!feed.isParked(odd.key ?? ''), 'drained');
   });
 
-  test('settles what was set aside while a page is being settled, and keeps both', async (harness, open) => {
+  test('settles what was parked while a page is being settled, and keeps both', async (harness, open) => {
     await stored(harness, some(6, [undefined]));
     const feed = await open();
     const first = await feed.read();
@@ -312,12 +314,12 @@ function delaying<Handle>(test: Test<Handle>): void {
     await stored(harness, messages);
     const feed = await open();
     assertEqual(idsOf(await drained(feed)), idsOf([x1, x2]), 'read');
-    assert(!feed.isSetAside('a'), 'a delayed message holds up its key');
+    assert(!feed.isParked('a'), 'a delayed message holds up its key');
     await stored(harness, [x3 as Message]);
     assertEqual(idsOf(await drained(feed)), idsOf([x3]), 'read after it');
     await feed.close();
     const again = await open();
-    assert(!again.isSetAside('a'), 'a delayed message holds up its key, for the next feed');
+    assert(!again.isParked('a'), 'a delayed message holds up its key, for the next feed');
     for (const { messages } of [await again.read(), await again.retries()]) assertEqual(messages, [], 'messages left');
   });
 
@@ -331,6 +333,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const second = await open({ pageSize: 1 });
     const [page, next] = [await second.read(), await second.read()];
     await second.settle(page, []);
+    if (next.messages.length > 0) await second.settle(next, []);
     const ids = [...idsOf(page.messages), ...idsOf(next.messages), ...idsOf(await drained(second))];
     assertEqual(ids, idsOf([messages[0], messages[5]]), 'read');
     await second.close();
@@ -348,7 +351,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const due = await feed.retries();
     assertEqual([idsOf(due.messages), due.attempts], [[a1?.id], [0]], 'due');
     await feed.settle(due, [failed(due, 0, { retryIn: 1 })]);
-    assert(!feed.isSetAside('a'), 'a delayed message that failed holds up its key');
+    assert(!feed.isParked('a'), 'a delayed message that failed holds up its key');
     const [a3] = await stored(harness, [message({ key: 'a' })]);
     assertEqual(idsOf(await drained(feed)), [a3?.id], 'read while it waits');
     const again = await dueOf(feed);
@@ -365,12 +368,12 @@ function delaying<Handle>(test: Test<Handle>): void {
     ]);
     const feed = await open();
     const page = await feed.read();
-    await feed.settle(page, [failed(page, 0, { retryIn: HOUR }), behind(page, 1)]);
+    await feed.settle(page, [failed(page, 0, { retryIn: 10 * HOUR }), behind(page, 1)]);
     await needed(harness.makeDue, 'makeDue')();
     const due = await feed.retries();
     assertEqual([idsOf(page.messages), idsOf(due.messages)], [idsOf([a2, a3]), [a1?.id]], 'read, and due');
     await feed.settle(due, [failed(due, 0, { dead: true })]);
-    assert(feed.isSetAside('a'), 'the key goes on although its first message has failed');
+    assert(feed.isParked('a'), 'the key goes on although its first message has failed');
     assertEqual((await feed.retries()).messages, [], 'due then');
   });
 
@@ -385,11 +388,11 @@ function delaying<Handle>(test: Test<Handle>): void {
     const feed = await open({ pageSize: 10 });
     const page = await feed.read();
     await feed.settle(page, [failed(page, 0, { retryIn: 1 })]);
-    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key, and it alone, is held up');
+    assert(feed.isParked('a') && !feed.isParked('b'), 'the key, and it alone, is held up');
     const due = await dueOf(feed);
     assertEqual(idsOf(due.messages), [a1?.id], 'due');
     await feed.settle(due, []);
-    assert(feed.isSetAside('a'), 'the key is held up by what is delayed');
+    assert(feed.isParked('a'), 'the key is held up by what is delayed');
     assertEqual((await feed.retries()).messages, [], 'due then');
     assert(a2 !== undefined && a3 !== undefined, 'stored');
   });
@@ -408,15 +411,15 @@ function delaying<Handle>(test: Test<Handle>): void {
     assertEqual((await feed.read()).messages, [], 'read after it');
     await feed.close();
     const again = await open({ pageSize: 2 });
-    assert(again.isSetAside('a'), 'the next feed knows that the key is held up');
+    assert(again.isParked('a'), 'the next feed knows that the key is held up');
     assertEqual((await again.retries()).messages, [], 'due before its time');
     await needed(harness.makeDue, 'makeDue')();
     const due = await again.retries();
     assertEqual(idsOf(due.messages), idsOf([a1, a2]), 'due');
     await again.settle(due, [failed(due, 0, { retryIn: 1 }), behind(due, 1)]);
-    assert(again.isSetAside('a'), 'the key waits for the message that holds it and failed');
+    assert(again.isParked('a'), 'the key waits for the message that holds it and failed');
     const ids: unknown[] = [];
-    while (again.isSetAside('a')) {
+    while (again.isParked('a')) {
       const retried = await dueOf(again);
       ids.push(...idsOf(retried.messages));
       await again.settle(retried, []);
@@ -468,13 +471,4 @@ async function dueOf(feed: Feed): Promise<Page> {
   let page: Page = { messages: [] };
   await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
   return page;
-}
-
-function failed(page: Page, place: number, more: Partial<SetAside>): SetAside {
-  return { message: page.messages[place] as Message, attempts: 1, error: new Error('refused'), dead: false, ...more };
-}
-
-/** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
-function behind(page: Page, place: number): SetAside {
-  return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
 }

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { MessengerError, type ErrorCode } from '../../core/errors.js';
 import type { InboxStore } from '../../core/contracts/inbox.js';
 import { uuidv7 } from '../../core/util/uuid.js';
-import { assert, assertEqual, gate, rejection, testsWith } from './assert.js';
+import { assert, assertEqual, gate, refused, rejection, testsWith } from './assert.js';
 import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 
 /** What a store declares to be able to do: as to the store suite. */
@@ -232,10 +231,4 @@ async function rolledBack<Handle>(
     assert(await store.receive(handle, consumer, id), 'it was received before');
     throw new Error('rolled back');
   });
-}
-
-async function refused(call: Promise<unknown>, code: ErrorCode): Promise<void> {
-  const error = await rejection(call, code);
-  assert(error instanceof MessengerError, `expected a MessengerError, got ${String(error)}`);
-  assertEqual(error.code, code, `code of "${error.message}"`);
 }

@@ -1,8 +1,10 @@
 /**
- * Conformance suites for stores, inboxes, publishers and subscribers of your own, under any test runner.
+ * Conformance suites for stores, their admin, inboxes, publishers and subscribers of your own, under any test runner.
  *
  * @module
  */
+export { adminTestSuite } from './admin-suite.js';
+export type { AdminHarness, AdminSuite } from './admin-suite.js';
 export { inboxTestSuite } from './inbox-suite.js';
 export type { InboxFeatures, InboxHarness, InboxSuite } from './inbox-suite.js';
 export { publisherTestSuite } from './publisher-suite.js';

@@ -4,6 +4,7 @@
  * @module
  */
 import { newMessage, type Message, type NewMessageOptions } from '../../core/contracts/message.js';
+import type { Page, ToPark } from '../../core/contracts/feed.js';
 import type { Store } from '../../core/contracts/store.js';
 import { assert } from './assert.js';
 
@@ -25,7 +26,7 @@ export interface StoreFeatures {
   readonly cleansSingly: boolean;
   /** A message with `deliverAt` is not listed before its time, and one with `holdKey` holds its key up. False: not tested. */
   readonly delayed: boolean;
-  /** It has `openFeed`, for relays with leases and failures set aside. False: it must not have it. */
+  /** It has `openFeed`, for relays with leases and parked failures. False: it must not have it. */
   readonly feeds: boolean;
 }
 
@@ -83,7 +84,7 @@ export function later(ms: number, options: NewMessageOptions = {}): Message {
 
 /** Stores messages in a transaction of their own. */
 export function stored<Handle>(
-  { store, transaction }: StoreHarness<Handle>,
+  { store, transaction }: Pick<StoreHarness<Handle>, 'store' | 'transaction'>,
   messages: readonly Message[],
 ): Promise<readonly Message[]> {
   return transaction((handle) => store.add(handle, messages));
@@ -97,4 +98,14 @@ export function idsOf(messages: readonly (Message | undefined)[]): (string | und
 export function needed<T>(member: T | undefined, name: string): T {
   assert(member !== undefined, `the harness must have ${name} for the features declared`);
   return member;
+}
+
+/** A message of a page that failed: tried again, unless more is said. */
+export function failed(page: Page, place: number, more: Partial<ToPark>): ToPark {
+  return { message: page.messages[place] as Message, attempts: 1, error: new Error('refused'), dead: false, ...more };
+}
+
+/** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
+export function behind(page: Page, place: number): ToPark {
+  return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
 }

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { MessengerError, type ErrorCode } from '../../core/errors.js';
+import type { ErrorCode } from '../../core/errors.js';
 import { newMessage, type Message } from '../../core/contracts/message.js';
 import { isFeedStore, type Store } from '../../core/contracts/store.js';
-import { assert, assertEqual, rejection, until, testsWith } from './assert.js';
+import { assert, assertEqual, refused, rejection, until, testsWith } from './assert.js';
 import { feedTests } from './feed-suite.js';
 import {
   idsOf,
@@ -586,12 +586,4 @@ function fieldsOf({ id, topic, key, at, metadata, payload, published }: Message)
 
 function fieldsOnly({ id, metadata, payload, published, at }: Message): Message {
   return { id, metadata, payload, published, at };
-}
-
-/** Asserts that a call rejects with an error of this package, of the code, and whose message names the value. */
-async function refused(call: Promise<unknown>, code: ErrorCode, names = '', what: string = code): Promise<void> {
-  const error = await rejection(call, what);
-  assert(error instanceof MessengerError, `${what}: expected a MessengerError, got ${String(error)}`);
-  assertEqual(error.code, code, `${what}: code of "${error.message}"`);
-  assert(error.message.includes(names), `${what}: expected the message to name ${names}: ${error.message}`);
 }

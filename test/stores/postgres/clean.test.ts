@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { newMessage } from '../../../src/core/contracts/message.js';
+import { defineOutbox, type MessengerEvent } from '../../../src/index.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { isAbort } from '../../../src/core/util/async.js';
 import { PostgresStore } from '../../../src/stores/postgres/index.js';
@@ -35,6 +36,21 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
   afterEach(async () => {
     await store.close();
     await pool.end();
+  });
+
+  it('cleans by default after the retention of the tables, whatever it is', async () => {
+    expect(await store.retention()).toBe(24 * HOUR);
+    const errors: Error[] = [];
+    const events: MessengerEvent[] = [];
+    const outbox = defineOutbox({ store, topics: {} });
+    const relay = await outbox.relay({
+      publisher: () => Promise.resolve(),
+      errorLogger: { error: (error) => void errors.push(error) },
+      onEvent: (event) => void events.push(event),
+    });
+    await expect.poll(() => events.some(({ type }) => type === 'cleaned')).toBe(true);
+    await relay.stop();
+    expect(errors).toEqual([]);
   });
 
   /** Puts messages of two hours ago, or of an age in milliseconds, into a slice. */
@@ -122,7 +138,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
-  it('keeps what was set aside, whole, when its slice is emptied', async () => {
+  it('keeps what was parked, whole, when its slice is emptied', async () => {
     await put(1, ['a', 'b', 'c']);
     await publish('a', 'b');
     await store.deletePublishedByExpiration(0);
@@ -311,7 +327,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await parked()).toEqual(['k1', 'k2', 'k3', 'alone'].map((id) => `first:${id} straggler`));
       await pool.query(`INSERT INTO ${schema}.messages (id, key, payload) VALUES ('k4', 'k', 'x')`);
       const feed = await store.openFeed({ destination: 'first', pageSize: 10 });
-      expect(feed!.isSetAside('k')).toBe(true);
+      expect(feed!.isParked('k')).toBe(true);
       const retries = await feed!.retries();
       expect(retries.messages.map(({ id }) => id)).toEqual(['k1', 'k2', 'k3', 'alone']);
       expect(retries.messages[0]).toMatchObject({ topic: 't', key: 'k', metadata: { a: 'b' } });
@@ -383,7 +399,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await store.deletePublishedByExpiration(HOUR)).toMatchObject({ emptied: 1, moved: 5 });
       const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
       expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
-      expect(['a', 'b'].map((key) => feed!.isSetAside(key))).toEqual([true, true]);
+      expect(['a', 'b'].map((key) => feed!.isParked(key))).toEqual([true, true]);
       // Nor do these count towards maxParked, as do a2, b2 and c.
       expect(feed!.waiting(undefined)).toBe(3);
       await feed!.close();

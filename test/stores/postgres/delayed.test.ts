@@ -40,9 +40,9 @@ const hazards: Record<string, Hazard> = {
       await world.add('k:2');
       // Read ahead of what is settled: the side table knows of none of it yet.
       const [page, ahead] = [await relay.read(), await relay.read()];
-      const setAside = await relay.publish(ahead);
+      const toPark = await relay.publish(ahead);
       await relay.settle(page, await relay.publish(page));
-      if (ahead.messages.length > 0) await relay.settle(ahead, setAside);
+      if (ahead.messages.length > 0) await relay.settle(ahead, toPark);
       await world.add('k:3');
       await relay.drain();
       await pass(world, '1 hour');
@@ -155,7 +155,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(order.indexOf('k:1')).toBeLessThan(order.indexOf('k:3'));
     }, url));
 
-  it('are not forgotten where a look for retries finds nothing while one is set aside beside it', () =>
+  it('are not forgotten where a look for retries finds nothing while one is parked beside it', () =>
     inWorld(async (world) => {
       const relay = await world.relay();
       await addLater(world, HOUR, ['first']);
@@ -182,7 +182,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     inWorld(async (world) => {
       await addLater(world, HOUR, ['a:1', 'b:1', 'c:1'], true);
       const published: string[] = [];
-      /** Publishes until a message that is stored once the others are set aside has come. */
+      /** Publishes until a message that is stored once the others are parked has come. */
       const publishOne = async (id: string) => {
         const done = new AbortController();
         const publisher = {
@@ -199,9 +199,9 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
         await world.add(id);
         await running;
       };
-      await publishOne('once they are set aside');
+      await publishOne('once they are parked');
       await publishOne('where they were before it began');
-      expect(published).toEqual(['once they are set aside', 'where they were before it began']);
+      expect(published).toEqual(['once they are parked', 'where they were before it began']);
     }, url));
 
   it.each([

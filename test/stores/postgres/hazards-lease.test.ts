@@ -35,7 +35,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { ended: 'settled', parked: '1', acknowledged: ['m1', 'm2', 'm3', 'm1', 'm2', 'm3'] },
   },
 
-  'what is set aside is read after the claim': {
+  'what is parked is read after the claim': {
     play: claimDuringSettlement,
     mutant: (() => {
       let load: typeof Parked.load;

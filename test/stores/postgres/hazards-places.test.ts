@@ -119,8 +119,8 @@ async function settleMoved(world: World, move: Move): Promise<unknown> {
   const of = async (key: string) => {
     const page = await relay.read();
     expect(new Set(page.messages.map((message) => message.key))).toEqual(new Set([key]));
-    const setAside = await relay.publish(page);
-    return () => relay.settle(page, setAside);
+    const toPark = await relay.publish(page);
+    return () => relay.settle(page, toPark);
   };
   const settleFirst = await of(first);
   // Behind the rows of the others.
@@ -167,7 +167,7 @@ const hazards: Record<string, Hazard> = Object.fromEntries([
 /** What a relay does one after the other, each a step between which rows are moved. */
 const STEPS: Record<string, (relay: TestRelay) => Promise<unknown>> = {
   settle: (relay) => poll(relay.feed, relay, () => []),
-  'set aside': (relay) =>
+  park: (relay) =>
     poll(relay.feed, relay, (messages) =>
       messages
         .slice(0, 1)
@@ -181,23 +181,23 @@ const STEPS: Record<string, (relay: TestRelay) => Promise<unknown>> = {
   release: (relay) => relay.close(),
 };
 
-type Aside = Parameters<PostgresFeed['settle']>[1];
+type Entries = Parameters<PostgresFeed['settle']>[1];
 
-/** Publishes a page, but for what is set aside of it. */
+/** Publishes a page, but for what is parked of it. */
 async function poll(
   feed: PostgresFeed,
   relay: TestRelay,
-  aside: (messages: readonly Aside[number]['message'][]) => Aside,
+  choose: (messages: readonly Entries[number]['message'][]) => Entries,
 ): Promise<void> {
   const page = await feed.read();
-  const setAside = aside(page.messages);
-  const keys = new Set(setAside.map(({ message }) => message.key));
+  const toPark = choose(page.messages);
+  const keys = new Set(toPark.map(({ message }) => message.key));
   const behind = page.messages
-    .filter((message) => keys.has(message.key) && !setAside.some((each) => each.message === message))
+    .filter((message) => keys.has(message.key) && !toPark.some((each) => each.message === message))
     .map((message) => ({ message, attempts: 0, dead: false }));
   const rest = page.messages.filter(({ key }) => !keys.has(key));
   const failed = await relay.publish({ messages: rest });
-  await relay.settle(page, [...setAside, ...behind, ...failed]);
+  await relay.settle(page, [...toPark, ...behind, ...failed]);
 }
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
@@ -236,7 +236,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       }, url),
   );
 
-  it.each(['settle', 'renew', 'set aside'] as const)('%s changes all rows that are held, or none', (kind) =>
+  it.each(['settle', 'renew', 'park'] as const)('%s changes all rows that are held, or none', (kind) =>
     inWorld(async (world) => {
       const { cursors } = world.names;
       const options: ClaimOptions = {

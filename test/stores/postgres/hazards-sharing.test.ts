@@ -3,7 +3,7 @@
  * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { SetAside } from '../../../src/core/contracts/feed.js';
+import type { ToPark } from '../../../src/core/contracts/feed.js';
 import type { Parked } from '../../../src/stores/postgres/relay/parked.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { HALVES, halves, keysOf } from './halves.js';
@@ -99,13 +99,13 @@ const hazards: Record<string, Hazard> = {
     wrong: [`${first}:1`, `${second}:1`, `${first}:2`],
   },
 
-  'what is set aside is read after the claim of a rebalance, too': {
+  'what is parked is read after the claim of a rebalance, too': {
     async play(world) {
       const { cursors, messages, parked } = world.names;
       await world.add(`${second}:1`, `${second}:2`);
       const [a, b] = await halves(world);
       const { from, to, after, low, nextLow, high } = (await b.read()).log!.cursor(1);
-      // The last settlement of a relay whose time runs out meanwhile: it sets the first message aside.
+      // The last settlement of a relay whose time runs out meanwhile: it parks the first message.
       await world.sql(
         `UPDATE ${cursors} SET expires_at = '-infinity', written_by = pg_current_xact_id() WHERE partition >= 4`,
       );
@@ -227,22 +227,20 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       ).toBe(1);
     }, url));
 
-  it('pages that wait for one to be settled are then settled together, with what is set aside of each', () =>
+  it('pages that wait for one to be settled are then settled together, with what is parked of each', () =>
     inWorld(async (world) => {
       await world.add(`${first}:1`, 'b:1', `${first}:2`, 'c:1');
       const relay = await world.relay({ pageSize: 1 });
       const pages = [await relay.read(), await relay.read(), await relay.read(), await relay.read()];
       const before = world.gate.counts.get('settle') ?? 0;
       const held = world.gate.hold('settle');
-      const setAside = (n: number, more: Partial<SetAside>) => ({
+      const toPark = (n: number, more: Partial<ToPark>) => ({
         ...{ message: pages[n]!.messages[0]!, attempts: 0, dead: false },
         ...more,
       });
-      const settled = [
-        relay.settle(pages[0]!, [setAside(0, { attempts: 1, error: new Error('refused'), retryIn: 0 })]),
-      ];
+      const settled = [relay.settle(pages[0]!, [toPark(0, { attempts: 1, error: new Error('refused'), retryIn: 0 })])];
       await held;
-      settled.push(relay.settle(pages[1]!), relay.settle(pages[2]!, [setAside(2, {})]));
+      settled.push(relay.settle(pages[1]!), relay.settle(pages[2]!, [toPark(2, {})]));
       settled.push(relay.settle(pages[3]!));
       world.gate.open();
       await Promise.all(settled);
@@ -264,10 +262,10 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       const refused = { attempts: 1, error: new Error('refused'), retryIn: 0, dead: false };
       await relay.settle(read, [{ message: read.messages[0]!, ...refused }]);
       const page = await relay.feed.retries();
-      const setAside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       expect(relay.acknowledged).toEqual([`${first}:1`]);
       await world.announce(...HALVES);
-      await Promise.all([relay.feed.rebalance(), relay.settle(page, setAside)]);
+      await Promise.all([relay.feed.rebalance(), relay.settle(page, toPark)]);
       expect(relay.feed.partitions).toHaveLength(4);
       expect(relay.feed.lost.aborted).toBe(false);
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)).toBe(0);

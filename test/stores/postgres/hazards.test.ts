@@ -134,9 +134,9 @@ const hazards: Record<string, Hazard> = {
       const relay = await world.relay();
       const { t } = await storeAcross(world);
       const page = await relay.read();
-      const setAside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       expect((await relay.read()).messages).toEqual([]);
-      await relay.settle(page, setAside);
+      await relay.settle(page, toPark);
       await t.commit();
       await relay.drain();
       return relay.acknowledged;
@@ -168,11 +168,11 @@ const hazards: Record<string, Hazard> = {
       const relay = await world.relay();
       const { t } = await storeAcross(world);
       const page = await relay.read();
-      const setAside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       const taken = world.gate.hold('read');
       const reading = relay.read();
       await taken;
-      await relay.settle(page, setAside);
+      await relay.settle(page, toPark);
       world.gate.open();
       expect((await reading).messages).toEqual([]);
       await t.commit();

@@ -251,7 +251,7 @@ describe('roles', () => {
     };
   }
 
-  /** Everything that a relay does: claim, read, set aside, retry, clean. */
+  /** Everything that a relay does: claim, read, park, retry, clean. */
   async function relayEverything(relays: pg.Pool, destination = 'default'): Promise<string[]> {
     const store = new PostgresStore(relays);
     await store.migrate();
@@ -260,10 +260,10 @@ describe('roles', () => {
     try {
       const page = await feed.read();
       const [first, second] = page.messages;
-      const aside = { attempts: 1, error: new Error('refused') };
+      const failure = { attempts: 1, error: new Error('refused') };
       await feed.settle(page, [
-        { message: first!, ...aside, dead: true },
-        { message: second!, ...aside, dead: false, retryIn: 0 },
+        { message: first!, ...failure, dead: true },
+        { message: second!, ...failure, dead: false, retryIn: 0 },
       ]);
       const retries = await feed.retries();
       await feed.settle(retries, [
@@ -618,7 +618,7 @@ it('has the scripts of its own tables as those of its admin', async () => {
   expect(admin.rolesScript({ writer: 'w' })).toBe(rolesScript({ schema: 's', tablePrefix: 'p_', writer: 'w' }));
 });
 
-it('refuses keys that could not be set aside to whoever stores in SQL too, and leaves those that are there', async () => {
+it('refuses keys that could not be parked to whoever stores in SQL too, and leaves those that are there', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0006_'))}\nCOMMIT;`);

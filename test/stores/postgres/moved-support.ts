@@ -1,7 +1,7 @@
 import { inject, onTestFinished } from 'vitest';
 import pg from 'pg';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
-import type { SetAside } from '../../../src/core/contracts/feed.js';
+import type { ToPark } from '../../../src/core/contracts/feed.js';
 import { PostgresStore, type PostgresStoreOptions } from '../../../src/stores/postgres/index.js';
 import { newDatabase } from '../../support/database.js';
 import type { PostgresVersion } from '../../support/embedded-postgres.js';
@@ -78,7 +78,7 @@ export class Outbox {
     destination = 'default',
     pages = Infinity,
     pageSize = 100,
-    setAside = () => undefined,
+    toPark = () => undefined,
     store = this.store,
   }: RelayRun = {}): Promise<string[]> {
     const feed = await store.openFeed({ destination, pageSize });
@@ -91,12 +91,10 @@ export class Outbox {
           const page = await (fromLog ? feed.read() : feed.retries());
           if (page.messages.length === 0) continue;
           worked = true;
-          const isSetAside = (key: string) => fromLog && feed.isSetAside(key);
-          const aside = behind(page.messages, isSetAside, setAside);
-          published.push(
-            ...page.messages.filter((m) => !aside.some(({ message }) => message === m)).map(({ id }) => id),
-          );
-          await feed.settle(page, aside);
+          const isParked = (key: string) => fromLog && feed.isParked(key);
+          const all = behind(page.messages, isParked, toPark);
+          published.push(...page.messages.filter((m) => !all.some(({ message }) => message === m)).map(({ id }) => id));
+          await feed.settle(page, all);
         }
         if (!worked) break;
       }
@@ -121,21 +119,21 @@ export interface RelayRun {
   readonly destination?: string;
   readonly pages?: number;
   readonly pageSize?: number;
-  /** Whether the broker refuses a message, and for how many milliseconds it is then set aside. */
-  readonly setAside?: (id: string) => number | undefined;
+  /** Whether the broker refuses a message, and for how many milliseconds it is then parked. */
+  readonly toPark?: (id: string) => number | undefined;
   readonly store?: PostgresStore;
 }
 
 /** What is refused, and what waits behind it. */
 function behind(
   messages: readonly Message[],
-  isSetAside: (key: string) => boolean,
+  isParked: (key: string) => boolean,
   refused: (id: string) => number | undefined,
-): SetAside[] {
+): ToPark[] {
   const keys = new Set<string>();
-  return messages.flatMap((message): SetAside[] => {
+  return messages.flatMap((message): ToPark[] => {
     const retryIn = refused(message.id);
-    const waits = message.key !== undefined && (keys.has(message.key) || isSetAside(message.key));
+    const waits = message.key !== undefined && (keys.has(message.key) || isParked(message.key));
     if (retryIn === undefined && !waits) return [];
     if (message.key !== undefined) keys.add(message.key);
     const base = { message, dead: false };

@@ -35,7 +35,7 @@ it('is gone on from by the command, which says in words what comes', async () =>
   const old = await Outbox.at(await newDatabase(clusters.far!.url()), { environment: 'production' });
   await old.add('a:1', 'b:1', 'c:1');
   await old.relay({ pages: 1, pageSize: 1 });
-  await old.relay({ destination: 'other', setAside: (id) => (id === 'a:1' ? 60_000 : undefined) });
+  await old.relay({ destination: 'other', toPark: (id) => (id === 'a:1' ? 60_000 : undefined) });
   const moved = await Outbox.at(await newDatabase(clusters.near!.url()));
   await copyLogically(await old.session(), moved.pool, { sequence: true });
   const command = (...args: string[]) => messenger('rebase', '--url', moved.url, ...args);
@@ -186,7 +186,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(0);
   });
 
-  it('brings what was late, what an open window had left, and what was set aside', async () => {
+  it('brings what was late, what an open window had left, and what was parked', async () => {
     const old = await before();
     const late = await old.begin();
     await old.addTo(late, 'a:1');
@@ -194,9 +194,9 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await old.relay()).toEqual(['b:1', 'c:1']);
     await late.query('COMMIT');
     await old.add('b:2', 'x:1', 'd:1', 'b:3', 'e:1', 'x:2');
-    const setAside = (id: string) => (id === 'x:1' ? 0 : undefined);
+    const toPark = (id: string) => (id === 'x:1' ? 0 : undefined);
     // Of the window: a:1, b:2, x:1 (refused) and d:1; e:1 and what is behind it are left.
-    expect(await old.relay({ pageSize: 2, pages: 2, setAside })).toEqual(['a:1', 'b:2', 'd:1']);
+    expect(await old.relay({ pageSize: 2, pages: 2, toPark })).toEqual(['a:1', 'b:2', 'd:1']);
     const running = await old.begin();
     await old.addTo(running, 'never:1');
     await old.add('f:1');

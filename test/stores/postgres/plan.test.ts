@@ -302,7 +302,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
 
   const numbered = (key: string, count: number) => Array.from({ length: count }, (_, n) => `${key}:${n + 1}`);
 
-  /** The plans of looks, over what `fill` has set aside. */
+  /** The plans of looks, over what `fill` has parked. */
   const looks = (world: World, fill: () => Promise<unknown>) =>
     explainings(world, statementsOf(world.names, false).due, CALL, INDEX_SETTINGS, { table: world.names.parked, fill });
 

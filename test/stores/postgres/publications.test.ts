@@ -91,7 +91,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     expect(await outbox.relay({ pageSize: 1 })).toHaveLength(50);
     await replica.follows();
     await outbox.add('a:1', 'a:2', 'b:1');
-    const refused = { setAside: (id: string) => (id === 'a:1' ? 0 : undefined) };
+    const refused = { toPark: (id: string) => (id === 'a:1' ? 0 : undefined) };
     await outbox.relay({ ...refused, pages: 2 });
     await replica.follows();
     await outbox.relay();

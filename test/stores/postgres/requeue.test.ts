@@ -7,7 +7,7 @@ import { Messenger, newMessage, PublishError, type Message } from 'messenger-out
 import { PostgresStore, type DeadLetterSelection } from 'messenger-outbox/postgres';
 import { inTransaction, newDatabase } from '../../support/database.js';
 import { outermostVersions } from '../../support/embedded-postgres.js';
-import type { SetAside } from '../../../src/core/contracts/feed.js';
+import type { ToPark } from '../../../src/core/contracts/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
 /** Reads a page, of which these are given up; the rest is acknowledged. */
@@ -17,7 +17,7 @@ async function giveUp(relay: TestRelay, ids: readonly string[], state: 'dead' | 
   const behind = page.messages.filter(({ key }) => state === 'blocked' && failed.some((each) => each.key === key));
   await relay.settle(
     page,
-    page.messages.flatMap((message): SetAside[] => {
+    page.messages.flatMap((message): ToPark[] => {
       if (failed.includes(message)) {
         return [
           {
@@ -164,22 +164,22 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('a relay that learns of a requeue keeps what it is setting aside at that moment', async () => {
+  it('a relay that learns of a requeue keeps what it is parking at that moment', async () => {
     await inNew(async (world) => {
       const relay = await world.relay({ acknowledge: ({ id }) => id !== 'b:1' });
       await world.add('a:1');
       await giveUp(relay, ['a:1']);
       await world.add('b:1');
       const page = await relay.read();
-      const aside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       expect(await world.store.admin.requeue({ key: 'a' })).toBe(1);
       // The settlement is not committed when the keys are read anew: the table does not know this one yet.
       const parking = world.gate.hold('park');
-      const settled = relay.settle(page, aside);
+      const settled = relay.settle(page, toPark);
       await parking;
       expect((await relay.feed.retries()).messages.map(({ id }) => id)).toEqual(['a:1']);
-      expect(relay.feed.isSetAside('b')).toBe(true);
-      expect(relay.feed.isSetAside('a')).toBe(true);
+      expect(relay.feed.isParked('b')).toBe(true);
+      expect(relay.feed.isParked('a')).toBe(true);
       world.gate.open();
       await settled;
     });
@@ -258,11 +258,11 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await block(world, 'k:1');
       await world.add('k:4');
       const page = await relay.read();
-      const aside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
       await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
       const parking = world.gate.hold('park');
-      const settled = relay.settle(page, aside);
+      const settled = relay.settle(page, toPark);
       await parking;
       const discarding = store.admin.discard({ ids: ['k:1'] });
       await world.waiting('any');
@@ -273,7 +273,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('sets a message aside, and has it tried again, whose key is the longest that is stored', async () => {
+  it('parks a message, and has it tried again, whose key is the longest that is stored', async () => {
     await inNew(async (world) => {
       // Text that cannot be compressed, at a destination whose name is long, too.
       const [key, destination] = [randomBytes(1_000).toString('hex'), randomBytes(250).toString('hex')];
@@ -282,7 +282,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await giveUp(relay, [`${key}:1`], 'blocked');
       await block(world, `${key}:1`);
       await relay.reopen();
-      expect(relay.feed.isSetAside(key)).toBe(true);
+      expect(relay.feed.isParked(key)).toBe(true);
       expect(await world.store.admin.requeue({ destination, key })).toBe(1);
       await relay.drain();
       expect(relay.acknowledged).toEqual([1, 2, 3].map((n) => `${key}:${String(n)}`));

@@ -46,7 +46,7 @@ describe.each(outermostVersions)('a slow call on PostgreSQL %i', (version) => {
         await until(() => publisher.acknowledged.length >= count - 200, 'the others go on', 30_000);
       }
       await until(() => publisher.acknowledged.length === count, 'the others', 30_000);
-      await until(async () => (await parked(world)).length === 2, 'two are set aside', 30_000);
+      await until(async () => (await parked(world)).length === 2, 'two are parked', 30_000);
       expect(await parked(world)).toEqual([
         ['slow:1', 0],
         ['slow:2', 0],

@@ -170,11 +170,11 @@ async function relayAll(world: World, writing: Promise<void>, failures: number):
       const before = relay.acknowledged.length;
       const page = await relay.read();
       worked ||= page.messages.length > 0;
-      const setAside = await relay.publish(page);
+      const toPark = await relay.publish(page);
       await settling;
       // Reloaded with a page that was published and not settled: it comes again, and only it.
       if (pages === 1 && chance.percent(50)) received.forget(relay.acknowledged.slice(before));
-      else if (page.messages.length > 0) settling = relay.settle(page, setAside);
+      else if (page.messages.length > 0) settling = relay.settle(page, toPark);
     }
     await settling;
     idle = last && !worked && (await nothingWaits(world)) ? idle + 1 : 0;

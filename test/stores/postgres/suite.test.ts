@@ -6,8 +6,10 @@ import type { PostgresStoreOptions, TransactionHandle } from '../../../src/store
 import { PostgresStore, rolesScript } from '../../../src/stores/postgres/index.js';
 import { namesOf } from '../../../src/stores/postgres/sql/names.js';
 import {
+  adminTestSuite,
   inboxTestSuite,
   storeTestSuite,
+  type AdminHarness,
   type InboxHarness,
   type StoreFeatures,
   type StoreHarness,
@@ -18,6 +20,8 @@ import { oldest, postgresVersions, type PostgresVersion } from '../../support/em
 interface Client {
   readonly open: () => Promise<Opened>;
   readonly features: Partial<StoreFeatures>;
+  /** The role of its relay may not do what an operator does. */
+  readonly relaysAlone?: boolean;
 }
 
 interface Opened {
@@ -92,6 +96,7 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
 /** The application, the relay, the consumer and the tables under a role each, with no more rights than the script gives. */
 const pgRoles = (url: string): Client => ({
   features: { refusesEndedTransactions: true },
+  relaysAlone: true,
   open: async () => {
     const role = (kind: string) => `suite_${kind}_${process.pid}`;
     const roles = {
@@ -199,7 +204,7 @@ const pglite = (database: () => PGlite, handle: 'client' | 'function'): Client =
 function conforms(name: string, client: Client, options: PostgresStoreOptions): void {
   describe(name, () => {
     const names = namesOf(options.schema ?? 'messenger', options.tablePrefix ?? '');
-    const { messages, parked, cursors, claims, inbox } = names;
+    const { messages, parked, cursors, claims, relays, destinations, inbox } = names;
     let opened: Opened;
     beforeAll(async () => {
       opened = await client.open();
@@ -208,9 +213,14 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
     });
     afterAll(() => opened.close());
 
-    async function create(): Promise<StoreHarness<TransactionHandle>> {
+    async function empty(): Promise<void> {
       // Not TRUNCATE: it makes some forty files anew.
-      await opened.script([messages, parked, cursors, claims].map((table) => `DELETE FROM ${table}`).join('; '));
+      const tables = [messages, parked, cursors, claims, relays, destinations];
+      await opened.script(tables.map((table) => `DELETE FROM ${table}`).join('; '));
+    }
+
+    async function create(): Promise<StoreHarness<TransactionHandle>> {
+      await empty();
       let store = opened.store(options);
       return {
         get store() {
@@ -253,6 +263,17 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
       ...client.features,
     };
     storeTestSuite({ it, create, features });
+
+    const createAdmin = async (): Promise<AdminHarness<TransactionHandle>> => {
+      await empty();
+      const store = opened.store(options);
+      return { store, transaction: opened.transaction, close: () => store.close() };
+    };
+    if (client.relaysAlone !== true) {
+      describe('its admin', () => {
+        adminTestSuite({ it, create: createAdmin });
+      });
+    }
 
     const createInbox = async (): Promise<InboxHarness<TransactionHandle>> => {
       await opened.script(`DELETE FROM ${inbox}`);

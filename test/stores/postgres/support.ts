@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { describe, expect, inject, it, vi } from 'vitest';
-import type { Page, SetAside } from '../../../src/core/contracts/feed.js';
+import type { Page, ToPark } from '../../../src/core/contracts/feed.js';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
 import { ACKNOWLEDGED, type PublishResult } from '../../../src/core/contracts/publisher.js';
 import { publishPage } from '../../../src/core/publish/page.js';
@@ -246,8 +246,8 @@ export class TestRelay {
     return this.feed.read();
   }
 
-  /** Publishes a page; returns what is to be set aside of it. */
-  async publish(page: Page): Promise<readonly SetAside[]> {
+  /** Publishes a page; returns what is to be parked of it. */
+  async publish(page: Page): Promise<readonly ToPark[]> {
     const { acknowledge = () => true } = this.#options;
     const publishBatch = async (messages: readonly Message[]): Promise<readonly PublishResult[]> =>
       messages.map((message) => {
@@ -256,14 +256,14 @@ export class TestRelay {
         return ACKNOWLEDGED;
       });
     const publisher = { publish: async () => {}, publishBatch };
-    const isSetAside = (key: string) => this.feed.isSetAside(key);
+    const isParked = (key: string) => this.feed.isParked(key);
     const options = pageOptions(publisher, { lost: this.feed.lost });
-    const outcome = await publishPage(page, options, { isSetAside, isBusy: () => false }).outcome;
-    return [...outcome.setAside, ...outcome.untried];
+    const outcome = await publishPage(page, options, { isParked, isBusy: () => false }).outcome;
+    return [...outcome.toPark, ...outcome.untried];
   }
 
-  settle(page: Page, setAside: readonly SetAside[] = []): Promise<void> {
-    return this.feed.settle(page, setAside);
+  settle(page: Page, toPark: readonly ToPark[] = []): Promise<void> {
+    return this.feed.settle(page, toPark);
   }
 
   /** What is due of the side table, and one page of the log; resolves to whether there was anything. */

@@ -71,7 +71,7 @@ export async function add(client: pg.Client, ...messages: readonly { id: string;
   await rowsOf(client, STORE, [JSON.stringify(messages.map((each) => ({ ...each, metadata: {}, payload, at })))]);
 }
 
-/** A relay that claims, publishes one window by pages, sets aside what it is told to, and releases. */
+/** A relay that claims, publishes one window by pages, parks what it is told to, and releases. */
 export async function relay(
   client: pg.Client,
   destination: string,
@@ -115,10 +115,10 @@ export async function relay(
     await client.query('BEGIN');
     ctids = await rowsOf(client, SETTLE, [...fence(), 60_000, from, to, after, low, nextLow, high]);
     if (ctids.length !== partitions) throw new Error('version 1 would have lost its lease');
-    const aside = messages.filter(([, id]) => id === refused);
-    const records = aside.map(([seq]) => ({ seq, attempts: 1, error: 'refused', retryIn: 0, dead: false }));
+    const failed = messages.filter(([, id]) => id === refused);
+    const records = failed.map(([seq]) => ({ seq, attempts: 1, error: 'refused', retryIn: 0, dead: false }));
     const parked = await rowsOf(client, PARK, [destination, JSON.stringify(records)]);
-    if (parked.length !== aside.length) throw new Error('version 1 would not have set these aside');
+    if (parked.length !== failed.length) throw new Error('version 1 would not have parked these');
     await client.query('COMMIT');
     published.push(...messages.flatMap(([, id]) => (id === refused ? [] : [id!])));
   }

@@ -1,8 +1,8 @@
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { assertConsumer, LONGEST_KEEP } from '../../../core/contracts/inbox.js';
+import { assertConsumer, LONGEST_RETENTION } from '../../../core/contracts/inbox.js';
 import { MessengerError } from '../../../core/errors.js';
 import { numberOption } from '../../../core/util/options.js';
-import type { Admin } from '../sql/transact.js';
+import type { OperationContext } from '../sql/transact.js';
 import { preamble } from '../sql/database.js';
 import type { Run } from '../drivers/driver.js';
 import { textAfter } from '../write/marked.js';
@@ -48,13 +48,13 @@ export async function receive(
  * @returns how many.
  */
 export async function forgetReceived(
-  { database, names, timeout }: Admin,
+  { database, names, timeout }: OperationContext,
   consumer: string,
   expiration: number,
   { signal }: StoreCallOptions = {},
 ): Promise<number> {
   assertConsumer(consumer);
-  numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_KEEP });
+  numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
   // Not clock_timestamp(): it changes while the statement runs, and could not be looked up in the index.
   const old = `SELECT ctid FROM ${names.inbox} WHERE consumer = $1::text AND received_at <= statement_timestamp() - $2::double precision * interval '1 ms'
     ORDER BY consumer, received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;

@@ -9,7 +9,7 @@ export function cleaningOf(names: Names, n: number) {
   const { cursors, destinations, parked } = names;
   const slice = names.slice(n);
 
-  /** What the partition of a cursor `c` has not delivered, or set aside, of this slice: seq numbers, up to a limit. */
+  /** What the partition of a cursor `c` has not delivered, or parked, of this slice: seq numbers, up to a limit. */
   const undelivered = (limit: string) => {
     const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
         AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot))`;
@@ -40,7 +40,7 @@ export function cleaningOf(names: Names, n: number) {
     ),
 
     /**
-     * $1 limit. For each destination with messages that are neither delivered nor set aside: its name,
+     * $1 limit. For each destination with messages that are neither delivered nor parked: its name,
      * whether a relay holds any of their partitions, how many there are (of each partition no more than the
      * limit is counted). Where no relay ever was, everything is unfinished, of no destination; so it is for a
      * cursor that another cluster wrote (a restored dump): what it says of transactions means nothing here.
@@ -72,7 +72,7 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Sets aside, whole, what the partitions that this transaction has fenced have not delivered: returns how
+     * Parks, whole, what the partitions that this transaction has fenced have not delivered: returns how
      * many those are, and how many of them the destination publishes. They are due at once; of a key its
      * first is, unless an earlier one waits already.
      */

@@ -43,7 +43,7 @@ export async function cleanSlices(
   expiration: number,
   bounds: TransactionBounds,
 ): Promise<CleanReport> {
-  const retention = retentionOf(await widthOf(database, names, bounds));
+  const retention = await tableRetention(database, names, bounds);
   if (expiration > retention) {
     throw new MessengerError(
       'INVALID_OPTION',
@@ -88,7 +88,8 @@ export async function cleanSlices(
 }
 
 /** How many seconds a slice spans. */
-async function widthOf(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
+/** The longest expiration that the tables can be cleaned by, in milliseconds. */
+export async function tableRetention(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
   return database.transaction(
     preamble(bounds.timeout),
@@ -96,7 +97,7 @@ async function widthOf(database: Database, names: Names, bounds: TransactionBoun
       // What a relay does not see it does not publish, and its cursor passes it: also where each slice shows all it has.
       await assertAllIsSeen(connection, names);
       const [row] = await connection.query(width);
-      return Number(row?.[0]);
+      return retentionOf(Number(row?.[0]));
     },
     bounds,
   );

@@ -1,11 +1,9 @@
-import { MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/util/describe.js';
+import { checkDeadLetters, checkSelection } from '../../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
-import { assertDestination, stringsOption, transact, type Admin } from '../sql/transact.js';
+import { transact, type OperationContext } from '../sql/transact.js';
 import type { Connection, Row, Value } from '../sql/database.js';
 import { assertKnown, unknown } from './known-destinations.js';
-import { decodeSetAside, setAside } from './set-aside.js';
+import { decodeParked, parkedColumns } from './parked-columns.js';
 import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 import type {
   DeadLetterFilter,
@@ -13,15 +11,6 @@ import type {
   DeadLetterSelection,
   DeadLetter,
 } from '../../../core/contracts/admin.js';
-
-/** What says which messages of a destination are meant. */
-const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
-
-const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;
-
-const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies KeysOf<DeadLettersOptions>;
-
-const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies KeysOf<DeadLetterSelection>;
 
 /** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
 const BATCH = 1_000;
@@ -38,18 +27,19 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
     AND ($8::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) < to_timestamp($8::float8 / 1000))`;
 
 /** The messages that wait for an operator, in the order in which they were stored. */
-export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}): Promise<readonly DeadLetter[]> {
-  checkKeys(options, LETTER_KEYS);
-  const limit = numberOption('limit', options.limit, 100, { min: 1, max: 10_000, integer: true });
-  const after = numberOption('after', options.after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
-  const text = `SELECT ${setAside(admin.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
-  FROM ${admin.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
+export async function deadLetters(
+  context: OperationContext,
+  options: DeadLettersOptions = {},
+): Promise<readonly DeadLetter[]> {
+  const { limit, after } = checkDeadLetters(options);
+  const text = `SELECT ${parkedColumns(context.jsonPayload, `CASE WHEN p.dead_at IS NULL THEN 'blocked' ELSE 'dead' END`, 'coalesce(p.dead_at, p.blocked_at)')}
+  FROM ${context.names.parked} p WHERE ${MATCHES} AND p.seq > $9::bigint ORDER BY p.seq LIMIT $10::bigint`;
   const rows = await transact(
-    admin,
+    context,
     options,
     async (connection) => {
       const found = await connection.query(statement('letters', text), [...filterValues(options), after, limit]);
-      if (found.length === 0) await assertKnown(admin, connection, options.destination);
+      if (found.length === 0) await assertKnown(context, connection, options.destination);
       return found;
     },
     { settings: INDEX_SETTINGS },
@@ -64,11 +54,11 @@ export async function deadLetters(admin: Admin, options: DeadLettersOptions = {}
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function requeue(admin: Admin, selection: DeadLetterSelection): Promise<number> {
+export async function requeue(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   return change(
-    admin,
+    context,
     selection,
-    `UPDATE ${admin.names.parked} SET dead_at = NULL, blocked_at = NULL, attempts = 0, reason = 'requeued',
+    `UPDATE ${context.names.parked} SET dead_at = NULL, blocked_at = NULL, attempts = 0, reason = 'requeued',
   next_at = CASE WHEN key IS NULL OR alone THEN clock_timestamp() END
   WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`,
   );
@@ -79,24 +69,20 @@ export async function requeue(admin: Admin, selection: DeadLetterSelection): Pro
  *
  * @returns how many; with `dryRun`, how many it would be.
  */
-export async function discard(admin: Admin, selection: DeadLetterSelection): Promise<number> {
-  const text = `DELETE FROM ${admin.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
-  return change(admin, selection, text);
+export async function discard(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
+  const text = `DELETE FROM ${context.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
+  return change(context, selection, text);
 }
 
-async function change(admin: Admin, selection: DeadLetterSelection, text: string): Promise<number> {
-  checkKeys(selection, SELECTION_KEYS);
-  const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
-  if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
-  }
+async function change(context: OperationContext, selection: DeadLetterSelection, text: string): Promise<number> {
+  checkSelection(selection);
   const filter = filterValues(selection);
   const destination = filter[0] as string;
-  const { parked, cursors } = admin.names;
+  const { parked, cursors } = context.names;
   const count = `(SELECT count(*) FROM ${cursors} WHERE destination = $1::text)`;
-  const partitions = await transact(admin, selection, async (connection) => {
+  const partitions = await transact(context, selection, async (connection) => {
     const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
-    if (row?.[0] === '0') throw await unknown(admin, connection, destination);
+    if (row?.[0] === '0') throw await unknown(context, connection, destination);
     if (selection.dryRun === true) {
       const matching = `SELECT count(*)::text FROM ${parked} p WHERE ${MATCHES}`;
       return Number((await connection.query(statement('matching', matching), filter))[0]?.[0]);
@@ -109,7 +95,7 @@ async function change(admin: Admin, selection: DeadLetterSelection, text: string
   for (const partition of partitions) {
     for (let after = 0, last = BATCH; last === BATCH; changed += last) {
       const batch = await transact(
-        admin,
+        context,
         selection,
         async (connection) => {
           // As its owner's settlements do, first of all: so neither misses what the other one does to a key.
@@ -123,7 +109,7 @@ async function change(admin: Admin, selection: DeadLetterSelection, text: string
             ),
             [...filter, partition, after],
           );
-          if (found.length > 0) await changeBatch(admin, connection, destination, found, text);
+          if (found.length > 0) await changeBatch(context, connection, destination, found, text);
           return found;
         },
         { settings: INDEX_SETTINGS },
@@ -136,7 +122,7 @@ async function change(admin: Admin, selection: DeadLetterSelection, text: string
 }
 
 async function changeBatch(
-  { names }: Admin,
+  { names }: OperationContext,
   connection: Connection,
   destination: string,
   batch: readonly Row[],
@@ -164,7 +150,7 @@ async function changeBatch(
   await connection.query(statement('revise', revise), [destination]);
 }
 
-/** The values of $1 to $8. @throws MessengerError `INVALID_OPTION`. */
+/** The values of $1 to $8. */
 export function filterValues({
   destination = DEFAULT_DESTINATION,
   ids,
@@ -175,34 +161,19 @@ export function filterValues({
   since,
   until,
 }: DeadLetterFilter): Value[] {
-  assertDestination(destination);
-  if (![undefined, 'dead', 'blocked'].includes(state)) {
-    throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);
-  }
-  for (const [name, value] of Object.entries({ key, topic, error })) {
-    if (value === undefined || (typeof (value as unknown) === 'string' && value !== '')) continue;
-    throw new MessengerError('INVALID_OPTION', `${name} must be a non-empty string, got ${describe(value)}`);
-  }
-  const given = stringsOption('ids', ids);
   return [
     destination,
-    given ? JSON.stringify(given) : null,
+    ids ? JSON.stringify(ids) : null,
     key ?? null,
     topic ?? null,
     state ?? null,
     error ?? null,
-    timeOption('since', since),
-    timeOption('until', until),
+    since?.getTime() ?? null,
+    until?.getTime() ?? null,
   ];
 }
 
-function timeOption(name: string, value: unknown): number | null {
-  if (value === undefined) return null;
-  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.getTime();
-  throw new MessengerError('INVALID_OPTION', `${name} must be a valid Date, got ${describe(value)}`);
-}
-
 function decode(row: Row): DeadLetter {
-  const { time, state, ...letter } = decodeSetAside(row);
+  const { time, state, ...letter } = decodeParked(row);
   return { ...letter, state: state as DeadLetter['state'], givenUpAt: time as Date };
 }

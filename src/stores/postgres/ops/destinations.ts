@@ -1,9 +1,17 @@
 import { hasCode, MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/util/describe.js';
+import {
+  assertDestination,
+  checkAddDestination,
+  checkRemoveDestination,
+  checkUpdateDestination,
+  destinationExists,
+  fromFuture,
+  hasMessages,
+  relayWorksOn,
+} from '../../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { assertDestination, conflict, orConflict, stringsOption, transact, type Admin } from '../sql/transact.js';
+import { conflict, orConflict, transact, type OperationContext } from '../sql/transact.js';
 import type { Connection } from '../sql/database.js';
 import { literal } from '../sql/names.js';
 import { destinationStates } from './destination-state.js';
@@ -16,8 +24,6 @@ import type {
   RemoveDestinationOptions,
 } from '../../../core/contracts/admin.js';
 
-const HUNDRED_YEARS = 3_155_760_000_000;
-
 /**
  * Adds a destination: its cursors, and what it publishes.
  *
@@ -27,24 +33,17 @@ const HUNDRED_YEARS = 3_155_760_000_000;
  *
  * @throws MessengerError `CONFLICT` where there is one of that name, `INVALID_OPTION` for an option out of range.
  */
-export async function addDestination(admin: Admin, name: string, options: AddDestinationOptions): Promise<void> {
-  checkKeys(options, {
-    from: true,
-    topics: true,
-    forgetAfter: true,
-    signal: true,
-  } satisfies KeysOf<AddDestinationOptions>);
-  assertDestination(name);
-  const { from } = options;
+export async function addDestination(
+  context: OperationContext,
+  name: string,
+  options: AddDestinationOptions,
+): Promise<void> {
+  checkAddDestination(name, options);
+  const { from, topics, forgetAfter } = options;
   const since = from instanceof Date ? from.getTime() : null;
-  if ((since === null && from !== 'beginning' && from !== 'end') || Number.isNaN(since)) {
-    throw new MessengerError('INVALID_OPTION', `from must be 'beginning', 'end' or a Date, got ${describe(from)}`);
-  }
-  const topics = options.topics?.length === 0 ? [] : stringsOption('topics', options.topics);
-  const forgetAfter = forgetAfterOption(options.forgetAfter);
-  const { messages, cursors, destinations, settings } = admin.names;
+  const { messages, cursors, destinations, settings } = context.names;
 
-  const low = await transact(admin, options, async (connection) => {
+  const low = await transact(context, options, async (connection) => {
     // Two statements: the transaction has no id before the second.
     const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
     const [row] = await connection.query(
@@ -70,9 +69,7 @@ export async function addDestination(admin: Admin, name: string, options: AddDes
       [since],
     );
     const [partitions, isAhead] = row as readonly [string, string | null];
-    if (isAhead === 'true') {
-      throw new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
-    }
+    if (isAhead === 'true') throw fromFuture(from);
     // A time is an open window from the beginning to now, of which everything before that time is done: what was
     // not committed by now comes after it, whatever its numbers.
     const place = {
@@ -94,13 +91,11 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
       [name, partitions, low, since],
     );
     if (named.length === 0 || rows.length !== Number(partitions)) {
-      throw conflict(
-        `there is a destination ${JSON.stringify(name)} already: remove it first, or give this one another name`,
-      );
+      throw destinationExists(name);
     }
   };
   // A time is looked for in all of the log.
-  await transact(admin, options, add, { patience: since === null ? 1 : 10 });
+  await transact(context, options, add, { patience: since === null ? 1 : 10 });
 }
 
 /** How often others may be about to make a destination, and not get on with it, before that is an error. */
@@ -112,20 +107,20 @@ const DECLARATIONS = 5;
  * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
  */
 export async function declareDestinations(
-  admin: Admin,
+  context: OperationContext,
   names: readonly string[],
   options: StoreCallOptions = {},
 ): Promise<void> {
   for (const name of names) assertDestination(name);
   let left = DECLARATIONS;
   for (let before = names.length; ;) {
-    const missing = await transact(admin, options, (connection) => undeclared(admin, connection, names));
+    const missing = await transact(context, options, (connection) => undeclared(context, connection, names));
     if (missing.length === 0) return;
     left = missing.length < before ? DECLARATIONS : left - 1;
     before = missing.length;
     for (const name of missing) {
       try {
-        await declare(admin, name, options);
+        await declare(context, name, options);
       } catch (error) {
         if (isRefused(error)) throw undeclarable(name, error);
         // Another process has made it meanwhile, or a relay by starting.
@@ -144,7 +139,11 @@ function undeclarable(name: string, cause: unknown): MessengerError {
 }
 
 /** Of these, the ones that messages cannot be for yet. */
-async function undeclared({ names }: Admin, connection: Connection, wanted: readonly string[]): Promise<string[]> {
+async function undeclared(
+  { names }: OperationContext,
+  connection: Connection,
+  wanted: readonly string[],
+): Promise<string[]> {
   const rows = await connection.query(
     statement(
       'undeclared',
@@ -157,10 +156,10 @@ async function undeclared({ names }: Admin, connection: Connection, wanted: read
 }
 
 /** @throws MessengerError `CONFLICT` where somebody makes it at the same moment. */
-async function declare(admin: Admin, name: string, { signal }: StoreCallOptions): Promise<void> {
-  const { cursors, destinations } = admin.names;
+async function declare(context: OperationContext, name: string, { signal }: StoreCallOptions): Promise<void> {
+  const { cursors, destinations } = context.names;
   // One that a relay has made by starting publishes everything, and goes on to.
-  const known = await transact(admin, { signal }, async (connection) => {
+  const known = await transact(context, { signal }, async (connection) => {
     await connection.query(lockDestination(cursors), [name]);
     return connection.query(
       statement(
@@ -173,7 +172,7 @@ async function declare(admin: Admin, name: string, { signal }: StoreCallOptions)
   });
   if (known.length > 0) return;
   // What is for it alone cannot be there before it. Of that name is the one of everything else.
-  await addDestination(admin, name, {
+  await addDestination(context, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,
   });
@@ -185,13 +184,14 @@ function isRefused(error: unknown): boolean {
 }
 
 /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
-export async function updateDestination(admin: Admin, name: string, options: UpdateDestinationOptions): Promise<void> {
-  checkKeys(options, { forgetAfter: true, signal: true } satisfies KeysOf<UpdateDestinationOptions>);
-  assertDestination(name);
-  const forgetAfter = options.forgetAfter === null ? null : forgetAfterOption(options.forgetAfter);
-  if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
-  const { cursors, destinations } = admin.names;
-  await transact(admin, options, async (connection) => {
+export async function updateDestination(
+  context: OperationContext,
+  name: string,
+  options: UpdateDestinationOptions,
+): Promise<void> {
+  checkUpdateDestination(name, options);
+  const { cursors, destinations } = context.names;
+  await transact(context, options, async (connection) => {
     // In a statement before: one that is removed meanwhile must not come back without its cursors.
     await connection.query(lockDestination(cursors), [name]);
     const rows = await connection.query(
@@ -201,9 +201,9 @@ export async function updateDestination(admin: Admin, name: string, options: Upd
   SELECT $1::text, $2::double precision / 1000 WHERE EXISTS (SELECT FROM ${cursors} WHERE destination = $1::text)
   ON CONFLICT (name) DO UPDATE SET forget_after = excluded.forget_after RETURNING name`,
       ),
-      [name, forgetAfter],
+      [name, options.forgetAfter],
     );
-    if (rows.length === 0) throw await unknown(admin, connection, name);
+    if (rows.length === 0) throw await unknown(context, connection, name);
   });
 }
 
@@ -215,30 +215,26 @@ export async function updateDestination(admin: Admin, name: string, options: Upd
  *   it has not published, unless told to `discard`; `UNKNOWN_DESTINATION`.
  */
 export async function removeDestination(
-  admin: Admin,
+  context: OperationContext,
   name: string,
   options: RemoveDestinationOptions = {},
 ): Promise<RemovedDestination> {
-  checkKeys(options, { discard: true, signal: true } satisfies KeysOf<RemoveDestinationOptions>);
-  assertDestination(name);
-  const { cursors, claims, relays, parked, destinations } = admin.names;
-  const isWorkedOn = `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
+  checkRemoveDestination(name, options);
+  const { cursors, claims, relays, parked, destinations } = context.names;
   const isStoredFor = `transactions are open that have stored messages for destination ${JSON.stringify(name)}, or an operator works on it: name another one for its topics first, and try again`;
-  return transact(admin, options, async (connection) => {
+  return transact(context, options, async (connection) => {
     await connection.query(lockDestination(cursors), [name]);
     const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;
-    await orConflict(connection.query(statement('remove_lock', lock), [name]), isWorkedOn);
+    await orConflict(connection.query(statement('remove_lock', lock), [name]), relayWorksOn(name));
     const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
     // After the locks: nobody claims it any more, and what was stored for it is committed.
-    const [state] = await destinationStates(admin.names, connection, name);
-    if (!state) throw await unknown(admin, connection, name);
-    if (state.held > 0 || state.relays > 0) throw conflict(isWorkedOn);
+    const [state] = await destinationStates(context.names, connection, name);
+    if (!state) throw await unknown(context, connection, name);
+    if (state.held > 0 || state.relays > 0) throw conflict(relayWorksOn(name));
     const { pending, morePending, dead } = state;
     if ((morePending || pending + state.parked + dead > 0) && options.discard !== true) {
-      throw conflict(
-        `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(state.parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
-      );
+      throw hasMessages(name, state);
     }
     for (const table of [parked, claims, relays, cursors]) {
       const text = `DELETE FROM ${table} WHERE destination = $1::text`;
@@ -247,9 +243,4 @@ export async function removeDestination(
     await connection.query(statement('remove', `DELETE FROM ${destinations} WHERE name = $1::text`), [name]);
     return { pending, morePending, parked: state.parked, dead };
   });
-}
-
-function forgetAfterOption(value: unknown): number | undefined {
-  if (value === undefined) return undefined;
-  return numberOption('forgetAfter', value, 0, { min: 60_000, max: HUNDRED_YEARS });
 }

@@ -2,7 +2,7 @@ import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 import { checkKeys, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
+import { conflict, orConflict, transact, type OperationContext } from '../sql/transact.js';
 import type { Connection, Value } from '../sql/database.js';
 import { LONGEST_KEY } from '../write/encode.js';
 import { literal, quote } from '../sql/names.js';
@@ -43,7 +43,7 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
  * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
  *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
  */
-export async function importFromGo(admin: Admin, options: ImportFromGoOptions = {}): Promise<number> {
+export async function importFromGo(context: OperationContext, options: ImportFromGoOptions = {}): Promise<number> {
   checkKeys(options, {
     schema: true,
     table: true,
@@ -66,7 +66,7 @@ export async function importFromGo(admin: Admin, options: ImportFromGoOptions = 
     );
     const metadata = `CASE jsonb_typeof(t.metadata::jsonb) WHEN 'object' THEN t.metadata::jsonb WHEN 'null' THEN '{}' END`;
     await assertAdoptable(connection, source, { metadata, created, key: options.key });
-    const converted = payload[admin.jsonPayload ? 'json' : 'bytes'];
+    const converted = payload[context.jsonPayload ? 'json' : 'bytes'];
     const taking = connection.query(
       statement(
         'adopt',
@@ -74,7 +74,7 @@ export async function importFromGo(admin: Admin, options: ImportFromGoOptions = 
   UPDATE ${source} t SET published = TRUE WHERE t.published IS NOT TRUE
   RETURNING t.id AS original, ${metadata} AS metadata, ${converted} AS payload, t.${created}::timestamptz AS at
 ), stored AS (
-  INSERT INTO ${admin.names.messages} (id, topic, key, metadata, payload, at)
+  INSERT INTO ${context.names.messages} (id, topic, key, metadata, payload, at)
   SELECT original::text, nullif(metadata ->> $1::text, ''), nullif(metadata ->> $2::text, ''), metadata, payload, at
   FROM taken ORDER BY at, original RETURNING id
 )
@@ -91,7 +91,7 @@ SELECT count(*)::text FROM stored`,
     });
     return Number(row?.[0]);
   };
-  return transact(admin, options, take, {
+  return transact(context, options, take, {
     settings: [`SET LOCAL lock_timeout = ${String(LOCK_TIMEOUT)}`],
     patience: 10,
   });

@@ -1,8 +1,9 @@
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { MessengerError } from '../../../core/errors.js';
+import type { MessengerError } from '../../../core/errors.js';
+import { unknownDestination } from '../../../core/contracts/admin-options.js';
 import type { Connection } from '../sql/database.js';
 import { statement } from '../sql/statement.js';
-import type { Admin } from '../sql/transact.js';
+import type { OperationContext } from '../sql/transact.js';
 
 /**
  * `default` is always there: before its first relay it has no rows.
@@ -10,30 +11,33 @@ import type { Admin } from '../sql/transact.js';
  * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and no relay ever worked on.
  */
 export async function assertKnown(
-  admin: Admin,
+  context: OperationContext,
   connection: Connection,
   name: string = DEFAULT_DESTINATION,
 ): Promise<void> {
   if (name === DEFAULT_DESTINATION) return;
-  const { cursors, destinations } = admin.names;
+  const { cursors, destinations } = context.names;
   const text = `SELECT name FROM ${destinations} WHERE name = $1::text
   UNION ALL (SELECT destination FROM ${cursors} WHERE destination = $1::text LIMIT 1)`;
   if ((await connection.query(statement('is_known', text), [name])).length === 0) {
-    throw await unknown(admin, connection, name);
+    throw await unknown(context, connection, name);
   }
 }
 
 /** The error for a destination that nobody added, and no relay ever worked on. */
-export async function unknown({ names }: Admin, connection: Connection, name: string): Promise<MessengerError> {
+export async function unknown(
+  { names }: OperationContext,
+  connection: Connection,
+  name: string,
+): Promise<MessengerError> {
   const rows = await connection.query(
     statement(
       'known',
       `SELECT destination FROM ${names.cursors} UNION SELECT name FROM ${names.destinations} ORDER BY 1 LIMIT 20`,
     ),
   );
-  const known = rows.map(([each]) => JSON.stringify(each)).join(', ');
-  return new MessengerError(
-    'UNKNOWN_DESTINATION',
-    `there is no destination ${JSON.stringify(name)}; there ${known === '' ? 'is none' : `are ${known}`}`,
+  return unknownDestination(
+    name,
+    rows.map(([each]) => each as string),
   );
 }

@@ -1,6 +1,6 @@
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { DEFAULT_DESTINATION } from '../../../core/contracts/feed.js';
-import { transact, type Admin } from '../sql/transact.js';
+import { transact, type OperationContext } from '../sql/transact.js';
 import { columnsOf, timeOf } from '../sql/columns.js';
 import type { Connection } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
@@ -9,13 +9,16 @@ import type { DestinationState } from '../../../core/contracts/admin.js';
 import { milliseconds, statement } from '../sql/statement.js';
 
 /** The state of every destination, by name. Its cost does not grow with the log. */
-export async function destinations(admin: Admin, options: StoreCallOptions = {}): Promise<readonly DestinationState[]> {
+export async function destinations(
+  context: OperationContext,
+  options: StoreCallOptions = {},
+): Promise<readonly DestinationState[]> {
   return transact(
-    admin,
+    context,
     options,
     async (connection) => {
-      const states = await destinationStates(admin.names, connection);
-      return withUnclaimed(admin.names, connection, states);
+      const states = await destinationStates(context.names, connection);
+      return withUnclaimed(context.names, connection, states);
     },
     { settings: STATE_SETTINGS },
   );

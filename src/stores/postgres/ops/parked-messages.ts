@@ -1,10 +1,8 @@
-import { MessengerError } from '../../../core/errors.js';
-import { describe } from '../../../core/util/describe.js';
-import { checkKeys, numberOption, type KeysOf } from '../../../core/util/options.js';
-import { transact, type Admin } from '../sql/transact.js';
+import { checkParked } from '../../../core/contracts/admin-options.js';
+import { transact, type OperationContext } from '../sql/transact.js';
 import { assertKnown } from './known-destinations.js';
 import { filterValues } from './dead-letters.js';
-import { decodeSetAside, setAside } from './set-aside.js';
+import { decodeParked, parkedColumns } from './parked-columns.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
@@ -20,51 +18,34 @@ const STATES = {
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 
-const KEYS = {
-  destination: true,
-  ids: true,
-  key: true,
-  topic: true,
-  state: true,
-  error: true,
-  limit: true,
-  after: true,
-  signal: true,
-} satisfies KeysOf<ParkedOptions>;
-
 /** The messages that wait in the side table, in the order in which they were stored. */
-export async function parkedMessages(admin: Admin, options: ParkedOptions = {}): Promise<readonly ParkedMessage[]> {
-  checkKeys(options, KEYS);
-  const { state, limit, after, signal: _, ...filter } = options;
-  if (state !== undefined && !Object.hasOwn(STATES, state)) {
-    const states = Object.keys(STATES).map((each) => `'${each}'`);
-    throw new MessengerError('INVALID_OPTION', `state must be one of ${states.join(', ')}, got ${describe(state)}`);
-  }
-  const page = [
-    numberOption('after', after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
-    numberOption('limit', limit, 100, { min: 1, max: 10_000, integer: true }),
-  ];
+export async function parkedMessages(
+  context: OperationContext,
+  options: ParkedOptions = {},
+): Promise<readonly ParkedMessage[]> {
+  const { limit, after } = checkParked(options);
+  const { state, limit: _limit, after: _after, signal: _signal, ...filter } = options;
   const stateOf = Object.entries(STATES).map(([name, holds]) => `WHEN ${holds} THEN '${name}'`);
-  const text = `SELECT ${setAside(admin.jsonPayload, `CASE ${stateOf.join(' ')} END`, 'p.next_at')}
-  FROM ${admin.names.parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL
+  const text = `SELECT ${parkedColumns(context.jsonPayload, `CASE ${stateOf.join(' ')} END`, 'p.next_at')}
+  FROM ${context.names.parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL
     AND ($2::text IS NULL OR p.id IN (SELECT json_array_elements_text($2::text::json)))
     AND ($3::text IS NULL OR p.key = $3::text) AND ($4::text IS NULL OR p.topic = $4::text)
     AND ($5::text IS NULL OR strpos(p.error, $5::text) > 0) ${state === undefined ? '' : `AND (${STATES[state]})`}
     AND p.seq > $6::bigint ORDER BY p.seq LIMIT $7::bigint`;
   const [destination = null, ids = null, key = null, topic = null, , error = null] = filterValues(filter);
   const rows = await transact(
-    admin,
+    context,
     options,
     async (connection) => {
-      const values = [destination, ids, key, topic, error, ...page];
+      const values = [destination, ids, key, topic, error, after, limit];
       const found = await connection.query(statement('waiting_messages', text), values);
-      if (found.length === 0) await assertKnown(admin, connection, options.destination);
+      if (found.length === 0) await assertKnown(context, connection, options.destination);
       return found;
     },
     { settings: INDEX_SETTINGS },
   );
   return rows.map((row) => {
-    const { time, state: found, ...message } = decodeSetAside(row);
+    const { time, state: found, ...message } = decodeParked(row);
     return { ...message, state: found as ParkedState, nextAt: time };
   });
 }

@@ -30,7 +30,7 @@ export interface RebasedDestination {
   /** The smallest and the largest `seq` of them; `undefined` where there are none. */
   readonly first: number | undefined;
   readonly last: number | undefined;
-  /** Messages that were set aside and will be tried again: these may have been published since, too. */
+  /** Messages that were parked and will be tried again: these may have been published since, too. */
   readonly parked: number;
 }
 

@@ -2,7 +2,7 @@ import { MessengerError } from '../../../core/errors.js';
 import { numberOption } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { howToRebase } from '../schema/provenance.js';
-import { conflict, orConflict, transact, type Admin } from '../sql/transact.js';
+import { conflict, orConflict, transact, type OperationContext } from '../sql/transact.js';
 import { workedUntil } from './forget.js';
 import { statement } from '../sql/statement.js';
 
@@ -17,12 +17,16 @@ export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
  *   read equally far, or where messages wait to be tried again: the error says which, and what to do;
  *   `SCHEMA_MISMATCH` where another cluster wrote the cursors.
  */
-export async function repartition(admin: Admin, partitions: number, options: StoreCallOptions = {}): Promise<void> {
+export async function repartition(
+  context: OperationContext,
+  partitions: number,
+  options: StoreCallOptions = {},
+): Promise<void> {
   const wanted = numberOption('partitions', partitions, partitions, PARTITIONS);
-  const { cursors, claims, parked, settings } = admin.names;
+  const { cursors, claims, parked, settings } = context.names;
   const isWorkedOn = (who: string) =>
     `${who}: stop every relay of this store first (one that died is gone when its lease has run out)`;
-  await transact(admin, options, async (connection) => {
+  await transact(context, options, async (connection) => {
     // Of the whole table: no relay may make the cursors of a new destination meanwhile, in the old number.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
     await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
@@ -32,7 +36,7 @@ export async function repartition(admin: Admin, partitions: number, options: Sto
       statement(
         'repartition_look',
         `SELECT c.destination, count(DISTINCT ${place})::text, bool_and(c.xmin = c.written_by::xid)::text,
-    (${workedUntil(admin.names, 'c.destination')} > clock_timestamp())::text,
+    (${workedUntil(context.names, 'c.destination')} > clock_timestamp())::text,
     EXISTS (SELECT FROM ${parked} p WHERE p.destination = c.destination AND p.dead_at IS NULL)::text
   FROM ${cursors} c GROUP BY c.destination ORDER BY c.destination`,
       ),
@@ -43,7 +47,7 @@ export async function repartition(admin: Admin, partitions: number, options: Sto
       if (isOurs !== 'true') {
         throw new MessengerError(
           'SCHEMA_MISMATCH',
-          `the cursors of ${name} were not written by this database cluster. To go on from them, ${howToRebase(admin.names)}`,
+          `the cursors of ${name} were not written by this database cluster. To go on from them, ${howToRebase(context.names)}`,
         );
       }
       if (waits === 'true') {

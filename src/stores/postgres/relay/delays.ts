@@ -1,4 +1,4 @@
-import { isAlone, type ToPark } from './parked.js';
+import { isAlone, type ToParkOrDelay } from './parked.js';
 import type { StoredMessage } from '../sql/stored-message.js';
 
 /**
@@ -10,13 +10,13 @@ export class Delays {
   readonly #held = new Map<string, number>();
 
   /** What of these messages, read in this order, can be published now, and what is kept back. */
-  sift(messages: readonly StoredMessage[]): { messages: readonly StoredMessage[]; delayed: readonly ToPark[] } {
-    const delayed: ToPark[] = [];
+  sift(messages: readonly StoredMessage[]): { messages: readonly StoredMessage[]; delayed: readonly ToParkOrDelay[] } {
+    const delayed: ToParkOrDelay[] = [];
     if (this.#held.size === 0 && !messages.some(({ isDelayed }) => isDelayed)) return { messages, delayed };
     const ready = messages.filter((message) => {
       const { key, isDelayed } = message;
       if (!isDelayed && (key === undefined || !this.#held.has(key))) return true;
-      const kept: ToPark = { message, attempts: 0, dead: false, delayed: isDelayed };
+      const kept: ToParkOrDelay = { message, attempts: 0, dead: false, delayed: isDelayed };
       if (key !== undefined && !isAlone(kept)) this.#held.set(key, (this.#held.get(key) ?? 0) + 1);
       delayed.push(kept);
       return false;
@@ -25,7 +25,7 @@ export class Delays {
   }
 
   /** From here on the side table answers for their keys. */
-  settled(delayed: readonly ToPark[]): void {
+  settled(delayed: readonly ToParkOrDelay[]): void {
     for (const each of delayed) {
       const { key } = each.message;
       if (key === undefined || each.dead || isAlone(each)) continue;

@@ -1,5 +1,5 @@
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import type { CloseOptions, Feed, IdleOptions, Page, SetAside } from '../../../core/contracts/feed.js';
+import type { CloseOptions, Feed, IdleOptions, Page, ToPark } from '../../../core/contracts/feed.js';
 import type { Message } from '../../../core/contracts/message.js';
 import { serially, sleep } from '../../../core/util/async.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
@@ -8,7 +8,7 @@ import { Delays } from './delays.js';
 import { HeldCursors } from './held-cursors.js';
 import { Lease, type Change } from './lease.js';
 import { givenUp, NOTHING, rowsUpTo, settledBy, type PostgresPage } from './page.js';
-import { Parked, type ToPark } from './parked.js';
+import { Parked, type ToParkOrDelay } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';
 import { unreadable, type StoredMessage } from '../sql/stored-message.js';
 import { sourceOf, type Source } from './source.js';
@@ -49,7 +49,7 @@ export class PostgresFeed implements Feed {
   /** Whether the last page was all there was. */
   #atEnd = false;
   /** What was read last, with nothing in it whose time has come: settled once nothing else is unsettled. */
-  #carried: { readonly log: LogPage; readonly delayed: readonly ToPark[] } | undefined;
+  #carried: { readonly log: LogPage; readonly delayed: readonly ToParkOrDelay[] } | undefined;
   /** What parks by itself, and what looks at what is parked, come one after the other: neither must miss the other. */
   readonly #beside = serially();
 
@@ -81,7 +81,7 @@ export class PostgresFeed implements Feed {
     try {
       const source = await sourceOf(database, statements, options);
       // In a statement after the claim has committed: read with it, they would be the old owner's, and
-      // messages behind a key that it set aside since would overtake.
+      // messages behind a key that it parked since would overtake.
       const parked = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
     } catch (error) {
@@ -111,7 +111,7 @@ export class PostgresFeed implements Feed {
     this.#readAnew();
   }
 
-  isSetAside(key: string): boolean {
+  isParked(key: string): boolean {
     return this.#parked.has(key);
   }
 
@@ -154,15 +154,15 @@ export class PostgresFeed implements Feed {
     return page;
   }
 
-  async settle(page: Page, setAside: readonly SetAside[]): Promise<void> {
+  async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
     const { log, messages, delayed = [] } = page as PostgresPage;
     if (log) {
       this.#unsettled -= 1;
-      await this.#settle(settledBy(log), this.#parking(delayed, setAside));
+      await this.#settle(settledBy(log), this.#parking(delayed, toPark));
     } else if (messages.length > 0) {
-      const gone = new Set(setAside.map(({ message }) => message));
+      const gone = new Set(toPark.map(({ message }) => message));
       const published = messages.filter((message) => !gone.has(message));
-      const { change, committed } = this.#parked.unparking(published, setAside);
+      const { change, committed } = this.#parked.unparking(published, toPark);
       await this.#lease.change(change);
       committed();
     }
@@ -173,7 +173,7 @@ export class PostgresFeed implements Feed {
     if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
-      // Nobody tells when a message that was set aside becomes due.
+      // Nobody tells when a message that was parked becomes due.
       interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
       partitions: this.partitions,
       signals: [signal, this.lost, this.#lease.stirred],
@@ -185,7 +185,7 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: what is set aside and due, and then what is new, from the settled
+   * For the plain `Store` contract: what is parked and due, and then what is new, from the settled
    * cursor on, however often it is read.
    */
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
@@ -225,7 +225,7 @@ export class PostgresFeed implements Feed {
     page: PostgresPage;
     passed: number;
     count: number;
-    gaps: readonly SetAside[];
+    gaps: readonly ToPark[];
   }): Promise<void> {
     const { parked, page, passed, count, gaps } = published;
     const [from, to] = [rowsUpTo(page, passed), rowsUpTo(page, count)];
@@ -241,9 +241,9 @@ export class PostgresFeed implements Feed {
     unpark.committed();
   }
 
-  /** Sets aside what was kept back for later, and what the relay set aside. */
-  #parking(delayed: readonly ToPark[], setAside: readonly SetAside[] = []): Change | undefined {
-    const park = this.#parked.parking([...delayed, ...setAside]);
+  /** Parks what was kept back for later, and what the relay parked. */
+  #parking(delayed: readonly ToParkOrDelay[], toPark: readonly ToPark[] = []): Change | undefined {
+    const park = this.#parked.parking([...delayed, ...toPark]);
     this.#delays.settled(delayed);
     return park;
   }

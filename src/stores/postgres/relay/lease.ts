@@ -115,7 +115,7 @@ export class Lease {
       if (also) waiting.also.push(also);
       return waiting.done;
     }
-    // What is set aside must be as durable as the row that says so; both are in one transaction.
+    // What is parked must be as durable as the row that says so; both are in one transaction.
     const settlement: Settlement = { partitions, cursor, also: also ? [also] : [], done: Promise.resolve() };
     settlement.done = this.#inTurn(() => {
       if (this.#waiting === settlement) this.#waiting = undefined;

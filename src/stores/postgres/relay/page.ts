@@ -1,7 +1,7 @@
-import type { Page, SetAside } from '../../../core/contracts/feed.js';
+import type { Page, ToPark } from '../../../core/contracts/feed.js';
 import type { Message } from '../../../core/contracts/message.js';
 import type { StoredMessage } from '../sql/stored-message.js';
-import type { ToPark } from './parked.js';
+import type { ToParkOrDelay } from './parked.js';
 import type { LogPage, Position } from './reader.js';
 
 /** A page of the log or of the side table: which of them decides how it is settled. */
@@ -10,7 +10,7 @@ export interface PostgresPage extends Page {
   /** Absent for messages of the side table, and where nothing was read. */
   readonly log?: LogPage;
   /** What was read with it, and is parked with it instead of published: its time has not come, or it cannot be read. */
-  readonly delayed?: readonly ToPark[];
+  readonly delayed?: readonly ToParkOrDelay[];
 }
 
 export const NOTHING: PostgresPage = { messages: [] };
@@ -28,6 +28,6 @@ export function rowsUpTo({ messages, log }: PostgresPage, count: number): number
 }
 
 /** A message that cannot be read, as a dead letter. */
-export function givenUp(message: Message, error: Error, attempts: number): SetAside {
+export function givenUp(message: Message, error: Error, attempts: number): ToPark {
   return { message, attempts: attempts + 1, error, dead: true };
 }

@@ -13,9 +13,9 @@ export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarg
 /** What waits: how many messages of a key and a topic. */
 export const WAITING = columnsOf('key', 'topic', 'count');
 
-/** What sets messages aside, and gives back those that are due. */
+/** What parks messages, and gives back those that are due. */
 export function parkedStatements({ messages, parked, destinations }: Names, jsonPayload: boolean) {
-  /** What is set aside, and how: see `parked.ts`. */
+  /** What is parked, and how: see `parked.ts`. */
   const records =
     'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text, delayed boolean)';
   const retryAt = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END`;
@@ -28,7 +28,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
 
   return {
     /**
-     * $1 destination, $2 what is set aside: copied whole from the log. One that is delayed waits alone for
+     * $1 destination, $2 what is parked: copied whole from the log. One that is delayed waits alone for
      * its time, or, where it holds its key, until it is the first of that (see `promoteHeads`).
      */
     park: statement(
@@ -43,7 +43,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
     /**
-     * $1 destination, $2 JSON as for `park`: what is set aside again. One without a key that waited alone for its time waits
+     * $1 destination, $2 JSON as for `park`: what is parked again. One without a key that waited alone for its time waits
      * as any other from now on; one with a key stays out of its order.
      */
     parkAgain: statement(
@@ -54,7 +54,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
     ),
-    /** $1 destination, $2 array of sequence numbers: published, so no longer set aside. */
+    /** $1 destination, $2 array of sequence numbers: published, so no longer parked. */
     unpark: statement(
       'unpark',
       `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,

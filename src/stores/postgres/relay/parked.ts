@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import type { SetAside } from '../../../core/contracts/feed.js';
+import type { ToPark } from '../../../core/contracts/feed.js';
 import type { Message } from '../../../core/contracts/message.js';
 import type { ClaimOptions } from './claim.js';
 import { arrayText, INDEX_SETTINGS } from '../sql/statement.js';
@@ -11,23 +11,23 @@ import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
 /** A message that is to go to the side table: as the relay said, or because its time has not come. */
-export interface ToPark extends SetAside {
+export interface ToParkOrDelay extends ToPark {
   readonly delayed?: boolean;
 }
 
 /** Whether it waits outside of its key's order. */
-export function isAlone({ message, delayed }: ToPark): boolean {
+export function isAlone({ message, delayed }: ToParkOrDelay): boolean {
   return delayed === true && message.holdKey !== true;
 }
 
 /** What waits: the keys, and how many messages of each topic, without those that only wait for their time. */
 interface Waiting {
-  /** Each with a mark of its own for the last time that something of it was set aside. */
+  /** Each with a mark of its own for the last time that something of it was parked. */
   readonly keys: Map<string, symbol>;
   readonly topics: Map<string | null, number>;
 }
 
-/** The side table of one destination, as far as some partitions go: what was set aside, and which keys wait in it. */
+/** The side table of one destination, as far as some partitions go: what was parked, and which keys wait in it. */
 export class Parked {
   readonly #database: Database;
   readonly #statements: Statements;
@@ -156,10 +156,10 @@ export class Parked {
     this.#revision = revision;
   }
 
-  /** Sets messages of the log aside: their keys from now on, their rows with the settlement. */
-  parking(setAside: readonly ToPark[]): Change | undefined {
-    if (setAside.length === 0) return undefined;
-    for (const each of setAside) {
+  /** Parks messages of the log: their keys from now on, their rows with the settlement. */
+  parking(toPark: readonly ToParkOrDelay[]): Change | undefined {
+    if (toPark.length === 0) return undefined;
+    for (const each of toPark) {
       const { message, dead } = each;
       if (each.outstanding === true) this.#outstanding.add(String(seqOf(message)));
       if (dead) continue;
@@ -168,30 +168,27 @@ export class Parked {
       if (each.delayed !== true) this.#count(message, 1);
     }
     return async (connection) => {
-      await this.#write(connection, this.#statements.park, setAside);
-      await this.#promoteHeads(connection, keysOf(setAside.map(({ message }) => message)));
+      await this.#write(connection, this.#statements.park, toPark);
+      await this.#promoteHeads(connection, keysOf(toPark.map(({ message }) => message)));
     };
   }
 
   /**
-   * Takes published messages out of the side table, and sets others aside again. What is to be done once it
-   * is committed: keys of which nothing waits any more are forgotten, and not before, since what was set
-   * aside as dead is tried again if it was not.
+   * Takes published messages out of the side table, and parks others again. What is to be done once it
+   * is committed: keys of which nothing waits any more are forgotten, and not before, since what was parked
+   *  as dead is tried again if it was not.
    */
-  unparking(
-    published: readonly StoredMessage[],
-    setAside: readonly SetAside[],
-  ): { change: Change; committed: () => void } {
+  unparking(published: readonly StoredMessage[], toPark: readonly ToPark[]): { change: Change; committed: () => void } {
     const { keys } = this.#waiting;
-    const touched = keysOf([...published, ...setAside.map(({ message }) => message)]);
+    const touched = keysOf([...published, ...toPark.map(({ message }) => message)]);
     const marks = new Map(touched.map((key) => [key, keys.get(key)]));
     let drained: string[] = [];
     for (const message of published) this.#count(message, -1);
-    for (const message of [...published, ...setAside.map((each) => each.message)]) {
+    for (const message of [...published, ...toPark.map((each) => each.message)]) {
       this.#outstanding.delete(String(seqOf(message)));
     }
     // One that still waits behind an earlier message of its key stays as it is.
-    const changed = setAside.filter(
+    const changed = toPark.filter(
       ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
     );
     for (const { message, outstanding } of changed) {
@@ -215,14 +212,14 @@ export class Parked {
       drained = rows.map(([key]) => key as string);
     };
     const committed = () => {
-      // But for those of which something was set aside since this was asked for.
+      // But for those of which something was parked since this was asked for.
       for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
     };
     return { change, committed };
   }
 
-  async #write(connection: Connection, statement: Statement, setAside: readonly ToPark[]): Promise<void> {
-    const records = setAside.map(({ message, attempts, error, retryIn, dead, blocked, delayed }) => ({
+  async #write(connection: Connection, statement: Statement, toPark: readonly ToParkOrDelay[]): Promise<void> {
+    const records = toPark.map(({ message, attempts, error, retryIn, dead, blocked, delayed }) => ({
       seq: seqOf(message),
       attempts,
       error: error && storable(error, this.#encoding),

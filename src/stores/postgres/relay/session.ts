@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import type { SetAside } from '../../../core/contracts/feed.js';
+import type { ToPark } from '../../../core/contracts/feed.js';
 import type { Message } from '../../../core/contracts/message.js';
 import { serially } from '../../../core/util/async.js';
 import type { PostgresFeed } from './feed.js';
@@ -47,9 +47,9 @@ export class Session {
   async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
-    // Behind what is set aside of its key, a message waits.
+    // Behind what is parked of its key, a message waits.
     const waiting = new Set(parked.messages.map(({ key }) => key));
-    const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isSetAside(key));
+    const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isParked(key));
     const shown = [...parked.messages, ...fresh].slice(0, batch);
     this.#returned = {
       shown: new Set<Message>(shown),
@@ -81,7 +81,7 @@ export class Session {
         page,
         passed,
         count,
-        gaps: gaps.map((message): SetAside => ({ message, attempts: 0, dead: false })),
+        gaps: gaps.map((message): ToPark => ({ message, attempts: 0, dead: false })),
       }),
     );
     for (const message of now) done.add(message);

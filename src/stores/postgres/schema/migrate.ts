@@ -141,7 +141,7 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
 }
 
 /**
- * In the order in which a relay locks them, which settles and then reads what it sets aside: in the other they would deadlock.
+ * In the order in which a relay locks them, which settles and then reads what it parks: in the other they would deadlock.
  * In a block, which runs outside of a transaction as well, where a tool sends one statement at a time.
  */
 function lockInOrder({ cursors, messages }: Names): string {

@@ -1,7 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import { checkKeys, type KeysOf } from '../../../core/util/options.js';
 import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
-import { transact, type Admin } from '../sql/transact.js';
+import { transact, type OperationContext } from '../sql/transact.js';
 import { literal, namesOf, quote, SLICES, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
@@ -151,7 +151,7 @@ export interface ExcessGrant {
  * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
  */
 export async function excessGrants(
-  admin: Admin,
+  admin: OperationContext,
   { signal, ...options }: Roles & StoreCallOptions = {},
 ): Promise<readonly ExcessGrant[]> {
   checkKeys(options, ROLES);

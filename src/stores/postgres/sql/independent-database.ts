@@ -75,10 +75,10 @@ export class IndependentDatabase implements Database {
   }
 
   readonly transaction: Database['transaction'] = (before, work, bounds) =>
-    explained(this.#database.transaction(this.#with(before), work, bounds));
+    explained(bounds, () => this.#database.transaction(this.#with(before), work, bounds));
 
   readonly once: Database['once'] = (before, each, values, bounds) =>
-    explained(this.#database.once(this.#with(before), each, values, bounds));
+    explained(bounds, () => this.#database.once(this.#with(before), each, values, bounds));
 
   /**
    * Finds out what is set here, so that from now on no more than is needed is set.
@@ -113,9 +113,11 @@ function assertEncoding(client: string, server: string): void {
   );
 }
 
-async function explained<T>(work: Promise<T>): Promise<T> {
+async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T>): Promise<T> {
+  // What is not waited for would be done all the same.
+  signal?.throwIfAborted();
   try {
-    return await work;
+    return await work();
   } catch (error) {
     throw hiddenRows(error) ?? error;
   }

@@ -58,7 +58,7 @@ export function lockDestination(cursors: string): Statement {
 
 /**
  * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
- * was stored when it was set aside, so that it stays as it was counted until it is set aside again.
+ * was stored when it was parked, so that it stays as it was counted until it is parked again.
  */
 export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
 

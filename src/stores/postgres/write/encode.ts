@@ -57,7 +57,7 @@ function recordOf(message: Message, jsonPayload: boolean) {
 
 /**
  * The log refuses such messages too, with less to say of them. A key that the side table does not take would end each
- * relay that has to set its message aside, and what cannot be read each that comes to it.
+ * relay that has to park its message, and what cannot be read each that comes to it.
  */
 function assertStorable({ id, topic, key, payload, metadata }: Message): void {
   assertLength('id', id, LONGEST_NAME, '');

@@ -4,8 +4,8 @@ import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { milliseconds } from '../sql/statement.js';
 import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js';
 
-/** The columns of a message that was set aside. `tooLarge` is its bytes, where they are more than are read. */
-const SET_ASIDE = columnsOf(
+/** The columns of a message that was parked. `tooLarge` is its bytes, where they are more than are read. */
+const PARKED = columnsOf(
   ...MESSAGE.names,
   ...([
     'error',
@@ -20,10 +20,10 @@ const SET_ASIDE = columnsOf(
   ] as const),
 );
 
-/** What is selected for `decodeSetAside`, from the side table `p`, with a time and a state that the caller tells. */
-export function setAside(jsonPayload: boolean, state: string, time: string): string {
+/** What is selected for `decodeParked`, from the side table `p`, with a time and a state that the caller tells. */
+export function parkedColumns(jsonPayload: boolean, state: string, time: string): string {
   const size = `(${messageBytes('p', jsonPayload)})`;
-  return SET_ASIDE.list({
+  return PARKED.list({
     ...messageColumns('p', jsonPayload, fieldsUpTo('p', size)),
     error: 'p.error',
     reason: 'p.reason',
@@ -37,9 +37,9 @@ export function setAside(jsonPayload: boolean, state: string, time: string): str
   });
 }
 
-/** A message that was set aside, with the time and the state that `setAside` was told. */
-export function decodeSetAside(row: Row) {
-  const { at } = SET_ASIDE;
+/** A message that was parked, with the time and the state that `parkedColumns` was told. */
+export function decodeParked(row: Row) {
+  const { at } = PARKED;
   const message = new StoredMessage(row, row[at.tooLarge] as string | null);
   return {
     seq: message.seq,

@@ -1,0 +1,201 @@
+/**
+ * What every store checks of the options of its `admin`, with the same errors.
+ *
+ * @module
+ */
+import { MessengerError } from '../errors.js';
+import { describe } from '../util/describe.js';
+import { checkKeys, numberOption, type KeysOf } from '../util/options.js';
+import { DEFAULT_DESTINATION } from './feed.js';
+import type {
+  AddDestinationOptions,
+  DeadLetterFilter,
+  DeadLetterSelection,
+  DeadLettersOptions,
+  ParkedOptions,
+  ParkedState,
+  RemoveDestinationOptions,
+  UpdateDestinationOptions,
+} from './admin.js';
+
+const HUNDRED_YEARS = 3_155_760_000_000;
+
+/** Beside the longest key, what an index of PostgreSQL takes. Bytes. */
+const LONGEST_DESTINATION = 500;
+
+/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a destination. */
+export function assertDestination(name: unknown): asserts name is string {
+  const fits = typeof name === 'string' && name !== '' && !name.includes('\u0000');
+  if (fits && new TextEncoder().encode(name).length <= LONGEST_DESTINATION) return;
+  throw new MessengerError(
+    'INVALID_OPTION',
+    `a destination is named by a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
+  );
+}
+
+/** The error for a destination that nobody added, and no relay ever worked on. `known` are those that there are. */
+export function unknownDestination(name: string, known: readonly string[]): MessengerError {
+  const names = known.slice(0, 20).map((each) => JSON.stringify(each));
+  return new MessengerError(
+    'UNKNOWN_DESTINATION',
+    `there is no destination ${JSON.stringify(name)}; there ${names.length === 0 ? 'is none' : `are ${names.join(', ')}`}`,
+  );
+}
+
+/** The error for a destination that cannot be added a second time. */
+export function destinationExists(name: string): MessengerError {
+  return new MessengerError(
+    'CONFLICT',
+    `there is a destination ${JSON.stringify(name)} already: remove it first, or give this one another name`,
+  );
+}
+
+/** Why a destination cannot be removed now. */
+export function relayWorksOn(name: string): string {
+  return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
+}
+
+/** The error for a destination that would be removed with messages. */
+export function hasMessages(
+  name: string,
+  { pending, morePending, parked, dead }: { pending: number; morePending: boolean; parked: number; dead: number },
+): MessengerError {
+  return new MessengerError(
+    'CONFLICT',
+    `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
+  );
+}
+
+/** @throws MessengerError `INVALID_OPTION`, as each of these does. */
+export function checkAddDestination(name: string, options: AddDestinationOptions): void {
+  checkKeys(options, {
+    from: true,
+    topics: true,
+    forgetAfter: true,
+    signal: true,
+  } satisfies KeysOf<AddDestinationOptions>);
+  assertDestination(name);
+  const { from, topics, forgetAfter } = options;
+  const isTime = from instanceof Date && !Number.isNaN(from.getTime());
+  if (!isTime && from !== 'beginning' && from !== 'end') {
+    throw new MessengerError('INVALID_OPTION', `from must be 'beginning', 'end' or a Date, got ${describe(from)}`);
+  }
+  if (topics?.length !== 0) checkStrings('topics', topics);
+  checkForgetAfter(forgetAfter);
+}
+
+/** The error for a destination that would begin later than now, by the store's clock. */
+export function fromFuture(from: AddDestinationOptions['from']): MessengerError {
+  return new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
+}
+
+export function checkUpdateDestination(name: string, options: UpdateDestinationOptions): void {
+  checkKeys(options, { forgetAfter: true, signal: true } satisfies KeysOf<UpdateDestinationOptions>);
+  assertDestination(name);
+  const forgetAfter: unknown = options.forgetAfter;
+  if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
+  if (forgetAfter !== null) checkForgetAfter(forgetAfter);
+}
+
+export function checkRemoveDestination(name: string, options: RemoveDestinationOptions): void {
+  checkKeys(options, { discard: true, signal: true } satisfies KeysOf<RemoveDestinationOptions>);
+  assertDestination(name);
+}
+
+/** What says which messages of a destination are meant. */
+const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
+
+const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;
+
+const LETTER_KEYS = { ...FILTER_KEYS, limit: true, after: true } satisfies KeysOf<DeadLettersOptions>;
+
+const SELECTION_KEYS = { ...FILTER_KEYS, all: true, dryRun: true } satisfies KeysOf<DeadLetterSelection>;
+
+const PARKED_KEYS = {
+  destination: true,
+  ids: true,
+  key: true,
+  topic: true,
+  state: true,
+  error: true,
+  limit: true,
+  after: true,
+  signal: true,
+} satisfies KeysOf<ParkedOptions>;
+
+const PARKED_STATES = { retry: true, behind: true, delayed: true, blocked: true } satisfies Record<ParkedState, true>;
+
+/** A part of a list: so many, behind the message of that number. */
+export interface ListPage {
+  readonly limit: number;
+  readonly after: number;
+}
+
+/** @returns the part of the list that is meant. */
+export function checkDeadLetters(options: DeadLettersOptions): ListPage {
+  checkKeys(options, LETTER_KEYS);
+  checkFilter(options);
+  return pageOf(options);
+}
+
+export function checkSelection(selection: DeadLetterSelection): void {
+  checkKeys(selection, SELECTION_KEYS);
+  const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
+  if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
+    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
+  }
+  checkFilter(selection);
+}
+
+/** @returns the part of the list that is meant. */
+export function checkParked(options: ParkedOptions): ListPage {
+  checkKeys(options, PARKED_KEYS);
+  const { state } = options;
+  if (state !== undefined && !Object.hasOwn(PARKED_STATES, state)) {
+    const states = Object.keys(PARKED_STATES).map((each) => `'${each}'`);
+    throw new MessengerError('INVALID_OPTION', `state must be one of ${states.join(', ')}, got ${describe(state)}`);
+  }
+  checkMessages(options);
+  return pageOf(options);
+}
+
+function pageOf({ limit, after }: Pick<ParkedOptions, 'limit' | 'after'>): ListPage {
+  return {
+    limit: numberOption('limit', limit, 100, { min: 1, max: 10_000, integer: true }),
+    after: numberOption('after', after, 0, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
+  };
+}
+
+function checkFilter(filter: DeadLetterFilter): void {
+  const { state, since, until } = filter;
+  if (![undefined, 'dead', 'blocked'].includes(state)) {
+    throw new MessengerError('INVALID_OPTION', `state must be 'dead' or 'blocked', got ${describe(state)}`);
+  }
+  checkMessages(filter);
+  for (const [name, value] of Object.entries({ since, until })) {
+    if (value === undefined || (value instanceof Date && !Number.isNaN(value.getTime()))) continue;
+    throw new MessengerError('INVALID_OPTION', `${name} must be a valid Date, got ${describe(value)}`);
+  }
+}
+
+type MessageFilter = Pick<DeadLetterFilter, 'destination' | 'ids' | 'key' | 'topic' | 'error'>;
+
+function checkMessages({ destination = DEFAULT_DESTINATION, ids, key, topic, error }: MessageFilter): void {
+  assertDestination(destination);
+  for (const [name, value] of Object.entries({ key, topic, error })) {
+    if (value === undefined || (typeof (value as unknown) === 'string' && value !== '')) continue;
+    throw new MessengerError('INVALID_OPTION', `${name} must be a non-empty string, got ${describe(value)}`);
+  }
+  checkStrings('ids', ids);
+}
+
+function checkStrings(name: string, value: unknown): void {
+  if (value === undefined) return;
+  const fits = Array.isArray(value) && value.every((each) => typeof each === 'string' && each !== '');
+  if (fits && value.length > 0) return;
+  throw new MessengerError('INVALID_OPTION', `${name} must be an array of non-empty strings, got ${describe(value)}`);
+}
+
+function checkForgetAfter(value: unknown): void {
+  numberOption('forgetAfter', value, 0, { min: 60_000, max: HUNDRED_YEARS });
+}

@@ -1,0 +1,102 @@
+import { MessengerError } from '../../core/errors.js';
+import type { Message } from '../../core/contracts/message.js';
+import { DEFAULT_DESTINATION } from '../../core/contracts/feed.js';
+import { Bell } from '../../core/util/async.js';
+import { Destination } from './destination.js';
+import type { Kept } from './kept.js';
+
+/** The committed messages, in order, and the destinations that publish them. */
+export class MemoryLog {
+  /** Rings when there may be something to publish. */
+  readonly changed = new Bell();
+  readonly destinations = new Map<string, Destination>();
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  #kept: Kept[] = [];
+  /** The number of the newest message. */
+  #last = 0;
+
+  constructor(now: () => number) {
+    this.now = now;
+  }
+
+  get kept(): readonly Kept[] {
+    return this.#kept;
+  }
+
+  append(messages: readonly Message[]): void {
+    const storedAt = this.now();
+    for (const { destination } of messages) if (destination !== undefined) this.declare(destination);
+    for (const message of messages) this.#kept.push({ seq: (this.#last += 1), message, storedAt });
+    this.changed.ring();
+  }
+
+  /** The destination of a relay: one that nobody added begins at the beginning. */
+  destination(name: string): Destination {
+    return this.destinations.get(name) ?? this.add(new Destination(name, {}));
+  }
+
+  /** @throws MessengerError `UNKNOWN_DESTINATION` for a message that is for a destination that was forgotten. */
+  assertTaken({ destination }: Message): void {
+    const forgottenAt = destination === undefined ? null : (this.destinations.get(destination)?.forgottenAt ?? null);
+    if (forgottenAt === null) return;
+    throw new MessengerError(
+      'UNKNOWN_DESTINATION',
+      `destination ${JSON.stringify(destination)} was forgotten: remove it, with { discard: true }, and add it again`,
+    );
+  }
+
+  /** Forgets the destinations that no relay worked on for longer than their `forgetAfter`. @returns their names. */
+  forgetAbandoned(): string[] {
+    const now = this.now();
+    const abandoned = [...this.destinations.values()].filter((each) => each.isAbandoned(now));
+    for (const destination of abandoned) destination.forgottenAt = now;
+    return abandoned.map(({ name }) => name);
+  }
+
+  /** Makes a destination for the messages that are for it alone, where there is none. `default` publishes whatever is for no other. */
+  declare(name: string): void {
+    if (this.destinations.has(name)) return;
+    const own = name === DEFAULT_DESTINATION ? {} : { topics: [], after: this.#last };
+    this.add(new Destination(name, { ...own, createdAt: this.now() }));
+  }
+
+  add(destination: Destination): Destination {
+    this.destinations.set(destination.name, destination);
+    return destination;
+  }
+
+  /** The number of the last message before those that a new destination publishes. */
+  before(from: 'beginning' | 'end' | Date): number {
+    if (from === 'beginning') return 0;
+    const first = from === 'end' ? undefined : this.#kept.find(({ storedAt }) => storedAt >= from.getTime());
+    return first === undefined ? this.#last : first.seq - 1;
+  }
+
+  /** The messages behind that number. */
+  *behind(seq: number): Generator<Kept, void> {
+    let [low, high] = [0, this.#kept.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#kept[middle] as Kept).seq > seq) high = middle;
+      else low = middle + 1;
+    }
+    for (let place = low; place < this.#kept.length; place++) yield this.#kept[place] as Kept;
+  }
+
+  /** Whether a message is published at every destination that waits for it, of one or more that are to publish it. */
+  isPublished(kept: Kept): boolean {
+    const own = [...this.destinations.values()].filter((destination) => destination.isFor(kept));
+    return own.length > 0 && own.every((each) => each.forgottenAt !== null || each.hasPublished(kept));
+  }
+
+  /** Deletes what is published and was stored at that time or before. @returns how many. */
+  clean(until: number): number {
+    const isOld = (kept: Kept) => kept.storedAt <= until && this.isPublished(kept);
+    const old = this.#kept.filter(isOld);
+    const gone = new Set(old);
+    this.#kept = this.#kept.filter((kept) => !gone.has(kept));
+    for (const destination of this.destinations.values()) for (const kept of old) destination.forget(kept);
+    return old.length;
+  }
+}
