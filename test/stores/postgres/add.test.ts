@@ -94,7 +94,7 @@ it('tells what it stored as an event, whatever becomes of the handler', async ()
 
 describe('a handle that is no transaction is refused, and says what to pass', () => {
   it('a pg Pool', async () => {
-    await refusal(store.add(pool as never, message()), 'INVALID_TRANSACTION', /pg Pool/, /client that ran BEGIN/);
+    await refusal(store.add(pool as never, message()), 'INVALID_TRANSACTION', /pg Pool/, /client \(of await pool\.connect\(\)\) that ran BEGIN/);
     expect(await storedIds()).toEqual([]);
   });
 
@@ -110,7 +110,7 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
 
   it('a pg client before BEGIN, after COMMIT and after ROLLBACK', async () => {
     const client = await connected();
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /not in a transaction/, /await BEGIN before/);
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /not in a transaction/, /await BEGIN first/);
     for (const end of ['COMMIT', 'ROLLBACK']) {
       await client.query('BEGIN');
       await client.query(end);
@@ -122,7 +122,7 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
   it('a pg client whose BEGIN was not awaited', async () => {
     const client = await connected();
     const begin = client.query('BEGIN');
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /await BEGIN before/);
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /await BEGIN first/);
     await begin;
   });
 

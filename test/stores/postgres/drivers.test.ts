@@ -361,10 +361,10 @@ it.each(postgresVersions)(
       const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 1, connectionTimeoutMillis });
       const lent = await pool.connect();
       const working = databaseOf(pool).transaction(preamble(500), () => Promise.resolve(), { timeout: 500 });
-      const which = connectionTimeoutMillis === 0 ? 'within 500 ms' : 'in the pool’s connectionTimeoutMillis';
+      const which = connectionTimeoutMillis === 0 ? 'within 500 ms' : 'within the pool’s connectionTimeoutMillis';
       await expect(working).rejects.toMatchObject({
         code: 'TIMEOUT',
-        message: `all 1 connections of the pool are in use: give back those that are not needed, raise the pool’s max, or give the store a pool of its own. None came free ${which}`,
+        message: `all 1 connections of the pool are in use: release the clients that you do not need, raise the pool’s max, or give the store a pool of its own. None became free ${which}`,
       });
       lent.release();
       await pool.end();

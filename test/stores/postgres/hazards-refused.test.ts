@@ -63,7 +63,7 @@ const changes: Record<string, { change: (world: World) => Promise<unknown>; says
       await world.sql(`SELECT setval($1, 9007199254740000)`, [await sequenceOf(world)]);
       await world.add('m4');
     },
-    says: /is at 9007199254740001: .* go on with new tables/,
+    says: /is at 9007199254740001: .* continue with new tables/,
   },
   'a trigger on the log': { change: (world) => trigger(world, world.names.messages), says: /triggers \(watch\)/ },
   'a trigger on one slice': { change: (world) => trigger(world, world.names.slice(5)), says: /triggers \(watch\)/ },

@@ -93,7 +93,7 @@ const schemas = async () =>
 const refuses = (name: string, more = '') => ({
   code: 'UNSUPPORTED',
   message: expect.stringMatching(
-    new RegExp(`${name}.*${more}.*not PostgreSQL: .* Use PostgreSQL 14 or newer`),
+    new RegExp(`${name}.*${more}.*not PostgreSQL\\. .* Use PostgreSQL 14 or newer`),
   ) as string,
 });
 

@@ -4,7 +4,7 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { preamble, type Connection, type Database } from './database.js';
 import type { Names } from './names.js';
 
-/** What an operator's function works on. */
+/** What the functions for operators work on. */
 export interface Admin {
   readonly database: Database;
   readonly names: Names;
@@ -13,10 +13,10 @@ export interface Admin {
   readonly timeout: number;
 }
 
-/** What a statement fails with that does not wait, or not longer, for a lock. */
+/** The SQLSTATE of a statement that does not wait for a lock, or has waited long enough. */
 export const LOCK_NOT_AVAILABLE = '55P03';
 
-/** One transaction of an operator's function. `patience` multiplies the time that it may take. */
+/** Runs one transaction of a function for operators. `patience` multiplies the time that it may take. */
 export function transact<T>(
   { database, timeout }: Admin,
   { signal }: StoreCallOptions,
@@ -27,7 +27,10 @@ export function transact<T>(
   return database.transaction(preamble(bounds.timeout, ...settings), work, bounds);
 }
 
-/** Runs a statement that locks NOWAIT. @throws MessengerError `CONFLICT`, saying so, where somebody else holds the lock. */
+/**
+ * Runs a statement that locks NOWAIT.
+ * @throws MessengerError `CONFLICT` that says who holds the lock.
+ */
 export async function orConflict<T>(lock: Promise<T>, whoHoldsIt: string): Promise<T> {
   try {
     return await lock;
@@ -41,20 +44,20 @@ export function conflict(message: string, cause?: unknown): MessengerError {
   return new MessengerError('CONFLICT', message, cause === undefined ? undefined : { cause });
 }
 
-/** Beside the longest key, what the index of the side table takes. Bytes. */
+/** The longest name of a destination, in bytes: what the side table's index takes next to the longest key. */
 const LONGEST_DESTINATION = 500;
 
-/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a destination. */
+/** @throws MessengerError `INVALID_OPTION` for a value that cannot be the name of a destination. */
 export function assertDestination(name: unknown): asserts name is string {
   const fits = typeof name === 'string' && name !== '' && !name.includes('\u0000');
   if (fits && Buffer.byteLength(name) <= LONGEST_DESTINATION) return;
   throw new MessengerError(
     'INVALID_OPTION',
-    `a destination is named by a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
+    `the name of a destination must be a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
   );
 }
 
-/** @throws MessengerError `INVALID_OPTION` for anything but an array of non-empty strings, or nothing. */
+/** @throws MessengerError `INVALID_OPTION` for anything but an array of non-empty strings, or `undefined`. */
 export function stringsOption(name: string, value: unknown): readonly string[] | undefined {
   if (value === undefined) return undefined;
   const fits = Array.isArray(value) && value.every((each) => typeof each === 'string' && each !== '');
