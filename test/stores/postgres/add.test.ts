@@ -141,7 +141,7 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
   it('a PGlite transaction that is over', async () => {
     let ended: TransactionHandle | undefined;
     await db.transaction((transaction) => Promise.resolve((ended = transaction)));
-    await refusal(store.add(ended!, message()), 'INVALID_TRANSACTION', /over/);
+    await refusal(store.add(ended!, message()), 'INVALID_TRANSACTION', /has ended/);
   });
 
   it.each([

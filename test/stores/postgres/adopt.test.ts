@@ -177,7 +177,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await expect(world.store.admin.importFromGo({ ...from(world), key: 'group' })).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringMatching(
-          new RegExp(`"group", has more than 2000 bytes.* The first: ${uuid(3)}$`),
+          new RegExp(`"group", has more than 2000 bytes.* The first are ${uuid(3)}$`),
         ) as string,
       });
       expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(0);

@@ -79,7 +79,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET high = high + 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
-      await refuses(/not read equally far: let one relay alone run/);
+      await refuses(/not read equally far: let a single relay run/);
       await world.sql(
         `UPDATE ${names.cursors} SET high = high - 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
