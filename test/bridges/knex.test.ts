@@ -29,7 +29,7 @@ describe('knexBridge', () => {
     const inner = await outer.transaction();
     expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusalOf?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('has ended');
   });
 
   it('leaves the values out of the messages of errors, which Knex’s bindings are in', async () => {

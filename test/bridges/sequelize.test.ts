@@ -36,7 +36,7 @@ describe('sequelizeBridge', () => {
     const inner = await sequelize.transaction({ transaction: outer });
     expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusalOf?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('has ended');
   });
 });
 

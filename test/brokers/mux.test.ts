@@ -48,9 +48,11 @@ describe('Mux', () => {
     const mux = new Mux('route', { a: batches(), b: batches() });
     await expect(mux.publish(to('c'))).rejects.toMatchObject({
       kind: 'permanent',
-      message: expect.stringMatching(/metadata "route" = "c": no route; known routes are "a", "b"/) as string,
+      message: expect.stringMatching(
+        /metadata "route" = "c", for which there is no route\. The known routes are "a", "b"/,
+      ) as string,
     });
-    await expect(mux.publish(newMessage('x'))).rejects.toThrow('has no metadata "route": no route');
+    await expect(mux.publish(newMessage('x'))).rejects.toThrow('has no metadata "route", for which there is no route');
     // Names that every object has are no routes.
     await expect(mux.publish(to('constructor'))).rejects.toMatchObject({ kind: 'permanent' });
     await expect(new Mux('constructor', { a: batches() }).publish(to('a'))).rejects.toThrow(

@@ -91,7 +91,7 @@ describe('the publisher suite', () => {
     ],
     [
       'mixes up results',
-      'fails what is refused, in its place, and delivers the rest',
+      'fails a refused message in its place, and delivers the rest',
       (arrive) => {
         const good = right(arrive);
         const publishBatch: BatchPublisher['publishBatch'] = async (some) =>
@@ -102,7 +102,7 @@ describe('the publisher suite', () => {
     ],
     [
       'ignores failures of a batch',
-      'fails what is refused, in its place, and delivers the rest',
+      'fails a refused message in its place, and delivers the rest',
       (arrive) => {
         const good = right(arrive);
         const publishBatch: BatchPublisher['publishBatch'] = async (some) => {
@@ -115,7 +115,7 @@ describe('the publisher suite', () => {
     ],
     [
       'ignores the signal',
-      'acknowledges nothing of a batch whose signal is already aborted',
+      'acknowledges no message of a batch whose signal is already aborted',
       (arrive) => {
         const good = right(arrive);
         return {

@@ -89,8 +89,8 @@ describe('the subscriber suite', () => {
   });
 
   it.each<[Fault, string]>([
-    ['acknowledges early', 'does not acknowledge before the handler succeeded'],
-    ['does not wait at stop', 'waits at stop for the handlers that run, and acknowledges their messages'],
+    ['acknowledges early', 'does not acknowledge a message before its handler has succeeded'],
+    ['does not wait at stop', 'waits for running handlers when it stops, and acknowledges their messages'],
   ])('fails one that %s', async (fault, test) => {
     expect(await failures(create(fault, true), test)).toEqual([test]);
   });
@@ -98,7 +98,7 @@ describe('the subscriber suite', () => {
   it.each<[Fault, string]>([
     ['forgets failures', 'logs the error of a handler, and the message comes again'],
     ['hides errors', 'logs the error of a handler, and the message comes again'],
-    ['ends at an error', 'logs the errors of the broker and goes on until it is stopped'],
+    ['ends at an error', 'logs the errors of the broker, and continues until it is stopped'],
   ])('fails one that %s, when its patience ends', async (fault, test) => {
     expect(await failures(create(fault, true), test)).toEqual([test]);
   });

@@ -496,8 +496,13 @@ describe('OnMessage', () => {
   });
 
   it.each([
-    ['needs discovery', /need discovery/, [ordersClass()], ['billing'], undefined],
-    ['needs subscribers', /Orders.created handles messages: give the module subscribers/, [ordersClass()], []],
+    ['needs discovery', /need the option discovery/, [ordersClass()], ['billing'], undefined],
+    [
+      'needs subscribers',
+      /Orders.created handles messages, but the module has no subscribers: give the module subscribers/,
+      [ordersClass()],
+      [],
+    ],
     ['needs a handler for each subscriber', /no OnMessage handles messages of billing/, [], ['billing']],
     [
       'names one of many subscribers',
@@ -514,8 +519,8 @@ describe('OnMessage', () => {
       [ordersClass(), ordersClass()],
       ['a'],
     ],
-    ['is of one instance', /Orders handles messages: it cannot be/, [{ scope: Scope.TRANSIENT }], ['a']],
-    ['is of no request', /Orders handles messages: it cannot be/, [{ scope: Scope.REQUEST }], ['a']],
+    ['is of one instance', /Orders handles messages, so it can be neither/, [{ scope: Scope.TRANSIENT }], ['a']],
+    ['is of no request', /Orders handles messages, so it can be neither/, [{ scope: Scope.REQUEST }], ['a']],
   ] as const)('%s', async (_, message, classes, names, ...discovery) => {
     const { outbox } = shop();
     let relays = 0;

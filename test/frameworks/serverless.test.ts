@@ -78,9 +78,9 @@ describe('drainHandler', () => {
   it('needs one of secret and authorize', () => {
     const { outbox } = shop();
     const { publisher } = open();
-    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of secret and authorize');
+    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of the options secret and authorize');
     const both = { publisher, secret: 'x', authorize: () => true };
-    expect(() => drainHandler(outbox, both)).toThrow('one of secret and authorize');
+    expect(() => drainHandler(outbox, both)).toThrow('one of the options secret and authorize');
   });
 
   it('answers 500 where something could not be published, and keeps the details to the log', async () => {

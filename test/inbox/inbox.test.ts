@@ -113,7 +113,7 @@ describe('once', () => {
 
 describe('a function transaction that does not do what it is for', () => {
   const wrong: Record<string, [(store: MemoryStore) => Transaction, RegExp]> = {
-    'does not call its callback': [() => () => Promise.resolve(), /without having called its callback/],
+    'does not call its callback': [() => () => Promise.resolve(), /without calling its callback/],
     'gives it no transaction': [() => (work) => work({}), /unknown transaction handle/],
     'gives it nothing': [() => (work) => work(undefined), /unknown transaction handle/],
     'gives it a transaction that is over': [

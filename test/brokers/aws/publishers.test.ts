@@ -330,7 +330,7 @@ describe('options', () => {
     ['no array of attribute keys', sqs({ attributeKeys: 'tenant' }), 'got "tenant"'],
     ['an id key of AWS', sqs({ messageIdKey: 'AWS.id' }), 'got "AWS.id"'],
     ['an empty id key', sqs({ messageIdKey: '' }), 'got ""'],
-    ['a group without FIFO', sqs({ defaultGroupId: 'g' }), 'defaultGroupId is for FIFO destinations'],
+    ['a group without FIFO', sqs({ defaultGroupId: 'g' }), 'defaultGroupId is only for FIFO destinations'],
     ['a bad default group', sqs({ queue: 'q.fifo', defaultGroupId: 'a b' }), 'got "a b"'],
     ['a misspelt option', sqs({ queueUrl: 'q' } as object), 'unknown option "queueUrl"'],
     ['no options', () => new SqsPublisher(aws.sqs, undefined as never), 'options must be an object, got undefined'],
