@@ -69,7 +69,7 @@ bridgeSuite(
 );
 
 describe('The types of kyselyBridge', () => {
-  it('take a transaction of any kind, and no db', () => {
+  it('accept a transaction of any kind, but no db', () => {
     const store = new PostgresStore(new pg.Pool(), { bridge: kyselyBridge(CompiledQuery) });
     expectTypeOf((transaction: Trx) => store.add(transaction, 'taken')).toBeFunction();
     expectTypeOf((transaction: ControlledTransaction<Tables, ['part']>) =>

@@ -99,7 +99,7 @@ batchSuite('Neon over HTTP', (url) => {
 });
 
 describe('A relay on Neon’s Pool', () => {
-  it('listens through it, and is woken by a transaction over HTTP', async () => {
+  it('listens through the pool, and is woken by a transaction over HTTP', async () => {
     const url = await newDatabase(inject('postgres')[17]);
     const pool = new Pool({ connectionString: url, max: 5 });
     const errors: Error[] = [];
@@ -135,7 +135,7 @@ describe('A relay on Neon’s Pool', () => {
   });
 });
 
-describe('What Neon’s clients are taken for', () => {
+describe('Neon’s clients', () => {
   const sql = neon('postgresql://user@127.0.0.1/nothing');
 
   it('refuses the sql of neon(), and says where to put a statement', async () => {

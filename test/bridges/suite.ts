@@ -101,7 +101,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       (await pool.query<[string]>({ text: 'SELECT id FROM orders ORDER BY id', rowMode: 'array' })).rows.flat();
     const textOf = ({ payload }: Message) => Buffer.from(payload).toString();
 
-    it('stores a message with the data, and relays it whole', async () => {
+    it('stores a message with the data, and relays it unchanged', async () => {
       const message = newMessage('grüße 😀 "\'\\ $1 ? :name ;--', {
         topic: 'order.created',
         key: 'kéy $2 ?',
@@ -119,7 +119,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(found && textOf(found)).toBe(textOf(message));
     });
 
-    it('keeps every byte, and what is absent absent', async () => {
+    it('keeps every byte, and leaves absent fields absent', async () => {
       const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
       await library.transaction((transaction) => store.add(transaction, bytes));
       const [found] = await relayed();
@@ -127,7 +127,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
     });
 
-    it('tells what the transaction has stored so far, and not what others have', async () => {
+    it('returns what the transaction has stored so far, but not what others have', async () => {
       const message = newMessage('grüße \n 😀', { topic: 'order.created', key: 'k', metadata: { a: 'b' } });
       await library.transaction(async (transaction) => {
         expect(await store.stored(transaction)).toEqual([]);
@@ -148,7 +148,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       const receive = (id: string, consumer = `it's "$1" ?? :name \\?`) =>
         library.transaction((transaction) => store.receive(transaction, consumer, id));
 
-      it('a message once, and not one that is rolled back', async () => {
+      it('a message once, and does not record one that is rolled back', async () => {
         const id = `grüße ? $2 'quoted' \\ 😀`;
         const failed = library.transaction(async (transaction) => {
           expect(await store.receive(transaction, 'billing', id)).toBe(true);
@@ -160,7 +160,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([await receive(id), await receive(id)]).toEqual([true, false]);
       });
 
-      it('a message that comes twice at once, with one effect', async () => {
+      it('a message that is delivered twice at once, with one effect', async () => {
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
@@ -179,7 +179,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([ran.filter((each) => each), calls, await orders()]).toEqual([[true], 1, [message.id]]);
       });
 
-      it('a message again where its effect failed', async () => {
+      it('a message again if its effect failed', async () => {
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
@@ -196,7 +196,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([await once(false), await once(false), await orders()]).toEqual([true, false, [message.id]]);
       });
 
-      it('nothing through what commits every query by itself', async () => {
+      it('nothing through a handle that commits every query by itself', async () => {
         for (const root of library.roots) {
           await expect(store.receive(root as Tx, 'billing', 'x')).rejects.toMatchObject({
             code: 'INVALID_TRANSACTION',
@@ -206,7 +206,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       });
     });
 
-    it('does not take a message for handled whose transaction was rolled back in silence', async () => {
+    it('does not count a message as handled if its transaction was rolled back silently', async () => {
       const inbox = createInbox({ store, consumer: 'quiet', transaction: (fn) => library.transaction(fn) });
       await library.transaction((transaction) => library.insert(transaction, 'taken'));
       const message = newMessage('x');
@@ -219,7 +219,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await inbox.once(message, () => Promise.resolve())).toBe(false);
     });
 
-    it('sends a statement as it is, whatever the names in it', async () => {
+    it('sends a statement unchanged, whatever names it contains', async () => {
       const odd = storeWith({ schema: `odd "$1" ?? it's \\? :name` });
       await odd.migrate();
       await library.transaction((transaction) => odd.add(transaction, 'in another schema'));
@@ -229,7 +229,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('leaves nothing of a transaction that was rolled back', async () => {
+    it('leaves nothing behind when a transaction is rolled back', async () => {
       const failure = new Error('the application changed its mind');
       await expect(
         library.transaction(async (transaction) => {
@@ -272,7 +272,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(found.map(({ id }) => id)).toEqual(messages.map(({ id }) => id));
     });
 
-    it('lets the library’s own error surface, and stores nothing', async () => {
+    it('passes on the library’s own error, and stores nothing', async () => {
       const twice = library.transaction(async (transaction) => {
         await store.add(transaction, 'never');
         await library.insert(transaction, 'order-1');
@@ -287,7 +287,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('lets an error of the database surface from `add` as the library has thrown it, and stores nothing', async () => {
+    it('rejects `add` with an error of the database as the library threw it, and stores nothing', async () => {
       let thrown: unknown;
       const bridge = bridgeOf(library);
       const watched: TransactionBridge<Handle> = {
@@ -331,7 +331,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('rejects with an error of the statement itself, and cannot go on in that transaction', async () => {
+    it('rejects with the error of the statement itself, and cannot continue in that transaction', async () => {
       const other = storeWith({ schema: 'not_there' });
       const failed = library.transaction((transaction) => other.add(transaction, 'never'));
       await expect(failed).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH', cause: expect.any(Error) as unknown });
@@ -347,7 +347,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(rowCount).toBe(1);
     });
 
-    it('refuses a handle whose transaction is over, and stores nothing', async () => {
+    it('refuses a handle whose transaction has ended, and stores nothing', async () => {
       for (const end of ['commit', 'rollback']) {
         let kept: Tx | undefined;
         await library
@@ -364,7 +364,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('stores exactly what its transaction commits, also where it is told while that ends', async () => {
+    it('stores exactly what its transaction commits, even if it is called while the transaction ends', async () => {
       await pool.query(`
         CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'at commit'; END $$;
         CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
@@ -403,7 +403,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(stored.length).toBeLessThan(40);
     });
 
-    it('has no effect of a message that is received while its transaction ends', async () => {
+    it('gives no effect to a message that is received while its transaction ends', async () => {
       for (let turns = 0; turns < 30; turns++) {
         const id = `late-${String(turns)}`;
         let told: Promise<unknown> = Promise.resolve();
@@ -433,16 +433,16 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await orders()).toEqual(['order-1']);
       expect((await relayed()).map(textOf)).toEqual(['mine']);
     };
-    if (features.ownHandles) it('leaves the next transaction of its connection alone once its own is over', leaves);
+    if (features.ownHandles) it('does not touch the next transaction of its connection once its own has ended', leaves);
 
-    it('refuses what commits every query by itself, and stores nothing', async () => {
+    it('refuses a handle that commits every query by itself, and stores nothing', async () => {
       for (const root of [...library.roots, undefined, null, {}, 'handle']) {
         await expect(store.add(root as Tx, 'never')).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       }
       expect(await relayed()).toEqual([]);
     });
 
-    it('says in its errors what to pass', async () => {
+    it('says in its errors what to pass instead', async () => {
       await expect(store.add({} as Tx, 'never')).rejects.toThrow(
         library.bridge?.handleName ?? 'a pg Client or PoolClient',
       );
@@ -501,13 +501,12 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       }
     };
     if (features.tellsOfCommit) {
-      it('tells of a commit once others see it', () => tells());
-      if (features.savepoints)
-        it('tells of the commit, and not of the end of a savepoint', () => tells(library.savepoint));
-      it('leaves no rejection unhandled where it waits for a commit that does not come', tellsNobodyOfRejections);
-      it('wakes a relay of this process once it has committed', wakes);
+      it('reports a commit once others see it', () => tells());
+      if (features.savepoints) it('reports the commit, but not the end of a savepoint', () => tells(library.savepoint));
+      it('leaves no rejection unhandled when it waits for a commit that does not come', tellsNobodyOfRejections);
+      it('wakes a relay of this process once the transaction has committed', wakes);
     } else {
-      it('does not tell of a commit', async () => {
+      it('does not report a commit', async () => {
         const told: string[] = [];
         await library.transaction(async (transaction) => {
           library.bridge?.onCommit?.(transaction, () => told.push('committed'));

@@ -72,7 +72,7 @@ describe('a plain publisher', () => {
   publisherTestSuite({ it, create: () => Promise.resolve(plainHarness((plain) => plain)), features: PLAIN });
 });
 
-describe('a plain publisher made to take batches', () => {
+describe('a plain publisher that was made to accept batches', () => {
   publisherTestSuite({
     it,
     create: () => Promise.resolve(plainHarness((plain) => asBatchPublisher(plain, 4))),

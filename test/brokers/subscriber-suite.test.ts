@@ -103,7 +103,7 @@ describe('the subscriber suite', () => {
     expect(await failures(create(fault, true), test)).toEqual([test]);
   });
 
-  it('fails one that takes what it denies', async () => {
+  it('fails a subscriber that accepts an option that it declares unsupported', async () => {
     expect(await failures(create('none', false), 'refuses concurrency')).toEqual(['refuses concurrency']);
     expect(await failures(create('none', false), 'refuses stopTimeout')).toEqual(['refuses stopTimeout']);
   });

@@ -117,7 +117,7 @@ const start = (root: Root): Promise<INestApplicationContext> =>
 const healthOf = (app: INestApplicationContext) => app.get<OutboxHealth>(OUTBOX_HEALTH);
 
 describe('OutboxModule', () => {
-  it('injects the outbox everywhere; relays from bootstrap to shutdown, which finishes what is in flight', async () => {
+  it('injects the outbox everywhere, relays from bootstrap to shutdown, and finishes what is in flight', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published, inFlight, release } = held();
     const feature = {
@@ -141,7 +141,7 @@ describe('OutboxModule', () => {
     expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'stopped' });
   });
 
-  it('takes options of a factory, and stops before what that was given is destroyed', async () => {
+  it('accepts options from a factory, and stops before the factory’s dependencies are destroyed', async () => {
     const { outbox, send } = shop();
     const { publisher, published, inFlight, release } = held();
     const seen: number[] = [];
@@ -232,7 +232,7 @@ describe('OutboxModule', () => {
       expect(seen).toEqual(['handled', ['waiting', 0]]);
     });
 
-    it('also on a signal', async () => {
+    it('on a signal too', async () => {
       const { outbox, send, waiting } = shop();
       const { publisher, inFlight, release } = held();
       const seen: unknown[] = [];
@@ -265,7 +265,7 @@ describe('OutboxModule', () => {
       expect(seen).toEqual([['waiting', 0]]);
     });
 
-    it('where two modules have a relay each', async () => {
+    it('if two modules have a relay each', async () => {
       const shops = [shop(), shop()] as const;
       const seen: unknown[] = [];
       const relays = shops.map(() => held());
@@ -309,13 +309,13 @@ describe('OutboxModule', () => {
     await app.close();
   });
 
-  it('refuses to start where Nest is not the one that it knows', () => {
+  it('refuses to start if Nest is not the copy that it knows', () => {
     expect(() => {
       firstAndLast(undefined, Symbol('stop'), Symbol('hooks'));
     }).toThrow(/two copies of @nestjs\/core/);
   });
 
-  it('fails to start when the relay cannot', async () => {
+  it('fails to start if the relay cannot start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     const relay = { publisher: held().publisher, errorLogger };
@@ -324,7 +324,7 @@ describe('OutboxModule', () => {
     });
   });
 
-  it('tells of a relay that ended, and closes all the same', async () => {
+  it('reports a relay that has ended, and still closes', async () => {
     const { outbox, lose, errors, errorLogger } = shop();
     const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
     const app = await start({ imports: [OutboxModule.forRoot({ outbox, relay })] });
@@ -337,7 +337,7 @@ describe('OutboxModule', () => {
 });
 
 describe('OnMessage', () => {
-  it('has a subscriber’s messages handled by a provider, and shutdown waits for it', async () => {
+  it('lets a provider handle a subscriber’s messages, and shutdown waits for the provider', async () => {
     const { outbox } = shop();
     const { subscriber, deliver, ended } = broker();
     const Orders = ordersClass();
@@ -371,7 +371,7 @@ describe('OnMessage', () => {
     expect(orders.handled).toHaveLength(2);
   });
 
-  it('goes to the subscriber that it names, also where that is inherited', async () => {
+  it('handles messages of the subscriber that it names, even if it is inherited', async () => {
     const { outbox } = shop();
     const [billing, shipping] = [broker(), broker()];
     const Bills = ordersClass({ subscriber: 'billing' });
@@ -391,7 +391,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('goes to a method for each topic that it is decorated with; an override has only its own', async () => {
+  it('calls a method for each topic of its decorators, and an override only for its own topics', async () => {
     const schema = z.object({ id: z.string() });
     const outbox = defineOutbox({
       store: shop().store,
@@ -425,7 +425,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('has its effect once with an inbox, however often a message comes', async () => {
+  it('has its effect once with an inbox, however often a message is delivered', async () => {
     const { store, outbox } = shop();
     const inbox = createInbox({ store, consumer: 'billing', transaction: (fn) => store.transaction(fn) });
     const once = vi.spyOn(inbox, 'once');
@@ -487,7 +487,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('refuses an errorLogger that is none', async () => {
+  it('refuses an errorLogger without the method error', async () => {
     const options = { outbox: shop().outbox, errorLogger: null as never };
     await expect(start({ imports: [OutboxModule.forRoot(options)] })).rejects.toMatchObject({
       code: 'INVALID_OPTION',
@@ -542,7 +542,7 @@ describe('OnMessage', () => {
     expect(relays).toBe(0);
   });
 
-  it('refuses a static method, which no provider has', () => {
+  it('refuses a static method, because no provider has it', () => {
     // eslint-disable-next-line @typescript-eslint/no-extraneous-class
     class Orders {
       static created({ id }: Order) {

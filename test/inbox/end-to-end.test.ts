@@ -72,11 +72,11 @@ async function effects(inboxed: boolean): Promise<Record<string, string[]>> {
 }
 
 describe('from an outbox to an inbox', () => {
-  it('each message has its effect once, at each consumer', async () => {
+  it('gives each message its effect once, at each consumer', async () => {
     expect(await effects(true)).toEqual({ billing: IDS, shipping: IDS });
   });
 
-  it('without the inbox it has it again and again', async () => {
+  it('gives a message its effect again and again without the inbox', async () => {
     const { billing, shipping } = await effects(false);
     // Three deliveries, and one that failed after its effect; billing has two subscriptions.
     expect([billing?.length, shipping?.length]).toEqual([IDS.length * 8, IDS.length * 4]);

@@ -63,7 +63,7 @@ describe('createInbox', () => {
     expect(create).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }) as Error);
   });
 
-  it('refuses a message without an id that can be kept', async () => {
+  it('refuses a message whose id cannot be kept', async () => {
     const { once } = inbox();
     for (const wrong of [undefined, null, {}, { id: '' }, { id: 7 }, { id: 'a\u0000' }]) {
       await expect(once(wrong as never, () => Promise.resolve())).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
@@ -72,7 +72,7 @@ describe('createInbox', () => {
 });
 
 describe('once', () => {
-  it('runs the work in the transaction, the first time alone', async () => {
+  it('runs the work in the transaction, only the first time', async () => {
     const { once, store } = inbox();
     const work = (tx: MemoryTransaction) => store.add(tx, 'effect');
     expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
@@ -80,7 +80,7 @@ describe('once', () => {
     expect(store.all()).toHaveLength(2);
   });
 
-  it('has no effect where the work rejects, and runs it again', async () => {
+  it('has no effect if the work rejects, and runs it again', async () => {
     const { once, store } = inbox();
     const failing = once(message, async (tx) => {
       await store.add(tx, 'effect');
@@ -92,7 +92,7 @@ describe('once', () => {
     expect(store.all()).toHaveLength(1);
   });
 
-  it('is one for each consumer', async () => {
+  it('keeps consumers apart', async () => {
     const { once, store } = inbox();
     const other = createInbox({ store, consumer: 'shipping', transaction: (fn) => store.transaction(fn) });
     const work = () => Promise.resolve();
@@ -103,7 +103,7 @@ describe('once', () => {
     ]);
   });
 
-  it('runs the work once of deliveries at once', async () => {
+  it('runs the work once for simultaneous deliveries', async () => {
     const { once, store } = inbox();
     const all = Array.from({ length: 10 }, () => once(message, (tx) => store.add(tx, 'effect')));
     expect((await Promise.all(all)).filter((ran) => ran)).toHaveLength(1);
@@ -111,7 +111,7 @@ describe('once', () => {
   });
 });
 
-describe('a function transaction that does not do what it is for', () => {
+describe('a wrong function transaction', () => {
   const wrong: Record<string, [(store: MemoryStore) => Transaction, RegExp]> = {
     'does not call its callback': [() => () => Promise.resolve(), /without calling its callback/],
     'gives it no transaction': [() => (work) => work({}), /unknown transaction handle/],
@@ -128,16 +128,19 @@ describe('a function transaction that does not do what it is for', () => {
       /unknown transaction handle/,
     ],
   };
-  it.each(Object.entries(wrong))('%s: is told, and the message comes again', async (_, [through, text]) => {
-    const { once, store } = inbox({ through });
-    const work = () => Promise.resolve();
-    const failed = once(message, work);
-    await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
-    await expect(failed).rejects.toThrow(text);
-    expect(await store.forgetReceived(consumer, 0)).toBe(0);
-  });
+  it.each(Object.entries(wrong))(
+    '%s: fails with an explanation, and the message is delivered again',
+    async (_, [through, text]) => {
+      const { once, store } = inbox({ through });
+      const work = () => Promise.resolve();
+      const failed = once(message, work);
+      await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+      await expect(failed).rejects.toThrow(text);
+      expect(await store.forgetReceived(consumer, 0)).toBe(0);
+    },
+  );
 
-  it('does not wait for it: is told', async () => {
+  it('does not wait for its callback: fails with an explanation', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction((tx) => void work(tx)) });
     const failed = once(message, () => new Promise((resolve) => setImmediate(resolve)));
     await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
@@ -146,7 +149,7 @@ describe('a function transaction that does not do what it is for', () => {
     );
   });
 
-  it('keeps the failure of the handler to itself: it is told all the same', async () => {
+  it('swallows the failure of the handler: rejects with it all the same', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction(work).catch(() => undefined) });
     await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
     for (const nothing of [undefined, null]) {
@@ -155,7 +158,7 @@ describe('a function transaction that does not do what it is for', () => {
     }
   });
 
-  it('resolves to something else: nothing is made of that', async () => {
+  it('resolves to something else: makes no difference', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction(work).then(() => 'else') });
     const work = () => Promise.resolve();
     expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
@@ -175,7 +178,7 @@ describe('a library that calls the callback again', () => {
       return store.transaction(work);
     };
 
-  it('is heard to its last call', async () => {
+  it('succeeds with the last call', async () => {
     const { once, store } = inbox({ through: twice });
     let calls = 0;
     const work = async (tx: MemoryTransaction) => {
@@ -187,7 +190,7 @@ describe('a library that calls the callback again', () => {
     expect([calls, store.all().length]).toEqual([2, 1]);
   });
 
-  it('fails where its last call does', async () => {
+  it('fails if its last call does', async () => {
     const { once, store } = inbox({ through: twice });
     let calls = 0;
     const work = () => (++calls === 2 ? Promise.reject(new Error('the last')) : Promise.resolve());
@@ -247,7 +250,7 @@ describe('cleaning', () => {
       .toBe(2);
   });
 
-  it('that fails is logged, is not the failure of a handler, and is tried again an hour later', async () => {
+  it('is logged if it fails, does not fail a handler, and is tried again an hour later', async () => {
     const { handled, time, calls, state, errors } = counted();
     const failures = [
       () => Promise.reject(new Error('rejected')),
@@ -265,13 +268,13 @@ describe('cleaning', () => {
     expect(errors.map(({ message: text }) => text)).toEqual(['rejected', 'thrown']);
   });
 
-  it('does not happen after a message that failed', async () => {
+  it('does not happen after a failed message', async () => {
     const { once, calls } = counted();
     await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
     expect(calls).toEqual([]);
   });
 
-  it('can be asked for, with a signal, of what is older than is to be kept', async () => {
+  it('can be requested, with a signal, for messages that are older than `keep`', async () => {
     const calls: unknown[] = [];
     const store = Object.assign(new MemoryStore(), {
       forgetReceived: (...args: unknown[]) => {

@@ -141,7 +141,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('counts for each destination what is for it', async () => {
+  it('counts for each destination the messages that are addressed to it', async () => {
     await inWorld(async (world) => {
       await world.store.declareDestinations(['a', 'b', 'default']);
       await address(world, 'a:1', 'a:2', 'b:1', 'x');
@@ -154,7 +154,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     }, url);
   });
 
-  it('leaves a destination that is there as it is, however often and by whomever it is declared', async () => {
+  it('leaves an existing destination unchanged, however often and by whomever it is declared', async () => {
     await inWorld(async (world) => {
       const { store } = world;
       await world.add('before');
@@ -176,7 +176,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     }, url);
   });
 
-  it('declares many at once, from many processes', async () => {
+  it('declares many destinations at once, from many processes', async () => {
     const pool = await openPool(version);
     await new PostgresStore(pool).migrate();
     const names = Array.from({ length: 20 }, (_, n) => `n${String(n).padStart(2, '0')}`);
@@ -186,7 +186,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   });
 
   it.each(['READ COMMITTED', 'REPEATABLE READ'])(
-    'is not removed while a transaction stores for it, nor stored for once it is removed (%s)',
+    'does not remove a destination while a transaction stores for it, nor store for it once it is removed (%s)',
     async (isolation) => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
@@ -217,7 +217,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('does not come back from being limited or declared while it is removed', async () => {
+  it('does not bring back a destination that is limited or declared while it is removed', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -234,7 +234,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     }
   });
 
-  it('is not removed while it may have more to publish than is counted', async () => {
+  it('does not remove a destination while it may have more to publish than is counted', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -255,7 +255,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(await store.admin.removeDestination('a', { discard: true })).toMatchObject({ morePending: true });
   });
 
-  it('is not stored for once it was forgotten, and is made anew as it was', async () => {
+  it('does not store for a forgotten destination, and adds it again as it was', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -272,7 +272,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     );
   });
 
-  it('has a straggler moved to its own side table alone', async () => {
+  it('moves a straggler only to the side table of its destination', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool, { retention: 60_000 });
     await store.migrate();
@@ -289,7 +289,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     ]);
   });
 
-  it('refuses what is for a destination that is not there, and stores nothing of it', async () => {
+  it('refuses a message for a destination that does not exist, and stores nothing of the call', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -312,7 +312,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(() => newMessage('x', { destination: '' })).toThrow('message destination must be a non-empty string');
   });
 
-  it('stores what is addressed as whole as anything else', async () => {
+  it('stores an addressed message as completely as any other', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool, { jsonPayload: true });
     await store.migrate();
@@ -340,7 +340,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   });
 
   describe('topics with a destination', () => {
-    it('are published by that one alone, from the first message on', async () => {
+    it('are published only by that destination, from the first message on', async () => {
       const pool = await openPool(version);
       const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
       await outbox.migrate();
@@ -351,7 +351,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await drained(outbox, 'kafka')).toEqual([]);
     });
 
-    it('keep what was stored for the former one, when the code names another', async () => {
+    it('keep messages for the former destination when the code names another', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       const before: Shop = defineOutbox({ store, topics: shop });
@@ -365,7 +365,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await drained(after, 'queue')).toEqual(['mail']);
     });
 
-    it('are declared by a relay, where nobody has before', async () => {
+    it('are declared by a relay if nobody has declared them before', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       await store.migrate();
@@ -378,7 +378,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await expect(send(pool, outbox, 'mail')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
     });
 
-    it('are declared again by whoever needs them, when one was removed', async () => {
+    it('are declared again by whoever needs them after one was removed', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       const outbox: Shop = defineOutbox({ store, topics: shop });
@@ -391,7 +391,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await drained(outbox, 'kafka')).toEqual(['order']);
     });
 
-    it('let a relay end quietly that was stopped before it began', async () => {
+    it('let a relay end quietly if it was stopped before it began', async () => {
       const pool = await openPool(version);
       const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
       await outbox.migrate();
@@ -412,7 +412,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect((await testing.drained()).map(({ topic }) => topic).toSorted()).toEqual(['note', 'order']);
     });
 
-    it('demand that a relay says which, where none is left for the others', async () => {
+    it('require that a relay names its destination if none is left for the other topics', async () => {
       const pool = await openPool(version);
       const outbox = defineOutbox({ store: new PostgresStore(pool), topics: { order: shop.order, mail: shop.mail } });
       await outbox.migrate();
@@ -424,7 +424,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('works with the least rights, and says what is missing where a relay may not declare', async () => {
+  it('works with the fewest rights, and says what is missing if a relay may not declare', async () => {
     const at = await newDatabase(inject('postgres')[version]);
     const admin = poolOf(at);
     const store = new PostgresStore(admin);

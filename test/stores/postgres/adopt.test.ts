@@ -40,7 +40,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `adopt_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>, options = {}) => inWorld(play, await url, {}, options);
 
-  it('takes the unpublished over, in order, and a second run what came since', async () => {
+  it('imports unpublished messages in order, and later ones with a second run', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       // Stored in another order than they were made in; one by hand, without a word on whether it is published.
@@ -77,7 +77,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('keeps the order of many', async () => {
+  it('keeps the order of many messages', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(
@@ -110,7 +110,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     );
   });
 
-  it('waits for whoever is storing there, and misses nothing of it', async () => {
+  it('waits for transactions that are storing there, and misses none of their messages', async () => {
     const play = async (world: World, waits: boolean) => {
       const old = await table(world);
       const writer = await world.begin();
@@ -126,7 +126,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(await inWorld((world) => play(world, false), await url, mutant)).toBe(0);
   });
 
-  it('takes turns with itself: two at once take each message once', async () => {
+  it('imports each message once, even with two imports at once', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(...store(old, 1));
@@ -140,7 +140,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('takes all or nothing: a row that is no message is named', async () => {
+  it('imports all messages or none, and names a row that is not a message', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(...store(old, 1));
@@ -167,7 +167,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     );
   });
 
-  it('takes nothing over where a key is too long for the tables, and names its message', async () => {
+  it('imports nothing if a key is too long for the tables, and names its message', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       const keep = (n: number, group: string) => world.sql(...store(old, n, { metadata: JSON.stringify({ group }) }));
@@ -186,7 +186,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('refuses a table that is not there, or is another', async () => {
+  it('refuses a missing or different table', async () => {
     await inNew(async (world) => {
       const { store: outbox, names } = world;
       for (const options of [

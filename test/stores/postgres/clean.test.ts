@@ -85,7 +85,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     return client;
   }
 
-  it('empties the slices in which everything is published and has expired, and no others', async () => {
+  it('empties only slices in which every message is published and has expired', async () => {
     await put(1, ['a', 'b']);
     await put(2, ['c', 'young'], 0);
     await put(3, ['d']);
@@ -102,13 +102,13 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('touches nothing where no relay ever was', async () => {
+  it('empties nothing if no relay has ever run', async () => {
     await put(1, ['a']);
     await store.deletePublishedByExpiration(0);
     expect(await log()).toEqual(['1:a']);
   });
 
-  it('touches nothing of a destination whose cursor another cluster wrote', async () => {
+  it('empties nothing of a destination whose cursor another cluster wrote', async () => {
     await put(1, ['a'], OLD);
     await publish();
     await store.close();
@@ -122,7 +122,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
-  it('keeps what was set aside, whole, when its slice is emptied', async () => {
+  it('keeps parked messages complete when their slice is emptied', async () => {
     await put(1, ['a', 'b', 'c']);
     await publish('a', 'b');
     await store.deletePublishedByExpiration(0);
@@ -134,7 +134,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     ]);
   });
 
-  it('keeps a slice with a message in the window that is being read', async () => {
+  it('keeps a slice with a message in an open window', async () => {
     await put(1, ['a', 'b', 'c']);
     await put(2, ['d']);
     const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
@@ -149,7 +149,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('keeps what another destination has not finished, if only in one partition', async () => {
+  it('keeps messages that another destination has not finished, even in a single partition', async () => {
     await put(1, ['a', 'b', 'c', 'd']);
     await publish();
     const second = await store.openFeed({ destination: 'second', pageSize: 1 });
@@ -169,7 +169,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('leaves a slice with an open writer at once, makes nobody wait, and loses nothing', async () => {
+  it('skips a slice with an open writer at once, makes nobody wait, and loses nothing', async () => {
     await put(1, ['a']);
     await put(2, ['b']);
     await publish();
@@ -190,7 +190,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(left.map(({ id }) => id).sort()).toEqual(['late', 'meanwhile']);
   });
 
-  it('leaves a slice that a reader holds, as pg_dump does, and never waits in its queue', async () => {
+  it('skips a slice that a reader such as pg_dump holds, and never waits in its queue', async () => {
     await put(1, ['a']);
     await publish();
     const reader = await other();
@@ -208,7 +208,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
   });
 
   it.each(['before the lock', 'while the lock is held by nobody yet, uncommitted'])(
-    'loses nothing of a transaction that began earlier and stores into an old slice %s',
+    'loses no message of a transaction that began earlier and stores into an old slice %s',
     async (when) => {
       await put(1, ['a']);
       await put(2, ['b']);
@@ -239,7 +239,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     },
   );
 
-  it('refuses an expiration that the ring of slices is too short for', async () => {
+  it('refuses an expiration that is longer than the retention of the tables', async () => {
     const small = new PostgresStore(pool, { schema: 'clean_small', retention: 60_000 });
     await pool.query('DROP SCHEMA IF EXISTS clean_small CASCADE');
     await small.migrate();
@@ -250,7 +250,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     });
   });
 
-  it('tells what it emptied, and why it kept the rest', async () => {
+  it('reports what it emptied, and why it kept the rest', async () => {
     await put(0, ['a', 'b', 'c']);
     await put(1, ['old', 'young'], HOUR / 2);
     await put(2, ['d']);
@@ -350,7 +350,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await parked()).toHaveLength(1_000);
     });
 
-    it('that were read in part, in a window that is open, move from there on', async () => {
+    it('that were partly read in an open window move from there on', async () => {
       await put(1, ['a', 'b', 'c', 'd'], OLD);
       const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
       const page = await feed!.read();
@@ -361,7 +361,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       expect((await store.messages(10)).map(({ id }) => id)).toEqual(['c', 'd']);
     });
 
-    it('that the destination does not publish do not move, and keep no slice', async () => {
+    it('that the destination does not publish do not move, and do not keep a slice', async () => {
       await gone('default');
       await pool.query(`INSERT INTO ${schema}.destinations (name, topics) VALUES ('default', '{wanted}')`);
       await pool.query(
@@ -389,7 +389,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       await feed!.close();
     });
 
-    it('wait for nobody: a row that a relay is changing is left for the next time', async () => {
+    it('wait for nobody, and leave a row that a relay is changing for the next time', async () => {
       await gone('default');
       await put(1, ['a'], OLD);
       const claiming = await other();
@@ -403,7 +403,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     });
   });
 
-  it('empties the other slices where one fails, and throws its error then', async () => {
+  it('empties the other slices if one fails, and then throws its error', async () => {
     await put(2, ['done']);
     await relayAll('default');
     // As an older version stored it: no index takes this key, so it cannot move to the side table.
@@ -431,7 +431,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual(['1:a']);
   });
 
-  it('that is stopped tells what it was stopped for, and what was done', async () => {
+  it('that is stopped reports why it was stopped, and what was done', async () => {
     await put(1, ['a']);
     await put(2, ['b']);
     await publish();
@@ -463,7 +463,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await hooked.close();
   });
 
-  it('updates and deletes no row of the log, whatever becomes of its messages', async () => {
+  it('updates and deletes no row of the log, whatever happens to its messages', async () => {
     const own = 'clean_stats';
     await pool.query(`DROP SCHEMA IF EXISTS ${own} CASCADE`);
     const workers = new pg.Pool({ connectionString: url, max: 3 });

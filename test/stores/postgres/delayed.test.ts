@@ -126,7 +126,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('delivers through a messenger not before the time, by the database, whatever this process thinks it is', () =>
+  it('delivers through a messenger only when the time has come by the database’s clock, whatever this process’s clock says', () =>
     inWorld(async (world) => {
       await addLater(world, 300, ['late', 'k:1'], true);
       await addLater(world, 200, ['k:2']);
@@ -155,7 +155,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(order.indexOf('k:1')).toBeLessThan(order.indexOf('k:3'));
     }, url));
 
-  it('are not forgotten where a look for retries finds nothing while one is set aside beside it', () =>
+  it('does not forget delayed messages if a look for retries finds nothing while one is being parked', () =>
     inWorld(async (world) => {
       const relay = await world.relay();
       await addLater(world, HOUR, ['first']);
@@ -178,7 +178,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['first', 'later']);
     }, url));
 
-  it('hold up no relay, however many wait with their keys: maxParked is for what failed, and what is behind it', () =>
+  it('does not hold up a relay, however many delayed messages wait with their keys: maxParked counts failed messages and those behind them', () =>
     inWorld(async (world) => {
       await addLater(world, HOUR, ['a:1', 'b:1', 'c:1'], true);
       const published: string[] = [];
@@ -236,7 +236,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     }, url),
   );
 
-  it('parks ten thousand delayed messages in a few calls of read, and reads what is behind them', () =>
+  it('parks ten thousand delayed messages with a few calls of read, and reads the messages behind them', () =>
     inWorld(async (world) => {
       const many = Array.from({ length: 10_000 }, (_, n) => `d${n}`);
       await addLater(world, HOUR, many);

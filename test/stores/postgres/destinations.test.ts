@@ -107,7 +107,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => server.url(), hazards);
 
-  it('begin at the beginning, at the end, or at a time, and keep that over pages', async () => {
+  it('starts a destination at the beginning, at the end, or at a time, over several pages', async () => {
     await inNew(async (world) => {
       await world.add('1', '2', '3');
       const from = await now(world);
@@ -131,7 +131,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are told by query: lag, who works on them, and since when nobody does', async () => {
+  it('shows the lag of each destination, who works on it, and since when nobody does', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await store.admin.addDestination('a', { from: 'beginning', topics: ['t1', 't2'], forgetAfter: 90_000 });
@@ -179,7 +179,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are counted right in an open window, with partitions apart, and with late commits far back', async () => {
+  it('counts correctly in an open window, with partitions at different places, and with late commits far back', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const relay = await world.relay({ pageSize: 3 });
@@ -222,7 +222,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are removed with everything of theirs, when told so, and never under a relay', async () => {
+  it('removes a destination with everything of it on request, and never under a relay', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await world.add('k:1', 'k:2', '3');
@@ -274,7 +274,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('know nothing of the broker of another, which takes nothing for as long as both run', async () => {
+  it('publishes at one destination while the broker of another accepts nothing', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await store.admin.addDestination('down', { from: 'beginning' });
@@ -321,7 +321,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are forgotten by cleaning when nobody worked on them for longer than their limit, and refused then', async () => {
+  it('forgets, when cleaning, destinations on which nobody has worked for longer than their limit, and then refuses them', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const left = () => world.value(`SELECT count(*)::int FROM ${names.messages}`);
@@ -380,37 +380,40 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it.each(['a slice', 'another destination'])('is told of also where %s fails in the same cleaning', async (what) => {
-    await inNew(async ({ store, names, sql }) => {
-      if (what !== 'a slice') {
-        await store.admin.addDestination('stuck', { from: 'end' });
-        await store.admin.updateDestination('stuck', { forgetAfter: 60_000 });
-        await sql(`ALTER TABLE ${names.destinations} ADD CHECK (name <> 'stuck' OR forgotten_at IS NULL)`);
-      }
-      await store.admin.addDestination('slow', { from: 'end' });
-      await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
-      await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
-      if (what === 'a slice') await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
-      const told: unknown[] = [];
-      const errorLogger = { error: ({ message }: Error) => void told.push(message) };
-      const onEvent = (event: MessengerEvent) => void told.push(event);
-      const publisher = { publish: () => Promise.resolve() };
-      const cleaning = new Messenger(store, publisher, { cleanUp: 0, errorLogger, onEvent }).clean();
-      await expect(cleaning).rejects.toMatchObject({
-        code: 'CLEANING_FAILED',
-        cause: expect.objectContaining({ code: what === 'a slice' ? 'SCHEMA_MISMATCH' : '23514' }) as unknown,
+  it.each(['a slice', 'another destination'])(
+    'reports a forgotten destination even if %s fails in the same cleaning',
+    async (what) => {
+      await inNew(async ({ store, names, sql }) => {
+        if (what !== 'a slice') {
+          await store.admin.addDestination('stuck', { from: 'end' });
+          await store.admin.updateDestination('stuck', { forgetAfter: 60_000 });
+          await sql(`ALTER TABLE ${names.destinations} ADD CHECK (name <> 'stuck' OR forgotten_at IS NULL)`);
+        }
+        await store.admin.addDestination('slow', { from: 'end' });
+        await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
+        await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
+        if (what === 'a slice') await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
+        const told: unknown[] = [];
+        const errorLogger = { error: ({ message }: Error) => void told.push(message) };
+        const onEvent = (event: MessengerEvent) => void told.push(event);
+        const publisher = { publish: () => Promise.resolve() };
+        const cleaning = new Messenger(store, publisher, { cleanUp: 0, errorLogger, onEvent }).clean();
+        await expect(cleaning).rejects.toMatchObject({
+          code: 'CLEANING_FAILED',
+          cause: expect.objectContaining({ code: what === 'a slice' ? 'SCHEMA_MISMATCH' : '23514' }) as unknown,
+        });
+        expect(told).toEqual([
+          expect.objectContaining({
+            error: expect.objectContaining({ code: 'CLEANING_FAILED' }) as unknown,
+            report: expect.objectContaining({ forgotten: ['slow'] }) as unknown,
+          }),
+          expect.stringContaining('destination "slow"'),
+        ]);
       });
-      expect(told).toEqual([
-        expect.objectContaining({
-          error: expect.objectContaining({ code: 'CLEANING_FAILED' }) as unknown,
-          report: expect.objectContaining({ forgotten: ['slow'] }) as unknown,
-        }),
-        expect.stringContaining('destination "slow"'),
-      ]);
-    });
-  });
+    },
+  );
 
-  it('a relay that slept through the end of its lease is fenced when its destination is forgotten', async () => {
+  it('fences a relay that slept through the end of its lease when its destination is forgotten', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await store.admin.addDestination('slow', { from: 'beginning', forgetAfter: 60_000 });
@@ -432,7 +435,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are refused where they make no sense', async () => {
+  it('refuses options that make no sense', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();

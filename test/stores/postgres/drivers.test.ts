@@ -74,13 +74,13 @@ function behaves(
       expect(await count()).toBe(before + 1);
     });
 
-    it('goes on after an error of the server, which it passes on', async () => {
+    it('continues after an error of the server, and passes the error on', async () => {
       await expect(run('SELECT 1/0')).rejects.toMatchObject({ code: '22012' });
       await expect(run('SELECT nothing FROM nowhere')).rejects.toMatchObject({ code: '42P01' });
       expect(await run('SELECT 1::text')).toEqual([['1']]);
     });
 
-    it('is READ COMMITTED whatever the default is, and leaves no setting behind', async () => {
+    it('runs at READ COMMITTED whatever the default is, and leaves no setting behind', async () => {
       const show = "SELECT current_setting('transaction_isolation'), current_setting('statement_timeout')";
       expect(await run(show)).toEqual([['read committed', '5s']]);
       const longer = database.transaction(
@@ -91,7 +91,7 @@ function behaves(
       expect(await longer).toEqual([['read committed', '7s']]);
     });
 
-    it('runs one statement alone as it runs several: the same values, the same rows, all of it or nothing', async () => {
+    it('runs a single statement as it runs several: the same values, the same rows, all or nothing', async () => {
       const values = ["o'grüße \\\\ \\' 😀; --", 7, null, '{"a\\\\b","c d"}'];
       const echo = statement(
         'echo',
@@ -117,7 +117,7 @@ function behaves(
       expect(await count()).toBe(before + 6);
     });
 
-    it('runs transactions at once without mixing them', async () => {
+    it('runs simultaneous transactions without mixing them', async () => {
       const before = await count();
       const results = await Promise.all(
         Array.from({ length: 12 }, (_, i) =>
@@ -199,7 +199,7 @@ async function recorded(pool: pg.Pool) {
 describe('pg Pool', () => {
   const url = inject('postgres')[17];
 
-  it('survives a connection that the server ends, idle or at work, and says why', async () => {
+  it('survives a connection that the server ends, idle or in use, and says why', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     const database = databaseOf(pool);
     const admin = new pg.Client(url);
@@ -223,7 +223,7 @@ describe('pg Pool', () => {
     await pool.end();
   });
 
-  it('sends one statement alone in one round trip once it is prepared, also after the server has forgotten it', async () => {
+  it('sends a single statement in one round trip once it is prepared, even after the server has forgotten it', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     try {
       const { client, sent } = await recorded(pool);
@@ -284,7 +284,7 @@ describe('pg Pool', () => {
     }
   });
 
-  it('gives up on a server that finds every statement unprepared', async () => {
+  it('gives up on a server that reports every statement as unprepared', async () => {
     let sent = 0;
     const client = {
       query: (what: string | { text: string }) => {
@@ -312,7 +312,7 @@ describe('pg Pool', () => {
     await pool.end();
   });
 
-  it('waits for a connection no longer than its time, and gives back one that comes later', async () => {
+  it('waits for a connection no longer than its time, and gives back one that arrives later', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     const database = databaseOf(pool);
     const held = await pool.connect();
@@ -324,8 +324,8 @@ describe('pg Pool', () => {
   });
 });
 
-describe('a pg Client that the application uses as well', () => {
-  it('is not committed behind its back: in its transaction the store refuses to work', async () => {
+describe('a pg Client that the application uses too', () => {
+  it('is not committed behind the application’s back: in its transaction the store refuses to work', async () => {
     const client = new pg.Client({ connectionString: inject('postgres')[17] });
     await client.connect();
     try {
@@ -355,7 +355,7 @@ describe('a pg Client that the application uses as well', () => {
 });
 
 it.each(postgresVersions)(
-  'tells a pool that is used up from a server that does not answer: PostgreSQL %i',
+  'distinguishes an exhausted pool from a server that does not answer: PostgreSQL %i',
   async (v) => {
     for (const connectionTimeoutMillis of [0, 50]) {
       const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 1, connectionTimeoutMillis });
@@ -372,7 +372,7 @@ it.each(postgresVersions)(
   },
 );
 
-it.each(postgresVersions)('does not take default_transaction_read_only for a standby: PostgreSQL %i', async (v) => {
+it.each(postgresVersions)('does not mistake default_transaction_read_only for a standby: PostgreSQL %i', async (v) => {
   const options = '-c default_transaction_read_only=on';
   const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 2, options });
   const client = await pool.connect();

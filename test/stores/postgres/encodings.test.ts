@@ -41,7 +41,7 @@ const ascii = (text: string) =>
     .join('');
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
-  it.each(Object.entries(ENCODINGS))('%s: whatever an error says, its message is settled', async (encoding, text) => {
+  it.each(Object.entries(ENCODINGS))('%s: a message is settled whatever its error says', async (encoding, text) => {
     const pool = await databaseIn(version, encoding);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -101,7 +101,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(errors).toEqual([]);
   });
 
-  it('a session that takes what is sent for another encoding stores nothing, and receives nothing', async () => {
+  it('a session with another client_encoding stores nothing, and receives nothing', async () => {
     const pool = await databaseIn(version, 'UTF8');
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -138,7 +138,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await store.close();
   });
 
-  it('a server that speaks another language tells as well whether a transaction is open', async () => {
+  it('recognises an open transaction on a server that speaks another language', async () => {
     const pool = await databaseIn(version, 'UTF8');
     const store = new PostgresStore(pool);
     await store.migrate();

@@ -96,7 +96,7 @@ it('keeps the first name that migrate or a relay gives', async () => {
   }
 });
 
-it('asks a relay without the right to store a name for a migration, and for nothing once it is stored', async () => {
+it('asks a relay that may not store a name for a migration, and for nothing once the name is stored', async () => {
   const outbox = await Outbox.on(17);
   const role = `environment_${String(process.pid)}`;
   await outbox.pool.query(`CREATE ROLE ${role} LOGIN; GRANT USAGE ON SCHEMA messenger TO ${role};
@@ -116,7 +116,7 @@ it('asks a relay without the right to store a name for a migration, and for noth
   }
 });
 
-it('is kept by a rebase without a name', async () => {
+it('keeps the name in a rebase that gives none', async () => {
   const outbox = await Outbox.at(await newDatabase(inject('postgres')[17]), { environment: 'production' });
   expect(await storeOf(outbox).admin.rebase()).toMatchObject({ moved: false, environment: 'production' });
   await expect(outbox.store.admin.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });

@@ -185,7 +185,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     ),
   );
 
-  it('a process that was frozen in a settlement has lost its lease, whatever it hears first', () =>
+  it('a process that froze in a settlement has lost its lease, whatever it hears first', () =>
     inWorld(async (world) => {
       const { cursors } = world.names;
       const relay = await world.relay();

@@ -214,7 +214,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   const moves = [...Object.keys(MOVES), 'VACUUM'];
   it.each(moves.flatMap((move) => Object.keys(STEPS).map((step) => [move, step] as const)))(
-    '%s before each step from "%s" on: everything arrives in order, and nobody waits for the lease',
+    '%s before each step from "%s" on: every message arrives in order, and nobody waits for the lease',
     (move, from) =>
       inWorld(async (world) => {
         const { cursors } = world.names;
@@ -236,7 +236,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       }, url),
   );
 
-  it.each(['settle', 'renew', 'set aside'] as const)('%s changes all rows that are held, or none', (kind) =>
+  it.each(['settle', 'renew', 'set aside'] as const)('%s changes all held rows, or none', (kind) =>
     inWorld(async (world) => {
       const { cursors } = world.names;
       const options: ClaimOptions = {

@@ -206,7 +206,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('one relay alone reads all its partitions in one statement again, once they have met', () =>
+  it('a single relay reads all its partitions with one statement again once they have met', () =>
     inWorld(async (world) => {
       const heir = await heirOfTwo(world, async (a) => {
         await world.add(`${first}:1`, `${second}:1`);
@@ -227,7 +227,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       ).toBe(1);
     }, url));
 
-  it('pages that wait for one to be settled are then settled together, with what is set aside of each', () =>
+  it('pages that wait for another to be settled are then settled together, with the parked messages of each', () =>
     inWorld(async (world) => {
       await world.add(`${first}:1`, 'b:1', `${first}:2`, 'c:1');
       const relay = await world.relay({ pageSize: 1 });
@@ -256,7 +256,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual([`${first}:1`, `${first}:2`]);
     }, url));
 
-  it('what changes the side table in the turn after a rebalance is about what is held then', () =>
+  it('a change of the side table after a rebalance concerns the partitions that are held then', () =>
     inWorld(async (world) => {
       const relay = await world.relay({ relay: 'a' });
       await world.add(`${first}:1`);
@@ -273,7 +273,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)).toBe(0);
     }, url));
 
-  it('a relay that opens another feed at once is not gone for the others meanwhile', () =>
+  it('a relay that opens another feed at once does not disappear for the others meanwhile', () =>
     inWorld(async (world) => {
       const left = async (stays: boolean) => {
         const feed = await world.store.openFeed({ destination: 'default', pageSize: 1, relay: 'a' });
@@ -283,7 +283,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect([await left(true), await left(false)]).toEqual([[['a']], []]);
     }, url));
 
-  it('a share that is quiet does not read the others’ messages over and over', () =>
+  it('a share without messages does not read the messages of others again and again', () =>
     inWorld(async (world) => {
       const [a, b] = await halves(world);
       await world.add(...Array.from({ length: 1_500 }, (_, n) => `${second}:${String(n)}`));

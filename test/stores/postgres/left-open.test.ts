@@ -136,7 +136,7 @@ describe.each(postgresVersions)('a transaction that the application left open, o
   });
 });
 
-it('that was begun on a PGlite by hand is left to the application', async () => {
+it('that was begun by hand on a PGlite is left to the application', async () => {
   const db = await PGlite.create();
   const store = new PostgresStore(db);
   try {
@@ -156,7 +156,7 @@ it('that was begun on a PGlite by hand is left to the application', async () => 
   }
 });
 
-it('on the one Client of a store is told, and not committed', async () => {
+it('on the only Client of a store is reported, and not committed', async () => {
   const url = await newDatabase(inject('postgres')[17]);
   const client = new pg.Client(url);
   await client.connect();

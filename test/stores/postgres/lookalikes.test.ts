@@ -98,13 +98,13 @@ const refuses = (name: string, more = '') => ({
 });
 
 describe.each(LOOKALIKES)('%s, whose version() is %s', (name, version, mapsRoles) => {
-  it('is refused by migrate, which makes nothing', async () => {
+  it('is refused by migrate, which creates nothing', async () => {
     const store = new PostgresStore(answering(version, mapsRoles));
     await expect(store.migrate()).rejects.toMatchObject(refuses(name));
     expect(await schemas()).toEqual([]);
   });
 
-  it('is refused by a relay at its start, as a store that cannot be worked on', async () => {
+  it('is refused by a relay at its start, as a store on which it cannot work', async () => {
     const messenger = new Messenger(new PostgresStore(answering(version, mapsRoles)), {
       publish: () => Promise.resolve(),
     });
@@ -119,7 +119,7 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
       throw Object.assign(new Error('unsupported isolation level: READ COMMITTED'), { code, severity: 'ERROR' });
     });
 
-  it('is refused by migrate and by a relay, with its own words', async () => {
+  it('is refused by migrate and by a relay, with an error that quotes it', async () => {
     const store = new PostgresStore(refusing('0A000'));
     const expected = refuses('"unsupported isolation level: READ COMMITTED"', 'Amazon Aurora DSQL or alike');
     await expect(store.migrate()).rejects.toMatchObject(expected);
@@ -127,7 +127,7 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
     await expect(messenger.start()).rejects.toMatchObject({ code: 'FATAL', cause: expected });
   });
 
-  it('is told as it is where that is another error', async () => {
+  it('keeps its own error if that is a different one', async () => {
     await expect(new PostgresStore(refusing('57P03')).migrate()).rejects.toMatchObject({ code: '57P03' });
   });
 });

@@ -77,7 +77,7 @@ describe('migration files', () => {
   });
 });
 
-it('has no script for tables that are not older, and names the next', async () => {
+it('makes no script for tables that are not older, and says how to make the next', async () => {
   const message = expect.stringMatching(
     new RegExp(`^from must be a whole number from 0 to ${String(SCHEMA_VERSION - 1)}, got`),
   ) as string;
@@ -92,7 +92,7 @@ it('has no script for tables that are not older, and names the next', async () =
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
-  it('is safe when ten do it at once on an empty database, and does nothing the second time', async () => {
+  it('is safe when ten processes do it at once on an empty database, and does nothing the second time', async () => {
     const open = await emptyDatabase(version);
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
@@ -107,7 +107,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     await stores[7]!.close();
   });
 
-  it('does the same as the script that a plain client runs', async () => {
+  it('does the same as the script run by a plain client', async () => {
     const options = { schema: "it's {''relays''}; \\ 名", tablePrefix: `p'{"; `, partitions: 3, retention: 120_000 };
     const [migrated, scripted] = [(await emptyDatabase(version))(), (await emptyDatabase(version))()];
     await new PostgresStore(migrated, options).migrate();
@@ -122,7 +122,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     await store.close();
   });
 
-  it('does the same as a script for a tool, and as one after another, statement by statement', async () => {
+  it('does the same as a script for a tool, and as several scripts, run statement by statement', async () => {
     const options = { schema: `it's "odd"; \\ 名`, tablePrefix: "p'; ", partitions: 3, jsonPayload: true };
     const [migrated, tool, steps] = [
       await emptyDatabase(version),
@@ -302,7 +302,7 @@ describe('roles', () => {
   }
 
   it.each(postgresVersions)(
-    'of consumers do all that an inbox does, and nothing else, on PostgreSQL %i',
+    'of consumers can do everything that an inbox does, and nothing else, on PostgreSQL %i',
     async (version) => {
       const { admin, writers, relays, consumers } = await prepared(version);
       expect(await receiveEverything(consumers, 'a')).toEqual([true, false]);
@@ -339,7 +339,7 @@ describe('roles', () => {
   );
 
   it.each(postgresVersions)(
-    'work with the least rights on PostgreSQL %i, and migrate does nothing',
+    'work with the fewest rights on PostgreSQL %i, where migrate does nothing',
     async (version) => {
       const { admin, writers, relays } = await prepared(version);
       const messages = [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' }), newMessage('3')];
@@ -380,7 +380,7 @@ describe('roles', () => {
   });
 
   it.each(postgresVersions)(
-    'come from a script that can be run again, and by no superuser, on PostgreSQL %i',
+    'come from a script that can be run again, and not only by a superuser, on PostgreSQL %i',
     async (version) => {
       const open = await emptyDatabase(version);
       const admin = open();
@@ -412,22 +412,25 @@ describe('roles', () => {
     },
   );
 
-  it.each(postgresVersions)('of the migrator do all that an operator does, on PostgreSQL %i', async (version) => {
-    const { writers, relays, migrators } = await prepared(version);
-    const store = new PostgresStore(migrators);
-    expect(await store.migrate()).toEqual([]);
-    await store.admin.addDestination('end', { from: 'end' });
-    await store.admin.addDestination('since', { from: new Date(0) });
-    await store.admin.updateDestination('end', { forgetAfter: 60_000 });
-    await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
-    await relayEverything(relays);
-    expect(await store.admin.requeue({ all: true })).toBe(1);
-    expect(await store.admin.discard({ all: true })).toBe(0);
-    expect(await store.admin.deadLetters()).toEqual([]);
-    await store.admin.removeDestination('default', { discard: true });
-    await store.admin.repartition(4);
-    expect(await store.admin.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
-  });
+  it.each(postgresVersions)(
+    'of the migrator can do everything that an operator does, on PostgreSQL %i',
+    async (version) => {
+      const { writers, relays, migrators } = await prepared(version);
+      const store = new PostgresStore(migrators);
+      expect(await store.migrate()).toEqual([]);
+      await store.admin.addDestination('end', { from: 'end' });
+      await store.admin.addDestination('since', { from: new Date(0) });
+      await store.admin.updateDestination('end', { forgetAfter: 60_000 });
+      await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
+      await relayEverything(relays);
+      expect(await store.admin.requeue({ all: true })).toBe(1);
+      expect(await store.admin.discard({ all: true })).toBe(0);
+      expect(await store.admin.deadLetters()).toEqual([]);
+      await store.admin.removeDestination('default', { discard: true });
+      await store.admin.repartition(4);
+      expect(await store.admin.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
+    },
+  );
 
   it('need each of these rights', async () => {
     const { admin, writers, relays, consumers } = await prepared(17);
@@ -477,7 +480,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
   const settings = async (pool: pg.Pool) =>
     (await pool.query<{ value: string }>("SELECT value FROM messenger.settings WHERE name = 'slice_seconds'")).rows[0];
 
-  it('that is not what the tables have is told, changed by migrate, and loses nothing of what is stored', async () => {
+  it('that differs from the tables is reported, changed by migrate, and loses no stored message', async () => {
     const pool = (await emptyDatabase(version))();
     const old = new PostgresStore(pool, { retention: 600_000 });
     await old.migrate();
@@ -531,7 +534,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
     expect((await pool.query('SELECT id FROM messenger.messages')).rows).toEqual([]);
   });
 
-  it('does not wait for long behind a transaction that uses the log, and is as it was then', async () => {
+  it('does not wait long for a transaction that uses the log, and then stays as it was', async () => {
     const pool = (await emptyDatabase(version))();
     await new PostgresStore(pool, { retention: 600_000 }).migrate();
     const writer = await pool.connect();
@@ -545,7 +548,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
   });
 });
 
-it('is not upgraded while a transaction uses the log for long: whoever stores is not held up by that', async () => {
+it('is not upgraded during a long transaction that uses the log, and does not hold up writers', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0004_'))}\nCOMMIT;`);
@@ -565,7 +568,7 @@ it('is not upgraded while a transaction uses the log for long: whoever stores is
   );
 });
 
-it('is upgraded while a relay is in a transaction: it locks in the order of relays', async () => {
+it('is upgraded while a relay is in a transaction, because it locks in the order of relays', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0007_'))}\nCOMMIT;`);
@@ -581,7 +584,7 @@ it('is upgraded while a relay is in a transaction: it locks in the order of rela
   expect(await migrating).toEqual(await filesFrom(7));
 });
 
-it('does not upgrade tables that a subscription fills, and says how to', async () => {
+it('does not upgrade tables that a subscription fills, and says how to upgrade them', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0009_'))}\nCOMMIT;`);
@@ -611,14 +614,14 @@ it('does not upgrade tables that a subscription fills, and says how to', async (
   await pool.query(`DROP SUBSCRIPTION ${name}`);
 });
 
-it('has the scripts of its own tables as those of its admin', async () => {
+it('makes the scripts of its own tables through `admin`', async () => {
   const tables = { schema: 's', tablePrefix: 'p_', partitions: 3 };
   const { admin } = new PostgresStore((await emptyDatabase())(), { ...tables, lease: 5_000 });
   expect(await admin.migrationScript({ from: 8 })).toBe(await migrationScript({ ...tables, from: 8 }));
   expect(admin.rolesScript({ writer: 'w' })).toBe(rolesScript({ schema: 's', tablePrefix: 'p_', writer: 'w' }));
 });
 
-it('refuses keys that could not be set aside to whoever stores in SQL too, and leaves those that are there', async () => {
+it('refuses keys that could not be parked, even from SQL, and leaves existing ones', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0006_'))}\nCOMMIT;`);
@@ -633,8 +636,8 @@ it('refuses keys that could not be set aside to whoever stores in SQL too, and l
   expect(rows).toEqual([{ bytes: 2_001 }, { bytes: 2_000 }]);
 });
 
-describe('a schema that is not this version', () => {
-  it('is a clear error that names what to run, and is repaired by it', async () => {
+describe('a schema that is not of this version', () => {
+  it('causes an error that says what to run, which repairs it', async () => {
     const pool = (await emptyDatabase())();
     const store = new PostgresStore(pool, { schema: 's', tablePrefix: 'p_' });
     const clear = {
@@ -657,7 +660,7 @@ describe('a schema that is not this version', () => {
     });
   });
 
-  it('is worked with as it is when it is newer', async () => {
+  it('is used as it is if it is newer', async () => {
     const pool = (await emptyDatabase())();
     const store = new PostgresStore(pool);
     await store.migrate();

@@ -91,7 +91,7 @@ class Work {
 }
 
 it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
-  `publishes what the copy says was not published, once, and whatever comes (round %i, MOVED_SEED=${String(seed)})`,
+  `publishes once what the copy shows as unpublished, and everything that comes later (round %i, MOVED_SEED=${String(seed)})`,
   async (round) => {
     const random = randomOf(seed * 100 + round);
     const other = (cluster: EmbeddedPostgres) => clusters.filter((each) => each !== cluster);

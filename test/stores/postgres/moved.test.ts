@@ -31,7 +31,7 @@ const ways = [
   { from: 'near', to: 'alike' },
 ] as const;
 
-it('is gone on from by the command, which says in words what comes', async () => {
+it('is rebased by the command, which says in words what will be published', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()), { environment: 'production' });
   await old.add('a:1', 'b:1', 'c:1');
   await old.relay({ pages: 1, pageSize: 1 });
@@ -65,7 +65,7 @@ it belongs to the environment staging
   });
 });
 
-it('waits for no relay and for no writer', async () => {
+it('does not wait for a relay or a writer', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1');
   const feed = await old.store.openFeed({ destination: 'default', pageSize: 10 });
@@ -94,7 +94,7 @@ it('waits for no relay and for no writer', async () => {
   });
 });
 
-it('cleans by no cursor of another cluster, by which all that is stored here would look published', async () => {
+it('does not clean by a cursor of another cluster, by which every message stored here would look published', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1');
   await old.relay();
@@ -106,7 +106,7 @@ it('cleans by no cursor of another cluster, by which all that is stored here wou
   expect(await moved.relay()).toEqual(['a:2']);
 });
 
-it('is refused where logical replication has brought it, and gone on from after a rebase', async () => {
+it('is refused if logical replication has brought it, and works after a rebase', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1', 'b:1', 'a:2');
   expect(await old.relay({ pageSize: 1, pages: 1 })).toEqual(['a:1']);
@@ -186,7 +186,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(0);
   });
 
-  it('brings what was late, what an open window had left, and what was set aside', async () => {
+  it('publishes late messages, those left in an open window, and parked ones', async () => {
     const old = await before();
     const late = await old.begin();
     await old.addTo(late, 'a:1');
@@ -210,7 +210,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(published.indexOf('x:1')).toBeLessThan(published.indexOf('x:2'));
   });
 
-  it('keeps a key from before there was a limit, and the limit', async () => {
+  it('keeps a key from before the limit, and the limit itself', async () => {
     const old = await before();
     const limit = 'key_at_most_2000_bytes';
     const unlimited = `ALTER TABLE messenger.messages DROP CONSTRAINT ${limit}`;
@@ -233,7 +233,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await catalog(moved.pool, 'messenger')).toEqual(await catalog((await after()).pool, 'messenger'));
   });
 
-  it('keeps what each destination has and has not published', async () => {
+  it('remembers what each destination has published and what not', async () => {
     const old = await before();
     await old.relay({ destination: 'slow' });
     const late = await old.begin();
@@ -257,7 +257,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay({ destination: 'new' })).toEqual(['a:1', 'a:2', 'b:1', 'c:1', 'd:1']);
   });
 
-  it('is refused without a cursor too, where its ids are ahead; and read to its end once rebased', async () => {
+  it('is refused even without a cursor if its ids are ahead, and is read to its end once rebased', async () => {
     const old = await before();
     await old.add('a:1', 'a:2');
     const moved = await copied(old);
@@ -271,7 +271,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual(['a:1', 'a:2', 'a:3']);
   });
 
-  it('brings a sequence that was not copied behind all, and what was stored before that to the end', async () => {
+  it('sets a sequence that was not copied after everything, and moves messages stored before that to the end', async () => {
     const old = await before();
     const ids = Array.from({ length: 20 }, (_, n) => `k${String(n % 4)}:${String(n)}`);
     await old.add(...ids);
@@ -290,7 +290,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([...ids.slice(15), 'k1:new', 'k2:new', 'k3:new', 'k1:newer']);
   });
 
-  it('brings to the end what was stored before with numbers that were copied, also where it has more of them', async () => {
+  it('moves messages that were stored before with copied numbers to the end, even if there are more of them', async () => {
     const old = await before();
     const ids = Array.from({ length: 6 }, (_, n) => `k${String(n % 4)}:${String(n)}`);
     await old.add(...ids);
@@ -307,7 +307,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([ids[5], ...here]);
   });
 
-  it('stores nothing again where only the cursors look copied, since somebody has changed them', async () => {
+  it('stores nothing again if only the cursors look copied, because somebody has changed them', async () => {
     const old = await before();
     await old.add('a:1', 'a:2', 'b:1');
     expect(await old.relay()).toEqual(['a:1', 'a:2', 'b:1']);
@@ -318,7 +318,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await old.relay()).toEqual(['b:2']);
   });
 
-  it('brings the sequence behind what is no longer in the log', async () => {
+  it('sets the sequence after messages that are no longer in the log', async () => {
     const old = await before();
     await old.add('1', '2', '3');
     await old.relay();
@@ -330,7 +330,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual(['new']);
   });
 
-  it('is changed as a whole, or not at all', async () => {
+  it('is changed completely, or not at all', async () => {
     const old = await before();
     await old.add(...Array.from({ length: 30 }, (_, n) => `k${String(n % 4)}:${String(n)}`));
     const first = await old.relay({ pageSize: 7, pages: 2 });
@@ -360,7 +360,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     ]);
   });
 
-  it('takes everything up that is stored around the rebase', async () => {
+  it('publishes everything that is stored around the rebase', async () => {
     const old = await before();
     await old.add('a:1');
     await old.relay();

@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 
 it.each([0, 300])(
-  'a store that is read, and cannot settle, is one: it ends the relay after %i ms',
+  'counts it as an outage if the store can be read but not settle, and ends the relay after %i ms',
   (storeOutageLimit) =>
     inWorld(async (world) => {
       const { cursors } = world.names;

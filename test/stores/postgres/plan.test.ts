@@ -238,7 +238,7 @@ describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
     }, url),
   );
 
-  it('looks under these settings, and before it takes the lock', () =>
+  it('looks with these settings, and before it takes the lock', () =>
     inWorld(async (world) => {
       await world.relay();
       await load(world, 10, '3');
@@ -313,19 +313,19 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
     }
   }
 
-  it('reads nothing of what waits behind a key that is not due', () =>
+  it('reads no message that waits behind a key that is not due', () =>
     inWorld(async (world) => {
       expectFew(await looks(world, () => park(world, 'slow', WAITING, '1 hour')), 30);
       expect(await due(world)).toEqual([]);
     }, url));
 
-  it('reads no more than its limit of a key that is due, in order', () =>
+  it('reads no more of a due key than its limit, in order', () =>
     inWorld(async (world) => {
       expectFew(await looks(world, () => park(world, 'slow', WAITING, '-1 second')), 30);
       expect(await due(world)).toEqual(numbered('slow', LIMIT));
     }, url));
 
-  it('finds a message without a key that is due behind a long key that is not', () =>
+  it('finds a due message without a key behind a long key that is not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, 'slow', WAITING, '1 hour');
@@ -335,7 +335,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       expect(await due(world)).toEqual([':1']);
     }, url));
 
-  it('reads nothing of many messages without a key that are not due', () =>
+  it('reads none of many messages without a key that are not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, null, WAITING, '1 hour');
@@ -347,7 +347,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
     }, url));
 
   it.each(['due', 'promoteHeads', 'waiting', 'anyWaiting', 'drainedKeys'] as const)(
-    '%s reads nothing of many delayed messages, of the same key or of none',
+    '%s reads none of many delayed messages, with the same key or with none',
     (kind) =>
       inWorld(async (world) => {
         const { parked } = world.names;
@@ -372,7 +372,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       }, url),
   );
 
-  it('finds a key that is due behind a long one that is not', () =>
+  it('finds a due key behind a long one that is not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, 'slow', WAITING, '1 hour');

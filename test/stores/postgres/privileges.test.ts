@@ -73,7 +73,7 @@ async function attempts(pool: pg.Pool): Promise<string[]> {
 }
 
 describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version) => {
-  it.each(['migrate', 'script', 'script of a tool'])('give nobody anything on what is made by %s', async (how) => {
+  it.each(['migrate', 'script', 'script of a tool'])('give nobody a right on what %s creates', async (how) => {
     const pool = await platform(version);
     const store = new PostgresStore(pool, OPTIONS);
     if (how === 'migrate') await store.migrate();
@@ -83,7 +83,7 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     expect(await store.admin.excessGrants()).toEqual([]);
   });
 
-  it('are left alone on what is there, as are later grants, and reported', async () => {
+  it('are left on existing objects, as are later grants, and are reported', async () => {
     const pool = await platform(version);
     const script = await migrationScript(OPTIONS);
     // As the version before made them: whatever is granted there was.
@@ -115,7 +115,7 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     expect(await granted(pool)).toEqual([]);
   });
 
-  it('let writers store, by the roles', async () => {
+  it('let writers store with the roles', async () => {
     const pool = await platform(version);
     const store = new PostgresStore(pool, OPTIONS);
     await store.migrate();
@@ -145,7 +145,7 @@ it('take nothing from writers: whoever may store may call a function that an upg
   expect(added).toEqual([`outbox_store_addressed ${anon} EXECUTE`]);
 });
 
-it('are told by the command, with what takes them away', async () => {
+it('are shown by the command, with the SQL that revokes them', async () => {
   const pool = await platform(17);
   await new PostgresStore(pool, OPTIONS).migrate();
   const url = (pool as unknown as { options: { connectionString: string } }).options.connectionString;

@@ -67,7 +67,7 @@ class Replica {
   }
 }
 
-describe.each(postgresVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
+describe.each(postgresVersions)('with a publication of all tables, on PostgreSQL %i', (version) => {
   let server: EmbeddedPostgres;
   beforeAll(async () => {
     server = await startPostgres(version, { wal_level: 'logical', fsync: 'off' });
@@ -78,7 +78,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     await pool.query('CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION everything FOR ALL TABLES');
   }
 
-  it('a subscriber follows relays, operators and cleaning, and the application with them', async () => {
+  it('a subscriber follows relays, operators, cleaning and the application', async () => {
     const outbox = await Outbox.at(await newDatabase(server.url()));
     await publish(outbox);
     const { store } = outbox;
@@ -120,7 +120,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
   });
 
   it.each([{ jsonPayload: false }, { jsonPayload: true }])(
-    'a rebase goes through, and its subscriber follows, with %o',
+    'a rebase succeeds, and its subscriber follows, with %o',
     async ({ jsonPayload }) => {
       const old = await Outbox.at(await newDatabase(server.url()), { jsonPayload });
       const payload = jsonPayload ? '{"n":1}' : 'x';
@@ -147,7 +147,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     },
   );
 
-  it('tables of the version before are migrated while they are published, and their subscriber follows', async () => {
+  it('tables of the previous version are migrated while they are published, and their subscriber follows', async () => {
     const outbox = await Outbox.at(await newDatabase(server.url()), {}, false);
     const script = await migrationScript({ partitions: 3 });
     const before = `${script.slice(0, script.indexOf('\n-- 0009_'))}\nCOMMIT`;

@@ -88,7 +88,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   const rows = async (table: string) =>
     Number((await admin.query<{ n: string }>(`SELECT count(*) AS n FROM messenger.${table}`)).rows[0]?.n);
 
-  it.each([...TABLES, 'messages_3'])('no relay starts where rows of %s are hidden from it', async (table) => {
+  it.each([...TABLES, 'messages_3'])('no relay starts if rows of %s are hidden from it', async (table) => {
     await add('a1');
     await hide(table);
     const { messenger, store, published } = relay();
@@ -100,7 +100,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   // Of the relays' table it only learns who else is there.
   it.each(['messages', 'cursors', 'claims', 'parked', 'destinations'])(
-    'a relay that runs ends when rows of %s are hidden from it, and says so',
+    'a running relay ends when rows of %s are hidden from it, and says why',
     async (table) => {
       await add('a1');
       const { messenger, published } = relay(relays, (id) => id !== 'c1');
@@ -122,7 +122,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   );
 
   it.each(['messages', 'messages_0', 'cursors', 'parked', 'destinations', 'settings'])(
-    'cleaning empties nothing where rows of %s are hidden from it',
+    'cleaning empties nothing if rows of %s are hidden from it',
     async (table) => {
       // What is in every slice is so old that it would move to the side table.
       await relay(owners).messenger.publish();
@@ -137,7 +137,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('an operator is told, and nothing is changed', async () => {
+  it('an operator gets an error, and nothing is changed', async () => {
     await add('a1');
     const { messenger } = relay(relays, () => false);
     await messenger.publish().catch(() => undefined);
@@ -184,7 +184,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await admin.query(`ALTER ROLE ${roles.relay} NOBYPASSRLS`);
   });
 
-  it('every table of the store is looked at', () => {
+  it('every table of the store is checked', () => {
     // Whoever receives only writes there, and a rebase alone makes a copy, which is its own; the rest are no tables.
     const others = new Set(['inbox', 'copy', 'store', 'storeAddressed', 'storeInTransaction', 'receiveInTransaction']);
     for (const other of ['schema', 'prefix', 'slice', 'parkedKeys', 'cursorsKey', 'cursorsPlaces', 'cursorsIdentity'])

@@ -64,7 +64,7 @@ describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (vers
     }, url),
   );
 
-  it('messages() lists what published() before it has left', () =>
+  it('messages() lists what an earlier published() has left', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3', 'k:4');
@@ -81,7 +81,7 @@ describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (vers
       expect(await left(world, store)).toEqual(both('k:1', 'k:2', 'k:4'));
     }, url));
 
-  it('the list that was asked for last is the one that published() takes', () =>
+  it('published() accepts the list that was requested last', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3');
@@ -92,7 +92,7 @@ describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (vers
       expect(await left(world, store)).toEqual(both('k:2', 'k:3'));
     }, url));
 
-  it('close() comes after what was asked before it', () =>
+  it('close() waits for earlier calls', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3');
@@ -101,7 +101,7 @@ describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (vers
       expect(await left(world, store)).toEqual(both('k:3'));
     }, url));
 
-  it.each([1, 2, 3, 4, 5])('whatever is asked at once, nothing is lost and nothing comes again (seed %i)', (seed) =>
+  it.each([1, 2, 3, 4, 5])('whatever is called at once, no message is lost or listed again (seed %i)', (seed) =>
     inWorld(async (world) => {
       const store = storeOf(world);
       const random = seeded(seed);

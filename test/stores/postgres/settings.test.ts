@@ -108,7 +108,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   // Every number and switch has had its values after two rounds, every choice after two more.
   it.each(Object.entries(LIBRARIES).slice(0, version === 17 ? 3 : 1))(
-    '%s: no setting changes what is seen',
+    '%s: no setting changes what the store reads',
     async (name, open) => {
       expect(Object.keys(all).length).toBeGreaterThan(150);
       const rounds = roundsOf(all).slice(0, name === 'pg' && version === 17 ? 4 : 2);
@@ -120,7 +120,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('functions and operators of the application’s own are not taken for PostgreSQL’s', async () => {
+  it('the application’s own functions and operators are not mistaken for PostgreSQL’s', async () => {
     const url = await newDatabase(server);
     const admin = new pg.Client({ connectionString: url });
     await admin.connect();
@@ -139,7 +139,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(await lived(throughPg(), url)).toEqual(expected);
   });
 
-  it('a role’s own settings, and those of a session, neither', async () => {
+  it('the settings of a role and of a session change nothing either', async () => {
     const settings = {
       bytea_output: 'escape',
       extra_float_digits: '-15',
@@ -167,7 +167,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await lived(throughPg(), url)).toEqual(expected);
     });
 
-    it('Neon: no form of what is read changes it', async () => {
+    it('Neon: the format of results changes nothing', async () => {
       const url = await newDatabase(server);
       await setAll(url, [
         ['bytea_output', 'escape'],
@@ -178,7 +178,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await lived(throughNeon, url)).toEqual(expected);
     });
 
-    it('payloads of JSON come as they were stored', async () => {
+    it('JSON payloads arrive as they were stored', async () => {
       const json = { jsonPayload: true };
       const seen = await lived(throughPg(), await newDatabase(server), json);
       await together(roundsOf(all).slice(0, 2), async (round) => {
@@ -197,7 +197,7 @@ describe('options of a client library', () => {
     expected = await lived(throughPg(), await newDatabase(server()));
   });
 
-  it('parsers that are set for all of pg, or for a pool, change nothing', async () => {
+  it('parsers that are set for pg as a whole or for a pool change nothing', async () => {
     const setParser = pg.types.setTypeParser.bind(pg.types) as (
       oid: number,
       parser: (value: string) => unknown,

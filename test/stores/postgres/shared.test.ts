@@ -43,7 +43,7 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
       ]);
     }, url));
 
-  it('a relay that is stopped while it starts does not end the start of another on the same store', () =>
+  it('a relay that is stopped while it starts does not stop another from starting on the same store', () =>
     inWorld(async (world) => {
       await world.add('k:1');
       // Both wait for one look at the tables.
@@ -104,7 +104,7 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
       expect(errorLogger.errors).toEqual([]);
     }, url));
 
-  it('a clean-up of longer than the tables were made for ends start(), and says so', () =>
+  it('a clean-up longer than the retention of the tables makes start() reject, and say so', () =>
     inWorld(
       async (world) => {
         const errorLogger = recordingLogger();
@@ -132,7 +132,7 @@ describe.each(postgresVersions)('on PostgreSQL %i', (version) => {
       { retention: 60_000 },
     ));
 
-  it('a client whose connection the server ends raises nothing that nobody catches', () =>
+  it('a client whose connection the server ends raises no uncaught error', () =>
     inWorld(async (world) => {
       const uncaught: unknown[] = [];
       const listener = (error: unknown) => void uncaught.push(error);

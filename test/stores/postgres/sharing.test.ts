@@ -47,7 +47,7 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'sharing');
   });
 
-  it('that wait for their publisher keep what they have, with one connection for all', () =>
+  it('that wait for their publisher keep their partitions, with one connection for all', () =>
     inWorld(async (world) => {
       const lease = 3_000;
       const pool = new pg.Pool({ connectionString: url, max: 1 });
@@ -77,7 +77,7 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
       expect(sent).toHaveLength(3);
     }, url));
 
-  it('that were given one id lose nothing, and send nothing twice or out of order', () =>
+  it('that were given the same id lose no message, and send none twice or out of order', () =>
     inWorld(async (world) => {
       const acknowledged: string[] = [];
       const named = (relay: string) => {
@@ -146,7 +146,7 @@ describe.each(postgresVersions)('relays on PostgreSQL %i', (version) => {
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.relays}`)).toBe(0);
     }, url));
 
-  it('that publish slowly make room after the calls that they have begun, not after all that they have read', () =>
+  it('that publish slowly make room after the calls that they have begun, not after everything that they have read', () =>
     inWorld(async (world) => {
       const ids = Array.from({ length: 400 }, (_, i) => `k${String(i % 50)}:${String(i + 1)}`);
       await world.add(...ids);

@@ -20,7 +20,7 @@ describe('a message that is too large to be stored', () => {
     }
   };
 
-  it.each([false, true])('is refused by its payload, jsonPayload %s: by more than 64 MiB', (jsonPayload) => {
+  it.each([false, true])('is refused for a payload of more than 64 MiB, with jsonPayload %s', (jsonPayload) => {
     const payload = new Uint8Array(64 * MIB + 1).fill(0x31);
     expect(refusal(newMessage(payload.subarray(1), { id: 'm' }), jsonPayload)).toMatch(/^stored as/);
     expect(refusal(newMessage(payload, { id: 'm' }), jsonPayload)).toBe(
@@ -28,7 +28,7 @@ describe('a message that is too large to be stored', () => {
     );
   });
 
-  it('is refused by its metadata: by more than 1 MiB, as PostgreSQL writes it', () => {
+  it('is refused for metadata of more than 1 MiB, as PostgreSQL writes it', () => {
     // {"n": "…"}: nine bytes beside it.
     const of = (bytes: number) => newMessage('x', { id: 'm', metadata: { n: 'v'.repeat(bytes - 9) } });
     expect(refusal(of(MIB))).toMatch(/^stored as/);
@@ -36,7 +36,7 @@ describe('a message that is too large to be stored', () => {
     expect(refusal(newMessage('x', { id: 'm', metadata: { n: '\u0001'.repeat(200_000) } }))).toMatch(/got 1200009: /);
   });
 
-  it('is refused by its id, topic or key: by more than 4,000 bytes, a key by 2,000', () => {
+  it('is refused for an id or topic of more than 4,000 bytes, or a key of more than 2,000', () => {
     const [key, fits] = [`${'名'.repeat(666)}12`, `${'名'.repeat(1_333)}1`];
     expect(refusal(newMessage('x', { id: fits, topic: fits, key }))).toMatch(/^stored as/);
     const most = 'must have 4000 bytes at most, got 4001';
@@ -50,7 +50,7 @@ describe('a message that is too large to be stored', () => {
   });
 });
 
-it('one call of add takes a message of any size that it may have, and many as far as they fit one statement', () => {
+it('one call of add accepts a message of any allowed size, and as many messages as fit into one statement', () => {
   const message = newMessage(`"${'\\\\'.repeat(32 * MIB - 1)}"`);
   expect(encodeMessages([message], true).length).toBeGreaterThan(128 * MIB);
   const half = newMessage(new Uint8Array(50 * MIB));
@@ -65,7 +65,7 @@ it('one call of add takes a message of any size that it may have, and many as fa
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it.each([false, true])(
-    'refuses in SQL what add refuses, jsonPayload %s, and keeps what is there',
+    'refuses in SQL what add refuses, with jsonPayload %s, and keeps existing messages',
     async (jsonPayload) => {
       const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[version]), max: 2 });
       try {
@@ -126,7 +126,7 @@ async function publishAll(store: PostgresStore): Promise<{ published: string[]; 
   return { published, errors };
 }
 
-it('what was stored before there were limits is asked for its size, also where it comes late', async () => {
+it('asks for the size of messages that were stored before the limits, even if they are late', async () => {
   const server = await startPostgres(17, { fsync: 'off', autovacuum: 'off' });
   const pool = new pg.Pool({ connectionString: server.url(), max: 5 });
   pool.on('error', () => undefined);
@@ -183,7 +183,7 @@ it('what was stored before there were limits is asked for its size, also where i
 });
 
 /** Servers of their own, for one test: what is stored here is no size for a shared one. */
-describe('a message that is there already and cannot be read', () => {
+describe('a stored message that is too large to be read', () => {
   let server: EmbeddedPostgres;
   let pool: pg.Pool;
   let store: PostgresStore;
@@ -217,7 +217,7 @@ describe('a message that is there already and cannot be read', () => {
     );
   }
 
-  it('is a dead letter by its size, kept whole, while its key and all others go on; and so again when it is requeued', async () => {
+  it('becomes a dead letter and is kept complete, while its key and all others continue, and again after a requeue', async () => {
     await add(of('k:1', 'k'), of('other', 'o'));
     await large('k:2', 'k');
     await large('alone', null);
@@ -283,7 +283,7 @@ describe('a message that is there already and cannot be read', () => {
     expect(await store.admin.discard({ all: true })).toBe(2);
   });
 
-  it('is given up also by one call of publish, and where messages are listed by the plain contract', async () => {
+  it('is given up by a single call of publish too, and when messages are listed through the plain contract', async () => {
     await large('p:1', 'p');
     await add(of('p:2', 'p'));
     const published: string[] = [];
@@ -310,7 +310,7 @@ describe('a message that is there already and cannot be read', () => {
     expect(await store.admin.discard({ all: true })).toBe(3);
   });
 
-  it('is so also by its id and topic, of which as much is shown as can be', async () => {
+  it('is given up for a large id and topic too, of which as much as possible is shown', async () => {
     await pool.query(
       `INSERT INTO messenger.messages (id, topic, payload) VALUES (repeat('i', $1), repeat('t', $2), 'x')`,
       [130 * MIB, 130 * MIB],

@@ -33,7 +33,7 @@ describe.each(postgresVersions)('a slow call on PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'slow');
   });
 
-  it('delays its own key, and its answer settles it', () =>
+  it('delays only its own key, and its answer settles the message', () =>
     inWorld(async (world) => {
       const answer = gate();
       const publisher = publisherOf('slow:1', answer);

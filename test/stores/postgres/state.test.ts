@@ -61,14 +61,14 @@ async function looks(world: World, count: number): Promise<Record<string, number
   return found;
 }
 
-it('the state of a log of 60,000 messages costs what that of 30,000 does', async () => {
+it('the state of a log of 60,000 messages costs as much as that of 30,000', async () => {
   const url = await createDatabase(17, 'state');
   const few = await inWorld((world) => looks(world, 30_000), url);
   const many = await inWorld((world) => looks(world, 60_000), url);
   for (const [how, count] of Object.entries(many)) expect(count, how).toBeLessThanOrEqual(2 * few[how]!);
 }, 180_000);
 
-it('reads the cursors a fixed number of times, however many destinations there are, and tells each by its own', async () => {
+it('reads the cursors a fixed number of times, however many destinations there are, and reports each by its own cursors', async () => {
   await inWorld(
     async (world) => {
       const { cursors } = world.names;
