@@ -133,7 +133,7 @@ describe('the publisher suite', () => {
       right,
       { batchKeepsKeyOrder: true },
     ],
-    ['claims to de-duplicate', 'drops what the broker already has', right, { deduplicates: true }],
+    ['claims to de-duplicate', 'drops a message that the broker already has', right, { deduplicates: true }],
     ['carries what it denies', 'does not carry topic, key and time', right, { carriesHeader: false }],
     [
       'delivers backwards',

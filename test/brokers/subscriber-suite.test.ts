@@ -96,8 +96,8 @@ describe('the subscriber suite', () => {
   });
 
   it.each<[Fault, string]>([
-    ['forgets failures', 'logs the error of a handler, and the message comes again'],
-    ['hides errors', 'logs the error of a handler, and the message comes again'],
+    ['forgets failures', 'logs the error of a handler, and the message is delivered again'],
+    ['hides errors', 'logs the error of a handler, and the message is delivered again'],
     ['ends at an error', 'logs the errors of the broker, and continues until it is stopped'],
   ])('fails one that %s, when its patience ends', async (fault, test) => {
     expect(await failures(create(fault, true), test)).toEqual([test]);

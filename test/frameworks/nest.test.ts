@@ -515,7 +515,7 @@ describe('OnMessage', () => {
     ['names one that is there', /must name/, [ordersClass({ subscriber: 'x' })], ['billing']],
     [
       'handles a topic once',
-      /Orders.created and Orders.created handle order.created/,
+      /Orders.created and Orders.created both handle order.created/,
       [ordersClass(), ordersClass()],
       ['a'],
     ],

@@ -145,7 +145,7 @@ describe('a wrong function transaction', () => {
     const failed = once(message, () => new Promise((resolve) => setImmediate(resolve)));
     await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
     await expect(failed).rejects.toThrow(
-      'resolved before its callback had: it must wait for it. Give it one such as (fn) => db.transaction(fn)',
+      'resolved before its callback did: it must wait for the callback. Give the inbox a function such as (fn) => db.transaction(fn)',
     );
   });
 

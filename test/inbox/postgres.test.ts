@@ -77,7 +77,7 @@ describe('an inbox on PostgreSQL', () => {
     const inbox = createInbox({ store, consumer, transaction: (fn) => inTransaction(pool, fn) });
     const refused = inbox.once(newMessage('x', { id: '名'.repeat(700) }), bill('never'));
     await expect(refused).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
-    await expect(refused).rejects.toThrow('2000 bytes together at most');
+    await expect(refused).rejects.toThrow('must together have at most 2000 bytes');
     expect(await invoices()).toEqual([]);
   });
 

@@ -204,7 +204,7 @@ describe('sending', () => {
     const results = await publisher.publishBatch([fits, not]);
     expect(kinds(results)).toEqual(['ok', 'permanent']);
     expect(errorOf(results[1])).toMatch(
-      /is too large: 2\d\d\d bytes with its attributes, the limit \(maxBatchBytes\) is 2000/,
+      /is too large: 2\d\d\d bytes with its attributes, but the limit \(maxBatchBytes\) is 2000/,
     );
   });
 
@@ -257,7 +257,7 @@ describe('FIFO', () => {
     const publisher = new SqsPublisher(aws.sqs, { queue: queue.url, groupIdKey: 'tenant' });
     const results = await publisher.publishBatch([newMessage('x'), newMessage('x', { key: 'k' })]);
     expect(kinds(results)).toEqual(['permanent', 'ok']);
-    expect(errorOf(results[0])).toMatch(/no key, no metadata "tenant", and no defaultGroupId/);
+    expect(errorOf(results[0])).toMatch(/no key and no metadata "tenant", and no defaultGroupId/);
   });
 
   it('sends no message of a group behind a failure, although AWS would have accepted it', async () => {
