@@ -497,7 +497,7 @@ describe('a stored message', () => {
     // However well it could be compressed.
     for (const key of ['名'.repeat(667), 'x'.repeat(2_001)]) {
       const long = newMessage('x', { id: 'm-1', key });
-      const texts = [/the key of message m-1/, /2000 bytes at most, got 2001/];
+      const texts = [/the key of message m-1/, /at most 2000 bytes, got 2001/];
       await refusal(store.add(client, [message(), long]), 'INVALID_MESSAGE', ...texts);
       expect(() => store.statement(long)).toThrow(texts[0]);
     }

@@ -200,9 +200,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await store.add(storing, newMessage('x', { destination: 'a' }));
       await expect(store.admin.removeDestination('a')).rejects.toMatchObject({
         code: 'CONFLICT',
-        message: expect.stringMatching(
-          /^transactions are open that have stored messages for destination "a"/,
-        ) as string,
+        message: expect.stringMatching(/^open transactions have stored messages for destination "a"/) as string,
       });
       await storing.query('COMMIT');
       storing.release();
@@ -265,7 +263,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await store.deletePublishedByExpiration(0);
     const added = inTransaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
     await expect(added).rejects.toThrow(
-      /^destination "a" was forgotten, and has to be removed and made anew, and a message is for it: /,
+      /^destination "a" was forgotten, and has to be removed and made anew, and a message is addressed to it: /,
     );
     await expect(store.openFeed({ destination: 'a', pageSize: 1, relay: 'r' })).rejects.toThrow(
       '{ from: …, topics: [] }',
@@ -446,7 +444,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await expect(drained(outboxOf(relays), 'kafka')).rejects.toMatchObject({
       code: 'UNKNOWN_DESTINATION',
       message: expect.stringMatching(
-        /this role may not make it: run `await outbox.migrate\(\)`.* kafka --addressed`/,
+        /this role may not add it: run `await outbox.migrate\(\)`.* kafka --addressed`/,
       ) as string,
     });
     await outboxOf(admin).migrate();

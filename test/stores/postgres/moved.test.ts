@@ -42,16 +42,16 @@ it('is rebased by the command, which says in words what will be published', asyn
   expect(await command()).toEqual({
     code: 0,
     stderr: '',
-    stdout: `schema messenger came from another cluster, and is this one's own now: relays can be started
-destination default: 2 messages (seq 2 to 3) will be published: of these, what was published after the copy was made is published again
-destination other: 0 messages, and 1 that were parked will be published: of these, what was published after the copy was made is published again
+    stdout: `schema messenger came from another cluster, and now belongs to this one: relays can be started
+destination default: 2 messages (seq 2 to 3) will be published; those that were published after the copy was made are published again
+destination other: 0 messages, and 1 that were parked will be published; those that were published after the copy was made are published again
 it belongs to the environment production
 `,
   });
   expect(await command('--environment', 'staging')).toEqual({
     code: 0,
     stderr: '',
-    stdout: `schema messenger is this cluster's own: nothing to rebase
+    stdout: `schema messenger belongs to this cluster: nothing to rebase
 it belongs to the environment staging
 `,
   });

@@ -154,7 +154,9 @@ it('are shown by the command, with the SQL that revokes them', async () => {
     const args = ['--import', 'tsx', 'src/cli/main.ts', 'roles', '--schema', 'public', '--table-prefix', 'outbox_'];
     return (await promisify(execFile)(process.execPath, [...args, '--url', url], { cwd: root })).stdout;
   };
-  expect(await roles()).toBe('-- nobody holds more than the roles need: for their SQL, give --sql\n');
+  expect(await roles()).toBe(
+    '-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles\n',
+  );
   await pool.query(`GRANT SELECT ON outbox_messages TO ${anon}`);
   expect(await roles()).toBe(
     `-- ${anon} holds SELECT ON "public"."outbox_messages"\nREVOKE SELECT ON "public"."outbox_messages" FROM "${anon}";\n`,

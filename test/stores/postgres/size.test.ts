@@ -24,7 +24,7 @@ describe('a message that is too large to be stored', () => {
     const payload = new Uint8Array(64 * MIB + 1).fill(0x31);
     expect(refusal(newMessage(payload.subarray(1), { id: 'm' }), jsonPayload)).toMatch(/^stored as/);
     expect(refusal(newMessage(payload, { id: 'm' }), jsonPayload)).toBe(
-      'the payload of message m must have 67108864 bytes at most, got 67108865: keep what is large elsewhere, such as in an object store, and send where it is',
+      'the payload of message m must have at most 67108864 bytes, got 67108865: keep large data elsewhere, such as in an object store, and send a reference to it',
     );
   });
 
@@ -32,17 +32,17 @@ describe('a message that is too large to be stored', () => {
     // {"n": "…"}: nine bytes beside it.
     const of = (bytes: number) => newMessage('x', { id: 'm', metadata: { n: 'v'.repeat(bytes - 9) } });
     expect(refusal(of(MIB))).toMatch(/^stored as/);
-    expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have 1048576 bytes at most, got 1048577: /);
+    expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have at most 1048576 bytes, got 1048577: /);
     expect(refusal(newMessage('x', { id: 'm', metadata: { n: '\u0001'.repeat(200_000) } }))).toMatch(/got 1200009: /);
   });
 
   it('is refused for an id or topic of more than 4,000 bytes, or a key of more than 2,000', () => {
     const [key, fits] = [`${'名'.repeat(666)}12`, `${'名'.repeat(1_333)}1`];
     expect(refusal(newMessage('x', { id: fits, topic: fits, key }))).toMatch(/^stored as/);
-    const most = 'must have 4000 bytes at most, got 4001';
+    const most = 'must have at most 4000 bytes, got 4001';
     expect(refusal(newMessage('x', { id: 'm', topic: `${fits}3` }))).toBe(`the topic of message m ${most}`);
     expect(refusal(newMessage('x', { id: 'm', key: `${key}3` }))).toBe(
-      'the key of message m must have 2000 bytes at most, got 2001',
+      'the key of message m must have at most 2000 bytes, got 2001',
     );
     expect(refusal(newMessage('x', { id: 'i'.repeat(4_001) }))).toBe(
       `the id of a message, "${'i'.repeat(77)}...", ${most}`,
@@ -56,7 +56,7 @@ it('one call of add accepts a message of any allowed size, and as many messages 
   const half = newMessage(new Uint8Array(50 * MIB));
   const error = () => encodeMessages([half, half, half], false);
   expect(error).toThrow(
-    '3 messages are too much for one call of add: the first 1 of them fill the 134217728 characters of JSON that it takes. Store them in several calls, in the same transaction',
+    '3 messages are too many for one call of add: the first 1 of them fill the 134217728 characters of JSON that one call takes. Store them with several calls in the same transaction',
   );
   expect(error).toThrow(expect.objectContaining({ code: 'INVALID_MESSAGE' }) as Error);
   expect(encodeMessages([], false)).toBe('[]');

@@ -83,14 +83,14 @@ function assertLength(field: string, value: string, most: number, of: string): v
   const which = of === '' ? ` of a message, ${JSON.stringify(`${value.slice(0, 77)}...`)},` : of;
   throw new MessengerError(
     'INVALID_MESSAGE',
-    `the ${field}${which} must have ${String(most)} bytes at most, got ${String(bytes)}`,
+    `the ${field}${which} must have at most ${String(most)} bytes, got ${String(bytes)}`,
   );
 }
 
 function tooLarge(what: string, most: number, bytes: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',
-    `${what} must have ${String(most)} bytes at most, got ${String(bytes)}: keep large data elsewhere, such as in an object store, and send a reference to it`,
+    `${what} must have at most ${String(most)} bytes, got ${String(bytes)}: keep large data elsewhere, such as in an object store, and send a reference to it`,
   );
 }
 
