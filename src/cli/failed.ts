@@ -67,7 +67,7 @@ export function discard(): Command {
     });
 }
 
-/** Whoever names each message knows how many they are. */
+/** If somebody names each message, they know how many there are. */
 async function agree(store: PostgresStore, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
   const count = await store.admin.discard({ ...options, dryRun: true });

@@ -93,6 +93,6 @@ async function listening(server: NodeServer): Promise<void> {
     server.once('listening', resolve);
     server.once('error', onError);
   });
-  // What it emits later is the application's to hear.
+  // The application listens for later errors.
   server.off('error', onError);
 }

@@ -127,16 +127,16 @@ function settingAside<Handle>(test: Test<Handle>): void {
     const feed = await open();
     const [page, next] = [await feed.read(), await feed.read()];
     assertEqual([idsOf(page.messages), idsOf(next.messages)], [idsOf([a1, b1, c1]), idsOf([a2])], 'pages');
-    assert(!feed.isSetAside('a'), 'a key is set aside before any failed');
+    assert(!feed.isSetAside('a'), 'a key is parked before any of its messages failed');
     const settled = feed.settle(page, [failed(page, 0, { retryIn: 60_000 })]);
-    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key of the failed message, and it alone, is set aside');
+    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'only the key of the failed message is parked');
     await settled;
     await feed.settle(next, [behind(next, 0)]);
     assertEqual((await feed.read()).messages, [], 'new messages');
     assertEqual((await feed.retries()).messages, [], 'messages that are due');
     await feed.close();
     const again = await open();
-    assert(again.isSetAside('a') && !again.isSetAside('b'), 'the next feed knows the keys set aside');
+    assert(again.isSetAside('a') && !again.isSetAside('b'), 'the next feed knows the parked keys');
     assertEqual((await again.read()).messages, [], 'new messages of the next feed');
     assertEqual((await again.retries()).messages, [], 'messages of the next feed that are due');
   });
@@ -158,11 +158,11 @@ function settingAside<Handle>(test: Test<Handle>): void {
     assertEqual([...(due.messages[0]?.payload ?? [])], [...(a1?.payload ?? [])], 'payload');
     // The first was published, the second failed, the third waits behind the second.
     await feed.settle(due, [failed(due, 1, { attempts: 1, retryIn: 30 }), behind(due, 2)]);
-    assert(feed.isSetAside('a'), 'the key waits for what is left of it');
+    assert(feed.isSetAside('a'), 'the key waits for its remaining messages');
     const rest = await dueOf(feed);
     assertEqual([idsOf(rest.messages), rest.attempts], [idsOf([a2, a3]), [1, 0]], 'due then');
     await feed.settle(rest, []);
-    assert(!feed.isSetAside('a'), 'a drained key is no longer set aside');
+    assert(!feed.isSetAside('a'), 'a drained key is no longer parked');
     assert(feed.isSetAside('b'), 'the other key still is');
     assertEqual((await feed.retries()).messages, [], 'due at last');
     assertEqual([b1?.key, b2?.key], ['b', 'b'], 'keys');
@@ -218,7 +218,7 @@ function settingAside<Handle>(test: Test<Handle>): void {
     assert(!feed.isSetAside('a'), 'nothing but dead letters of the key is left');
     await feed.close();
     const again = await open();
-    assert(!again.isSetAside('a'), 'the next feed sees that the key goes on');
+    assert(!again.isSetAside('a'), 'the next feed sees that the key continues');
     for (const { messages } of [await again.retries(), await again.read()]) assertEqual(messages, [], 'messages');
     await harness.store.deletePublishedByExpiration(0);
     assertEqual([...(await harness.kept())].sort(), idsOf([a1, a2, k1]).sort(), 'dead letters kept');
@@ -272,7 +272,11 @@ function holding<Handle>(test: Test<Handle>): void {
     await feed.close();
     await feed.close();
     const next = await open();
-    assertEqual([feed.lost.aborted, next.lost.aborted], [true, false], 'the closed feed is lost, the next one not');
+    assertEqual(
+      [feed.lost.aborted, next.lost.aborted],
+      [true, false],
+      'the closed feed is lost, but the next one is not',
+    );
     const [only] = await stored(harness, some(1));
     const page = await next.read();
     const late = await rejection(feed.settle(page, [failed(page, 0, { dead: true })]), 'settle of the closed feed');
@@ -370,7 +374,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const due = await feed.retries();
     assertEqual([idsOf(page.messages), idsOf(due.messages)], [idsOf([a2, a3]), [a1?.id]], 'read, and due');
     await feed.settle(due, [failed(due, 0, { dead: true })]);
-    assert(feed.isSetAside('a'), 'the key goes on although its first message has failed');
+    assert(feed.isSetAside('a'), 'the key continues although its first message has failed');
     assertEqual((await feed.retries()).messages, [], 'due then');
   });
 
@@ -385,11 +389,11 @@ function delaying<Handle>(test: Test<Handle>): void {
     const feed = await open({ pageSize: 10 });
     const page = await feed.read();
     await feed.settle(page, [failed(page, 0, { retryIn: 1 })]);
-    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'the key, and it alone, is held up');
+    assert(feed.isSetAside('a') && !feed.isSetAside('b'), 'only that key is held up');
     const due = await dueOf(feed);
     assertEqual(idsOf(due.messages), [a1?.id], 'due');
     await feed.settle(due, []);
-    assert(feed.isSetAside('a'), 'the key is held up by what is delayed');
+    assert(feed.isSetAside('a'), 'the delayed message holds up the key');
     assertEqual((await feed.retries()).messages, [], 'due then');
     assert(a2 !== undefined && a3 !== undefined, 'stored');
   });
@@ -414,7 +418,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const due = await again.retries();
     assertEqual(idsOf(due.messages), idsOf([a1, a2]), 'due');
     await again.settle(due, [failed(due, 0, { retryIn: 1 }), behind(due, 1)]);
-    assert(again.isSetAside('a'), 'the key waits for the message that holds it and failed');
+    assert(again.isSetAside('a'), 'the key waits for the failed message that holds it');
     const ids: unknown[] = [];
     while (again.isSetAside('a')) {
       const retried = await dueOf(again);
@@ -449,7 +453,7 @@ async function drained(feed: Feed, next: () => Promise<Page> = () => feed.read()
 }
 
 function attempt(store: Store, destination: string, pageSize: number): Promise<Feed | null> {
-  assert(isFeedStore(store), 'openFeed is declared and missing');
+  assert(isFeedStore(store), 'openFeed is declared, but missing');
   return store.openFeed({ destination, pageSize });
 }
 

@@ -214,7 +214,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
   if (features.batch) batchTests(test, features);
   else {
     test('has no batch form', async ({ publisher }) => {
-      assert(!isBatchPublisher(publisher), 'publishBatch is declared as unsupported and must be absent');
+      assert(!isBatchPublisher(publisher), 'publishBatch is declared as unsupported, so it must be absent');
       await Promise.resolve();
     });
   }
@@ -320,7 +320,7 @@ function entries(count: number): Record<string, string> {
 }
 
 function batched(publisher: Publisher): BatchPublisher {
-  assert(isBatchPublisher(publisher), 'publishBatch is declared and missing');
+  assert(isBatchPublisher(publisher), 'publishBatch is declared, but missing');
   return publisher;
 }
 

@@ -42,7 +42,7 @@ export function storeTestSuite<Handle>({ it, create, features }: StoreSuite<Hand
   if (features.feeds) feedTests(test, features);
   else {
     test('has no feeds', async ({ store }) => {
-      assert(!isFeedStore(store), 'openFeed is declared as unsupported and must be absent');
+      assert(!isFeedStore(store), 'openFeed is declared as unsupported, so it must be absent');
       await Promise.resolve();
     });
   }

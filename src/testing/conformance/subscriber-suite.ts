@@ -201,7 +201,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
       await eventually(() => handled.length === 1, 'the handler runs');
       const kept = await never(() => handled.length > 1, timeout * 2);
       open();
-      assert(kept, 'the message came again while it was handled');
+      assert(kept, 'the message was delivered again while it was handled');
       await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
       assertEqual(handled.length, 1, 'times handled');
     });
