@@ -78,7 +78,7 @@ async function delivered(world: World, destination: string): Promise<string[]> {
 }
 
 const hazards: Record<string, Hazard> = {
-  'a destination publishes what is for it alone, and nothing that is for another': {
+  'a destination publishes messages that are addressed to it, and none that are addressed to another': {
     async play(world) {
       await world.store.declareDestinations(['a', 'b', 'default']);
       await address(world, 'a:1', 'b:1', 'x', 'a:2');
@@ -96,7 +96,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['a:1', 'b:1', 'x', 'a:2'],
   },
 
-  'a late one of a transaction that was running is told apart as well': {
+  'a late message of a transaction that was running is told apart too': {
     async play(world) {
       await world.store.declareDestinations(['a', 'b']);
       const late = await world.begin();
@@ -114,7 +114,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['a:1', 'b:1', 'a:late', 'b:late'],
   },
 
-  'a slice is cleaned when its own destination is through with it, and not before': {
+  'a slice is cleaned when its own destination has finished it, and not before': {
     async play(world) {
       await world.store.declareDestinations(['a', 'default']);
       await address(world, 'a:1', 'x');

@@ -32,7 +32,7 @@ async function pass(world: World, interval: string): Promise<void> {
 const HOUR = 3_600_000;
 
 const hazards: Record<string, Hazard> = {
-  'a message that was read ahead waits behind the one that holds its key': {
+  'a message that was read ahead waits behind the message that holds its key': {
     async play(world) {
       const relay = await world.relay({ pageSize: 2 });
       await world.add('x');
@@ -59,7 +59,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2', 'x', 'k:1', 'k:3'],
   },
 
-  'a key that is tried again stops at the message that holds it': {
+  'a retried key stops at the message that holds it': {
     async play(world) {
       let up = false;
       const relay = await world.relay({ acknowledge: () => up });
@@ -82,7 +82,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [['k:1', 'k:2', 'k:3', 'x'], []],
   },
 
-  'a message that leaves the order of its key does not make it wait': {
+  'a message that leaves the order of its key does not make the key wait': {
     async play(world) {
       const relay = await world.relay({ pageSize: 2 });
       await addLater(world, HOUR, ['k:1']);
@@ -101,7 +101,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2'],
   },
 
-  'a key that is held waits for its time, not only for those before it': {
+  'a held key waits for its time, not only for the messages before it': {
     async play(world) {
       const relay = await world.relay();
       await addLater(world, HOUR, ['k:1'], true);

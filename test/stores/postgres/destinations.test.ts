@@ -31,7 +31,7 @@ async function stateOf(store: PostgresStore, name: string) {
 }
 
 const hazards: Record<string, Hazard> = {
-  'at the end: what a transaction has stored that is open meanwhile is delivered': {
+  'at the end: messages of a transaction that is open meanwhile are delivered': {
     async play(world) {
       await world.add('old');
       const t = await world.begin();
@@ -47,7 +47,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['new'],
   },
 
-  'at the end: so is what an unlisted one has stored, that began behind the last completed id': {
+  'at the end: so are those of an unlisted transaction that began after the last completed id': {
     async play(world) {
       await world.add('old');
       const completing = world.gate.hold('xid');
@@ -69,7 +69,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['new'],
   },
 
-  'at a time: what was stored later is delivered, in whichever order it commits': {
+  'at a time: messages stored later are delivered, in whichever order they commit': {
     async play(world) {
       await world.add('old');
       const early = await world.begin();

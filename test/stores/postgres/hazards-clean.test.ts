@@ -66,7 +66,7 @@ async function waiters(world: World, count: number, over: AbortSignal): Promise<
 }
 
 const hazards: Record<string, Hazard> = {
-  'a slice is locked, and then looked at': {
+  'a slice is locked before it is looked at': {
     async play(world) {
       await put(world, 1, ['a']);
       await deliver(world);
@@ -156,7 +156,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [],
   },
 
-  'a lock is not waited for: polls go on': {
+  'cleaning does not wait for a lock, so that polls continue': {
     async play(world) {
       await put(world, 1, ['a']);
       await deliver(world);
@@ -182,7 +182,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { cleaned: 'waits', polled: 'waits' },
   },
 
-  'what a relay may have in hand is not moved': {
+  'messages that a relay may have in hand are not moved': {
     async play(world) {
       const relay = await world.relay();
       await put(world, 1, ['k:1']);
@@ -208,7 +208,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2'],
   },
 
-  'a relay whose lease has run out settles nothing of what was moved': {
+  'a relay whose lease has expired settles none of the moved messages': {
     async play(world) {
       await put(world, 1, ['k:1', 'k:2']);
       const relay = await world.relay();
@@ -244,7 +244,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { ended: 'settled', high: 2 },
   },
 
-  'what was moved is waited for by what is stored of its key later': {
+  'later messages of a key wait for its moved messages': {
     async play(world) {
       await put(world, 1, ['k:1', 'k:2', 'x']);
       await (await world.relay()).close();

@@ -35,7 +35,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { ended: 'settled', parked: '1', acknowledged: ['m1', 'm2', 'm3', 'm1', 'm2', 'm3'] },
   },
 
-  'what is set aside is read after the claim': {
+  'parked messages are read after the claim': {
     play: claimDuringSettlement,
     mutant: (() => {
       let load: typeof Parked.load;
@@ -61,7 +61,7 @@ const hazards: Record<string, Hazard> = {
   },
 
   // Or a crash forgets it, and two relays hold one epoch.
-  'a claim is committed synchronously, and a settlement is not': {
+  'a claim is committed synchronously, but a settlement is not': {
     async play(world) {
       const { cursors } = world.names;
       await world.sql('CREATE TABLE IF NOT EXISTS committed (of text, how text)');

@@ -143,7 +143,7 @@ const hazards: Record<string, Hazard> = Object.fromEntries([
     },
   ]),
   [
-    'where one row was moved, none of the others is settled',
+    'if one row was moved, none of the others is settled',
     {
       async play(world) {
         await world.add('m');

@@ -47,7 +47,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [`${first}:1`],
   },
 
-  'where partitions meet, low is what was acknowledged before the snapshot that they meet at': {
+  'where partitions meet, low is what was acknowledged before the snapshot at which they meet': {
     async play(world) {
       const heir = await heirOfTwo(world, async (a, b) => {
         await world.add(`${first}:1`, `${second}:1`);
@@ -99,7 +99,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [`${first}:1`, `${second}:1`, `${first}:2`],
   },
 
-  'what is set aside is read after the claim of a rebalance, too': {
+  'parked messages are read after the claim of a rebalance too': {
     async play(world) {
       const { cursors, messages, parked } = world.names;
       await world.add(`${second}:1`, `${second}:2`);

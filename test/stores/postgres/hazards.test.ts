@@ -112,7 +112,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m1', 'm2', 'm3'],
   },
 
-  'to is kept over a restart in the middle of a window': {
+  'to survives a restart in the middle of a window': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1 });
       const t = await world.begin();
@@ -205,7 +205,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['first', 'm'],
   },
 
-  'the sequence has no cache: nothing is lost': {
+  'the sequence has no cache: no message is lost': {
     async play(world, broken) {
       const relay = await world.relay();
       if (broken) await cacheSequence(world);
@@ -222,7 +222,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:0', 'k:1'],
   },
 
-  'the sequence has no cache: nothing overtakes': {
+  'the sequence has no cache: no message overtakes another': {
     async play(world, broken) {
       const relay = await world.relay();
       if (broken) await cacheSequence(world);
@@ -275,7 +275,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m'],
   },
 
-  'of the transactions that the snapshot lists, only those that the window sees ended are late in it': {
+  'of the transactions that the snapshot lists, only those that have ended in the window are late in it': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1 });
       const [ended, t] = [await world.begin(), await world.begin()];
@@ -304,7 +304,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m1', 'm2', 'ended', 't', 't'],
   },
 
-  'messages that are large all at once are read as many as fit': {
+  'as many messages are read as fit when they suddenly grow': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1_000 });
       const session = await world.begin();
@@ -327,7 +327,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['123456789'],
   },
 
-  'metadata that are large all at once are read as many as fit': {
+  'as many messages are read as fit when their metadata suddenly grow': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1_000 });
       const session = await world.begin();
@@ -354,7 +354,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { isAll: true, isBounded: false },
   },
 
-  'a long transaction delays its own messages only': {
+  'a long transaction delays only its own messages': {
     async play(world) {
       const other = new URL(world.url);
       other.pathname = '/postgres';

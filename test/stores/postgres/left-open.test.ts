@@ -78,7 +78,7 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
     const pool = new pg.Pool({ connectionString, max: 4 });
     return { client: pool, leave: leaveOn(pool, 4, false), close: () => pool.end() };
   },
-  'a pg that does not tell, with connections from before the store': async (connectionString) => {
+  'a pg that does not report its status, with connections from before the store': async (connectionString) => {
     // As before 8.17.
     class Client extends pg.Client {
       override getTransactionStatus = undefined as never;

@@ -35,8 +35,9 @@ const prepared = new WeakMap<PgClient, Set<string>>();
 
 /**
  * The transactions of one client of the application. Statements are prepared by name. A transaction of a single
- * statement takes one round trip: a script executes the prepared statement. Each of these two ways is used until it
- * fails because a pooler mixes up prepared names between connections, or because the server cannot do it.
+ * statement takes one round trip: a script executes the prepared statement. Each of these two ways is used until an
+ * error shows that it does not work with the server, or with a pooler in front of it, whose connections may have names
+ * that other clients prepared.
  */
 export class Transactions {
   #prepare = true;

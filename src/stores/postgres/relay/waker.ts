@@ -51,7 +51,7 @@ const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
 
 /**
  * The sleep of one relay. All of this is only a hint: the sleep may end too early at any time, and after any failure it
- * ends when its time is over, as it would without.
+ * ends when its time is over, as it would without listening.
  *
  * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, so that the relay polls
  * once more: what was committed before writers saw the slots taken notifies nobody. The relay waits for slots that
