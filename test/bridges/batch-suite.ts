@@ -7,22 +7,22 @@ import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 import { causesOf, ORDERS } from './suite.js';
 
-/** What a store or an outbox gives for a batch. */
+/** The statement that a store or an outbox makes for a batch. */
 export interface Statement {
   readonly text: string;
   readonly values: string[];
 }
 
-/** A library that sends a transaction as one batch, to a database that has the table of `ORDERS`. */
+/** A library that sends a transaction as one batch, to a database with the table of `ORDERS`. */
 export interface Batches {
-  /** Runs statements, then inserts orders by the library's own means: all of it in one transaction. */
+  /** Runs statements, and then inserts orders with the library's own means, all in one transaction. */
   readonly batch: (statements: readonly Statement[], orders: readonly string[]) => Promise<unknown>;
   readonly close: () => Promise<unknown>;
 }
 
 const Order = z.object({ id: z.string(), total: z.number() });
 
-/** What `statement` does in the batches of a library, on a real PostgreSQL. */
+/** Tests of `statement` in the batches of a library, on a real PostgreSQL. */
 export function batchSuite(name: string, open: (url: string) => Promise<Batches>): void {
   describe(name, () => {
     let library: Batches;
@@ -42,7 +42,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       await pool.end();
     });
 
-    /** Relays all that is stored, and returns it. */
+    /** Relays all stored messages, and returns them. */
     async function relayed(): Promise<Message[]> {
       const published: Message[] = [];
       const publisher = {

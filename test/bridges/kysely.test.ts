@@ -27,7 +27,7 @@ bridgeSuite('Kysely', { savepoints: true, refusesEnded: 'library', ownHandles: t
     savepoint: async (trx, work) => {
       await sql`SAVEPOINT part`.execute(trx);
       try {
-        // What is made of a transaction is one as well.
+        // What is derived from a transaction is a transaction too.
         await work(trx.withSchema('public'));
       } catch (error) {
         await sql`ROLLBACK TO SAVEPOINT part`.execute(trx);

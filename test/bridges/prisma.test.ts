@@ -58,7 +58,7 @@ describe('Prisma', () => {
   const stored = async () => (await store.messages(10)).map(({ payload }) => Buffer.from(payload).toString());
 
   it('says what to pass instead of the handles of Prisma 8', async () => {
-    // Its tx inherits from an object with these two, 8.0.0-rc.13.
+    // The tx of Prisma 8.0.0-rc.13 inherits from an object with these two methods.
     const inherited = { query: () => undefined, execute: () => Promise.resolve(0) };
     const tx = Object.assign(Object.create(inherited) as object, { sql: {}, orm: {}, enums: {}, nativeEnums: {} });
     const bridged = new PostgresStore(pool, { bridge: prismaBridge() });

@@ -15,42 +15,44 @@ import { newDatabase } from '../support/database.js';
 import { sleepingFor } from '../support/sleeping.js';
 
 /**
- * A query builder or an ORM, as an application uses it on a database that has the table `orders`.
- * `Handle` is the slice of its transaction that the bridge asks for.
+ * A query builder or an ORM, as an application uses it on a database with the table `orders`. `Handle` is the part of
+ * its transaction that the bridge asks for.
  */
 export interface Library<Tx extends Handle, Handle = Tx> {
-  /** Absent where its transaction is a handle as it is. */
+  /** Absent if the store accepts its transaction without a bridge. */
   readonly bridge?: TransactionBridge<Handle>;
-  /** What the store and its relays work on. @default a pool of `pg` */
+  /** The client on which the store and its relays work. @default a pool of `pg` */
   readonly client?: PostgresClient;
-  /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
+  /** Runs `work` in a transaction of the library. Commits if it resolves; rolls back and rejects if it rejects. */
   readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
-  /** The same inside of another transaction; absent where the library has no savepoints. */
+  /** The same inside another transaction; absent if the library has no savepoints. */
   readonly savepoint?: (transaction: Tx, work: (inner: Tx) => Promise<void>) => Promise<void>;
-  /** Inserts an order, by the library's own means. */
+  /** Inserts an order with the library's own means. */
   readonly insert: (transaction: Tx, id: string) => Promise<unknown>;
-  /** What commits every query by itself, and must be refused. */
+  /** Handles that commit every query by themselves, and must be refused. */
   readonly roots: readonly unknown[];
   readonly close: () => Promise<unknown>;
 }
 
-/** What a library can do, and its bridge. */
+/** What a library and its bridge can do. */
 export interface Features {
-  /** The library has transactions within transactions. */
+  /** Whether the library has nested transactions. */
   readonly savepoints: boolean;
-  /** Who refuses a handle whose transaction is over: the library itself, or the bridge and, at the latest, the server. */
+  /**
+   * Who refuses a handle whose transaction has ended: the library itself, or the bridge and, at the latest, the server.
+   */
   readonly refusesEnded: 'bridge' | 'library';
-  /** No two transactions have the same handle. */
+  /** Whether no two transactions share a handle. */
   readonly ownHandles: boolean;
-  /** A relay of this process is woken by the commit itself. */
+  /** Whether the commit itself wakes a relay of this process. */
   readonly tellsOfCommit: boolean;
 }
 
-/** A library may know the `id` alone; Prisma's client is that of its example, which knows the others too. */
+/** A library may know only the `id`. Prisma's client is that of its example, which knows the other columns too. */
 export const ORDERS = `
   CREATE TABLE orders (id text PRIMARY KEY, item text NOT NULL DEFAULT 'chair', pieces integer NOT NULL DEFAULT 1)`;
 
-/** What every bridge does, on a real PostgreSQL. */
+/** Tests of every bridge, on a real PostgreSQL. */
 export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   name: string,
   features: Features,
@@ -82,7 +84,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
     beforeEach(() => pool.query('DELETE FROM orders'));
 
-    /** Relays all that is stored, and returns it. */
+    /** Relays all stored messages, and returns them. */
     async function relayed(destination = 'default'): Promise<Message[]> {
       const published: Message[] = [];
       const publisher = {
@@ -211,7 +213,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       await library.transaction((transaction) => library.insert(transaction, 'taken'));
       const message = newMessage('x');
       const handled = inbox.once(message, async (transaction) => {
-        // Its COMMIT will roll back, and most libraries do not say so.
+        // COMMIT will roll back, and most libraries do not report it.
         await Promise.resolve(library.insert(transaction, 'taken')).catch(() => undefined);
       });
       await expect(handled).rejects.toThrow();
@@ -310,7 +312,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect(causesOf(failure)).toContain('XX999');
         return failure as Error;
       };
-      // One that means nothing to this library, of both tables alike.
+      // An error that means nothing to this library, the same for both tables.
       await pool.query(`
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'XX999'; END $$;
@@ -321,7 +323,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         const refused = newMessage('never', { topic: 'refused' });
         const failure = await fails((transaction) => storeWith({ bridge: watched }).add(transaction, refused));
         expect(failure).toBe(thrown);
-        // MikroORM has errors of its own, but not for what its connection is told.
+        // MikroORM has errors of its own, but not for SQL that is sent through its connection.
         const own = await fails(async (transaction) => library.insert(transaction, 'refused'));
         expect([own.constructor, pg.DatabaseError]).toContain(failure.constructor);
       } finally {
@@ -378,7 +380,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
             const committed = await library
               .transaction(async (transaction) => {
                 if (turns % 2 === 0) await library.insert(transaction, text);
-                // So that it comes before, within, and after what the library does to end the transaction.
+                // So that it comes before, during and after the steps with which the library ends the transaction.
                 told = after(turns, () => store.add(transaction, text));
                 told.catch(() => undefined);
                 if (end === 'fails' && turns % 2 === 1) await library.insert(transaction, text);
@@ -399,7 +401,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         await pool.query('DROP FUNCTION refuse_commit CASCADE');
       }
       expect((await relayed()).map(textOf)).toEqual(stored);
-      // Some came in time, and some did not: else nothing was tried.
+      // Some must come in time, and some must not, or nothing was tested.
       expect(stored.length).toBeLessThan(40);
     });
 
@@ -457,7 +459,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
             seen = orders();
           });
         });
-        // Whoever was told of the savepoint's end has looked by now.
+        // A relay that was told of the end of the savepoint would have looked by now.
         for (let look = 0; look < 10; look++) await pool.query('SELECT 1');
         expect(seen).toBeUndefined();
       });
@@ -471,7 +473,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         return Promise.reject(new Error('the application changed its mind'));
       });
       await expect(rolledBack).rejects.toThrow('changed its mind');
-      // A rejection that nobody handles fails the whole run, once this one has let it be seen.
+      // An unhandled rejection fails the whole run, once this test has let it surface.
       await new Promise((resolve) => setImmediate(resolve));
       await new Promise((resolve) => setImmediate(resolve));
     };
@@ -511,7 +513,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         await library.transaction(async (transaction) => {
           library.bridge?.onCommit?.(transaction, () => told.push('committed'));
         });
-        // Nor a little later.
+        // Nor does it happen a little later.
         await after(31, async () => undefined);
         expect(told).toEqual([]);
       });
@@ -519,14 +521,14 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   });
 }
 
-/** Does something after so many turns of the queue of promises; after thirty, in the next one of the event loop. */
+/** Does something after so many turns of the microtask queue; after thirty, in the next turn of the event loop. */
 async function after<T>(turns: number, work: () => Promise<T>): Promise<T> {
   for (let turn = 0; turn < turns; turn++) await Promise.resolve();
   if (turns > 30) await new Promise((resolve) => setImmediate(resolve));
   return work();
 }
 
-/** Its bridge; where its transaction is a handle as it is, one that is made of what the store knows. */
+/** The bridge of the library. For a library without one, a bridge that is made of what the store knows. */
 function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): TransactionBridge<Handle> {
   return (
     bridge ?? {
@@ -537,7 +539,7 @@ function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): T
   );
 }
 
-/** The SQLSTATEs of an error and of what it is made of: libraries wrap those of their driver in different ways. */
+/** The SQLSTATEs of an error and of its causes. Libraries wrap those of their driver in different ways. */
 export function causesOf(error: unknown): unknown[] {
   if (typeof error !== 'object' || error === null) return [];
   const { code, originalCode, cause, original, parent, meta, driverError, driverAdapterError } = error as Record<

@@ -33,7 +33,7 @@ describe('Mux over SQS', () => {
   publisherTestSuite({ it, create, features });
 });
 
-/** The least that a publisher can be, over an array. */
+/** The simplest possible publisher, on top of an array. */
 function plainHarness(wrap: (publisher: Publisher) => Publisher): PublisherHarness {
   const arrived: Message[] = [];
   const publisher: Publisher = {

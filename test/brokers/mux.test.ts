@@ -16,7 +16,7 @@ const ids = (messages: readonly Message[]): string[] => messages.map(({ id }) =>
 const view = (results: readonly PublishResult[]): string[] =>
   results.map((result) => (result.acknowledged ? 'ok' : failureKind(result.error)));
 
-/** A publisher with a batch form, and the batches that it was given. */
+/** A publisher with a batch form, and the batches that it received. */
 function batches(): BatchPublisher & { calls: string[][] } {
   const calls: string[][] = [];
   return {
@@ -53,7 +53,7 @@ describe('Mux', () => {
       ) as string,
     });
     await expect(mux.publish(newMessage('x'))).rejects.toThrow('has no metadata "route", for which there is no route');
-    // Names that every object has are no routes.
+    // Names that every object has are not routes.
     await expect(mux.publish(to('constructor'))).rejects.toMatchObject({ kind: 'permanent' });
     await expect(new Mux('constructor', { a: batches() }).publish(to('a'))).rejects.toThrow(
       'no metadata "constructor"',

@@ -23,7 +23,7 @@ const FEATURES: PublisherFeatures = {
 
 type Arrive = (message: Message) => void;
 
-/** A right publisher over an array. */
+/** A correct publisher, on top of an array. */
 function right(arrive: Arrive): BatchPublisher {
   const check = (message: Message, signal?: AbortSignal): PublishResult => {
     if (signal?.aborted === true) return { acknowledged: false, error: new Error('aborted') };
@@ -43,7 +43,7 @@ function right(arrive: Arrive): BatchPublisher {
   };
 }
 
-/** A publisher that delivers something else. */
+/** A publisher that delivers a changed message. */
 function changed(arrive: Arrive, change: (message: Message) => Partial<Message>): Publisher {
   return right((message) => {
     arrive({ ...message, ...change(message) });

@@ -22,7 +22,7 @@ const FEATURES: SubscriberFeatures = {
   stopTimeout: false,
 };
 
-/** The least that a subscriber can be: one message at a time, from an array. */
+/** The simplest possible subscriber: it handles one message at a time, from an array. */
 function create(fault: Fault, refuses: boolean): (setup: SubscriberSetup) => Promise<SubscriberHarness> {
   return async ({ errorLogger, concurrency, stopTimeout }) => {
     await Promise.resolve();
@@ -67,7 +67,7 @@ function create(fault: Fault, refuses: boolean): (setup: SubscriberSetup) => Pro
   };
 }
 
-/** The names of the tests that fail, of those that `only` names. */
+/** The names of the tests that fail, among those that `only` names. */
 async function failures(make: ReturnType<typeof create>, only?: string): Promise<string[]> {
   const tests: [string, () => Promise<void>][] = [];
   subscriberTestSuite({

@@ -1,4 +1,4 @@
-/** What `messenger` says to an operator: what happened, what did not and why, and what to do next. */
+/** What `messenger` says to an operator: what happened, what did not happen and why, and what to do next. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
@@ -29,7 +29,7 @@ async function add({ pool, store }: Database, ...messages: Message[]): Promise<v
   client.release();
 }
 
-/** Publishes once to a broker that refuses `dead`, `blocked` and `retried`, each for its own reason. */
+/** Publishes once to a broker that refuses `dead`, `blocked` and `retried`, each for a reason of its own. */
 async function publishOnce({ store }: Database): Promise<void> {
   const publish = ({ id }: Message) =>
     id.startsWith('fine') || id.startsWith('late')

@@ -12,7 +12,7 @@ import { newDatabase } from '../support/database.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Runs `messenger` with these arguments; resolves to what it printed, rejects with what it complained of. */
+/** Runs `messenger` with these arguments. Resolves to its output, and rejects with its error. */
 async function messenger(url: string, ...args: string[]): Promise<string[]> {
   const env = { PATH: process.env['PATH'], DATABASE_URL: url };
   const run = promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], {
@@ -37,7 +37,7 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     await store.add(client, [newMessage('1', { id: 'a', key: 'k' }), newMessage('2', { id: 'b' })]);
     await client.query('COMMIT');
     client.release();
-    // Each for its own reason: what fails alike is taken for the broker.
+    // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
     const reasons = ['too large', 'malformed', 'unknown type'];
     const refusing = { publish: () => Promise.reject(new PublishError(String(reasons.pop()), { kind: 'permanent' })) };
     await expect(new Messenger(store, refusing, { errorLogger: { error: () => {} } }).publish()).rejects.toThrow();

@@ -50,7 +50,7 @@ interface Order {
   id: string;
 }
 
-/** A class of its own each time: what it handled, and what it holds on to. */
+/** A new class each time, with the messages that it handled and those that it holds on to. */
 function ordersClass(options?: { subscriber?: string }) {
   class Orders {
     readonly handled: string[] = [];
@@ -66,7 +66,7 @@ function ordersClass(options?: { subscriber?: string }) {
   return Orders;
 }
 
-/** Hands over what it is given until the signal aborts, as a broker would. */
+/** Delivers the messages that it is given until the signal aborts, as a broker would. */
 function broker() {
   const ended = deferred();
   let deliver: (message: Message) => Promise<void> = () => Promise.reject(new Error('nobody subscribed'));
@@ -151,7 +151,7 @@ describe('OutboxModule', () => {
       exports: ['POOL'],
     };
     const module = OutboxModule.forRootAsync({
-      // Finds no handlers, and there is no subscriber that would need one.
+      // It finds no handlers, and no subscriber needs one.
       discovery: DiscoveryService,
       imports: [database],
       inject: ['POOL'],
@@ -173,7 +173,7 @@ describe('OutboxModule', () => {
   });
 
   describe('stops before any onModuleDestroy of the application', () => {
-    /** A module that ends what the relay needs, and tells what was settled by then. */
+    /** A module that ends what the relay needs, and reports what was settled by then. */
     const database = (seen: unknown[], waiting: () => Promise<number>) => ({
       module: moduleClass(),
       providers: [
@@ -244,7 +244,7 @@ describe('OutboxModule', () => {
       });
       const before = process.listeners('SIGUSR2');
       app.enableShutdownHooks([ShutdownSignal.SIGUSR2]);
-      // The signal itself would end the test's process: Nest sends it again when it has shut down.
+      // The signal itself would end the test's process, because Nest sends it again after it has shut down.
       const killed = deferred();
       const kill = vi.spyOn(process, 'kill').mockImplementation(() => {
         killed.resolve();
@@ -446,7 +446,7 @@ describe('OnMessage', () => {
     await subscriber.publish(newMessage('{"id":"1"}', { topic: 'order.created' }));
     await subscriber.idle();
     expect(store.all()).toHaveLength(1);
-    // One delivery failed after its effect, one succeeded, and two came after it.
+    // One delivery failed after its effect, one succeeded, and two came after that.
     expect([app.get(Billing).calls, once.mock.calls.length]).toEqual([2, 4]);
     expect(subscriber.dead).toEqual([]);
     await app.close();

@@ -29,7 +29,7 @@ describe('withRelay', () => {
     expectTypeOf(service.server).toEqualTypeOf<Server>();
     expect(service.health()).toMatchObject({ ok: true, status: 'running' });
 
-    // Stopping does not wait for a client to let go of its connection.
+    // Stopping does not wait until a client lets go of its connection.
     service.server.keepAliveTimeout = 600_000;
     const request = fetch(urlOf(service.server));
     await arrived.promise;
@@ -64,7 +64,7 @@ describe('withRelay', () => {
       (answer: Answer) => createHttp2Server(answer),
       async (url: string) => {
         const session = connect(url);
-        // A server may wait for its sessions: to close them is for the application.
+        // A server may wait for its sessions, which the application must close.
         return text(session.request()).finally(() => {
           session.close();
         });
@@ -95,7 +95,7 @@ describe('withRelay', () => {
   it('has a health that says whether messages get through, even as JSON', async () => {
     const { outbox, send, lose, errors, errorLogger } = shop();
     const { publisher, inFlight, release } = held();
-    // As those of HTTP clients can be: circular, and with credentials.
+    // Like the errors of HTTP clients: circular, and with credentials.
     const failure = Object.assign(new Error('no amqp://me:hush@broker'), { request: { password: 'hush' }, self: {} });
     failure.self = failure;
     const refusing = { publish: () => Promise.reject(failure) };
@@ -217,7 +217,7 @@ describe('withRelay', () => {
       return server;
     };
     const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen });
-    // It is the application's to hear.
+    // The application must listen for it.
     expect(service.server.listenerCount('error')).toBe(0);
     const errors: Error[] = [];
     service.server.on('error', (error) => errors.push(error));

@@ -139,7 +139,7 @@ describe('on PostgreSQL', () => {
     const handler = drainHandler(outbox, { publisher, secret: 's3cret' });
     const response = handler(new Request(url, bearer('s3cret')));
     await inFlight;
-    // Whoever asks while the lease is held gets nothing, and waits for nobody.
+    // A drain while the lease is held gets nothing, and does not wait.
     expect(await outbox.drain({ publisher: other })).toBe(0);
     release();
     expect(await (await response).json()).toEqual({ published: 1 });

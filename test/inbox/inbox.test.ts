@@ -11,10 +11,10 @@ const consumer = 'billing';
 const message = newMessage('x', { id: 'a' });
 
 type Options = InboxOptions<MemoryTransaction>;
-/** As untyped code may give it. */
+/** A transaction function as untyped code may pass it. */
 type Transaction = (work: (transaction: unknown) => Promise<unknown>) => Promise<unknown>;
 
-/** An inbox in memory, with a clock that the test sets, and what was logged. */
+/** An inbox in memory, with a clock that the test sets, and the errors that it logged. */
 function inbox(options: Partial<Options> & { through?: (store: MemoryStore) => Transaction } = {}) {
   const { through, ...rest } = options;
   const store = new MemoryStore();
@@ -166,7 +166,10 @@ describe('a wrong function transaction', () => {
 });
 
 describe('a library that calls the callback again', () => {
-  /** Calls it twice, as one does that retries what could not be serialised; the first call's transaction is rolled back. */
+  /**
+   * Calls the callback twice, as a library does that retries after a serialisation failure. The transaction of the
+   * first call is rolled back.
+   */
   const twice =
     (store: MemoryStore): Transaction =>
     async (work) => {
@@ -200,7 +203,7 @@ describe('a library that calls the callback again', () => {
 });
 
 describe('cleaning', () => {
-  /** A store that counts, and holds cleaning until it is let go on. */
+  /** A store that counts calls, and holds cleaning until it is released. */
   function counted() {
     const memory = new MemoryStore();
     const calls: unknown[] = [];

@@ -100,7 +100,7 @@ describe('an inbox on PostgreSQL', () => {
 });
 
 describe('the record of a received message', () => {
-  /** So many rows that are a day old, and as many that are new. */
+  /** So many rows that are a day old, and as many new ones. */
   async function filled(count: number) {
     const { pool, store } = await opened();
     await pool.query(
@@ -169,7 +169,7 @@ describe('the record of a received message', () => {
   });
 });
 
-/** A client of a pool, given back to it at once. */
+/** A client of a pool, which was given back to the pool at once. */
 function given(client: pg.PoolClient): pg.PoolClient {
   client.release();
   return client;

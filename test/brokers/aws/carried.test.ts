@@ -1,4 +1,4 @@
-/** What a message is made of arrives as it was, whatever AWS takes of it in attributes and ids. */
+/** All parts of a message arrive unchanged, whatever AWS accepts of them in attributes and ids. */
 import { SendMessageCommand, type Message as SqsMessage } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
@@ -20,7 +20,7 @@ afterAll(() => aws.stop());
 type Ways = 'SQS' | 'SNS, raw delivery' | 'SNS, in its envelope';
 const WAYS: Ways[] = ['SQS', 'SNS, raw delivery', 'SNS, in its envelope'];
 
-/** A publisher and the queue where its messages end. */
+/** A publisher, and the queue where its messages arrive. */
 async function way(name: Ways, fifo = false, options: Partial<SnsPublisherOptions> = {}) {
   const queue = await aws.queue({ fifo });
   if (name === 'SQS') return { queue, publisher: new SqsPublisher(aws.sqs, { queue: queue.url, ...options }) };
@@ -29,7 +29,7 @@ async function way(name: Ways, fifo = false, options: Partial<SnsPublisherOption
   return { queue, publisher: new SnsPublisher(aws.sns, { topic, ...options }) };
 }
 
-/** What a subscriber hands over of a queue. */
+/** The messages of a queue as a subscriber hands them over. */
 async function received(queue: TestQueue, count: number): Promise<Message[]> {
   const messages: Message[] = [];
   const controller = new AbortController();
@@ -49,7 +49,7 @@ const attributesOf = ({ MessageAttributes = {} }: SqsMessage): Record<string, st
 const metadata = (count: number): Record<string, string> =>
   Object.fromEntries(Array.from({ length: count }, (_, i) => [`entry-${String(i)}`, String(i)]));
 const text = ({ payload }: Message): string => new TextDecoder().decode(payload);
-/** All that a consumer sees of a message. */
+/** Everything that a consumer sees of a message. */
 const same = ({ id, topic, key, at, metadata: entries, payload }: Message): unknown => ({
   id,
   topic,
@@ -102,7 +102,7 @@ describe.each(WAYS)('metadata by %s', (name) => {
 });
 
 describe('attributes', () => {
-  /** The attributes of a message as a queue has them. */
+  /** The attributes of a message in a queue. */
   async function sent(message: Message, options: Partial<SnsPublisherOptions> = {}) {
     const { queue, publisher } = await way('SNS, raw delivery', false, options);
     await publisher.publish(message);
@@ -122,7 +122,7 @@ describe('attributes', () => {
     const given = { ...metadata(20), topic: 'not the topic', key: 'not the key' };
     const message = newMessage('x', { topic: 't', key: 'white space ü', metadata: given });
     expect(await sent(message)).toMatchObject({ topic: 't', key: 'white space ü' });
-    // No entry passes for a topic that attributes cannot carry.
+    // No metadata entry may pass for a topic that attributes cannot carry.
     const odd = await sent(newMessage('x', { topic: 'bell \u0007', key: 'k', metadata: given }));
     expect(odd['topic']).toBeUndefined();
     expect(odd['key']).toBe('k');
@@ -238,7 +238,7 @@ describe('sizes', () => {
     const permanent = (text: string) => ({ kind: 'permanent', message: expect.stringContaining(text) as string });
     await expect(publishing(sns, 300_000)).rejects.toMatchObject(permanent('MaximumMessageSize of the topic'));
     await expect(publishing(sqs, 1_048_576)).rejects.toMatchObject(permanent('send a reference to it'));
-    // A topic that was told to takes it.
+    // A topic that is configured for it accepts the message.
     const raised = new SnsPublisher(
       faulty(aws.sns, () => Promise.resolve({ Successful: [{ Id: '0' }] })),
       { topic: await aws.topic(), maxBatchBytes: 1_048_576 },
@@ -276,7 +276,7 @@ describe.each<Ways>(['SQS', 'SNS, raw delivery'])('FIFO ids by %s', (name) => {
     const { queue, publisher } = await way(name, true);
     const publish = (key: string, round: number) =>
       publisher.publish(newMessage(key, { id: `${key} ${String(round)}`, key }));
-    // The hash of a key that AWS refuses, as a key of somebody's own.
+    // The hash of a key that AWS refuses, used as somebody's own key.
     await publish('a b', 0);
     const [first] = await aws.drain(queue, 1);
     const hashed = first?.Attributes?.MessageGroupId ?? '';

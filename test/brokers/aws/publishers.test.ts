@@ -21,7 +21,7 @@ const kinds = (results: readonly PublishResult[]): string[] =>
 const errorOf = (result: PublishResult | undefined): string =>
   result === undefined || result.acknowledged ? 'acknowledged' : result.error.message;
 
-/** A publisher to a new queue, through a fault. */
+/** A publisher to a new queue, with a fault in between. */
 async function throughFault(fault: Fault, options: Partial<SqsPublisherOptions> = {}, fifo = false) {
   const queue = await aws.queue({ fifo });
   return { queue, publisher: new SqsPublisher(faulty(aws.sqs, fault), { queue: queue.url, ...options }) };

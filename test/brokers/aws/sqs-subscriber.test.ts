@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => aws.stop());
 
-/** A subscription that runs until `stop`, through a fault. */
+/** A subscription that runs until `stop`, with a fault in between. */
 function subscribe(
   queue: TestQueue,
   handler: Handler,
@@ -39,7 +39,7 @@ function subscribe(
   return { errors, commands, stop };
 }
 
-/** The messages that a subscriber makes of what a queue holds. */
+/** The messages that a subscriber makes of the content of a queue. */
 async function received(
   queue: TestQueue,
   count: number,
@@ -214,8 +214,8 @@ describe('failures', () => {
   });
 
   it('gives back the messages of a group in hand when one fails, before that one can be delivered again', async () => {
-    // The emulator hands out one message of a group at a time, and SQS up to ten: so this is a standard
-    // queue that is made to look like a FIFO one.
+    // The emulator hands out one message of a group at a time, but SQS up to ten. So this is a standard queue that is
+    // made to look like a FIFO one.
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publishBatch(
       ['a1', 'a2', 'b1', 'a3'].map((name) => newMessage(name, { metadata: { group: name.slice(0, 1) } })),

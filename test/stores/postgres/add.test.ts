@@ -36,13 +36,13 @@ afterAll(async () => {
 
 const message = () => newMessage('{"n":1}');
 
-/** The ids that are stored, in order, as another connection sees them. */
+/** The stored ids in order, as another connection sees them. */
 async function storedIds(schema = 'add_test'): Promise<string[]> {
   const { rows } = await pool.query<{ id: string }>(`SELECT id FROM ${schema}.messages ORDER BY seq`);
   return rows.map(({ id }) => id);
 }
 
-/** A client of its own, ended with the test. */
+/** A client of its own, which ends with the test. */
 async function connected(config: pg.ClientConfig = {}): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url, ...config });
   await client.connect();
@@ -50,7 +50,7 @@ async function connected(config: pg.ClientConfig = {}): Promise<pg.Client> {
   return client;
 }
 
-/** The error of a call: one of this package, of this code, whose text matches all of these. */
+/** Asserts that a call rejects with an error of this package that has this code and whose text matches all of these. */
 async function refusal(
   call: Promise<unknown>,
   code: ErrorCode,
@@ -167,12 +167,12 @@ describe('a handle that is not a transaction is refused, with an error that says
 });
 
 describe('a pg client that knows that it is in a transaction', () => {
-  /** The values that a client has bound for calls of `add`, the messages aside. */
+  /** The values that a client has bound for calls of `add`, except the messages. */
   function bound(client: pg.Client): unknown[] {
     const values: unknown[] = [];
     const { connection } = client as unknown as { connection: { bind(query: BoundQuery): unknown } };
     const bind = connection.bind.bind(connection);
-    // As `pg` does it: each value is made a text as it is written.
+    // As `pg` does: each value becomes a text when it is written.
     connection.bind = (query) =>
       bind({
         ...query,
@@ -193,7 +193,7 @@ describe('a pg client that knows that it is in a transaction', () => {
     const values = bound(client);
     await client.query('BEGIN');
     const first = store.add(client, message());
-    // Waits in the client's queue behind the first.
+    // Waits behind the first call in the client's queue.
     const second = store.add(client, message());
     await Promise.all([first, second]);
     await client.query('COMMIT');
@@ -454,7 +454,7 @@ describe('statement', () => {
 });
 
 describe('a stored message', () => {
-  /** Stores in a transaction and returns what a relay would get. */
+  /** Stores in a transaction, and returns what a relay would get. */
   async function roundTrip<Input>(target: PostgresStore<Input>, input: Input | Input[]): Promise<readonly Message[]> {
     const client = await connected();
     await client.query('BEGIN');
@@ -494,7 +494,7 @@ describe('a stored message', () => {
     expect((await roundTrip(store, longest))[0]!.key).toBe(longest.key);
     const client = await connected();
     await client.query('BEGIN');
-    // However well it could be compressed.
+    // Even if it could be compressed well.
     for (const key of ['名'.repeat(667), 'x'.repeat(2_001)]) {
       const long = newMessage('x', { id: 'm-1', key });
       const texts = [/the key of message m-1/, /at most 2000 bytes, got 2001/];
@@ -611,7 +611,7 @@ describe('a stored message', () => {
   });
 });
 
-/** Of all types that a column of ours could be of: boolean, bytes, numbers, text, JSON, times. */
+/** Of all types that a column of ours could have: boolean, bytes, numbers, text, JSON, times. */
 const { BOOL, BYTEA, INT2, INT4, INT8, FLOAT8, TEXT, JSON: JSON_TYPE, JSONB, TIMESTAMPTZ } = pg.types.builtins;
 const parsed = [BOOL, BYTEA, INT2, INT4, INT8, FLOAT8, TEXT, JSON_TYPE, JSONB, TIMESTAMPTZ] as const;
 const parserOf = (oid: (typeof parsed)[number]) => pg.types.getTypeParser(oid) as (value: string) => unknown;

@@ -1,4 +1,4 @@
-/** Messages that are for one destination alone, and topics that have one. */
+/** Messages that are addressed to one destination, and topics that have one. */
 import pg from 'pg';
 import { beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
@@ -29,7 +29,7 @@ function poolOf(url: string, user?: string): pg.Pool {
   return pool;
 }
 
-/** Of a pool of `openPool`. */
+/** The connection string of a pool of `openPool`. */
 function urlOf(pool: pg.Pool): string {
   return (pool.options as { connectionString: string }).connectionString;
 }
@@ -60,7 +60,7 @@ const send = (pool: pg.Pool, outbox: Shop, ...topics: readonly (keyof typeof sho
     for (const topic of topics) await outbox.send(client, topic, topic);
   });
 
-/** Stores messages, each for the destination before the colon of its id, where it has one. */
+/** Stores messages. The part of an id before the colon, if there is one, is its destination. */
 async function address(world: World, ...ids: string[]): Promise<void> {
   const session = await world.begin();
   await world.store.add(
@@ -158,7 +158,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await inWorld(async (world) => {
       const { store } = world;
       await world.add('before');
-      // Made by its relay: it publishes everything.
+      // A relay has added this destination by starting, so it publishes everything.
       expect(await delivered(world, 'made')).toEqual(['before']);
       await store.admin.addDestination('some', { from: 'end', topics: ['t'] });
       await Promise.all(Array.from({ length: 5 }, () => store.declareDestinations(['made', 'some', 'new', 'default'])));
@@ -246,7 +246,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     });
     expect(await store.admin.destinations()).toMatchObject([
       { name: 'a', pending: 0, morePending: true },
-      // What is for nobody waits for its first relay.
+      // Messages that are addressed to nobody wait for the first relay of `default`.
       { name: 'default', pending: 10_000, morePending: true },
     ]);
     await expect(store.admin.removeDestination('a')).rejects.toMatchObject({ code: 'CONFLICT' });

@@ -1,9 +1,12 @@
-/** The table of the Go module messenger, as its versions make it, is taken over: nothing lost, nothing repeated. */
+/** Imports the table of the Go module messenger, as its versions create it, without losing or repeating a message. */
 import { describe, expect, it } from 'vitest';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, mutantText, type World } from './support.js';
 
-/** The statement with which the module makes its table: with text, or with its JSON option; older ones without a time zone. */
+/**
+ * The statement with which the module creates its table: with text, or with its JSON option; older versions without a
+ * time zone.
+ */
 const ddl = (
   table: string,
   payload: 'TEXT' | 'JSONB' = 'TEXT',
@@ -18,7 +21,7 @@ const ddl = (
 
 const uuid = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
 
-/** As the module stores one. */
+/** Stores a message as the module does. */
 function store(
   table: string,
   n: number,
@@ -43,7 +46,8 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   it('imports unpublished messages in order, and later ones with a second run', async () => {
     await inNew(async (world) => {
       const old = await table(world);
-      // Stored in another order than they were made in; one by hand, without a word on whether it is published.
+      // Stored in another order than they were created in. One is stored by hand, without saying whether it is
+      // published.
       for (const n of [3, 1, 2])
         await world.sql(...store(old, n, { metadata: `{"group":"k","type":"t","n":"${String(n)}"}` }));
       await world.sql(...store(old, 4, { published: true }));
@@ -153,7 +157,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         });
         await world.sql(`DELETE FROM ${old} WHERE id = $1`, [uuid(2)]);
       }
-      // One that is published does not matter.
+      // A published message does not matter.
       await world.sql(...store(old, 2, { payload: '', published: true }));
       expect(await world.store.admin.importFromGo(from(world))).toBe(1);
     });
@@ -181,7 +185,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         ) as string,
       });
       expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(0);
-      // As metadata it may be as long as it likes.
+      // As metadata it may be of any length.
       expect(await world.store.admin.importFromGo(from(world))).toBe(3);
     });
   });

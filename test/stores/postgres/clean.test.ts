@@ -37,7 +37,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await pool.end();
   });
 
-  /** Puts messages of two hours ago, or of an age in milliseconds, into a slice. */
+  /** Puts messages into a slice. They are two hours old, or have the given age in milliseconds. */
   async function put(
     slice: number,
     ids: readonly string[],
@@ -59,7 +59,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     return rows.map(({ place }) => place);
   }
 
-  /** Publishes everything that is there, but for these, at the default destination. */
+  /** Publishes everything at the default destination, except these messages. */
   async function publish(...except: readonly string[]): Promise<void> {
     const listed = await store.messages(1_000);
     await store.published(...listed.filter(({ id }) => !except.includes(id)));
@@ -112,7 +112,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await put(1, ['a'], OLD);
     await publish();
     await store.close();
-    // As after a dump was restored: the row is new, and says that another transaction wrote it.
+    // As after a dump was restored: the row is new, but says that another transaction wrote it.
     await pool.query(`UPDATE ${schema}.cursors SET low = low WHERE partition = 3`);
     const kept = [{ slice: 'messages_1', reason: 'unfinished', destination: 'default' }];
     expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, kept });
@@ -157,7 +157,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await store.deletePublishedByExpiration(0);
     expect(await log()).toEqual(['1:a', '1:b', '1:c', '1:d']);
     expect(await relayAll('second')).toEqual(['a', 'b', 'c', 'd']);
-    // One partition of eight is put back to the beginning: its messages keep the slice.
+    // One partition of eight is put back to the beginning, so its messages keep the slice.
     await pool.query(
       `UPDATE ${schema}.cursors SET from_snapshot = '1:1:', to_snapshot = NULL, written_by = pg_current_xact_id()
          WHERE destination = 'second' AND partition = (SELECT key_hash % 8 FROM ${schema}.messages WHERE id = 'c')`,
@@ -178,7 +178,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await put(1, ['late'], 2 * HOUR, writer);
     const started = performance.now();
     const cleaning = store.deletePublishedByExpiration(0);
-    // Writers and readers of the slice go on while it is looked at.
+    // Writers and readers of the slice continue while it is looked at.
     await put(1, ['meanwhile'], 0);
     await cleaning;
     expect(performance.now() - started).toBeLessThan(5_000);
@@ -384,7 +384,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
       const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
       expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
       expect(['a', 'b'].map((key) => feed!.isSetAside(key))).toEqual([true, true]);
-      // Nor do these count towards maxParked, as do a2, b2 and c.
+      // Nor do these count towards maxParked, but a2, b2 and c do.
       expect(feed!.waiting(undefined)).toBe(3);
       await feed!.close();
     });
@@ -457,7 +457,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(error).toMatchObject({ code: 'CLEANING_FAILED', report });
     expect(isAbort(error, stop.signal)).toBe(true);
     expect(told).toEqual([expect.objectContaining({ type: 'cleaned', report, error })]);
-    // Before it has done anything there is nothing to tell.
+    // It has not done anything yet, so there is nothing to report.
     await expect(messenger.clean({ signal: stop.signal })).rejects.toThrow();
     expect(told).toHaveLength(1);
     await hooked.close();
@@ -498,7 +498,7 @@ describe.each(postgresVersions)('cleaning on PostgreSQL %i', (version) => {
     await target.deletePublishedByExpiration(0);
     await target.close();
     client.release();
-    // A connection that ends reports its statistics.
+    // A connection reports its statistics when it ends.
     await workers.end();
     const changes = async () => {
       const { rows } = await pool.query<{ inserted: string; changed: string; kept: string }>(
