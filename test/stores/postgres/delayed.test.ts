@@ -1,4 +1,4 @@
-/** Messages that are delivered later, by the clock of the database: what the suite of every store cannot see. */
+/** Messages that are delivered later, by the clock of the database: what the suite of every store cannot test. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/contracts/message.js';
@@ -21,7 +21,7 @@ async function addLater(world: World, ms: number, ids: readonly string[], hold =
   await session.commit();
 }
 
-/** As if so much time had passed for everything that is delayed. */
+/** Pretends that so much time has passed for every delayed message. */
 async function pass(world: World, interval: string): Promise<void> {
   await world.sql(
     `UPDATE ${world.names.parked} SET deliver_at = deliver_at - $1::interval, next_at = next_at - $1::interval WHERE deliver_at IS NOT NULL`,
@@ -38,7 +38,7 @@ const hazards: Record<string, Hazard> = {
       await world.add('x');
       await addLater(world, HOUR, ['k:1'], true);
       await world.add('k:2');
-      // Read ahead of what is settled: the side table knows of none of it yet.
+      // Read ahead of what is settled: the side table does not know about these messages yet.
       const [page, ahead] = [await relay.read(), await relay.read()];
       const setAside = await relay.publish(ahead);
       await relay.settle(page, await relay.publish(page));
@@ -163,13 +163,13 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await pass(world, '1 hour');
       const due = await relay.feed.retries();
       await relay.settle(due, await relay.publish(due));
-      // It looks once more, since something has waited until now.
+      // The relay looks once more, because something has waited until now.
       await addLater(world, HOUR, ['later']);
       const none = world.gate.hold('any');
       const looking = relay.feed.retries();
       await none;
       const reading = relay.read();
-      // Time for what must not come before the look is over.
+      // Leaves time for what must not happen before the look has ended.
       for (let looks = 0; looks < 50; looks++) await world.sql('SELECT');
       world.gate.open();
       await Promise.all([looking, reading]);
@@ -225,7 +225,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await pass(world, '1 hour');
       await relay.poll();
       expect(relay.acknowledged).toEqual(['c:2', 'a:1', 'soon', 'a:2']);
-      // But for the one that left its key's order.
+      // Not counting the message that left its key's order.
       expect(await waiting(), 'b:1 and late').toBe(2);
       await relay.poll();
       expect(await waiting(), 'b:1 and late, again').toBe(2);
@@ -250,7 +250,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(
         await world.value(`SELECT count(*)::int FROM ${world.names.parked} WHERE reason = 'delayed' AND alone`),
       ).toBe(10_000);
-      // One cursor, past all of it.
+      // One cursor, past all messages.
       await relay.reopen();
       expect((await relay.read()).messages).toEqual([]);
     }, url));

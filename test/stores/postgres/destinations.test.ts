@@ -1,6 +1,6 @@
 /**
- * Destinations: where they begin, what is told of them, and what goes with them. The interleavings run on servers of
- * their own: which transactions a snapshot lists depends on every transaction of the server.
+ * Destinations: where they begin, what the states say about them, and what is removed with them. The interleavings run
+ * on servers of their own, because which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { MessengerEvent } from '../../../src/core/contracts/events.js';
@@ -11,7 +11,7 @@ import { until } from '../../../src/testing/conformance/assert.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 
-/** What a relay of the destination delivers. */
+/** The messages that a relay of the destination delivers. */
 async function delivered(world: World, destination: string): Promise<string[]> {
   const relay = await world.relay({ destination });
   await relay.drain();
@@ -63,7 +63,7 @@ const hazards: Record<string, Hazard> = {
       await world.add('new');
       return delivered(world, 'late');
     },
-    // The sequence looked at with the snapshot, and not before.
+    // The sequence is looked at with the snapshot, and not before it.
     mutant: mutantText('add_cursors', '$3::bigint AS low', `$3::bigint + 1 AS low`),
     right: ['t', 'new'],
     wrong: ['new'],
@@ -85,13 +85,13 @@ const hazards: Record<string, Hazard> = {
       await world.add('new');
       return delivered(world, 'since');
     },
-    // As if everything below the first message that is seen were done.
+    // As if everything below the first visible message were delivered.
     mutant: mutantText(
       'add_cursors',
       'CASE WHEN first IS NOT NULL THEN pg_current_snapshot() END, coalesce(first - 1, 0), CASE WHEN first IS NULL THEN low ELSE 0 END, low, low',
       'NULL::pg_snapshot, 0, first - 1, first - 1, first - 1',
     ),
-    // What was open while it was added comes too, however old.
+    // Messages of transactions that were open when it was added come too, however old they are.
     right: ['m1', 'm2', 'early', 't', 'new'],
     wrong: ['m1', 'm2', 'new'],
   },
@@ -189,7 +189,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await relay.poll();
       await world.add('later');
       await t.commit();
-      // 10 - 3 of the window, and two behind it.
+      // 10 - 3 of the window, and two after it.
       expect(await stateOf(store, 'default')).toMatchObject({ pending: 9, morePending: false });
       await relay.drain();
       expect(await stateOf(store, 'default')).toMatchObject({ pending: 0, oldestPending: null });
@@ -249,7 +249,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
         code: 'CONFLICT',
       });
       await world.sql(`UPDATE ${names.relays} SET expires_at = now()`);
-      // Nor while somebody is about to settle.
+      // Nor while a relay is about to settle.
       const settling = await world.begin();
       await settling.query(`SELECT FROM ${names.cursors} WHERE destination = 'gone' AND partition = 5 FOR UPDATE`);
       await expect(store.admin.removeDestination('gone', { discard: true })).rejects.toMatchObject({
@@ -346,12 +346,12 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET expires_at = now() - interval '1 h', written_by = pg_current_xact_id() WHERE destination = 'slow'`,
       );
-      // One that waits for its share is there too.
+      // A relay that waits for its share works on it too.
       await world.sql(`INSERT INTO ${names.relays} VALUES ('slow', 'r', now() + interval '1 minute')`);
       await store.deletePublishedByExpiration(0);
       expect(await left(), 'while a relay waits').toBe(1);
       await world.sql(`DELETE FROM ${names.relays}`);
-      // And one that is claiming it at this moment.
+      // So does a relay that is claiming it at this moment.
       const claiming = await world.begin();
       await claiming.query(`SELECT FROM ${names.cursors} WHERE destination = 'slow' AND partition = 0 FOR UPDATE`);
       await store.deletePublishedByExpiration(0);

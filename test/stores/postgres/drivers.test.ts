@@ -15,7 +15,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 const bounds = { timeout: 10_000 };
 const sleepy = statement('sleepy', "SELECT pg_sleep(5)::text, 'x'");
 
-/** What every driver does with a transaction, whoever's client it is. */
+/** What every driver does with a transaction, whoever owns its client. */
 function behaves(
   name: string,
   open: () => Promise<{ client: unknown; close: () => Promise<unknown> }>,
@@ -97,7 +97,7 @@ function behaves(
         'echo',
         "SELECT $1::text, $2::bigint::text, $3::text, $4::text::text[]::text, '\\x00ff5c'::bytea, current_setting('statement_timeout')",
       );
-      // The first one prepares it.
+      // The first call prepares the statement.
       for (let i = 0; i < 3; i++) {
         const [row] = await database.once(preamble(4_321), echo, values, bounds);
         expect(row?.slice(0, 4)).toEqual([values[0], '7', null, values[3]]);
@@ -179,11 +179,11 @@ behaves(
     const db = await PGlite.create();
     return { client: db, close: () => db.close() };
   },
-  // It runs in this thread: nothing can end a statement.
+  // PGlite runs in this thread, so nothing can end a statement.
   false,
 );
 
-/** The one connection of a pool, and the text of all that is sent on it from now on. */
+/** The only connection of a pool, and the text of everything that is sent on it from now on. */
 async function recorded(pool: pg.Pool) {
   const client = await pool.connect();
   const sent: string[] = [];
@@ -237,7 +237,7 @@ describe('pg Pool', () => {
       expect(await sentBy('a')).toBe(3);
       expect(await sentBy('b')).toBe(1);
       await client.query('DEALLOCATE ALL');
-      // As behind a pooler, where another connection has prepared it.
+      // As behind a pooler, where another connection has prepared the statement.
       expect(await database.once(preamble(5_000), one, ['c'], bounds)).toEqual([['c']]);
       expect(await database.once(preamble(5_000), one, ['d'], bounds)).toEqual([['d']]);
     } finally {

@@ -1,4 +1,4 @@
-/** The environment that an outbox belongs to: what tells a clone of a database from the original. */
+/** The environment to which an outbox belongs, which distinguishes a clone of a database from the original. */
 import { expect, inject, it } from 'vitest';
 import pg from 'pg';
 import { Messenger } from '../../../src/index.js';
@@ -52,7 +52,7 @@ it.each(postgresVersions)('refuses to relay from a physical clone of PostgreSQL 
     await expect(storeOf(clone, 'production').messages(1)).rejects.toMatchObject(
       refused(/belongs to the environment "staging", this store to "production"/),
     );
-    // And the original is what it was.
+    // The original is unchanged.
     const still = await Outbox.at(production.url(), { environment: 'production' }, false);
     expect(await still.relay()).toEqual(['a:2']);
     await Promise.all([clone.close(), still.close()]);
@@ -121,7 +121,7 @@ it('keeps the name in a rebase that gives none', async () => {
   expect(await storeOf(outbox).admin.rebase()).toMatchObject({ moved: false, environment: 'production' });
   await expect(outbox.store.admin.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   await expect(outbox.store.admin.rebase({ timeout: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
-  // A misspelt environment would leave a clone the name of what it is a clone of.
+  // With a misspelt option, a clone would keep the name of its original.
   for (const wrong of [{ enviroment: 'staging' }, 'staging']) {
     await expect(outbox.store.admin.rebase(wrong as object)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   }

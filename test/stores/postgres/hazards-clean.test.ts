@@ -1,6 +1,6 @@
 /**
- * One interleaving for each hazard of cleaning: a slice that is looked at before it is locked, or by an old
- * snapshot, a lock that waits, stragglers that a relay has in hand. Each on the store, and on a mutant of it.
+ * One interleaving for each hazard of cleaning: a slice that is looked at before it is locked, or with an old snapshot;
+ * a lock that waits; stragglers that a relay has in hand. Each runs on the store, and on a mutant of it.
  */
 import { beforeAll, describe } from 'vitest';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -31,21 +31,21 @@ async function put(
   );
 }
 
-/** Everything that is there, delivered. */
+/** Delivers everything. */
 async function deliver(world: World): Promise<void> {
   const relay = await world.relay();
   await relay.drain();
   await relay.close();
 }
 
-/** What the next relay delivers. */
+/** The messages that the next relay delivers. */
 async function delivered(world: World): Promise<string[]> {
   const relay = await world.relay();
   await relay.drain();
   return relay.acknowledged;
 }
 
-/** Which of these comes first; the other ends as well. */
+/** Resolves to the result of whichever comes first. The other ends too. */
 async function first<T>(...works: readonly ((signal: AbortSignal) => Promise<T>)[]): Promise<T> {
   const over = new AbortController();
   const running = works.map((work) => work(over.signal));
@@ -86,7 +86,7 @@ const hazards: Record<string, Hazard> = {
       await Promise.all([cleaning, storing]);
       return delivered(world);
     },
-    // TRUNCATE takes the lock then, after the look.
+    // TRUNCATE then takes the lock, after the look.
     mutant: mutantCleaning('lock', () => 'SELECT'),
     right: ['late'],
     wrong: [],

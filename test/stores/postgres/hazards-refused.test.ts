@@ -1,4 +1,4 @@
-/** Tables on which messages could be lost or overtake one another: no relay starts on them. */
+/** Tables on which messages could be lost or overtake one another. No relay starts on them. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, swapColumns, type World } from './support.js';
@@ -6,7 +6,7 @@ import { createDatabase, inWorld, swapColumns, type World } from './support.js';
 const sequenceOf = (world: World): Promise<unknown> =>
   world.value(`SELECT pg_get_serial_sequence($1, 'seq')`, [world.names.messages]);
 
-/** A function for triggers that changes nothing. */
+/** Adds a trigger that changes nothing. */
 async function trigger(world: World, table: string): Promise<void> {
   const { schema } = world.names;
   await world.sql(`CREATE FUNCTION ${schema}.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`);
@@ -87,7 +87,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('m1', 'm2', 'm3');
       await world.relay().then((relay) => relay.close());
       await change(world);
-      // Another process: this one has looked at the tables before.
+      // As another process, because this one has already looked at the tables.
       await expect(world.another().openFeed({ destination: 'default', pageSize: 10 })).rejects.toEqual(refused(says));
       await expect(world.another().messages(10)).rejects.toEqual(refused(says));
     }, url),

@@ -1,6 +1,6 @@
 /**
- * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it.
- * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
+ * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it. They run on
+ * servers of their own, because which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SetAside } from '../../../src/core/contracts/feed.js';
@@ -55,7 +55,7 @@ const hazards: Record<string, Hazard> = {
         await world.sql(`SELECT pg_current_xact_id()`);
         await b.drain();
       });
-      // In the snapshot that they meet at, `t` runs unlisted, and has drawn a lower number than `m`.
+      // In the snapshot at which they meet, `t` runs unlisted, and has drawn a lower number than `m`.
       const m = await world.begin();
       const t = await world.begin();
       await m.xid();
@@ -90,7 +90,7 @@ const hazards: Record<string, Hazard> = {
         }),
         cursor: ({ opened, joined }) => ({
           opened: (cursor, to) => opened(cursor, to, now()),
-          // The lowest of them would hide it.
+          // Their lowest `low` would hide the mutation.
           joined: (cursors) => ({ ...joined(cursors), low: Math.max(...cursors.map(({ low }) => low)) }),
         }),
       } satisfies Mutant;

@@ -10,7 +10,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 
 const publisher = { publish: () => Promise.resolve() };
 
-/** All that sends SQL on a connection of the store's own. */
+/** Everything that sends SQL on a connection of the store's own. */
 const CALLS: Readonly<Record<string, (store: PostgresStore) => Promise<unknown>>> = {
   migrate: (store) => store.migrate(),
   publish: (store) => new Messenger(store, publisher).publish(),
@@ -55,10 +55,13 @@ interface Opened {
 
 const STRAY = `INSERT INTO orders (id) VALUES ('stray')`;
 
-/** PostgreSQL refuses to change the isolation of a transaction that has run a query, before it is asked anything else. */
+/**
+ * PostgreSQL refuses to change the isolation level of a transaction that has run a query, before it answers anything
+ * else.
+ */
 const BEGINS = ['BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'BEGIN ISOLATION LEVEL SERIALIZABLE'];
 
-/** Every connection of a pool is given back inside of a transaction. */
+/** Gives every connection of a pool back inside a transaction. */
 const leaveOn = (pool: { connect(): Promise<pg.PoolClient> }, size: number, awaited: boolean) => async () => {
   const clients = await Promise.all(Array.from({ length: size }, () => pool.connect()));
   for (const [i, client] of clients.entries()) {
@@ -79,7 +82,7 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
     return { client: pool, leave: leaveOn(pool, 4, false), close: () => pool.end() };
   },
   'a pg that does not report its status, with connections from before the store': async (connectionString) => {
-    // As before 8.17.
+    // As pg before 8.17.
     class Client extends pg.Client {
       override getTransactionStatus = undefined as never;
     }
@@ -145,7 +148,7 @@ it('that was begun by hand on a PGlite is left to the application', async () => 
     for (const call of [CALLS['publish'], CALLS['clean'], CALLS['destinations'], CALLS['migrate']]) {
       await db.exec(`BEGIN; ${STRAY}`);
       await expect(call?.(store)).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
-      // It is as it was.
+      // The transaction is unchanged.
       expect((await db.query('SELECT id FROM orders')).rows).toEqual([{ id: 'stray' }]);
       await db.exec('ROLLBACK');
       expect((await db.query('SELECT id FROM orders')).rows).toEqual([]);

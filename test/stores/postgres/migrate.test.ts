@@ -17,7 +17,7 @@ afterAll(() => Promise.all(Object.values(admins).map((admin) => admin.end())));
 
 let databases = 0;
 
-/** An empty database, dropped with the test, and pools on it that are ended before. */
+/** An empty database, which is dropped at the end of the test, and pools on it, which end before that. */
 async function emptyDatabase(version: PostgresVersion = 17): Promise<(user?: string) => pg.Pool> {
   const name = `migrate_test_${process.pid}_${String(++databases)}`;
   await admins[version].query(`CREATE DATABASE ${name}`);
@@ -31,14 +31,15 @@ async function emptyDatabase(version: PostgresVersion = 17): Promise<(user?: str
     url.username = user;
     url.pathname = `/${name}`;
     const pool = new pg.Pool({ connectionString: url.href, max: 4 });
-    // What the drop of the database does to a connection that is just closing is no failure of a test.
+    // When the database is dropped, a connection that is just closing may report an error, which is not a failure of
+    // the test.
     pool.on('error', () => undefined);
     pools.push(pool);
     return pool;
   };
 }
 
-/** What a role is told that lacks a privilege: on what, and what to run. */
+/** The error for a role that lacks a privilege: on what, and what to run. */
 const NOT_ALLOWED = {
   code: 'NOT_ALLOWED',
   cause: expect.objectContaining({ code: '42501' }) as Error,
@@ -68,7 +69,8 @@ describe('migration files', () => {
     const numbers = files.map((file) => Number(file.slice(0, 4)));
     expect(numbers).toEqual([...new Set(numbers)]);
     expect([numbers[0], numbers.at(-1)]).toEqual([1, SCHEMA_VERSION]);
-    // Pinned from the first release on: from then, a change is a new file. Until then this line may change with it.
+    // Pinned from the first release on: after it, a change is a new file. Until then this line may change with the
+    // file.
     const pinned = { '0001_outbox.sql': '9dd9ca3b744e4bdd073eec668d6f341a07fc45a4cef1a68e5475830639abd46f' };
     for (const [file, hash] of Object.entries(pinned)) {
       const bytes = await readFile(new URL(file, folder));
@@ -139,7 +141,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const until = parts.findIndex((part) => part.includes("VALUES (1, '0001_outbox.sql')")) + 1;
     expect(until).toBeGreaterThan(10);
     for (const part of [...parts.slice(0, until), ...second.split('--> statement-breakpoint')]) {
-      // What is prepared can be one statement only.
+      // A prepared text can be only one statement.
       await pool.query({ text: part, name: createHash('sha256').update(part).digest('hex').slice(0, 40) });
     }
     const expected = await catalog(migrated());
@@ -196,7 +198,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     for (const { hashed, hash } of rows) {
       expect(hash, hashed).toBe(createHash('sha256').update(hashed).digest().readUInt16BE(0));
     }
-    // Written down, for implementations in other languages.
+    // Written down for implementations in other languages.
     expect(Object.fromEntries(rows.slice(0, 4).map(({ hashed, hash }) => [hashed, hash]))).toEqual({
       a: 0xca97,
       'order-1': 0xbaf,
@@ -273,7 +275,7 @@ describe('roles', () => {
       await feed.read();
       await store.deletePublishedByExpiration(0);
       await feed.close();
-      // Closing never rejects: what it could not give back expires.
+      // Closing never rejects: what could not be given back expires.
       const { rowCount } = await relays.query('SELECT FROM messenger.cursors WHERE owner IS NOT NULL');
       if (rowCount !== 0) throw new Error('not given back');
       return page.messages.map(({ id }) => id);
@@ -282,7 +284,7 @@ describe('roles', () => {
     }
   }
 
-  /** Everything that an inbox does: receive, once, and forget. */
+  /** Everything that an inbox does: receive a message once, and forget it. */
   async function receiveEverything(consumers: pg.Pool, id: string): Promise<boolean[]> {
     const store = new PostgresStore(consumers);
     const firsts: boolean[] = [];
@@ -397,7 +399,7 @@ describe('roles', () => {
       await admin.query(`GRANT CREATE ON DATABASE ${rows[0]!.name} TO ${boss}`);
       const bosses = open(boss);
       await new PostgresStore(bosses, tables).migrate();
-      // Somebody else's, beside ours.
+      // Somebody else's function next to ours.
       const others = pg.escapeIdentifier(`${tables.tablePrefix}store`);
       await bosses.query(
         `CREATE FUNCTION ${pg.escapeIdentifier(tables.schema)}.${others}(text) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
@@ -447,7 +449,7 @@ describe('roles', () => {
     await addAll();
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
-      // A batch is sent by the application itself.
+      // The application itself sends a batch.
       await expect(addAll(), grant).rejects.toMatchObject({
         code: expect.stringMatching(/^(NOT_ALLOWED|42501)$/) as string,
       });
@@ -508,7 +510,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
     const restarted = new PostgresStore(pool, { retention: 600_000 });
     await expect(restarted.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
 
-    // Writers of before go on, and one that does not say takes what there is.
+    // Writers from before continue, and one without the option uses what the tables have.
     const silent = new PostgresStore(pool);
     expect(await silent.migrate()).toEqual([]);
     await add(old, 10);
@@ -601,7 +603,7 @@ it('does not upgrade tables that a subscription fills, and says how to upgrade t
     message: expect.stringContaining('run the SQL of `messenger migrate --sql --from 8` here once') as string,
   });
   await pool.query(await migrationScript({ from: 8 }));
-  // That is the publisher's to record.
+  // The publisher must record that.
   const { rows } = await pool.query('SELECT max(number) AS number FROM messenger.migrations');
   expect(rows).toEqual([{ number: 8 }]);
   for (const name of await filesFrom(9)) {
@@ -652,7 +654,7 @@ describe('a schema that is not of this version', () => {
     await store.migrate();
     expect(await store.messages(1)).toEqual([]);
     await store.close();
-    // As an older version of this library would have left it.
+    // As an older version of this library would have left the tables.
     await pool.query('DELETE FROM s.p_migrations WHERE number > 1');
     await expect(new PostgresStore(pool, { schema: 's', tablePrefix: 'p_' }).messages(1)).rejects.toMatchObject({
       code: clear.code,

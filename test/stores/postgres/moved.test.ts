@@ -1,4 +1,4 @@
-/** A restored dump, or a logical copy, in another cluster: refused, and gone on from after `rebase`. */
+/** A restored dump or a logical copy in another cluster: refused, and usable after `rebase`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.st
 const REBASE =
   /not written by this database cluster.*`messenger rebase --schema messenger` or `await store\.admin\.rebase\(\)`/;
 
-/** Clusters of which one has used up many more transaction ids than the others. */
+/** Clusters, one of which has used up many more transaction ids than the others. */
 const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {};
 
 beforeAll(async () => {
@@ -165,10 +165,10 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     const moved = await copied(old);
     const another = new PostgresStore(moved.pool, { partitions: 3 });
     await expect(moved.relay()).rejects.toMatchObject(refused(REBASE));
-    // Also at a destination of its own, which would find nothing wrong with its cursor.
+    // At a destination of its own too, which would find nothing wrong with its cursor.
     await expect(another.openFeed({ destination: 'new', pageSize: 10 })).rejects.toMatchObject(refused(REBASE));
     await expect(another.messages(10)).rejects.toMatchObject(refused(/of destination default was not written/));
-    // Writers go on, and nothing of theirs is lost to cleaning by a cursor that means nothing.
+    // Writers continue, and none of their messages is lost to cleaning by a meaningless cursor.
     await moved.add('3');
     await moved.store.deletePublishedByExpiration(0);
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(6);
@@ -195,7 +195,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await late.query('COMMIT');
     await old.add('b:2', 'x:1', 'd:1', 'b:3', 'e:1', 'x:2');
     const setAside = (id: string) => (id === 'x:1' ? 0 : undefined);
-    // Of the window: a:1, b:2, x:1 (refused) and d:1; e:1 and what is behind it are left.
+    // From the window: a:1, b:2, x:1 (refused) and d:1. e:1 and the messages after it are left.
     expect(await old.relay({ pageSize: 2, pages: 2, setAside })).toEqual(['a:1', 'b:2', 'd:1']);
     const running = await old.begin();
     await old.addTo(running, 'never:1');
@@ -227,7 +227,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     );
     expect(await moved.store.admin.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
     await expect(moved.pool.query(insert)).rejects.toThrow(limit);
-    // What was written without a limit is not taken for what had one.
+    // Messages that were written without limits must not count as messages that had them.
     expect(await moved.value("SELECT value FROM messenger.settings WHERE name = 'limited_after'")).toBe('2');
     expect(await moved.relay()).toEqual(['a:1']);
     expect(await catalog(moved.pool, 'messenger')).toEqual(await catalog((await after()).pool, 'messenger'));
@@ -253,7 +253,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay({ destination: 'fast', pageSize: 2 })).toEqual(['a:1', 'c:1', 'd:1']);
     expect(await moved.relay({ destination: 'middle' })).toEqual(['b:1', 'c:1', 'd:1']);
     expect(await moved.relay({ destination: 'slow', pageSize: 1 })).toEqual(['a:1', 'a:2', 'b:1', 'c:1', 'd:1']);
-    // And one that starts at the beginning finds the whole log, in its order.
+    // A destination that starts at the beginning finds the whole log, in its order.
     expect(await moved.relay({ destination: 'new' })).toEqual(['a:1', 'a:2', 'b:1', 'c:1', 'd:1']);
   });
 
@@ -262,7 +262,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await old.add('a:1', 'a:2');
     const moved = await copied(old);
     if (from === 'far') await expect(moved.relay()).rejects.toMatchObject(refused(/the rows of .* were not written/));
-    // Ids that this cluster has come to are like its own: then there is nothing to do.
+    // Ids that this cluster has reached look like its own, and then there is nothing to do.
     const ahead = await moved.value(
       'SELECT max(xid::text::bigint) >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM messenger.messages',
     );
@@ -341,7 +341,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
         || (SELECT json_agg(c ORDER BY partition) FROM messenger.cursors c)::text
         || (SELECT json_agg(s ORDER BY name) FROM messenger.settings s)::text`);
     const was = await state();
-    // The cursors come last: what changes the log is done by then.
+    // The cursors come last, when the log has already been changed.
     await moved.pool.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
       CREATE TRIGGER refuse BEFORE UPDATE ON messenger.cursors FOR EACH ROW EXECUTE FUNCTION refuse()`);
@@ -366,12 +366,12 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await old.relay();
     await old.add('a:2');
     const moved = await copied(old);
-    // The cursors' snapshot lists two of them, since later ones have ended; the third is above it.
+    // The cursors' snapshot lists two of them, because later ones have ended. The third is above it.
     const writers = [await moved.begin(), await moved.begin()];
     await moved.pool.query('SELECT pg_current_xact_id()');
     writers.push(await moved.begin());
     await moved.store.admin.rebase();
-    // The first of them is over before a relay looks for the first time.
+    // The first of them has ended before a relay looks for the first time.
     const early = writers.shift()!;
     await moved.addTo(early, 'early:1');
     await early.query('COMMIT');

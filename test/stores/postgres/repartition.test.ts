@@ -1,4 +1,4 @@
-/** The number of partitions changes between relays, never under one, and nothing is lost or repeated by it. */
+/** The number of partitions changes between relays, never under one, and no message is lost or repeated. */
 import { describe, expect, it } from 'vitest';
 import { postgresVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, TestRelay, type World } from './support.js';

@@ -1,4 +1,4 @@
-/** Dead letters and blocked messages: listed whole, tried again in order while relays run, or given up for good. */
+/** Dead letters and blocked messages: listed complete, tried again in order while relays run, or discarded. */
 import type { DeadLettersOptions } from '../../../src/core/contracts/admin.js';
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
@@ -10,7 +10,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 import type { SetAside } from '../../../src/core/contracts/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
-/** Reads a page, of which these are given up; the rest is acknowledged. */
+/** Reads a page and gives up these messages of it. The rest is acknowledged. */
 async function giveUp(relay: TestRelay, ids: readonly string[], state: 'dead' | 'blocked' = 'dead'): Promise<void> {
   const page = await relay.read();
   const failed = page.messages.filter(({ id }) => ids.includes(id));
@@ -119,7 +119,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['j:1', 'k:4', 'j:5']);
       await relay.drain();
       expect(relay.acknowledged.slice(3)).toEqual(['k:1', 'k:2', 'k:5']);
-      // And when nothing of it is left, the key goes its way again.
+      // When nothing of it is left, the key is published directly again.
       await world.add('k:6');
       const page = await relay.read();
       expect(await relay.publish(page)).toEqual([]);
@@ -259,7 +259,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await world.add('k:4');
       const page = await relay.read();
       const aside = await relay.publish(page);
-      // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
+      // k:4 is being parked behind k:1, and is not committed, when k:1 is discarded with everything visible behind it.
       await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
       const parking = world.gate.hold('park');
       const settled = relay.settle(page, aside);
@@ -275,7 +275,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   it('parks and requeues a message with the longest possible key', async () => {
     await inNew(async (world) => {
-      // Text that cannot be compressed, at a destination whose name is long, too.
+      // Text that cannot be compressed, at a destination whose name is long too.
       const [key, destination] = [randomBytes(1_000).toString('hex'), randomBytes(250).toString('hex')];
       const relay = await world.relay({ destination });
       await world.add(...[1, 2, 3].map((n) => `${key}:${String(n)}`));
@@ -361,7 +361,7 @@ it('lets a running relay publish requeued dead letters without a restart', async
     const publisher = {
       publish(message: Message): Promise<void> {
         const text = Buffer.from(message.payload).toString();
-        // Each for its own reason: what fails alike is taken for the broker.
+        // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
         const reason = { 1: 'too large', 2: 'malformed', 3: 'unknown type' }[text];
         if (refuses) {
           refused += 1;
@@ -394,7 +394,7 @@ it('lets a relay that waits at maxParked continue when the messages that it wait
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
   const stop = new AbortController();
   try {
-    // One partition, so that all of it is discarded at once: a relay that looks in between sees some of it left.
+    // One partition, so that all of it is discarded at once: a relay that looks in between would see some of it left.
     const store = new PostgresStore(pool, { partitions: 1 });
     await store.migrate();
     let publishedOne!: (id: string) => void;
@@ -403,7 +403,7 @@ it('lets a relay that waits at maxParked continue when the messages that it wait
     const held = new Promise<string>((resolve) => (paused = resolve));
     const publisher = {
       publish({ id }: Message): Promise<void> {
-        // Each for its own reason: what fails alike is taken for the broker.
+        // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
         const reason = { a: 'too large', b: 'malformed', c: 'unknown type' }[id];
         if (reason !== undefined) return Promise.reject(new PublishError(reason, { kind: 'permanent' }));
         publishedOne(id);

@@ -1,4 +1,4 @@
-/** Row-level security that hides rows from the relay's role: told, and never taken for an empty table. */
+/** Row-level security that hides rows from the relay's role: reported, and never mistaken for an empty table. */
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, inject, it } from 'vitest';
 import { CleaningError, Messenger, newMessage, PublishError } from '../../../src/index.js';
@@ -9,7 +9,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 
 const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'] as const;
 const OLD = 90_000;
-/** Milliseconds. A relay from which the cursors are hidden cannot give its lease back: it runs out. */
+/** Milliseconds. A relay from which the cursors are hidden cannot give its lease back, so the lease expires. */
 const LEASE = 2_000;
 
 const told = (table: string) =>
@@ -98,7 +98,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(published).toEqual([]);
   });
 
-  // Of the relays' table it only learns who else is there.
+  // From the relays' table a relay only learns who else is there.
   it.each(['messages', 'cursors', 'claims', 'parked', 'destinations'])(
     'a running relay ends when rows of %s are hidden from it, and says why',
     async (table) => {
@@ -153,7 +153,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       'cursors ': () => store.admin.removeDestination('default', { discard: true }),
     };
     for (const table of ['parked', 'cursors', 'destinations']) await hide(table);
-    // The owner's functions too, where that is no exemption.
+    // The calls of the owner too, if FORCE takes away the owner's exemption.
     for (const table of ['cursors', 'messages']) {
       await admin.query(`ALTER TABLE messenger.${table} FORCE ROW LEVEL SECURITY`);
       await hide(table);

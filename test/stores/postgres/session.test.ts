@@ -1,4 +1,4 @@
-/** The plain contract of a PostgreSQL store, its calls made at the same time: each counts, one after the other. */
+/** The plain contract of a PostgreSQL store, with simultaneous calls: they count one after the other. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -11,7 +11,7 @@ const storeOf = (world: World): PostgresStore => new PostgresStore(world.pool, {
 
 const idsOf = (messages: readonly Message[]): string[] => messages.map(({ id }) => id);
 
-/** What is left by the store, and by another one after it was closed: both are to say the same. */
+/** What the store has left, and what another one sees after it was closed. Both must be the same. */
 async function left(world: World, store: PostgresStore): Promise<{ here: string[]; after: string[] }> {
   const here = idsOf(await store.messages(100));
   await store.close();
@@ -108,7 +108,7 @@ describe.each(postgresVersions)('calls at the same time on PostgreSQL %i', (vers
       const all = Array.from({ length: 30 }, (_, n) => `${'abc'[n % 3]!}:${n}`);
       await world.add(...all);
       const done = new Set<string>();
-      /** Lists, and checks that what it lists is what is not published by the calls before it, in order per key. */
+      /** Lists, and checks that the list has the messages that earlier calls have not published, in order per key. */
       const list = async (): Promise<readonly Message[]> => {
         const before = new Set(done);
         const listed = await store.messages(20);

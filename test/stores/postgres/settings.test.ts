@@ -1,4 +1,6 @@
-/** What a database, a role, a session or a client library is set to changes nothing that is stored, published or told. */
+/**
+ * Settings of a database, a role, a session or a client library change nothing that is stored, published or reported.
+ */
 import { PGlite } from '@electric-sql/pglite';
 import { neonConfig, Pool as NeonPool } from '@neondatabase/serverless';
 import pg from 'pg';
@@ -78,7 +80,10 @@ async function setAll(url: string, settings: readonly (readonly [string, string]
   }
 }
 
-/** Each setting once with each of its values, as many of them at once as can be: as many rounds as the longest list has. */
+/**
+ * Each setting once with each of its values, as many as possible at once: as many rounds as the longest list has
+ * values.
+ */
 function roundsOf(all: Record<string, readonly string[]>): (readonly [string, string])[][] {
   const settings = Object.entries(all).filter(([, values]) => values.length > 0);
   const rounds = Math.max(...settings.map(([, values]) => values.length));
@@ -87,7 +92,7 @@ function roundsOf(all: Record<string, readonly string[]>): (readonly [string, st
   );
 }
 
-/** Side by side, since some settings make every commit wait; all are awaited. */
+/** In parallel, because some settings make every commit wait. All are awaited. */
 async function together<T>(all: readonly T[], each: (one: T) => Promise<void>): Promise<void> {
   const settled = await Promise.allSettled(all.map(each));
   for (const one of settled) if (one.status === 'rejected') throw one.reason;

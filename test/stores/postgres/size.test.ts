@@ -1,4 +1,7 @@
-/** What is too large: refused where it is stored, and given up where it is there already, while everything else goes on. */
+/**
+ * Messages that are too large: refused when they are stored, and given up if they are stored already, while everything
+ * else continues.
+ */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
@@ -29,7 +32,7 @@ describe('a message that is too large to be stored', () => {
   });
 
   it('is refused for metadata of more than 1 MiB, as PostgreSQL writes it', () => {
-    // {"n": "…"}: nine bytes beside it.
+    // {"n": "…"}: nine bytes around it.
     const of = (bytes: number) => newMessage('x', { id: 'm', metadata: { n: 'v'.repeat(bytes - 9) } });
     expect(refusal(of(MIB))).toMatch(/^stored as/);
     expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have at most 1048576 bytes, got 1048577: /);
@@ -113,7 +116,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
   );
 });
 
-/** A relay that reads one, publishes it, and tells of what it gives up. */
+/** A relay that reads one message, publishes it, and reports what it gives up. */
 async function publishAll(store: PostgresStore): Promise<{ published: string[]; errors: string[] }> {
   const published: string[] = [];
   const errors: string[] = [];
@@ -152,7 +155,8 @@ it('asks for the size of messages that were stored before the limits, even if th
     await add('small:3');
     expect((await publishAll(store)).published).toEqual(['small:3']);
 
-    // One of a transaction that was open while the cursor went on: its number is below all that is read next.
+    // A message of a transaction that was open while the cursor moved on: its number is below everything that is read
+    // next.
     const limits = ['id_at_most_4000_bytes', 'topic_at_most_4000_bytes'] as const;
     for (const name of limits) await pool.query(`ALTER TABLE messenger.messages DROP CONSTRAINT ${name}`);
     const writer = await pool.connect();
@@ -182,7 +186,7 @@ it('asks for the size of messages that were stored before the limits, even if th
   }
 });
 
-/** Servers of their own, for one test: what is stored here is no size for a shared one. */
+/** Servers of their own, for one test, because the messages here are too large for a shared one. */
 describe('a stored message that is too large to be read', () => {
   let server: EmbeddedPostgres;
   let pool: pg.Pool;
@@ -209,7 +213,7 @@ describe('a stored message that is too large to be read', () => {
   const add = (...messages: Message[]) => inTransaction(pool, (client) => store.add(client, messages));
   const of = (id: string, key?: string) => newMessage(id, { id, key });
 
-  /** 260 MiB in SQL, between two others of its key. Compressed, so that the test takes little room. */
+  /** 260 MiB in SQL, between two other messages of its key. Compressed, so that the test needs little space. */
   async function large(id: string, key: string | null): Promise<void> {
     await pool.query(
       "INSERT INTO messenger.messages (id, key, payload) VALUES ($1, $2, convert_to(repeat('x', $3), 'UTF8'))",

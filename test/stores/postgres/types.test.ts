@@ -7,7 +7,7 @@ import type { FeedStore } from '../../../src/core/contracts/store.js';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { PostgresStore, type PostgresClient, type TransactionHandle } from '../../../src/stores/postgres/index.js';
 
-// Checked by `tsc`, like everything here; nothing of it has to run.
+// `tsc` checks this file, like all others. None of it has to run.
 describe('the types of the real clients', () => {
   it('are clients of the store', () => {
     expectTypeOf<pg.Pool>().toExtend<PostgresClient>();
