@@ -18,9 +18,9 @@ const SLOW = 10_000;
 /** The state of an application's relay at this moment. As JSON, errors have only their `code` and `kind`. */
 export interface RelayHealth {
   /**
-   * Whether a restart would not help. It is `false` before the relay has started and once it has ended. It stays `true`
-   * while the broker or the datastore is down: the application can continue, and a restart would repair nothing. So use
-   * it for liveness and readiness.
+   * Whether the application needs no restart. It is `false` before the relay has started and once it has ended. It
+   * stays `true` while the broker or the datastore is down: the application can continue, and a restart would repair
+   * nothing. So use it for liveness and readiness.
    */
   readonly ok: boolean;
   /**
