@@ -31,6 +31,9 @@ const ended = await orm.em.fork().transactional(async (em) => {
   return em;
 });
 assert.deepEqual(told, runsOnKnex ? ['committed'] : []);
-assert.equal(bridge.refusalOf?.(ended), runsOnKnex ? 'this MikroORM transaction is over' : undefined);
+assert.equal(
+  bridge.refusalOf?.(ended),
+  runsOnKnex ? 'this MikroORM transaction has ended: store before it commits or rolls back' : undefined,
+);
 await orm.close();
 await pool.end();

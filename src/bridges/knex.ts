@@ -6,7 +6,7 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The slice of `Knex.Transaction` that is used: what a `Knex` has not, but for `raw`. */
+/** The part of `Knex.Transaction` that is used. A `Knex` has `raw` too, but not the rest. */
 export interface KnexTransaction {
   raw(text: string): { options(options: { text: string; values: string[] }): PromiseLike<unknown> };
   isCompleted(): boolean;
@@ -15,9 +15,9 @@ export interface KnexTransaction {
 }
 
 /**
- * Takes the `trx` of `knex.transaction`, also a nested one, and what a `transactionProvider` gives, of Knex's own
- * clients for PostgreSQL. A client of someone else that does not pass `options` on rejects the statement: there, a
- * function is the handle. Relays of this process are woken by the commit of the outermost transaction.
+ * Accepts the `trx` of `knex.transaction`, also a nested one, and what a `transactionProvider` returns, of Knex's own
+ * clients for PostgreSQL. A client of somebody else that does not pass on `options` rejects the statement; use a
+ * function as the handle there. The commit of the outermost transaction wakes the relays of this process.
  */
 export function knexBridge(): TransactionBridge<KnexTransaction> {
   return {
@@ -26,18 +26,20 @@ export function knexBridge(): TransactionBridge<KnexTransaction> {
       typeof handle === 'function' && hasMethods(handle, 'raw', 'transaction', 'transactionProvider'),
     refusalOf(transaction) {
       if (!hasMethods(transaction, 'isCompleted')) {
-        return 'a knex instance commits every query by itself: pass the trx that knex.transaction gives';
+        return 'a knex instance commits every query by itself: pass the trx that knex.transaction gives you';
       }
-      return transaction.isCompleted() ? 'this Knex transaction is over' : undefined;
+      return transaction.isCompleted()
+        ? 'this Knex transaction has ended: store before it commits or rolls back'
+        : undefined;
     },
-    // By `options`, which Knex hands to `pg` as they are. As bindings, a `?` in the text would have to be escaped,
-    // which is not possible after a backslash, and the message of every error would have the payloads in it.
+    // Through `options`, which Knex passes to `pg` unchanged. As bindings, a `?` in the text would have to be escaped,
+    // which is impossible after a backslash, and the message of every error would contain the payloads.
     execute: (transaction, text, values) => transaction.raw(text).options({ text, values: [...values] }),
     onCommit(transaction, callback) {
-      // A nested one is fulfilled once its savepoint is released, which is no commit.
+      // A nested transaction is fulfilled once its savepoint is released, which is not a commit.
       let outermost = transaction;
       while (outermost.parentTransaction) outermost = outermost.parentTransaction;
-      // Fulfilled after a rollback without a reason as well. A rejection is the application's, which has it too.
+      // It is also fulfilled after a rollback without a reason. The application sees a rejection too, and handles it.
       outermost.executionPromise.then(callback, () => undefined);
     },
   };

@@ -6,29 +6,29 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** Kysely's `CompiledQuery`, as far as it is used. */
+/** The part of Kysely's `CompiledQuery` that is used. */
 export interface KyselyCompiledQuery {
   raw(text: string, values: unknown[]): unknown;
 }
 
-/** The slice of Kysely's `Transaction` that is used. A `Kysely` has it too, but is none: `isTransaction` tells. */
+/** The part of Kysely's `Transaction` that is used. A `Kysely` has it too; `isTransaction` tells the two apart. */
 export interface KyselyTransaction {
   readonly isTransaction: true;
   executeQuery(query: never): PromiseLike<unknown>;
 }
 
-/** What a transaction of `db.startTransaction` tells of itself, and one of `db.transaction` does not. */
+/** What a transaction of `db.startTransaction` tells about itself, but one of `db.transaction` does not. */
 interface Controlled {
   readonly isCommitted?: boolean;
   readonly isRolledBack?: boolean;
 }
 
 /**
- * Takes the `trx` of `db.transaction().execute`, or of `db.startTransaction().execute`, after its savepoints as well.
+ * Accepts the `trx` of `db.transaction().execute` or of `db.startTransaction().execute`, also after its savepoints.
  *
- * Kysely does not tell of a commit: relays are woken by notifications, or look by their interval. That a
- * transaction is over is seen on a controlled one. On the other kind Kysely 0.28.18 refuses the query by itself, and the
- * server refuses what an older one sends outside of any transaction.
+ * Kysely does not tell of a commit, so relays are woken by notifications, or look at their interval. The bridge
+ * recognises that a controlled transaction has ended. For the other kind, Kysely 0.28.18 refuses the query itself, and
+ * the server refuses what an older Kysely sends outside a transaction.
  *
  * @param compiled what `kysely` exports as `CompiledQuery`. Its queries are sent as they are: no plugin changes them.
  */
@@ -39,10 +39,12 @@ export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<K
     isHandle: (handle) => hasMethods(handle, 'executeQuery', 'selectFrom', 'withSchema'),
     refusalOf(transaction) {
       if (!(transaction as { isTransaction?: boolean }).isTransaction) {
-        return 'a Kysely db commits every query by itself: pass the trx that db.transaction().execute gives';
+        return 'a Kysely db commits every query by itself: pass the trx that db.transaction().execute gives you';
       }
       const { isCommitted, isRolledBack } = transaction as Controlled;
-      return isCommitted || isRolledBack ? 'this Kysely transaction is over' : undefined;
+      return isCommitted || isRolledBack
+        ? 'this Kysely transaction has ended: store before it commits or rolls back'
+        : undefined;
     },
     // A copy, because Kysely freezes the values that it is given.
     execute: (transaction, text, values) => transaction.executeQuery(compiled.raw(text, [...values]) as never),

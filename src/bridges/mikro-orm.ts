@@ -7,7 +7,7 @@ import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { splitAtPlaces } from './_shared/placeholders.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The slice of MikroORM's `EntityManager` that is used. */
+/** The part of MikroORM's `EntityManager` that is used. */
 export interface MikroOrmTransaction {
   getTransactionContext(): unknown;
   getConnection(): {
@@ -15,7 +15,7 @@ export interface MikroOrmTransaction {
   };
 }
 
-/** A transaction of Knex, which MikroORM 6 and older run on. */
+/** A transaction of Knex, on which MikroORM 6 and older run. */
 interface KnexTransaction {
   readonly executionPromise?: Promise<unknown>;
   readonly parentTransaction?: KnexTransaction;
@@ -23,8 +23,9 @@ interface KnexTransaction {
 }
 
 /**
- * Takes the `em` of `em.transactional`, also of one within another, or one on which `em.begin` was called. It writes at
- * once, and does not wait for a flush. Types cannot tell an `em` without a transaction: it is refused when it is used.
+ * Accepts the `em` of `em.transactional`, also of a nested one, or an `em` on which `em.begin` was called. It writes at
+ * once, and does not wait for a flush. Types cannot recognise an `em` without a transaction, so it is refused when it
+ * is used.
  */
 export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
   return {
@@ -33,20 +34,22 @@ export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
     refusalOf(em) {
       const context = em.getTransactionContext() as KnexTransaction | undefined;
       if (!context) {
-        return 'a MikroORM em that is in no transaction commits every query by itself: pass the em that em.transactional gives';
+        return 'a MikroORM em outside a transaction commits every query by itself: pass the em that em.transactional gives you';
       }
-      // The em of `transactional` keeps its context when it is over.
-      return context.isCompleted?.() === true ? 'this MikroORM transaction is over' : undefined;
+      // The em of `transactional` keeps its context after the transaction has ended.
+      return context.isCompleted?.() === true
+        ? 'this MikroORM transaction has ended: store before it commits or rolls back'
+        : undefined;
     },
     execute(em, text, values) {
       const { strings, places } = splitAtPlaces(text, values);
-      // MikroORM writes `\?` for a `?` of the statement itself, and takes `??` for a name: hence the spaces.
+      // MikroORM writes `\?` for a `?` of the statement itself, and takes `??` for a name. Hence the spaces.
       const query = strings.map((string) => string.replaceAll('?', '\\?')).join(' ? ');
       return em.getConnection().execute(query, places, 'run', em.getTransactionContext() as never);
     },
     onCommit(em, callback) {
       let context = em.getTransactionContext() as KnexTransaction | undefined;
-      // What is within another transaction is committed with that one.
+      // A nested transaction is committed with the outer one.
       while (context?.parentTransaction) context = context.parentTransaction;
       context?.executionPromise?.then(callback, () => undefined);
     },

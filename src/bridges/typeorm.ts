@@ -6,13 +6,13 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** Who holds the connection, and knows how its transaction stands. */
+/** The object that holds the connection, and knows the state of its transaction. */
 interface Runner {
   readonly isTransactionActive?: boolean;
   readonly isReleased?: boolean;
 }
 
-/** The slice of TypeORM's `EntityManager` or `QueryRunner` that is used, and what only a `DataSource` has. */
+/** The part of TypeORM's `EntityManager` or `QueryRunner` that is used, and what only a `DataSource` has. */
 export interface TypeormTransaction extends Runner {
   query(query: string, parameters?: string[]): PromiseLike<unknown>;
   readonly queryRunner?: Runner;
@@ -20,13 +20,14 @@ export interface TypeormTransaction extends Runner {
 }
 
 /**
- * Takes the `manager` of `dataSource.transaction`, also of one within another, or a `QueryRunner` that has started a
- * transaction, or its `manager`. Types cannot tell `dataSource.manager` from these: it is refused when it is used.
+ * Accepts the `manager` of `dataSource.transaction`, also of a nested one; or a `QueryRunner` that has started a
+ * transaction, or its `manager`. Types cannot tell `dataSource.manager` from these, so it is refused when it is used.
  *
- * What is over is refused as long as TypeORM itself ended it, and not a `COMMIT` or `ROLLBACK` that it was given as SQL.
+ * A transaction that has ended is refused if TypeORM itself ended it, but not if it was ended by a `COMMIT` or
+ * `ROLLBACK` sent as SQL.
  *
- * A commit is told to the subscribers of a data source alone: relays are woken by notifications, or look by their
- * interval.
+ * TypeORM tells only the subscribers of a data source of a commit, so relays are woken by notifications, or look at
+ * their interval.
  */
 export function typeormBridge(): TransactionBridge<TypeormTransaction> {
   return {
@@ -37,11 +38,11 @@ export function typeormBridge(): TransactionBridge<TypeormTransaction> {
     refusalOf(transaction) {
       const runner = transaction.queryRunner ?? transaction;
       if (runner.isTransactionActive === undefined) {
-        return 'a TypeORM DataSource and its manager commit every query by themselves: pass the manager that dataSource.transaction gives';
+        return 'a TypeORM DataSource and its manager commit every query by themselves: pass the manager that dataSource.transaction gives you';
       }
       return runner.isTransactionActive && runner.isReleased !== true
         ? undefined
-        : 'this TypeORM transaction is over, or has not begun';
+        : 'this TypeORM transaction has ended, or has not begun: store while it is open';
     },
     execute: (transaction, text, values) => transaction.query(text, [...values]),
   };

@@ -17,21 +17,22 @@ import {
   type PublishResult,
 } from '../core/contracts/publisher.js';
 
-/** What `Mux` can be told beside its routes. */
+/** The options of `Mux`. */
 export interface MuxOptions {
-  /** Gets the messages that no route is for. @default none: they fail permanently */
+  /** Gets the messages for which there is no route. @default none: they fail permanently */
   fallback?: Publisher | PublishFunction;
-  /** Calls in flight at once to a route without a batch form; within a key it is one. @default 10 */
+  /**
+   * How many calls are in flight at once to a route without a batch form. For each key there is only one. @default 10
+   */
   concurrency?: number;
 }
 
 /**
- * One publisher made of several: a message goes where the value of one of its metadata entries says.
- * The routes share one destination of the relay, and so its fate: a broker that is down holds up the
- * others. Where it must not, use a destination for each.
+ * One publisher made of several. The value of one metadata entry decides where a message goes. The routes share one
+ * destination of the relay, and so its fate: a broker that is down holds up the others. If that must not happen, use a
+ * destination for each.
  *
- * A call never sends two messages of one key, since two routes have no common order
- * (`batchKeepsKeyOrder` is false).
+ * A call never sends two messages of one key, because two routes have no common order (`batchKeepsKeyOrder` is false).
  *
  * @example
  * ```ts
@@ -45,9 +46,9 @@ export class Mux implements BatchPublisher {
   readonly #fallback: BatchPublisher | undefined;
 
   /**
-   * @param metadataKey The metadata entry that is looked at.
-   * @param routes Publishers by its values, at least one.
-   * @throws MessengerError `INVALID_OPTION` quoting what is wrong.
+   * @param metadataKey The metadata entry that decides.
+   * @param routes Publishers by the values of that entry, at least one.
+   * @throws MessengerError `INVALID_OPTION` that quotes what is wrong.
    */
   constructor(
     metadataKey: string,
@@ -68,7 +69,7 @@ export class Mux implements BatchPublisher {
     this.#fallback = fallback === undefined ? undefined : batched('fallback', fallback, concurrency);
   }
 
-  /** @throws PublishError `permanent` when no route is for the message; else what the route throws. */
+  /** @throws PublishError `permanent` if there is no route for the message; otherwise what the route throws. */
   async publish(message: Message, options?: PublishOptions): Promise<void> {
     const route = this.#routeOf(message);
     if (route instanceof PublishError) throw route;
@@ -108,9 +109,12 @@ export class Mux implements BatchPublisher {
     const found =
       value === undefined ? `no metadata ${describe(key)}` : `metadata ${describe(key)} = ${describe(value)}`;
     const known = [...this.#routes.keys()].map((name) => describe(name)).join(', ');
-    return new PublishError(`message ${message.id} has ${found}: no route; known routes are ${known}`, {
-      kind: 'permanent',
-    });
+    return new PublishError(
+      `message ${message.id} has ${found}, for which there is no route. The known routes are ${known}`,
+      {
+        kind: 'permanent',
+      },
+    );
   }
 }
 
@@ -122,7 +126,7 @@ function batched(name: string, given: Publisher | PublishFunction, concurrency: 
   return isBatchPublisher(publisher) ? publisher : asBatchPublisher(publisher, concurrency);
 }
 
-/** A route that rejects as a whole says nothing of the other routes' messages. */
+/** A route that rejects as a whole does not affect the messages of other routes. */
 async function answersOf(
   route: BatchPublisher,
   messages: readonly Message[],
@@ -137,7 +141,7 @@ async function answersOf(
 }
 
 function unanswered(): PublishError {
-  return new PublishError('the route gave no answer for this message', { kind: 'retryable' });
+  return new PublishError('the route did not answer for this message', { kind: 'retryable' });
 }
 
 function invalid(text: string): MessengerError {

@@ -2,17 +2,17 @@ import { createInterface } from 'node:readline/promises';
 import { MessengerError } from '../core/errors.js';
 
 /**
- * Asks on a terminal whether to go on; a script has to have said so, by `--yes`.
+ * Asks on a terminal whether to continue. A script must have said so with `--yes`.
  *
  * @param what What would be done, as a clause: `delete 12 messages of "default" for ever`.
- * @throws MessengerError `INVALID_OPTION` where there is no terminal to ask on, `CONFLICT` where the answer is not yes.
+ * @throws MessengerError `INVALID_OPTION` if there is no terminal to ask on, `CONFLICT` if the answer is not yes.
  */
 export async function confirm(what: string, yes: boolean): Promise<void> {
   if (yes) return;
   if (!process.stdin.isTTY) {
     throw new MessengerError(
       'INVALID_OPTION',
-      `this would ${what}, and there is no terminal to ask on: give --yes to do it. Nothing was changed`,
+      `this would ${what}, and there is no terminal to ask on: pass --yes to do it. Nothing was changed`,
     );
   }
   const asked = createInterface({ input: process.stdin, output: process.stderr });
@@ -30,7 +30,7 @@ export async function confirm(what: string, yes: boolean): Promise<void> {
   throw new MessengerError('CONFLICT', `the answer was not yes: nothing was changed`);
 }
 
-/** What there is to know beside the output: on standard error, so that the output stays for a script to read. */
+/** Prints a remark on standard error, so that a script can read the output. */
 export function note(text: string): void {
   console.error(text);
 }

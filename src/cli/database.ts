@@ -4,7 +4,7 @@ import { MessengerError } from '../core/errors.js';
 import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
 import { nameOf } from './values.js';
 
-/** The flags that say which outbox is meant. */
+/** The flags that say which outbox to work on. */
 export interface DatabaseFlags {
   url?: string;
   schema?: string;
@@ -12,7 +12,7 @@ export interface DatabaseFlags {
   jsonPayload?: boolean;
 }
 
-/** Adds the options that every command on an outbox in PostgreSQL has. */
+/** Adds the options of every command that works on an outbox in PostgreSQL. */
 export function databaseOptions(command: Command): Command {
   return command
     .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
@@ -21,14 +21,16 @@ export function databaseOptions(command: Command): Command {
     .option('--json-payload', 'keep payloads in a column of type json');
 }
 
-/** Connects, and ends the connection whatever comes of it. `otherwise` is what to do without a database, for the error. */
+/**
+ * Connects, and ends the connection whatever happens. `otherwise` says, in the error, what to do without a database.
+ */
 export async function withStore<T>(
   { url = process.env['DATABASE_URL'], ...options }: PostgresStoreOptions & { url?: string },
   use: (store: PostgresStore) => Promise<T>,
   otherwise = '',
 ): Promise<T> {
   if (url === undefined || url === '') {
-    throw new MessengerError('INVALID_OPTION', `which database? Give --url or set DATABASE_URL${otherwise}`);
+    throw new MessengerError('INVALID_OPTION', `no database was given: pass --url or set DATABASE_URL${otherwise}`);
   }
   assertUrl(url);
   const { default: pg } = await clientLibrary();
@@ -49,11 +51,18 @@ async function clientLibrary() {
   try {
     return await import('pg');
   } catch (cause) {
-    throw new MessengerError('UNSUPPORTED', 'the package pg is needed to connect: npm install pg', { cause });
+    throw new MessengerError(
+      'UNSUPPORTED',
+      'the package pg is needed to connect, but is not installed: npm install pg',
+      { cause },
+    );
   }
 }
 
-/** What pg makes of anything else is an error about a host that nobody named. The value may hold a password. */
+/**
+ * Without this check, pg would report an error about a host that nobody named. The value is not quoted, because it may
+ * contain a password.
+ */
 function assertUrl(url: string): void {
   if (/^postgres(ql)?:\/\/./.test(url) && URL.canParse(url)) return;
   throw new MessengerError(

@@ -13,7 +13,7 @@ interface RemoveFlags {
 
 export function destinations(): Command {
   return databaseOptions(new Command('destinations'))
-    .description('the state of every destination, or of those that are named, as JSON, one a line')
+    .description('print the state of every destination, or of the named ones, as JSON, one per line')
     .argument('[names...]', 'only these', listed)
     .action(async (names: string[], flags: DatabaseFlags) => {
       const all = await withAdmin(flags, (admin) => admin.destinations());
@@ -22,7 +22,7 @@ export function destinations(): Command {
       for (const state of shown) console.log(JSON.stringify(state));
       for (const state of shown) for (const advice of adviceOn(state)) note(advice);
       if (all.length === 0)
-        note('no message is stored, and no relay has run yet: `default` is made by its first relay');
+        note('no message is stored, and no relay has run yet: the first relay adds the destination `default`');
     });
 }
 
@@ -32,13 +32,13 @@ export function addDestination(): Command {
     .argument('<name>', 'its name', nameOf)
     .option(
       '--from <where>',
-      'what it publishes: from the beginning, the end, or a time (or a while ago, such as 7d) on (with --addressed: the end)',
+      'from where it publishes: beginning, end, a time, or how long ago, such as 7d (with --addressed: end)',
       whereFrom,
     )
     .addOption(
       new Option('--topics <topics...>', 'only these topics (default: all)').argParser(listed).conflicts('addressed'),
     )
-    .option('--addressed', 'only messages that are for it alone')
+    .option('--addressed', 'only messages that are addressed to it')
     .option(
       '--forget-after <duration>',
       'how long cleaning waits for it while it has no relay, such as 7d (default: for ever)',
@@ -56,7 +56,7 @@ export function addDestination(): Command {
         }: DatabaseFlags & Partial<AddDestinationOptions> & { addressed?: boolean },
       ) => {
         if (from === undefined)
-          throw new MessengerError('INVALID_OPTION', 'say where it begins, with --from, or --addressed');
+          throw new MessengerError('INVALID_OPTION', 'say where the destination begins: pass --from or --addressed');
         await withAdmin(flags, (admin) => admin.addDestination(name, { from, topics, forgetAfter }));
         console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
       },
@@ -65,9 +65,9 @@ export function addDestination(): Command {
 
 export function removeDestination(): Command {
   return databaseOptions(new Command('remove-destination'))
-    .description('remove a destination that no relay works on, and all that is known of it')
+    .description('remove a destination on which no relay works, and everything that is known of it')
     .argument('<name>', 'its name', nameOf)
-    .option('--discard', 'also with messages that it has not published')
+    .option('--discard', 'even if it has unpublished messages')
     .option('--yes', 'with --discard: do not ask')
     .action(async (name: string, { discard = false, yes = false, ...flags }: DatabaseFlags & RemoveFlags) => {
       const gone = await withAdmin(flags, async (admin) => {
@@ -91,7 +91,7 @@ async function askFor({ name, pending, morePending, parked, dead }: DestinationS
   );
 }
 
-/** @throws MessengerError `UNKNOWN_DESTINATION` that lists those that there are. */
+/** @throws MessengerError `UNKNOWN_DESTINATION` that lists the destinations that exist. */
 function find(states: readonly DestinationState[], wanted: string): DestinationState {
   const found = states.find(({ name }) => name === wanted);
   if (found) return found;
@@ -101,7 +101,7 @@ function find(states: readonly DestinationState[], wanted: string): DestinationS
   );
 }
 
-/** What an operator can do about a state that needs somebody. */
+/** What an operator can do about a state that needs attention. */
 function adviceOn(state: DestinationState): string[] {
   const name = JSON.stringify(state.name);
   const flag = state.name === 'default' ? '' : ` --destination ${state.name}`;
@@ -115,7 +115,7 @@ function adviceOn(state: DestinationState): string[] {
     );
   }
   if (state.parked > 0) {
-    advice.push(`${name}: ${String(state.parked)} messages wait: messenger parked${flag} lists them`);
+    advice.push(`${name}: ${String(state.parked)} messages are parked: messenger parked${flag} lists them`);
   }
   const given = state.dead + state.blocked;
   if (given > 0) {

@@ -8,7 +8,9 @@ import { listed, nameOf, time, wholeNumber } from './values.js';
 /** `messenger parked`: what is parked and not given up. */
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
-    .description('what waits to be tried again, behind others of its key or for its time, as JSON, one a line')
+    .description(
+      'print the messages that wait to be tried again, behind others of their key or for their time, as JSON, one per line',
+    )
     .option('--state <state>', 'only one of: retry, behind, delayed, blocked', nameOf)
     .action(async (flags: DatabaseFlags & ParkedOptions) => {
       const { database, options } = parted(flags);
@@ -16,10 +18,10 @@ export function parked(): Command {
     });
 }
 
-/** `messenger dead-letters`: what was given up. */
+/** `messenger dead-letters`: lists the messages that were given up. */
 export function deadLetters(): Command {
   return paged(givenUp(new Command('dead-letters')))
-    .description('what was given up, as JSON, one a line, payloads as text')
+    .description('print the messages that were given up, as JSON, one per line, with payloads as text')
     .action(async (flags: DatabaseFlags & DeadLettersOptions) => {
       const { database, options } = parted(flags);
       print(
@@ -30,10 +32,10 @@ export function deadLetters(): Command {
     });
 }
 
-/** `messenger requeue`: has what was given up tried again. */
+/** `messenger requeue`: has messages that were given up tried again. */
 export function requeue(): Command {
   return givenUp(new Command('requeue'))
-    .description('have what was given up tried again, in order, also while relays run')
+    .description('have messages that were given up tried again, in order, even while relays run')
     .option('--all', 'all of the destination')
     .option('--dry-run', 'say how many they are, and change nothing')
     .action(async (flags: DatabaseFlags & DeadLetterSelection) => {
@@ -43,13 +45,13 @@ export function requeue(): Command {
     });
 }
 
-/** `messenger discard`: deletes what was given up, once somebody has agreed to how many they are. */
+/** `messenger discard`: deletes messages that were given up, once somebody has agreed to their number. */
 export function discard(): Command {
   return givenUp(new Command('discard'))
-    .description('delete what was given up, for ever, also while relays run')
+    .description('delete messages that were given up, for ever, even while relays run')
     .option('--all', 'all of the destination')
     .option('--dry-run', 'say how many they are, and change nothing')
-    .option('--yes', 'do not ask; needed without a terminal, but for --ids')
+    .option('--yes', 'do not ask; needed without a terminal, except with --ids')
     .action(async ({ yes = false, ...flags }: DatabaseFlags & DeadLetterSelection & { yes?: boolean }) => {
       const { database, options } = parted(flags);
       const count = await withAdmin(database, async (admin) => {
@@ -60,7 +62,7 @@ export function discard(): Command {
     });
 }
 
-/** Whoever names each message knows how many they are. */
+/** If somebody names each message, they know how many there are. */
 async function agree(admin: OutboxAdmin, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
   const count = await admin.discard({ ...options, dryRun: true });
@@ -97,32 +99,32 @@ function print(
 
 function selecting(command: Command): Command {
   return databaseOptions(command)
-    .option('--destination <name>', "whose (default: 'default')", nameOf)
+    .option('--destination <name>', "the destination (default: 'default')", nameOf)
     .option('--ids <ids...>', 'only these message ids', listed)
-    .option('--key <key>', 'only of this key', nameOf)
-    .option('--topic <topic>', 'only of this topic', nameOf)
-    .option('--error <text>', 'only those whose error contains this', nameOf);
+    .option('--key <key>', 'only messages with this key', nameOf)
+    .option('--topic <topic>', 'only messages with this topic', nameOf)
+    .option('--error <text>', 'only messages whose error contains this text', nameOf);
 }
 
 /** The flags of a `DeadLetterSelection`. */
 function givenUp(command: Command): Command {
   return selecting(command)
-    .option('--state <state>', 'only dead, or only blocked ones', nameOf)
+    .option('--state <state>', 'only dead, or only blocked', nameOf)
     .option(
       '--since <time>',
-      'only those given up at this time or later, such as 2026-01-31T12:00:00Z, or 7d ago',
+      'only messages given up at this time or later, such as 2026-01-31T12:00:00Z, or 7d for 7 days ago',
       time,
     )
-    .option('--until <time>', 'only those given up before this time', time);
+    .option('--until <time>', 'only messages given up before this time', time);
 }
 
 function paged(command: Command): Command {
   return command
     .option('--limit <number>', 'how many at most (default: 100)', wholeNumber)
-    .option('--after <seq>', 'only those behind this one', wholeNumber);
+    .option('--after <seq>', 'only messages with a greater seq than this', wholeNumber);
 }
 
-/** What says which outbox is meant, and the rest. Only flags that were given are there. */
+/** Divides the flags into those that say which outbox to work on, and the rest. Contains only flags that were given. */
 function parted<T extends DatabaseFlags>(flags: T) {
   const { url, schema, tablePrefix, jsonPayload, ...options } = flags;
   const database = Object.entries({ url, schema, tablePrefix, jsonPayload }).filter(([, value]) => value !== undefined);

@@ -22,13 +22,13 @@ for (const command of operatorCommands()) program.addCommand(command);
 try {
   await program.parseAsync();
 } catch (thrown) {
-  // Commander has printed its own: the help that was asked for, or what is wrong with the arguments.
+  // Commander has already printed the requested help, or what is wrong with the arguments.
   if (thrown instanceof CommanderError) process.exitCode = thrown.exitCode;
   else {
     const error = toError(thrown);
     const code = error instanceof MessengerError ? ` [${error.code}]` : '';
     const cause = error.cause instanceof Error && error.message !== '' ? textOf(error.cause) : undefined;
-    // Without its cause, which has a line of its own.
+    // Without the cause, which gets a line of its own.
     const text = cause === undefined ? textOf(error) : textOf(error.message);
     console.error(`messenger: ${text}${code}`);
     if (cause !== undefined && !text.includes(cause)) console.error(`  because: ${cause}`);

@@ -12,15 +12,15 @@ interface MigrateFlags extends PostgresTableOptions {
   transaction: boolean;
 }
 
-/** `messenger migrate`: creates the tables of an outbox, or prints what would. */
+/** `messenger migrate`: creates the tables of an outbox, or prints the SQL that would. */
 export function migrateCommand(): Command {
   return databaseOptions(new Command('migrate'))
     .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
-    .option('--partitions <number>', 'how many partitions keys are spread over (default: 8)', wholeNumber)
+    .option('--partitions <number>', 'over how many partitions the keys are spread (default: 8)', wholeNumber)
     .option('--retention <duration>', 'the longest clean-up that will be used, such as 7d (default: a day)', duration)
-    .option('--environment <name>', 'the environment that this outbox belongs to, kept in it', nameOf)
-    .option('--sql', 'print the SQL for an empty database and change nothing')
-    .option('--from <version>', 'with --sql: for tables of this version, what is new since', wholeNumber)
+    .option('--environment <name>', 'the environment to which this outbox belongs, kept in the outbox', nameOf)
+    .option('--sql', 'print the SQL for an empty database, and change nothing')
+    .option('--from <version>', 'with --sql: only what is new since this version of the tables', wholeNumber)
     .option('--no-transaction', 'with --sql: for a migration tool, without BEGIN and COMMIT')
     .action(run);
 }
@@ -31,7 +31,7 @@ async function run({ url, sql = false, from, transaction, ...options }: MigrateF
     if (environment !== undefined) {
       throw new MessengerError(
         'INVALID_OPTION',
-        '--sql prints the tables, and the environment is not part of them: leave --environment out, and after the script has run, run `messenger migrate --environment` on the database',
+        '--sql prints the tables, and the environment is not part of them: remove --environment, and after the script has run, run `messenger migrate --environment` on the database',
       );
     }
     process.stdout.write(await migrationScript({ ...tables, transaction, ...(from !== undefined && { from }) }));
@@ -40,13 +40,13 @@ async function run({ url, sql = false, from, transaction, ...options }: MigrateF
   if (from !== undefined || !transaction) {
     throw new MessengerError(
       'INVALID_OPTION',
-      '--from and --no-transaction say what SQL is printed: give --sql too, or leave them out',
+      '--from and --no-transaction say which SQL is printed: pass --sql too, or remove them',
     );
   }
   const applied = await withStore(
     { ...options, ...(url !== undefined && { url }) },
     (store) => store.migrate(),
-    '; --sql prints the SQL without one',
+    '; --sql prints the SQL without a database',
   );
   const { schema = 'messenger' } = options;
   if (applied.length === 0) console.log(`schema ${schema} is up to date: nothing to do`);

@@ -8,7 +8,7 @@ import { nameOf, only, wholeNumber } from './values.js';
 const TABLES = ['schema', 'tablePrefix'] as const;
 const ROLES = ['writer', 'relay', 'consumer', 'migrator'] as const;
 
-/** The commands of an operator. Each is one function of the store, and prints what it returns. */
+/** The commands of an operator. Each calls one function of the store, and prints the result. */
 export function operatorCommands(): Command[] {
   return [
     ...[repartition(), roles(), importGo()],
@@ -23,7 +23,7 @@ function repartition(): Command {
     .argument('<partitions>', 'how many: 1 to 1,024', wholeNumber)
     .action(async (partitions: number, flags: DatabaseFlags) => {
       await withStore(flags, (store) => store.admin.repartition(partitions));
-      console.log(`${String(partitions)} partitions: give it to every store as the option partitions`);
+      console.log(`${String(partitions)} partitions: give this number to every store as the option partitions`);
     });
 }
 
@@ -32,7 +32,7 @@ function roles(): Command {
     .description('print who holds more rights than the roles need, or the SQL of the roles; changes nothing')
     .option('--sql', 'print the SQL of the roles writer, relay, consumer and migrator')
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
-    .option('--relay <role>', 'relays and cleans (default: messenger_relay)', nameOf)
+    .option('--relay <role>', 'runs relays, and cleans (default: messenger_relay)', nameOf)
     .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
     .option('--migrator <role>', 'owns the tables (default: messenger_migrator)', nameOf)
     .action(async (flags: DatabaseFlags & RolesOptions & { sql?: boolean }) => {
@@ -44,21 +44,22 @@ function roles(): Command {
         store.admin.excessGrants(only(flags, ...ROLES)),
       );
       for (const { grantee, grant, revoke } of excess) console.log(`-- ${grantee} holds ${grant}\n${revoke};`);
-      if (excess.length === 0) console.log('-- nobody holds more than the roles need: for their SQL, give --sql');
+      if (excess.length === 0)
+        console.log('-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles');
     });
 }
 
 function importGo(): Command {
   return databaseOptions(new Command('import-go'))
-    .description("take over the unpublished messages of the Go module's table; again, what came since")
-    .option('--from-schema <name>', "the schema of its table (default: 'public')", nameOf)
-    .option('--from-table <name>', "its table (default: 'messages')", nameOf)
+    .description("import the unpublished messages of the Go module's table; run it again to import later ones")
+    .option('--from-schema <name>', "the schema of the table (default: 'public')", nameOf)
+    .option('--from-table <name>', "the name of the table (default: 'messages')", nameOf)
     .option('--key <name>', 'the metadata key whose value becomes the key', nameOf)
     .option('--topic <name>', 'the metadata key whose value becomes the topic', nameOf)
     .action(async ({ fromSchema, fromTable, key, topic, ...flags }: DatabaseFlags & Record<string, string>) => {
       const adopted = await withStore(flags, (store) =>
         store.admin.importFromGo({ schema: fromSchema, table: fromTable, key, topic }),
       );
-      console.log(`took ${String(adopted)} messages over`);
+      console.log(`imported ${String(adopted)} messages`);
     });
 }

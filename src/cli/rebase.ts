@@ -7,13 +7,13 @@ interface RebaseFlags extends DatabaseFlags {
   environment?: string;
 }
 
-/** `messenger rebase`: goes on from a restored dump, a logical copy or a clone. */
+/** `messenger rebase`: continues from a restored dump, a logical copy or a clone. */
 export function rebaseCommand(): Command {
   return databaseOptions(new Command('rebase'))
     .description(
-      'go on from an outbox that came from another database cluster (a restored dump, a logical copy), or give a clone to another environment. Stop every relay of it first',
+      'continue from an outbox that came from another database cluster (a restored dump, a logical copy), or give a clone to another environment. Stop all its relays first',
     )
-    .option('--environment <name>', 'the environment that it belongs to from now on', nameOf)
+    .option('--environment <name>', 'the environment to which it belongs from now on', nameOf)
     .action(run);
 }
 
@@ -27,9 +27,11 @@ async function run({ environment, ...flags }: RebaseFlags): Promise<void> {
 function inWords({ moved, destinations, environment }: RebaseResult, { schema = 'messenger' }: RebaseFlags): string[] {
   return [
     moved
-      ? `schema ${schema} came from another cluster, and is this one's own now: relays can be started`
-      : `schema ${schema} is this cluster's own: nothing to rebase`,
-    ...(moved && destinations.length === 0 ? ['no destination has published from it: all of it will be'] : []),
+      ? `schema ${schema} came from another cluster, and now belongs to this one: relays can be started`
+      : `schema ${schema} belongs to this cluster: nothing to rebase`,
+    ...(moved && destinations.length === 0
+      ? ['no destination has published from it, so all its messages will be published']
+      : []),
     ...destinations.map(oneInWords),
     ...(environment === undefined ? [] : [`it belongs to the environment ${environment}`]),
   ];
@@ -39,6 +41,6 @@ function oneInWords({ destination, undelivered, first, last, parked }: RebasedDe
   const range = undelivered === 0 ? '' : ` (seq ${String(first)} to ${String(last)})`;
   const others = parked === 0 ? '' : `, and ${String(parked)} that were parked`;
   const again =
-    undelivered + parked === 0 ? '' : ': of these, what was published after the copy was made is published again';
+    undelivered + parked === 0 ? '' : '; those that were published after the copy was made are published again';
   return `destination ${destination}: ${String(undelivered)} messages${range}${others} will be published${again}`;
 }

@@ -1,5 +1,5 @@
 /**
- * The outbox as a plugin of Fastify: `app.register(outboxPlugin, { outbox, relay: { publisher } })`.
+ * The outbox as a Fastify plugin: `app.register(outboxPlugin, { outbox, relay: { publisher } })`.
  *
  * @module
  */
@@ -8,35 +8,35 @@ import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
-/** The slice of Fastify that is used. */
+/** The part of Fastify that is used. */
 export interface FastifyApp {
   decorate(name: string, value: unknown): unknown;
   addHook(name: 'onReady' | 'onClose' | 'preClose', hook: () => Promise<void>): unknown;
 }
 
-/** Of Avvio, which boots and closes Fastify: adds what is closed next. */
+/** The part of Avvio, which boots and closes Fastify, that adds what is closed next. */
 interface Closing {
   onClose?(hook: () => Promise<void>): unknown;
 }
 
-/** What the plugin is registered with. */
+/** The options of the plugin. */
 export interface OutboxPluginOptions {
   /** Becomes `app.outbox`. */
   readonly outbox: RelaySource;
-  /** The relay that runs beside this server. `errorLogger: app.log` has it log there. @default none */
+  /** The relay that runs beside this server. With `errorLogger: app.log` it logs to Fastify's log. @default none */
   readonly relay?: HostedRelayOptions;
 }
 
-/** What Fastify itself takes in the options of a plugin. */
+/** The options of a plugin that Fastify itself reads. */
 const FASTIFY_KEYS = { prefix: true, logLevel: true, logSerializers: true } as const;
 const KEYS = { outbox: true, relay: true } satisfies KeysOf<OutboxPluginOptions>;
 
 /**
- * Decorates the server with `outbox` and with `outboxHealth()`, which returns a `RelayHealth`; starts the relay when
- * the server becomes ready, and stops it when it is closed: after the last request, and before what other plugins
- * close, such as the database, wherever they are registered. For Fastify 4.20 and newer.
+ * Decorates the server with `outbox` and with `outboxHealth()`, which returns a `RelayHealth`. Starts the relay when
+ * the server becomes ready, and stops it when the server closes: after the last request, and before other plugins close
+ * what they opened, such as the database, wherever they are registered. For Fastify 4.20 and newer.
  *
- * `ready()` and `listen()` reject with the `FatalError` of a relay that cannot start. Then `close()` the server.
+ * `ready()` and `listen()` reject with the `FatalError` of a relay that cannot start. `close()` the server then.
  *
  * @throws MessengerError `INVALID_OPTION` from `register`.
  *
@@ -60,17 +60,17 @@ export const outboxPlugin = Object.assign(
     app.decorate('outboxHealth', relay.health);
     app.addHook('onReady', relay.start);
     app.addHook('onClose', relay.stop);
-    // What is added last is closed first, so a database that is registered after this plugin would be closed before it.
-    // This hook runs when nothing can be added any more, and while the server waits for its last request: what is
-    // added now is closed next. By `addHook` it would be too late.
+    // Fastify closes first what was added last, so a database that is registered after this plugin would be closed
+    // before it. This hook runs when nothing can be added any more, while the server waits for its last request. What
+    // is added now is closed next. `addHook` would be too late.
     app.addHook('preClose', async () => {
       (app as Closing).onClose?.(relay.stop);
     });
   },
   {
-    // As fastify-plugin does: what is decorated is seen by the whole server, not by children of the plugin alone.
+    // As fastify-plugin does, so that the whole server sees the decorations, not only children of the plugin.
     [Symbol.for('skip-override')]: true,
-    // Others wait for it by this name: `fp(plugin, { dependencies: ['messenger-outbox'] })`.
+    // Other plugins wait for this one by its name: `fp(plugin, { dependencies: ['messenger-outbox'] })`.
     [Symbol.for('plugin-meta')]: { name: 'messenger-outbox' },
   },
 );

@@ -1,5 +1,5 @@
 /**
- * The outbox as a module of Nest: `imports: [OutboxModule.forRoot({ outbox, relay: { publisher } })]`.
+ * The outbox as a Nest module: `imports: [OutboxModule.forRoot({ outbox, relay: { publisher } })]`.
  *
  * @module
  */
@@ -25,19 +25,22 @@ const HOOKS = Symbol('hooks');
 const DISCOVERY = Symbol('discovery');
 
 /**
- * Makes the outbox injectable everywhere. The relay and the subscribers start as the last thing of the application's
- * bootstrap, which rejects when they cannot. They stop, and what is in flight finishes, as the first thing of its
- * shutdown: before any `onModuleDestroy` of the application, wherever the module is imported. What requests store after
- * that waits for the next relay. On signals Nest shuts down only with `app.enableShutdownHooks()`.
+ * Makes the outbox injectable everywhere. The relay and the subscribers start as the last step of the application's
+ * bootstrap, which rejects if they cannot start. They stop as the first step of its shutdown, and finish what is in
+ * flight, before any `onModuleDestroy` of the application, wherever the module is imported. Messages that requests
+ * store after that wait for the next relay. Nest shuts down on signals only with `app.enableShutdownHooks()`.
  */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- Nest knows modules by their class
 export class OutboxModule {
-  /** @returns the module to import, once. @throws MessengerError `INVALID_OPTION`, when the application starts. */
+  /**
+   * @returns the module, which is to be imported once. @throws MessengerError `INVALID_OPTION` when the application
+   *   starts.
+   */
   static forRoot({ discovery, ...options }: OutboxModuleOptions & OutboxModuleWiring) {
     return OutboxModule.forRootAsync({ ...(discovery && { discovery }), useFactory: () => options });
   }
 
-  /** As `forRoot`, of options that a factory makes of what is injected. */
+  /** As `forRoot`, with options that a factory makes from what is injected. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- as Nest types what it injects
   static forRootAsync<Injected extends any[]>(options: OutboxModuleFactory<Injected>) {
     const { imports = [], inject = [], useFactory, discovery } = options;
@@ -55,7 +58,7 @@ export class OutboxModule {
       exports: [OPTIONS, OUTBOX, STATE, OUTBOX_HEALTH],
     };
     const modules = { token: ModulesContainer, optional: true };
-    // Of these two modules Nest comes to one first and to the other last: see `firstAndLast`.
+    // Nest calls the hooks of one of these two modules first, and those of the other last (see `firstAndLast`).
     return {
       module: OutboxModule,
       imports: [outbox],

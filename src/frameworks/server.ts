@@ -9,7 +9,7 @@ import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
-/** The slice of a `node:http` server that is used. */
+/** The part of a `node:http` server that is used. */
 export interface NodeServer {
   readonly listening: boolean;
   keepAliveTimeout?: number;
@@ -22,32 +22,33 @@ export interface NodeServer {
 export interface ServiceOptions<Server extends NodeServer> {
   readonly outbox: RelaySource;
   readonly relay: HostedRelayOptions;
-  /** Starts the server: called once the relay runs, so that nothing listens without one. */
+  /** Starts the server. Called once the relay runs, so that no server listens without one. */
   readonly listen: () => Server | Promise<Server>;
 }
 
-/** A server that listens, and its relay. With `await using` both end where the scope does. */
+/** A server that listens, and its relay. With `await using` both end at the end of the scope. */
 export interface Service<Server extends NodeServer> extends AsyncDisposable {
   readonly server: Server;
   readonly health: () => RelayHealth;
   /**
-   * Settles when the server is closed and the relay has ended; rejects as soon as the relay cannot go on, with its
-   * `FatalError`. The server goes on then, and what it stores waits: wait for this, so that the process ends.
+   * Settles when the server is closed and the relay has ended. Rejects as soon as the relay cannot continue, with its
+   * `FatalError`. The server continues then, and the messages that it stores wait. Wait for this promise, so that the
+   * process ends.
    */
   readonly ended: Promise<void>;
   /**
-   * Stops accepting, waits for the requests in flight, and then lets the relay finish what it publishes. Connections
-   * that do not end by themselves, such as those of WebSockets, are for the application to close.
+   * Stops accepting connections, waits for the requests in flight, and then lets the relay finish what it is
+   * publishing. The application must close connections that do not end by themselves, such as WebSockets.
    */
   readonly stop: () => Promise<void>;
 }
 
 /**
- * Starts a relay, then a server. When the server closes, whoever closed it, the relay stops too. No handlers of
- * signals are installed.
+ * Starts a relay, and then a server. When the server closes, whoever closed it, the relay stops too. No signal handlers
+ * are installed.
  *
- * @throws FatalError when the relay cannot start: nothing was listened to then; MessengerError `INVALID_OPTION`;
- *   and what `listen` throws or the server emits instead of listening: the relay was stopped then.
+ * @throws FatalError if the relay cannot start; no server listens then. MessengerError `INVALID_OPTION`. What `listen`
+ *   throws, or the error that the server emits instead of listening; the relay was stopped then.
  *
  * @example
  * ```ts
@@ -66,13 +67,14 @@ export async function withRelay<Server extends NodeServer>(options: ServiceOptio
     const closed = new Promise<unknown>((resolve) => server.once('close', resolve)).then(relay.stop);
     await listening(server);
     const stop = () => {
-      // Not to wait for connections on which nothing more comes: read when the answer of the last request has gone.
+      // Do not wait for idle connections. The server reads this timeout when the answer of the last request has been
+      // sent.
       server.keepAliveTimeout = 1;
       server.close();
       return closed;
     };
     const ended = relay.ended().then(() => closed);
-    // Its logger was told: whoever does not wait for it need not know.
+    // The relay's logger has the error, so nobody has to wait for this promise.
     ended.catch(() => undefined);
     return { server, health: relay.health, ended, stop, [Symbol.asyncDispose]: stop };
   } catch (error) {
@@ -91,6 +93,6 @@ async function listening(server: NodeServer): Promise<void> {
     server.once('listening', resolve);
     server.once('error', onError);
   });
-  // What it emits later is the application's to hear.
+  // The application listens for later errors.
   server.off('error', onError);
 }

@@ -1,5 +1,5 @@
 /**
- * The outbox where nothing runs for long: drained by a cron job's request, or after a response.
+ * The outbox where no process runs for long: drained by the request of a cron job, or after a response.
  *
  * @module
  */
@@ -10,15 +10,15 @@ import { accessOf, type DrainAccess, type DrainRequest, type GivenAccess } from 
 
 export type { DrainAccess, DrainRequest } from './serverless/access.js';
 
-/** What can be drained: any `Outbox`, whatever its topics. */
+/** The part of an `Outbox` that can be drained, whatever its topics. */
 export interface DrainSource {
   drain(options: DrainOptions): Promise<number>;
 }
 
 /**
- * A handler of `fetch` style that publishes what there is: for route handlers of Next.js, Hono, Bun, Deno, workers.
- * It answers 200 with `{ published }`; 401 to strangers; and 500 where not everything could be published or
- * `authorize` threw, which the error logger gets in full. The lease is given back before it answers.
+ * A `fetch`-style handler that publishes the stored messages, for route handlers of Next.js, Hono, Bun, Deno, workers.
+ * It answers 200 with `{ published }`, 401 to strangers, and 500 if not everything could be published or `authorize`
+ * threw. The error logger gets that error in full. The lease is given back before the handler answers.
  *
  * @throws MessengerError `INVALID_OPTION` without `secret` and `authorize`, or with both.
  *
@@ -46,8 +46,8 @@ export function drainHandler<R extends DrainRequest = Request>(
 }
 
 /**
- * `outbox.drain` for what runs after a response, such as `after` of Next.js and `waitUntil` of workers: what fails
- * goes to the error logger, and stays stored for the next time.
+ * `outbox.drain` for hooks that run after a response, such as `after` of Next.js and `waitUntil` of workers. An error
+ * goes to the error logger, and the messages stay stored for the next time.
  *
  * @returns a function that never rejects.
  *

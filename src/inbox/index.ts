@@ -1,5 +1,5 @@
 /**
- * The inbox: the effect of a message happens once, however often the message comes.
+ * The inbox: the effect of a message happens once, however often the message is delivered.
  *
  * @module
  */
@@ -8,13 +8,13 @@ import { storeInbox, type InboxOptions, type StoreInbox } from './store-inbox.js
 
 export type { Handled, InboxOptions, StoreInbox } from './store-inbox.js';
 /**
- * An inbox for `subscribe`: each message is handled in a transaction that also records it. Where it was handled before,
- * the handler is not called; where the handler rejects, all is rolled back, and the message comes again. Of two
- * deliveries at once, the second waits for the first.
+ * An inbox for `subscribe`. Each message is handled in a transaction that also records the message. If it was handled
+ * before, the handler is not called. If the handler rejects, everything is rolled back, and the message is delivered
+ * again. If a message is delivered twice at once, the second delivery waits for the first.
  *
- * @throws MessengerError `INVALID_OPTION` naming what is wrong. Its `once` rejects with what the handler and the
- *   database library throw; and with a MessengerError: `INVALID_TRANSACTION` for a `transaction` that does not run its
- *   callback in a transaction, `SCHEMA_MISMATCH` where the tables are missing.
+ * @throws MessengerError `INVALID_OPTION` that names what is wrong. Its `once` rejects with what the handler and the
+ *   database library throw, and with a MessengerError: `INVALID_TRANSACTION` for a `transaction` that does not run its
+ *   callback in a transaction, `SCHEMA_MISMATCH` if the tables are missing.
  *
  * @example
  * ```ts

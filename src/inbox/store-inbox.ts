@@ -10,33 +10,33 @@ import { checkKeys, type KeysOf, numberOption, hasMethods } from '../core/util/o
 const HOUR = 3_600_000;
 const WEEK = 7 * 24 * HOUR;
 
-/** How often an inbox cleans by itself, in milliseconds, at most. */
+/** An inbox cleans by itself at most once in this time. Milliseconds. */
 const CLEANING_PAUSE = HOUR;
 
-/** What the callback of a transaction resolves to: to be handed on, since it has the type of the handle. */
+/** What the callback of a transaction resolves to. Pass it on: it carries the type of the handle. */
 export interface Handled<Tx> {
   readonly handle: Tx;
 }
 
-/** What an inbox is made of. Durations in milliseconds. */
+/** The options of an inbox. Durations are in milliseconds. */
 export interface InboxOptions<Tx, Handle = Tx> {
-  /** Where it is kept what was received: a `PostgresStore`, in the database of the effects, or a `MemoryStore`. */
+  /** Where received messages are recorded: a `PostgresStore` in the database of the effects, or a `MemoryStore`. */
   readonly store: InboxStore<Handle>;
-  /** Whose inbox it is, such as `'billing'`: another consumer has the same message for itself. */
+  /** Whose inbox it is, such as `'billing'`. Each consumer handles the same message for itself. */
   readonly consumer: string;
   /**
-   * Runs the callback in a transaction of the application, and resolves to what it resolved to: `(fn) =>
-   * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when that rejects. A
-   * library may call it again: the last call counts. It must be a transaction: through what commits every statement by
+   * Runs the callback in a transaction of the application, and resolves to what the callback resolved to: `(fn) =>
+   * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when the callback rejects. A
+   * library may call the callback again; the last call counts. It must be a transaction: if every statement commits by
    * itself, a message whose handler fails counts as handled.
    *
-   * Write it as an arrow function also where there is a function like it, `(fn) => inTransaction(fn)`: from that the
-   * compiler knows the type of the handle.
+   * Write it as an arrow function even if you already have such a function, `(fn) => inTransaction(fn)`: the compiler
+   * infers the type of the handle from it.
    */
   readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
   /**
-   * How long a message that was handled is remembered, an hour or more: longer than anything can deliver it again. That
-   * is as long as the broker keeps a message, in its dead-letter queues too (14 days in SQS at most).
+   * How long a handled message is remembered, an hour or more. It must be longer than anything can deliver the message
+   * again, which is as long as the broker keeps a message, including its dead-letter queues (at most 14 days in SQS).
    *
    * @default 604_800_000, seven days
    */
@@ -45,13 +45,14 @@ export interface InboxOptions<Tx, Handle = Tx> {
   readonly errorLogger?: ErrorLogger | undefined;
 }
 
-/** An inbox that keeps what it has handled in a store. Made by `createInbox`. */
+/** An inbox that records handled messages in a store. `createInbox` makes one. */
 export interface StoreInbox<Tx> extends Inbox<Tx> {
   /**
-   * Forgets what was handled longer ago than `retention`. The inbox does it by itself,
-   * after a message, in the background, once an hour at most.
+   * Forgets messages that were handled longer ago than `retention`. The inbox does this by itself in the background after a
+   * message, at most once an hour.
    *
-   * @returns how many. @throws what the store throws; the reason of the signal.
+   * @returns how many were forgotten.
+   * @throws what the store throws; the reason of the signal.
    */
   clean(options?: StoreCallOptions): Promise<number>;
 }
@@ -64,7 +65,7 @@ const KEYS = {
   errorLogger: true,
 } satisfies KeysOf<InboxOptions<unknown>>;
 
-/** What `createInbox` makes, by a clock. */
+/** What `createInbox` makes, with a given clock. */
 export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, Handle>, clock: Clock): StoreInbox<Tx> {
   const { store, consumer, transaction, retention, errorLogger } = checked(options);
   const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.forgetReceived(consumer, retention, callOptions);
@@ -73,13 +74,13 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
       errorLogger.error(toError(error));
     }),
   );
-  /** Handles a message in a transaction, unless it was handled before. @returns whether it was not. */
+  /** Handles a message in a transaction, unless it was handled before. @returns whether the handler ran. */
   async function handle(tx: unknown, id: string, work: (tx: Tx) => Promise<unknown>): Promise<boolean> {
     const isFirst = await store.receive(tx as Handle, consumer, id);
     if (!isFirst) return false;
     await work(tx as Tx);
-    // A statement that failed and was caught, or a rollback by the handler: COMMIT then rolls back, and most libraries
-    // say nothing of it. So it is asked for again whether it is kept.
+    // If a statement failed and was caught, or the handler rolled back, COMMIT rolls back, and most libraries do not
+    // report it. So ask again whether the record is still there.
     if (await store.receive(tx as Handle, consumer, id)) throw rolledBack();
     return true;
   }
@@ -87,7 +88,7 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
   return {
     async once(message, work) {
       assertReceivedId((message as Partial<typeof message> | null | undefined)?.id);
-      /** What became of the last call of the callback. */
+      /** What happened in the last call of the callback. */
       let last: Outcome | undefined;
       await transaction((tx) => {
         const call: Outcome = (last = {});
@@ -101,7 +102,7 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
             throw error;
           },
         );
-        // Whoever does not wait for it is told by `outcomeOf`, and not by the end of the process.
+        // Whoever does not wait for it learns of it from `outcomeOf`. Without this, a rejection would end the process.
         handled.catch(() => undefined);
         return handled;
       });
@@ -113,35 +114,38 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
   };
 }
 
-/** Of one call of a transaction's callback: neither while it runs. */
+/** What happened in one call of a transaction's callback. Neither property is set while it runs. */
 interface Outcome {
   ran?: boolean;
   failure?: { readonly error: unknown };
 }
 
-/** Whether the work ran. @throws where the transaction resolved and the work did not: nothing may be acknowledged. */
+/**
+ * Whether the work ran. @throws if the transaction resolved and the work did not, because the message must not be
+ * acknowledged then.
+ */
 function outcomeOf(last: Outcome | undefined): boolean {
-  if (last === undefined) throw notRun('resolved without having called its callback');
+  if (last === undefined) throw notRun('resolved without calling its callback');
   if (last.failure) throw last.failure.error;
-  if (last.ran === undefined) throw notRun('resolved before its callback had: it must wait for it');
+  if (last.ran === undefined) throw notRun('resolved before its callback did: it must wait for the callback');
   return last.ran;
 }
 
 function rolledBack(): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    'the transaction of the inbox was rolled back while the handler ran, and nothing of it is kept: have the handler reject',
+    'the transaction of the inbox was rolled back while the handler ran, and nothing of it is kept: let the handler reject instead',
   );
 }
 
 function notRun(what: string): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    `the function transaction of the inbox ${what}. Give it one such as (fn) => db.transaction(fn)`,
+    `the function transaction of the inbox ${what}. Give the inbox a function such as (fn) => db.transaction(fn)`,
   );
 }
 
-/** Starts something when it is called: one at a time, and not again before so many milliseconds have passed. */
+/** Runs something when called, but only one run at a time, and not again before so many milliseconds have passed. */
 function atMostEvery(pause: number, clock: Clock, run: () => Promise<unknown>): () => void {
   let next = -Infinity;
   let running = false;

@@ -1,5 +1,6 @@
 /**
- * For the tests of an application: what its transactions store, what would be published, and a broker.
+ * For the tests of an application: shows what its transactions store and what would be published, and has a broker in
+ * memory.
  *
  * @module
  */
@@ -12,35 +13,35 @@ import type { Publisher } from '../core/contracts/publisher.js';
 import type { Subscriber, Subscription } from '../core/contracts/subscriber.js';
 import { destinationsOf, payloadOf, type ParsedOf, type Schemas } from '../core/outbox/topics.js';
 
-/** A message as a test looks at it. */
+/** A message as a test sees it. */
 export interface Sent<Name = string, Payload = unknown> {
   readonly topic: Name;
   readonly key: string | undefined;
-  /** As a handler would get it: by the topic's schema. */
+  /** The payload that a handler would get, parsed by the topic's schema. */
   readonly payload: Payload;
   readonly message: Message;
 }
 
-/** One of the topics' messages: told apart by its topic. */
+/** A message of one of the topics. Its topic tells which. */
 export type SentOf<S extends Schemas> = { [Name in keyof S & string]: Sent<Name, ParsedOf<S, Name>> }[keyof S & string];
 
 /**
- * What a payload has to be like: a part of it, with `expect.anything()` and its like of Vitest and Jest anywhere;
- * or a function that returns `true` for one that matches.
+ * What a payload must look like: a part of it, with matchers such as `expect.anything()` of Vitest and Jest anywhere;
+ * or a function that returns `true` for a payload that matches.
  */
 export type Matcher<Payload> =
   | ((payload: Payload) => boolean)
   | (Payload extends object ? { readonly [Key in keyof Payload]?: unknown } : Payload)
   | { asymmetricMatch(other: unknown): boolean };
 
-/** What a test asks of an outbox. */
+/** What a test can ask an outbox. */
 export interface OutboxTesting<Tx, S extends Schemas> {
-  /** What a transaction has stored so far of the outbox's topics, in order. */
+  /** The messages that a transaction has stored so far in the outbox's topics, in order. */
   readonly stored: (transaction: Tx) => Promise<SentOf<S>[]>;
   /**
-   * That a transaction has stored a message of this topic that matches.
+   * Asserts that a transaction has stored a message of this topic that matches.
    *
-   * @returns the first that does. @throws Error that shows what was stored instead.
+   * @returns the first message that matches. @throws Error that shows what was stored instead.
    */
   readonly expectStored: <Name extends keyof S & string>(
     transaction: Tx,
@@ -48,14 +49,15 @@ export interface OutboxTesting<Tx, S extends Schemas> {
     matcher?: Matcher<ParsedOf<S, Name>>,
   ) => Promise<Sent<Name, ParsedOf<S, Name>>>;
   /**
-   * Publishes what is committed, until nothing is left, and resolves to what of it is of the outbox's topics, in
-   * order: at each of their destinations, one after the other, unless told which. It is published then: a second call has only what came since. Not beside a relay, which takes it first.
+   * Publishes committed messages until none are left, and resolves to those of the outbox's topics, in order. It drains
+   * each of their destinations, one after the other, or only the given one. The messages are then published, so a
+   * second call returns only later ones. Do not use it beside a relay, which takes the messages first.
    */
   readonly drained: (options?: Omit<DrainOptions, 'publisher'>) => Promise<SentOf<S>[]>;
 }
 
 /**
- * Looks at an outbox from a test, under any test runner.
+ * Looks into an outbox from a test, under any test runner.
  *
  * @example
  * ```ts
@@ -91,7 +93,7 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
         try {
           return matcher === undefined || matches(each.payload, matcher);
         } catch (error) {
-          // An assertion within the matcher: another message may pass it.
+          // An assertion in the matcher failed. Another message may pass it.
           cause = error;
           return false;
         }
@@ -99,7 +101,7 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
       if (found === undefined) {
         const list = all.map((each) => `  ${each.topic} ${JSON.stringify(each.payload)}`).join('\n') || '  nothing';
         const like = matcher === undefined || typeof matcher === 'function' ? '' : ` like ${textOf(matcher)}`;
-        throw new Error(`no ${topic}${like} was stored in this transaction, but:\n${list}`, { cause });
+        throw new Error(`no ${topic}${like} was stored in this transaction. It stored:\n${list}`, { cause });
       }
       return found as unknown as Sent<Name, ParsedOf<S, Name>>;
     },
@@ -120,7 +122,7 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
   };
 }
 
-/** A matcher as JSON, with those of a test runner by the names that they give themselves. */
+/** A matcher as JSON. Matchers of a test runner appear with their own names. */
 function textOf(matcher: unknown): string {
   return JSON.stringify(matcher, (_, part: unknown) =>
     hasMethods(part, 'asymmetricMatch', 'toString') ? String(part) : part,
@@ -138,13 +140,15 @@ function matches(value: unknown, matcher: unknown): boolean {
   return Object.entries(matcher).every(([key, part]) => matches((value as Record<string, unknown>)[key], part));
 }
 
-/** How a `MemoryBroker` delivers. */
+/** How a `MemoryBroker` delivers messages. */
 export interface MemoryBrokerOptions {
-  /** How often a message is handed over before it is dead. @default 3 */
+  /** How often a message is delivered before it counts as dead. @default 3 */
   readonly maxDeliveries?: number;
-  /** How often each message is handed over although its handler succeeded: what handlers must live with. @default 0 */
+  /**
+   * How often each message is delivered again although its handler succeeded. Handlers must cope with that. @default 0
+   */
   readonly duplicates?: number;
-  /** Gets why a message is dead, and which it is. @default the console */
+  /** Gets an error for each dead message, with the reason. @default the console */
   readonly errorLogger?: ErrorLogger;
 }
 
@@ -152,9 +156,9 @@ export interface MemoryBrokerOptions {
 export interface MemoryBroker extends Publisher, Subscriber {
   /** Everything that was published, in order. */
   readonly published: readonly Message[];
-  /** What was handed over as often as may be without success, and why. */
+  /** Messages that failed as often as allowed, and why. */
   readonly dead: readonly { readonly message: Message; readonly error: unknown }[];
-  /** Resolves when all that was published is handled or dead at every subscription. */
+  /** Resolves when every published message is handled or dead at every subscription. */
   idle(): Promise<void>;
 }
 
@@ -165,8 +169,8 @@ interface Queue {
 }
 
 /**
- * A broker for tests: every subscription gets every message that is published while it is there, in order, and
- * again where its handler failed.
+ * A broker for tests. Every subscription gets every message that is published while it runs, in order, and gets it
+ * again if its handler failed.
  *
  * @throws MessengerError `INVALID_OPTION`.
  */

@@ -1,5 +1,5 @@
 /**
- * For tests of applications, under any runner: what their transactions store, and a broker in memory.
+ * For tests of applications, under any runner: shows what their transactions store, and has a broker in memory.
  *
  * @module
  */

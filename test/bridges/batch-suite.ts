@@ -7,22 +7,22 @@ import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { newDatabase } from '../support/database.js';
 import { causesOf, ORDERS } from './suite.js';
 
-/** What a store or an outbox gives for a batch. */
+/** The statement that a store or an outbox makes for a batch. */
 export interface Statement {
   readonly text: string;
   readonly values: string[];
 }
 
-/** A library that sends a transaction as one batch, to a database that has the table of `ORDERS`. */
+/** A library that sends a transaction as one batch, to a database with the table of `ORDERS`. */
 export interface Batches {
-  /** Runs statements, then inserts orders by the library's own means: all of it in one transaction. */
+  /** Runs statements, and then inserts orders with the library's own means, all in one transaction. */
   readonly batch: (statements: readonly Statement[], orders: readonly string[]) => Promise<unknown>;
   readonly close: () => Promise<unknown>;
 }
 
 const Order = z.object({ id: z.string(), total: z.number() });
 
-/** What `statement` does in the batches of a library, on a real PostgreSQL. */
+/** Tests of `statement` in the batches of a library, on a real PostgreSQL. */
 export function batchSuite(name: string, open: (url: string) => Promise<Batches>): void {
   describe(name, () => {
     let library: Batches;
@@ -42,7 +42,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       await pool.end();
     });
 
-    /** Relays all that is stored, and returns it. */
+    /** Relays all stored messages, and returns them. */
     async function relayed(): Promise<Message[]> {
       const published: Message[] = [];
       const publisher = {
@@ -60,7 +60,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
     const orders = async () => (await pool.query<{ id: string }>('SELECT id FROM orders')).rows.map(({ id }) => id);
     const textOf = ({ payload }: Message) => Buffer.from(payload).toString();
 
-    it('commits messages with the data, and relays them whole', async () => {
+    it('commits messages with the data, and relays them unchanged', async () => {
       const message = newMessage('grüße 😀 "\'\\ $1 ? :name ;--', {
         topic: 'order.created',
         key: 'kéy $2 ?',
@@ -75,7 +75,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       expect(found && textOf(found)).toBe(textOf(message));
     });
 
-    it('keeps every byte, and what is absent absent', async () => {
+    it('keeps every byte, and leaves absent fields absent', async () => {
       const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
       await library.batch([store.statement(bytes)], []);
       const [found] = await relayed();
@@ -83,7 +83,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
     });
 
-    it('takes what an outbox makes of a topic and its payload', async () => {
+    it('accepts what an outbox makes of a topic and its payload', async () => {
       const outbox = defineOutbox({ store, topics: { 'order.created': { schema: Order, key: ({ id }) => id } } });
       await library.batch([await outbox.statement('order.created', { id: 'order-2', total: 42 })], []);
       const [found] = await relayed();
@@ -91,7 +91,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       expect(found && JSON.parse(textOf(found))).toEqual({ id: 'order-2', total: 42 });
     });
 
-    it('leaves no message where another statement fails, with the library’s own error', async () => {
+    it('leaves no message if another statement fails, and rejects with the library’s own error', async () => {
       const before = await orders();
       const failed = library.batch([store.statement('never')], ['order-3', 'order-3']);
       const error = await failed.then(
@@ -104,7 +104,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       expect(await orders()).toEqual(before);
     });
 
-    it('leaves no data where the statement itself fails', async () => {
+    it('leaves no data if the statement itself fails', async () => {
       const other = new PostgresStore(pool, { schema: 'not_there' });
       const statements = [store.statement('never'), other.statement('never')];
       await expect(library.batch(statements, ['order-4'])).rejects.toBeInstanceOf(Error);
@@ -112,7 +112,7 @@ export function batchSuite(name: string, open: (url: string) => Promise<Batches>
       expect(await orders()).not.toContain('order-4');
     });
 
-    it('stores ten thousand messages in one statement, and in several, in order', async () => {
+    it('stores ten thousand messages in order, with one statement and with several', async () => {
       const messages = Array.from({ length: 10_000 }, (_, i) => newMessage(`message ${i}`, { key: `key-${i % 7}` }));
       await library.batch([store.statement(messages)], []);
       const more = ['first', 'second', 'third'].map((text) => newMessage(text, { key: 'k' }));

@@ -24,22 +24,22 @@ describe('knexBridge', () => {
   afterAll(() => db.destroy());
   const bridge = knexBridge();
 
-  it('refuses a nested transaction that was left open when the outer one ended', async () => {
+  it('refuses a nested transaction that was still open when the outer one ended', async () => {
     const outer = await db.transaction();
     const inner = await outer.transaction();
     expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusalOf?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('has ended');
   });
 
-  it('leaves the values out of the messages of errors, which Knex’s bindings are in', async () => {
+  it('keeps the values out of error messages, where Knex’s bindings would be', async () => {
     const failed = db.transaction(async (trx) => bridge.execute(trx, 'SELECT $1 FROM not_there', ['secret']));
     await expect(failed).rejects.toThrow(/^SELECT \$1 FROM not_there - relation "not_there" does not exist$/);
   });
 });
 
 describe('The types of knexBridge', () => {
-  it('take a transaction, and no knex instance', () => {
+  it('accept a transaction, but no knex instance', () => {
     const store = new PostgresStore(new pg.Pool(), { bridge: knexBridge() });
     expectTypeOf((transaction: Knex.Transaction) => store.add(transaction, 'taken')).toBeFunction();
     // @ts-expect-error it commits every query by itself

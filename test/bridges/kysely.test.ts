@@ -27,7 +27,7 @@ bridgeSuite('Kysely', { savepoints: true, refusesEnded: 'library', ownHandles: t
     savepoint: async (trx, work) => {
       await sql`SAVEPOINT part`.execute(trx);
       try {
-        // What is made of a transaction is one as well.
+        // What is derived from a transaction is a transaction too.
         await work(trx.withSchema('public'));
       } catch (error) {
         await sql`ROLLBACK TO SAVEPOINT part`.execute(trx);
@@ -69,7 +69,7 @@ bridgeSuite(
 );
 
 describe('The types of kyselyBridge', () => {
-  it('take a transaction of any kind, and no db', () => {
+  it('accept a transaction of any kind, but no db', () => {
     const store = new PostgresStore(new pg.Pool(), { bridge: kyselyBridge(CompiledQuery) });
     expectTypeOf((transaction: Trx) => store.add(transaction, 'taken')).toBeFunction();
     expectTypeOf((transaction: ControlledTransaction<Tables, ['part']>) =>

@@ -75,7 +75,7 @@ afterAll(async () => {
   await pool.end();
 });
 
-it('stores with what is flushed at the commit', async () => {
+it('stores together with what the commit flushes', async () => {
   await orm.em.fork().transactional(async (em) => {
     em.create(Order, { id: 'order-1' });
     await store.add(em, 'stored');
@@ -84,18 +84,18 @@ it('stores with what is flushed at the commit', async () => {
   expect(await store.messages(10)).toHaveLength(1);
 });
 
-it('takes the global em for the transaction that is around it, as MikroORM does', async () => {
+it('uses the transaction around the global em, as MikroORM does', async () => {
   await expect(
     orm.em.transactional(async () => {
       await store.add(orm.em, 'never');
       throw new Error('the application changed its mind');
     }),
   ).rejects.toThrow('changed its mind');
-  await expect(store.add(orm.em, 'never')).rejects.toThrow('is in no transaction');
+  await expect(store.add(orm.em, 'never')).rejects.toThrow('outside a transaction');
   expect(await store.messages(10)).toHaveLength(1);
 });
 
-it('takes an em of MikroORM, and no other object', () => {
+it('accepts an em of MikroORM, and no other object', () => {
   const compiles = () => {
     // @ts-expect-error a MikroORM is no em
     void store.add(orm, 'never');

@@ -13,7 +13,7 @@ import { startNeonProxy, type NeonProxy } from '../support/neon-proxy.js';
 import { batchSuite } from './batch-suite.js';
 import { bridgeSuite, type Library } from './suite.js';
 
-// As behind Neon's own proxy, but for TLS, and for the password that the driver sends before it is asked.
+// As behind Neon's own proxy, but without TLS, and without the password that the driver sends before it is asked.
 let proxy: NeonProxy;
 beforeAll(async () => {
   proxy = await startNeonProxy(inject('postgres')[17]);
@@ -27,7 +27,7 @@ afterAll(() => proxy.close());
 
 const SAVEPOINT = 'part';
 
-/** A transaction of a client of the pool, as an application writes it. */
+/** A transaction on a client of the pool, as an application writes it. */
 async function transaction<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   try {
@@ -99,7 +99,7 @@ batchSuite('Neon over HTTP', (url) => {
 });
 
 describe('A relay on Neon’s Pool', () => {
-  it('listens through it, and is woken by a transaction over HTTP', async () => {
+  it('listens through the pool, and is woken by a transaction over HTTP', async () => {
     const url = await newDatabase(inject('postgres')[17]);
     const pool = new Pool({ connectionString: url, max: 5 });
     const errors: Error[] = [];
@@ -122,7 +122,7 @@ describe('A relay on Neon’s Pool', () => {
       const sql = neon(url);
       for (let n = 1; n <= 3; n++) {
         const { text, values } = await outbox.statement('order.created', { id: `order-${n}` });
-        // What sleeps holds locks, which tell writers to notify it.
+        // A sleeping relay holds locks, which tell writers to notify it.
         await expect.poll(locks).toBeGreaterThan(0);
         await sql.transaction([sql`SELECT 1`, sql.query(text, values)]);
         await expect.poll(() => broker.published.length, { timeout: 30_000 }).toBe(n);
@@ -135,7 +135,7 @@ describe('A relay on Neon’s Pool', () => {
   });
 });
 
-describe('What Neon’s clients are taken for', () => {
+describe('Neon’s clients', () => {
   const sql = neon('postgresql://user@127.0.0.1/nothing');
 
   it('refuses the sql of neon(), and says where to put a statement', async () => {

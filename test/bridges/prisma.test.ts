@@ -57,8 +57,8 @@ describe('Prisma', () => {
 
   const stored = async () => (await store.messages(10)).map(({ payload }) => Buffer.from(payload).toString());
 
-  it('says what to pass instead of what Prisma 8 has', async () => {
-    // Its tx inherits from an object with these two, 8.0.0-rc.13.
+  it('says what to pass instead of the handles of Prisma 8', async () => {
+    // The tx of Prisma 8.0.0-rc.13 inherits from an object with these two methods.
     const inherited = { query: () => undefined, execute: () => Promise.resolve(0) };
     const tx = Object.assign(Object.create(inherited) as object, { sql: {}, orm: {}, enums: {}, nativeEnums: {} });
     const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
@@ -85,7 +85,7 @@ describe('Prisma', () => {
     expect(await stored()).toEqual(['extended']);
   });
 
-  it('says why a PrismaClient is refused, which does not compile either', async () => {
+  it('says why it refuses a PrismaClient, which does not compile either', async () => {
     const bridged = new PostgresStore(pool, { bridge: prismaBridge() });
     // @ts-expect-error a PrismaClient is no transaction
     await expect(bridged.add(prisma, 'never')).rejects.toThrow('a PrismaClient commits every query by itself');

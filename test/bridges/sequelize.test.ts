@@ -30,18 +30,18 @@ describe('sequelizeBridge', () => {
   const sequelize = new Sequelize(inject('postgres')[17], { dialectModule: pg, logging: false });
   afterAll(() => sequelize.close());
 
-  it('refuses a nested transaction that was left open when the outer one ended', async () => {
+  it('refuses a nested transaction that was still open when the outer one ended', async () => {
     const bridge = sequelizeBridge();
     const outer = await sequelize.transaction();
     const inner = await sequelize.transaction({ transaction: outer });
     expect(bridge.refusalOf?.(inner)).toBeUndefined();
     await outer.commit();
-    expect(bridge.refusalOf?.(inner)).toMatch('is over');
+    expect(bridge.refusalOf?.(inner)).toMatch('has ended');
   });
 });
 
 describe('The types of sequelizeBridge', () => {
-  it('take a transaction, and no Sequelize instance', () => {
+  it('accept a transaction, but no Sequelize instance', () => {
     const store = new PostgresStore(new pg.Pool(), { bridge: sequelizeBridge() });
     expectTypeOf((transaction: Transaction) => store.add(transaction, 'taken')).toBeFunction();
     // @ts-expect-error it commits every query by itself

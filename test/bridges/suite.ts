@@ -15,42 +15,44 @@ import { newDatabase } from '../support/database.js';
 import { sleepingFor } from '../support/sleeping.js';
 
 /**
- * A query builder or an ORM, as an application uses it on a database that has the table `orders`.
- * `Handle` is the slice of its transaction that the bridge asks for.
+ * A query builder or an ORM, as an application uses it on a database with the table `orders`. `Handle` is the part of
+ * its transaction that the bridge asks for.
  */
 export interface Library<Tx extends Handle, Handle = Tx> {
-  /** Absent where its transaction is a handle as it is. */
+  /** Absent if the store accepts its transaction without a bridge. */
   readonly bridge?: TransactionBridge<Handle>;
-  /** What the store and its relays work on. @default a pool of `pg` */
+  /** The client on which the store and its relays work. @default a pool of `pg` */
   readonly client?: PostgresClient;
-  /** Runs `work` in a transaction of the library: commits when it resolves, rolls back and rejects when it rejects. */
+  /** Runs `work` in a transaction of the library. Commits if it resolves; rolls back and rejects if it rejects. */
   readonly transaction: <T>(work: (transaction: Tx) => Promise<T>) => Promise<T>;
-  /** The same inside of another transaction; absent where the library has no savepoints. */
+  /** The same inside another transaction; absent if the library has no savepoints. */
   readonly savepoint?: (transaction: Tx, work: (inner: Tx) => Promise<void>) => Promise<void>;
-  /** Inserts an order, by the library's own means. */
+  /** Inserts an order with the library's own means. */
   readonly insert: (transaction: Tx, id: string) => Promise<unknown>;
-  /** What commits every query by itself, and must be refused. */
+  /** Handles that commit every query by themselves, and must be refused. */
   readonly roots: readonly unknown[];
   readonly close: () => Promise<unknown>;
 }
 
-/** What a library can do, and its bridge. */
+/** What a library and its bridge can do. */
 export interface Features {
-  /** The library has transactions within transactions. */
+  /** Whether the library has nested transactions. */
   readonly savepoints: boolean;
-  /** Who refuses a handle whose transaction is over: the library itself, or the bridge and, at the latest, the server. */
+  /**
+   * Who refuses a handle whose transaction has ended: the library itself, or the bridge and, at the latest, the server.
+   */
   readonly refusesEnded: 'bridge' | 'library';
-  /** No two transactions have the same handle. */
+  /** Whether no two transactions share a handle. */
   readonly ownHandles: boolean;
-  /** A relay of this process is woken by the commit itself. */
+  /** Whether the commit itself wakes a relay of this process. */
   readonly tellsOfCommit: boolean;
 }
 
-/** A library may know the `id` alone; Prisma's client is that of its example, which knows the others too. */
+/** A library may know only the `id`. Prisma's client is that of its example, which knows the other columns too. */
 export const ORDERS = `
   CREATE TABLE orders (id text PRIMARY KEY, item text NOT NULL DEFAULT 'chair', pieces integer NOT NULL DEFAULT 1)`;
 
-/** What every bridge does, on a real PostgreSQL. */
+/** Tests of every bridge, on a real PostgreSQL. */
 export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   name: string,
   features: Features,
@@ -82,7 +84,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
     });
     beforeEach(() => pool.query('DELETE FROM orders'));
 
-    /** Relays all that is stored, and returns it. */
+    /** Relays all stored messages, and returns them. */
     async function relayed(destination = 'default'): Promise<Message[]> {
       const published: Message[] = [];
       const publisher = {
@@ -101,7 +103,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       (await pool.query<[string]>({ text: 'SELECT id FROM orders ORDER BY id', rowMode: 'array' })).rows.flat();
     const textOf = ({ payload }: Message) => Buffer.from(payload).toString();
 
-    it('stores a message with the data, and relays it whole', async () => {
+    it('stores a message with the data, and relays it unchanged', async () => {
       const message = newMessage('grüße 😀 "\'\\ $1 ? :name ;--', {
         topic: 'order.created',
         key: 'kéy $2 ?',
@@ -119,7 +121,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(found && textOf(found)).toBe(textOf(message));
     });
 
-    it('keeps every byte, and what is absent absent', async () => {
+    it('keeps every byte, and leaves absent fields absent', async () => {
       const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
       await library.transaction((transaction) => store.add(transaction, bytes));
       const [found] = await relayed();
@@ -127,7 +129,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect([found?.topic, found?.key, found?.deliverAt]).toEqual([undefined, undefined, undefined]);
     });
 
-    it('tells what the transaction has stored so far, and not what others have', async () => {
+    it('returns what the transaction has stored so far, but not what others have', async () => {
       const message = newMessage('grüße \n 😀', { topic: 'order.created', key: 'k', metadata: { a: 'b' } });
       await library.transaction(async (transaction) => {
         expect(await store.stored(transaction)).toEqual([]);
@@ -148,7 +150,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       const receive = (id: string, consumer = `it's "$1" ?? :name \\?`) =>
         library.transaction((transaction) => store.receive(transaction, consumer, id));
 
-      it('a message once, and not one that is rolled back', async () => {
+      it('a message once, and does not record one that is rolled back', async () => {
         const id = `grüße ? $2 'quoted' \\ 😀`;
         const failed = library.transaction(async (transaction) => {
           expect(await store.receive(transaction, 'billing', id)).toBe(true);
@@ -160,7 +162,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([await receive(id), await receive(id)]).toEqual([true, false]);
       });
 
-      it('a message that comes twice at once, with one effect', async () => {
+      it('a message that is delivered twice at once, with one effect', async () => {
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
@@ -179,7 +181,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([ran.filter((each) => each), calls, await orders()]).toEqual([[true], 1, [message.id]]);
       });
 
-      it('a message again where its effect failed', async () => {
+      it('a message again if its effect failed', async () => {
         const inbox = createInbox<Tx, Handle | TransactionHandle>({
           store,
           consumer: 'shipping',
@@ -196,7 +198,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect([await once(false), await once(false), await orders()]).toEqual([true, false, [message.id]]);
       });
 
-      it('nothing through what commits every query by itself', async () => {
+      it('nothing through a handle that commits every query by itself', async () => {
         for (const root of library.roots) {
           await expect(store.receive(root as Tx, 'billing', 'x')).rejects.toMatchObject({
             code: 'INVALID_TRANSACTION',
@@ -206,12 +208,12 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       });
     });
 
-    it('does not take a message for handled whose transaction was rolled back in silence', async () => {
+    it('does not count a message as handled if its transaction was rolled back silently', async () => {
       const inbox = createInbox({ store, consumer: 'quiet', transaction: (fn) => library.transaction(fn) });
       await library.transaction((transaction) => library.insert(transaction, 'taken'));
       const message = newMessage('x');
       const handled = inbox.once(message, async (transaction) => {
-        // Its COMMIT will roll back, and most libraries do not say so.
+        // COMMIT will roll back, and most libraries do not report it.
         await Promise.resolve(library.insert(transaction, 'taken')).catch(() => undefined);
       });
       await expect(handled).rejects.toThrow();
@@ -219,7 +221,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await inbox.once(message, () => Promise.resolve())).toBe(false);
     });
 
-    it('sends a statement as it is, whatever the names in it', async () => {
+    it('sends a statement unchanged, whatever names it contains', async () => {
       const odd = storeWith({ schema: `odd "$1" ?? it's \\? :name` });
       await odd.migrate();
       await library.transaction((transaction) => odd.add(transaction, 'in another schema'));
@@ -229,7 +231,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('leaves nothing of a transaction that was rolled back', async () => {
+    it('leaves nothing behind when a transaction is rolled back', async () => {
       const failure = new Error('the application changed its mind');
       await expect(
         library.transaction(async (transaction) => {
@@ -272,7 +274,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(found.map(({ id }) => id)).toEqual(messages.map(({ id }) => id));
     });
 
-    it('lets the library’s own error surface, and stores nothing', async () => {
+    it('passes on the library’s own error, and stores nothing', async () => {
       const twice = library.transaction(async (transaction) => {
         await store.add(transaction, 'never');
         await library.insert(transaction, 'order-1');
@@ -287,7 +289,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('lets an error of the database surface from `add` as the library has thrown it, and stores nothing', async () => {
+    it('rejects `add` with an error of the database as the library threw it, and stores nothing', async () => {
       let thrown: unknown;
       const bridge = bridgeOf(library);
       const watched: TransactionBridge<Handle> = {
@@ -310,7 +312,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         expect(causesOf(failure)).toContain('XX999');
         return failure as Error;
       };
-      // One that means nothing to this library, of both tables alike.
+      // An error that means nothing to this library, the same for both tables.
       await pool.query(`
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'XX999'; END $$;
@@ -321,7 +323,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         const refused = newMessage('never', { topic: 'refused' });
         const failure = await fails((transaction) => storeWith({ bridge: watched }).add(transaction, refused));
         expect(failure).toBe(thrown);
-        // MikroORM has errors of its own, but not for what its connection is told.
+        // MikroORM has errors of its own, but not for SQL that is sent through its connection.
         const own = await fails(async (transaction) => library.insert(transaction, 'refused'));
         expect([own.constructor, pg.DatabaseError]).toContain(failure.constructor);
       } finally {
@@ -331,7 +333,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('rejects with an error of the statement itself, and cannot go on in that transaction', async () => {
+    it('rejects with the error of the statement itself, and cannot continue in that transaction', async () => {
       const other = storeWith({ schema: 'not_there' });
       const failed = library.transaction((transaction) => other.add(transaction, 'never'));
       await expect(failed).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH', cause: expect.any(Error) as unknown });
@@ -347,7 +349,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(rowCount).toBe(1);
     });
 
-    it('refuses a handle whose transaction is over, and stores nothing', async () => {
+    it('refuses a handle whose transaction has ended, and stores nothing', async () => {
       for (const end of ['commit', 'rollback']) {
         let kept: Tx | undefined;
         await library
@@ -364,7 +366,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await relayed()).toEqual([]);
     });
 
-    it('stores exactly what its transaction commits, also where it is told while that ends', async () => {
+    it('stores exactly what its transaction commits, even if it is called while the transaction ends', async () => {
       await pool.query(`
         CREATE FUNCTION refuse_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'at commit'; END $$;
         CREATE CONSTRAINT TRIGGER refuse_commit AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
@@ -378,7 +380,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
             const committed = await library
               .transaction(async (transaction) => {
                 if (turns % 2 === 0) await library.insert(transaction, text);
-                // So that it comes before, within, and after what the library does to end the transaction.
+                // So that it comes before, during and after the steps with which the library ends the transaction.
                 told = after(turns, () => store.add(transaction, text));
                 told.catch(() => undefined);
                 if (end === 'fails' && turns % 2 === 1) await library.insert(transaction, text);
@@ -399,11 +401,11 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         await pool.query('DROP FUNCTION refuse_commit CASCADE');
       }
       expect((await relayed()).map(textOf)).toEqual(stored);
-      // Some came in time, and some did not: else nothing was tried.
+      // Some must come in time, and some must not, or nothing was tested.
       expect(stored.length).toBeLessThan(40);
     });
 
-    it('has no effect of a message that is received while its transaction ends', async () => {
+    it('gives no effect to a message that is received while its transaction ends', async () => {
       for (let turns = 0; turns < 30; turns++) {
         const id = `late-${String(turns)}`;
         let told: Promise<unknown> = Promise.resolve();
@@ -433,16 +435,16 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       expect(await orders()).toEqual(['order-1']);
       expect((await relayed()).map(textOf)).toEqual(['mine']);
     };
-    if (features.ownHandles) it('leaves the next transaction of its connection alone once its own is over', leaves);
+    if (features.ownHandles) it('does not touch the next transaction of its connection once its own has ended', leaves);
 
-    it('refuses what commits every query by itself, and stores nothing', async () => {
+    it('refuses a handle that commits every query by itself, and stores nothing', async () => {
       for (const root of [...library.roots, undefined, null, {}, 'handle']) {
         await expect(store.add(root as Tx, 'never')).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       }
       expect(await relayed()).toEqual([]);
     });
 
-    it('says in its errors what to pass', async () => {
+    it('says in its errors what to pass instead', async () => {
       await expect(store.add({} as Tx, 'never')).rejects.toThrow(
         library.bridge?.handleName ?? 'a pg Client or PoolClient',
       );
@@ -457,7 +459,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
             seen = orders();
           });
         });
-        // Whoever was told of the savepoint's end has looked by now.
+        // A relay that was told of the end of the savepoint would have looked by now.
         for (let look = 0; look < 10; look++) await pool.query('SELECT 1');
         expect(seen).toBeUndefined();
       });
@@ -471,7 +473,7 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
         return Promise.reject(new Error('the application changed its mind'));
       });
       await expect(rolledBack).rejects.toThrow('changed its mind');
-      // A rejection that nobody handles fails the whole run, once this one has let it be seen.
+      // An unhandled rejection fails the whole run, once this test has let it surface.
       await new Promise((resolve) => setImmediate(resolve));
       await new Promise((resolve) => setImmediate(resolve));
     };
@@ -501,18 +503,17 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
       }
     };
     if (features.tellsOfCommit) {
-      it('tells of a commit once others see it', () => tells());
-      if (features.savepoints)
-        it('tells of the commit, and not of the end of a savepoint', () => tells(library.savepoint));
-      it('leaves no rejection unhandled where it waits for a commit that does not come', tellsNobodyOfRejections);
-      it('wakes a relay of this process once it has committed', wakes);
+      it('reports a commit once others see it', () => tells());
+      if (features.savepoints) it('reports the commit, but not the end of a savepoint', () => tells(library.savepoint));
+      it('leaves no rejection unhandled when it waits for a commit that does not come', tellsNobodyOfRejections);
+      it('wakes a relay of this process once the transaction has committed', wakes);
     } else {
-      it('does not tell of a commit', async () => {
+      it('does not report a commit', async () => {
         const told: string[] = [];
         await library.transaction(async (transaction) => {
           library.bridge?.onCommit?.(transaction, () => told.push('committed'));
         });
-        // Nor a little later.
+        // Nor does it happen a little later.
         await after(31, async () => undefined);
         expect(told).toEqual([]);
       });
@@ -520,14 +521,14 @@ export function bridgeSuite<Tx extends Handle, Handle = Tx>(
   });
 }
 
-/** Does something after so many turns of the queue of promises; after thirty, in the next one of the event loop. */
+/** Does something after so many turns of the microtask queue; after thirty, in the next turn of the event loop. */
 async function after<T>(turns: number, work: () => Promise<T>): Promise<T> {
   for (let turn = 0; turn < turns; turn++) await Promise.resolve();
   if (turns > 30) await new Promise((resolve) => setImmediate(resolve));
   return work();
 }
 
-/** Its bridge; where its transaction is a handle as it is, one that is made of what the store knows. */
+/** The bridge of the library. For a library without one, a bridge that is made of what the store knows. */
 function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): TransactionBridge<Handle> {
   return (
     bridge ?? {
@@ -538,7 +539,7 @@ function bridgeOf<Tx extends Handle, Handle>({ bridge }: Library<Tx, Handle>): T
   );
 }
 
-/** The SQLSTATEs of an error and of what it is made of: libraries wrap those of their driver in different ways. */
+/** The SQLSTATEs of an error and of its causes. Libraries wrap those of their driver in different ways. */
 export function causesOf(error: unknown): unknown[] {
   if (typeof error !== 'object' || error === null) return [];
   const { code, originalCode, cause, original, parent, meta, driverError, driverAdapterError } = error as Record<

@@ -79,7 +79,7 @@ afterAll(async () => {
   await pool.end();
 });
 
-it('refuses a QueryRunner before and after its transaction, also while it still has its connection', async () => {
+it('refuses a QueryRunner before and after its transaction, even while it still has its connection', async () => {
   const runner = dataSource.createQueryRunner();
   const refused = () =>
     expect(store.add(runner.manager, 'never')).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
@@ -93,7 +93,7 @@ it('refuses a QueryRunner before and after its transaction, also while it still 
   expect(await store.messages(10)).toHaveLength(1);
 });
 
-it('says why a DataSource is refused, which does not compile either', async () => {
+it('says why it refuses a DataSource, which does not compile either', async () => {
   // @ts-expect-error a DataSource is no transaction
   await expect(store.add(dataSource, 'never')).rejects.toThrow('commit every query by themselves');
 });

@@ -33,7 +33,7 @@ describe('Mux over SQS', () => {
   publisherTestSuite({ it, create, features });
 });
 
-/** The least that a publisher can be, over an array. */
+/** The simplest possible publisher, on top of an array. */
 function plainHarness(wrap: (publisher: Publisher) => Publisher): PublisherHarness {
   const arrived: Message[] = [];
   const publisher: Publisher = {
@@ -72,7 +72,7 @@ describe('a plain publisher', () => {
   publisherTestSuite({ it, create: () => Promise.resolve(plainHarness((plain) => plain)), features: PLAIN });
 });
 
-describe('a plain publisher made to take batches', () => {
+describe('a plain publisher that was made to accept batches', () => {
   publisherTestSuite({
     it,
     create: () => Promise.resolve(plainHarness((plain) => asBatchPublisher(plain, 4))),

@@ -16,7 +16,7 @@ const ids = (messages: readonly Message[]): string[] => messages.map(({ id }) =>
 const view = (results: readonly PublishResult[]): string[] =>
   results.map((result) => (result.acknowledged ? 'ok' : failureKind(result.error)));
 
-/** A publisher with a batch form, and the batches that it was given. */
+/** A publisher with a batch form, and the batches that it received. */
 function batches(): BatchPublisher & { calls: string[][] } {
   const calls: string[][] = [];
   return {
@@ -30,7 +30,7 @@ function batches(): BatchPublisher & { calls: string[][] } {
 }
 
 describe('Mux', () => {
-  it('gives each route its messages in one batch, and the results in the order of the messages', async () => {
+  it('gives each route its messages in one batch, and returns the results in the order of the messages', async () => {
     const [a, b] = [batches(), batches()];
     const failing: BatchPublisher = {
       publish: () => Promise.reject(new Error('unused')),
@@ -44,21 +44,23 @@ describe('Mux', () => {
     expect([a.calls, b.calls]).toEqual([[[a1, a2]], [[b1, b2]]]);
   });
 
-  it('says which value had no route, and which routes there are', async () => {
+  it('says which value has no route, and which routes exist', async () => {
     const mux = new Mux('route', { a: batches(), b: batches() });
     await expect(mux.publish(to('c'))).rejects.toMatchObject({
       kind: 'permanent',
-      message: expect.stringMatching(/metadata "route" = "c": no route; known routes are "a", "b"/) as string,
+      message: expect.stringMatching(
+        /metadata "route" = "c", for which there is no route\. The known routes are "a", "b"/,
+      ) as string,
     });
-    await expect(mux.publish(newMessage('x'))).rejects.toThrow('has no metadata "route": no route');
-    // Names that every object has are no routes.
+    await expect(mux.publish(newMessage('x'))).rejects.toThrow('has no metadata "route", for which there is no route');
+    // Names that every object has are not routes.
     await expect(mux.publish(to('constructor'))).rejects.toMatchObject({ kind: 'permanent' });
     await expect(new Mux('constructor', { a: batches() }).publish(to('a'))).rejects.toThrow(
       'no metadata "constructor"',
     );
   });
 
-  it('gives the fallback what no route is for', async () => {
+  it('gives messages without a route to the fallback', async () => {
     const fallback = batches();
     const messages = [to('a'), to('c'), newMessage('x')];
     const results = await new Mux('route', { a: batches() }, { fallback }).publishBatch(messages);
@@ -66,7 +68,7 @@ describe('Mux', () => {
     expect(fallback.calls).toEqual([ids(messages.slice(1))]);
   });
 
-  it('fails what a route gave no answer for', async () => {
+  it('fails messages for which a route did not answer', async () => {
     const silent: BatchPublisher = { publish: () => Promise.resolve(), publishBatch: () => Promise.resolve([]) };
     expect(view(await new Mux('route', { silent }).publishBatch([to('silent')]))).toEqual(['retryable']);
   });
@@ -84,7 +86,7 @@ describe('Mux', () => {
 });
 
 describe('asBatchPublisher', () => {
-  it('sends one at a time within a key, and up to its concurrency across keys', async () => {
+  it('sends one message at a time within a key, and up to its concurrency across keys', async () => {
     const inFlight: (string | undefined)[] = [];
     let most = 0;
     const sent: string[] = [];
@@ -110,7 +112,7 @@ describe('asBatchPublisher', () => {
     }
   });
 
-  it('does not send behind a failure, keeps its error, and lets other keys go on', async () => {
+  it('sends no message behind a failure of its key, keeps the error, and lets other keys continue', async () => {
     const sent: string[] = [];
     const boom = new Error('boom');
     const publisher = asBatchPublisher(
@@ -133,7 +135,7 @@ describe('asBatchPublisher', () => {
     expect([...sent].sort()).toEqual([0, 3, 5].map((i) => messages[i]?.id).sort());
   });
 
-  it('stops at a failure of the connection, and at an abort', async () => {
+  it('stops after a failure of the connection, and after an abort', async () => {
     let calls = 0;
     const down: Publisher = {
       publish() {

@@ -23,7 +23,7 @@ const FEATURES: PublisherFeatures = {
 
 type Arrive = (message: Message) => void;
 
-/** A right publisher over an array. */
+/** A correct publisher, on top of an array. */
 function right(arrive: Arrive): BatchPublisher {
   const check = (message: Message, signal?: AbortSignal): PublishResult => {
     if (signal?.aborted === true) return { acknowledged: false, error: new Error('aborted') };
@@ -43,7 +43,7 @@ function right(arrive: Arrive): BatchPublisher {
   };
 }
 
-/** A publisher that delivers something else. */
+/** A publisher that delivers a changed message. */
 function changed(arrive: Arrive, change: (message: Message) => Partial<Message>): Publisher {
   return right((message) => {
     arrive({ ...message, ...change(message) });
@@ -91,7 +91,7 @@ describe('the publisher suite', () => {
     ],
     [
       'mixes up results',
-      'fails what is refused, in its place, and delivers the rest',
+      'fails a refused message in its place, and delivers the rest',
       (arrive) => {
         const good = right(arrive);
         const publishBatch: BatchPublisher['publishBatch'] = async (some) =>
@@ -102,7 +102,7 @@ describe('the publisher suite', () => {
     ],
     [
       'ignores failures of a batch',
-      'fails what is refused, in its place, and delivers the rest',
+      'fails a refused message in its place, and delivers the rest',
       (arrive) => {
         const good = right(arrive);
         const publishBatch: BatchPublisher['publishBatch'] = async (some) => {
@@ -115,7 +115,7 @@ describe('the publisher suite', () => {
     ],
     [
       'ignores the signal',
-      'acknowledges nothing of a batch whose signal is already aborted',
+      'acknowledges no message of a batch whose signal is already aborted',
       (arrive) => {
         const good = right(arrive);
         return {
@@ -133,7 +133,7 @@ describe('the publisher suite', () => {
       right,
       { batchKeepsKeyOrder: true },
     ],
-    ['claims to de-duplicate', 'drops what the broker already has', right, { deduplicates: true }],
+    ['claims to de-duplicate', 'drops a message that the broker already has', right, { deduplicates: true }],
     ['carries what it denies', 'does not carry topic, key and time', right, { carriesHeader: false }],
     [
       'delivers backwards',

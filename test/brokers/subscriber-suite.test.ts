@@ -22,7 +22,7 @@ const FEATURES: SubscriberFeatures = {
   stopTimeout: false,
 };
 
-/** The least that a subscriber can be: one message at a time, from an array. */
+/** The simplest possible subscriber: it handles one message at a time, from an array. */
 function create(fault: Fault, refuses: boolean): (setup: SubscriberSetup) => Promise<SubscriberHarness> {
   return async ({ errorLogger, concurrency, stopTimeout }) => {
     await Promise.resolve();
@@ -67,7 +67,7 @@ function create(fault: Fault, refuses: boolean): (setup: SubscriberSetup) => Pro
   };
 }
 
-/** The names of the tests that fail, of those that `only` names. */
+/** The names of the tests that fail, among those that `only` names. */
 async function failures(make: ReturnType<typeof create>, only?: string): Promise<string[]> {
   const tests: [string, () => Promise<void>][] = [];
   subscriberTestSuite({
@@ -89,21 +89,21 @@ describe('the subscriber suite', () => {
   });
 
   it.each<[Fault, string]>([
-    ['acknowledges early', 'does not acknowledge before the handler succeeded'],
-    ['does not wait at stop', 'waits at stop for the handlers that run, and acknowledges their messages'],
+    ['acknowledges early', 'does not acknowledge a message before its handler has succeeded'],
+    ['does not wait at stop', 'waits for running handlers when it stops, and acknowledges their messages'],
   ])('fails one that %s', async (fault, test) => {
     expect(await failures(create(fault, true), test)).toEqual([test]);
   });
 
   it.each<[Fault, string]>([
-    ['forgets failures', 'logs the error of a handler, and the message comes again'],
-    ['hides errors', 'logs the error of a handler, and the message comes again'],
-    ['ends at an error', 'logs the errors of the broker and goes on until it is stopped'],
+    ['forgets failures', 'logs the error of a handler, and the message is delivered again'],
+    ['hides errors', 'logs the error of a handler, and the message is delivered again'],
+    ['ends at an error', 'logs the errors of the broker, and continues until it is stopped'],
   ])('fails one that %s, when its patience ends', async (fault, test) => {
     expect(await failures(create(fault, true), test)).toEqual([test]);
   });
 
-  it('fails one that takes what it denies', async () => {
+  it('fails a subscriber that accepts an option that it declares unsupported', async () => {
     expect(await failures(create('none', false), 'refuses concurrency')).toEqual(['refuses concurrency']);
     expect(await failures(create('none', false), 'refuses stopTimeout')).toEqual(['refuses stopTimeout']);
   });

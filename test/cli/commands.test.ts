@@ -1,4 +1,4 @@
-/** What `messenger` says to an operator: what happened, what did not and why, and what to do next. */
+/** What `messenger` says to an operator: what happened, what did not happen and why, and what to do next. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from 'messenger-outbox';
@@ -29,7 +29,7 @@ async function add({ pool, store }: Database, ...messages: Message[]): Promise<v
   client.release();
 }
 
-/** Publishes once to a broker that refuses `dead`, `blocked` and `retried`, each for its own reason. */
+/** Publishes once to a broker that refuses `dead`, `blocked` and `retried`, each for a reason of its own. */
 async function publishOnce({ store }: Database): Promise<void> {
   const publish = ({ id }: Message) =>
     id.startsWith('fine') || id.startsWith('late')
@@ -148,7 +148,7 @@ describe('with messages in every state', () => {
   it('deletes only what somebody has agreed to', async () => {
     const refused = await messenger(outbox.url, 'discard', '--all');
     expect(refused).toMatchObject({ code: 1, stdout: [] });
-    expect(refused.stderr).toMatch(/delete 2 messages of destination "default".*no terminal.*give --yes/);
+    expect(refused.stderr).toMatch(/delete 2 messages of destination "default".*no terminal.*pass --yes/);
     expect(await messenger(outbox.url, 'discard', '--state', 'dead')).toMatchObject({ code: 1 });
     expect(await messenger(outbox.url, 'discard', '--all', '--dry-run')).toMatchObject({
       code: 0,
@@ -198,7 +198,7 @@ it('migrate says what it changed, and refuses what it does not change', async ()
   expect(payloads.stderr).toContain('keep payloads as bytea, and migrating does not change that');
   const script = await messenger(url, 'migrate', '--sql', '--environment', 'x');
   expect(script).toMatchObject({ code: 1, stdout: [] });
-  expect(script.stderr).toContain('leave --environment out');
+  expect(script.stderr).toContain('remove --environment');
 });
 
 it('an upgrade goes by what the tables have, where it is not told', async () => {

@@ -12,7 +12,7 @@ import { newDatabase } from '../support/database.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Runs `messenger` with these arguments; resolves to what it printed, rejects with what it complained of. */
+/** Runs `messenger` with these arguments. Resolves to its output, and rejects with its error. */
 async function messenger(url: string, ...args: string[]): Promise<string[]> {
   const env = { PATH: process.env['PATH'], DATABASE_URL: url };
   const run = promisify(execFile)(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], {
@@ -31,13 +31,13 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     await pool.query(`CREATE TABLE messages (id uuid PRIMARY KEY, metadata jsonb NOT NULL, payload text,
       published boolean DEFAULT FALSE, created_at timestamptz NOT NULL DEFAULT now())`);
     await pool.query(`INSERT INTO messages VALUES (gen_random_uuid(), '{"group":"k"}', 'from Go', false, now())`);
-    expect(await messenger(url, 'import-go', '--key', 'group')).toEqual(['took 1 messages over']);
+    expect(await messenger(url, 'import-go', '--key', 'group')).toEqual(['imported 1 messages']);
     const client = await pool.connect();
     await client.query('BEGIN');
     await store.add(client, [newMessage('1', { id: 'a', key: 'k' }), newMessage('2', { id: 'b' })]);
     await client.query('COMMIT');
     client.release();
-    // Each for its own reason: what fails alike is taken for the broker.
+    // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
     const reasons = ['too large', 'malformed', 'unknown type'];
     const refusing = { publish: () => Promise.reject(new PublishError(String(reasons.pop()), { kind: 'permanent' })) };
     await expect(new Messenger(store, refusing, { errorLogger: { error: () => {} } }).publish()).rejects.toThrow();
@@ -63,7 +63,7 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
       messenger(url, 'add-destination', 'both', '--from', 'end', '--addressed', '--topics', 'a'),
     ).rejects.toMatchObject({ stderr: expect.stringContaining('cannot be used with') as string });
     await expect(messenger(url, 'add-destination', 'nowhere')).rejects.toMatchObject({
-      stderr: expect.stringContaining('say where it begins') as string,
+      stderr: expect.stringContaining('say where the destination begins') as string,
     });
     await expect(messenger(url, 'add-destination', 'third', '--from', 'yesterday')).rejects.toMatchObject({
       stderr: expect.stringContaining('must be a time') as string,
@@ -89,7 +89,7 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
         .filter((line) => line !== ''),
     );
     await expect(messenger('', 'destinations')).rejects.toMatchObject({
-      stderr: expect.stringContaining('which database?') as string,
+      stderr: expect.stringContaining('no database was given') as string,
     });
   } finally {
     await pool.end();
@@ -101,7 +101,7 @@ it('prints the SQL of an upgrade for a tool, and refuses to take that for a migr
   expect(`${lines.join('\n')}\n`).toBe(await migrationScript({ schema: 's', from: 1, transaction: false }));
   for (const flags of [['--from', '1'], ['--no-transaction']]) {
     await expect(messenger('postgresql://nowhere/x', 'migrate', ...flags)).rejects.toMatchObject({
-      stderr: expect.stringContaining('give --sql too') as string,
+      stderr: expect.stringContaining('pass --sql too') as string,
     });
   }
 });

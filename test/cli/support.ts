@@ -15,7 +15,7 @@ export async function messenger(url: string, ...args: string[]): Promise<Ended> 
   return ended(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], url);
 }
 
-/** The same on a terminal of its own, on which this is typed: both outputs are in `stdout`. */
+/** The same on a terminal of its own, on which `typed` is typed. Both outputs are in `stdout`. */
 export async function onTerminal(url: string, typed: string, ...args: string[]): Promise<Ended> {
   const command = [process.execPath, '--import', 'tsx', 'src/cli/main.ts', ...args];
   const quoted = command.map((each) => `'${each.replaceAll("'", `'\\''`)}'`).join(' ');
@@ -30,7 +30,7 @@ function ended(file: string, args: readonly string[], url: string, typed?: strin
       resolve({ code: error === null ? 0 : Number(error.code), stdout: lines, stderr });
     });
     if (typed === undefined) child.stdin?.end();
-    // Once it is asked: what is typed before is the terminal's to lose.
+    // Type only after the question: a terminal may lose what is typed before.
     else child.stdout?.on('data', (data: string) => data.includes('[y/N]') && child.stdin?.end(typed));
   });
 }

@@ -1,6 +1,7 @@
 /**
- * A serverless function in a process of its own, to be frozen: it drains once, `node --import tsx drain-process.ts URL`.
- * It says `publishing` once it does, publishes nothing before it reads a line, and says at last what became of it.
+ * A serverless function in a process of its own, which a test freezes. It drains once: `node --import tsx
+ * drain-process.ts URL`. It prints `publishing` when it starts to publish, publishes nothing before it reads a line,
+ * and finally prints the result.
  */
 import { once } from 'node:events';
 import pg from 'pg';

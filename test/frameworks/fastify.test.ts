@@ -11,7 +11,7 @@ declare module 'fastify' {
 }
 
 describe('outboxPlugin', () => {
-  it('gives the whole server a typed outbox, and relays from ready to close', async () => {
+  it('gives the whole server a typed outbox, and relays from `ready` to `close`', async () => {
     const { store, outbox, waiting } = shop();
     const app = fastify();
     const { publisher, published, inFlight, release } = held();
@@ -39,7 +39,7 @@ describe('outboxPlugin', () => {
     expect(app.outboxHealth()).toMatchObject({ ok: false, status: 'stopped' });
   });
 
-  it('relays until the last request was answered', async () => {
+  it('relays until the last request has been answered', async () => {
     const { outbox, send } = shop();
     const app = fastify({ keepAliveTimeout: 1 });
     const { publisher, published, release } = held();
@@ -144,7 +144,7 @@ describe('outboxPlugin', () => {
     await app.close();
   });
 
-  it('tells of a relay that ended, and closes all the same', async () => {
+  it('reports a relay that has ended, and still closes', async () => {
     const { outbox, lose, errors, errorLogger } = shop();
     const app = fastify();
     const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
@@ -161,7 +161,7 @@ describe('outboxPlugin', () => {
     await app.close();
   });
 
-  it('stores only, without a relay', async () => {
+  it('only stores messages without a relay', async () => {
     const { outbox, send, waiting } = shop();
     const app = fastify();
     app.register(outboxPlugin, { outbox });
@@ -172,7 +172,7 @@ describe('outboxPlugin', () => {
     expect(await waiting()).toBe(1);
   });
 
-  it('can be closed before it was ready', async () => {
+  it('can be closed before it is ready', async () => {
     const { outbox } = shop();
     const app = fastify();
     app.register(outboxPlugin, { outbox, relay: { publisher: held().publisher } });

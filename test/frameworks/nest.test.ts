@@ -50,7 +50,7 @@ interface Order {
   id: string;
 }
 
-/** A class of its own each time: what it handled, and what it holds on to. */
+/** A new class each time, with the messages that it handled and those that it holds on to. */
 function ordersClass(options?: { subscriber?: string }) {
   class Orders {
     readonly handled: string[] = [];
@@ -66,7 +66,7 @@ function ordersClass(options?: { subscriber?: string }) {
   return Orders;
 }
 
-/** Hands over what it is given until the signal aborts, as a broker would. */
+/** Delivers the messages that it is given until the signal aborts, as a broker would. */
 function broker() {
   const ended = deferred();
   let deliver: (message: Message) => Promise<void> = () => Promise.reject(new Error('nobody subscribed'));
@@ -117,7 +117,7 @@ const start = (root: Root): Promise<INestApplicationContext> =>
 const healthOf = (app: INestApplicationContext) => app.get<OutboxHealth>(OUTBOX_HEALTH);
 
 describe('OutboxModule', () => {
-  it('injects the outbox everywhere; relays from bootstrap to shutdown, which finishes what is in flight', async () => {
+  it('injects the outbox everywhere, relays from bootstrap to shutdown, and finishes what is in flight', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published, inFlight, release } = held();
     const feature = {
@@ -141,7 +141,7 @@ describe('OutboxModule', () => {
     expect(healthOf(app).now()).toMatchObject({ ok: false, status: 'stopped' });
   });
 
-  it('takes options of a factory, and stops before what that was given is destroyed', async () => {
+  it('accepts options from a factory, and stops before the factory’s dependencies are destroyed', async () => {
     const { outbox, send } = shop();
     const { publisher, published, inFlight, release } = held();
     const seen: number[] = [];
@@ -151,7 +151,7 @@ describe('OutboxModule', () => {
       exports: ['POOL'],
     };
     const module = OutboxModule.forRootAsync({
-      // Finds no handlers, and there is no subscriber that would need one.
+      // It finds no handlers, and no subscriber needs one.
       discovery: DiscoveryService,
       imports: [database],
       inject: ['POOL'],
@@ -173,7 +173,7 @@ describe('OutboxModule', () => {
   });
 
   describe('stops before any onModuleDestroy of the application', () => {
-    /** A module that ends what the relay needs, and tells what was settled by then. */
+    /** A module that ends what the relay needs, and reports what was settled by then. */
     const database = (seen: unknown[], waiting: () => Promise<number>) => ({
       module: moduleClass(),
       providers: [
@@ -232,7 +232,7 @@ describe('OutboxModule', () => {
       expect(seen).toEqual(['handled', ['waiting', 0]]);
     });
 
-    it('also on a signal', async () => {
+    it('on a signal too', async () => {
       const { outbox, send, waiting } = shop();
       const { publisher, inFlight, release } = held();
       const seen: unknown[] = [];
@@ -244,7 +244,7 @@ describe('OutboxModule', () => {
       });
       const before = process.listeners('SIGUSR2');
       app.enableShutdownHooks([ShutdownSignal.SIGUSR2]);
-      // The signal itself would end the test's process: Nest sends it again when it has shut down.
+      // The signal itself would end the test's process, because Nest sends it again after it has shut down.
       const killed = deferred();
       const kill = vi.spyOn(process, 'kill').mockImplementation(() => {
         killed.resolve();
@@ -265,7 +265,7 @@ describe('OutboxModule', () => {
       expect(seen).toEqual([['waiting', 0]]);
     });
 
-    it('where two modules have a relay each', async () => {
+    it('if two modules have a relay each', async () => {
       const shops = [shop(), shop()] as const;
       const seen: unknown[] = [];
       const relays = shops.map(() => held());
@@ -309,13 +309,13 @@ describe('OutboxModule', () => {
     await app.close();
   });
 
-  it('refuses to start where Nest is not the one that it knows', () => {
+  it('refuses to start if Nest is not the copy that it knows', () => {
     expect(() => {
       firstAndLast(undefined, Symbol('stop'), Symbol('hooks'));
     }).toThrow(/two copies of @nestjs\/core/);
   });
 
-  it('fails to start when the relay cannot', async () => {
+  it('fails to start if the relay cannot start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     const relay = { publisher: held().publisher, errorLogger };
@@ -324,7 +324,7 @@ describe('OutboxModule', () => {
     });
   });
 
-  it('tells of a relay that ended, and closes all the same', async () => {
+  it('reports a relay that has ended, and still closes', async () => {
     const { outbox, lose, errors, errorLogger } = shop();
     const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
     const app = await start({ imports: [OutboxModule.forRoot({ outbox, relay })] });
@@ -337,7 +337,7 @@ describe('OutboxModule', () => {
 });
 
 describe('OnMessage', () => {
-  it('has a subscriber’s messages handled by a provider, and shutdown waits for it', async () => {
+  it('lets a provider handle a subscriber’s messages, and shutdown waits for the provider', async () => {
     const { outbox } = shop();
     const { subscriber, deliver, ended } = broker();
     const Orders = ordersClass();
@@ -371,7 +371,7 @@ describe('OnMessage', () => {
     expect(orders.handled).toHaveLength(2);
   });
 
-  it('goes to the subscriber that it names, also where that is inherited', async () => {
+  it('handles messages of the subscriber that it names, even if it is inherited', async () => {
     const { outbox } = shop();
     const [billing, shipping] = [broker(), broker()];
     const Bills = ordersClass({ subscriber: 'billing' });
@@ -391,7 +391,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('goes to a method for each topic that it is decorated with; an override has only its own', async () => {
+  it('calls a method for each topic of its decorators, and an override only for its own topics', async () => {
     const schema = z.object({ id: z.string() });
     const outbox = defineOutbox({
       store: shop().store,
@@ -425,7 +425,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('has its effect once with an inbox, however often a message comes', async () => {
+  it('has its effect once with an inbox, however often a message is delivered', async () => {
     const { store, outbox } = shop();
     const inbox = createInbox({ store, consumer: 'billing', transaction: (fn) => store.transaction(fn) });
     const once = vi.spyOn(inbox, 'once');
@@ -446,7 +446,7 @@ describe('OnMessage', () => {
     await subscriber.publish(newMessage('{"id":"1"}', { topic: 'order.created' }));
     await subscriber.idle();
     expect(store.all()).toHaveLength(1);
-    // One delivery failed after its effect, one succeeded, and two came after it.
+    // One delivery failed after its effect, one succeeded, and two came after that.
     expect([app.get(Billing).calls, once.mock.calls.length]).toEqual([2, 4]);
     expect(subscriber.dead).toEqual([]);
     await app.close();
@@ -487,7 +487,7 @@ describe('OnMessage', () => {
     await app.close();
   });
 
-  it('refuses an errorLogger that is none', async () => {
+  it('refuses an errorLogger without the method error', async () => {
     const options = { outbox: shop().outbox, errorLogger: null as never };
     await expect(start({ imports: [OutboxModule.forRoot(options)] })).rejects.toMatchObject({
       code: 'INVALID_OPTION',
@@ -496,8 +496,13 @@ describe('OnMessage', () => {
   });
 
   it.each([
-    ['needs discovery', /need discovery/, [ordersClass()], ['billing'], undefined],
-    ['needs subscribers', /Orders.created handles messages: give the module subscribers/, [ordersClass()], []],
+    ['needs discovery', /need the option discovery/, [ordersClass()], ['billing'], undefined],
+    [
+      'needs subscribers',
+      /Orders.created handles messages, but the module has no subscribers: give the module subscribers/,
+      [ordersClass()],
+      [],
+    ],
     ['needs a handler for each subscriber', /no OnMessage handles messages of billing/, [], ['billing']],
     [
       'names one of many subscribers',
@@ -510,12 +515,12 @@ describe('OnMessage', () => {
     ['names one that is there', /must name/, [ordersClass({ subscriber: 'x' })], ['billing']],
     [
       'handles a topic once',
-      /Orders.created and Orders.created handle order.created/,
+      /Orders.created and Orders.created both handle order.created/,
       [ordersClass(), ordersClass()],
       ['a'],
     ],
-    ['is of one instance', /Orders handles messages: it cannot be/, [{ scope: Scope.TRANSIENT }], ['a']],
-    ['is of no request', /Orders handles messages: it cannot be/, [{ scope: Scope.REQUEST }], ['a']],
+    ['is of one instance', /Orders handles messages, so it can be neither/, [{ scope: Scope.TRANSIENT }], ['a']],
+    ['is of no request', /Orders handles messages, so it can be neither/, [{ scope: Scope.REQUEST }], ['a']],
   ] as const)('%s', async (_, message, classes, names, ...discovery) => {
     const { outbox } = shop();
     let relays = 0;
@@ -537,7 +542,7 @@ describe('OnMessage', () => {
     expect(relays).toBe(0);
   });
 
-  it('refuses a static method, which no provider has', () => {
+  it('refuses a static method, because no provider has it', () => {
     // eslint-disable-next-line @typescript-eslint/no-extraneous-class
     class Orders {
       static created({ id }: Order) {

@@ -13,7 +13,7 @@ import { deferred, held, isOpen, shop } from './support.js';
 const urlOf = (server: NetServer) => `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
 
 describe('withRelay', () => {
-  it('starts with an Express server; stops accepting, answers what is open, and finishes what is in flight', async () => {
+  it('starts with an Express server, and on stop answers open requests and finishes what is in flight', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published, inFlight, release } = held();
     const [arrived, answer] = [deferred(), deferred()];
@@ -29,7 +29,7 @@ describe('withRelay', () => {
     expectTypeOf(service.server).toEqualTypeOf<Server>();
     expect(service.health()).toMatchObject({ ok: true, status: 'running' });
 
-    // Stopping does not wait for a client to let go of its connection.
+    // Stopping does not wait until a client lets go of its connection.
     service.server.keepAliveTimeout = 600_000;
     const request = fetch(urlOf(service.server));
     await arrived.promise;
@@ -64,7 +64,7 @@ describe('withRelay', () => {
       (answer: Answer) => createHttp2Server(answer),
       async (url: string) => {
         const session = connect(url);
-        // A server may wait for its sessions: to close them is for the application.
+        // A server may wait for its sessions, which the application must close.
         return text(session.request()).finally(() => {
           session.close();
         });
@@ -92,10 +92,10 @@ describe('withRelay', () => {
     expect([published.length, await waiting(), service.health().status]).toEqual([1, 0, 'stopped']);
   });
 
-  it('has a health that says whether messages get through, also as JSON', async () => {
+  it('has a health that says whether messages get through, even as JSON', async () => {
     const { outbox, send, lose, errors, errorLogger } = shop();
     const { publisher, inFlight, release } = held();
-    // As those of HTTP clients can be: circular, and with credentials.
+    // Like the errors of HTTP clients: circular, and with credentials.
     const failure = Object.assign(new Error('no amqp://me:hush@broker'), { request: { password: 'hush' }, self: {} });
     failure.self = failure;
     const refusing = { publish: () => Promise.reject(failure) };
@@ -134,7 +134,7 @@ describe('withRelay', () => {
     await failing.stop();
   });
 
-  it('starts and stops with Hono on Node.js, as with any other', async () => {
+  it('starts and stops with Hono on Node.js, as with any other server', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published, release } = held();
     release();
@@ -151,7 +151,7 @@ describe('withRelay', () => {
     expect([published.length, await waiting(), service.server.listening]).toEqual([1, 0, false]);
   });
 
-  it('does not listen when the relay cannot start', async () => {
+  it('does not listen if the relay cannot start', async () => {
     const { outbox, lose, errorLogger } = shop();
     lose();
     let listened = false;
@@ -164,7 +164,7 @@ describe('withRelay', () => {
     expect(listened).toBe(false);
   });
 
-  it('leaves no relay behind when the server cannot listen', async () => {
+  it('leaves no relay behind if the server cannot listen', async () => {
     const { outbox } = shop();
     const { publisher } = held();
     const first = createServer().listen(0);
@@ -217,7 +217,7 @@ describe('withRelay', () => {
       return server;
     };
     const service = await withRelay({ outbox, relay: { publisher, interval: 1 }, listen });
-    // It is the application's to hear.
+    // The application must listen for it.
     expect(service.server.listenerCount('error')).toBe(0);
     const errors: Error[] = [];
     service.server.on('error', (error) => errors.push(error));
@@ -231,7 +231,7 @@ describe('withRelay', () => {
     expect([errors.length, service.health().status]).toEqual([1, 'stopped']);
   });
 
-  it('tells of a relay that ended; the server goes on', async () => {
+  it('reports a relay that has ended, while the server continues', async () => {
     const { outbox, lose, errors, errorLogger } = shop();
     const relay = { publisher: held().publisher, errorLogger, interval: 1, storeOutageLimit: 0 };
     const service = await withRelay({ outbox, relay, listen: () => createServer().listen(0) });
@@ -243,7 +243,7 @@ describe('withRelay', () => {
     await service.stop();
   });
 
-  it('installs no handlers of signals', async () => {
+  it('installs no signal handlers', async () => {
     const before = process.eventNames();
     const { outbox } = shop();
     const options = { outbox, relay: { publisher: held().publisher }, listen: () => createServer().listen(0) };

@@ -21,7 +21,7 @@ function open() {
 }
 
 describe('drainHandler', () => {
-  it('publishes what there is as a route of Hono, for who knows the secret', async () => {
+  it('publishes stored messages as a route of Hono, for callers who know the secret', async () => {
     const { outbox, send, waiting } = shop();
     const { publisher, published } = open();
     const handler = drainHandler(outbox, { publisher, budget: 5_000, secret: 's3cret' });
@@ -48,7 +48,7 @@ describe('drainHandler', () => {
     },
   );
 
-  it.each([undefined, ''])('refuses everybody while the secret is %o, and says so', async (secret) => {
+  it.each([undefined, ''])('refuses everybody while the secret is %o, and logs that', async (secret) => {
     const { outbox, send, waiting, errors, errorLogger } = shop();
     await send('1');
     const handler = drainHandler(outbox, { publisher: open().publisher, errorLogger, secret });
@@ -60,7 +60,7 @@ describe('drainHandler', () => {
     expect(await waiting()).toBe(1);
   });
 
-  it('asks authorize, and takes nothing but true', async () => {
+  it('asks authorize, and accepts nothing but true', async () => {
     const { outbox, errors, errorLogger } = shop();
     const { publisher } = open();
     const statuses: number[] = [];
@@ -75,15 +75,15 @@ describe('drainHandler', () => {
     expect(errors).toEqual([failure]);
   });
 
-  it('needs one of secret and authorize', () => {
+  it('needs exactly one of secret and authorize', () => {
     const { outbox } = shop();
     const { publisher } = open();
-    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of secret and authorize');
+    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of the options secret and authorize');
     const both = { publisher, secret: 'x', authorize: () => true };
-    expect(() => drainHandler(outbox, both)).toThrow('one of secret and authorize');
+    expect(() => drainHandler(outbox, both)).toThrow('one of the options secret and authorize');
   });
 
-  it('answers 500 where something could not be published, and keeps the details to the log', async () => {
+  it('answers 500 if something could not be published, and shows the details only in the log', async () => {
     const { outbox, send, waiting, errors, errorLogger } = shop();
     await send('1');
     const publisher: Publisher = { publish: () => Promise.reject(new Error('the password is hunter2')) };
@@ -123,7 +123,7 @@ describe('on PostgreSQL', () => {
     await pool.end();
   });
 
-  it('gives the lease back before it answers: another relay works at once', async () => {
+  it('gives the lease back before it answers, so that another relay works at once', async () => {
     const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
     const send = async (id: string) => {
       const client = await pool.connect();
@@ -139,7 +139,7 @@ describe('on PostgreSQL', () => {
     const handler = drainHandler(outbox, { publisher, secret: 's3cret' });
     const response = handler(new Request(url, bearer('s3cret')));
     await inFlight;
-    // Whoever asks while the lease is held gets nothing, and waits for nobody.
+    // A drain while the lease is held gets nothing, and does not wait.
     expect(await outbox.drain({ publisher: other })).toBe(0);
     release();
     expect(await (await response).json()).toEqual({ published: 1 });
@@ -148,7 +148,7 @@ describe('on PostgreSQL', () => {
     expect(others).toHaveLength(1);
   });
 
-  it('drains all that is to be tried again, however many pages of it there are, and nothing once it is told to end', async () => {
+  it('drains all messages that are to be retried, however many pages they fill, and none once it has to end', async () => {
     const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
     const client = await pool.connect();
     await client.query('BEGIN');
@@ -177,7 +177,7 @@ describe('on PostgreSQL', () => {
     expect(await left()).toBe(0);
   });
 
-  it('holds nothing for longer than its lease when it is frozen, and changes nothing when it thaws', async () => {
+  it('holds nothing for longer than its lease when it freezes, and changes nothing when it thaws', async () => {
     const at = await newDatabase(inject('postgres')[17]);
     const own = new pg.Pool({ connectionString: at, max: 3 });
     onTestFinished(() => own.end());

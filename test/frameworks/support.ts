@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defineOutbox, type Message, type Publisher } from '../../src/index.js';
 import { PlainStore } from '../support/plain-store.js';
 
-/** An application's outbox in memory, and what can be made to go wrong with it. */
+/** An application's outbox in memory, and ways to make it fail. */
 export function shop() {
   const store = new PlainStore();
   const outbox = defineOutbox({ store, topics: { 'order.created': { schema: z.object({ id: z.string() }) } } });
@@ -14,21 +14,21 @@ export function shop() {
     errors,
     errorLogger: { error: (error: Error) => void errors.push(error) },
     send: (id: string) => store.transaction((tx) => outbox.send(tx, 'order.created', { id })),
-    /** How many wait to be published. */
+    /** How many messages wait to be published. */
     waiting: async () => (await messages(100)).length,
-    /** Has the store fail from now on. */
+    /** Makes the store fail from now on. */
     lose: () => (store.messages = () => Promise.reject(new Error('refused'))),
   };
 }
 
-/** A promise, and what settles it. */
+/** A promise, and the functions that settle it. */
 export function deferred() {
   let resolve: () => void = () => undefined;
   const promise = new Promise<void>((settle) => (resolve = settle));
   return { promise, resolve };
 }
 
-/** A publisher that holds what it is given until it is told to go on. */
+/** A publisher that holds its messages until it is told to continue. */
 export function held() {
   const published: Message[] = [];
   const reached = deferred();
@@ -49,7 +49,7 @@ export function held() {
   };
 }
 
-/** Whether a promise is still open once everything that could settle it by now has run. */
+/** Whether a promise is still pending after everything that could settle it by now has run. */
 export async function isOpen(promise: Promise<unknown>): Promise<boolean> {
   let open = true;
   const settle = () => (open = false);

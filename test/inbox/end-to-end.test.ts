@@ -1,4 +1,7 @@
-/** From a transaction that stores a message to the one that has its effect, with all that a broker may do between. */
+/**
+ * From a transaction that stores a message to the transaction that has its effect, with everything that a broker may do
+ * in between.
+ */
 import type pg from 'pg';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
@@ -13,8 +16,8 @@ const IDS = Array.from({ length: 40 }, (_, n) => `order-${String(n).padStart(2, 
 const quiet = { error: () => undefined };
 
 /**
- * Everything is delivered three times, to three subscriptions at once, two of them of one consumer; and the first time
- * of each fails after its effect.
+ * Every message is delivered three times, to three subscriptions at once, two of which belong to one consumer. The
+ * first delivery of each fails after its effect.
  */
 async function effects(inboxed: boolean): Promise<Record<string, string[]>> {
   const pool = await newPool();
@@ -72,13 +75,13 @@ async function effects(inboxed: boolean): Promise<Record<string, string[]>> {
 }
 
 describe('from an outbox to an inbox', () => {
-  it('each message has its effect once, at each consumer', async () => {
+  it('gives each message its effect once, at each consumer', async () => {
     expect(await effects(true)).toEqual({ billing: IDS, shipping: IDS });
   });
 
-  it('without the inbox it has it again and again', async () => {
+  it('gives a message its effect again and again without the inbox', async () => {
     const { billing, shipping } = await effects(false);
-    // Three deliveries, and one that failed after its effect; billing has two subscriptions.
+    // Three deliveries, and one that failed after its effect. Billing has two subscriptions.
     expect([billing?.length, shipping?.length]).toEqual([IDS.length * 8, IDS.length * 4]);
   });
 });

@@ -11,10 +11,10 @@ const consumer = 'billing';
 const message = newMessage('x', { id: 'a' });
 
 type Options = InboxOptions<MemoryTransaction>;
-/** As untyped code may give it. */
+/** A transaction function as untyped code may pass it. */
 type Transaction = (work: (transaction: unknown) => Promise<unknown>) => Promise<unknown>;
 
-/** An inbox in memory, with a clock that the test sets, and what was logged. */
+/** An inbox in memory, with a clock that the test sets, and the errors that it logged. */
 function inbox(options: Partial<Options> & { through?: (store: MemoryStore) => Transaction } = {}) {
   const { through, ...rest } = options;
   const store = new MemoryStore();
@@ -53,7 +53,10 @@ describe('createInbox', () => {
     [{ ...good, consumer: 7 }, '7 (number)'],
     [{ ...good, transaction: undefined }, 'transaction must be a function such as (fn) => db.transaction(fn)'],
     [{ ...good, transaction: {} }, 'got an object (Object)'],
-    [{ ...good, retention: HOUR - 1 }, `retention must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`],
+    [
+      { ...good, retention: HOUR - 1 },
+      `retention must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`,
+    ],
     [{ ...good, retention: Infinity }, 'Infinity'],
     [{ ...good, retention: '7 days' }, '"7 days"'],
     [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with the method error, got a function'],
@@ -63,7 +66,7 @@ describe('createInbox', () => {
     expect(create).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }) as Error);
   });
 
-  it('refuses a message without an id that can be kept', async () => {
+  it('refuses a message whose id cannot be kept', async () => {
     const { once } = inbox();
     for (const wrong of [undefined, null, {}, { id: '' }, { id: 7 }, { id: 'a\u0000' }]) {
       await expect(once(wrong as never, () => Promise.resolve())).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
@@ -72,7 +75,7 @@ describe('createInbox', () => {
 });
 
 describe('once', () => {
-  it('runs the work in the transaction, the first time alone', async () => {
+  it('runs the work in the transaction, only the first time', async () => {
     const { once, store } = inbox();
     const work = (tx: MemoryTransaction) => store.add(tx, 'effect');
     expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
@@ -80,7 +83,7 @@ describe('once', () => {
     expect(store.all()).toHaveLength(2);
   });
 
-  it('has no effect where the work rejects, and runs it again', async () => {
+  it('has no effect if the work rejects, and runs it again', async () => {
     const { once, store } = inbox();
     const failing = once(message, async (tx) => {
       await store.add(tx, 'effect');
@@ -92,7 +95,7 @@ describe('once', () => {
     expect(store.all()).toHaveLength(1);
   });
 
-  it('is one for each consumer', async () => {
+  it('keeps consumers apart', async () => {
     const { once, store } = inbox();
     const other = createInbox({ store, consumer: 'shipping', transaction: (fn) => store.transaction(fn) });
     const work = () => Promise.resolve();
@@ -103,7 +106,7 @@ describe('once', () => {
     ]);
   });
 
-  it('runs the work once of deliveries at once', async () => {
+  it('runs the work once for simultaneous deliveries', async () => {
     const { once, store } = inbox();
     const all = Array.from({ length: 10 }, () => once(message, (tx) => store.add(tx, 'effect')));
     expect((await Promise.all(all)).filter((ran) => ran)).toHaveLength(1);
@@ -111,9 +114,9 @@ describe('once', () => {
   });
 });
 
-describe('a function transaction that does not do what it is for', () => {
+describe('a wrong function transaction', () => {
   const wrong: Record<string, [(store: MemoryStore) => Transaction, RegExp]> = {
-    'does not call its callback': [() => () => Promise.resolve(), /without having called its callback/],
+    'does not call its callback': [() => () => Promise.resolve(), /without calling its callback/],
     'gives it no transaction': [() => (work) => work({}), /unknown transaction handle/],
     'gives it nothing': [() => (work) => work(undefined), /unknown transaction handle/],
     'gives it a transaction that is over': [
@@ -128,25 +131,28 @@ describe('a function transaction that does not do what it is for', () => {
       /unknown transaction handle/,
     ],
   };
-  it.each(Object.entries(wrong))('%s: is told, and the message comes again', async (_, [through, text]) => {
-    const { once, store } = inbox({ through });
-    const work = () => Promise.resolve();
-    const failed = once(message, work);
-    await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
-    await expect(failed).rejects.toThrow(text);
-    expect(await store.forgetReceived(consumer, 0)).toBe(0);
-  });
+  it.each(Object.entries(wrong))(
+    '%s: fails with an explanation, and the message is delivered again',
+    async (_, [through, text]) => {
+      const { once, store } = inbox({ through });
+      const work = () => Promise.resolve();
+      const failed = once(message, work);
+      await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
+      await expect(failed).rejects.toThrow(text);
+      expect(await store.forgetReceived(consumer, 0)).toBe(0);
+    },
+  );
 
-  it('does not wait for it: is told', async () => {
+  it('does not wait for its callback: fails with an explanation', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction((tx) => void work(tx)) });
     const failed = once(message, () => new Promise((resolve) => setImmediate(resolve)));
     await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
     await expect(failed).rejects.toThrow(
-      'resolved before its callback had: it must wait for it. Give it one such as (fn) => db.transaction(fn)',
+      'resolved before its callback did: it must wait for the callback. Give the inbox a function such as (fn) => db.transaction(fn)',
     );
   });
 
-  it('keeps the failure of the handler to itself: it is told all the same', async () => {
+  it('swallows the failure of the handler: rejects with it all the same', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction(work).catch(() => undefined) });
     await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
     for (const nothing of [undefined, null]) {
@@ -155,7 +161,7 @@ describe('a function transaction that does not do what it is for', () => {
     }
   });
 
-  it('resolves to something else: nothing is made of that', async () => {
+  it('resolves to something else: makes no difference', async () => {
     const { once } = inbox({ through: (store) => (work) => store.transaction(work).then(() => 'else') });
     const work = () => Promise.resolve();
     expect([await once(message, work), await once(message, work)]).toEqual([true, false]);
@@ -163,7 +169,10 @@ describe('a function transaction that does not do what it is for', () => {
 });
 
 describe('a library that calls the callback again', () => {
-  /** Calls it twice, as one does that retries what could not be serialised; the first call's transaction is rolled back. */
+  /**
+   * Calls the callback twice, as a library does that retries after a serialisation failure. The transaction of the
+   * first call is rolled back.
+   */
   const twice =
     (store: MemoryStore): Transaction =>
     async (work) => {
@@ -175,7 +184,7 @@ describe('a library that calls the callback again', () => {
       return store.transaction(work);
     };
 
-  it('is heard to its last call', async () => {
+  it('succeeds with the last call', async () => {
     const { once, store } = inbox({ through: twice });
     let calls = 0;
     const work = async (tx: MemoryTransaction) => {
@@ -187,7 +196,7 @@ describe('a library that calls the callback again', () => {
     expect([calls, store.all().length]).toEqual([2, 1]);
   });
 
-  it('fails where its last call does', async () => {
+  it('fails if its last call does', async () => {
     const { once, store } = inbox({ through: twice });
     let calls = 0;
     const work = () => (++calls === 2 ? Promise.reject(new Error('the last')) : Promise.resolve());
@@ -197,7 +206,7 @@ describe('a library that calls the callback again', () => {
 });
 
 describe('cleaning', () => {
-  /** A store that counts, and holds cleaning until it is let go on. */
+  /** A store that counts calls, and holds cleaning until it is released. */
   function counted() {
     const memory = new MemoryStore();
     const calls: unknown[] = [];
@@ -247,7 +256,7 @@ describe('cleaning', () => {
       .toBe(2);
   });
 
-  it('that fails is logged, is not the failure of a handler, and is tried again an hour later', async () => {
+  it('is logged if it fails, does not fail a handler, and is tried again an hour later', async () => {
     const { handled, time, calls, state, errors } = counted();
     const failures = [
       () => Promise.reject(new Error('rejected')),
@@ -265,13 +274,13 @@ describe('cleaning', () => {
     expect(errors.map(({ message: text }) => text)).toEqual(['rejected', 'thrown']);
   });
 
-  it('does not happen after a message that failed', async () => {
+  it('does not happen after a failed message', async () => {
     const { once, calls } = counted();
     await expect(once(message, () => Promise.reject(new Error('not yet')))).rejects.toThrow('not yet');
     expect(calls).toEqual([]);
   });
 
-  it('can be asked for, with a signal, of what is older than is to be kept', async () => {
+  it('can be requested, with a signal, for messages that are older than `keep`', async () => {
     const calls: unknown[] = [];
     const store = Object.assign(new MemoryStore(), {
       forgetReceived: (...args: unknown[]) => {

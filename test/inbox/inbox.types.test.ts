@@ -23,7 +23,7 @@ import { prismaBridge } from '../../src/bridges/prisma.js';
 import { sequelizeBridge } from '../../src/bridges/sequelize.js';
 import { typeormBridge } from '../../src/bridges/typeorm.js';
 
-// Checked by `tsc`, like everything here; nothing of it has to run.
+// `tsc` checks this file, like all others. None of it has to run.
 const consumer = 'billing';
 const topics = defineTopics({ 'order.created': { schema: z.object({ id: z.string() }) } });
 

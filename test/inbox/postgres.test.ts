@@ -23,7 +23,7 @@ async function opened(begin?: string) {
 
 describe('an inbox on PostgreSQL', () => {
   it.each(['SERIALIZABLE', 'REPEATABLE READ', 'READ COMMITTED'])(
-    'has one effect of deliveries at once, %s: who could not know is refused, and comes again',
+    'has one effect for simultaneous deliveries, %s: one that could not know is refused, and is delivered again',
     async (level) => {
       const { inbox, invoices, bill } = await opened(`BEGIN ISOLATION LEVEL ${level}`);
       const message = newMessage('x');
@@ -38,7 +38,7 @@ describe('an inbox on PostgreSQL', () => {
     },
   );
 
-  it('says what to run where its tables are missing, or older', async () => {
+  it('says what to run if its tables are missing or older', async () => {
     const pool = await newPool();
     const store = new PostgresStore(pool, { schema: 's', tablePrefix: 'p_' });
     const inbox = createInbox({ store, consumer, transaction: (fn) => inTransaction(pool, fn) });
@@ -72,16 +72,16 @@ describe('an inbox on PostgreSQL', () => {
     expect(await inbox.clean()).toBe(0);
   });
 
-  it('refuses an id that no index can keep, in words', async () => {
+  it('refuses an id that no index can keep, with an explanation', async () => {
     const { pool, store, bill, invoices } = await opened();
     const inbox = createInbox({ store, consumer, transaction: (fn) => inTransaction(pool, fn) });
     const refused = inbox.once(newMessage('x', { id: '名'.repeat(700) }), bill('never'));
     await expect(refused).rejects.toMatchObject({ code: 'INVALID_MESSAGE' });
-    await expect(refused).rejects.toThrow('2000 bytes together at most');
+    await expect(refused).rejects.toThrow('must together have at most 2000 bytes');
     expect(await invoices()).toEqual([]);
   });
 
-  it('says that a bare function has to give back rows, before anything is done', async () => {
+  it('says that a bare function must return rows, before anything is done', async () => {
     const { pool, store, invoices } = await opened();
     const inbox = createInbox({
       store,
@@ -99,8 +99,8 @@ describe('an inbox on PostgreSQL', () => {
   });
 });
 
-describe('what is received', () => {
-  /** So many rows that are a day old, and as many that are new. */
+describe('the record of a received message', () => {
+  /** So many rows that are a day old, and as many new ones. */
   async function filled(count: number) {
     const { pool, store } = await opened();
     await pool.query(
@@ -120,7 +120,7 @@ describe('what is received', () => {
 
   const HOUR = 3_600_000;
 
-  it('is forgotten in parts of a thousand, by the index, and what is locked is left', async () => {
+  it('is deleted in parts of a thousand, by the index, except for locked rows', async () => {
     const { pool, store, left } = await filled(2_500);
     const queries = vi.spyOn(Object.getPrototypeOf(await pool.connect().then(given)) as pg.PoolClient, 'query');
     onTestFinished(() => {
@@ -148,7 +148,7 @@ describe('what is received', () => {
     expect((await pool.query('SELECT FROM messenger.inbox')).rowCount).toBe(2_500);
   });
 
-  it('is not forgotten any more once the signal aborts', async () => {
+  it('is no longer deleted once the signal aborts', async () => {
     const { store, left } = await filled(1_500);
     await expect(store.forgetReceived('c', HOUR, { signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow(
       'stop',
@@ -161,7 +161,7 @@ describe('what is received', () => {
     expect(await left()).toBeGreaterThan(0);
   });
 
-  it('is kept as long as it is to be', async () => {
+  it('is kept for as long as `keep` says', async () => {
     const { store } = await filled(10);
     expect(await store.forgetReceived('c', 25 * HOUR)).toBe(0);
     expect(await store.forgetReceived('c', 23 * HOUR)).toBe(10);
@@ -169,7 +169,7 @@ describe('what is received', () => {
   });
 });
 
-/** A client of a pool, given back to it at once. */
+/** A client of a pool, which was given back to the pool at once. */
 function given(client: pg.PoolClient): pg.PoolClient {
   client.release();
   return client;

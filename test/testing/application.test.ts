@@ -35,7 +35,7 @@ function thrownBy(call: () => unknown): unknown {
 }
 
 describe('outboxTesting', () => {
-  it('tells what a transaction has stored, as a handler would get it', async () => {
+  it('returns what a transaction has stored, as a handler would get it', async () => {
     const { store, outbox, stored, expectStored } = shop();
     await store.transaction(async (tx) => {
       expect(await stored(tx)).toEqual([]);
@@ -56,7 +56,7 @@ describe('outboxTesting', () => {
     });
   });
 
-  it('fails, and shows what there was, where nothing matches', async () => {
+  it('fails and shows what was stored if nothing matches', async () => {
     const { store, outbox, expectStored } = shop();
     await store.transaction(async (tx) => {
       await expect(expectStored(tx, 'order.paid')).rejects.toThrow('nothing');
@@ -85,7 +85,7 @@ describe('outboxTesting', () => {
     });
   });
 
-  it('drains what is committed, in order, and nothing else', async () => {
+  it('drains committed messages in order, and nothing else', async () => {
     const { store, outbox, drained } = shop();
     await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', ['1', '2', '3']));
     await store
@@ -100,7 +100,7 @@ describe('outboxTesting', () => {
 });
 
 describe('memoryBroker', () => {
-  it('refuses options that it does not know, and numbers that are none', () => {
+  it('refuses unknown options, and values that are not numbers', () => {
     for (const [options, says] of [
       [{ maxDelivery: 1 }, /maxDelivery/],
       [{ maxDeliveries: 0 }, /maxDeliveries.*0/],
@@ -112,7 +112,7 @@ describe('memoryBroker', () => {
     }
   });
 
-  it('hands over again what failed, gives up what never succeeds, and goes on in order', async () => {
+  it('delivers failed messages again, gives up those that never succeed, and continues in order', async () => {
     const errors: Error[] = [];
     const broker = memoryBroker({ maxDeliveries: 2, errorLogger: { error: (error) => void errors.push(error) } });
     const stop = new AbortController();
@@ -142,7 +142,7 @@ describe('memoryBroker', () => {
     expect(got).not.toContain('late');
   });
 
-  it('hands everything over more often where it is told to, to every subscription', async () => {
+  it('delivers every message several times if configured to, to every subscription', async () => {
     const broker = memoryBroker({ duplicates: 1 });
     const stop = new AbortController();
     const got: string[] = [];

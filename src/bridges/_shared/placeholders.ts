@@ -1,6 +1,7 @@
 /**
- * A statement without its `$1`, `$2` …, for libraries that write them in another way: the text between them, and the
- * values in the order in which they stand there. What is within quotes is text: names of tables may hold anything.
+ * Splits a statement at its `$1`, `$2` …, for libraries that write placeholders in another way. Returns the text
+ * between them, and the values in the order in which they stand there. Whatever is in quotes counts as text, because
+ * names of tables may contain anything.
  */
 export function splitAtPlaces(text: string, values: readonly string[]): { strings: string[]; places: string[] } {
   const strings: string[] = [];

@@ -16,12 +16,12 @@ import {
   type PublisherSettings,
 } from './wire/settings.js';
 
-/** What `SnsPublisher` uses of the SDK's `SNSClient`. */
+/** The part of the SDK's `SNSClient` that `SnsPublisher` uses. */
 export interface SnsPublisherClient {
   send(command: PublishBatchCommand, options?: { abortSignal?: AbortSignal }): Promise<PublishBatchCommandOutput>;
 }
 
-/** What `SnsPublisher` can be told. */
+/** The options of `SnsPublisher`. */
 export interface SnsPublisherOptions extends AwsPublisherOptions {
   /** The ARN of the topic. */
   topic: string;
@@ -32,14 +32,15 @@ const TOPIC_ARN = /^arn:[^:]+:sns:[^:]+:\d+:[A-Za-z0-9_-]{1,256}(\.fifo)?$/;
 /**
  * Sends messages to an SNS topic in batches, and reads the answer to every entry.
  *
- * The body is the payload where it is text that AWS carries unchanged, else its base64. Attributes carry the id
- * (`messageIdKey`), `topic` and `key`, metadata as far as the 10 attributes of a raw delivery to SQS go, and `messenger`: the
- * envelope, a JSON object with whatever attributes cannot carry. `SqsSubscriber` puts the message together again.
+ * The body is the payload if that is text that AWS carries unchanged, and its base64 otherwise. Attributes carry the id
+ * (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into the 10 attributes of a raw delivery to
+ * SQS. The attribute `messenger` is the envelope: a JSON object with everything that attributes cannot carry.
+ * `SqsSubscriber` puts the message together again.
  *
- * On a FIFO topic the group is the message's `key`, else the metadata entry `groupIdKey`, else
- * `defaultGroupId`, and the de-duplication id is the message id. Where AWS does not take a text as such an id (a space,
- * an umlaut, more than 128 characters), the id is `sha256:` and its hash. Messages of one group (of one key, on a
- * standard topic) are sent one after the other.
+ * On a FIFO topic the group is the message's `key`, or else the metadata entry `groupIdKey`, or else `defaultGroupId`.
+ * The de-duplication id is the message id. If AWS does not accept a text as such an id (a space, an umlaut, more than
+ * 128 characters), the id is `sha256:` and the hash of the text. Messages of one group (on a standard topic, of one
+ * key) are sent one after the other.
  *
  * @example
  * ```ts
@@ -51,7 +52,7 @@ export class SnsPublisher implements BatchPublisher {
   readonly #settings: PublisherSettings;
   readonly #send: SendBatch;
 
-  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
   constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
     checkClient(client, 'an SNSClient');
     checkPublisherOptions<SnsPublisherOptions>(options, { topic: true });
@@ -72,7 +73,7 @@ export class SnsPublisher implements BatchPublisher {
       );
   }
 
-  /** @throws PublishError when SNS did not acknowledge the message. */
+  /** @throws PublishError if SNS did not acknowledge the message. */
   publish(message: Message, options?: PublishOptions): Promise<void> {
     return sendOne(message, this.#settings, this.#send, options);
   }

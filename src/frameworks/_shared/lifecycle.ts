@@ -4,61 +4,64 @@ import type { DatastoreStatus } from '../../core/relay/status.js';
 import type { OutboxRelayOptions, Relay } from '../../core/relay/handle.js';
 import { hasMethods } from '../../core/util/options.js';
 
-/** What runs relays: any `Outbox`, whatever its topics. */
+/** The part of an `Outbox` that runs relays, whatever its topics. */
 export interface RelaySource {
   relay(options: OutboxRelayOptions): Promise<Relay>;
 }
 
-/** How the relay of an application is started. It has no `signal`: it ends with its application. */
+/** How an application's relay is started. There is no `signal`, because the relay ends with its application. */
 export type HostedRelayOptions = Omit<OutboxRelayOptions, 'signal'>;
 
-/** How long a call of the publisher may take before messages no longer count as getting through. Milliseconds. */
+/** How long a call of the publisher may take before `publishing` becomes `false`. Milliseconds. */
 const SLOW = 10_000;
 
-/** How the relay of an application does, at this moment. As JSON it has no more of errors than `code` and `kind`. */
+/** The state of an application's relay at this moment. As JSON, errors have only their `code` and `kind`. */
 export interface RelayHealth {
   /**
-   * Whether there is nothing that a restart would help: `false` before the relay has started and once it has ended.
-   * While the broker or the datastore is down it is `true`: the application can go on, and a restart mends nothing. So
-   * it is what liveness and readiness are asked of.
+   * Whether the application needs no restart. It is `false` before the relay has started and once it has ended. It
+   * stays `true` while the broker or the datastore is down: the application can continue, and a restart would repair
+   * nothing. So use it for liveness and readiness.
    */
   readonly ok: boolean;
   /**
-   * Of a relay that has started, whether messages get through, as far as it knows: `false` while `circuit` is not
-   * closed, while the publisher has not answered a call for ten seconds (`circuit.waitingSince`), while `datastore` is
-   * failing, and once the relay has ended. It is what alerts are made of.
+   * Whether messages get through, as far as a started relay knows. It is `false` while `circuit` is not closed, while
+   * the publisher has not answered a call for ten seconds (`circuit.waitingSince`), while `datastore` is failing, and
+   * once the relay has ended. Use it for alerts.
    */
   readonly publishing?: boolean;
-  /** `none`: this application runs no relay. `failed`: it did not start, or it ended, with `error`. */
+  /** `none`: this application runs no relay. `failed`: the relay did not start, or it ended with `error`. */
   readonly status: 'none' | 'starting' | 'running' | 'failed' | 'stopped';
-  /** Of a relay that has started. */
+  /** Only once the relay has started. */
   readonly circuit?: CircuitStatus;
-  /** Of a relay that has started. */
+  /** Only once the relay has started. */
   readonly datastore?: DatastoreStatus;
-  /** What the relay failed for. */
+  /** Why the relay failed. */
   readonly error?: Error;
 }
 
-/** A relay with the life cycle that frameworks have. None of it throws for being called twice. */
+/** A relay with the life cycle of a framework. Every method can be called twice. */
 export interface HostedRelay {
-  /** Resolves when the relay has reached the store. @throws what `Outbox.relay` does. */
+  /** Resolves when the relay has reached the store. @throws what `Outbox.relay` throws. */
   readonly start: () => Promise<void>;
-  /** Finishes what is in flight, as far as that answers within `stopTimeout`. Never rejects: a relay that failed has told so, and an application closes anyway. */
+  /**
+   * Finishes what is in flight, as far as the broker answers within `stopTimeout`. Never rejects: a failed relay has
+   * already reported its error, and an application closes anyway.
+   */
   readonly stop: () => Promise<void>;
   readonly health: () => RelayHealth;
-  /** Once it has started: settles when it has ended. Rejects with what it ended for, unless it was told to. */
+  /** Settles when a started relay has ended. Rejects with the error that ended it, unless it was stopped. */
   readonly ended: () => Promise<void>;
 }
 
 /**
- * The relay of an application, for the hooks of its framework. Without options there is none, and an application only
- * stores messages. One that ends with an error tells its `errorLogger`, as every relay.
+ * The relay of an application, for the hooks of its framework. Without options there is no relay, and the application
+ * only stores messages. A relay that ends with an error reports it to its `errorLogger`, as every relay does.
  *
- * @throws MessengerError `INVALID_OPTION` where `outbox` is none.
+ * @throws MessengerError `INVALID_OPTION` if `outbox` is not an outbox.
  */
 export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | undefined): HostedRelay {
   if (!hasMethods(outbox, 'relay')) {
-    throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox, as defineOutbox makes it');
+    throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox that defineOutbox has made');
   }
   const stopping = new AbortController();
   let state: Pick<RelayHealth, 'status' | 'error'> = { status: options === undefined ? 'none' : 'starting' };
@@ -85,7 +88,7 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
     start: () => (started ??= options === undefined ? Promise.resolve() : run(options)),
     async stop() {
       stopping.abort();
-      // Whoever started it has been told of its failures, and the logger of later ones.
+      // Whoever started the relay knows why the start failed, and the logger knows about later failures.
       await started?.catch(() => undefined);
       await relay?.ended.catch(() => undefined);
     },
@@ -109,11 +112,14 @@ function statusOf({ circuit, datastore }: Relay, isRunning: boolean) {
   };
 }
 
-/** Has a health tell no more of errors, as JSON, than their codes: strangers may read it, and fields may be secret or circular. */
+/**
+ * Limits the errors in a health to their codes when it is written as JSON. Strangers may read it, and other fields may
+ * be secret or circular.
+ */
 export function withCodes<Health extends RelayHealth>(health: Health): Health {
   const toJSON = (): unknown => {
     function replace(this: Readonly<Record<string, unknown>>, key: string, value: unknown): unknown {
-      // As it was before its own `toJSON`.
+      // The value before its own `toJSON`.
       const error = this[key];
       if (!(error instanceof Error)) return value;
       const { code, kind } = error as { code?: unknown; kind?: unknown };
@@ -121,6 +127,6 @@ export function withCodes<Health extends RelayHealth>(health: Health): Health {
     }
     return JSON.parse(JSON.stringify({ ...health }, replace));
   };
-  // Not enumerable: whoever copies it has the errors themselves.
+  // Not enumerable, so that a copy has the errors themselves.
   return Object.defineProperty(health, 'toJSON', { value: toJSON });
 }

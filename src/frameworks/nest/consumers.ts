@@ -8,11 +8,11 @@ import type { MessageHandler } from './discovery.js';
 /** A subscriber whose messages go to the methods that `OnMessage` decorates. */
 export interface NestSubscriber extends Pick<TopicSubscription<Schemas, unknown>, 'name' | 'unhandledTopics'> {
   readonly subscriber: Subscriber;
-  /** @default none: a handler can be called more than once for a message */
+  /** @default none: a handler may be called more than once for a message */
   readonly inbox?: Inbox<unknown>;
 }
 
-/** A subscriber, and what it calls. */
+/** A subscriber, and the subscription that it serves. */
 interface Consumer {
   readonly subscriber: Subscriber;
   readonly subscription: Subscription;
@@ -21,7 +21,7 @@ interface Consumer {
 /**
  * Gives each subscriber its handlers.
  *
- * @throws MessengerError `INVALID_OPTION` where it is not clear who handles what.
+ * @throws MessengerError `INVALID_OPTION` if it is unclear which method handles which message.
  */
 export function consumersOf(
   topics: Topics,
@@ -31,12 +31,18 @@ export function consumersOf(
   const names = subscribers.map(({ name }) => name);
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice !== undefined) {
-    throw new MessengerError('INVALID_OPTION', `two subscribers have the name ${twice}: each must have its own`);
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `two subscribers have the name ${twice}: each must have a name of its own`,
+    );
   }
   for (const { label, subscriber } of handlers) {
     if (names.length === 0) {
-      const remedy = 'give the module subscribers, or no discovery where nothing is received';
-      throw new MessengerError('INVALID_OPTION', `${label} handles messages: ${remedy}`);
+      const remedy = 'give the module subscribers, or remove the option discovery if it receives nothing';
+      throw new MessengerError(
+        'INVALID_OPTION',
+        `${label} handles messages, but the module has no subscribers: ${remedy}`,
+      );
     }
     if (subscriber === undefined ? names.length === 1 : names.includes(subscriber)) continue;
     throw new MessengerError('INVALID_OPTION', `${label} must name one of the subscribers ${names.join(', ')}`);
@@ -45,10 +51,13 @@ export function consumersOf(
     const own = new Map<string, MessageHandler>();
     for (const handler of handlers.filter((each) => (each.subscriber ?? rest.name) === rest.name)) {
       const other = own.get(handler.topic);
-      // One acknowledgement for both: what fails in one would come again to the other.
+      // Both would share one acknowledgement: if one of them fails, the message would be delivered to the other again.
       if (other) {
         const both = `${other.label} and ${handler.label}`;
-        throw new MessengerError('INVALID_OPTION', `${both} handle ${handler.topic} of ${rest.name}: one must`);
+        throw new MessengerError(
+          'INVALID_OPTION',
+          `${both} both handle ${handler.topic} of ${rest.name}: only one method may handle a topic of a subscriber`,
+        );
       }
       own.set(handler.topic, handler);
     }
@@ -58,7 +67,10 @@ export function consumersOf(
   });
 }
 
-/** Receives until the signal aborts and handlers have ended. Who fails before, or ends, is kept and logged. */
+/**
+ * Receives until the signal has aborted and the handlers have ended. If the subscriber fails or ends before that, the
+ * error is kept and logged.
+ */
 export async function consume(
   { subscriber, subscription }: Consumer,
   { signal, failures, logger }: { signal: AbortSignal; failures: Map<string, Error>; logger: ErrorLogger },
@@ -66,7 +78,8 @@ export async function consume(
   let failure: Error | undefined;
   try {
     await subscriber.subscribe(subscription, { signal });
-    if (!signal.aborted) failure = new MessengerError('FATAL', `the subscriber of ${subscription.name} ended`);
+    if (!signal.aborted)
+      failure = new MessengerError('FATAL', `the subscriber of ${subscription.name} ended before it was stopped`);
   } catch (error) {
     failure = toError(error);
   }

@@ -1,13 +1,13 @@
 import { MessengerError } from '../../core/errors.js';
 import { marksOf, type Mark } from './on-message.js';
 
-/** The slice of Nest's `DiscoveryService` that is used. */
+/** The part of Nest's `DiscoveryService` that is used. */
 export interface Discovery {
   getProviders(): readonly Discovered[];
   getControllers(): readonly Discovered[];
 }
 
-/** The slice of Nest's `InstanceWrapper` that is used. */
+/** The part of Nest's `InstanceWrapper` that is used. */
 export interface Discovered {
   readonly instance: unknown;
   readonly isTransient: boolean;
@@ -24,7 +24,8 @@ export interface MessageHandler extends Pick<Mark, 'topic' | 'subscriber'> {
 /**
  * The decorated methods of every provider and controller.
  *
- * @throws MessengerError `INVALID_OPTION` for a class of which there is not one instance: a message is no request.
+ * @throws MessengerError `INVALID_OPTION` for a class that does not have exactly one instance, because a message is not
+ *   a request.
  */
 export function messageHandlers(discovery: Discovery): MessageHandler[] {
   const handlers = new Map<unknown, MessageHandler[]>();
@@ -34,7 +35,10 @@ export function messageHandlers(discovery: Discovery): MessageHandler[] {
     if (marks.length === 0) continue;
     const { name: type } = (instance as object).constructor;
     if (found.isTransient || !found.isDependencyTreeStatic()) {
-      throw new MessengerError('INVALID_OPTION', `${type} handles messages: it cannot be of a request, nor transient`);
+      throw new MessengerError(
+        'INVALID_OPTION',
+        `${type} handles messages, so it can be neither request-scoped nor transient`,
+      );
     }
     // An alias has the same instance.
     handlers.set(

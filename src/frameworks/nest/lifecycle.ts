@@ -7,16 +7,16 @@ import { consume, consumersOf } from './consumers.js';
 import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
 
-/** What runs, which the hooks steer and the health tells of. */
+/** What runs: the hooks control it, and the health reports on it. */
 export interface State {
   readonly relay: HostedRelay;
-  /** By the subscriber's name. */
+  /** By the name of the subscriber. */
   readonly failures: Map<string, Error>;
-  /** Gets them. */
+  /** Gets the failures. */
   readonly logger: ErrorLogger;
   /** Ends the relay and the subscribers. */
   readonly stopping: AbortController;
-  /** One for each subscriber that receives. */
+  /** One promise for each subscriber that receives. */
   readonly consuming: Promise<void>[];
 }
 
@@ -47,7 +47,7 @@ export function healthOf({ relay, failures }: State): OutboxHealth {
   return { now, indicator: (key = 'outbox') => ({ [key]: { status: now().ok ? 'up' : 'down' } }) };
 }
 
-/** Nest finds hooks by their names. This one can be called twice: both calls end when everything has ended. */
+/** Nest finds hooks by their names. This hook can be called twice, and both calls resolve when everything has ended. */
 export function stopOf({ relay, stopping, consuming }: State) {
   return {
     async onModuleDestroy() {
@@ -57,7 +57,7 @@ export function stopOf({ relay, stopping, consuming }: State) {
   };
 }
 
-/** What starts everything, and stops it again. */
+/** The hooks that start everything, and stop it again. */
 export function hooksOf(options: OutboxModuleOptions, state: State, discovery?: Discovery) {
   const { outbox, subscribers = [] } = options;
   const { relay, failures, logger, consuming } = state;
@@ -65,7 +65,10 @@ export function hooksOf(options: OutboxModuleOptions, state: State, discovery?: 
   return {
     async onApplicationBootstrap() {
       if (subscribers.length > 0 && !discovery) {
-        throw new MessengerError('INVALID_OPTION', 'subscribers need discovery: DiscoveryService of @nestjs/core');
+        throw new MessengerError(
+          'INVALID_OPTION',
+          'subscribers need the option discovery: pass DiscoveryService of @nestjs/core',
+        );
       }
       const handlers = discovery ? messageHandlers(discovery) : [];
       const consumers = consumersOf(outbox.topics, subscribers, handlers);

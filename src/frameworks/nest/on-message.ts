@@ -2,26 +2,27 @@ import { MessengerError } from '../../core/errors.js';
 import type { TopicContext } from '../../core/outbox/subscribe.js';
 import type { ParsedOf, Schemas, Topics } from '../../core/outbox/topics.js';
 
-/** What the decorator leaves at a class. */
+/** What the decorator leaves on a class. */
 export interface Mark {
   readonly topic: string;
-  /** Of the subscriber that it listens to, where there is more than one. */
+  /** The subscriber for which the method handles messages, if there is more than one. */
   readonly subscriber: string | undefined;
-  /** Of the method. */
+  /** The name of the method. */
   readonly name: string | symbol;
-  /** Of the class that has the method. */
+  /** The prototype of the class that has the method. */
   readonly prototype: object;
 }
 
-/** Where a class keeps its marks: registered, so that two copies of this package know the same. */
+/** Where a class keeps its marks. The symbol is registered, so that two copies of this package use the same one. */
 const MARKS = Symbol.for('messenger-outbox.on-message');
 
 /**
- * The decorator of methods that handle messages, for the topics of an application: what a method takes is checked
- * against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one. A method of many
- * topics has one for each. A method that overrides another has that one's, unless it has its own.
+ * Makes the decorator of methods that handle messages, for the topics of an application. The type of a method's
+ * parameter is checked against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one. A
+ * method with many topics has one decorator for each. A method that overrides another inherits its topics, unless it is
+ * decorated itself.
  *
- * @returns a decorator that throws MessengerError `INVALID_OPTION` for a topic that is not there.
+ * @returns a decorator that throws MessengerError `INVALID_OPTION` for an unknown topic.
  *
  * @example
  * ```ts
@@ -44,19 +45,20 @@ export function onMessageOf<S extends Schemas>(topics: Topics<S>) {
       if (typeof prototype === 'function') {
         throw new MessengerError(
           'INVALID_OPTION',
-          `${prototype.name}.${String(name)} is static: a provider's instance handles messages`,
+          `${prototype.name}.${String(name)} is static, but only methods of a provider's instance handle messages: make it an instance method`,
         );
       }
-      // A method can have many. Those of a method that it overrides are not among them.
+      // A method can have many marks. Those of a method that it overrides are not among them.
       const others = marksOf(prototype).filter((mark) => mark.name !== name || mark.prototype === prototype);
       const marks: Mark[] = [...others, { prototype, name, topic, subscriber: options.subscriber }];
-      // On the prototype and by name, not on the function: decorators such as one of transactions replace that.
+      // On the prototype and by name, not on the function, because other decorators, such as one for transactions,
+      // replace the function.
       Object.defineProperty(prototype, MARKS, { value: marks, configurable: true });
     };
   };
 }
 
-/** What the decorator has left, of an instance too. */
+/** The marks that the decorator has left on a prototype or an instance. */
 export function marksOf(value: unknown): readonly Mark[] {
   const marks = typeof value === 'object' ? (value as { [MARKS]?: unknown } | null)?.[MARKS] : undefined;
   return Array.isArray(marks) ? (marks as Mark[]) : [];

@@ -2,16 +2,17 @@ import type { ModulesContainer } from '@nestjs/core';
 import { MessengerError } from '../../core/errors.js';
 
 /**
- * Has Nest come to the module of one provider before all others, and to that of another one after them, when it calls
- * the hooks of the application's modules.
+ * When Nest calls the hooks of the application's modules, makes it begin with the module of one provider and end with
+ * that of another.
  *
- * Nest goes through modules by their distance from the root module: when it starts, the farthest first; when it stops,
- * the same way up to Nest 10, and the other way round since Nest 11. Among those of one distance the order of imports
- * decides. So the pool of a module beside ours, or of the root module, was ended before the relay had settled what was in
- * flight. No hook comes before `onModuleDestroy`, and nothing that a module can say of itself moves it in that order.
- * Nest sets `distance` before it creates providers, and reads it when it calls hooks: a provider can change it.
+ * Nest goes through modules by their distance from the root module. When it starts, it begins with the farthest. When
+ * it stops, it does the same up to Nest 10, and the reverse since Nest 11. Among modules of the same distance the order
+ * of imports decides. So the pool of a module beside ours, or of the root module, could end before the relay had
+ * settled what was in flight. No hook comes before `onModuleDestroy`, and a module has no option that changes this
+ * order. Nest sets `distance` before it creates providers, and reads it when it calls hooks, so a provider can change
+ * it.
  *
- * @throws MessengerError `INVALID_OPTION` where Nest does not give its modules.
+ * @throws MessengerError `INVALID_OPTION` if Nest does not provide its modules.
  */
 export function firstAndLast(modules: ModulesContainer | undefined, first: symbol, last: symbol): void {
   const having = (provider: symbol) =>

@@ -1,51 +1,63 @@
 import { MessengerError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/contracts/logger.js';
 
-/** The slice of a `Request` that is used. */
+/** The part of a `Request` that is used. */
 export interface DrainRequest {
   readonly headers: { get(name: string): string | null };
 }
 
-/** Who may have the outbox drained: one of the two, and nobody without. */
+/** Who may have the outbox drained. Exactly one of the two must be given. */
 export type DrainAccess<R> =
   | {
       /**
        * Expected as `Authorization: Bearer …`, as Vercel's cron jobs send `CRON_SECRET`. While it is `undefined` or
-       * empty, as an environment variable that is missing, every request is refused and the error logger is told.
+       * empty, because an environment variable is missing, every request is refused, and the error logger gets an
+       * error.
        */
       readonly secret: string | undefined;
     }
   | {
-      /** Nothing but `true` lets a request in. */
+      /** Lets a request in only if it returns `true`. */
       readonly authorize: (request: R) => boolean | Promise<boolean>;
     };
 
-/** The same, of which untyped code can give both or neither. */
+/** The same for untyped code, which may give both or neither. */
 export interface GivenAccess<R> {
   readonly secret?: string | undefined;
   readonly authorize?: ((request: R) => unknown) | undefined;
 }
 
-/** @returns whether a request is let in. @throws MessengerError `INVALID_OPTION` without `secret` and `authorize`, or with both. */
+/**
+ * @returns a function that says whether a request is let in. @throws MessengerError `INVALID_OPTION` without `secret`
+ *   and `authorize`, or with both.
+ */
 export function accessOf<R extends DrainRequest>(
   access: DrainAccess<R>,
   logger: ErrorLogger,
 ): (request: R) => Promise<boolean> {
   const { secret, authorize } = access as GivenAccess<R>;
   if ('secret' in access === (authorize !== undefined)) {
-    throw new MessengerError('INVALID_OPTION', 'drainHandler needs one of secret and authorize: anybody could call it');
+    throw new MessengerError(
+      'INVALID_OPTION',
+      'drainHandler needs exactly one of the options secret and authorize, or anybody could call it',
+    );
   }
   if (authorize) return async (request) => (await authorize(request)) === true;
   return async ({ headers }) => {
     if (typeof secret === 'string' && secret !== '') {
       return same(headers.get('authorization') ?? '', `Bearer ${secret}`);
     }
-    logger.error(new MessengerError('INVALID_OPTION', 'the secret of drainHandler is missing: requests are refused'));
+    logger.error(
+      new MessengerError(
+        'INVALID_OPTION',
+        'the secret of drainHandler is missing, so every request is refused: set the option secret',
+      ),
+    );
     return false;
   };
 }
 
-/** Compares digests, which are of one length: how long it takes tells nothing of where texts differ. */
+/** Compares digests, which have the same length, so that the time taken does not show where the texts differ. */
 async function same(one: string, other: string): Promise<boolean> {
   const digest = async (text: string) =>
     new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));

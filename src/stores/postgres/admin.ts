@@ -14,29 +14,36 @@ import type { OperationContext } from './sql/transact.js';
 
 /** What an operator does with an outbox in PostgreSQL. */
 export interface PostgresAdmin extends OutboxAdmin {
-  /** Changes the number of partitions, while no relay runs. @throws MessengerError `CONFLICT`: what is in the way. */
+  /**
+   * Changes the number of partitions, while no relay runs.
+   * @throws MessengerError `CONFLICT`, which says what is in the way.
+   */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void>;
   /**
-   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can go on
-   * from them with nothing lost; and gives the database, if told to, to another environment. Relays must
-   * be stopped; writers wait meanwhile. Needs the role that owns the tables.
+   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can continue from them
+   * without losing anything. On request it also gives the database to another environment. Relays must be stopped;
+   * writers wait meanwhile. Needs the role that owns the tables.
    *
    * @returns what will be published from here, some of it again.
-   * @throws MessengerError `CONFLICT` while a relay works here, or a transaction that stored messages is open;
-   *   `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+   * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
+   *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
    */
   rebase(options?: RebaseOptions): Promise<RebaseResult>;
-  /** Takes the unpublished messages of the Go module's table over; a second run, what came since. @returns how many. */
+  /**
+   * Imports the unpublished messages from the table of the Go module. A second run imports the messages that have come
+   * since.
+   * @returns how many were imported.
+   */
   importFromGo(options?: ImportFromGoOptions): Promise<number>;
-  /** Who holds more than the roles of `rolesScript` need. Takes nothing away. */
+  /** Who holds more rights than the roles of `rolesScript` need. Takes nothing away. */
   excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]>;
-  /** The SQL of the four roles with the least rights, for these tables. */
+  /** The SQL that makes the four roles, with the fewest rights, for these tables. */
   rolesScript(options?: Omit<RolesOptions, 'schema' | 'tablePrefix'>): string;
-  /** The SQL of these tables, for `psql` or a migration tool. */
+  /** The SQL that makes these tables, for `psql` or a migration tool. */
   migrationScript(options?: Omit<MigrationScriptOptions, keyof PostgresTableOptions>): Promise<string>;
 }
 
-/** Does something on the tables of a store, and has its errors say what to do. */
+/** Runs an operation on the tables of a store, and turns its errors into ones that say what to do. */
 export async function operating<T>(
   context: OperationContext,
   work: (context: OperationContext) => Promise<T>,
@@ -49,7 +56,7 @@ export async function operating<T>(
   }
 }
 
-/** The operations on the tables of one store, whose options say which. */
+/** The operations on the tables of one store. The store's options say which tables. */
 export function postgresAdmin(context: OperationContext, tables: PostgresTableOptions): PostgresAdmin {
   const { schema, tablePrefix } = tables;
   const operate = <T>(work: (context: OperationContext) => Promise<T>) => operating(context, work);

@@ -11,39 +11,42 @@ import type { MessengerEvent } from '../../core/contracts/events.js';
 import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import type { PgPool } from './drivers/pg-client.js';
 
-/** What the tables of a store are, decided when they are made. Durations in milliseconds. */
+/** How the tables of a store are made. Durations are in milliseconds. */
 export interface PostgresTableOptions {
   /** The schema of the store's tables. @default 'messenger' */
   schema?: string;
-  /** Put before the name of every table, for several outboxes in one schema. @default '' */
+  /** A prefix for the name of every table, for several outboxes in one schema. @default '' */
   tablePrefix?: string;
-  /** Keep payloads in a column of type `json`, to be queried. They must be JSON then; their bytes stay as they are. @default false */
+  /**
+   * Keep payloads in a column of type `json`, so that SQL can query them. Payloads must then be JSON; their bytes stay
+   * as they are. @default false
+   */
   jsonPayload?: boolean;
   /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
   partitions?: number;
   /**
-   * The longest `cleanUp` that will be used: it sets how long a slice of the log spans. `migrate` changes
-   * it; a relay that is given another than its tables have refuses to start.
+   * The longest `cleanUp` that will be used. It determines how much time each slice of the log spans. `migrate` changes
+   * it; a relay whose retention differs from that of its tables refuses to start.
    *
    * @default what the tables have; 86_400_000 (a day) when they are made
    */
   retention?: number;
 }
 
-/** What {@link migrationScript} makes: the tables' own options, and these. */
+/** The options of {@link migrationScript}: those of the tables, and these. */
 export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOptions {}
 
 /**
- * The SQL that creates the tables of an outbox in an empty database, or that brings those of version `from`
- * to this one: for a migration tool or a review.
+ * The SQL that creates the tables of an outbox in an empty database, or that brings tables of version `from` to this
+ * version. For a migration tool or a review.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
 export async function migrationScript(options: MigrationScriptOptions = {}): Promise<string> {
   checkKeys(options, SCRIPT_KEYS);
   const { from, transaction = true, ...tables } = options;
   if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
-  // After the newest version there is nothing: an empty file would be taken for a migration.
+  // Nothing comes after the newest version, and a migration tool would take an empty file for a migration.
   const since = numberOption('from', from, 0, { min: 0, max: SCHEMA_VERSION - 1, integer: true });
   const { names, settings } = tablesOf(tables);
   return migrationSql(names, settings, { from: since, transaction });
@@ -59,12 +62,12 @@ const TABLE_KEYS = {
 
 const SCRIPT_KEYS = { ...TABLE_KEYS, from: true, transaction: true } satisfies KeysOf<MigrationScriptOptions>;
 
-/** Of the options of a store, those of its tables. */
+/** Only those options of a store that concern its tables. */
 export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(TABLE_KEYS, name)));
 }
 
-/** The names and settings that options stand for. @throws MessengerError `INVALID_OPTION`. */
+/** The names and settings that the options stand for. @throws MessengerError `INVALID_OPTION`. */
 function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
   if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
@@ -102,44 +105,47 @@ const STORE_KEYS = {
   onEvent: true,
 } satisfies KeysOf<PostgresStoreOptions>;
 
-/** How a `PostgresStore` is set up. Durations in milliseconds. */
+/** The options of a `PostgresStore`. Durations are in milliseconds. */
 export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends PostgresTableOptions {
-  /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
+  /** Makes a message of what is passed to `add`. @default accepts bytes, strings, JSON objects and ready messages */
   transform?: Transform<Input>;
   /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
   bridge?: TransactionBridge<Tx>;
-  /** How long a relay that died keeps others waiting: 1,000 or more. @default 10_000 */
+  /** How long other relays wait for a relay that died: 1,000 or more. @default 10_000 */
   lease?: number;
-  /** How long one transaction of the relay may take. @default 30_000 */
+  /** How long one transaction of a relay may take. @default 30_000 */
   timeout?: number;
   /**
-   * Whether settling waits for the disk (`'sync'`). Without it a crash of the database repeats up to
-   * three `wal_writer_delay`s of throughput. @default 'async'
+   * Whether settling waits for the disk (`'sync'`). With `'async'`, a crash of the database repeats the messages of up
+   * to three `wal_writer_delay`s. @default 'async'
    */
   settle?: 'async' | 'sync';
   /**
-   * Which environment this outbox belongs to, such as `'production'`. The database keeps the first name that
-   * `migrate` or a relay gives; from then on a relay with another name, or with none, refuses to work on it: a
-   * clone of the database looks exactly like the original. Writers are not affected. @default none
+   * The environment to which this outbox belongs, such as `'production'`. The database keeps the first name that
+   * `migrate` or a relay gives. From then on, a relay with another name, or with none, refuses to work on the database,
+   * because a clone looks exactly like the original. Writers are not affected. @default none
    */
   environment?: string;
   /**
-   * Whether storing a message notifies a relay that sleeps. With `false` relays find it by polling: for
-   * writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
+   * Whether storing a message notifies a sleeping relay. With `false`, relays find the message by polling. Use `false`
+   * for writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
    */
   notify?: boolean;
   /**
-   * The `pg` Pool of which a relay takes one connection to hear of writers, from when it first sleeps until
-   * it stops. It has to lead to the server itself: a pooler in between is found out, and the relay polls.
-   * `false` for polling alone. @default the store's own client where it is a `pg` Pool of three connections
-   * or more
+   * The `pg` Pool from which a relay takes one connection to listen for writers, from the first time that it sleeps
+   * until it stops. The pool must connect to the server itself: a relay detects a pooler in between, and polls instead.
+   * `false` means polling only.
+   * @default the store's own client, if it is a `pg` Pool of three connections or more
    */
   listen?: PgPool | false;
-  /** Told, with the event `stored`, of what `add` has stored in a transaction that may still be rolled back. @default none */
+  /**
+   * Called with the event `stored` for the messages that `add` has stored. Their transaction may still be rolled back.
+   * @default none
+   */
   onEvent?: (event: MessengerEvent) => void;
 }
 
-/** What the options of a store come to. */
+/** The options of a store, with defaults filled in. */
 export interface StoreSettings<Input, Tx> {
   readonly names: Names;
   readonly tables: Expected;
@@ -153,7 +159,7 @@ export interface StoreSettings<Input, Tx> {
   readonly onEvent: ((event: MessengerEvent) => void) | undefined;
 }
 
-/** @throws MessengerError `INVALID_OPTION` for an option that is unknown or out of range, quoting it. */
+/** @throws MessengerError `INVALID_OPTION` for an option that is unknown or out of range, which the error quotes. */
 export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx>): StoreSettings<Input, Tx> {
   checkKeys(options, STORE_KEYS);
   const { settle = 'async', notify = true, transform, bridge, onEvent } = options;

@@ -38,8 +38,8 @@ import { storeSettings, tablesOnly, type PostgresStoreOptions, type StoreSetting
 import { FEW, Waker, type Listening } from './relay/waker.js';
 
 /**
- * The outbox in PostgreSQL 14 or newer: a log that is only inserted into, read by a cursor that is a
- * snapshot. Needs no extension, no superuser, and works through PgBouncer in transaction mode.
+ * The outbox in PostgreSQL 14 or newer. Messages are only inserted into the log, and relays read it by cursors, which
+ * are snapshots. The store needs no extension and no superuser, and works through PgBouncer in transaction mode.
  *
  * @example
  * ```ts
@@ -57,17 +57,26 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #names: Names;
   readonly #statements: Statements;
   readonly #storing: Storing;
-  /** What stands for the transaction that a handle was last written through in, where each has a handle of its own. */
+  /**
+   * The text that stands for the transaction in which a handle last wrote, for handles that belong to one transaction
+   * each.
+   */
   readonly #transactions = new WeakMap<object, string>();
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   readonly #context: OperationContext;
-  /** What an operator does: destinations, dead letters, partitions, rights, a database that was moved. */
+  /**
+   * What an operator does: manages destinations, dead letters, partitions and rights, or rebases a database that was
+   * moved.
+   */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
-  /** @throws MessengerError `INVALID_OPTION` for an unknown client or an option out of range, quoting it. */
+  /**
+   * @throws MessengerError `INVALID_OPTION` for an unknown client, or for an option out of range, which the error
+   *   quotes.
+   */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input, Tx> = {}) {
     this.#settings = storeSettings(options);
     const { names, tables, timeout, notify, onEvent } = this.#settings;
@@ -83,16 +92,17 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Stores one message, or an array, in the caller's transaction, in one statement: as many as are 128 Mi characters as
-   * JSON, some 700,000 small ones. A payload has at most 64 MiB, metadata 1 MiB, id and topic 4,000 bytes, a key 2,000.
-   * The messages exist exactly when that transaction commits: the server refuses the statement outside of one.
+   * Stores one message, or an array of messages, in the caller's transaction, with one statement. One call stores up to
+   * 128 Mi characters of JSON, which is some 700,000 small messages. A payload has at most 64 MiB, metadata 1 MiB, an
+   * id and a topic 4,000 bytes, a key 2,000. The messages exist exactly when that transaction commits: the server
+   * refuses the statement outside a transaction.
    *
    * @returns the messages as they were stored, with their ids.
-   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown, or idle handle, and for one whose transaction has
-   *   ended by the time that the statement runs; `INVALID_MESSAGE`,
-   *   `EMPTY_MESSAGE_PAYLOAD` for what cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination is not there,
-   *   or was forgotten; `SCHEMA_MISMATCH` where the tables are missing; `UNSUPPORTED` where the session's
-   *   `client_encoding` is not UTF8. Other errors of the database come as the client throws them.
+   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown or idle handle, and for a handle whose
+   *   transaction has ended by the time the statement runs; `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message
+   *   that cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination does not exist, or was forgotten;
+   *   `SCHEMA_MISMATCH` where the tables are missing; `UNSUPPORTED` where the session's `client_encoding` is not UTF8.
+   *   Other errors of the database arrive as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     const { run, isOneTransaction, known } = runnerOf(transaction, this.#settings.bridge);
@@ -114,11 +124,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * What a transaction has stored so far and not rolled back, in order: for tests, mostly. Needs the right to read
-   * the messages, which the role of a writer has not.
+   * The messages that a transaction has stored so far and has not rolled back, in order. Mostly useful in tests. Needs
+   * the right to read messages, which a writer's role does not have.
    *
-   * @throws as `add` does for a handle that is no transaction; MessengerError `UNSUPPORTED` for a bare function
-   *   that does not resolve to rows.
+   * @throws as `add` does for a handle that is not a transaction; MessengerError `UNSUPPORTED` for a bare function that
+   *   does not resolve to rows.
    */
   async stored(transaction: TransactionHandle | Tx): Promise<readonly Message[]> {
     const { run } = runnerOf(transaction, this.#settings.bridge, 'query');
@@ -128,15 +138,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Wakes the relays of this store in this process: they look at once for what is new. To be called after
-   * a commit, where relays cannot be notified and no client tells (`postgres.js`, a bare function as a
-   * handle). Without it they look by their interval.
+   * Wakes the relays of this store in this process: they look for new messages at once. Call it after a commit where
+   * relays cannot be notified and the client does not tell when a transaction ends (`postgres.js`, or a bare function
+   * as a handle). Without the call, relays look at their interval.
    */
   readonly wake = (): void => {
     for (const waker of this.#listening.wakers) waker.told();
   };
 
-  /** The same for these messages, where they are few: a relay that has read them already need not look. */
+  /** As `wake`, for these messages, if they are few: a relay that has already read them need not look. */
   #waking(messages: readonly Message[]): () => void {
     if (messages.length > FEW) return this.wake;
     const ids = messages.map(({ id }) => id);
@@ -146,10 +156,10 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another one
-   * for messages with a destination), and its one value is text.
+   * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another
+   * constant for messages with a destination), and its only value is text.
    *
-   * @throws as `add` does for what cannot be stored.
+   * @throws as `add` does for messages that cannot be stored.
    */
   statement(messages: Input | readonly Input[]): { text: string; values: string[] } {
     const { value, isAddressed } = this.#prepare(messages);
@@ -165,13 +175,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Creates the tables, or brings them to this version, and to the `retention` that was given; does nothing where they are. Safe when several
-   * processes call it at once.
+   * Creates the tables, or brings them to this version and to the `retention` that was given. Does nothing where they
+   * are up to date. Safe when several processes call it at once.
    *
-   * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production` where
-   *   that was changed or set.
-   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment, or where `partitions` or
-   *   `jsonPayload` was given and the tables have another: the error names what changes it.
+   * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production`
+   *   where the retention was changed or the environment was set.
+   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment, or where the tables have
+   *   other `partitions` or another `jsonPayload` than was given. The error says how to change them.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#settings.timeout, signal };
@@ -207,8 +217,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Up to `batch` unpublished messages of the default destination, in order. Takes the destination's
-   * lease until `close`.
+   * Up to `batch` unpublished messages of the default destination, in order. Takes the lease of the destination and
+   * keeps it until `close`.
    *
    * @throws MessengerError `LEASE_LOST` while another relay holds the destination.
    */
@@ -218,24 +228,23 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Marks messages that `messages` returned as published, all or none. Those that stood before the
-   * last of them and are not among them move to the side table, and come first the next time.
+   * Marks messages that `messages` returned as published: all of them or none. Messages that stood before the last of
+   * these and are not among them move to the side table, and come first the next time.
    *
-   * @throws MessengerError `UNKNOWN_MESSAGE` when one of them is not from the last call of `messages`.
+   * @throws MessengerError `UNKNOWN_MESSAGE` when one of them was not returned by the last call of `messages`.
    */
   async published(...messages: readonly Message[]): Promise<void> {
     return this.#plainSession().published(messages);
   }
 
   /**
-   * Empties every slice of the log in which all messages are published (or dead) at every destination,
-   * and older than `expiration` milliseconds by the database's clock. A slice that is in use is left
-   * for the next call.
+   * Empties every slice of the log in which all messages are published (or dead) at every destination and older than
+   * `expiration` milliseconds by the database's clock. A slice that is in use is left for the next call.
    *
-   * @returns what was emptied, and what was not, and why.
+   * @returns what was emptied, what was not, and why.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.
-   * @throws CleaningError where some of it failed, or the signal aborted: with that or the first error as its `cause`,
-   *   and what was done all the same.
+   * @throws CleaningError where some of the cleaning failed, or the signal aborted. Its `cause` is the signal's reason
+   *   or the first error, and it carries what was cleaned all the same.
    */
   async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
@@ -252,26 +261,27 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. One
-   * that is there stays as it is; `default` publishes whatever is for no other.
+   * Adds the destinations that messages are addressed to, where they do not exist yet. Each publishes only the messages
+   * that are addressed to it. A destination that exists stays as it is. `default` publishes the messages that are
+   * addressed to no other.
    *
-   * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
+   * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
    */
   declareDestinations(names: readonly string[], options?: StoreCallOptions): Promise<void> {
     return operating(this.#context, async (context) => {
-      // Nothing is made on tables of another environment, or another cluster.
+      // Verify first: nothing may be added to the tables of another environment or another cluster.
       await this.#verify();
       await declareDestinations(context, names, options);
     });
   }
 
   /**
-   * Records, in the caller's transaction, that a consumer has had the message of this id: for `createInbox`. Waits for
-   * the end of another transaction that has recorded the same.
+   * Records, in the caller's transaction, that a consumer has received the message with this id. `createInbox` calls
+   * it. If another open transaction has recorded the same, it waits for the end of that transaction.
    *
-   * @returns whether it is the first time.
-   * @throws as `add` does for a handle that is no transaction, and where the tables are missing; MessengerError
-   *   `INVALID_OPTION`, `INVALID_MESSAGE` for a consumer or an id that is empty, or not what PostgreSQL can keep;
+   * @returns whether this is the first time.
+   * @throws as `add` does for a handle that is not a transaction, and where the tables are missing; MessengerError
+   *   `INVALID_OPTION` or `INVALID_MESSAGE` for a consumer or an id that is empty or that PostgreSQL cannot keep;
    *   `UNSUPPORTED` for a bare function that does not resolve to rows.
    */
   async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
@@ -283,17 +293,18 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Forgets what a consumer has received longer ago than `expiration` milliseconds, by the database's clock: a thousand rows a
-   * transaction.
+   * Forgets the messages that a consumer received longer ago than `expiration` milliseconds, by the database's clock.
+   * Deletes a thousand rows per transaction.
    *
-   * @returns how many. @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
+   * @returns how many were forgotten.
+   * @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
    */
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
     const forget = (context: OperationContext) => forgetReceived(context, consumer, expiration, options);
     return operating(this.#context, forget, this.#names.inbox);
   }
 
-  /** Gives back the lease that `messages` took. The client stays open: it is the application's. */
+  /** Gives back the lease that `messages` took. The client stays open, because it belongs to the application. */
   async close(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;

@@ -1,5 +1,5 @@
 /**
- * The few assertions of the suites: plain throws, so that they work under any test runner.
+ * The few assertions of the suites. They throw plain errors, so that they work under any test runner.
  *
  * @module
  */
@@ -10,13 +10,13 @@ export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(message);
 }
 
-/** @throws Error showing both unless they are the same when written as JSON (bytes as an array of numbers). */
+/** @throws Error that shows both values unless they are the same as JSON (bytes as an array of numbers). */
 export function assertEqual(actual: unknown, expected: unknown, what: string): void {
   const [is, ought] = [show(actual), show(expected)];
   if (is !== ought) throw new Error(`${what}: expected ${shorten(ought)}, got ${shorten(is)}`);
 }
 
-/** Declares tests of which each has a harness of its own, closed at its end. */
+/** Returns a function that declares tests. Each test has a harness of its own, which is closed at its end. */
 export function testsWith<Harness extends { readonly close: () => Promise<void> }>(
   it: (name: string, test: () => Promise<void>) => unknown,
   create: () => Promise<Harness>,
@@ -33,17 +33,17 @@ export function testsWith<Harness extends { readonly close: () => Promise<void> 
   };
 }
 
-/** What a promise rejects with. @throws Error when it resolves. */
+/** The error with which a promise rejects. @throws Error if it resolves. */
 export async function rejection(promise: Promise<unknown>, what: string): Promise<unknown> {
   try {
     await promise;
   } catch (error) {
     return error;
   }
-  throw new Error(`${what}: expected a rejection, it resolved`);
+  throw new Error(`${what}: expected a rejection, but it resolved`);
 }
 
-/** Asserts that a call rejects with an error of this package, of the code, and whose message names the value. */
+/** Asserts that a call rejects with an error of this package that has the code, and whose message names the value. */
 export async function refused(call: Promise<unknown>, code: ErrorCode, names = '', what: string = code): Promise<void> {
   const error = await rejection(call, what);
   assert(error instanceof MessengerError, `${what}: expected a MessengerError, got ${String(error)}`);
@@ -51,7 +51,7 @@ export async function refused(call: Promise<unknown>, code: ErrorCode, names = '
   assert(error.message.includes(names), `${what}: expected the message to name ${names}: ${error.message}`);
 }
 
-/** Polls until the condition holds. @throws Error naming what was waited for after `deadline` milliseconds. */
+/** Polls until the condition holds. @throws Error after `deadline` milliseconds, which names what was waited for. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string,
@@ -79,7 +79,7 @@ export function gate(): { readonly opened: Promise<void>; readonly open: () => v
 }
 
 function show(value: unknown): string {
-  // JSON has no form of undefined.
+  // JSON cannot express undefined.
   if (value === undefined) return 'undefined';
   return JSON.stringify(value, (_, part: unknown) => (part instanceof Uint8Array ? [...part] : part));
 }

@@ -1,5 +1,5 @@
 /**
- * The part of the store suite about feeds: what a relay relies on.
+ * The part of the store suite about feeds: everything on which a relay relies.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import {
   type StoreTest,
 } from './store-harness.js';
 
-/** Opens a feed that the end of the test closes. */
+/** Opens a feed, which is closed at the end of the test. */
 type Open = (options?: { destination?: string; pageSize?: number; store?: Store }) => Promise<Feed>;
 
 /** Declares the tests of the contract `FeedStore`. */
@@ -70,11 +70,11 @@ function reading<Handle>(test: Test<Handle>): void {
     assertEqual(idsOf((await feed.read()).messages), [later?.id], 'read after more was stored');
   });
 
-  test('reads again, with the next feed, what was read and not settled', async (harness, open) => {
+  test('reads messages again with the next feed if they were not settled', async (harness, open) => {
     const ids = idsOf(await stored(harness, some(8)));
     for (const settled of [0, 1, 1]) {
       const feed = await open({ pageSize: 2 });
-      // To the end and beyond: finding nothing more settles nothing.
+      // To the end and beyond: a read that finds nothing more settles nothing.
       const pages = await readAll(feed);
       for (const page of pages.slice(0, settled)) await feed.settle(page, []);
       assertEqual(idsOf(pages.flatMap(({ messages }) => messages)), ids, 'read');
@@ -89,7 +89,7 @@ function reading<Handle>(test: Test<Handle>): void {
     assertEqual(idsOf((await (await open()).read()).messages), ids, 'read at last');
   });
 
-  test('finds at once what was stored after a page that the former feed ended with', async (harness, open) => {
+  test('finds at once what was stored after the last page of the former feed', async (harness, open) => {
     await stored(harness, some(2));
     const feed = await open({ pageSize: 2 });
     await feed.settle(await feed.read(), []);
@@ -124,14 +124,14 @@ function reading<Handle>(test: Test<Handle>): void {
 }
 
 function parking<Handle>(test: Test<Handle>): void {
-  test('keeps the key of what is parked waiting, from the call of settle on', async (harness, open) => {
+  test('keeps the key of a parked message waiting, from the call of settle on', async (harness, open) => {
     const [a1, b1, c1, a2] = await stored(harness, some(4, ['a', 'b', 'c']));
     const feed = await open();
     const [page, next] = [await feed.read(), await feed.read()];
     assertEqual([idsOf(page.messages), idsOf(next.messages)], [idsOf([a1, b1, c1]), idsOf([a2])], 'pages');
-    assert(!feed.isParked('a'), 'a key is parked before any failed');
+    assert(!feed.isParked('a'), 'a key is parked before any of its messages failed');
     const settled = feed.settle(page, [failed(page, 0, { retryIn: 60_000 })]);
-    assert(feed.isParked('a') && !feed.isParked('b'), 'the key of the failed message, and it alone, is parked');
+    assert(feed.isParked('a') && !feed.isParked('b'), 'only the key of the failed message is parked');
     await settled;
     await feed.settle(next, [behind(next, 0)]);
     assertEqual((await feed.read()).messages, [], 'new messages');
@@ -143,7 +143,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assertEqual((await again.retries()).messages, [], 'messages of the next feed that are due');
   });
 
-  test('retries what is due in order per key, counts attempts, and lets a drained key go on', async (harness, open) => {
+  test('retries due messages in order per key, counts attempts, and lets a drained key continue', async (harness, open) => {
     const [a1, b1, a2, b2, a3] = await stored(harness, some(5, ['a', 'b']));
     const feed = await open({ pageSize: 10 });
     const page = await feed.read();
@@ -158,9 +158,9 @@ function parking<Handle>(test: Test<Handle>): void {
     assertEqual(idsOf(due.messages), idsOf([a1, a2, a3]), 'due');
     assertEqual(due.attempts, [1, 0, 0], 'attempts');
     assertEqual([...(due.messages[0]?.payload ?? [])], [...(a1?.payload ?? [])], 'payload');
-    // The first is through, the second fails, the third waits behind it.
+    // The first was published, the second failed, the third waits behind the second.
     await feed.settle(due, [failed(due, 1, { attempts: 1, retryIn: 30 }), behind(due, 2)]);
-    assert(feed.isParked('a'), 'the key waits for what is left of it');
+    assert(feed.isParked('a'), 'the key waits for its remaining messages');
     const rest = await dueOf(feed);
     assertEqual([idsOf(rest.messages), rest.attempts], [idsOf([a2, a3]), [1, 0]], 'due then');
     await feed.settle(rest, []);
@@ -170,7 +170,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assertEqual([b1?.key, b2?.key], ['b', 'b'], 'keys');
   });
 
-  test('gives a key back in order when pages are smaller than it', async (harness, open) => {
+  test('returns a key in order when it is larger than a page', async (harness, open) => {
     const messages = await stored(harness, some(7, ['a']));
     const feed = await open({ pageSize: 10 });
     const page = await feed.read();
@@ -189,7 +189,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assertEqual(ids, idsOf(messages), 'retried');
   });
 
-  test('retries at once what was not tried', async (harness, open) => {
+  test('retries at once a message that was not tried', async (harness, open) => {
     const messages = await stored(harness, some(4, ['a', undefined]));
     const feed = await open({ pageSize: 4 });
     const page = await feed.read();
@@ -199,13 +199,13 @@ function parking<Handle>(test: Test<Handle>): void {
     );
     const due = await dueOf(feed);
     assertEqual([idsOf(due.messages), due.attempts], [idsOf(messages), [0, 0, 0, 0]], 'due');
-    // Not tried again: it stays due.
+    // Not tried again, so it stays due.
     await feed.settle(due, [behind(due, 0), behind(due, 1), behind(due, 2)]);
     const left = await dueOf(feed);
     assertEqual(idsOf(left.messages), idsOf(messages.slice(0, 3)), 'due again');
   });
 
-  test('keeps dead letters, never returns them, and lets their key go on', async (harness, open) => {
+  test('keeps dead letters, never returns them, and lets their key continue', async (harness, open) => {
     const [a1, a2, k1] = await stored(harness, [...some(2, ['a']), message()]);
     const feed = await open();
     const page = await feed.read();
@@ -220,13 +220,13 @@ function parking<Handle>(test: Test<Handle>): void {
     assert(!feed.isParked('a'), 'nothing but dead letters of the key is left');
     await feed.close();
     const again = await open();
-    assert(!again.isParked('a'), 'the next feed sees that the key goes on');
+    assert(!again.isParked('a'), 'the next feed sees that the key continues');
     for (const { messages } of [await again.retries(), await again.read()]) assertEqual(messages, [], 'messages');
     await harness.store.deletePublishedByExpiration(0);
     assertEqual([...(await harness.kept())].sort(), idsOf([a1, a2, k1]).sort(), 'dead letters kept');
   });
 
-  test('parks messages without a key alone', async (harness, open) => {
+  test('parks a message without a key alone', async (harness, open) => {
     const [k1, k2, k3] = await stored(harness, some(3));
     const feed = await open();
     const page = await feed.read();
@@ -238,7 +238,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assert(k1 !== undefined && k3 !== undefined, 'stored');
   });
 
-  test('keeps the error of any text, and what is parked, whatever its content', async (harness, open) => {
+  test('keeps errors with any text, and parked messages with any content', async (harness, open) => {
     const odd = newMessage('"odd"', { key: '\'; -- \\ " {a,b} 名', topic: 'NULL', metadata: { a: '\\' } });
     await stored(harness, [odd]);
     const feed = await open();
@@ -252,7 +252,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assert(!feed.isParked(odd.key ?? ''), 'drained');
   });
 
-  test('settles what was parked while a page is being settled, and keeps both', async (harness, open) => {
+  test('settles parked messages while a page is being settled, and keeps both', async (harness, open) => {
     await stored(harness, some(6, [undefined]));
     const feed = await open();
     const first = await feed.read();
@@ -267,14 +267,18 @@ function parking<Handle>(test: Test<Handle>): void {
 }
 
 function holding<Handle>(test: Test<Handle>): void {
-  test('is held by one relay at a time, and free once it is closed', async (harness, open) => {
+  test('is held by one relay at a time, and is free once it is closed', async (harness, open) => {
     const feed = await open();
     assert(!feed.lost.aborted, 'lost as soon as it is open');
     assertEqual(await attempt(harness.store, 'default', 3), null, 'a second feed');
     await feed.close();
     await feed.close();
     const next = await open();
-    assertEqual([feed.lost.aborted, next.lost.aborted], [true, false], 'the closed feed is lost, the next one not');
+    assertEqual(
+      [feed.lost.aborted, next.lost.aborted],
+      [true, false],
+      'the closed feed is lost, but the next one is not',
+    );
     const [only] = await stored(harness, some(1));
     const page = await next.read();
     const late = await rejection(feed.settle(page, [failed(page, 0, { dead: true })]), 'settle of the closed feed');
@@ -283,7 +287,7 @@ function holding<Handle>(test: Test<Handle>): void {
     assertEqual(idsOf((await (await open()).read()).messages), [only?.id], 'read by the next feed');
   });
 
-  test('is taken over once the lease has run out, and the old holder changes nothing more', async (harness, open) => {
+  test('is taken over once the lease has expired, and the old holder changes nothing more', async (harness, open) => {
     const messages = await stored(harness, some(6, ['a']));
     const old = await open({ pageSize: 2 });
     const [first, second] = [await old.read(), await old.read()];
@@ -307,7 +311,7 @@ function holding<Handle>(test: Test<Handle>): void {
 function delaying<Handle>(test: Test<Handle>): void {
   const HOUR = 3_600_000;
 
-  test('reads past what is delayed, however much of it there is, and never again', async (harness, open) => {
+  test('reads past delayed messages, however many there are, and never reads them again', async (harness, open) => {
     const many = (): Message[] => Array.from({ length: 8 }, () => later(HOUR, { key: 'a' }));
     const [x1, x2, x3] = some(3, ['a']);
     const messages = [...many(), x1 as Message, ...many(), x2 as Message, ...many()];
@@ -323,11 +327,11 @@ function delaying<Handle>(test: Test<Handle>): void {
     for (const { messages } of [await again.read(), await again.retries()]) assertEqual(messages, [], 'messages left');
   });
 
-  test('keeps what is delayed with the pages that it was read between, until they are settled', async (harness, open) => {
+  test('keeps delayed messages with the pages between which they were read, until these are settled', async (harness, open) => {
     const messages = [message(), ...Array.from({ length: 4 }, () => later(HOUR)), message(), later(HOUR)];
     await stored(harness, messages);
     const first = await open({ pageSize: 1 });
-    // Nothing of it is settled: all of it is read again.
+    // Nothing of it is settled, so all of it is read again.
     for (let i = 0; i < 10; i++) await first.read();
     await first.close();
     const second = await open({ pageSize: 1 });
@@ -360,7 +364,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     assertEqual((await feed.retries()).messages, [], 'due at last');
   });
 
-  test('leaves a delayed message alone when its key fails, and the key when that fails', async (harness, open) => {
+  test('leaves a delayed message alone when its key fails, and the key alone when the delayed message fails', async (harness, open) => {
     const [a1, a2, a3] = await stored(harness, [
       later(HOUR, { key: 'a' }),
       message({ key: 'a' }),
@@ -373,11 +377,11 @@ function delaying<Handle>(test: Test<Handle>): void {
     const due = await feed.retries();
     assertEqual([idsOf(page.messages), idsOf(due.messages)], [idsOf([a2, a3]), [a1?.id]], 'read, and due');
     await feed.settle(due, [failed(due, 0, { dead: true })]);
-    assert(feed.isParked('a'), 'the key goes on although its first message has failed');
+    assert(feed.isParked('a'), 'the key continues although its first message has failed');
     assertEqual((await feed.retries()).messages, [], 'due then');
   });
 
-  test('tries a key again up to the message that holds it, and no further', async (harness, open) => {
+  test('retries a key up to the message that holds it, and no further', async (harness, open) => {
     const hold = { key: 'a', holdKey: true };
     const [a1, a2, a3] = await stored(harness, [
       message({ key: 'a' }),
@@ -388,16 +392,16 @@ function delaying<Handle>(test: Test<Handle>): void {
     const feed = await open({ pageSize: 10 });
     const page = await feed.read();
     await feed.settle(page, [failed(page, 0, { retryIn: 1 })]);
-    assert(feed.isParked('a') && !feed.isParked('b'), 'the key, and it alone, is held up');
+    assert(feed.isParked('a') && !feed.isParked('b'), 'only that key is held up');
     const due = await dueOf(feed);
     assertEqual(idsOf(due.messages), [a1?.id], 'due');
     await feed.settle(due, []);
-    assert(feed.isParked('a'), 'the key is held up by what is delayed');
+    assert(feed.isParked('a'), 'the delayed message holds up the key');
     assertEqual((await feed.retries()).messages, [], 'due then');
     assert(a2 !== undefined && a3 !== undefined, 'stored');
   });
 
-  test('holds a key up from the moment that the message is read, and lets it go in order', async (harness, open) => {
+  test('holds up a key from the moment when the message is read, and then continues it in order', async (harness, open) => {
     const [x1, a1, a2, a3] = await stored(harness, [
       message(),
       later(HOUR, { key: 'a', holdKey: true }),
@@ -427,7 +431,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     assertEqual(ids, idsOf([a1, a2, a3]), 'retried');
   });
 
-  test('is as sure of what is delayed as of the rest when the lease is taken over', async (harness, open) => {
+  test('loses no delayed message when the lease is taken over', async (harness, open) => {
     const [x1, a1, b1] = await stored(harness, [message(), later(HOUR, { key: 'a', holdKey: true }), later(HOUR)]);
     const old = await open();
     const page = await old.read();
@@ -440,7 +444,7 @@ function delaying<Handle>(test: Test<Handle>): void {
   });
 }
 
-/** Reads, or looks for retries, and settles as published, until nothing is left. */
+/** Reads (or looks for retries) and settles messages as published, until nothing is left. */
 async function drained(feed: Feed, next: () => Promise<Page> = () => feed.read()): Promise<Message[]> {
   const messages: Message[] = [];
   for (;;) {
@@ -452,7 +456,7 @@ async function drained(feed: Feed, next: () => Promise<Page> = () => feed.read()
 }
 
 function attempt(store: Store, destination: string, pageSize: number): Promise<Feed | null> {
-  assert(isFeedStore(store), 'openFeed is declared and missing');
+  assert(isFeedStore(store), 'openFeed is declared, but missing');
   return store.openFeed({ destination, pageSize });
 }
 
@@ -466,7 +470,7 @@ async function readAll(feed: Feed): Promise<Page[]> {
   }
 }
 
-/** What is due, as soon as anything is. */
+/** Waits until messages are due, and returns them. */
 async function dueOf(feed: Feed): Promise<Page> {
   let page: Page = { messages: [] };
   await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');

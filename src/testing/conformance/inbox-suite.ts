@@ -1,5 +1,5 @@
 /**
- * What every store of an inbox must do, as tests for any runner.
+ * Tests of everything that the store of an inbox must do, for any runner.
  *
  * @module
  */
@@ -8,16 +8,16 @@ import { uuidv7 } from '../../core/util/uuid.js';
 import { assert, assertEqual, gate, refused, rejection, testsWith } from './assert.js';
 import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 
-/** What a store declares to be able to do: as to the store suite. */
+/** What a store declares that it can do, as for the store suite. */
 export type InboxFeatures = Pick<
   StoreFeatures,
   'concurrentTransactions' | 'savepoints' | 'refusesEndedTransactions' | 'persistent'
 >;
 
-/** One store over an empty place of its own. */
+/** One store, on an empty place of its own. */
 export interface InboxHarness<Handle> extends Pick<StoreHarness<Handle>, 'transaction' | 'savepoint' | 'close'> {
   readonly store: InboxStore<Handle>;
-  /** Ends the store, and resolves to a new one over the same data. */
+  /** Ends the store, and resolves to a new one on the same data. */
   readonly reopen?: () => Promise<InboxStore<Handle>>;
 }
 
@@ -25,7 +25,7 @@ export interface InboxHarness<Handle> extends Pick<StoreHarness<Handle>, 'transa
 export interface InboxSuite<Handle> {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
-  /** A new harness: called once per test. */
+  /** Creates a new harness. Called once per test. */
   readonly create: () => Promise<InboxHarness<Handle>>;
   readonly features: InboxFeatures;
 }
@@ -51,11 +51,11 @@ export function inboxTestSuite<Handle>({ it, create, features }: InboxSuite<Hand
 }
 
 function receiving<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
-  test('says once that a message is received the first time', async (harness) => {
+  test('says only once that a message is received for the first time', async (harness) => {
     assertEqual(await received(harness, 'billing', 'a', 3), [true, false, false], 'first times');
   });
 
-  test('says so once within a transaction', async ({ store, transaction }) => {
+  test('says that only once within a transaction', async ({ store, transaction }) => {
     const times = await transaction(async (handle) => [
       await store.receive(handle, 'billing', 'a'),
       await store.receive(handle, 'billing', 'a'),
@@ -63,7 +63,7 @@ function receiving<Handle>(test: InboxTest<Handle>, features: InboxFeatures): vo
     assertEqual(times, [true, false], 'first times');
   });
 
-  test('tells consumers apart, and ids', async (harness) => {
+  test('tells consumers and ids apart', async (harness) => {
     const texts = ['a', 'A', ' a', 'b', 'a\nb', '["a"', '"', "'; --", '$1', '\\', 'grüße 漢字 😀', 'é', 'e\u0301'];
     for (const consumer of texts) {
       for (const id of texts) {
@@ -73,7 +73,7 @@ function receiving<Handle>(test: InboxTest<Handle>, features: InboxFeatures): vo
     for (const text of texts) assertEqual(await received(harness, text, text, 1), [false], `${text} again`);
   });
 
-  test('takes what looks like an answer of the store for what it is', async (harness) => {
+  test('accepts a consumer and an id that look like an answer of the store', async (harness) => {
     for (const text of ['messenger-inbox:0', 'messenger-inbox:1']) {
       assertEqual(await received(harness, text, text, 2), [true, false], text);
     }
@@ -109,7 +109,7 @@ function rollingBack<Handle>(test: InboxTest<Handle>, features: InboxFeatures): 
 }
 
 function atOnce<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void {
-  test('says of many at once to one alone that it is the first time', async (harness) => {
+  test('says that it is the first time to only one of many simultaneous calls', async (harness) => {
     const ids = Array.from({ length: 5 }, () => uuidv7());
     const times = await Promise.all(
       [...ids, ...ids, ...ids].map(async (id) => ((await received(harness, 'billing', id, 1))[0] ? id : undefined)),
@@ -136,7 +136,7 @@ function atOnce<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void 
         order.push('the second goes on');
         return time;
       });
-      // Another message is not held up meanwhile; who does not wait has gone on by then.
+      // Another message is not held up meanwhile. A call that does not wait would have finished by then.
       for (let n = 0; n < 5; n++) await received(harness, 'billing', `other ${String(n)}`, 1);
       end();
       await (isFirst ? rejection(first, 'the first transaction') : first);
@@ -154,7 +154,7 @@ function refusals<Handle>(test: InboxTest<Handle>, features: InboxFeatures): voi
   });
 
   if (features.refusesEndedTransactions) {
-    test('refuses a handle whose transaction is over', async (harness) => {
+    test('refuses a handle whose transaction has ended', async (harness) => {
       const ended = await harness.transaction((handle) => Promise.resolve([handle]));
       await refused(harness.store.receive(ended[0] as Handle, 'billing', 'a'), 'INVALID_TRANSACTION');
       assertEqual(await received(harness, 'billing', 'a', 1), [true], 'first times');
@@ -172,7 +172,7 @@ function refusals<Handle>(test: InboxTest<Handle>, features: InboxFeatures): voi
     assertEqual(isFirst, true, 'whether it is the first time');
   });
 
-  test('refuses to forget by a number that is out of range', async ({ store }) => {
+  test('refuses an expiration that is out of range', async ({ store }) => {
     for (const value of [-1, NaN, Infinity, '5', null] as number[]) {
       await refused(store.forgetReceived('billing', value), 'INVALID_OPTION');
     }
@@ -191,7 +191,7 @@ function forgetting<Handle>(test: InboxTest<Handle>): void {
     assertEqual(await received(harness, 'audit', 'a', 1), [false], 'first times of another');
   });
 
-  test('forgets many, and each once however often it is asked at once', async (harness) => {
+  test('forgets many messages, each only once, even with simultaneous calls', async (harness) => {
     const { store, transaction } = harness;
     await transaction(async (handle) => {
       for (let n = 0; n < 2_500; n++) await store.receive(handle, 'billing', String(n));
@@ -210,7 +210,7 @@ function forgetting<Handle>(test: InboxTest<Handle>): void {
   });
 }
 
-/** Receives a message so many times, in a transaction each: whether each was the first. */
+/** Receives a message so many times, each in a transaction of its own. Returns whether each was the first. */
 async function received<Handle>(
   { store, transaction }: Pick<InboxHarness<Handle>, 'store' | 'transaction'>,
   consumer: string,

@@ -1,5 +1,5 @@
 /**
- * What every publisher must do, as tests for any runner.
+ * Tests of everything that a publisher must do, for any runner.
  *
  * @module
  */
@@ -13,44 +13,50 @@ import {
 } from '../../core/contracts/publisher.js';
 import { assert, assertEqual, rejection } from './assert.js';
 
-/** What a publisher declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
+/**
+ * What a publisher declares that it can do. The suite tests that the publisher refuses what it declares that it cannot
+ * do.
+ */
 export interface PublisherFeatures {
-  /** It has `publishBatch`. False: it must not have one. */
+  /** It has `publishBatch`. If false, it must not have it. */
   readonly batch: boolean;
-  /** The value of its `batchKeepsKeyOrder`; when true, its order and the failure of a key's later messages are tested. */
+  /**
+   * The value of its `batchKeepsKeyOrder`. If true, the suite tests its order, and that a failure fails the later
+   * messages of its key.
+   */
   readonly batchKeepsKeyOrder: boolean;
-  /** The consumer gets messages of one key in the order in which they were published. False: not tested. */
+  /** The consumer gets messages of one key in the order in which they were published. If false, this is not tested. */
   readonly ordered: boolean;
-  /** The broker drops a message that it already has, by its id. False: it comes twice. */
+  /** The broker drops a message that it already has, by its id. If false, the message arrives twice. */
   readonly deduplicates: boolean;
-  /** It takes messages without a key. False: it refuses them permanently. */
+  /** It accepts messages without a key. If false, it refuses them permanently. */
   readonly keyless: boolean;
-  /** Bytes from which a payload is refused permanently; `null` where there is no such limit. */
+  /** From how many bytes a payload is refused permanently; `null` if there is no such limit. */
   readonly maxPayloadBytes: number | null;
-  /** Metadata entries above which a message is refused permanently; `null` where there is no such limit. */
+  /** Above how many metadata entries a message is refused permanently; `null` if there is no such limit. */
   readonly maxMetadata: number | null;
-  /** `topic`, `key` and `at` reach the consumer. False: they do not. */
+  /** `topic`, `key` and `at` reach the consumer. If false, they do not. */
   readonly carriesHeader: boolean;
-  /** There is a broker to reach: the harness has `unreachable`. False: it must not have it. */
+  /** There is a broker to reach, and the harness has `unreachable`. If false, it must not have it. */
   readonly connects: boolean;
 }
 
 /** A message as it reached the consumer. */
 export type ReceivedMessage = Pick<Message, 'id' | 'payload' | 'metadata' | 'topic' | 'key' | 'at'>;
 
-/** One publisher over a place of its own in a broker. */
+/** One publisher, on a place of its own in a broker. */
 export interface PublisherHarness {
   readonly publisher: Publisher;
   /**
-   * Waits until `count` messages have arrived since the start, and a little longer for surplus ones,
-   * and resolves with all of them in the order of arrival.
+   * Waits until `count` messages have arrived since the start, and a little longer for surplus ones. Resolves to all of
+   * them in the order of arrival.
    */
   readonly received: (count: number) => Promise<readonly ReceivedMessage[]>;
-  /** The same sort of publisher over a broker that is not there; absent where there is none to reach. */
+  /** The same kind of publisher for a broker that does not exist; absent if there is no broker to reach. */
   readonly unreachable?: () => Publisher | Promise<Publisher>;
   /**
-   * The key of a message that the broker refuses in a batch with others, for `batchKeepsKeyOrder`:
-   * given a key, a message of it that fails permanently.
+   * For `batchKeepsKeyOrder`: returns a message with the given key that the broker refuses permanently in a batch with
+   * others.
    */
   readonly refused: (key: string) => Message;
   readonly close: () => Promise<void>;
@@ -60,7 +66,7 @@ export interface PublisherHarness {
 export interface PublisherSuite {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
-  /** A new harness: called once per test. */
+  /** Creates a new harness. Called once per test. */
   readonly create: () => Promise<PublisherHarness>;
   readonly features: PublisherFeatures;
 }
@@ -138,7 +144,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
     assertEqual(same, features.carriesHeader, 'topic, key and at reach the consumer');
   });
 
-  test(`${features.deduplicates ? 'drops' : 'does not drop'} what the broker already has`, async ({
+  test(`${features.deduplicates ? 'drops' : 'does not drop'} a message that the broker already has`, async ({
     publisher,
     received,
   }) => {
@@ -149,7 +155,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
     assertEqual((await received(count)).length, count, 'deliveries of one id published twice');
   });
 
-  test(`${features.keyless ? 'takes' : 'refuses'} a message without a key`, async ({ publisher, received }) => {
+  test(`${features.keyless ? 'accepts' : 'refuses'} a message without a key`, async ({ publisher, received }) => {
     const message = newMessage('keyless');
     if (features.keyless) {
       await publisher.publish(message);
@@ -175,7 +181,10 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
     });
   }
   if (maxMetadata !== null) {
-    test('takes as many metadata entries as declared and refuses more permanently', async ({ publisher, received }) => {
+    test('accepts as many metadata entries as declared, and refuses more permanently', async ({
+      publisher,
+      received,
+    }) => {
       const message = some({ metadata: entries(maxMetadata) });
       await publisher.publish(message);
       assertSame(await received(1), [message], ({ metadata }) => Object.entries(metadata).sort());
@@ -186,12 +195,12 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
     });
   }
 
-  test('does not resolve a call whose signal is already aborted as if it had published', async ({ publisher }) => {
+  test('does not resolve a call as published if its signal is already aborted', async ({ publisher }) => {
     const error = await rejection(publisher.publish(some(), { signal: AbortSignal.abort() }), 'publish');
     assertKind(error, 'retryable');
   });
 
-  test('reports a broker that is not there as a failure of the connection', async ({ unreachable }) => {
+  test('reports a broker that does not exist as a failure of the connection', async ({ unreachable }) => {
     assertEqual(unreachable !== undefined, features.connects, 'the harness has `unreachable`');
     if (unreachable === undefined) return;
     const publisher = await unreachable();
@@ -205,7 +214,7 @@ export function publisherTestSuite({ it, create, features }: PublisherSuite): vo
   if (features.batch) batchTests(test, features);
   else {
     test('has no batch form', async ({ publisher }) => {
-      assert(!isBatchPublisher(publisher), 'publishBatch is declared as unsupported and must be absent');
+      assert(!isBatchPublisher(publisher), 'publishBatch is declared as unsupported, so it must be absent');
       await Promise.resolve();
     });
   }
@@ -229,7 +238,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
     assertSame(await received(messages.length), messages, ({ id }) => id);
   });
 
-  test('fails what is refused, in its place, and delivers the rest', async ({ publisher, received, refused }) => {
+  test('fails a refused message in its place, and delivers the rest', async ({ publisher, received, refused }) => {
     const messages = Array.from({ length: 23 }, (_, i) => (i % 7 === 3 ? refused(`bad${String(i)}`) : some()));
     const results = await batched(publisher).publishBatch(messages);
     assertEqual(
@@ -245,7 +254,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
   const { maxPayloadBytes } = features;
   if (maxPayloadBytes !== null) {
     test('splits a batch by bytes, and fails only the message above the limit', async ({ publisher, received }) => {
-      // Three of these are more than one request may hold, by any broker with that limit for a message.
+      // Three of these exceed one request of any broker with that limit for a message.
       const messages = Array.from({ length: 7 }, (_, i) =>
         i === 4 ? oversized(maxPayloadBytes) : some({}, 'x'.repeat(Math.floor(maxPayloadBytes * 0.4))),
       );
@@ -261,7 +270,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
     });
   }
 
-  test('acknowledges nothing of a batch whose signal is already aborted', async ({ publisher }) => {
+  test('acknowledges no message of a batch whose signal is already aborted', async ({ publisher }) => {
     const messages = Array.from({ length: 12 }, () => some());
     const results = await batched(publisher).publishBatch(messages, { signal: AbortSignal.abort() });
     assertEqual(results.length, messages.length, 'results');
@@ -297,7 +306,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
 
 let keys = 0;
 
-/** A message that every publisher takes: with a key of its own, since some need one. */
+/** A message that every publisher accepts. It has a key of its own, because some need one. */
 function some(options: NewMessageOptions = {}, payload = 'payload'): Message {
   return newMessage(payload, { key: `own-${String(++keys)}`, ...options });
 }
@@ -311,11 +320,11 @@ function entries(count: number): Record<string, string> {
 }
 
 function batched(publisher: Publisher): BatchPublisher {
-  assert(isBatchPublisher(publisher), 'publishBatch is declared and missing');
+  assert(isBatchPublisher(publisher), 'publishBatch is declared, but missing');
   return publisher;
 }
 
-/** Publishes as the relay would: by the batch form where there is one. */
+/** Publishes as the relay would: with the batch form if there is one. */
 async function publishAll(publisher: Publisher, messages: readonly Message[]): Promise<void> {
   if (!isBatchPublisher(publisher)) {
     for (const message of messages) await publisher.publish(message);
@@ -336,7 +345,7 @@ function assertKind(error: unknown, kind: string): void {
   assertEqual(failureKind(error), kind, `kind of the error "${error.message}"`);
 }
 
-/** Compares by id, since brokers without order may deliver in any. */
+/** Compares by id, because brokers without order may deliver in any order. */
 function assertSame(
   got: readonly ReceivedMessage[],
   sent: readonly Message[],

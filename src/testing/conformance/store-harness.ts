@@ -1,5 +1,5 @@
 /**
- * What the store suite is given, and the messages that it stores.
+ * What the store suite needs, and the messages that it stores.
  *
  * @module
  */
@@ -8,25 +8,39 @@ import type { Page, ToPark } from '../../core/contracts/feed.js';
 import type { Store } from '../../core/contracts/store.js';
 import { assert } from './assert.js';
 
-/** What a store declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
+/** What a store declares that it can do. The suite tests that the store refuses what it declares that it cannot do. */
 export interface StoreFeatures {
-  /** Two transactions can be open at once. False: what needs two is not tested. */
+  /** Two transactions can be open at once. If false, tests that need two are left out. */
   readonly concurrentTransactions: boolean;
-  /** A part of a transaction can be rolled back; the harness has `savepoint`. False: not tested. */
+  /** A part of a transaction can be rolled back, and the harness has `savepoint`. If false, this is not tested. */
   readonly savepoints: boolean;
-  /** `add` sees that the transaction of a handle is over, and refuses it. False: the client does not tell, and it is not tested. */
+  /**
+   * `add` recognises that the transaction of a handle has ended, and refuses the handle. If false, the client does not
+   * tell, and this is not tested.
+   */
   readonly refusesEndedTransactions: boolean;
-  /** Payloads must be JSON, and anything else is refused. False: any bytes are kept. */
+  /** Payloads must be JSON, and anything else is refused. If false, any bytes are kept. */
   readonly jsonPayloadsOnly: boolean;
-  /** What is stored outlives the store; the harness has `reopen`. False: not tested. */
+  /** What is stored outlives the store, and the harness has `reopen`. If false, this is not tested. */
   readonly persistent: boolean;
-  /** `published` takes what any call of `messages` returned. False: it refuses what was not from the last one. */
+  /**
+   * `published` accepts messages that any call of `messages` returned. If false, it refuses messages that the last call
+   * did not return.
+   */
   readonly remembersListed: boolean;
-  /** A published message is deleted beside one that is not. False: it may stay as long as that one. */
+  /**
+   * A published message is deleted even if a message beside it is not published. If false, it may stay as long as that
+   * message.
+   */
   readonly cleansSingly: boolean;
-  /** A message with `deliverAt` is not listed before its time, and one with `holdKey` holds its key up. False: not tested. */
+  /**
+   * A message with `deliverAt` is not listed before its time, and one with `holdKey` holds its key up. If false, this
+   * is not tested.
+   */
   readonly delayed: boolean;
-  /** It has `openFeed`, for relays with leases and parked failures. False: it must not have it. */
+  /**
+   * The store has `openFeed`, for relays with leases, and for parking failed messages. If false, it must not have it.
+   */
   readonly feeds: boolean;
 }
 
@@ -35,20 +49,25 @@ export interface TestedStore<Handle> extends Store {
   add(transaction: Handle, messages: Message | readonly Message[]): Promise<readonly Message[]>;
 }
 
-/** One store over an empty place of its own. */
+/** One store, on an empty place of its own. */
 export interface StoreHarness<Handle> {
   readonly store: TestedStore<Handle>;
-  /** Runs `work` in a transaction: commits when it resolves; rolls back, and rejects alike, when it rejects. */
+  /**
+   * Runs `work` in a transaction. Commits if it resolves. If it rejects, rolls back and rejects with the same error.
+   */
   readonly transaction: <T>(work: (handle: Handle) => Promise<T>) => Promise<T>;
-  /** Runs `work` in a part of a transaction, which is rolled back alone when it rejects; and rejects alike. */
+  /**
+   * Runs `work` in a part of a transaction. If it rejects, only that part is rolled back, and this rejects with the
+   * same error.
+   */
   readonly savepoint?: (handle: Handle, work: (handle: Handle) => Promise<void>) => Promise<void>;
   /** The ids of all messages that are still stored, published or not. */
   readonly kept: () => Promise<readonly string[]>;
-  /** Ends the store, and resolves to a new one over the same data. */
+  /** Ends the store, and resolves to a new one on the same data. */
   readonly reopen?: () => Promise<TestedStore<Handle>>;
-  /** For `feeds`: lets the lease of a destination run out, as it does for a relay that died. */
+  /** For `feeds`: lets the lease of a destination expire, as the lease of a relay that died does. */
   readonly expireLease?: (destination: string) => Promise<void>;
-  /** For `feeds` that are `delayed`: lets the time of every message with `deliverAt` come. */
+  /** For `feeds` that are `delayed`: makes every message with `deliverAt` due. */
   readonly makeDue?: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
@@ -57,7 +76,7 @@ export interface StoreHarness<Handle> {
 export interface StoreSuite<Handle> {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
-  /** A new harness: called once per test. */
+  /** Creates a new harness. Called once per test. */
   readonly create: () => Promise<StoreHarness<Handle>>;
   readonly features: StoreFeatures;
 }
@@ -65,7 +84,7 @@ export interface StoreSuite<Handle> {
 /** Declares a test that gets a harness of its own. */
 export type StoreTest<Handle> = (name: string, body: (harness: StoreHarness<Handle>) => Promise<void>) => void;
 
-/** A message that every store takes. */
+/** A message that every store accepts. */
 export function message(options: NewMessageOptions = {}): Message {
   return newMessage('{"n":1}', options);
 }
@@ -94,9 +113,9 @@ export function idsOf(messages: readonly (Message | undefined)[]): (string | und
   return messages.map((each) => each?.id);
 }
 
-/** A member of the harness that a declared feature needs. */
+/** A member that the harness must have for a declared feature. */
 export function needed<T>(member: T | undefined, name: string): T {
-  assert(member !== undefined, `the harness must have ${name} for the features declared`);
+  assert(member !== undefined, `the harness must have ${name} for the declared features`);
   return member;
 }
 

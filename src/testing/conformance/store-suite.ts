@@ -1,5 +1,5 @@
 /**
- * What every store must do, as tests for any runner.
+ * Tests of everything that a store must do, for any runner.
  *
  * @module
  */
@@ -42,7 +42,7 @@ export function storeTestSuite<Handle>({ it, create, features }: StoreSuite<Hand
   if (features.feeds) feedTests(test, features);
   else {
     test('has no feeds', async ({ store }) => {
-      assert(!isFeedStore(store), 'openFeed is declared as unsupported and must be absent');
+      assert(!isFeedStore(store), 'openFeed is declared as unsupported, so it must be absent');
       await Promise.resolve();
     });
   }
@@ -53,26 +53,26 @@ function listing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void
     assertEqual(await store.messages(10), [], 'messages');
   });
 
-  test('lists what was stored, in order, and the same again until it is published', async (harness) => {
+  test('lists stored messages in order, and lists them again until they are published', async (harness) => {
     const messages = await stored(harness, some(5));
     for (let i = 0; i < 3; i++) assertEqual(idsOf(await harness.store.messages(10)), idsOf(messages), 'messages');
   });
 
-  test('lists no more than the batch', async (harness) => {
+  test('lists no more messages than the batch', async (harness) => {
     const ids = idsOf(await stored(harness, some(5)));
     for (const batch of [1, 2, 4, 5, 6, 1_000]) {
       assertEqual(idsOf(await harness.store.messages(batch)), ids.slice(0, batch), `batch of ${String(batch)}`);
     }
   });
 
-  test('drains in batches, everything once', async (harness) => {
+  test('drains in batches, each message once', async (harness) => {
     const ids = idsOf(await stored(harness, some(23, ['a', 'b', undefined])));
     assertEqual(await drain(harness.store, 5), ids, 'messages');
     assertEqual(await harness.store.messages(5), [], 'messages left');
   });
 
   if (!features.persistent) return;
-  test('keeps what was published and what was not across a restart', async (harness) => {
+  test('remembers across a restart which messages are published', async (harness) => {
     const [first, second, third] = await stored(harness, some(3));
     const [listed] = await harness.store.messages(10);
     assertEqual(listed?.id, first?.id, 'first');
@@ -87,7 +87,7 @@ function listing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void
 }
 
 function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void {
-  test('forgets what is published, in several calls and in any order', async (harness) => {
+  test('no longer lists messages that were published with several calls, in any order', async (harness) => {
     const { store } = harness;
     await stored(harness, some(6, ['a', 'b']));
     const listed = await store.messages(10);
@@ -96,7 +96,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     assertEqual((await drain(store, 1)).sort(), idsOf([listed[2], listed[3]]).sort(), 'drained');
   });
 
-  test('lists what a published subset left out again, before what is new, in order per key', async (harness) => {
+  test('lists messages that a published subset left out again, before new ones, in order per key', async (harness) => {
     const { store } = harness;
     const messages = await stored(harness, some(9, ['a', 'b', undefined]));
     const listed = await store.messages(8);
@@ -105,7 +105,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     const again = await store.messages(20);
     assertEqual([...idsOf(again)].sort(), idsOf(left).sort(), 'messages left');
     for (const key of ['a', 'b']) assertEqual(idsOf(ofKey(again, key)), idsOf(ofKey(left, key)), `order of key ${key}`);
-    // Those that the subset has passed: places 0, 2, 3 and 5.
+    // Those that the subset has passed, at places 0, 2, 3 and 5.
     assertEqual([...idsOf(again.slice(0, 4))].sort(), idsOf(left.slice(0, 4)).sort(), 'first of all');
     const drained = await drain(store, 2);
     assertEqual(
@@ -116,7 +116,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     assertEqual([...drained].sort(), idsOf(left).sort(), 'drained');
   });
 
-  test('publishes all of the messages or none', async (harness) => {
+  test('marks all of the messages as published, or none', async (harness) => {
     const { store } = harness;
     await stored(harness, some(3));
     const listed = await store.messages(10);
@@ -130,7 +130,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     assertEqual(idsOf(await store.messages(10)), idsOf(listed), 'messages left');
   });
 
-  test('takes the same message twice, and none at all', async (harness) => {
+  test('accepts the same message twice, and an empty list', async (harness) => {
     const { store } = harness;
     await stored(harness, some(2));
     const [first, second] = await store.messages(10);
@@ -140,7 +140,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     assertEqual(idsOf(await store.messages(10)), idsOf([second]), 'messages left');
   });
 
-  test(`${features.remembersListed ? 'takes' : 'refuses'} as published what an earlier call listed`, async (harness) => {
+  test(`${features.remembersListed ? 'accepts' : 'refuses'} messages as published that an earlier call listed`, async (harness) => {
     const { store } = harness;
     await stored(harness, some(2));
     const [first] = await store.messages(10);
@@ -210,7 +210,7 @@ function transactions<Handle>(test: StoreTest<Handle>, features: StoreFeatures):
     assertEqual(await harness.store.messages(10), [], 'messages');
   });
 
-  test('lists a message that was stored after another was committed behind it', async (harness) => {
+  test('lists a message whose transaction commits after that of a later message', async (harness) => {
     const messages = some(12, ['a', 'b']);
     for (const each of messages) await stored(harness, [each]);
     assertEqual(idsOf(await harness.store.messages(100)), idsOf(messages), 'messages');
@@ -218,7 +218,7 @@ function transactions<Handle>(test: StoreTest<Handle>, features: StoreFeatures):
 
   if (!features.concurrentTransactions) return;
 
-  test('lists nothing before it is committed', async ({ store, transaction }) => {
+  test('lists no message before it is committed', async ({ store, transaction }) => {
     const [one] = some(1) as [Message];
     await transaction(async (handle) => {
       await store.add(handle, one);
@@ -227,7 +227,7 @@ function transactions<Handle>(test: StoreTest<Handle>, features: StoreFeatures):
     assertEqual(idsOf(await store.messages(10)), [one.id], 'messages after it');
   });
 
-  test('waits for no open transaction, and keeps the order of commits per key in it', async (harness) => {
+  test('waits for no open transaction, and keeps the order of commits per key meanwhile', async (harness) => {
     const { store, transaction } = harness;
     const [x1, y1, y2, y3] = ['x', 'y', 'y', 'y'].map((key) => message({ key })) as [
       Message,
@@ -242,7 +242,7 @@ function transactions<Handle>(test: StoreTest<Handle>, features: StoreFeatures):
       const listed = await store.messages(10);
       assertEqual(idsOf(listed), idsOf([y1, y2]), 'messages while an older transaction is open');
       await store.published(listed[0] as Message);
-      // Stored by the older transaction, after those of its key were committed.
+      // The older transaction stores it after the others of its key were committed.
       await store.add(older, y3);
     });
     const left = await drain(store, 10);
@@ -339,7 +339,7 @@ function refusals<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     ['an invalid time', 'INVALID_MESSAGE', { at: new Date(NaN) }],
     ['a time that has no four-digit year', 'INVALID_MESSAGE', { at: new Date(8.64e15) }],
   ];
-  test('refuses what is no message, storing nothing of the call and harming no transaction', async (harness) => {
+  test('refuses what is not a message, stores nothing of the call, and harms no transaction', async (harness) => {
     const { store, transaction } = harness;
     const good = message();
     await transaction(async (handle) => {
@@ -361,7 +361,7 @@ function refusals<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
   });
 
   if (features.refusesEndedTransactions) {
-    test('refuses a handle whose transaction is over', async ({ store, transaction }) => {
+    test('refuses a handle whose transaction has ended', async ({ store, transaction }) => {
       let ended: Handle | undefined;
       await transaction(async (handle) => {
         ended = handle;
@@ -378,7 +378,7 @@ function refusals<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     });
   }
 
-  test('refuses numbers that are out of range, quoting them', async ({ store }) => {
+  test('refuses numbers that are out of range, and quotes them', async ({ store }) => {
     for (const value of [0, -1, 1.5, NaN, '5', null] as number[]) {
       await refused(store.messages(value), 'INVALID_OPTION', String(value), `messages(${String(value)})`);
     }
@@ -396,7 +396,7 @@ function refusals<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
 const HOUR = 3_600_000;
 
 function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void {
-  test('lists no message before its time, and the rest of its key meanwhile', async (harness) => {
+  test('lists no message before its time, but lists the rest of its key meanwhile', async (harness) => {
     const { store } = harness;
     const messages = [later(HOUR, { key: 'a' }), message({ key: 'a' }), later(HOUR), message()];
     const [, a2, , last] = await stored(harness, messages);
@@ -413,7 +413,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual(listed.sort(), ids.sort(), 'messages');
   });
 
-  test('makes no difference of a time that has passed', async (harness) => {
+  test('treats a message whose time has passed like any other', async (harness) => {
     const messages = [{}, { deliverAt: new Date() }, { deliverAt: new Date(0), holdKey: true }, {}];
     const ids = idsOf(
       await stored(
@@ -424,7 +424,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual(await drain(harness.store, 3), ids, 'messages');
   });
 
-  test('holds up the key of a message with holdKey, from there on, and no other', async (harness) => {
+  test('holds up the key of a message with holdKey from that message on, and no other key', async (harness) => {
     const { store } = harness;
     const hold = { key: 'a', holdKey: true };
     const [a1, , , b1] = await stored(harness, [
@@ -452,7 +452,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual(listed, ids, 'messages');
   });
 
-  test('keeps the time of delivery, and who holds its key', async (harness) => {
+  test('keeps the time of delivery, and which message holds its key', async (harness) => {
     const given = await stored(harness, [
       message({ deliverAt: new Date('2020-02-03T04:05:06.789Z') }),
       message({ deliverAt: new Date('0001-01-01T00:00:00.001Z'), key: 'a', holdKey: true }),
@@ -462,7 +462,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual((await harness.store.messages(10)).map(delivery), given.map(delivery), 'messages');
   });
 
-  test('refuses what cannot be delivered later, storing nothing of the call', async (harness) => {
+  test('refuses a message that cannot be delivered later, and stores nothing of the call', async (harness) => {
     const bad: readonly [string, Partial<Record<keyof Message, unknown>>][] = [
       ['deliverAt', { deliverAt: new Date(NaN) }],
       ['deliverAt', { deliverAt: '2020-01-01' }],
@@ -482,7 +482,7 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
   });
 
   if (!features.persistent) return;
-  test('keeps what is delayed across restarts, and when what is published is cleaned', async (harness) => {
+  test('keeps delayed messages across restarts, and when published ones are cleaned', async (harness) => {
     const hold = { key: 'a', holdKey: true };
     const messages = [later(100), later(HOUR, hold), message({ key: 'a' }), message(), later(HOUR)];
     const [one, , , first] = await stored(harness, messages);
@@ -502,20 +502,20 @@ function delaying<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
 }
 
 function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): void {
-  test('deletes what is published and has expired', async (harness) => {
+  test('deletes messages that are published and have expired', async (harness) => {
     await stored(harness, some(5, ['a', undefined]));
     await drain(harness.store, 2);
     await cleaned(harness);
   });
 
-  test('keeps what has not expired', async (harness) => {
+  test('keeps messages that have not expired', async (harness) => {
     const messages = await stored(harness, some(3));
     await drain(harness.store, 10);
     await harness.store.deletePublishedByExpiration(60_000);
     assertEqual([...(await harness.kept())].sort(), idsOf(messages).sort(), 'messages kept');
   });
 
-  test('keeps what is not published, and lists it in order', async (harness) => {
+  test('keeps unpublished messages, and lists them in order', async (harness) => {
     const { store } = harness;
     const messages = await stored(harness, some(6, ['a']));
     await store.deletePublishedByExpiration(0);
@@ -538,7 +538,7 @@ function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     assertEqual(idsOf(await store.messages(10)), left.slice(0, 1), 'messages left');
   });
 
-  test('stores, lists and publishes after cleaning as before', async (harness) => {
+  test('stores, lists and publishes after cleaning as it did before', async (harness) => {
     for (let round = 0; round < 3; round++) {
       const ids = idsOf(await stored(harness, some(4, ['a', 'b'])));
       assertEqual(await drain(harness.store, 3), ids, `round ${String(round)}`);
@@ -547,7 +547,7 @@ function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
   });
 }
 
-/** Cleans until nothing is kept: what is in use for a moment, be it by the database itself, is left to the next call. */
+/** Cleans until nothing is kept. What is in use for a moment, even by the database itself, is left to the next call. */
 async function cleaned(harness: Pick<StoreHarness<unknown>, 'store' | 'kept'>): Promise<void> {
   await until(async () => {
     await harness.store.deletePublishedByExpiration(0);
@@ -555,7 +555,7 @@ async function cleaned(harness: Pick<StoreHarness<unknown>, 'store' | 'kept'>): 
   }, 'nothing that is published and expired is kept');
 }
 
-/** Lists and publishes until nothing is left: the ids in the order in which they were listed. */
+/** Lists and publishes until nothing is left. Returns the ids in the order in which they were listed. */
 async function drain(store: Store, batch: number): Promise<(string | undefined)[]> {
   const ids: (string | undefined)[] = [];
   for (;;) {
@@ -570,7 +570,7 @@ function ofKey(messages: readonly (Message | undefined)[], key: string): (Messag
   return messages.filter((each) => each?.key === key);
 }
 
-/** Everything of a message, to be compared; the entries of metadata have no order. */
+/** Every field of a message, for comparison. Metadata entries have no order. */
 function fieldsOf({ id, topic, key, at, metadata, payload, published }: Message): unknown {
   return [
     id,

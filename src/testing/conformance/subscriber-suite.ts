@@ -1,5 +1,5 @@
 /**
- * What every subscriber must do, as tests for any runner.
+ * Tests of everything that a subscriber must do, for any runner.
  *
  * @module
  */
@@ -7,38 +7,46 @@ import { newMessage, type Message } from '../../core/contracts/message.js';
 import type { Handler, HandlerContext, Subscriber, SubscriberOptions } from '../../core/contracts/subscriber.js';
 import { assert, assertEqual, gate, rejection, until } from './assert.js';
 
-/** What a subscriber declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
+/**
+ * What a subscriber declares that it can do. The suite tests that the subscriber refuses what it declares that it
+ * cannot do.
+ */
 export interface SubscriberFeatures {
-  /** A message whose handler failed comes again. False: it never does, and the suite waits to see none. */
+  /**
+   * A message whose handler failed is delivered again. If false, it never is, and the suite waits to see no delivery.
+   */
   readonly redelivers: boolean;
-  /** Messages of one key are handled one at a time and in order, also when one fails. False: not tested. */
+  /** Messages of one key are handled one at a time and in order, even if one fails. If false, this is not tested. */
   readonly ordered: boolean;
-  /** It takes a bound on concurrent handlers. False: `create` with `concurrency` must reject. */
+  /** It accepts a limit on concurrent handlers. If false, `create` with `concurrency` must reject. */
   readonly concurrency: boolean;
-  /** A message stays this consumer's while its handler runs longer than the broker's timeout. False: not tested. */
+  /**
+   * A message stays with this consumer while its handler runs longer than the broker's timeout. If false, this is not
+   * tested.
+   */
   readonly extendsWhileHandling: boolean;
-  /** It has a grace for handlers at stop. False: `create` with `stopTimeout` must reject. */
+  /** It waits for handlers when it stops. If false, `create` with `stopTimeout` must reject. */
   readonly stopTimeout: boolean;
 }
 
 /** What the suite asks of a subscriber. */
 export interface SubscriberSetup extends Required<SubscriberOptions> {
-  /** Handlers at once. */
+  /** How many handlers may run at once. */
   readonly concurrency?: number;
-  /** Milliseconds that a stop waits before it aborts the handlers' signal. */
+  /** How many milliseconds a stop waits before it aborts the handlers' signal. */
   readonly stopTimeout?: number;
 }
 
-/** One subscriber over a place of its own in a broker. */
+/** One subscriber, on a place of its own in a broker. */
 export interface SubscriberHarness {
   readonly subscriber: Subscriber;
   /** Puts messages into the broker, in this order. */
   readonly publish: (messages: readonly Message[]) => Promise<void>;
-  /** How many messages the broker still holds, those that are being handled included. */
+  /** How many messages the broker still holds, including those that are being handled. */
   readonly pending: () => Promise<number>;
-  /** Milliseconds after which the broker gives an unacknowledged message to somebody else: short, for tests. */
+  /** After how many milliseconds the broker gives an unacknowledged message to somebody else. Short, for tests. */
   readonly timeout: number;
-  /** From now on nothing reaches the broker: its errors must go to the logger. */
+  /** From now on nothing reaches the broker. The subscriber must log the errors. */
   readonly breakBroker: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
@@ -47,24 +55,24 @@ export interface SubscriberHarness {
 export interface SubscriberSuite {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
-  /** A new harness: called once per test. */
+  /** Creates a new harness. Called once per test. */
   readonly create: (setup: SubscriberSetup) => Promise<SubscriberHarness>;
   readonly features: SubscriberFeatures;
-  /** Milliseconds that a test waits for what must happen. @default 15_000 */
+  /** How many milliseconds a test waits for something that must happen. @default 15_000 */
   readonly patience?: number;
 }
 
-/** A subscription that runs, and what it saw. */
+/** A running subscription, and what it has seen. */
 interface Running extends SubscriberHarness {
   readonly handled: readonly Message[];
   readonly errors: readonly Error[];
-  /** Stops, and waits for the end. */
+  /** Stops the subscription, and waits for its end. */
   readonly stop: () => Promise<void>;
   /** Whether `subscribe` has resolved. */
   readonly ended: () => boolean;
 }
 
-/** Starts a subscription with a handler; `handled` holds the message already when it is called. */
+/** Starts a subscription with a handler. `handled` already contains the message when the handler is called. */
 type Run = (
   handler: (message: Message, context: HandlerContext, handled: readonly Message[]) => Promise<void> | void,
   setup?: Omit<SubscriberSetup, 'errorLogger'>,
@@ -86,7 +94,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
     it(name, () => running(create, body));
   };
 
-  test('hands over what was published and acknowledges it', async (run) => {
+  test('hands over published messages, and acknowledges them', async (run) => {
     const { publish, pending, handled, errors } = await run(() => undefined);
     const messages = Array.from({ length: 25 }, (_, i) =>
       newMessage(`grüße ${String(i)}`, { key: `k${String(i)}`, metadata: { n: String(i) } }),
@@ -99,7 +107,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
     assertEqual(errors.map(String), [], 'errors');
   });
 
-  test('does not acknowledge before the handler succeeded', async (run) => {
+  test('does not acknowledge a message before its handler has succeeded', async (run) => {
     const { opened, open } = gate();
     const { publish, pending, handled } = await run(() => opened);
     await publish([one()]);
@@ -110,7 +118,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
     await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
   });
 
-  test(`logs the error of a handler, and the message ${features.redelivers ? 'comes' : 'does not come'} again`, async (run) => {
+  test(`logs the error of a handler, and the message ${features.redelivers ? 'is' : 'is not'} delivered again`, async (run) => {
     const { publish, pending, handled, errors, timeout } = await run((_, __, so) => {
       if (so.length === 1) throw new Error('the first time fails');
     });
@@ -131,7 +139,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
   });
 
   if (features.concurrency) {
-    test('runs as many handlers as told, and no more', async (run) => {
+    test('runs as many handlers as configured, and no more', async (run) => {
       const { opened, open } = gate();
       let active = 0;
       let most = 0;
@@ -156,7 +164,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
   }
 
   if (features.ordered) {
-    test('handles messages of one key one at a time and in order, also when one fails', async (run) => {
+    test('handles messages of one key one at a time and in order, even if one fails', async (run) => {
       const active = new Set<string>();
       let failed = '';
       let overlap = false;
@@ -178,7 +186,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
       for (const key of new Set(messages.map((message) => message.key))) {
         const ids = (some: readonly Message[]): string[] =>
           some.filter((message) => message.key === key).map(({ id }) => id);
-        // The message that failed is handled twice in a row: nothing of its key comes between.
+        // The failed message is handled twice in a row: no other message of its key comes in between.
         const expected = ids(messages).flatMap((id) => (id === failed ? [id, id] : [id]));
         assertEqual(ids(handled), expected, `order of key ${String(key)}`);
       }
@@ -193,13 +201,13 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
       await eventually(() => handled.length === 1, 'the handler runs');
       const kept = await never(() => handled.length > 1, timeout * 2);
       open();
-      assert(kept, 'the message came again while it was handled');
+      assert(kept, 'the message was delivered again while it was handled');
       await eventually(async () => (await pending()) === 0, 'the message is acknowledged');
       assertEqual(handled.length, 1, 'times handled');
     });
   }
 
-  test('waits at stop for the handlers that run, and acknowledges their messages', async (run) => {
+  test('waits for running handlers when it stops, and acknowledges their messages', async (run) => {
     const { opened, open } = gate();
     const { publish, pending, handled, stop, ended } = await run(() => opened);
     await publish([one()]);
@@ -212,7 +220,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
     assertEqual(await pending(), 0, 'messages that the broker holds');
   });
 
-  test('stops promptly while it waits for messages, and is quiet about it', async (run) => {
+  test('stops promptly while it waits for messages, and logs nothing', async (run) => {
     const { stop, errors } = await run(() => undefined);
     const start = Date.now();
     await stop();
@@ -221,7 +229,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
   });
 
   if (features.stopTimeout) {
-    test('aborts at stop the signal of handlers that outstay the grace', async (run) => {
+    test('aborts the signal of handlers that exceed the stop timeout', async (run) => {
       const { publish, pending, handled, errors, stop } = await run((_, { signal }) => aborted(signal), {
         stopTimeout: 100,
       });
@@ -236,7 +244,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
     refuses('stopTimeout', { stopTimeout: 100 });
   }
 
-  test('logs the errors of the broker and goes on until it is stopped', async (run) => {
+  test('logs the errors of the broker, and continues until it is stopped', async (run) => {
     const { publish, pending, breakBroker, errors, stop, ended } = await run(() => undefined);
     await publish([one()]);
     await eventually(async () => (await pending()) === 0, 'a message is acknowledged');
@@ -253,7 +261,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
   }
 }
 
-/** Runs a test's subscription, and ends it whatever becomes of the test. */
+/** Runs a test's subscription, and ends it whatever the result of the test is. */
 async function running(create: SubscriberSuite['create'], body: (run: Run) => Promise<void>): Promise<void> {
   const ends: (() => Promise<void>)[] = [];
   try {
@@ -300,7 +308,7 @@ function aborted(signal: AbortSignal): Promise<void> {
 
 let keys = 0;
 
-/** A message with a key of its own, since some brokers need one. */
+/** A message with a key of its own, because some brokers need one. */
 function one(): Message {
   return newMessage('one', { key: `own-${String(++keys)}` });
 }

@@ -1,4 +1,4 @@
-/** What a message is made of arrives as it was, whatever AWS takes of it in attributes and ids. */
+/** All parts of a message arrive unchanged, whatever AWS accepts of them in attributes and ids. */
 import { SendMessageCommand, type Message as SqsMessage } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newMessage, type Message } from '../../../src/core/contracts/message.js';
@@ -20,7 +20,7 @@ afterAll(() => aws.stop());
 type Ways = 'SQS' | 'SNS, raw delivery' | 'SNS, in its envelope';
 const WAYS: Ways[] = ['SQS', 'SNS, raw delivery', 'SNS, in its envelope'];
 
-/** A publisher and the queue where its messages end. */
+/** A publisher, and the queue where its messages arrive. */
 async function way(name: Ways, fifo = false, options: Partial<SnsPublisherOptions> = {}) {
   const queue = await aws.queue({ fifo });
   if (name === 'SQS') return { queue, publisher: new SqsPublisher(aws.sqs, { queue: queue.url, ...options }) };
@@ -29,7 +29,7 @@ async function way(name: Ways, fifo = false, options: Partial<SnsPublisherOption
   return { queue, publisher: new SnsPublisher(aws.sns, { topic, ...options }) };
 }
 
-/** What a subscriber hands over of a queue. */
+/** The messages of a queue as a subscriber hands them over. */
 async function received(queue: TestQueue, count: number): Promise<Message[]> {
   const messages: Message[] = [];
   const controller = new AbortController();
@@ -49,7 +49,7 @@ const attributesOf = ({ MessageAttributes = {} }: SqsMessage): Record<string, st
 const metadata = (count: number): Record<string, string> =>
   Object.fromEntries(Array.from({ length: count }, (_, i) => [`entry-${String(i)}`, String(i)]));
 const text = ({ payload }: Message): string => new TextDecoder().decode(payload);
-/** All that a consumer sees of a message. */
+/** Everything that a consumer sees of a message. */
 const same = ({ id, topic, key, at, metadata: entries, payload }: Message): unknown => ({
   id,
   topic,
@@ -102,7 +102,7 @@ describe.each(WAYS)('metadata by %s', (name) => {
 });
 
 describe('attributes', () => {
-  /** The attributes of a message as a queue has them. */
+  /** The attributes of a message in a queue. */
   async function sent(message: Message, options: Partial<SnsPublisherOptions> = {}) {
     const { queue, publisher } = await way('SNS, raw delivery', false, options);
     await publisher.publish(message);
@@ -118,11 +118,11 @@ describe('attributes', () => {
     expect(Object.keys(await sent(newMessage('x', { metadata: metadata(20) })))).toHaveLength(10);
   });
 
-  it('carry topic and key in front of all metadata, whatever their names', async () => {
+  it('carry topic and key before all metadata, whatever the names of these are', async () => {
     const given = { ...metadata(20), topic: 'not the topic', key: 'not the key' };
     const message = newMessage('x', { topic: 't', key: 'white space ü', metadata: given });
     expect(await sent(message)).toMatchObject({ topic: 't', key: 'white space ü' });
-    // No entry passes for a topic that attributes cannot carry.
+    // No metadata entry may pass for a topic that attributes cannot carry.
     const odd = await sent(newMessage('x', { topic: 'bell \u0007', key: 'k', metadata: given }));
     expect(odd['topic']).toBeUndefined();
     expect(odd['key']).toBe('k');
@@ -132,7 +132,7 @@ describe('attributes', () => {
     });
   });
 
-  it('carry those of attributeKeys first, and what defineOutbox adds last', async () => {
+  it('carry the entries of attributeKeys first, and those that defineOutbox adds last', async () => {
     const given = { 'content-type': 'application/json', 'schema-version': '2', ...metadata(7), tenant: 'acme' };
     const message = newMessage('x', { topic: 't', key: 'k', metadata: given });
     const attributes = await sent(message, { attributeKeys: ['tenant', 'entry-6'] });
@@ -140,7 +140,7 @@ describe('attributes', () => {
     expect(Object.keys(attributes).sort()).toEqual([...names, 'key', 'message-id', 'messenger', 'topic'].sort());
   });
 
-  it.each([true, false])('let a filter policy choose by topic and by key (raw delivery: %s)', async (raw) => {
+  it.each([true, false])('let a filter policy select by topic and by key (raw delivery: %s)', async (raw) => {
     const topic = await aws.topic();
     const [created, one] = [await aws.queue(), await aws.queue()];
     await aws.subscribe(topic, created, { raw, filter: { topic: [{ prefix: 'order.cr' }] } });
@@ -161,8 +161,8 @@ describe('attributes', () => {
   });
 });
 
-describe('beside the version before', () => {
-  it.each(WAYS)('what it wrote is read as it was, by %s', async (name) => {
+describe('together with the previous version', () => {
+  it.each(WAYS)('reads unchanged what that version wrote, with %s', async (name) => {
     const { queue } = await way(name);
     const attribute = (StringValue: string) => ({ DataType: 'String', StringValue });
     const envelope = {
@@ -188,21 +188,24 @@ describe('beside the version before', () => {
     expect(message?.metadata).toEqual({ topic: 't', key: 'another', empty: '', 'message-id': 'x' });
   });
 
-  it.each(WAYS)('it reads what it could carry, topic and key among the metadata, by %s', async (name) => {
-    const { queue, publisher } = await way(name);
-    const entries = { ...metadata(8), empty: '' };
-    const messages = [
-      newMessage('1', { id: '1', topic: 't', key: 'k', metadata: entries }),
-      newMessage('2', { id: '2', topic: 't', key: 'k', metadata: { topic: 'mine', key: 'mine too' } }),
-      newMessage(new Uint8Array([0, 255]), { id: '3', metadata: entries }),
-    ];
-    for (const message of messages) await publisher.publish(message);
-    const got = (await aws.drain(queue, 3)).map((delivery) => decodeAsBefore(delivery));
-    const byId = got.sort((a, b) => (a.id < b.id ? -1 : 1)).map(same);
-    const [first, ...others] = messages.map(same);
-    const more = Object.entries({ ...entries, topic: 't', key: 'k' }).sort();
-    expect(byId).toEqual([{ ...(first as object), metadata: more }, ...others]);
-  });
+  it.each(WAYS)(
+    'lets that version read what it could carry, with topic and key among the metadata, with %s',
+    async (name) => {
+      const { queue, publisher } = await way(name);
+      const entries = { ...metadata(8), empty: '' };
+      const messages = [
+        newMessage('1', { id: '1', topic: 't', key: 'k', metadata: entries }),
+        newMessage('2', { id: '2', topic: 't', key: 'k', metadata: { topic: 'mine', key: 'mine too' } }),
+        newMessage(new Uint8Array([0, 255]), { id: '3', metadata: entries }),
+      ];
+      for (const message of messages) await publisher.publish(message);
+      const got = (await aws.drain(queue, 3)).map((delivery) => decodeAsBefore(delivery));
+      const byId = got.sort((a, b) => (a.id < b.id ? -1 : 1)).map(same);
+      const [first, ...others] = messages.map(same);
+      const more = Object.entries({ ...entries, topic: 't', key: 'k' }).sort();
+      expect(byId).toEqual([{ ...(first as object), metadata: more }, ...others]);
+    },
+  );
 });
 
 describe('sizes', () => {
@@ -212,7 +215,7 @@ describe('sizes', () => {
     expect((await received(queue, 2)).map(({ payload }) => payload.byteLength).sort()).toEqual([1_000_000, 300_000]);
   });
 
-  it('splits a batch where its messages come to more than 1 MiB', async () => {
+  it('splits a batch whose messages exceed 1 MiB', async () => {
     const queue = await aws.queue();
     const sums: number[] = [];
     const client = faulty(aws.sqs, ({ input }, forward) => {
@@ -226,7 +229,7 @@ describe('sizes', () => {
     expect(sums.sort()).toEqual([300_000, 900_000, 900_000]);
   });
 
-  it('refuses at once what is larger, and says what would take it', async () => {
+  it('refuses a larger message at once, and says what would accept it', async () => {
     const fail = () => Promise.reject(new Error('nothing is to be sent'));
     const sns = new SnsPublisher(faulty(aws.sns, fail), { topic: await aws.topic() });
     const sqs = new SqsPublisher(faulty(aws.sqs, fail), { queue: 'http://127.0.0.1/q' });
@@ -235,7 +238,7 @@ describe('sizes', () => {
     const permanent = (text: string) => ({ kind: 'permanent', message: expect.stringContaining(text) as string });
     await expect(publishing(sns, 300_000)).rejects.toMatchObject(permanent('MaximumMessageSize of the topic'));
     await expect(publishing(sqs, 1_048_576)).rejects.toMatchObject(permanent('send a reference to it'));
-    // A topic that was told to takes it.
+    // A topic that is configured for it accepts the message.
     const raised = new SnsPublisher(
       faulty(aws.sns, () => Promise.resolve({ Successful: [{ Id: '0' }] })),
       { topic: await aws.topic(), maxBatchBytes: 1_048_576 },
@@ -256,7 +259,7 @@ describe.each<Ways>(['SQS', 'SNS, raw delivery'])('FIFO ids by %s', (name) => {
     'x'.repeat(128),
   ];
 
-  it('are made of any key and any id, and keep the order of a key', async () => {
+  it('can be made of any key and any id, and keep the order of a key', async () => {
     const { queue, publisher } = await way(name, true);
     const messages = Array.from({ length: KEYS.length * 5 }, (_, i) =>
       newMessage(String(i), { id: `id ${String(i)} ü`, key: KEYS[i % KEYS.length] as string }),
@@ -269,11 +272,11 @@ describe.each<Ways>(['SQS', 'SNS, raw delivery'])('FIFO ids by %s', (name) => {
     expect(got.map(({ id }) => id).sort()).toEqual(messages.map(({ id }) => id).sort());
   });
 
-  it('are valid, the same each time, and another for each key', async () => {
+  it('are valid, the same every time, and different for each key', async () => {
     const { queue, publisher } = await way(name, true);
     const publish = (key: string, round: number) =>
       publisher.publish(newMessage(key, { id: `${key} ${String(round)}`, key }));
-    // The hash of a key that AWS refuses, as a key of somebody's own.
+    // The hash of a key that AWS refuses, used as somebody's own key.
     await publish('a b', 0);
     const [first] = await aws.drain(queue, 1);
     const hashed = first?.Attributes?.MessageGroupId ?? '';
@@ -296,7 +299,7 @@ describe.each<Ways>(['SQS', 'SNS, raw delivery'])('FIFO ids by %s', (name) => {
     expect([...(groups.get('plain') ?? [])]).toEqual(['plain']);
   });
 
-  it('drop a message that comes twice', async () => {
+  it('drop a message that is sent twice', async () => {
     const { queue, publisher } = await way(name, true);
     const message = newMessage('x', { id: 'ü'.repeat(200), key: 'k' });
     for (const each of [message, message, newMessage('x', { id: 'ü'.repeat(201), key: 'k' })])

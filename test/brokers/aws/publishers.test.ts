@@ -21,7 +21,7 @@ const kinds = (results: readonly PublishResult[]): string[] =>
 const errorOf = (result: PublishResult | undefined): string =>
   result === undefined || result.acknowledged ? 'acknowledged' : result.error.message;
 
-/** A publisher to a new queue, through a fault. */
+/** A publisher to a new queue, with a fault in between. */
 async function throughFault(fault: Fault, options: Partial<SqsPublisherOptions> = {}, fifo = false) {
   const queue = await aws.queue({ fifo });
   return { queue, publisher: new SqsPublisher(faulty(aws.sqs, fault), { queue: queue.url, ...options }) };
@@ -32,7 +32,7 @@ interface Entries {
 }
 
 describe('reading replies', () => {
-  it('fails the entries of Failed, by their codes, and acknowledges the others', async () => {
+  it('fails the entries of Failed according to their codes, and acknowledges the others', async () => {
     const { publisher } = await throughFault(async (_, forward) => {
       await forward();
       return {
@@ -57,13 +57,13 @@ describe('reading replies', () => {
     expect(errorOf(results[1])).toContain('neither as successful nor as failed');
   });
 
-  it('fails everything of an empty reply', async () => {
+  it('fails every entry if the reply is empty', async () => {
     const { publisher } = await throughFault(() => Promise.resolve({}));
     expect(kinds(await publisher.publishBatch(messages(2)))).toEqual(['retryable', 'retryable']);
     await expect(publisher.publish(messages(1)[0] as Message)).rejects.toMatchObject({ code: 'PUBLISH_FAILED' });
   });
 
-  it('gives what the queue itself refuses to the message it is about', async () => {
+  it('assigns a refusal of the queue to the message that it concerns', async () => {
     const queue = await aws.queue({ maximumMessageSize: 1_024 });
     const publisher = new SqsPublisher(aws.sqs, { queue: queue.url });
     const results = await publisher.publishBatch([newMessage('a'), newMessage('x'.repeat(1_100)), newMessage('b')]);
@@ -71,7 +71,7 @@ describe('reading replies', () => {
     expect((await aws.drain(queue, 2)).map(({ Body }) => Body)).toEqual(['a', 'b']);
   });
 
-  it('sends one by one what was refused as a whole, to find whose fault it is', async () => {
+  it('sends messages one by one after their batch was refused, to find the one at fault', async () => {
     const { publisher, queue } = await throughFault(({ input }, forward) => {
       const bad = (input as unknown as Entries).Entries.some(({ MessageBody }) => MessageBody === 'm4');
       return bad ? Promise.reject(sdkError('InvalidParameterValue', 400)) : forward();
@@ -107,7 +107,7 @@ describe('classifying errors', () => {
     await expect(publisher.publish(newMessage('x'))).rejects.toMatchObject({ kind, cause });
   });
 
-  it('takes a refused TopicArn for a fault of the destination, not of the message', async () => {
+  it('treats a refused TopicArn as a fault of the destination, not of the message', async () => {
     const refused = Object.assign(new Error('Invalid parameter: TopicArn'), { name: 'InvalidParameterException' });
     const client = faulty(aws.sns, () => Promise.reject(refused));
     const publisher = new SnsPublisher(client, { topic: await aws.topic() });
@@ -139,7 +139,7 @@ describe('classifying errors', () => {
 });
 
 describe('sending', () => {
-  it('finds a queue by name, URL and ARN, and asks once', async () => {
+  it('finds a queue by name, URL and ARN, and looks it up once', async () => {
     const queue = await aws.queue();
     const asked: unknown[] = [];
     const client = faulty(aws.sqs, (command, forward) => {
@@ -158,7 +158,7 @@ describe('sending', () => {
     expect(await aws.pending(queue)).toBe(6);
   });
 
-  it('asks again after a look-up that failed', async () => {
+  it('looks the queue up again after a failed look-up', async () => {
     const queue = await aws.queue();
     let failures = 1;
     const client = faulty(aws.sqs, (command, forward) => {
@@ -171,7 +171,7 @@ describe('sending', () => {
     expect(await aws.pending(queue)).toBe(1);
   });
 
-  it('keeps to 10 entries, to the bytes of a request, and to its concurrency', async () => {
+  it('respects the 10 entries and the bytes of a request, and its concurrency', async () => {
     let inFlight = 0;
     let most = 0;
     const sizes: number[] = [];
@@ -195,7 +195,7 @@ describe('sending', () => {
     expect(Math.max(...sizes)).toBeLessThanOrEqual(4_096);
   });
 
-  it('counts attributes: a body that just fits alone does not fit with them', async () => {
+  it('counts attributes: a body that only just fits does not fit with them', async () => {
     const { publisher } = await throughFault((_, forward) => forward(), { maxBatchBytes: 2_000 });
     const [fits, not] = [
       newMessage('x'.repeat(1_500)),
@@ -204,11 +204,11 @@ describe('sending', () => {
     const results = await publisher.publishBatch([fits, not]);
     expect(kinds(results)).toEqual(['ok', 'permanent']);
     expect(errorOf(results[1])).toMatch(
-      /is too large: 2\d\d\d bytes with its attributes, the limit \(maxBatchBytes\) is 2000/,
+      /is too large: 2\d\d\d bytes with its attributes, but the limit \(maxBatchBytes\) is 2000/,
     );
   });
 
-  it('aborts a request under way, and sends nothing after it', async () => {
+  it('aborts a request in flight, and sends nothing after it', async () => {
     const controller = new AbortController();
     let requests = 0;
     const { publisher } = await throughFault(
@@ -225,7 +225,7 @@ describe('sending', () => {
     expect(errorOf(results[10])).toContain('aborted');
   });
 
-  it('sends the id under messageIdKey, and text as it is', async () => {
+  it('sends the id under messageIdKey, and text unchanged', async () => {
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url, messageIdKey: 'Id' }).publish(
       newMessage('{"a":1}', { id: 'one' }),
@@ -257,10 +257,10 @@ describe('FIFO', () => {
     const publisher = new SqsPublisher(aws.sqs, { queue: queue.url, groupIdKey: 'tenant' });
     const results = await publisher.publishBatch([newMessage('x'), newMessage('x', { key: 'k' })]);
     expect(kinds(results)).toEqual(['permanent', 'ok']);
-    expect(errorOf(results[0])).toMatch(/no key, no metadata "tenant", and no defaultGroupId/);
+    expect(errorOf(results[0])).toMatch(/no key and no metadata "tenant", and no defaultGroupId/);
   });
 
-  it('sends nothing of a group behind a failure, though AWS would have accepted it', async () => {
+  it('sends no message of a group behind a failure, although AWS would have accepted it', async () => {
     const sent: string[] = [];
     const fail: Fault = async ({ input }, forward) => {
       const { Entries } = input as unknown as Entries;
@@ -330,7 +330,7 @@ describe('options', () => {
     ['no array of attribute keys', sqs({ attributeKeys: 'tenant' }), 'got "tenant"'],
     ['an id key of AWS', sqs({ messageIdKey: 'AWS.id' }), 'got "AWS.id"'],
     ['an empty id key', sqs({ messageIdKey: '' }), 'got ""'],
-    ['a group without FIFO', sqs({ defaultGroupId: 'g' }), 'defaultGroupId is for FIFO destinations'],
+    ['a group without FIFO', sqs({ defaultGroupId: 'g' }), 'defaultGroupId is only for FIFO destinations'],
     ['a bad default group', sqs({ queue: 'q.fifo', defaultGroupId: 'a b' }), 'got "a b"'],
     ['a misspelt option', sqs({ queueUrl: 'q' } as object), 'unknown option "queueUrl"'],
     ['no options', () => new SqsPublisher(aws.sqs, undefined as never), 'options must be an object, got undefined'],
@@ -343,7 +343,7 @@ describe('options', () => {
   });
 });
 
-it('takes the clients of the SDK as they are (a type test)', () => {
+it('accepts the clients of the SDK without a cast (a type test)', () => {
   const real = { credentials: { accessKeyId: 'x', secretAccessKey: 'x' }, region: 'eu-west-1' };
   const sqs: ConstructorParameters<typeof SqsPublisher>[0] = new SQSClient(real);
   const sns: ConstructorParameters<typeof SnsPublisher>[0] = new SNSClient(real);

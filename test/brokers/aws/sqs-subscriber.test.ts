@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => aws.stop());
 
-/** A subscription that runs until `stop`, through a fault. */
+/** A subscription that runs until `stop`, with a fault in between. */
 function subscribe(
   queue: TestQueue,
   handler: Handler,
@@ -39,7 +39,7 @@ function subscribe(
   return { errors, commands, stop };
 }
 
-/** The messages that a subscriber makes of what a queue holds. */
+/** The messages that a subscriber makes of the content of a queue. */
 async function received(
   queue: TestQueue,
   count: number,
@@ -65,7 +65,7 @@ const visibilities = (commands: readonly SentCommand[]): number[] =>
     .flatMap(({ input }) => (input as unknown as VisibilityEntries).Entries.map((entry) => entry.VisibilityTimeout));
 
 describe('decoding', () => {
-  it.each([true, false])('takes what a foreign producer sent to SNS (raw delivery: %s)', async (raw) => {
+  it.each([true, false])('accepts what another producer sent to SNS (raw delivery: %s)', async (raw) => {
     const [queue, topic] = [await aws.queue(), await aws.topic()];
     await aws.subscribe(topic, queue, { raw });
     const attribute = (StringValue: string) => ({ DataType: 'String', StringValue });
@@ -76,7 +76,7 @@ describe('decoding', () => {
     expect(message).toMatchObject({ id: 'given', metadata: { a: '1', messenger: 'not ours' }, published: true });
   });
 
-  it('takes the id of SNS, or of SQS, where there is no attribute', async () => {
+  it('takes the id from SNS or SQS if there is no attribute', async () => {
     const [queue, topic] = [await aws.queue(), await aws.topic()];
     await aws.subscribe(topic, queue, { raw: false });
     const { MessageId: first } = await aws.sns.send(new PublishCommand({ TopicArn: topic, Message: 'by SNS' }));
@@ -95,7 +95,7 @@ describe('decoding', () => {
     expect(messages.every(({ at }) => Math.abs(Date.now() - at.getTime()) < 60_000)).toBe(true);
   });
 
-  it('does not take a payload that looks like an envelope of SNS for one', async () => {
+  it('does not mistake a payload that looks like an SNS envelope for one', async () => {
     const queue = await aws.queue();
     const payload = JSON.stringify({ Type: 'Notification', MessageId: 'm', TopicArn: 't', Message: 'inner' });
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publish(newMessage(payload, { id: 'outer' }));
@@ -103,7 +103,7 @@ describe('decoding', () => {
     expect([message?.id, text(message)]).toEqual(['outer', payload]);
   });
 
-  it('hands over anything: broken JSON, odd envelopes, binary attributes', async () => {
+  it('hands over any message: broken JSON, odd envelopes, binary attributes', async () => {
     const queue = await aws.queue();
     const bodies = ['{', '{"Type":"Notification"}', '{"messenger":1}', 'null', '[]'];
     for (const MessageBody of bodies) await aws.sqs.send(new SendMessageCommand({ QueueUrl: queue.url, MessageBody }));
@@ -121,7 +121,7 @@ describe('decoding', () => {
     expect(messages.find((message) => text(message) === 'bytes')?.metadata['binary']).toBe('AP8=');
   });
 
-  it('takes the id from messageIdKey, and the key of a foreign FIFO message from its group', async () => {
+  it('takes the id from messageIdKey, and the key of another producer’s FIFO message from its group', async () => {
     const queue = await aws.queue({ fifo: true });
     const MessageAttributes = { Id: { DataType: 'String', StringValue: 'given' } };
     const fifo = { MessageGroupId: 'group', MessageDeduplicationId: 'd' };
@@ -135,7 +135,7 @@ describe('decoding', () => {
 });
 
 describe('acknowledging', () => {
-  it('tries a failed delete again, logs it, and then is quiet', async () => {
+  it('retries a failed delete, logs it, and then stays quiet', async () => {
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publish(newMessage('x', { id: 'one' }));
     let deletes = 0;
@@ -155,7 +155,7 @@ describe('acknowledging', () => {
     expect(errors[0]?.message).toContain('message one was handled but not deleted (attempt 1 of 5)');
   });
 
-  it('gives up a delete that keeps failing, and goes on', async () => {
+  it('gives up a delete that keeps failing, and continues', async () => {
     const queue = await aws.queue();
     const publisher = new SqsPublisher(aws.sqs, { queue: queue.url });
     await publisher.publish(newMessage('x'));
@@ -194,7 +194,7 @@ describe('failures', () => {
     ]);
   });
 
-  it('survives an error logger that throws, and a handler that throws nothing much', async () => {
+  it('survives an error logger that throws, and a handler that throws something other than an error', async () => {
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publish(newMessage('x'));
     let calls = 0;
@@ -213,9 +213,9 @@ describe('failures', () => {
     await stop();
   });
 
-  it('gives back those of its group in hand when a message fails, before it can come again', async () => {
-    // The emulator hands out one message of a group at a time, and SQS up to ten: so this is a standard
-    // queue that is made to look like a FIFO one.
+  it('gives back the messages of a group in hand when one fails, before that one can be delivered again', async () => {
+    // The emulator hands out one message of a group at a time, but SQS up to ten. So this is a standard queue that is
+    // made to look like a FIFO one.
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publishBatch(
       ['a1', 'a2', 'b1', 'a3'].map((name) => newMessage(name, { metadata: { group: name.slice(0, 1) } })),
@@ -253,7 +253,7 @@ describe('failures', () => {
 });
 
 describe('stopping', () => {
-  it('gives back what was received and not started, and waits for what runs', async () => {
+  it('gives back messages that were not started, and waits for running handlers', async () => {
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publishBatch(['1', '2', '3'].map((name) => newMessage(name)));
     const { opened, open } = gate();
@@ -281,7 +281,7 @@ describe('stopping', () => {
     expect(await aws.drain(queue, 2)).toHaveLength(2);
   });
 
-  it('does not wait for ever for a handler that ignores its signal, and says so', async () => {
+  it('does not wait for ever for a handler that ignores its signal, and logs that', async () => {
     const queue = await aws.queue();
     await new SqsPublisher(aws.sqs, { queue: queue.url }).publish(newMessage('x', { id: 'stuck' }));
     const { opened, open } = gate();
@@ -299,7 +299,7 @@ describe('stopping', () => {
     open();
   });
 
-  it('resolves at once when the signal has aborted before', async () => {
+  it('resolves at once if the signal has already aborted', async () => {
     const queue = await aws.queue();
     const subscriber = new SqsSubscriber(aws.sqs, { queue: queue.url });
     const handler = (): void => undefined;
@@ -307,7 +307,7 @@ describe('stopping', () => {
   });
 });
 
-it('finds a queue that is made after the subscription started', async () => {
+it('finds a queue that is created after the subscription has started', async () => {
   const name = 'made-later';
   const errors: Error[] = [];
   const handled: string[] = [];
@@ -343,7 +343,7 @@ describe('options', () => {
     );
   });
 
-  it('takes the client of the SDK as it is (a type test)', () => {
+  it('accepts the client of the SDK without a cast (a type test)', () => {
     const client: ConstructorParameters<typeof SqsSubscriber>[0] = new SQSClient({ region: 'eu-west-1' });
     expect(new SqsSubscriber(client, { queue: 'q' })).toBeInstanceOf(SqsSubscriber);
   });

@@ -23,7 +23,7 @@ async function harness(
   publisher: BatchPublisher,
   setup: SubscriberSetup,
 ): Promise<SubscriberHarness> {
-  // A client of its own, so that one test's broken broker is nobody else's.
+  // A client of its own, so that one test's broken broker does not affect others.
   const client = new SQSClient(clientConfig(aws.port));
   const subscriber = new SqsSubscriber(client, { queue: queue.name, visibilityTimeoutSeconds: 2, ...setup });
   return Promise.resolve({

@@ -36,13 +36,13 @@ afterAll(async () => {
 
 const message = () => newMessage('{"n":1}');
 
-/** The ids that are stored, in order, as another connection sees them. */
+/** The stored ids in order, as another connection sees them. */
 async function storedIds(schema = 'add_test'): Promise<string[]> {
   const { rows } = await pool.query<{ id: string }>(`SELECT id FROM ${schema}.messages ORDER BY seq`);
   return rows.map(({ id }) => id);
 }
 
-/** A client of its own, ended with the test. */
+/** A client of its own, which ends with the test. */
 async function connected(config: pg.ClientConfig = {}): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url, ...config });
   await client.connect();
@@ -50,7 +50,7 @@ async function connected(config: pg.ClientConfig = {}): Promise<pg.Client> {
   return client;
 }
 
-/** The error of a call: one of this package, of this code, whose text matches all of these. */
+/** Asserts that a call rejects with an error of this package that has this code and whose text matches all of these. */
 async function refusal(
   call: Promise<unknown>,
   code: ErrorCode,
@@ -66,7 +66,7 @@ async function refusal(
   return error as Error;
 }
 
-it('tells what it stored as an event, whatever becomes of the handler', async () => {
+it('reports what it stored with an event, even if the handler fails', async () => {
   const events: MessengerEvent[] = [];
   const told = new PostgresStore(pool, {
     schema: 'add_test',
@@ -92,9 +92,14 @@ it('tells what it stored as an event, whatever becomes of the handler', async ()
   logged.mockRestore();
 });
 
-describe('a handle that is no transaction is refused, and says what to pass', () => {
+describe('a handle that is not a transaction is refused, with an error that says what to pass', () => {
   it('a pg Pool', async () => {
-    await refusal(store.add(pool as never, message()), 'INVALID_TRANSACTION', /pg Pool/, /client that ran BEGIN/);
+    await refusal(
+      store.add(pool as never, message()),
+      'INVALID_TRANSACTION',
+      /pg Pool/,
+      /client \(of await pool\.connect\(\)\) that ran BEGIN/,
+    );
     expect(await storedIds()).toEqual([]);
   });
 
@@ -110,7 +115,7 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
 
   it('a pg client before BEGIN, after COMMIT and after ROLLBACK', async () => {
     const client = await connected();
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /not in a transaction/, /await BEGIN before/);
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /not in a transaction/, /await BEGIN first/);
     for (const end of ['COMMIT', 'ROLLBACK']) {
       await client.query('BEGIN');
       await client.query(end);
@@ -122,7 +127,7 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
   it('a pg client whose BEGIN was not awaited', async () => {
     const client = await connected();
     const begin = client.query('BEGIN');
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /await BEGIN before/);
+    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /await BEGIN first/);
     await begin;
   });
 
@@ -138,10 +143,10 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
     await refusal(store.add(new pg.Client(url), message()), 'INVALID_TRANSACTION', /not connected/);
   });
 
-  it('a PGlite transaction that is over', async () => {
+  it('a PGlite transaction that has ended', async () => {
     let ended: TransactionHandle | undefined;
     await db.transaction((transaction) => Promise.resolve((ended = transaction)));
-    await refusal(store.add(ended!, message()), 'INVALID_TRANSACTION', /over/);
+    await refusal(store.add(ended!, message()), 'INVALID_TRANSACTION', /has ended/);
   });
 
   it.each([
@@ -162,12 +167,12 @@ describe('a handle that is no transaction is refused, and says what to pass', ()
 });
 
 describe('a pg client that knows that it is in a transaction', () => {
-  /** The values that a client has bound for calls of `add`, the messages aside. */
+  /** The values that a client has bound for calls of `add`, except the messages. */
   function bound(client: pg.Client): unknown[] {
     const values: unknown[] = [];
     const { connection } = client as unknown as { connection: { bind(query: BoundQuery): unknown } };
     const bind = connection.bind.bind(connection);
-    // As `pg` does it: each value is made a text as it is written.
+    // As `pg` does: each value becomes a text when it is written.
     connection.bind = (query) =>
       bind({
         ...query,
@@ -183,12 +188,12 @@ describe('a pg client that knows that it is in a transaction', () => {
     valueMapper(value: unknown, index: number): unknown;
   }
 
-  it('says so as it sends the call, and the server need not find out', async () => {
+  it('says so when it sends the call, so that the server need not find out', async () => {
     const client = await connected();
     const values = bound(client);
     await client.query('BEGIN');
     const first = store.add(client, message());
-    // Waits in the client's queue behind the first.
+    // Waits behind the first call in the client's queue.
     const second = store.add(client, message());
     await Promise.all([first, second]);
     await client.query('COMMIT');
@@ -196,19 +201,22 @@ describe('a pg client that knows that it is in a transaction', () => {
     expect(await storedIds()).toHaveLength(2);
   });
 
-  it.each(['COMMIT', 'ROLLBACK'])('does not say so behind a %s that it has not sent yet, and is refused', async (end) => {
-    const client = await connected();
-    const values = bound(client);
-    await client.query('BEGIN');
-    const ending = client.query(end);
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
-    await ending;
-    expect(values).toEqual(['']);
-    expect(await storedIds()).toEqual([]);
-  });
+  it.each(['COMMIT', 'ROLLBACK'])(
+    'does not say so after a %s that it has not sent yet, and is refused',
+    async (end) => {
+      const client = await connected();
+      const values = bound(client);
+      await client.query('BEGIN');
+      const ending = client.query(end);
+      await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
+      await ending;
+      expect(values).toEqual(['']);
+      expect(await storedIds()).toEqual([]);
+    },
+  );
 
-  it('does not say so where it sends queries before it has the answers to the last', async () => {
-    const client = await connected({ pipeline: true } as pg.ClientConfig);
+  it('does not say so if it sends queries before it has the answers to the last ones', async () => {
+    const client = await connected({ pipeline: true });
     const values = bound(client);
     await client.query('BEGIN');
     const ending = client.query('COMMIT');
@@ -218,7 +226,7 @@ describe('a pg client that knows that it is in a transaction', () => {
     expect(await storedIds()).toEqual([]);
   });
 
-  it('does not say so for another client, which sends the call in its place', async () => {
+  it('does not say so for another client that sends the call in its place', async () => {
     const [client, other] = [await connected(), await connected()];
     const values = bound(other);
     await client.query('BEGIN');
@@ -231,7 +239,7 @@ describe('a pg client that knows that it is in a transaction', () => {
 });
 
 describe('a transaction that has failed', () => {
-  it('is refused where pg tells', async () => {
+  it('is refused if pg reports it', async () => {
     const client = await connected();
     await client.query('BEGIN');
     await expect(client.query('SELECT 1/0')).rejects.toThrow();
@@ -256,7 +264,7 @@ describe('a transaction that has failed', () => {
         await work(transaction);
       }),
   };
-  it.each(Object.keys(behind))('is told in our words through %s', async (name) => {
+  it.each(Object.keys(behind))('is reported with our error through %s', async (name) => {
     let told = false;
     await behind[name]!(async (handle) => {
       const error = await refusal(store.add(handle, message()), 'INVALID_TRANSACTION', /roll it back/);
@@ -268,8 +276,8 @@ describe('a transaction that has failed', () => {
   });
 });
 
-describe('tables and databases that are not what they should be', () => {
-  it('names what to run where the tables are missing', async () => {
+describe('wrong tables and databases', () => {
+  it('says what to run if the tables are missing', async () => {
     const absences = [
       { code: '3F000', options: { schema: 'no such "schema' } },
       { code: '42883', options: { schema: 'public', tablePrefix: 'other_' } },
@@ -286,7 +294,7 @@ describe('tables and databases that are not what they should be', () => {
     }
   });
 
-  it('says jsonPayload where it differs from the tables, to writers and relays', async () => {
+  it('names jsonPayload to writers and relays if it differs from the tables', async () => {
     const wrong = new PostgresStore(pool, { schema: 'add_test', jsonPayload: true });
     const client = await connected();
     await client.query('BEGIN');
@@ -311,12 +319,12 @@ describe('tables and databases that are not what they should be', () => {
     expect(rows).toEqual([{ fine: 'true' }]);
   });
 
-  it('says so where partitions differ from the tables', async () => {
+  it('says so if partitions differ from the tables', async () => {
     const wrong = new PostgresStore(pool, { schema: 'add_test', partitions: 3 });
     await refusal(wrong.messages(1), 'SCHEMA_MISMATCH', /partitions = 8/, /given 3/);
   });
 
-  it('rejects within its time, with the error of the client, where there is no server', async () => {
+  it('rejects within its time, with the error of the client, if there is no server', async () => {
     const nobody = `postgresql://app:hunter2@127.0.0.1:${await freePort()}/db`;
     const down = new pg.Pool({ connectionString: nobody });
     const sqlDown = postgres(nobody, { connect_timeout: 1, max: 1 });
@@ -374,7 +382,7 @@ describe('tables and databases that are not what they should be', () => {
   });
 });
 
-describe('options that are no options are refused, quoting them', () => {
+describe('wrong options are refused with an error that quotes them', () => {
   it.each([
     [{ partitions: 0 }, 'partitions must be a whole number from 1 to 1024, got 0'],
     [{ partitions: 1.5 }, '1.5'],
@@ -400,7 +408,7 @@ describe('options that are no options are refused, quoting them', () => {
 });
 
 describe('statement', () => {
-  it('is one text, whatever it stores, with one string as its value', () => {
+  it('is the same text whatever it stores, with one string as its value', () => {
     const statements = [
       store.statement([]),
       store.statement(message()),
@@ -415,7 +423,7 @@ describe('statement', () => {
     expect(statements[0]!.text.match(/\$\d+/g)).toEqual(['$1']);
   });
 
-  it('refuses what add refuses', () => {
+  it('refuses the same messages as add', () => {
     expect(() => store.statement('')).toThrow(expect.objectContaining({ code: 'EMPTY_MESSAGE_PAYLOAD' }) as Error);
     expect(() => store.statement([7])).toThrow(expect.objectContaining({ code: 'INVALID_MESSAGE' }) as Error);
   });
@@ -445,8 +453,8 @@ describe('statement', () => {
   });
 });
 
-describe('what is stored', () => {
-  /** Stores in a transaction and returns what a relay would get. */
+describe('a stored message', () => {
+  /** Stores in a transaction, and returns what a relay would get. */
   async function roundTrip<Input>(target: PostgresStore<Input>, input: Input | Input[]): Promise<readonly Message[]> {
     const client = await connected();
     await client.query('BEGIN');
@@ -459,7 +467,7 @@ describe('what is stored', () => {
   }
   const textOf = (each: Message | undefined) => Buffer.from(each!.payload).toString();
 
-  it('is bytes, strings, JSON objects and ready messages by default', async () => {
+  it('is made of bytes, a string, a JSON object or a ready message by default', async () => {
     const ready = newMessage('ready', { id: 'mine', key: 'k', topic: 't', metadata: { a: 'b' } });
     const listed = await roundTrip(store, [
       ready,
@@ -481,15 +489,15 @@ describe('what is stored', () => {
     expect(listed[1]!.id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7/);
   });
 
-  it('has a key of 2,000 bytes at most', async () => {
+  it('has a key of at most 2,000 bytes', async () => {
     const longest = newMessage('x', { key: '名'.repeat(666) + '12' });
     expect((await roundTrip(store, longest))[0]!.key).toBe(longest.key);
     const client = await connected();
     await client.query('BEGIN');
-    // However well it could be compressed.
+    // Even if it could be compressed well.
     for (const key of ['名'.repeat(667), 'x'.repeat(2_001)]) {
       const long = newMessage('x', { id: 'm-1', key });
-      const texts = [/the key of message m-1/, /2000 bytes at most, got 2001/];
+      const texts = [/the key of message m-1/, /at most 2000 bytes, got 2001/];
       await refusal(store.add(client, [message(), long]), 'INVALID_MESSAGE', ...texts);
       expect(() => store.statement(long)).toThrow(texts[0]);
     }
@@ -499,7 +507,7 @@ describe('what is stored', () => {
     expect((await storedIds()).slice(1)).toEqual([after.id]);
   });
 
-  it('is what a transform makes of it', async () => {
+  it('is what a transform makes of the input', async () => {
     interface Order {
       order: number;
     }
@@ -523,7 +531,7 @@ describe('what is stored', () => {
     await expect(broken.add(client, { order: 1 })).rejects.toThrow('no such order');
   });
 
-  it('is stored whatever the session says of backslashes in strings', async () => {
+  it('is stored whatever the session says about backslashes in strings', async () => {
     const client = await connected({ options: '-c standard_conforming_strings=off' });
     await client.query('BEGIN');
     await store.add(client, newMessage('x', { id: 'a', key: 'back\\slash' }));
@@ -532,7 +540,7 @@ describe('what is stored', () => {
     expect(rows).toEqual([{ key: 'back\\slash' }]);
   });
 
-  it('is 10,000 messages in one statement', async () => {
+  it('can be one of 10,000 in one statement', async () => {
     const client = await connected();
     let statements = 0;
     await client.query('BEGIN');
@@ -547,7 +555,7 @@ describe('what is stored', () => {
   });
 
   it.each(postgresVersions)(
-    'is read alike whatever the application set globally in pg, on PostgreSQL %i',
+    'is read the same whatever the application has set globally in pg, on PostgreSQL %i',
     async (version) => {
       const own = new pg.Pool({ connectionString: inject('postgres')[version] });
       const target = new PostgresStore(own, { schema: 'add_parsers' });
@@ -583,7 +591,7 @@ describe('what is stored', () => {
     },
   );
 
-  it('is read alike whatever parsers a PGlite or a postgres.js was opened with', async () => {
+  it('is read the same whatever parsers a PGlite or a postgres.js was opened with', async () => {
     const odd = (value: unknown) => `changed: ${String(value)}`;
     const type = { to: 25, from: [...parsed], serialize: (value: unknown) => String(value), parse: odd };
     const oddSql = postgres(url, { max: 2, types: { odd: type }, onnotice: () => undefined });
@@ -603,7 +611,7 @@ describe('what is stored', () => {
   });
 });
 
-/** Of all types that a column of ours could be of: boolean, bytes, numbers, text, JSON, times. */
+/** Of all types that a column of ours could have: boolean, bytes, numbers, text, JSON, times. */
 const { BOOL, BYTEA, INT2, INT4, INT8, FLOAT8, TEXT, JSON: JSON_TYPE, JSONB, TIMESTAMPTZ } = pg.types.builtins;
 const parsed = [BOOL, BYTEA, INT2, INT4, INT8, FLOAT8, TEXT, JSON_TYPE, JSONB, TIMESTAMPTZ] as const;
 const parserOf = (oid: (typeof parsed)[number]) => pg.types.getTypeParser(oid) as (value: string) => unknown;

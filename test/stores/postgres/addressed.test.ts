@@ -1,4 +1,4 @@
-/** Messages that are for one destination alone, and topics that have one. */
+/** Messages that are addressed to one destination, and topics that have one. */
 import pg from 'pg';
 import { beforeAll, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
@@ -29,7 +29,7 @@ function poolOf(url: string, user?: string): pg.Pool {
   return pool;
 }
 
-/** Of a pool of `openPool`. */
+/** The connection string of a pool of `openPool`. */
 function urlOf(pool: pg.Pool): string {
   return (pool.options as { connectionString: string }).connectionString;
 }
@@ -60,7 +60,7 @@ const send = (pool: pg.Pool, outbox: Shop, ...topics: readonly (keyof typeof sho
     for (const topic of topics) await outbox.send(client, topic, topic);
   });
 
-/** Stores messages, each for the destination before the colon of its id, where it has one. */
+/** Stores messages. The part of an id before the colon, if there is one, is its destination. */
 async function address(world: World, ...ids: string[]): Promise<void> {
   const session = await world.begin();
   await world.store.add(
@@ -78,7 +78,7 @@ async function delivered(world: World, destination: string): Promise<string[]> {
 }
 
 const hazards: Record<string, Hazard> = {
-  'a destination publishes what is for it alone, and nothing that is for another': {
+  'a destination publishes messages that are addressed to it, and none that are addressed to another': {
     async play(world) {
       await world.store.declareDestinations(['a', 'b', 'default']);
       await address(world, 'a:1', 'b:1', 'x', 'a:2');
@@ -96,7 +96,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['a:1', 'b:1', 'x', 'a:2'],
   },
 
-  'a late one of a transaction that was running is told apart as well': {
+  'a late message of a transaction that was running is told apart too': {
     async play(world) {
       await world.store.declareDestinations(['a', 'b']);
       const late = await world.begin();
@@ -114,7 +114,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['a:1', 'b:1', 'a:late', 'b:late'],
   },
 
-  'a slice is cleaned when its own destination is through with it, and not before': {
+  'a slice is cleaned when its own destination has finished it, and not before': {
     async play(world) {
       await world.store.declareDestinations(['a', 'default']);
       await address(world, 'a:1', 'x');
@@ -141,7 +141,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('counts for each destination what is for it', async () => {
+  it('counts for each destination the messages that are addressed to it', async () => {
     await inWorld(async (world) => {
       await world.store.declareDestinations(['a', 'b', 'default']);
       await address(world, 'a:1', 'a:2', 'b:1', 'x');
@@ -154,11 +154,11 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     }, url);
   });
 
-  it('leaves a destination that is there as it is, however often and by whomever it is declared', async () => {
+  it('leaves an existing destination unchanged, however often and by whomever it is declared', async () => {
     await inWorld(async (world) => {
       const { store } = world;
       await world.add('before');
-      // Made by its relay: it publishes everything.
+      // A relay has added this destination by starting, so it publishes everything.
       expect(await delivered(world, 'made')).toEqual(['before']);
       await store.admin.addDestination('some', { from: 'end', topics: ['t'] });
       await Promise.all(Array.from({ length: 5 }, () => store.declareDestinations(['made', 'some', 'new', 'default'])));
@@ -176,7 +176,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     }, url);
   });
 
-  it('declares many at once, from many processes', async () => {
+  it('declares many destinations at once, from many processes', async () => {
     const pool = await openPool(version);
     await new PostgresStore(pool).migrate();
     const names = Array.from({ length: 20 }, (_, n) => `n${String(n).padStart(2, '0')}`);
@@ -186,7 +186,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   });
 
   it.each(['READ COMMITTED', 'REPEATABLE READ'])(
-    'is not removed while a transaction stores for it, nor stored for once it is removed (%s)',
+    'does not remove a destination while a transaction stores for it, nor store for it once it is removed (%s)',
     async (isolation) => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
@@ -200,9 +200,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await store.add(storing, newMessage('x', { destination: 'a' }));
       await expect(store.admin.removeDestination('a')).rejects.toMatchObject({
         code: 'CONFLICT',
-        message: expect.stringMatching(
-          /^transactions are open that have stored messages for destination "a"/,
-        ) as string,
+        message: expect.stringMatching(/^open transactions have stored messages for destination "a"/) as string,
       });
       await storing.query('COMMIT');
       storing.release();
@@ -217,7 +215,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('does not come back from being limited or declared while it is removed', async () => {
+  it('does not bring back a destination that is limited or declared while it is removed', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -234,7 +232,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     }
   });
 
-  it('is not removed while it may have more to publish than is counted', async () => {
+  it('does not remove a destination while it may have more to publish than is counted', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -248,14 +246,14 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
     expect(await store.admin.destinations()).toMatchObject([
       { name: 'a', pending: 0, morePending: true },
-      // What is for nobody waits for its first relay.
+      // Messages that are addressed to nobody wait for the first relay of `default`.
       { name: 'default', pending: 10_000, morePending: true },
     ]);
     await expect(store.admin.removeDestination('a')).rejects.toMatchObject({ code: 'CONFLICT' });
     expect(await store.admin.removeDestination('a', { discard: true })).toMatchObject({ morePending: true });
   });
 
-  it('is not stored for once it was forgotten, and is made anew as it was', async () => {
+  it('does not store for a forgotten destination, and adds it again as it was', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -265,14 +263,14 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     await store.deletePublishedByExpiration(0);
     const added = inTransaction(pool, (client) => store.add(client, newMessage('x', { destination: 'a' })));
     await expect(added).rejects.toThrow(
-      /^destination "a" was forgotten, and has to be removed and made anew, and a message is for it: /,
+      /^destination "a" was forgotten, and has to be removed and made anew, and a message is addressed to it: /,
     );
     await expect(store.openFeed({ destination: 'a', pageSize: 1, relay: 'r' })).rejects.toThrow(
       '{ from: …, topics: [] }',
     );
   });
 
-  it('has a straggler moved to its own side table alone', async () => {
+  it('moves a straggler only to the side table of its destination', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool, { retention: 60_000 });
     await store.migrate();
@@ -289,7 +287,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     ]);
   });
 
-  it('refuses what is for a destination that is not there, and stores nothing of it', async () => {
+  it('refuses a message for a destination that does not exist, and stores nothing of the call', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -312,7 +310,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     expect(() => newMessage('x', { destination: '' })).toThrow('message destination must be a non-empty string');
   });
 
-  it('stores what is addressed as whole as anything else', async () => {
+  it('stores an addressed message as completely as any other', async () => {
     const pool = await openPool(version);
     const store = new PostgresStore(pool, { jsonPayload: true });
     await store.migrate();
@@ -340,7 +338,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   });
 
   describe('topics with a destination', () => {
-    it('are published by that one alone, from the first message on', async () => {
+    it('are published only by that destination, from the first message on', async () => {
       const pool = await openPool(version);
       const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
       await outbox.migrate();
@@ -351,7 +349,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(await drained(outbox, 'kafka')).toEqual([]);
     });
 
-    it('keep what was stored for the former one, when the code names another', async () => {
+    it('keep messages for the former destination when the code names another', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       const before: Shop = defineOutbox({ store, topics: shop });
@@ -365,7 +363,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(await drained(after, 'queue')).toEqual(['mail']);
     });
 
-    it('are declared by a relay, where nobody has before', async () => {
+    it('are declared by a relay if nobody has declared them before', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       await store.migrate();
@@ -378,7 +376,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await expect(send(pool, outbox, 'mail')).rejects.toMatchObject({ code: 'UNKNOWN_DESTINATION' });
     });
 
-    it('are declared again by whoever needs them, when one was removed', async () => {
+    it('are declared again by whoever needs them after one was removed', async () => {
       const pool = await openPool(version);
       const store = new PostgresStore(pool);
       const outbox: Shop = defineOutbox({ store, topics: shop });
@@ -391,7 +389,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(await drained(outbox, 'kafka')).toEqual(['order']);
     });
 
-    it('let a relay end quietly that was stopped before it began', async () => {
+    it('let a relay end quietly if it was stopped before it began', async () => {
       const pool = await openPool(version);
       const outbox: Shop = defineOutbox({ store: new PostgresStore(pool), topics: shop });
       await outbox.migrate();
@@ -412,7 +410,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect((await testing.drained()).map(({ topic }) => topic).toSorted()).toEqual(['note', 'order']);
     });
 
-    it('demand that a relay says which, where none is left for the others', async () => {
+    it('require that a relay names its destination if none is left for the other topics', async () => {
       const pool = await openPool(version);
       const outbox = defineOutbox({ store: new PostgresStore(pool), topics: { order: shop.order, mail: shop.mail } });
       await outbox.migrate();
@@ -424,7 +422,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('works with the least rights, and says what is missing where a relay may not declare', async () => {
+  it('works with the fewest rights, and says what is missing if a relay may not declare', async () => {
     const at = await newDatabase(inject('postgres')[version]);
     const admin = poolOf(at);
     const store = new PostgresStore(admin);
@@ -446,7 +444,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     await expect(drained(outboxOf(relays), 'kafka')).rejects.toMatchObject({
       code: 'UNKNOWN_DESTINATION',
       message: expect.stringMatching(
-        /this role may not make it: run `await outbox.migrate\(\)`.* kafka --addressed`/,
+        /this role may not add it: run `await outbox.migrate\(\)`.* kafka --addressed`/,
       ) as string,
     });
     await outboxOf(admin).migrate();

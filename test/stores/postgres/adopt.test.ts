@@ -1,9 +1,12 @@
-/** The table of the Go module messenger, as its versions make it, is taken over: nothing lost, nothing repeated. */
+/** Imports the table of the Go module messenger, as its versions create it, without losing or repeating a message. */
 import { describe, expect, it } from 'vitest';
 import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, mutantText, type World } from './support.js';
 
-/** The statement with which the module makes its table: with text, or with its JSON option; older ones without a time zone. */
+/**
+ * The statement with which the module creates its table: with text, or with its JSON option; older versions without a
+ * time zone.
+ */
 const ddl = (
   table: string,
   payload: 'TEXT' | 'JSONB' = 'TEXT',
@@ -18,7 +21,7 @@ const ddl = (
 
 const uuid = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`;
 
-/** As the module stores one. */
+/** Stores a message as the module does. */
 function store(
   table: string,
   n: number,
@@ -40,10 +43,11 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `adopt_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>, options = {}) => inWorld(play, await url, {}, options);
 
-  it('takes the unpublished over, in order, and a second run what came since', async () => {
+  it('imports unpublished messages in order, and later ones with a second run', async () => {
     await inNew(async (world) => {
       const old = await table(world);
-      // Stored in another order than they were made in; one by hand, without a word on whether it is published.
+      // Stored in another order than they were created in. One is stored by hand, without saying whether it is
+      // published.
       for (const n of [3, 1, 2])
         await world.sql(...store(old, n, { metadata: `{"group":"k","type":"t","n":"${String(n)}"}` }));
       await world.sql(...store(old, 4, { published: true }));
@@ -77,7 +81,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('keeps the order of many', async () => {
+  it('keeps the order of many messages', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(
@@ -110,7 +114,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     );
   });
 
-  it('waits for whoever is storing there, and misses nothing of it', async () => {
+  it('waits for transactions that are storing there, and misses none of their messages', async () => {
     const play = async (world: World, waits: boolean) => {
       const old = await table(world);
       const writer = await world.begin();
@@ -126,7 +130,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     expect(await inWorld((world) => play(world, false), await url, mutant)).toBe(0);
   });
 
-  it('takes turns with itself: two at once take each message once', async () => {
+  it('imports each message once, even with two imports at once', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(...store(old, 1));
@@ -140,7 +144,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('takes all or nothing: a row that is no message is named', async () => {
+  it('imports all messages or none, and names a row that is not a message', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       await world.sql(...store(old, 1));
@@ -153,7 +157,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
         });
         await world.sql(`DELETE FROM ${old} WHERE id = $1`, [uuid(2)]);
       }
-      // One that is published does not matter.
+      // A published message does not matter.
       await world.sql(...store(old, 2, { payload: '', published: true }));
       expect(await world.store.admin.importFromGo(from(world))).toBe(1);
     });
@@ -167,7 +171,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     );
   });
 
-  it('takes nothing over where a key is too long for the tables, and names its message', async () => {
+  it('imports nothing if a key is too long for the tables, and names its message', async () => {
     await inNew(async (world) => {
       const old = await table(world);
       const keep = (n: number, group: string) => world.sql(...store(old, n, { metadata: JSON.stringify({ group }) }));
@@ -177,16 +181,16 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await expect(world.store.admin.importFromGo({ ...from(world), key: 'group' })).rejects.toMatchObject({
         code: 'CONFLICT',
         message: expect.stringMatching(
-          new RegExp(`"group", has more than 2000 bytes.* The first: ${uuid(3)}$`),
+          new RegExp(`"group", has more than 2000 bytes.* The first are ${uuid(3)}$`),
         ) as string,
       });
       expect(await world.value(`SELECT count(*)::int FROM ${old} WHERE published`)).toBe(0);
-      // As metadata it may be as long as it likes.
+      // As metadata it may be of any length.
       expect(await world.store.admin.importFromGo(from(world))).toBe(3);
     });
   });
 
-  it('refuses a table that is not there, or is another', async () => {
+  it('refuses a missing or different table', async () => {
     await inNew(async (world) => {
       const { store: outbox, names } = world;
       for (const options of [

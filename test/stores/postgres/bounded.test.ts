@@ -4,7 +4,7 @@ import { bounded } from '../../../src/stores/postgres/sql/database.js';
 
 const never = () => new Promise<never>(() => undefined);
 
-it('gives what the work gives, and nothing is left of the bound', async () => {
+it('resolves to the result of the work, and leaves no timer or listener behind', async () => {
   const { signal } = new AbortController();
   expect(await bounded(Promise.resolve(1), { timeout: 60_000, signal }, 'it')).toBe(1);
   await expect(bounded(Promise.reject(new Error('no')), { timeout: 60_000, signal }, 'it')).rejects.toThrow('no');
@@ -26,7 +26,7 @@ it.each(['before', 'meanwhile'])('rejects with the reason of its signal, aborted
   await expect(ended).rejects.toBe(reason);
 });
 
-it('leaves no rejection unhandled of work that fails when it was given up', async () => {
+it('leaves no rejection unhandled if the work fails after it was given up', async () => {
   let fail: (error: Error) => void = () => undefined;
   const work = new Promise<never>((_, reject) => (fail = reject));
   await expect(bounded(work, { timeout: 1 }, 'it')).rejects.toMatchObject({ code: 'TIMEOUT' });

@@ -53,7 +53,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(errors).toEqual([]);
   });
 
-  /** Puts messages of two hours ago, or of an age in milliseconds, into a slice. */
+  /** Puts messages into a slice. They are two hours old, or have the given age in milliseconds. */
   async function put(
     slice: number,
     ids: readonly string[],
@@ -75,7 +75,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     return rows.map(({ place }) => place);
   }
 
-  /** Publishes everything that is there, but for these, at the default destination. */
+  /** Publishes everything at the default destination, except these messages. */
   async function publish(...except: readonly string[]): Promise<void> {
     const listed = await store.messages(1_000);
     await store.published(...listed.filter(({ id }) => !except.includes(id)));
@@ -101,7 +101,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     return client;
   }
 
-  it('empties the slices in which everything is published and has expired, and no others', async () => {
+  it('empties only slices in which every message is published and has expired', async () => {
     await put(1, ['a', 'b']);
     await put(2, ['c', 'young'], 0);
     await put(3, ['d']);
@@ -118,17 +118,17 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('touches nothing where no relay ever was', async () => {
+  it('empties nothing if no relay has ever run', async () => {
     await put(1, ['a']);
     await store.deletePublishedByExpiration(0);
     expect(await log()).toEqual(['1:a']);
   });
 
-  it('touches nothing of a destination whose cursor another cluster wrote', async () => {
+  it('empties nothing of a destination whose cursor another cluster wrote', async () => {
     await put(1, ['a'], OLD);
     await publish();
     await store.close();
-    // As after a dump was restored: the row is new, and says that another transaction wrote it.
+    // As after a dump was restored: the row is new, but says that another transaction wrote it.
     await pool.query(`UPDATE ${schema}.cursors SET low = low WHERE partition = 3`);
     const kept = [{ slice: 'messages_1', reason: 'unfinished', destination: 'default' }];
     expect(await store.deletePublishedByExpiration(0)).toMatchObject({ emptied: 0, kept });
@@ -138,7 +138,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     await expect(store.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
   });
 
-  it('keeps what was parked, whole, when its slice is emptied', async () => {
+  it('keeps parked messages complete when their slice is emptied', async () => {
     await put(1, ['a', 'b', 'c']);
     await publish('a', 'b');
     await store.deletePublishedByExpiration(0);
@@ -150,7 +150,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     ]);
   });
 
-  it('keeps a slice with a message in the window that is being read', async () => {
+  it('keeps a slice with a message in an open window', async () => {
     await put(1, ['a', 'b', 'c']);
     await put(2, ['d']);
     const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
@@ -165,7 +165,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('keeps what another destination has not finished, if only in one partition', async () => {
+  it('keeps messages that another destination has not finished, even in a single partition', async () => {
     await put(1, ['a', 'b', 'c', 'd']);
     await publish();
     const second = await store.openFeed({ destination: 'second', pageSize: 1 });
@@ -173,7 +173,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     await store.deletePublishedByExpiration(0);
     expect(await log()).toEqual(['1:a', '1:b', '1:c', '1:d']);
     expect(await relayAll('second')).toEqual(['a', 'b', 'c', 'd']);
-    // One partition of eight is put back to the beginning: its messages keep the slice.
+    // One partition of eight is put back to the beginning, so its messages keep the slice.
     await pool.query(
       `UPDATE ${schema}.cursors SET from_snapshot = '1:1:', to_snapshot = NULL, written_by = pg_current_xact_id()
          WHERE destination = 'second' AND partition = (SELECT key_hash % 8 FROM ${schema}.messages WHERE id = 'c')`,
@@ -185,7 +185,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual([]);
   });
 
-  it('leaves a slice with an open writer at once, makes nobody wait, and loses nothing', async () => {
+  it('skips a slice with an open writer at once, makes nobody wait, and loses nothing', async () => {
     await put(1, ['a']);
     await put(2, ['b']);
     await publish();
@@ -194,7 +194,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     await put(1, ['late'], 2 * HOUR, writer);
     const started = performance.now();
     const cleaning = store.deletePublishedByExpiration(0);
-    // Writers and readers of the slice go on while it is looked at.
+    // Writers and readers of the slice continue while it is looked at.
     await put(1, ['meanwhile'], 0);
     await cleaning;
     expect(performance.now() - started).toBeLessThan(5_000);
@@ -206,7 +206,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(left.map(({ id }) => id).sort()).toEqual(['late', 'meanwhile']);
   });
 
-  it('leaves a slice that a reader holds, as pg_dump does, and never waits in its queue', async () => {
+  it('skips a slice that a reader such as pg_dump holds, and never waits in its queue', async () => {
     await put(1, ['a']);
     await publish();
     const reader = await other();
@@ -224,7 +224,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
   });
 
   it.each(['before the lock', 'while the lock is held by nobody yet, uncommitted'])(
-    'loses nothing of a transaction that began earlier and stores into an old slice %s',
+    'loses no message of a transaction that began earlier and stores into an old slice %s',
     async (when) => {
       await put(1, ['a']);
       await put(2, ['b']);
@@ -255,7 +255,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     },
   );
 
-  it('refuses an expiration that the ring of slices is too short for', async () => {
+  it('refuses an expiration that is longer than the retention of the tables', async () => {
     const small = new PostgresStore(pool, { schema: 'clean_small', retention: 60_000 });
     await pool.query('DROP SCHEMA IF EXISTS clean_small CASCADE');
     await small.migrate();
@@ -266,7 +266,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     });
   });
 
-  it('tells what it emptied, and why it kept the rest', async () => {
+  it('reports what it emptied, and why it kept the rest', async () => {
     await put(0, ['a', 'b', 'c']);
     await put(1, ['old', 'young'], HOUR / 2);
     await put(2, ['d']);
@@ -366,7 +366,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
       expect(await parked()).toHaveLength(1_000);
     });
 
-    it('that were read in part, in a window that is open, move from there on', async () => {
+    it('that were partly read in an open window move from there on', async () => {
       await put(1, ['a', 'b', 'c', 'd'], OLD);
       const feed = await store.openFeed({ destination: 'default', pageSize: 2 });
       const page = await feed!.read();
@@ -377,7 +377,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
       expect((await store.messages(10)).map(({ id }) => id)).toEqual(['c', 'd']);
     });
 
-    it('that the destination does not publish do not move, and keep no slice', async () => {
+    it('that the destination does not publish do not move, and do not keep a slice', async () => {
       await gone('default');
       await pool.query(`INSERT INTO ${schema}.destinations (name, topics) VALUES ('default', '{wanted}')`);
       await pool.query(
@@ -400,12 +400,12 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
       const feed = await store.openFeed({ destination: 'default', pageSize: 10 });
       expect((await feed!.retries()).messages.map(({ id }) => id)).toEqual(['a2', 'c']);
       expect(['a', 'b'].map((key) => feed!.isParked(key))).toEqual([true, true]);
-      // Nor do these count towards maxParked, as do a2, b2 and c.
+      // Nor do these count towards maxParked, but a2, b2 and c do.
       expect(feed!.waiting(undefined)).toBe(3);
       await feed!.close();
     });
 
-    it('wait for nobody: a row that a relay is changing is left for the next time', async () => {
+    it('wait for nobody, and leave a row that a relay is changing for the next time', async () => {
       await gone('default');
       await put(1, ['a'], OLD);
       const claiming = await other();
@@ -419,7 +419,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     });
   });
 
-  it('empties the other slices where one fails, and throws its error then', async () => {
+  it('empties the other slices if one fails, and then throws its error', async () => {
     await put(2, ['done']);
     await relayAll('default');
     // As an older version stored it: no index takes this key, so it cannot move to the side table.
@@ -447,7 +447,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(await log()).toEqual(['1:a']);
   });
 
-  it('that is stopped tells what it was stopped for, and what was done', async () => {
+  it('that is stopped reports why it was stopped, and what was done', async () => {
     await put(1, ['a']);
     await put(2, ['b']);
     await publish();
@@ -473,13 +473,13 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     expect(error).toMatchObject({ code: 'CLEANING_FAILED', report });
     expect(isAbort(error, stop.signal)).toBe(true);
     expect(told).toEqual([expect.objectContaining({ type: 'cleaned', report, error })]);
-    // Before it has done anything there is nothing to tell.
+    // It has not done anything yet, so there is nothing to report.
     await expect(messenger.clean({ signal: stop.signal })).rejects.toThrow();
     expect(told).toHaveLength(1);
     await hooked.close();
   });
 
-  it('updates and deletes no row of the log, whatever becomes of its messages', async () => {
+  it('updates and deletes no row of the log, whatever happens to its messages', async () => {
     const own = 'clean_stats';
     await pool.query(`DROP SCHEMA IF EXISTS ${own} CASCADE`);
     const workers = new pg.Pool({ connectionString: url, max: 3 });
@@ -514,7 +514,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     await target.deletePublishedByExpiration(0);
     await target.close();
     client.release();
-    // A connection that ends reports its statistics.
+    // A connection reports its statistics when it ends.
     await workers.end();
     const changes = async () => {
       const { rows } = await pool.query<{ inserted: string; changed: string; kept: string }>(

@@ -1,4 +1,4 @@
-/** Messages that are delivered later, by the clock of the database: what the suite of every store cannot see. */
+/** Messages that are delivered later, by the clock of the database: what the suite of every store cannot test. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import { newMessage, type Message, type NewMessageOptions } from '../../../src/core/contracts/message.js';
@@ -21,7 +21,7 @@ async function addLater(world: World, ms: number, ids: readonly string[], hold =
   await session.commit();
 }
 
-/** As if so much time had passed for everything that is delayed. */
+/** Pretends that so much time has passed for every delayed message. */
 async function pass(world: World, interval: string): Promise<void> {
   await world.sql(
     `UPDATE ${world.names.parked} SET deliver_at = deliver_at - $1::interval, next_at = next_at - $1::interval WHERE deliver_at IS NOT NULL`,
@@ -32,13 +32,13 @@ async function pass(world: World, interval: string): Promise<void> {
 const HOUR = 3_600_000;
 
 const hazards: Record<string, Hazard> = {
-  'a message that was read ahead waits behind the one that holds its key': {
+  'a message that was read ahead waits behind the message that holds its key': {
     async play(world) {
       const relay = await world.relay({ pageSize: 2 });
       await world.add('x');
       await addLater(world, HOUR, ['k:1'], true);
       await world.add('k:2');
-      // Read ahead of what is settled: the side table knows of none of it yet.
+      // Read ahead of what is settled: the side table does not know about these messages yet.
       const [page, ahead] = [await relay.read(), await relay.read()];
       const toPark = await relay.publish(ahead);
       await relay.settle(page, await relay.publish(page));
@@ -59,7 +59,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2', 'x', 'k:1', 'k:3'],
   },
 
-  'a key that is tried again stops at the message that holds it': {
+  'a retried key stops at the message that holds it': {
     async play(world) {
       let up = false;
       const relay = await world.relay({ acknowledge: () => up });
@@ -82,7 +82,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [['k:1', 'k:2', 'k:3', 'x'], []],
   },
 
-  'a message that leaves the order of its key does not make it wait': {
+  'a message that leaves the order of its key does not make the key wait': {
     async play(world) {
       const relay = await world.relay({ pageSize: 2 });
       await addLater(world, HOUR, ['k:1']);
@@ -101,7 +101,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2'],
   },
 
-  'a key that is held waits for its time, not only for those before it': {
+  'a held key waits for its time, not only for the messages before it': {
     async play(world) {
       const relay = await world.relay();
       await addLater(world, HOUR, ['k:1'], true);
@@ -126,7 +126,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('delivers through a messenger not before the time, by the database, whatever this process thinks it is', () =>
+  it('delivers through a messenger only when the time has come by the database’s clock, whatever this process’s clock says', () =>
     inWorld(async (world) => {
       await addLater(world, 300, ['late', 'k:1'], true);
       await addLater(world, 200, ['k:2']);
@@ -155,7 +155,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(order.indexOf('k:1')).toBeLessThan(order.indexOf('k:3'));
     }, url));
 
-  it('are not forgotten where a look for retries finds nothing while one is parked beside it', () =>
+  it('does not forget delayed messages if a look for retries finds nothing while one is being parked', () =>
     inWorld(async (world) => {
       const relay = await world.relay();
       await addLater(world, HOUR, ['first']);
@@ -163,13 +163,13 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await pass(world, '1 hour');
       const due = await relay.feed.retries();
       await relay.settle(due, await relay.publish(due));
-      // It looks once more, since something has waited until now.
+      // The relay looks once more, because something has waited until now.
       await addLater(world, HOUR, ['later']);
       const none = world.gate.hold('any');
       const looking = relay.feed.retries();
       await none;
       const reading = relay.read();
-      // Time for what must not come before the look is over.
+      // Leaves time for what must not happen before the look has ended.
       for (let looks = 0; looks < 50; looks++) await world.sql('SELECT');
       world.gate.open();
       await Promise.all([looking, reading]);
@@ -178,7 +178,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['first', 'later']);
     }, url));
 
-  it('hold up no relay, however many wait with their keys: maxParked is for what failed, and what is behind it', () =>
+  it('does not hold up a relay, however many delayed messages wait with their keys: maxParked counts failed messages and those behind them', () =>
     inWorld(async (world) => {
       await addLater(world, HOUR, ['a:1', 'b:1', 'c:1'], true);
       const published: string[] = [];
@@ -225,7 +225,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await pass(world, '1 hour');
       await relay.poll();
       expect(relay.acknowledged).toEqual(['c:2', 'a:1', 'soon', 'a:2']);
-      // But for the one that left its key's order.
+      // Not counting the message that left its key's order.
       expect(await waiting(), 'b:1 and late').toBe(2);
       await relay.poll();
       expect(await waiting(), 'b:1 and late, again').toBe(2);
@@ -236,7 +236,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     }, url),
   );
 
-  it('parks ten thousand delayed messages in a few calls of read, and reads what is behind them', () =>
+  it('parks ten thousand delayed messages with a few calls of read, and reads the messages behind them', () =>
     inWorld(async (world) => {
       const many = Array.from({ length: 10_000 }, (_, n) => `d${n}`);
       await addLater(world, HOUR, many);
@@ -250,7 +250,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(
         await world.value(`SELECT count(*)::int FROM ${world.names.parked} WHERE reason = 'delayed' AND alone`),
       ).toBe(10_000);
-      // One cursor, past all of it.
+      // One cursor, past all messages.
       await relay.reopen();
       expect((await relay.read()).messages).toEqual([]);
     }, url));

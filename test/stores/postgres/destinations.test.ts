@@ -1,6 +1,6 @@
 /**
- * Destinations: where they begin, what is told of them, and what goes with them. The interleavings run on servers of
- * their own: which transactions a snapshot lists depends on every transaction of the server.
+ * Destinations: where they begin, what the states say about them, and what is removed with them. The interleavings run
+ * on servers of their own, because which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { MessengerEvent } from '../../../src/core/contracts/events.js';
@@ -11,7 +11,7 @@ import { until } from '../../../src/testing/conformance/assert.js';
 import { outermostVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { inWorld, itHolds, mutantText, type Hazard, type World } from './support.js';
 
-/** What a relay of the destination delivers. */
+/** The messages that a relay of the destination delivers. */
 async function delivered(world: World, destination: string): Promise<string[]> {
   const relay = await world.relay({ destination });
   await relay.drain();
@@ -31,7 +31,7 @@ async function stateOf(store: PostgresStore, name: string) {
 }
 
 const hazards: Record<string, Hazard> = {
-  'at the end: what a transaction has stored that is open meanwhile is delivered': {
+  'at the end: messages of a transaction that is open meanwhile are delivered': {
     async play(world) {
       await world.add('old');
       const t = await world.begin();
@@ -47,7 +47,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['new'],
   },
 
-  'at the end: so is what an unlisted one has stored, that began behind the last completed id': {
+  'at the end: so are those of an unlisted transaction that began after the last completed id': {
     async play(world) {
       await world.add('old');
       const completing = world.gate.hold('xid');
@@ -63,13 +63,13 @@ const hazards: Record<string, Hazard> = {
       await world.add('new');
       return delivered(world, 'late');
     },
-    // The sequence looked at with the snapshot, and not before.
+    // The sequence is looked at with the snapshot, and not before it.
     mutant: mutantText('add_cursors', '$3::bigint AS low', `$3::bigint + 1 AS low`),
     right: ['t', 'new'],
     wrong: ['new'],
   },
 
-  'at a time: what was stored later is delivered, in whichever order it commits': {
+  'at a time: messages stored later are delivered, in whichever order they commit': {
     async play(world) {
       await world.add('old');
       const early = await world.begin();
@@ -85,13 +85,13 @@ const hazards: Record<string, Hazard> = {
       await world.add('new');
       return delivered(world, 'since');
     },
-    // As if everything below the first message that is seen were done.
+    // As if everything below the first visible message were delivered.
     mutant: mutantText(
       'add_cursors',
       'CASE WHEN first IS NOT NULL THEN pg_current_snapshot() END, coalesce(first - 1, 0), CASE WHEN first IS NULL THEN low ELSE 0 END, low, low',
       'NULL::pg_snapshot, 0, first - 1, first - 1, first - 1',
     ),
-    // What was open while it was added comes too, however old.
+    // Messages of transactions that were open when it was added come too, however old they are.
     right: ['m1', 'm2', 'early', 't', 'new'],
     wrong: ['m1', 'm2', 'new'],
   },
@@ -107,7 +107,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => server.url(), hazards);
 
-  it('begin at the beginning, at the end, or at a time, and keep that over pages', async () => {
+  it('starts a destination at the beginning, at the end, or at a time, over several pages', async () => {
     await inNew(async (world) => {
       await world.add('1', '2', '3');
       const from = await now(world);
@@ -131,7 +131,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are told by query: lag, who works on them, and since when nobody does', async () => {
+  it('shows the lag of each destination, who works on it, and since when nobody does', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await store.admin.addDestination('a', { from: 'beginning', topics: ['t1', 't2'], forgetAfter: 90_000 });
@@ -179,7 +179,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are counted right in an open window, with partitions apart, and with late commits far back', async () => {
+  it('counts correctly in an open window, with partitions at different places, and with late commits far back', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const relay = await world.relay({ pageSize: 3 });
@@ -189,7 +189,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await relay.poll();
       await world.add('later');
       await t.commit();
-      // 10 - 3 of the window, and two behind it.
+      // 10 - 3 of the window, and two after it.
       expect(await stateOf(store, 'default')).toMatchObject({ pending: 9, morePending: false });
       await relay.drain();
       expect(await stateOf(store, 'default')).toMatchObject({ pending: 0, oldestPending: null });
@@ -222,7 +222,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are removed with everything of theirs, when told so, and never under a relay', async () => {
+  it('removes a destination with everything of it on request, and never under a relay', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await world.add('k:1', 'k:2', '3');
@@ -249,7 +249,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
         code: 'CONFLICT',
       });
       await world.sql(`UPDATE ${names.relays} SET expires_at = now()`);
-      // Nor while somebody is about to settle.
+      // Nor while a relay is about to settle.
       const settling = await world.begin();
       await settling.query(`SELECT FROM ${names.cursors} WHERE destination = 'gone' AND partition = 5 FOR UPDATE`);
       await expect(store.admin.removeDestination('gone', { discard: true })).rejects.toMatchObject({
@@ -274,7 +274,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('know nothing of the broker of another, which takes nothing for as long as both run', async () => {
+  it('publishes at one destination while the broker of another accepts nothing', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await store.admin.addDestination('down', { from: 'beginning' });
@@ -321,7 +321,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are forgotten by cleaning when nobody worked on them for longer than their limit, and refused then', async () => {
+  it('forgets, when cleaning, destinations on which nobody has worked for longer than their limit, and then refuses them', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const left = () => world.value(`SELECT count(*)::int FROM ${names.messages}`);
@@ -346,12 +346,12 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET expires_at = now() - interval '1 h', written_by = pg_current_xact_id() WHERE destination = 'slow'`,
       );
-      // One that waits for its share is there too.
+      // A relay that waits for its share works on it too.
       await world.sql(`INSERT INTO ${names.relays} VALUES ('slow', 'r', now() + interval '1 minute')`);
       await store.deletePublishedByExpiration(0);
       expect(await left(), 'while a relay waits').toBe(1);
       await world.sql(`DELETE FROM ${names.relays}`);
-      // And one that is claiming it at this moment.
+      // So does a relay that is claiming it at this moment.
       const claiming = await world.begin();
       await claiming.query(`SELECT FROM ${names.cursors} WHERE destination = 'slow' AND partition = 0 FOR UPDATE`);
       await store.deletePublishedByExpiration(0);
@@ -380,37 +380,40 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it.each(['a slice', 'another destination'])('is told of also where %s fails in the same cleaning', async (what) => {
-    await inNew(async ({ store, names, sql }) => {
-      if (what !== 'a slice') {
-        await store.admin.addDestination('stuck', { from: 'end' });
-        await store.admin.updateDestination('stuck', { forgetAfter: 60_000 });
-        await sql(`ALTER TABLE ${names.destinations} ADD CHECK (name <> 'stuck' OR forgotten_at IS NULL)`);
-      }
-      await store.admin.addDestination('slow', { from: 'end' });
-      await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
-      await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
-      if (what === 'a slice') await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
-      const told: unknown[] = [];
-      const errorLogger = { error: ({ message }: Error) => void told.push(message) };
-      const onEvent = (event: MessengerEvent) => void told.push(event);
-      const publisher = { publish: () => Promise.resolve() };
-      const cleaning = new Messenger(store, publisher, { cleanUp: 0, errorLogger, onEvent }).clean();
-      await expect(cleaning).rejects.toMatchObject({
-        code: 'CLEANING_FAILED',
-        cause: expect.objectContaining({ code: what === 'a slice' ? 'SCHEMA_MISMATCH' : '23514' }) as unknown,
+  it.each(['a slice', 'another destination'])(
+    'reports a forgotten destination even if %s fails in the same cleaning',
+    async (what) => {
+      await inNew(async ({ store, names, sql }) => {
+        if (what !== 'a slice') {
+          await store.admin.addDestination('stuck', { from: 'end' });
+          await store.admin.updateDestination('stuck', { forgetAfter: 60_000 });
+          await sql(`ALTER TABLE ${names.destinations} ADD CHECK (name <> 'stuck' OR forgotten_at IS NULL)`);
+        }
+        await store.admin.addDestination('slow', { from: 'end' });
+        await store.admin.updateDestination('slow', { forgetAfter: 60_000 });
+        await sql(`UPDATE ${names.destinations} SET created_at = now() - interval '1 h'`);
+        if (what === 'a slice') await sql(`ALTER TABLE ${names.slice(3)} RENAME TO gone`);
+        const told: unknown[] = [];
+        const errorLogger = { error: ({ message }: Error) => void told.push(message) };
+        const onEvent = (event: MessengerEvent) => void told.push(event);
+        const publisher = { publish: () => Promise.resolve() };
+        const cleaning = new Messenger(store, publisher, { cleanUp: 0, errorLogger, onEvent }).clean();
+        await expect(cleaning).rejects.toMatchObject({
+          code: 'CLEANING_FAILED',
+          cause: expect.objectContaining({ code: what === 'a slice' ? 'SCHEMA_MISMATCH' : '23514' }) as unknown,
+        });
+        expect(told).toEqual([
+          expect.objectContaining({
+            error: expect.objectContaining({ code: 'CLEANING_FAILED' }) as unknown,
+            report: expect.objectContaining({ forgotten: ['slow'] }) as unknown,
+          }),
+          expect.stringContaining('destination "slow"'),
+        ]);
       });
-      expect(told).toEqual([
-        expect.objectContaining({
-          error: expect.objectContaining({ code: 'CLEANING_FAILED' }) as unknown,
-          report: expect.objectContaining({ forgotten: ['slow'] }) as unknown,
-        }),
-        expect.stringContaining('destination "slow"'),
-      ]);
-    });
-  });
+    },
+  );
 
-  it('a relay that slept through the end of its lease is fenced when its destination is forgotten', async () => {
+  it('fences a relay that slept through the end of its lease when its destination is forgotten', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await store.admin.addDestination('slow', { from: 'beginning', forgetAfter: 60_000 });
@@ -432,7 +435,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('are refused where they make no sense', async () => {
+  it('refuses options that make no sense', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();

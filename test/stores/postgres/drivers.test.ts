@@ -15,7 +15,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 const bounds = { timeout: 10_000 };
 const sleepy = statement('sleepy', "SELECT pg_sleep(5)::text, 'x'");
 
-/** What every driver does with a transaction, whoever's client it is. */
+/** What every driver does with a transaction, whoever owns its client. */
 function behaves(
   name: string,
   open: () => Promise<{ client: unknown; close: () => Promise<unknown> }>,
@@ -74,13 +74,13 @@ function behaves(
       expect(await count()).toBe(before + 1);
     });
 
-    it('goes on after an error of the server, which it passes on', async () => {
+    it('continues after an error of the server, and passes the error on', async () => {
       await expect(run('SELECT 1/0')).rejects.toMatchObject({ code: '22012' });
       await expect(run('SELECT nothing FROM nowhere')).rejects.toMatchObject({ code: '42P01' });
       expect(await run('SELECT 1::text')).toEqual([['1']]);
     });
 
-    it('is READ COMMITTED whatever the default is, and leaves no setting behind', async () => {
+    it('runs at READ COMMITTED whatever the default is, and leaves no setting behind', async () => {
       const show = "SELECT current_setting('transaction_isolation'), current_setting('statement_timeout')";
       expect(await run(show)).toEqual([['read committed', '5s']]);
       const longer = database.transaction(
@@ -91,13 +91,13 @@ function behaves(
       expect(await longer).toEqual([['read committed', '7s']]);
     });
 
-    it('runs one statement alone as it runs several: the same values, the same rows, all of it or nothing', async () => {
+    it('runs a single statement as it runs several: the same values, the same rows, all or nothing', async () => {
       const values = ["o'grüße \\\\ \\' 😀; --", 7, null, '{"a\\\\b","c d"}'];
       const echo = statement(
         'echo',
         "SELECT $1::text, $2::bigint::text, $3::text, $4::text::text[]::text, '\\x00ff5c'::bytea, current_setting('statement_timeout')",
       );
-      // The first one prepares it.
+      // The first call prepares the statement.
       for (let i = 0; i < 3; i++) {
         const [row] = await database.once(preamble(4_321), echo, values, bounds);
         expect(row?.slice(0, 4)).toEqual([values[0], '7', null, values[3]]);
@@ -117,7 +117,7 @@ function behaves(
       expect(await count()).toBe(before + 6);
     });
 
-    it('runs transactions at once without mixing them', async () => {
+    it('runs simultaneous transactions without mixing them', async () => {
       const before = await count();
       const results = await Promise.all(
         Array.from({ length: 12 }, (_, i) =>
@@ -179,11 +179,11 @@ behaves(
     const db = await PGlite.create();
     return { client: db, close: () => db.close() };
   },
-  // It runs in this thread: nothing can end a statement.
+  // PGlite runs in this thread, so nothing can end a statement.
   false,
 );
 
-/** The one connection of a pool, and the text of all that is sent on it from now on. */
+/** The only connection of a pool, and the text of everything that is sent on it from now on. */
 async function recorded(pool: pg.Pool) {
   const client = await pool.connect();
   const sent: string[] = [];
@@ -199,7 +199,7 @@ async function recorded(pool: pg.Pool) {
 describe('pg Pool', () => {
   const url = inject('postgres')[17];
 
-  it('survives a connection that the server ends, idle or at work, and says why', async () => {
+  it('survives a connection that the server ends, idle or in use, and says why', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     const database = databaseOf(pool);
     const admin = new pg.Client(url);
@@ -223,7 +223,7 @@ describe('pg Pool', () => {
     await pool.end();
   });
 
-  it('sends one statement alone in one round trip once it is prepared, also after the server has forgotten it', async () => {
+  it('sends a single statement in one round trip once it is prepared, even after the server has forgotten it', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     try {
       const { client, sent } = await recorded(pool);
@@ -237,7 +237,7 @@ describe('pg Pool', () => {
       expect(await sentBy('a')).toBe(3);
       expect(await sentBy('b')).toBe(1);
       await client.query('DEALLOCATE ALL');
-      // As behind a pooler, where another connection has prepared it.
+      // As behind a pooler, where another connection has prepared the statement.
       expect(await database.once(preamble(5_000), one, ['c'], bounds)).toEqual([['c']]);
       expect(await database.once(preamble(5_000), one, ['d'], bounds)).toEqual([['d']]);
     } finally {
@@ -284,7 +284,7 @@ describe('pg Pool', () => {
     }
   });
 
-  it('gives up on a server that finds every statement unprepared', async () => {
+  it('gives up on a server that reports every statement as unprepared', async () => {
     let sent = 0;
     const client = {
       query: (what: string | { text: string }) => {
@@ -312,7 +312,7 @@ describe('pg Pool', () => {
     await pool.end();
   });
 
-  it('waits for a connection no longer than its time, and gives back one that comes later', async () => {
+  it('waits for a connection no longer than its time, and gives back one that arrives later', async () => {
     const pool = new pg.Pool({ connectionString: url, max: 1 });
     const database = databaseOf(pool);
     const held = await pool.connect();
@@ -324,8 +324,8 @@ describe('pg Pool', () => {
   });
 });
 
-describe('a pg Client that the application uses as well', () => {
-  it('is not committed behind its back: in its transaction the store refuses to work', async () => {
+describe('a pg Client that the application uses too', () => {
+  it('is not committed behind the application’s back: in its transaction the store refuses to work', async () => {
     const client = new pg.Client({ connectionString: inject('postgres')[17] });
     await client.connect();
     try {
@@ -355,16 +355,16 @@ describe('a pg Client that the application uses as well', () => {
 });
 
 it.each(postgresVersions)(
-  'tells a pool that is used up from a server that does not answer: PostgreSQL %i',
+  'distinguishes an exhausted pool from a server that does not answer: PostgreSQL %i',
   async (v) => {
     for (const connectionTimeoutMillis of [0, 50]) {
       const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 1, connectionTimeoutMillis });
       const lent = await pool.connect();
       const working = databaseOf(pool).transaction(preamble(500), () => Promise.resolve(), { timeout: 500 });
-      const which = connectionTimeoutMillis === 0 ? 'within 500 ms' : 'in the pool’s connectionTimeoutMillis';
+      const which = connectionTimeoutMillis === 0 ? 'within 500 ms' : 'within the pool’s connectionTimeoutMillis';
       await expect(working).rejects.toMatchObject({
         code: 'TIMEOUT',
-        message: `all 1 connections of the pool are in use: give back those that are not needed, raise the pool’s max, or give the store a pool of its own. None came free ${which}`,
+        message: `all 1 connections of the pool are in use: release the clients that you do not need, raise the pool’s max, or give the store a pool of its own. None became free ${which}`,
       });
       lent.release();
       await pool.end();
@@ -372,7 +372,7 @@ it.each(postgresVersions)(
   },
 );
 
-it.each(postgresVersions)('does not take default_transaction_read_only for a standby: PostgreSQL %i', async (v) => {
+it.each(postgresVersions)('does not mistake default_transaction_read_only for a standby: PostgreSQL %i', async (v) => {
   const options = '-c default_transaction_read_only=on';
   const pool = new pg.Pool({ connectionString: inject('postgres')[v], max: 2, options });
   const client = await pool.connect();

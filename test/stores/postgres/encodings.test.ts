@@ -1,4 +1,4 @@
-/** Databases that are not in UTF-8: what is stored beside a message never keeps it from being settled. */
+/** Databases that are not in UTF-8: a text that is stored with a message never keeps the message from being settled. */
 import pg from 'pg';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { Messenger, newMessage, PublishError, type Message } from '../../../src/index.js';
@@ -6,16 +6,19 @@ import { PostgresStore } from '../../../src/stores/postgres/index.js';
 import { inTransaction } from '../../support/database.js';
 import { postgresVersions, type PostgresVersion } from '../../support/embedded-postgres.js';
 
-/** The encodings, and a text that each can keep. */
+/** The encodings, and a text that each of them can keep. */
 const ENCODINGS = { UTF8: 'ü’😀', LATIN1: 'ü', WIN1252: 'ü’€', SQL_ASCII: 'ü’😀', EUC_JP: '日本' };
 
-/** Error texts that not every encoding has, or no text of PostgreSQL, and what is kept of them where all can be kept. */
+/**
+ * Error texts that some encodings, or PostgreSQL itself, cannot keep, and what is kept of them in an encoding that has
+ * all characters.
+ */
 const ERRORS: readonly (readonly [message: unknown, kept: string])[] = [
   ['it’s “refused” – 日本 😀 €', 'it’s “refused” – 日本 😀 €'],
   ['null \u0000 and \ud83d alone', 'null  and \ufffd alone'],
   [`${'x'.repeat(1_999)}😀`, `${'x'.repeat(1_999)}\ufffd`],
   ['\u0081\u009f\u00a0 controls', '\u0081\u009f\u00a0 controls'],
-  // An error without a message is told by its code.
+  // An error without a message is reported with its code.
   [undefined, 'PUBLISH_FAILED'],
 ];
 
@@ -33,7 +36,7 @@ async function databaseIn(version: PostgresVersion, encoding: string): Promise<p
   return pool;
 }
 
-/** As in a string of JavaScript. */
+/** As an escape in a JavaScript string. */
 const ascii = (text: string) =>
   text
     .split('')
@@ -41,7 +44,7 @@ const ascii = (text: string) =>
     .join('');
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
-  it.each(Object.entries(ENCODINGS))('%s: whatever an error says, its message is settled', async (encoding, text) => {
+  it.each(Object.entries(ENCODINGS))('%s: a message is settled whatever its error says', async (encoding, text) => {
     const pool = await databaseIn(version, encoding);
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -101,7 +104,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(errors).toEqual([]);
   });
 
-  it('a session that takes what is sent for another encoding stores nothing, and receives nothing', async () => {
+  it('a session with another client_encoding stores nothing, and receives nothing', async () => {
     const pool = await databaseIn(version, 'UTF8');
     const store = new PostgresStore(pool);
     await store.migrate();
@@ -138,7 +141,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     await store.close();
   });
 
-  it('a server that speaks another language tells as well whether a transaction is open', async () => {
+  it('recognises an open transaction on a server that speaks another language', async () => {
     const pool = await databaseIn(version, 'UTF8');
     const store = new PostgresStore(pool);
     await store.migrate();

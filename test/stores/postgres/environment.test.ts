@@ -1,4 +1,4 @@
-/** The environment that an outbox belongs to: what tells a clone of a database from the original. */
+/** The environment to which an outbox belongs, which distinguishes a clone of a database from the original. */
 import { expect, inject, it } from 'vitest';
 import pg from 'pg';
 import { Messenger } from '../../../src/index.js';
@@ -9,9 +9,9 @@ import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
 const CLONE =
-  /belongs to the environment "production", this store to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.admin\.rebase\(\{ environment: "staging" \}\)`/;
+  /belongs to the environment "production", but this store to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.admin\.rebase\(\{ environment: "staging" \}\)`/;
 const UNNAMED =
-  /belongs to the environment "production", and this store does not say which is its own: pass the option environment/;
+  /belongs to the environment "production", and this store does not say to which environment it belongs: pass the option environment/;
 
 const storeOf = (outbox: Outbox, environment?: string): PostgresStore => {
   const options: PostgresStoreOptions = { partitions: 3, lease: 600_000 };
@@ -50,9 +50,9 @@ it.each(outermostVersions)('refuses to relay from a physical clone of PostgreSQL
     });
     expect(await clone.relay({ store: theirs })).toEqual(['a:2', 'a:3']);
     await expect(storeOf(clone, 'production').messages(1)).rejects.toMatchObject(
-      refused(/belongs to the environment "staging", this store to "production"/),
+      refused(/belongs to the environment "staging", but this store to "production"/),
     );
-    // And the original is what it was.
+    // The original is unchanged.
     const still = await Outbox.at(production.url(), { environment: 'production' }, false);
     expect(await still.relay()).toEqual(['a:2']);
     await Promise.all([clone.close(), still.close()]);
@@ -96,7 +96,7 @@ it('keeps the first name that migrate or a relay gives', async () => {
   }
 });
 
-it('asks a relay without the right to store a name for a migration, and for nothing once it is stored', async () => {
+it('asks a relay that may not store a name for a migration, and for nothing once the name is stored', async () => {
   const outbox = await Outbox.on(17);
   const role = `environment_${String(process.pid)}`;
   await outbox.pool.query(`CREATE ROLE ${role} LOGIN; GRANT USAGE ON SCHEMA messenger TO ${role};
@@ -116,12 +116,12 @@ it('asks a relay without the right to store a name for a migration, and for noth
   }
 });
 
-it('is kept by a rebase without a name', async () => {
+it('keeps the name in a rebase that gives none', async () => {
   const outbox = await Outbox.at(await newDatabase(inject('postgres')[17]), { environment: 'production' });
   expect(await storeOf(outbox).admin.rebase()).toMatchObject({ moved: false, environment: 'production' });
   await expect(outbox.store.admin.rebase({ environment: '' })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   await expect(outbox.store.admin.rebase({ timeout: 0 })).rejects.toMatchObject({ code: 'INVALID_OPTION' });
-  // A misspelt environment would leave a clone the name of what it is a clone of.
+  // With a misspelt option, a clone would keep the name of its original.
   for (const wrong of [{ enviroment: 'staging' }, 'staging']) {
     await expect(outbox.store.admin.rebase(wrong as object)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   }

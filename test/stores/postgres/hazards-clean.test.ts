@@ -1,6 +1,6 @@
 /**
- * One interleaving for each hazard of cleaning: a slice that is looked at before it is locked, or by an old
- * snapshot, a lock that waits, stragglers that a relay has in hand. Each on the store, and on a mutant of it.
+ * One interleaving for each hazard of cleaning: a slice that is looked at before it is locked, or with an old snapshot;
+ * a lock that waits; stragglers that a relay has in hand. Each runs on the store, and on a mutant of it.
  */
 import { beforeAll, describe } from 'vitest';
 import { postgresVersions } from '../../support/embedded-postgres.js';
@@ -31,21 +31,21 @@ async function put(
   );
 }
 
-/** Everything that is there, delivered. */
+/** Delivers everything. */
 async function deliver(world: World): Promise<void> {
   const relay = await world.relay();
   await relay.drain();
   await relay.close();
 }
 
-/** What the next relay delivers. */
+/** The messages that the next relay delivers. */
 async function delivered(world: World): Promise<string[]> {
   const relay = await world.relay();
   await relay.drain();
   return relay.acknowledged;
 }
 
-/** Which of these comes first; the other ends as well. */
+/** Resolves to the result of whichever comes first. The other ends too. */
 async function first<T>(...works: readonly ((signal: AbortSignal) => Promise<T>)[]): Promise<T> {
   const over = new AbortController();
   const running = works.map((work) => work(over.signal));
@@ -66,7 +66,7 @@ async function waiters(world: World, count: number, over: AbortSignal): Promise<
 }
 
 const hazards: Record<string, Hazard> = {
-  'a slice is locked, and then looked at': {
+  'a slice is locked before it is looked at': {
     async play(world) {
       await put(world, 1, ['a']);
       await deliver(world);
@@ -86,7 +86,7 @@ const hazards: Record<string, Hazard> = {
       await Promise.all([cleaning, storing]);
       return delivered(world);
     },
-    // TRUNCATE takes the lock then, after the look.
+    // TRUNCATE then takes the lock, after the look.
     mutant: mutantCleaning('lock', () => 'SELECT'),
     right: ['late'],
     wrong: [],
@@ -156,7 +156,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [],
   },
 
-  'a lock is not waited for: polls go on': {
+  'cleaning does not wait for a lock, so that polls continue': {
     async play(world) {
       await put(world, 1, ['a']);
       await deliver(world);
@@ -182,7 +182,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { cleaned: 'waits', polled: 'waits' },
   },
 
-  'what a relay may have in hand is not moved': {
+  'messages that a relay may have in hand are not moved': {
     async play(world) {
       const relay = await world.relay();
       await put(world, 1, ['k:1']);
@@ -208,7 +208,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2'],
   },
 
-  'a relay whose lease has run out settles nothing of what was moved': {
+  'a relay whose lease has expired settles none of the moved messages': {
     async play(world) {
       await put(world, 1, ['k:1', 'k:2']);
       const relay = await world.relay();
@@ -244,7 +244,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { ended: 'settled', high: 2 },
   },
 
-  'what was moved is waited for by what is stored of its key later': {
+  'later messages of a key wait for its moved messages': {
     async play(world) {
       await put(world, 1, ['k:1', 'k:2', 'x']);
       await (await world.relay()).close();

@@ -1,6 +1,7 @@
 /**
- * One interleaving for each hazard of leases: a relay that lost its own, a crash of the server, a claim
- * while the last settlement is being committed. Each on the store, and on a mutant of it; and what a relay says of it.
+ * One interleaving for each hazard of leases: a relay that lost its lease, a crash of the server, a claim while the
+ * last settlement is being committed. Each runs on the store, and on a mutant of it. Also what a relay reports about
+ * it.
  */
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Page } from '../../../src/core/contracts/feed.js';
@@ -19,7 +20,7 @@ const FENCE = {
 
 type Tail<T extends readonly unknown[]> = T extends [unknown, ...infer Rest] ? Rest : never;
 
-/** Settles a page of a relay that lost its lease; returns how that ended. */
+/** Settles a page of a relay that lost its lease. Returns how that ended. */
 async function settleLate(relay: { settle: (page: Page) => Promise<void> }, page: Page): Promise<string> {
   return relay.settle(page).then(
     () => 'settled',
@@ -35,7 +36,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { ended: 'settled', parked: '1', acknowledged: ['m1', 'm2', 'm3', 'm1', 'm2', 'm3'] },
   },
 
-  'what is parked is read after the claim': {
+  'parked messages are read after the claim': {
     play: claimDuringSettlement,
     mutant: (() => {
       let load: typeof Parked.load;
@@ -60,8 +61,8 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:2'],
   },
 
-  // Or a crash forgets it, and two relays hold one epoch.
-  'a claim is committed synchronously, and a settlement is not': {
+  // Otherwise a crash could forget the claim, and two relays would hold the same epoch.
+  'a claim is committed synchronously, but a settlement is not': {
     async play(world) {
       const { cursors } = world.names;
       await world.sql('CREATE TABLE IF NOT EXISTS committed (of text, how text)');
@@ -139,7 +140,7 @@ async function claimDuringSettlement(world: World): Promise<string[]> {
   await world.add('k:1', 'k:2');
   const old = await world.relay({ pageSize: 1 });
   const { from, to, after, low, nextLow, high } = (await old.read()).log!.cursor();
-  // Its time is over while its settlement is under way.
+  // The lease expires while its settlement is in progress.
   await world.expireLease();
   const settlement = await world.begin();
   await settlement.query(
@@ -171,7 +172,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  // A place is used again once its old row is cleaned away, and an owner may forget what it wrote last.
+  // A place is used again once its old row is vacuumed away, and an owner may forget what it wrote last.
   it.each([
     ['the owner and the epoch alone keep', FENCE.place],
     ['the place alone keeps', FENCE.owner],
@@ -185,7 +186,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     ),
   );
 
-  it('a process that was frozen in a settlement has lost its lease, whatever it hears first', () =>
+  it('a process that froze in a settlement has lost its lease, whatever it hears first', () =>
     inWorld(async (world) => {
       const { cursors } = world.names;
       const relay = await world.relay();
@@ -195,7 +196,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       await locker.query(`SELECT FROM ${cursors} FOR UPDATE`);
       const ended = relay.settle(page).catch((error: unknown) => error);
       await world.waiting('any');
-      // Its clock has gone on, its timers have not, and the server has ended its connection.
+      // Its clock has moved on, its timers have not, and the server has ended its connection.
       const now = performance.now.bind(performance);
       const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 600_000);
       try {

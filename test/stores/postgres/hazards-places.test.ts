@@ -1,7 +1,7 @@
 /**
- * One interleaving for each hazard of rows of the cursors that are moved under a relay: by VACUUM FULL, by CLUSTER, by
- * whoever touches one. Each on the store, and on a mutant of it. The relay has taken over from two others, so that it
- * holds rows with different cursors in one epoch.
+ * One interleaving for each hazard of rows of the cursors that move while a relay works: because of VACUUM FULL,
+ * CLUSTER, or somebody who changes one. Each runs on the store, and on a mutant of it. The relay has taken over from
+ * two others, so that it holds rows with different cursors in one epoch.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PostgresFeed } from '../../../src/stores/postgres/relay/feed.js';
@@ -30,7 +30,7 @@ const FENCE = {
   count: ['count(*) OVER () <> $5::integer', '$5::integer IS NULL'],
 } as const;
 
-/** Rows of other destinations, which stand between those of ours. */
+/** Rows of other destinations, which stand between ours. */
 async function fill(world: World, destination: string, count: number): Promise<void> {
   await world.sql(
     `INSERT INTO ${world.names.cursors} (destination, partition) SELECT $1, generate_series(0, $2::int - 1)`,
@@ -38,7 +38,7 @@ async function fill(world: World, destination: string, count: number): Promise<v
   );
 }
 
-/** A relay that has taken over from two, of which the first has published its half, and the other nothing. */
+/** A relay that has taken over from two others. The first has published its half, and the second nothing. */
 async function heirOfTwo(world: World): Promise<TestRelay> {
   const { cursors } = world.names;
   await world.sql(`ALTER TABLE ${cursors} SET (fillfactor = 100, autovacuum_enabled = off)`);
@@ -67,7 +67,7 @@ async function placesOf(world: World, half: number): Promise<number[]> {
   });
 }
 
-/** Moves the rows so that the second half comes to where the first one was. */
+/** Moves the rows so that those of the second half come to where those of the first were. */
 async function moveOntoFirstHalf(world: World, move: Move): Promise<void> {
   const { cursors } = world.names;
   const { sql, order } = MOVES[move];
@@ -83,7 +83,7 @@ async function moveOntoFirstHalf(world: World, move: Move): Promise<void> {
   if (String(await placesOf(world, 1)) !== String(before)) throw new NotSetUp('the rows came to other places');
 }
 
-/** What of the cursors says what is published. */
+/** The columns of the cursors that say what is published. */
 function cursorsOf(world: World): Promise<unknown[][]> {
   return world.sql(
     `SELECT partition, from_snapshot::text, to_snapshot::text, after, low, high FROM ${world.names.cursors}
@@ -98,7 +98,7 @@ async function endOf(work: Promise<unknown>): Promise<string> {
   );
 }
 
-/** The lease is claimed anew, if it has to be, and everything published; returns what each half was acknowledged. */
+/** Claims the lease again if necessary, and publishes everything. Returns what was acknowledged of each half. */
 async function finish(world: World, relay: TestRelay): Promise<Record<string, string[]>> {
   await world.expireLease();
   await relay.reopen();
@@ -112,7 +112,7 @@ const ALL = {
   [second]: [1, 2, 3, 4].map((n) => `${second}:${n}`),
 };
 
-/** Settles a page of the first half when the second one has come to where that was. */
+/** Settles a page of the first half when the rows of the second have come to where those of the first were. */
 async function settleMoved(world: World, move: Move): Promise<unknown> {
   const relay = await heirOfTwo(world);
   await fill(world, 'b', 30);
@@ -143,7 +143,7 @@ const hazards: Record<string, Hazard> = Object.fromEntries([
     },
   ]),
   [
-    'where one row was moved, none of the others is settled',
+    'if one row was moved, none of the others is settled',
     {
       async play(world) {
         await world.add('m');
@@ -164,7 +164,7 @@ const hazards: Record<string, Hazard> = Object.fromEntries([
   ],
 ]);
 
-/** What a relay does one after the other, each a step between which rows are moved. */
+/** What a relay does, step by step. The rows are moved between the steps. */
 const STEPS: Record<string, (relay: TestRelay) => Promise<unknown>> = {
   settle: (relay) => poll(relay.feed, relay, () => []),
   park: (relay) =>
@@ -201,7 +201,7 @@ async function poll(
 }
 
 describe.each(postgresVersions)('PostgreSQL %i', (version) => {
-  // Of its own: a replication slot that another file makes keeps what is dead in every database of its server.
+  // A server of its own: a replication slot that another file creates keeps dead rows in every database of its server.
   let server: EmbeddedPostgres;
   let url: string;
   beforeAll(async () => {
@@ -214,7 +214,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   const moves = [...Object.keys(MOVES), 'VACUUM'];
   it.each(moves.flatMap((move) => Object.keys(STEPS).map((step) => [move, step] as const)))(
-    '%s before each step from "%s" on: everything arrives in order, and nobody waits for the lease',
+    '%s before each step from "%s" on: every message arrives in order, and nobody waits for the lease',
     (move, from) =>
       inWorld(async (world) => {
         const { cursors } = world.names;
@@ -228,7 +228,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
           }
           const ended = await endOf(STEPS[step]!(relay));
           expect(['done', 'LEASE_LOST']).toContain(ended);
-          // It is there for the taking, also where it was lost.
+          // The lease is free, even if it was lost.
           if (ended !== 'done' || step === 'release') await relay.reopen();
           expect(relay.feed.partitions).toHaveLength(8);
         }
@@ -236,7 +236,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       }, url),
   );
 
-  it.each(['settle', 'renew', 'park'] as const)('%s changes all rows that are held, or none', (kind) =>
+  it.each(['settle', 'renew', 'park'] as const)('%s changes all held rows, or none', (kind) =>
     inWorld(async (world) => {
       const { cursors } = world.names;
       const options: ClaimOptions = {
@@ -259,7 +259,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await rows()).toEqual(before);
       await lease.release();
       expect(await world.value(`SELECT count(*)::int FROM ${cursors} WHERE owner IS NULL`)).toBe(8);
-      // The connections are as they were.
+      // The connections are still the same.
       const { lease: next } = (await Lease.claim(database, statementsOf(world.names, false), options))!;
       await change(next, 4);
       await next.release();

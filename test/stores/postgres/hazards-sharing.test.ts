@@ -1,6 +1,6 @@
 /**
- * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it.
- * On servers of their own: which transactions a snapshot lists depends on every transaction of the server.
+ * One interleaving for each hazard of partitions that change hands, on the store and on a mutant of it. They run on
+ * servers of their own, because which transactions a snapshot lists depends on every transaction of the server.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ToPark } from '../../../src/core/contracts/feed.js';
@@ -47,7 +47,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [`${first}:1`],
   },
 
-  'where partitions meet, low is what was acknowledged before the snapshot that they meet at': {
+  'where partitions meet, low is what was acknowledged before the snapshot at which they meet': {
     async play(world) {
       const heir = await heirOfTwo(world, async (a, b) => {
         await world.add(`${first}:1`, `${second}:1`);
@@ -55,7 +55,7 @@ const hazards: Record<string, Hazard> = {
         await world.sql(`SELECT pg_current_xact_id()`);
         await b.drain();
       });
-      // In the snapshot that they meet at, `t` runs unlisted, and has drawn a lower number than `m`.
+      // In the snapshot at which they meet, `t` runs unlisted, and has drawn a lower number than `m`.
       const m = await world.begin();
       const t = await world.begin();
       await m.xid();
@@ -90,7 +90,7 @@ const hazards: Record<string, Hazard> = {
         }),
         cursor: ({ opened, joined }) => ({
           opened: (cursor, to) => opened(cursor, to, now()),
-          // The lowest of them would hide it.
+          // Their lowest `low` would hide the mutation.
           joined: (cursors) => ({ ...joined(cursors), low: Math.max(...cursors.map(({ low }) => low)) }),
         }),
       } satisfies Mutant;
@@ -99,7 +99,7 @@ const hazards: Record<string, Hazard> = {
     wrong: [`${first}:1`, `${second}:1`, `${first}:2`],
   },
 
-  'what is parked is read after the claim of a rebalance, too': {
+  'parked messages are read after the claim of a rebalance too': {
     async play(world) {
       const { cursors, messages, parked } = world.names;
       await world.add(`${second}:1`, `${second}:2`);
@@ -206,7 +206,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   itHolds(() => url, hazards);
 
-  it('one relay alone reads all its partitions in one statement again, once they have met', () =>
+  it('a single relay reads all its partitions with one statement again once they have met', () =>
     inWorld(async (world) => {
       const heir = await heirOfTwo(world, async (a) => {
         await world.add(`${first}:1`, `${second}:1`);
@@ -227,7 +227,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       ).toBe(1);
     }, url));
 
-  it('pages that wait for one to be settled are then settled together, with what is parked of each', () =>
+  it('pages that wait for another to be settled are then settled together, with the parked messages of each', () =>
     inWorld(async (world) => {
       await world.add(`${first}:1`, 'b:1', `${first}:2`, 'c:1');
       const relay = await world.relay({ pageSize: 1 });
@@ -254,7 +254,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual([`${first}:1`, `${first}:2`]);
     }, url));
 
-  it('what changes the side table in the turn after a rebalance is about what is held then', () =>
+  it('a change of the side table after a rebalance concerns the partitions that are held then', () =>
     inWorld(async (world) => {
       const relay = await world.relay({ relay: 'a' });
       await world.add(`${first}:1`);
@@ -271,7 +271,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.parked}`)).toBe(0);
     }, url));
 
-  it('a relay that opens another feed at once is not gone for the others meanwhile', () =>
+  it('a relay that opens another feed at once does not disappear for the others meanwhile', () =>
     inWorld(async (world) => {
       const left = async (stays: boolean) => {
         const feed = await world.store.openFeed({ destination: 'default', pageSize: 1, relay: 'a' });
@@ -281,7 +281,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect([await left(true), await left(false)]).toEqual([[['a']], []]);
     }, url));
 
-  it('a share that is quiet does not read the others’ messages over and over', () =>
+  it('a share without messages does not read the messages of others again and again', () =>
     inWorld(async (world) => {
       const [a, b] = await halves(world);
       await world.add(...Array.from({ length: 1_500 }, (_, n) => `${second}:${String(n)}`));

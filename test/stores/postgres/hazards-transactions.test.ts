@@ -9,7 +9,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'hazards_transactions');
   });
 
-  it('delivers nothing of a transaction that is open or rolled back', () =>
+  it('delivers no message of a transaction that is open or rolled back', () =>
     inWorld(async (world) => {
       const relay = await world.relay();
       const [open, failed] = [await world.begin(), await world.begin()];
@@ -26,7 +26,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['m', 'open']);
     }, url));
 
-  it('delivers of savepoints what was not rolled back, when the whole commits', () =>
+  it('delivers the messages of savepoints that were not rolled back, when the transaction commits', () =>
     inWorld(async (world) => {
       const relay = await world.relay({ pageSize: 2 });
       const t = await world.begin();
@@ -53,7 +53,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['m1', 'm2', 'k:1', 'k:2', 'k:3']);
     }, url));
 
-  it('delivers of a prepared transaction when it is committed, however long after', () =>
+  it('delivers the messages of a prepared transaction when it is committed, however much later', () =>
     inWorld(async (world) => {
       const relay = await world.relay({ pageSize: 1 });
       const { schema } = world.names;

@@ -1,10 +1,9 @@
 /**
- * One interleaving for each hazard of reading by a snapshot, played step by step by a few sessions:
- * once on the store as it is, once on a mutant of it that is broken in just that place, so that the
- * test is shown to be able to fail.
+ * One interleaving for each hazard of reading by a snapshot, played step by step with a few sessions: once on the store
+ * as it is, and once on a mutant that is broken in just that place, which shows that the test can fail.
  *
- * They run on servers of their own: which transactions a snapshot lists depends on every transaction
- * of the server, an autovacuum's and those of other tests included.
+ * They run on servers of their own, because which transactions a snapshot lists depends on every transaction of the
+ * server, including those of autovacuum and of other tests.
  */
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
@@ -20,7 +19,7 @@ import {
   type World,
 } from './support.js';
 
-/** Two transactions: one is delivered while `t`, stored before it, is running unlisted in the snapshot. */
+/** Two transactions: one is delivered while `t`, which was stored before it, is running unlisted in the snapshot. */
 async function storeAcross(world: World, ids = ['m']): Promise<{ t: Session; xid: string }> {
   const a = await world.begin();
   const t = await world.begin();
@@ -32,7 +31,7 @@ async function storeAcross(world: World, ids = ['m']): Promise<{ t: Session; xid
   return { t, xid };
 }
 
-/** Delivers, restarts where told, and lets the late transaction commit. */
+/** Delivers, restarts if told to, and lets the late transaction commit. */
 async function commitLate(world: World, restart: boolean): Promise<string[]> {
   const relay = await world.relay();
   const { t, xid } = await storeAcross(world);
@@ -44,7 +43,7 @@ async function commitLate(world: World, restart: boolean): Promise<string[]> {
   return relay.acknowledged;
 }
 
-/** A default that waits for the lock 1, in sessions that say so, before or after the transaction has its id. */
+/** A default that waits for the lock 1, in sessions that ask for it, before or after the transaction has its id. */
 async function pauseAtXid(world: World, when: 'before' | 'after'): Promise<Session> {
   const { messages, schema } = world.names;
   const wait = `IF current_setting('test.pause', true) = 'on' THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;`;
@@ -57,7 +56,7 @@ async function pauseAtXid(world: World, when: 'before' | 'after'): Promise<Sessi
   return controller;
 }
 
-/** A message whose insert stops between the two columns, while another is stored, delivered and settled. */
+/** A message whose insert stops between the two columns, while another message is stored, delivered and settled. */
 async function storeInTwoSteps(world: World, when: 'before' | 'after'): Promise<string[]> {
   const relay = await world.relay();
   // The first value of a sequence is written to the WAL, which by itself gives a transaction its id.
@@ -112,7 +111,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m1', 'm2', 'm3'],
   },
 
-  'to is kept over a restart in the middle of a window': {
+  'to survives a restart in the middle of a window': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1 });
       const t = await world.begin();
@@ -205,7 +204,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['first', 'm'],
   },
 
-  'the sequence has no cache: nothing is lost': {
+  'the sequence has no cache: no message is lost': {
     async play(world, broken) {
       const relay = await world.relay();
       if (broken) await cacheSequence(world);
@@ -222,7 +221,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['k:0', 'k:1'],
   },
 
-  'the sequence has no cache: nothing overtakes': {
+  'the sequence has no cache: no message overtakes another': {
     async play(world, broken) {
       const relay = await world.relay();
       if (broken) await cacheSequence(world);
@@ -260,7 +259,7 @@ const hazards: Record<string, Hazard> = {
       await t.add('t');
       await world.add('m');
       await relay.poll();
-      // Its settlement is acknowledged: the next window may close with a low above the late message.
+      // Its settlement is acknowledged, so the next window may close with a low above the late message.
       await relay.poll();
       await relay.poll();
       await t.commit();
@@ -275,7 +274,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m'],
   },
 
-  'of the transactions that the snapshot lists, only those that the window sees ended are late in it': {
+  'of the transactions that the snapshot lists, only those that have ended in the window are late in it': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1 });
       const [ended, t] = [await world.begin(), await world.begin()];
@@ -304,7 +303,7 @@ const hazards: Record<string, Hazard> = {
     wrong: ['m1', 'm2', 'ended', 't', 't'],
   },
 
-  'messages that are large all at once are read as many as fit': {
+  'as many messages are read as fit when they suddenly grow': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1_000 });
       const session = await world.begin();
@@ -327,11 +326,11 @@ const hazards: Record<string, Hazard> = {
     wrong: ['123456789'],
   },
 
-  'metadata that are large all at once are read as many as fit': {
+  'as many messages are read as fit when their metadata suddenly grow': {
     async play(world) {
       const relay = await world.relay({ pageSize: 1_000 });
       const session = await world.begin();
-      // Of letters that nothing is made smaller by: 400 of 60 KiB are more than the 16 MiB that are read at once.
+      // Letters that cannot be compressed: 400 times 60 KiB are more than the 16 MiB that are read at once.
       const metadata = { n: randomBytes(45 * 1024).toString('base64') };
       const ids = Array.from({ length: 400 }, (_, n) => String(n));
       await world.store.add(
@@ -354,7 +353,7 @@ const hazards: Record<string, Hazard> = {
     wrong: { isAll: true, isBounded: false },
   },
 
-  'a long transaction delays its own messages only': {
+  'a long transaction delays only its own messages': {
     async play(world) {
       const other = new URL(world.url);
       other.pathname = '/postgres';

@@ -10,7 +10,7 @@ import { postgresVersions } from '../../support/embedded-postgres.js';
 
 const publisher = { publish: () => Promise.resolve() };
 
-/** All that sends SQL on a connection of the store's own. */
+/** Everything that sends SQL on a connection of the store's own. */
 const CALLS: Readonly<Record<string, (store: PostgresStore) => Promise<unknown>>> = {
   migrate: (store) => store.migrate(),
   publish: (store) => new Messenger(store, publisher).publish(),
@@ -55,10 +55,13 @@ interface Opened {
 
 const STRAY = `INSERT INTO orders (id) VALUES ('stray')`;
 
-/** PostgreSQL refuses to change the isolation of a transaction that has run a query, before it is asked anything else. */
+/**
+ * PostgreSQL refuses to change the isolation level of a transaction that has run a query, before it answers anything
+ * else.
+ */
 const BEGINS = ['BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'BEGIN ISOLATION LEVEL SERIALIZABLE'];
 
-/** Every connection of a pool is given back inside of a transaction. */
+/** Gives every connection of a pool back inside a transaction. */
 const leaveOn = (pool: { connect(): Promise<pg.PoolClient> }, size: number, awaited: boolean) => async () => {
   const clients = await Promise.all(Array.from({ length: size }, () => pool.connect()));
   for (const [i, client] of clients.entries()) {
@@ -78,8 +81,8 @@ const CLIENTS: Readonly<Record<string, (url: string) => Promise<Opened> | Opened
     const pool = new pg.Pool({ connectionString, max: 4 });
     return { client: pool, leave: leaveOn(pool, 4, false), close: () => pool.end() };
   },
-  'a pg that does not tell, with connections from before the store': async (connectionString) => {
-    // As before 8.17.
+  'a pg that does not report its status, with connections from before the store': async (connectionString) => {
+    // As pg before 8.17.
     class Client extends pg.Client {
       override getTransactionStatus = undefined as never;
     }
@@ -136,7 +139,7 @@ describe.each(postgresVersions)('a transaction that the application left open, o
   });
 });
 
-it('that was begun on a PGlite by hand is left to the application', async () => {
+it('that was begun by hand on a PGlite is left to the application', async () => {
   const db = await PGlite.create();
   const store = new PostgresStore(db);
   try {
@@ -145,7 +148,7 @@ it('that was begun on a PGlite by hand is left to the application', async () => 
     for (const call of [CALLS['publish'], CALLS['clean'], CALLS['destinations'], CALLS['migrate']]) {
       await db.exec(`BEGIN; ${STRAY}`);
       await expect(call?.(store)).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
-      // It is as it was.
+      // The transaction is unchanged.
       expect((await db.query('SELECT id FROM orders')).rows).toEqual([{ id: 'stray' }]);
       await db.exec('ROLLBACK');
       expect((await db.query('SELECT id FROM orders')).rows).toEqual([]);
@@ -156,7 +159,7 @@ it('that was begun on a PGlite by hand is left to the application', async () => 
   }
 });
 
-it('on the one Client of a store is told, and not committed', async () => {
+it('on the only Client of a store is reported, and not committed', async () => {
   const url = await newDatabase(inject('postgres')[17]);
   const client = new pg.Client(url);
   await client.connect();

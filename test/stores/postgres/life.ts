@@ -1,4 +1,4 @@
-/** The whole life of some messages, as it comes to light, through any client: to be compared between databases. */
+/** The whole life of some messages, as seen through any client, for comparison between databases. */
 import { Messenger, newMessage, PublishError, type Message } from '../../../src/index.js';
 import { PostgresStore, type PostgresClient, type TransactionHandle } from '../../../src/stores/postgres/index.js';
 
@@ -17,15 +17,15 @@ interface Options {
   readonly jsonPayload?: boolean;
   /** Characters that the database can keep. @default any */
   readonly text?: string;
-  /** The text of the error with which the broker refuses. */
+  /** The text of the error with which the broker refuses a message. */
   readonly error?: string;
 }
 
 /** One destination's relay, with a broker that refuses some messages. */
 class Broker {
-  /** What it has acknowledged. */
+  /** What the broker has acknowledged. */
   readonly taken: unknown[] = [];
-  /** How often it still refuses a message. */
+  /** How often the broker still refuses each message. */
   readonly refusals: Map<string, number>;
   readonly #messenger: Messenger;
 
@@ -51,7 +51,7 @@ class Broker {
     );
   }
 
-  /** Publishes until this destination has nothing left that can be published; gives up after many tries. */
+  /** Publishes until this destination has nothing left to publish. Gives up after many tries. */
   async drain(store: PostgresStore, destination: string, waiting: number): Promise<void> {
     for (let tries = 0; tries < 200; tries++) {
       await this.#messenger.publish().catch((error: unknown) => {
@@ -64,7 +64,7 @@ class Broker {
   }
 }
 
-/** Stores, publishes, fails, tries again, gives up, requeues, cleans and receives; resolves to all that was seen of it. */
+/** Stores, publishes, fails, retries, gives up, requeues, cleans and receives. Resolves to everything that was seen. */
 export async function life(
   { client, transaction }: Opened,
   { jsonPayload = false, text = 'ü"\\\'€ 😀', error = `refused: ${text}` }: Options = {},

@@ -1,4 +1,6 @@
-/** Servers that speak PostgreSQL's protocol and are none: refused by name, before anything is made or read. */
+/**
+ * Servers that speak PostgreSQL's protocol but are not PostgreSQL: refused by name, before anything is created or read.
+ */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
@@ -6,7 +8,7 @@ import { assertPostgres } from '../../../src/stores/postgres/sql/lookalikes.js';
 import { PostgresStore } from '../../../src/stores/postgres/store.js';
 import { createDatabase } from './support.js';
 
-/** What `version()` says on each, and the columns that tell what a server is: as these servers answer. */
+/** What `version()` returns on each, and the columns that tell what a server is, as these servers answer. */
 const LOOKALIKES = [
   ['CockroachDB', 'CockroachDB CCL v24.3.1 (x86_64-pc-linux-gnu, built 2024/12/09 20:42:31, go1.22.8)', false],
   ['CockroachDB', 'CockroachDB OSS v22.2.0 (aarch64-unknown-linux-gnu, built 2022/12/05, go1.19.1)', false],
@@ -22,7 +24,7 @@ const LOOKALIKES = [
   ],
   ['Amazon Aurora DSQL', 'PostgreSQL 16', true],
   ['Amazon Aurora DSQL', 'PostgreSQL 16', false],
-  // Should it name its platform one day.
+  // In case it names its platform one day.
   ['Amazon Aurora DSQL', 'PostgreSQL 17.2 on aarch64-unknown-linux-gnu, compiled by gcc, 64-bit', true],
   ['Cloud Spanner', 'PostgreSQL 14.1', false],
   [
@@ -36,7 +38,7 @@ const LOOKALIKES = [
   ['CrateDB', 'CrateDB 5.9.5 (built 2024-12-17, Linux 6.8 amd64, OpenJDK 64-Bit Server VM 22.0.2)', false],
 ] as const;
 
-/** Real PostgreSQL, as services and builds name it. */
+/** Real PostgreSQL, as services and builds name themselves. */
 const REAL = [
   'PostgreSQL 14.13 on x86_64-pc-linux-musl, compiled by gcc (Alpine 13.2.1) 13.2.1 20240309, 64-bit',
   'PostgreSQL 15.3, compiled by Visual C++ build 1937, 64-bit',
@@ -53,14 +55,14 @@ let pool: pg.Pool;
 beforeAll(async () => {
   url = await createDatabase(17, 'lookalikes');
   pool = new pg.Pool({ connectionString: url });
-  // Each store that is built on it listens.
+  // Each store that is built on the pool adds a listener.
   pool.setMaxListeners(100);
 });
 afterAll(() => pool.end());
 
 type Answer = { rows: unknown[][] } | undefined;
 
-/** The pool, with `script` asked for the answer to each query before the server is. */
+/** A pool whose queries are answered by `script`, or else by the server. */
 function scripted(script: (text: string) => Answer): pg.Pool {
   return new Proxy(pool, {
     get(target, name) {
@@ -82,29 +84,29 @@ function scripted(script: (text: string) => Answer): pg.Pool {
   });
 }
 
-/** A server that says of itself what a look-alike does. */
+/** A server that describes itself as a look-alike does. */
 const answering = (version: string, mapsRoles: boolean) =>
   scripted((text) => (text.includes('version()') ? { rows: [['false', version, String(mapsRoles)]] } : undefined));
 
 const schemas = async () =>
   (await pool.query<{ nspname: string }>(`SELECT nspname FROM pg_namespace WHERE nspname = 'messenger'`)).rows;
 
-/** The error of a call; `refuses` is what it must be. */
+/** The error that a call must reject with. */
 const refuses = (name: string, more = '') => ({
   code: 'UNSUPPORTED',
   message: expect.stringMatching(
-    new RegExp(`${name}.*${more}.*not PostgreSQL: .* Use PostgreSQL 14 or newer`),
+    new RegExp(`${name}.*${more}.*not PostgreSQL\\. .* Use PostgreSQL 14 or newer`),
   ) as string,
 });
 
 describe.each(LOOKALIKES)('%s, whose version() is %s', (name, version, mapsRoles) => {
-  it('is refused by migrate, which makes nothing', async () => {
+  it('is refused by migrate, which creates nothing', async () => {
     const store = new PostgresStore(answering(version, mapsRoles));
     await expect(store.migrate()).rejects.toMatchObject(refuses(name));
     expect(await schemas()).toEqual([]);
   });
 
-  it('is refused by a relay at its start, as a store that cannot be worked on', async () => {
+  it('is refused by a relay at its start, as a store on which it cannot work', async () => {
     const messenger = new Messenger(new PostgresStore(answering(version, mapsRoles)), {
       publish: () => Promise.resolve(),
     });
@@ -119,7 +121,7 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
       throw Object.assign(new Error('unsupported isolation level: READ COMMITTED'), { code, severity: 'ERROR' });
     });
 
-  it('is refused by migrate and by a relay, with its own words', async () => {
+  it('is refused by migrate and by a relay, with an error that quotes it', async () => {
     const store = new PostgresStore(refusing('0A000'));
     const expected = refuses('"unsupported isolation level: READ COMMITTED"', 'Amazon Aurora DSQL or alike');
     await expect(store.migrate()).rejects.toMatchObject(expected);
@@ -127,7 +129,7 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
     await expect(messenger.start()).rejects.toMatchObject({ code: 'FATAL', cause: expected });
   });
 
-  it('is told as it is where that is another error', async () => {
+  it('keeps its own error if that is a different one', async () => {
     await expect(new PostgresStore(refusing('57P03')).migrate()).rejects.toMatchObject({ code: '57P03' });
   });
 });

@@ -17,7 +17,7 @@ afterAll(() => Promise.all(Object.values(admins).map((admin) => admin.end())));
 
 let databases = 0;
 
-/** An empty database, dropped with the test, and pools on it that are ended before. */
+/** An empty database, which is dropped at the end of the test, and pools on it, which end before that. */
 async function emptyDatabase(version: PostgresVersion = 17): Promise<(user?: string) => pg.Pool> {
   const name = `migrate_test_${process.pid}_${String(++databases)}`;
   await admins[version].query(`CREATE DATABASE ${name}`);
@@ -31,14 +31,15 @@ async function emptyDatabase(version: PostgresVersion = 17): Promise<(user?: str
     url.username = user;
     url.pathname = `/${name}`;
     const pool = new pg.Pool({ connectionString: url.href, max: 4 });
-    // What the drop of the database does to a connection that is just closing is no failure of a test.
+    // When the database is dropped, a connection that is just closing may report an error, which is not a failure of
+    // the test.
     pool.on('error', () => undefined);
     pools.push(pool);
     return pool;
   };
 }
 
-/** What a role is told that lacks a privilege: on what, and what to run. */
+/** The error for a role that lacks a privilege: on what, and what to run. */
 const NOT_ALLOWED = {
   code: 'NOT_ALLOWED',
   cause: expect.objectContaining({ code: '42501' }) as Error,
@@ -68,7 +69,8 @@ describe('migration files', () => {
     const numbers = files.map((file) => Number(file.slice(0, 4)));
     expect(numbers).toEqual([...new Set(numbers)]);
     expect([numbers[0], numbers.at(-1)]).toEqual([1, SCHEMA_VERSION]);
-    // Pinned from the first release on: from then, a change is a new file. Until then this line may change with it.
+    // Pinned from the first release on: after it, a change is a new file. Until then this line may change with the
+    // file.
     const pinned = { '0001_outbox.sql': '9dd9ca3b744e4bdd073eec668d6f341a07fc45a4cef1a68e5475830639abd46f' };
     for (const [file, hash] of Object.entries(pinned)) {
       const bytes = await readFile(new URL(file, folder));
@@ -77,7 +79,7 @@ describe('migration files', () => {
   });
 });
 
-it('has no script for tables that are not older, and names the next', async () => {
+it('makes no script for tables that are not older, and says how to make the next', async () => {
   const message = expect.stringMatching(
     new RegExp(`^from must be a whole number from 0 to ${String(SCHEMA_VERSION - 1)}, got`),
   ) as string;
@@ -92,7 +94,7 @@ it('has no script for tables that are not older, and names the next', async () =
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
-  it('is safe when ten do it at once on an empty database, and does nothing the second time', async () => {
+  it('is safe when ten processes do it at once on an empty database, and does nothing the second time', async () => {
     const open = await emptyDatabase(version);
     const stores = Array.from({ length: 10 }, () => new PostgresStore(open()));
     const applied = await Promise.all(stores.map((store) => store.migrate()));
@@ -107,7 +109,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     await stores[7]!.close();
   });
 
-  it('does the same as the script that a plain client runs', async () => {
+  it('does the same as the script run by a plain client', async () => {
     const options = { schema: "it's {''relays''}; \\ 名", tablePrefix: `p'{"; `, partitions: 3, retention: 120_000 };
     const [migrated, scripted] = [(await emptyDatabase(version))(), (await emptyDatabase(version))()];
     await new PostgresStore(migrated, options).migrate();
@@ -122,7 +124,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     await store.close();
   });
 
-  it('does the same as a script for a tool, and as one after another, statement by statement', async () => {
+  it('does the same as a script for a tool, and as several scripts, run statement by statement', async () => {
     const options = { schema: `it's "odd"; \\ 名`, tablePrefix: "p'; ", partitions: 3, jsonPayload: true };
     const [migrated, tool, steps] = [
       await emptyDatabase(version),
@@ -139,7 +141,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     const until = parts.findIndex((part) => part.includes("VALUES (1, '0001_outbox.sql')")) + 1;
     expect(until).toBeGreaterThan(10);
     for (const part of [...parts.slice(0, until), ...second.split('--> statement-breakpoint')]) {
-      // What is prepared can be one statement only.
+      // A prepared text can be only one statement.
       await pool.query({ text: part, name: createHash('sha256').update(part).digest('hex').slice(0, 40) });
     }
     const expected = await catalog(migrated());
@@ -196,7 +198,7 @@ describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {
     for (const { hashed, hash } of rows) {
       expect(hash, hashed).toBe(createHash('sha256').update(hashed).digest().readUInt16BE(0));
     }
-    // Written down, for implementations in other languages.
+    // Written down for implementations in other languages.
     expect(Object.fromEntries(rows.slice(0, 4).map(({ hashed, hash }) => [hashed, hash]))).toEqual({
       a: 0xca97,
       'order-1': 0xbaf,
@@ -273,7 +275,7 @@ describe('roles', () => {
       await feed.read();
       await store.deletePublishedByExpiration(0);
       await feed.close();
-      // Closing never rejects: what it could not give back expires.
+      // Closing never rejects: what could not be given back expires.
       const { rowCount } = await relays.query('SELECT FROM messenger.cursors WHERE owner IS NOT NULL');
       if (rowCount !== 0) throw new Error('not given back');
       return page.messages.map(({ id }) => id);
@@ -282,7 +284,7 @@ describe('roles', () => {
     }
   }
 
-  /** Everything that an inbox does: receive, once, and forget. */
+  /** Everything that an inbox does: receive a message once, and forget it. */
   async function receiveEverything(consumers: pg.Pool, id: string): Promise<boolean[]> {
     const store = new PostgresStore(consumers);
     const firsts: boolean[] = [];
@@ -302,7 +304,7 @@ describe('roles', () => {
   }
 
   it.each(postgresVersions)(
-    'of consumers do all that an inbox does, and nothing else, on PostgreSQL %i',
+    'of consumers can do everything that an inbox does, and nothing else, on PostgreSQL %i',
     async (version) => {
       const { admin, writers, relays, consumers } = await prepared(version);
       expect(await receiveEverything(consumers, 'a')).toEqual([true, false]);
@@ -339,7 +341,7 @@ describe('roles', () => {
   );
 
   it.each(postgresVersions)(
-    'work with the least rights on PostgreSQL %i, and migrate does nothing',
+    'work with the fewest rights on PostgreSQL %i, where migrate does nothing',
     async (version) => {
       const { admin, writers, relays } = await prepared(version);
       const messages = [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' }), newMessage('3')];
@@ -380,7 +382,7 @@ describe('roles', () => {
   });
 
   it.each(postgresVersions)(
-    'come from a script that can be run again, and by no superuser, on PostgreSQL %i',
+    'come from a script that can be run again, and not only by a superuser, on PostgreSQL %i',
     async (version) => {
       const open = await emptyDatabase(version);
       const admin = open();
@@ -397,7 +399,7 @@ describe('roles', () => {
       await admin.query(`GRANT CREATE ON DATABASE ${rows[0]!.name} TO ${boss}`);
       const bosses = open(boss);
       await new PostgresStore(bosses, tables).migrate();
-      // Somebody else's, beside ours.
+      // Somebody else's function next to ours.
       const others = pg.escapeIdentifier(`${tables.tablePrefix}store`);
       await bosses.query(
         `CREATE FUNCTION ${pg.escapeIdentifier(tables.schema)}.${others}(text) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
@@ -412,22 +414,25 @@ describe('roles', () => {
     },
   );
 
-  it.each(postgresVersions)('of the migrator do all that an operator does, on PostgreSQL %i', async (version) => {
-    const { writers, relays, migrators } = await prepared(version);
-    const store = new PostgresStore(migrators);
-    expect(await store.migrate()).toEqual([]);
-    await store.admin.addDestination('end', { from: 'end' });
-    await store.admin.addDestination('since', { from: new Date(0) });
-    await store.admin.updateDestination('end', { forgetAfter: 60_000 });
-    await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
-    await relayEverything(relays);
-    expect(await store.admin.requeue({ all: true })).toBe(1);
-    expect(await store.admin.discard({ all: true })).toBe(0);
-    expect(await store.admin.deadLetters()).toEqual([]);
-    await store.admin.removeDestination('default', { discard: true });
-    await store.admin.repartition(4);
-    expect(await store.admin.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
-  });
+  it.each(postgresVersions)(
+    'of the migrator can do everything that an operator does, on PostgreSQL %i',
+    async (version) => {
+      const { writers, relays, migrators } = await prepared(version);
+      const store = new PostgresStore(migrators);
+      expect(await store.migrate()).toEqual([]);
+      await store.admin.addDestination('end', { from: 'end' });
+      await store.admin.addDestination('since', { from: new Date(0) });
+      await store.admin.updateDestination('end', { forgetAfter: 60_000 });
+      await addTo(new PostgresStore(writers), writers, [newMessage('1', { key: 'a' }), newMessage('2', { key: 'b' })]);
+      await relayEverything(relays);
+      expect(await store.admin.requeue({ all: true })).toBe(1);
+      expect(await store.admin.discard({ all: true })).toBe(0);
+      expect(await store.admin.deadLetters()).toEqual([]);
+      await store.admin.removeDestination('default', { discard: true });
+      await store.admin.repartition(4);
+      expect(await store.admin.destinations()).toMatchObject([{ name: 'end', partitions: 4 }, { name: 'since' }]);
+    },
+  );
 
   it('need each of these rights', async () => {
     const { admin, writers, relays, consumers } = await prepared(17);
@@ -444,7 +449,7 @@ describe('roles', () => {
     await addAll();
     for (const grant of grantsOf(writer)) {
       await admin.query(`REVOKE ${grant} FROM ${writer}`);
-      // A batch is sent by the application itself.
+      // The application itself sends a batch.
       await expect(addAll(), grant).rejects.toMatchObject({
         code: expect.stringMatching(/^(NOT_ALLOWED|42501)$/) as string,
       });
@@ -477,7 +482,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
   const settings = async (pool: pg.Pool) =>
     (await pool.query<{ value: string }>("SELECT value FROM messenger.settings WHERE name = 'slice_seconds'")).rows[0];
 
-  it('that is not what the tables have is told, changed by migrate, and loses nothing of what is stored', async () => {
+  it('that differs from the tables is reported, changed by migrate, and loses no stored message', async () => {
     const pool = (await emptyDatabase(version))();
     const old = new PostgresStore(pool, { retention: 600_000 });
     await old.migrate();
@@ -505,7 +510,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
     const restarted = new PostgresStore(pool, { retention: 600_000 });
     await expect(restarted.messages(1)).rejects.toMatchObject({ code: 'SCHEMA_MISMATCH' });
 
-    // Writers of before go on, and one that does not say takes what there is.
+    // Writers from before continue, and one without the option uses what the tables have.
     const silent = new PostgresStore(pool);
     expect(await silent.migrate()).toEqual([]);
     await add(old, 10);
@@ -531,7 +536,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
     expect((await pool.query('SELECT id FROM messenger.messages')).rows).toEqual([]);
   });
 
-  it('does not wait for long behind a transaction that uses the log, and is as it was then', async () => {
+  it('does not wait long for a transaction that uses the log, and then stays as it was', async () => {
     const pool = (await emptyDatabase(version))();
     await new PostgresStore(pool, { retention: 600_000 }).migrate();
     const writer = await pool.connect();
@@ -545,7 +550,7 @@ describe.each(postgresVersions)('retention on PostgreSQL %i', (version) => {
   });
 });
 
-it('is not upgraded while a transaction uses the log for long: whoever stores is not held up by that', async () => {
+it('is not upgraded during a long transaction that uses the log, and does not hold up writers', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0004_'))}\nCOMMIT;`);
@@ -565,7 +570,7 @@ it('is not upgraded while a transaction uses the log for long: whoever stores is
   );
 });
 
-it('is upgraded while a relay is in a transaction: it locks in the order of relays', async () => {
+it('is upgraded while a relay is in a transaction, because it locks in the order of relays', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0007_'))}\nCOMMIT;`);
@@ -581,7 +586,7 @@ it('is upgraded while a relay is in a transaction: it locks in the order of rela
   expect(await migrating).toEqual(await filesFrom(7));
 });
 
-it('does not upgrade tables that a subscription fills, and says how to', async () => {
+it('does not upgrade tables that a subscription fills, and says how to upgrade them', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0009_'))}\nCOMMIT;`);
@@ -598,7 +603,7 @@ it('does not upgrade tables that a subscription fills, and says how to', async (
     message: expect.stringContaining('run the SQL of `messenger migrate --sql --from 8` here once') as string,
   });
   await pool.query(await migrationScript({ from: 8 }));
-  // That is the publisher's to record.
+  // The publisher must record that.
   const { rows } = await pool.query('SELECT max(number) AS number FROM messenger.migrations');
   expect(rows).toEqual([{ number: 8 }]);
   for (const name of await filesFrom(9)) {
@@ -611,14 +616,14 @@ it('does not upgrade tables that a subscription fills, and says how to', async (
   await pool.query(`DROP SUBSCRIPTION ${name}`);
 });
 
-it('has the scripts of its own tables as those of its admin', async () => {
+it('makes the scripts of its own tables through `admin`', async () => {
   const tables = { schema: 's', tablePrefix: 'p_', partitions: 3 };
   const { admin } = new PostgresStore((await emptyDatabase())(), { ...tables, lease: 5_000 });
   expect(await admin.migrationScript({ from: 8 })).toBe(await migrationScript({ ...tables, from: 8 }));
   expect(admin.rolesScript({ writer: 'w' })).toBe(rolesScript({ schema: 's', tablePrefix: 'p_', writer: 'w' }));
 });
 
-it('refuses keys that could not be parked to whoever stores in SQL too, and leaves those that are there', async () => {
+it('refuses keys that could not be parked, even from SQL, and leaves existing ones', async () => {
   const pool = (await emptyDatabase())();
   const script = await migrationScript();
   await pool.query(`${script.slice(0, script.indexOf('\n-- 0006_'))}\nCOMMIT;`);
@@ -633,8 +638,8 @@ it('refuses keys that could not be parked to whoever stores in SQL too, and leav
   expect(rows).toEqual([{ bytes: 2_001 }, { bytes: 2_000 }]);
 });
 
-describe('a schema that is not this version', () => {
-  it('is a clear error that names what to run, and is repaired by it', async () => {
+describe('a schema that is not of this version', () => {
+  it('causes an error that says what to run, which repairs it', async () => {
     const pool = (await emptyDatabase())();
     const store = new PostgresStore(pool, { schema: 's', tablePrefix: 'p_' });
     const clear = {
@@ -649,7 +654,7 @@ describe('a schema that is not this version', () => {
     await store.migrate();
     expect(await store.messages(1)).toEqual([]);
     await store.close();
-    // As an older version of this library would have left it.
+    // As an older version of this library would have left the tables.
     await pool.query('DELETE FROM s.p_migrations WHERE number > 1');
     await expect(new PostgresStore(pool, { schema: 's', tablePrefix: 'p_' }).messages(1)).rejects.toMatchObject({
       code: clear.code,
@@ -657,7 +662,7 @@ describe('a schema that is not this version', () => {
     });
   });
 
-  it('is worked with as it is when it is newer', async () => {
+  it('is used as it is if it is newer', async () => {
     const pool = (await emptyDatabase())();
     const store = new PostgresStore(pool);
     await store.migrate();

@@ -1,4 +1,4 @@
-/** Copies of an outbox at random moments of its work, gone on from in another cluster. */
+/** Copies of an outbox at random moments of its work, from which relays continue in another cluster. */
 import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { copyLogically, useUpTransactionIds } from '../../support/copies.js';
@@ -35,9 +35,9 @@ class Work {
   readonly #open: pg.Client[] = [];
   #label = 0;
   outbox: Outbox;
-  /** What was stored in a transaction of its own, one after the other. */
+  /** Messages that were stored in transactions of their own, one after the other. */
   readonly inOrder: string[] = [];
-  /** What the outbox at hand has published. */
+  /** What the current outbox has published. */
   published = new Map<string, string[]>(DESTINATIONS.map((name) => [name, []]));
 
   constructor(outbox: Outbox, random: () => number) {
@@ -91,14 +91,14 @@ class Work {
 }
 
 it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
-  `publishes what the copy says was not published, once, and whatever comes (round %i, MOVED_SEED=${String(seed)})`,
+  `publishes once what the copy shows as unpublished, and everything that comes later (round %i, MOVED_SEED=${String(seed)})`,
   async (round) => {
     const random = randomOf(seed * 100 + round);
     const other = (cluster: EmbeddedPostgres) => clusters.filter((each) => each !== cluster);
     let cluster = clusters[round % clusters.length]!;
     const work = new Work(await Outbox.at(await newDatabase(cluster.url())), random);
     let published = new Map<string, string[]>();
-    // Moved twice: what a rebase leaves behind is what the next one comes upon.
+    // Moved twice, because the next rebase meets what the first one leaves behind.
     for (let move = 0; move < 2; move++) {
       for (let n = 0; n < STEPS; n++) await work.step();
       const old = work.outbox;
@@ -127,7 +127,7 @@ it.each(Array.from({ length: ROUNDS }, (_, round) => round))(
     expect(stored.length).toBeGreaterThan(50);
     for (const destination of DESTINATIONS) {
       const all = [...(published.get(destination) ?? []), ...work.published.get(destination)!];
-      // Nothing lost, nothing twice, nothing that was never committed.
+      // Nothing is lost or published twice, and nothing that was never committed is published.
       expect(all.toSorted(), destination).toEqual(stored.toSorted());
       for (let key = 0; key < KEYS; key++) {
         const ofKey = (ids: readonly string[]) => ids.filter((id) => id.startsWith(`k${String(key)}:`));

@@ -1,4 +1,4 @@
-/** A restored dump, or a logical copy, in another cluster: refused, and gone on from after `rebase`. */
+/** A restored dump or a logical copy in another cluster: refused, and usable after `rebase`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,7 @@ const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.st
 const REBASE =
   /not written by this database cluster.*`messenger rebase --schema messenger` or `await store\.admin\.rebase\(\)`/;
 
-/** Clusters of which one has used up many more transaction ids than the others. */
+/** Clusters, one of which has used up many more transaction ids than the others. */
 const clusters: Partial<Record<'far' | 'near' | 'alike', EmbeddedPostgres>> = {};
 
 beforeAll(async () => {
@@ -31,7 +31,7 @@ const ways = [
   { from: 'near', to: 'alike' },
 ] as const;
 
-it('is gone on from by the command, which says in words what comes', async () => {
+it('is rebased by the command, which says in words what will be published', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()), { environment: 'production' });
   await old.add('a:1', 'b:1', 'c:1');
   await old.relay({ pages: 1, pageSize: 1 });
@@ -42,16 +42,16 @@ it('is gone on from by the command, which says in words what comes', async () =>
   expect(await command()).toEqual({
     code: 0,
     stderr: '',
-    stdout: `schema messenger came from another cluster, and is this one's own now: relays can be started
-destination default: 2 messages (seq 2 to 3) will be published: of these, what was published after the copy was made is published again
-destination other: 0 messages, and 1 that were parked will be published: of these, what was published after the copy was made is published again
+    stdout: `schema messenger came from another cluster, and now belongs to this one: relays can be started
+destination default: 2 messages (seq 2 to 3) will be published; those that were published after the copy was made are published again
+destination other: 0 messages, and 1 that were parked will be published; those that were published after the copy was made are published again
 it belongs to the environment production
 `,
   });
   expect(await command('--environment', 'staging')).toEqual({
     code: 0,
     stderr: '',
-    stdout: `schema messenger is this cluster's own: nothing to rebase
+    stdout: `schema messenger belongs to this cluster: nothing to rebase
 it belongs to the environment staging
 `,
   });
@@ -65,7 +65,7 @@ it belongs to the environment staging
   });
 });
 
-it('waits for no relay and for no writer', async () => {
+it('does not wait for a relay or a writer', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1');
   const feed = await old.store.openFeed({ destination: 'default', pageSize: 10 });
@@ -94,7 +94,7 @@ it('waits for no relay and for no writer', async () => {
   });
 });
 
-it('cleans by no cursor of another cluster, by which all that is stored here would look published', async () => {
+it('does not clean by a cursor of another cluster, by which every message stored here would look published', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1');
   await old.relay();
@@ -106,7 +106,7 @@ it('cleans by no cursor of another cluster, by which all that is stored here wou
   expect(await moved.relay()).toEqual(['a:2']);
 });
 
-it('is refused where logical replication has brought it, and gone on from after a rebase', async () => {
+it('is refused if logical replication has brought it, and works after a rebase', async () => {
   const old = await Outbox.at(await newDatabase(clusters.far!.url()));
   await old.add('a:1', 'b:1', 'a:2');
   expect(await old.relay({ pageSize: 1, pages: 1 })).toEqual(['a:1']);
@@ -165,10 +165,10 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     const moved = await copied(old);
     const another = new PostgresStore(moved.pool, { partitions: 3 });
     await expect(moved.relay()).rejects.toMatchObject(refused(REBASE));
-    // Also at a destination of its own, which would find nothing wrong with its cursor.
+    // At a destination of its own too, which would find nothing wrong with its cursor.
     await expect(another.openFeed({ destination: 'new', pageSize: 10 })).rejects.toMatchObject(refused(REBASE));
     await expect(another.messages(10)).rejects.toMatchObject(refused(/of destination default was not written/));
-    // Writers go on, and nothing of theirs is lost to cleaning by a cursor that means nothing.
+    // Writers continue, and none of their messages is lost to cleaning by a meaningless cursor.
     await moved.add('3');
     await moved.store.deletePublishedByExpiration(0);
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(6);
@@ -186,7 +186,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.value('SELECT count(*)::int FROM messenger.messages')).toBe(0);
   });
 
-  it('brings what was late, what an open window had left, and what was parked', async () => {
+  it('publishes late messages, those left in an open window, and parked ones', async () => {
     const old = await before();
     const late = await old.begin();
     await old.addTo(late, 'a:1');
@@ -195,7 +195,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     await late.query('COMMIT');
     await old.add('b:2', 'x:1', 'd:1', 'b:3', 'e:1', 'x:2');
     const toPark = (id: string) => (id === 'x:1' ? 0 : undefined);
-    // Of the window: a:1, b:2, x:1 (refused) and d:1; e:1 and what is behind it are left.
+    // From the window: a:1, b:2, x:1 (refused) and d:1. e:1 and the messages after it are left.
     expect(await old.relay({ pageSize: 2, pages: 2, toPark })).toEqual(['a:1', 'b:2', 'd:1']);
     const running = await old.begin();
     await old.addTo(running, 'never:1');
@@ -210,7 +210,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(published.indexOf('x:1')).toBeLessThan(published.indexOf('x:2'));
   });
 
-  it('keeps a key from before there was a limit, and the limit', async () => {
+  it('keeps a key from before the limit, and the limit itself', async () => {
     const old = await before();
     const limit = 'key_at_most_2000_bytes';
     const unlimited = `ALTER TABLE messenger.messages DROP CONSTRAINT ${limit}`;
@@ -227,13 +227,13 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     );
     expect(await moved.store.admin.rebase()).toMatchObject({ destinations: [{ undelivered: 1 }] });
     await expect(moved.pool.query(insert)).rejects.toThrow(limit);
-    // What was written without a limit is not taken for what had one.
+    // Messages that were written without limits must not count as messages that had them.
     expect(await moved.value("SELECT value FROM messenger.settings WHERE name = 'limited_after'")).toBe('2');
     expect(await moved.relay()).toEqual(['a:1']);
     expect(await catalog(moved.pool, 'messenger')).toEqual(await catalog((await after()).pool, 'messenger'));
   });
 
-  it('keeps what each destination has and has not published', async () => {
+  it('remembers what each destination has published and what not', async () => {
     const old = await before();
     await old.relay({ destination: 'slow' });
     const late = await old.begin();
@@ -253,16 +253,16 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay({ destination: 'fast', pageSize: 2 })).toEqual(['a:1', 'c:1', 'd:1']);
     expect(await moved.relay({ destination: 'middle' })).toEqual(['b:1', 'c:1', 'd:1']);
     expect(await moved.relay({ destination: 'slow', pageSize: 1 })).toEqual(['a:1', 'a:2', 'b:1', 'c:1', 'd:1']);
-    // And one that starts at the beginning finds the whole log, in its order.
+    // A destination that starts at the beginning finds the whole log, in its order.
     expect(await moved.relay({ destination: 'new' })).toEqual(['a:1', 'a:2', 'b:1', 'c:1', 'd:1']);
   });
 
-  it('is refused without a cursor too, where its ids are ahead; and read to its end once rebased', async () => {
+  it('is refused even without a cursor if its ids are ahead, and is read to its end once rebased', async () => {
     const old = await before();
     await old.add('a:1', 'a:2');
     const moved = await copied(old);
     if (from === 'far') await expect(moved.relay()).rejects.toMatchObject(refused(/the rows of .* were not written/));
-    // Ids that this cluster has come to are like its own: then there is nothing to do.
+    // Ids that this cluster has reached look like its own, and then there is nothing to do.
     const ahead = await moved.value(
       'SELECT max(xid::text::bigint) >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM messenger.messages',
     );
@@ -271,7 +271,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual(['a:1', 'a:2', 'a:3']);
   });
 
-  it('brings a sequence that was not copied behind all, and what was stored before that to the end', async () => {
+  it('sets a sequence that was not copied after everything, and moves messages stored before that to the end', async () => {
     const old = await before();
     const ids = Array.from({ length: 20 }, (_, n) => `k${String(n % 4)}:${String(n)}`);
     await old.add(...ids);
@@ -290,7 +290,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([...ids.slice(15), 'k1:new', 'k2:new', 'k3:new', 'k1:newer']);
   });
 
-  it('brings to the end what was stored before with numbers that were copied, also where it has more of them', async () => {
+  it('moves messages that were stored before with copied numbers to the end, even if there are more of them', async () => {
     const old = await before();
     const ids = Array.from({ length: 6 }, (_, n) => `k${String(n % 4)}:${String(n)}`);
     await old.add(...ids);
@@ -307,7 +307,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual([ids[5], ...here]);
   });
 
-  it('stores nothing again where only the cursors look copied, since somebody has changed them', async () => {
+  it('stores nothing again if only the cursors look copied, because somebody has changed them', async () => {
     const old = await before();
     await old.add('a:1', 'a:2', 'b:1');
     expect(await old.relay()).toEqual(['a:1', 'a:2', 'b:1']);
@@ -318,7 +318,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await old.relay()).toEqual(['b:2']);
   });
 
-  it('brings the sequence behind what is no longer in the log', async () => {
+  it('sets the sequence after messages that are no longer in the log', async () => {
     const old = await before();
     await old.add('1', '2', '3');
     await old.relay();
@@ -330,7 +330,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     expect(await moved.relay()).toEqual(['new']);
   });
 
-  it('is changed as a whole, or not at all', async () => {
+  it('is changed completely, or not at all', async () => {
     const old = await before();
     await old.add(...Array.from({ length: 30 }, (_, n) => `k${String(n % 4)}:${String(n)}`));
     const first = await old.relay({ pageSize: 7, pages: 2 });
@@ -341,7 +341,7 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
         || (SELECT json_agg(c ORDER BY partition) FROM messenger.cursors c)::text
         || (SELECT json_agg(s ORDER BY name) FROM messenger.settings s)::text`);
     const was = await state();
-    // The cursors come last: what changes the log is done by then.
+    // The cursors come last, when the log has already been changed.
     await moved.pool.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
       PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
       CREATE TRIGGER refuse BEFORE UPDATE ON messenger.cursors FOR EACH ROW EXECUTE FUNCTION refuse()`);
@@ -360,18 +360,18 @@ describe.each(ways)('from a cluster that is $from to one that is $to', ({ from, 
     ]);
   });
 
-  it('takes everything up that is stored around the rebase', async () => {
+  it('publishes everything that is stored around the rebase', async () => {
     const old = await before();
     await old.add('a:1');
     await old.relay();
     await old.add('a:2');
     const moved = await copied(old);
-    // The cursors' snapshot lists two of them, since later ones have ended; the third is above it.
+    // The cursors' snapshot lists two of them, because later ones have ended. The third is above it.
     const writers = [await moved.begin(), await moved.begin()];
     await moved.pool.query('SELECT pg_current_xact_id()');
     writers.push(await moved.begin());
     await moved.store.admin.rebase();
-    // The first of them is over before a relay looks for the first time.
+    // The first of them has ended before a relay looks for the first time.
     const early = writers.shift()!;
     await moved.addTo(early, 'early:1');
     await early.query('COMMIT');

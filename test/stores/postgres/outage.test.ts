@@ -1,4 +1,4 @@
-/** What the relay engine takes for an outage of this store. */
+/** What the relay engine treats as an outage of this store. */
 import { beforeAll, expect, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
 import type { MessengerEvent } from '../../../src/core/contracts/events.js';
@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 
 it.each([0, 300])(
-  'a store that is read, and cannot settle, is one: it ends the relay after %i ms',
+  'counts it as an outage if the store can be read but not settle, and ends the relay after %i ms',
   (storeOutageLimit) =>
     inWorld(async (world) => {
       const { cursors } = world.names;
@@ -31,7 +31,7 @@ it.each([0, 300])(
         code: 'FATAL',
         message: expect.stringMatching(/no cursor moves today/) as string,
       });
-      // Each time that it was tried; not for ever, and told once until it ends.
+      // It publishes with each attempt, but not for ever, and reports the outage once until it ends.
       expect(tries).toBeGreaterThan(storeOutageLimit === 0 ? 0 : 1);
       expect(published.length).toBe(tries);
       expect(errors.map(({ message }) => message)).toEqual(

@@ -1,7 +1,7 @@
 /**
- * An idle poll over hundreds of thousands of old messages touches no more pages than one over a thousand, whatever the
- * statistics say and whenever the plan was made; nor does cleaning over what is finished, or a look for
- * retries over what waits. Pages are counted, not time.
+ * An idle poll over a million old messages touches no more pages than one over a thousand, whatever the statistics say
+ * and whenever the plan was made. Neither does cleaning over finished messages, or a look for retries over waiting
+ * ones. The test counts pages, not time.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cleanSlices } from '../../../src/stores/postgres/ops/clean.js';
@@ -34,7 +34,7 @@ async function prepare(session: Session, name: string, { text }: Statement): Pro
   await session.query(`PREPARE ${name} AS ${text}`);
 }
 
-/** The plan that a prepared statement really runs by, under the settings of the relay. */
+/** The plan with which a prepared statement really runs, under the settings of the relay. */
 async function explain(session: Session, call: string, settings: readonly string[]): Promise<Node> {
   await session.query(`BEGIN; ${preamble(30_000, ...settings)}`);
   try {
@@ -52,7 +52,7 @@ async function load(world: World, count: number, slice: string): Promise<void> {
     SELECT 'm' || n, '\\x01', ${slice} FROM generate_series(1, ${count}) n`);
 }
 
-/** The cursor of a relay that has delivered everything, as the arguments of `read`. */
+/** The cursor of a relay that has delivered everything, as arguments of `read`. */
 async function caughtUp(world: World, share = 'NULL'): Promise<string> {
   return (await world.value(
     `SELECT format('(%L, NULL, 0, %s, 1000, ${share}, 8, NULL, 4000, ''default'', %s)', pg_current_snapshot(), coalesce(max(seq), 0), pg_get_serial_sequence('${world.names.messages}', 'seq')::regclass::oid) FROM ${world.names.messages}`,
@@ -66,7 +66,7 @@ async function caughtUp(world: World, share = 'NULL'): Promise<string> {
 const POLLS = ['read', 'readNew', 'readAny', 'readAnyNew'] as const;
 type Poll = (typeof POLLS)[number];
 
-/** What a poll looks into: each of eight slices for new rows, and `read` for late ones, too. */
+/** What a poll looks into: each of eight slices for new rows, and with `read` for late ones too. */
 const SCANS: Record<Poll, number> = { read: 16, readNew: 8, readAny: 16, readAnyNew: 8 };
 
 /** An idle poll as it is again and again: one reads the catalogs, too, at first and when others have changed much there. */
@@ -83,7 +83,7 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Ma
   const add = async (how: string, session: Session, cursor: string, polls: readonly Poll[] = POLLS) => {
     for (const poll of polls) plans.set(`${poll}, ${how}`, { poll, plan: await idlePoll(session, poll, cursor) });
   };
-  // Only this test decides when there are statistics; and what is loaded need not survive a crash.
+  // Only this test decides when there are statistics, and the loaded data need not survive a crash.
   for (let n = 0; n < 8; n++) {
     await world.sql(`ALTER TABLE ${world.names.slice(n)} SET (autovacuum_enabled = off)`);
     await world.sql(`ALTER TABLE ${world.names.slice(n)} SET UNLOGGED`);
@@ -112,7 +112,8 @@ async function idlePolls(world: World, count: number, slice: string): Promise<Ma
 
 describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => {
   const MANY = version === 17 ? 1_000_000 : 200_000;
-  // Of its own: a poll looks for each transaction that its cursor lists, those of other tests on the server included.
+  // A server of its own, because a poll looks for each transaction that its cursor lists, including those of other
+  // tests on the server.
   let server: EmbeddedPostgres;
   let url: string;
   beforeAll(async () => {
@@ -163,7 +164,7 @@ describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => 
   );
 });
 
-/** The runs of a statement whose plan is made in different circumstances, each with what made it. */
+/** The runs of a statement whose plan is made in different circumstances, each with these circumstances. */
 async function explainings(
   world: World,
   statement: Statement,
@@ -178,7 +179,7 @@ async function explainings(
   };
   await world.sql(`ALTER TABLE ${table} SET (autovacuum_enabled = off)`);
   await prepare(early, 'look', statement);
-  // Six times: after five a plan for any parameters may be kept.
+  // Six times, because after five runs a generic plan may be kept.
   for (let n = 0; n < 6; n++) await explain(early, call, settings);
   await fill();
   const plans: Record<string, Node> = { 'planned when it was empty': await run(early) };
@@ -199,7 +200,7 @@ describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
 
   const FINISHED = 150_000;
 
-  /** Every destination has delivered what there is, and knows of transactions that run. */
+  /** Every destination has delivered everything, and knows about running transactions. */
   async function finish(world: World): Promise<void> {
     await world.sql(`UPDATE ${world.names.cursors} SET from_snapshot = pg_current_snapshot(), to_snapshot = NULL,
       low = (SELECT coalesce(max(seq), 0) FROM ${world.names.messages}), written_by = pg_current_xact_id()`);
@@ -238,7 +239,7 @@ describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
     }, url),
   );
 
-  it('looks under these settings, and before it takes the lock', () =>
+  it('looks with these settings, and before it takes the lock', () =>
     inWorld(async (world) => {
       await world.relay();
       await load(world, 10, '3');
@@ -266,7 +267,7 @@ describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
       const looks = ran.filter(({ text }) => text.includes('NOT EXISTS'));
       expect(looks).toHaveLength(3);
       for (const look of looks) expect(look.preamble).toContain(INDEX_SETTINGS.join('; '));
-      // What is not finished, or empty, is not locked in vain.
+      // An unfinished or empty slice is not locked for nothing.
       expect(ran.flatMap(({ text }) => /^LOCK TABLE ONLY .*?(messages_\d)/.exec(text)?.[1] ?? [])).toEqual([
         'messages_3',
       ]);
@@ -293,7 +294,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
     );
   }
 
-  /** What is due, as ids. */
+  /** The ids of the due messages. */
   async function due(world: World): Promise<string[]> {
     const session = await world.session();
     await prepare(session, 'look', statementsOf(world.names, false).due);
@@ -313,19 +314,19 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
     }
   }
 
-  it('reads nothing of what waits behind a key that is not due', () =>
+  it('reads no message that waits behind a key that is not due', () =>
     inWorld(async (world) => {
       expectFew(await looks(world, () => park(world, 'slow', WAITING, '1 hour')), 30);
       expect(await due(world)).toEqual([]);
     }, url));
 
-  it('reads no more than its limit of a key that is due, in order', () =>
+  it('reads no more of a due key than its limit, in order', () =>
     inWorld(async (world) => {
       expectFew(await looks(world, () => park(world, 'slow', WAITING, '-1 second')), 30);
       expect(await due(world)).toEqual(numbered('slow', LIMIT));
     }, url));
 
-  it('finds a message without a key that is due behind a long key that is not', () =>
+  it('finds a due message without a key behind a long key that is not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, 'slow', WAITING, '1 hour');
@@ -335,7 +336,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       expect(await due(world)).toEqual([':1']);
     }, url));
 
-  it('reads nothing of many messages without a key that are not due', () =>
+  it('reads none of many messages without a key that are not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, null, WAITING, '1 hour');
@@ -347,7 +348,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
     }, url));
 
   it.each(['due', 'promoteHeads', 'waiting', 'anyWaiting', 'drainedKeys'] as const)(
-    '%s reads nothing of many delayed messages, of the same key or of none',
+    '%s reads none of many delayed messages, with the same key or with none',
     (kind) =>
       inWorld(async (world) => {
         const { parked } = world.names;
@@ -372,7 +373,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       }, url),
   );
 
-  it('finds a key that is due behind a long one that is not', () =>
+  it('finds a due key behind a long one that is not due', () =>
     inWorld(async (world) => {
       const fill = async () => {
         await park(world, 'slow', WAITING, '1 hour');
@@ -387,7 +388,7 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       for (let round = 0; round < 3; round++) {
         for (const key of ['a', 'b', 'c']) await park(world, key, 30, '-1 second');
       }
-      // Within a key only its first message has a time of its own.
+      // Within a key only the first message has a time of its own.
       await world.sql(`UPDATE ${world.names.parked} p SET next_at = NULL, id = key || ':' || (
           SELECT count(*) FROM ${world.names.parked} e WHERE e.key = p.key AND e.seq <= p.seq)`);
       await world.sql(`UPDATE ${world.names.parked} p SET next_at = now() - interval '1 second' WHERE id LIKE '%:1'`);

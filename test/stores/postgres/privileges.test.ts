@@ -1,4 +1,6 @@
-/** What a platform grants by default on all that is made: a migration takes it back, and later grants are reported. */
+/**
+ * What a platform grants by default on everything that is created: a migration takes it back, and reports later grants.
+ */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -13,7 +15,7 @@ const role = (kind: string) => `privileges_${kind}_${String(process.pid)}`;
 const anon = role('anon');
 const OPTIONS = { schema: 'public', tablePrefix: 'outbox_' };
 
-/** A database whose platform grants everything in its schema, in all its forms, to a role that anybody has. */
+/** A database whose platform grants everything in its schema, in all forms, to a role that anybody has. */
 async function platform(version: PostgresVersion): Promise<pg.Pool> {
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[version]), max: 3 });
   await pool.query(`CREATE ROLE ${anon} LOGIN; GRANT ALL ON SCHEMA public TO ${anon}`);
@@ -27,7 +29,7 @@ async function platform(version: PostgresVersion): Promise<pg.Pool> {
   return pool;
 }
 
-/** Everything that is in the schema, and who but its owner may do what with it. */
+/** Everything in the schema, and the rights of everybody but its owner. */
 async function granted(pool: pg.Pool): Promise<string[]> {
   const { rows } = await pool.query<{
     found: string;
@@ -38,7 +40,7 @@ async function granted(pool: pg.Pool): Promise<string[]> {
   return rows.map(({ found }) => found);
 }
 
-/** What anybody may do with the connection string of `anon`. */
+/** What anybody can do with the connection string of `anon`. */
 async function attempts(pool: pg.Pool): Promise<string[]> {
   const url = new URL((pool as unknown as { options: { connectionString: string } }).options.connectionString);
   url.username = anon;
@@ -73,7 +75,7 @@ async function attempts(pool: pg.Pool): Promise<string[]> {
 }
 
 describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version) => {
-  it.each(['migrate', 'script', 'script of a tool'])('give nobody anything on what is made by %s', async (how) => {
+  it.each(['migrate', 'script', 'script of a tool'])('give nobody a right on what %s creates', async (how) => {
     const pool = await platform(version);
     const store = new PostgresStore(pool, OPTIONS);
     if (how === 'migrate') await store.migrate();
@@ -83,16 +85,16 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     expect(await store.admin.excessGrants()).toEqual([]);
   });
 
-  it('are left alone on what is there, as are later grants, and reported', async () => {
+  it('are left on existing objects, as are later grants, and are reported', async () => {
     const pool = await platform(version);
     const script = await migrationScript(OPTIONS);
-    // As the version before made them: whatever is granted there was.
+    // As the previous version made them, with the rights that were granted there.
     await pool.query(`${script.slice(0, script.indexOf('\n-- 0005_')).replace(/^DO '[^]*?\nEND';$/gm, '')}\nCOMMIT`);
     const before = await granted(pool);
     expect(before.length).toBeGreaterThan(100);
     const store = new PostgresStore(pool, OPTIONS);
     await store.migrate();
-    // Whoever could store or receive may do so by what is new, too.
+    // Whoever could store or receive may do so with the new functions too.
     expect((await granted(pool)).filter((each) => !each.includes('_in_transaction '))).toEqual(before);
     await pool.query(`REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, ${anon};
       REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, ${anon}; REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC, ${anon};
@@ -115,7 +117,7 @@ describe.each(postgresVersions)('default privileges on PostgreSQL %i', (version)
     expect(await granted(pool)).toEqual([]);
   });
 
-  it('let writers store, by the roles', async () => {
+  it('let writers store with the roles', async () => {
     const pool = await platform(version);
     const store = new PostgresStore(pool, OPTIONS);
     await store.migrate();
@@ -145,7 +147,7 @@ it('take nothing from writers: whoever may store may call a function that an upg
   expect(added).toEqual([`outbox_store_addressed ${anon} EXECUTE`]);
 });
 
-it('are told by the command, with what takes them away', async () => {
+it('are shown by the command, with the SQL that revokes them', async () => {
   const pool = await platform(17);
   await new PostgresStore(pool, OPTIONS).migrate();
   const url = (pool as unknown as { options: { connectionString: string } }).options.connectionString;
@@ -154,7 +156,9 @@ it('are told by the command, with what takes them away', async () => {
     const args = ['--import', 'tsx', 'src/cli/main.ts', 'roles', '--schema', 'public', '--table-prefix', 'outbox_'];
     return (await promisify(execFile)(process.execPath, [...args, '--url', url], { cwd: root })).stdout;
   };
-  expect(await roles()).toBe('-- nobody holds more than the roles need: for their SQL, give --sql\n');
+  expect(await roles()).toBe(
+    '-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles\n',
+  );
   await pool.query(`GRANT SELECT ON outbox_messages TO ${anon}`);
   expect(await roles()).toBe(
     `-- ${anon} holds SELECT ON "public"."outbox_messages"\nREVOKE SELECT ON "public"."outbox_messages" FROM "${anon}";\n`,

@@ -1,4 +1,4 @@
-/** A publication of all tables, as of Debezium or of a logical upgrade, beside all that an outbox does. */
+/** A publication of all tables, as Debezium or a logical upgrade creates it, beside everything that an outbox does. */
 import { readdir } from 'node:fs/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -8,10 +8,10 @@ import { newDatabase } from '../../support/database.js';
 import { postgresVersions, startPostgres, type EmbeddedPostgres } from '../../support/embedded-postgres.js';
 import { Outbox } from './moved-support.js';
 
-/** What the replica's tables have in common with the log's side of it: all but what no publication takes along. */
+/** The tables that the replica shares with the source: all but those that no publication includes. */
 const PUBLISHED = ['messages', 'cursors', 'parked', 'settings', 'destinations', 'inbox', 'migrations'] as const;
 
-/** A second database whose tables are the same, and which is fed by a subscription until the test ends. */
+/** A second database with the same tables, which a subscription feeds until the test ends. */
 async function subscribed(server: EmbeddedPostgres, source: Outbox, from: string): Promise<Replica> {
   const name = new URL(source.url).pathname.slice(1);
   const replica = new pg.Client({ connectionString: await newDatabase(server.url()) });
@@ -20,7 +20,7 @@ async function subscribed(server: EmbeddedPostgres, source: Outbox, from: string
     await replica.query(`ALTER SUBSCRIPTION ${name} DISABLE; ALTER SUBSCRIPTION ${name} SET (slot_name = NONE)`);
     await replica.query(`DROP SUBSCRIPTION ${name}`);
     await replica.end();
-    // Its walsender may be there for a moment longer.
+    // Its walsender may stay for a moment longer.
     for (;;) {
       const dropped = await source.pool
         .query('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1', [name])
@@ -29,10 +29,10 @@ async function subscribed(server: EmbeddedPostgres, source: Outbox, from: string
       if (dropped) break;
     }
   });
-  // As a schema dump brings them, without a row.
+  // As a schema dump brings them, without rows.
   await replica.query(`${from}; CREATE TABLE orders (id int PRIMARY KEY);
     TRUNCATE messenger.settings, messenger.migrations`);
-  // Of the same server, it must not wait for a slot to be made by itself.
+  // On the same server, it must not wait for a slot that it creates itself.
   await source.pool.query(`SELECT pg_create_logical_replication_slot('${name}', 'pgoutput')`);
   await replica.query(`CREATE SUBSCRIPTION ${name} CONNECTION 'host=127.0.0.1 port=${String(server.port)} dbname=${name} user=postgres'
     PUBLICATION everything WITH (create_slot = false, slot_name = '${name}')`);
@@ -52,7 +52,7 @@ class Replica {
     await this.client.query(text);
   }
 
-  /** Resolves when the application's own row has come, and with it all that was changed before. */
+  /** Resolves when the application's own row has arrived, and with it everything that was changed before. */
   async follows(): Promise<void> {
     const id = (this.#orders += 1);
     await this.source.pool.query('INSERT INTO orders VALUES ($1)', [id]);
@@ -67,7 +67,7 @@ class Replica {
   }
 }
 
-describe.each(postgresVersions)('beside a publication of all tables, on PostgreSQL %i', (version) => {
+describe.each(postgresVersions)('with a publication of all tables, on PostgreSQL %i', (version) => {
   let server: EmbeddedPostgres;
   beforeAll(async () => {
     server = await startPostgres(version, { wal_level: 'logical', fsync: 'off' });
@@ -78,7 +78,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     await pool.query('CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION everything FOR ALL TABLES');
   }
 
-  it('a subscriber follows relays, operators and cleaning, and the application with them', async () => {
+  it('a subscriber follows relays, operators, cleaning and the application', async () => {
     const outbox = await Outbox.at(await newDatabase(server.url()));
     await publish(outbox);
     const { store } = outbox;
@@ -120,7 +120,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
   });
 
   it.each([{ jsonPayload: false }, { jsonPayload: true }])(
-    'a rebase goes through, and its subscriber follows, with %o',
+    'a rebase succeeds, and its subscriber follows, with %o',
     async ({ jsonPayload }) => {
       const old = await Outbox.at(await newDatabase(server.url()), { jsonPayload });
       const payload = jsonPayload ? '{"n":1}' : 'x';
@@ -134,7 +134,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
       const moved = await Outbox.at(await newDatabase(server.url()), { jsonPayload });
       await copyLogically(await old.session(), moved.pool, { sequence: false });
       await publish(moved);
-      // With a number that a copied one has: it is stored again.
+      // With the number of a copied message, so it is stored again.
       await add(moved, 'd:1');
       const replica = await subscribed(server, moved, await migrationScript({ partitions: 3, jsonPayload }));
       await replica.follows();
@@ -147,7 +147,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     },
   );
 
-  it('tables of the version before are migrated while they are published, and their subscriber follows', async () => {
+  it('tables of the previous version are migrated while they are published, and their subscriber follows', async () => {
     const outbox = await Outbox.at(await newDatabase(server.url()), {}, false);
     const script = await migrationScript({ partitions: 3 });
     const before = `${script.slice(0, script.indexOf('\n-- 0009_'))}\nCOMMIT`;
@@ -155,7 +155,7 @@ describe.each(postgresVersions)('beside a publication of all tables, on PostgreS
     await publish(outbox);
     const replica = await subscribed(server, outbox, before);
     await replica.follows();
-    // The subscriber first. What was migrated is told by the publisher: here it would be told twice.
+    // The subscriber first. The publisher sends the record of the migrations, which would otherwise arrive twice.
     await replica.run(await migrationScript({ partitions: 3, from: 8 }));
     const files = (await readdir('migrations/postgres')).filter((file) => file >= '0009');
     expect(await outbox.store.migrate()).toEqual(files);

@@ -9,7 +9,7 @@ import { Reader } from '../../../src/stores/postgres/relay/reader.js';
 import { statementsOf } from '../../../src/stores/postgres/relay/statements.js';
 import { newDatabase } from '../../support/database.js';
 
-it('says that there is nothing only once each of them was looked at anew', async () => {
+it('says that there is nothing only after looking at each place again', async () => {
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
   onTestFinished(() => pool.end());
   const store = new PostgresStore(pool, { partitions: 2, notify: false });

@@ -1,4 +1,4 @@
-/** The number of partitions changes between relays, never under one, and nothing is lost or repeated by it. */
+/** The number of partitions changes between relays, never under one, and no message is lost or repeated. */
 import { describe, expect, it } from 'vitest';
 import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, TestRelay, type World } from './support.js';
@@ -7,37 +7,40 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `repartition_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>) => inWorld(play, await url);
 
-  it.each([1, 3, 8, 100, 1_024])('8 become %i, where everything goes on where it was', async (partitions) => {
-    await inNew(async (world) => {
-      const { store, names } = world;
-      await store.admin.addDestination('behind', { from: 'beginning' });
-      await world.add(...Array.from({ length: 20 }, (_, n) => `k${String(n)}:1`));
-      const before = await world.relay({ pageSize: 7 });
-      const t = await world.begin();
-      await t.add('t');
-      // In the middle of a window.
-      await before.poll();
-      await before.close();
-      await store.admin.repartition(partitions);
-      expect(await world.value(`SELECT value FROM ${names.settings} WHERE name = 'partitions'`)).toBe(
-        String(partitions),
-      );
-      expect((await store.admin.destinations()).map((each) => each.partitions)).toEqual([partitions, partitions]);
-      await t.commit();
-      const again = world.another({ partitions });
-      const after = await TestRelay.open(again, { pageSize: 7 }, before.acknowledged);
-      await after.drain();
-      await after.close();
-      expect(after.acknowledged).toEqual([...Array.from({ length: 20 }, (_, n) => `k${String(n)}:1`), 't']);
-      const behind = await TestRelay.open(again, { destination: 'behind' });
-      await behind.drain();
-      expect(behind.acknowledged).toHaveLength(21);
-      await behind.close();
-      await again.admin.repartition(8);
-    });
-  });
+  it.each([1, 3, 8, 100, 1_024])(
+    '8 partitions become %i, and everything continues where it was',
+    async (partitions) => {
+      await inNew(async (world) => {
+        const { store, names } = world;
+        await store.admin.addDestination('behind', { from: 'beginning' });
+        await world.add(...Array.from({ length: 20 }, (_, n) => `k${String(n)}:1`));
+        const before = await world.relay({ pageSize: 7 });
+        const t = await world.begin();
+        await t.add('t');
+        // In the middle of a window.
+        await before.poll();
+        await before.close();
+        await store.admin.repartition(partitions);
+        expect(await world.value(`SELECT value FROM ${names.settings} WHERE name = 'partitions'`)).toBe(
+          String(partitions),
+        );
+        expect((await store.admin.destinations()).map((each) => each.partitions)).toEqual([partitions, partitions]);
+        await t.commit();
+        const again = world.another({ partitions });
+        const after = await TestRelay.open(again, { pageSize: 7 }, before.acknowledged);
+        await after.drain();
+        await after.close();
+        expect(after.acknowledged).toEqual([...Array.from({ length: 20 }, (_, n) => `k${String(n)}:1`), 't']);
+        const behind = await TestRelay.open(again, { destination: 'behind' });
+        await behind.drain();
+        expect(behind.acknowledged).toHaveLength(21);
+        await behind.close();
+        await again.admin.repartition(8);
+      });
+    },
+  );
 
-  it('refuses relays of the old number, also those that knew the tables before', async () => {
+  it('refuses relays with the old number, even those that knew the tables before', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();
@@ -51,7 +54,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('is refused, and changes nothing, while anything is in the way: the error says what', async () => {
+  it('is refused and changes nothing while something is in the way, and says what', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const facts = () =>
@@ -79,7 +82,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET high = high + 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
-      await refuses(/not read equally far: let one relay alone run/);
+      await refuses(/not read equally far: let a single relay run/);
       await world.sql(
         `UPDATE ${names.cursors} SET high = high - 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
@@ -107,7 +110,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('fences whoever slept through the end of its lease', async () => {
+  it('fences a relay that slept through the end of its lease', async () => {
     await inNew(async (world) => {
       await world.add('a:1');
       const relay = await world.relay();

@@ -1,4 +1,4 @@
-/** Dead letters and blocked messages: listed whole, tried again in order while relays run, or given up for good. */
+/** Dead letters and blocked messages: listed complete, tried again in order while relays run, or discarded. */
 import type { DeadLettersOptions } from '../../../src/core/contracts/admin.js';
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
@@ -10,7 +10,7 @@ import { outermostVersions } from '../../support/embedded-postgres.js';
 import type { ToPark } from '../../../src/core/contracts/feed.js';
 import { createDatabase, inWorld, type TestRelay, type World } from './support.js';
 
-/** Reads a page, of which these are given up; the rest is acknowledged. */
+/** Reads a page and gives up these messages of it. The rest is acknowledged. */
 async function giveUp(relay: TestRelay, ids: readonly string[], state: 'dead' | 'blocked' = 'dead'): Promise<void> {
   const page = await relay.read();
   const failed = page.messages.filter(({ id }) => ids.includes(id));
@@ -52,7 +52,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const url = createDatabase(version, `requeue_${String(version)}_${String(process.pid)}`);
   const inNew = async <T>(play: (world: World) => Promise<T>) => inWorld(play, await url);
 
-  it('lists what was given up, whole, page by page', async () => {
+  it('lists messages that were given up, complete, page by page', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       await world.sql('BEGIN');
@@ -100,7 +100,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('has them tried again in order, by a relay that is running, before what it reads after that', async () => {
+  it('has a running relay try them again in order, before the messages that it reads after that', async () => {
     await inNew(async (world) => {
       const { store } = world;
       const relay = await world.relay();
@@ -119,7 +119,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       expect(relay.acknowledged).toEqual(['j:1', 'k:4', 'j:5']);
       await relay.drain();
       expect(relay.acknowledged.slice(3)).toEqual(['k:1', 'k:2', 'k:5']);
-      // And when nothing of it is left, the key goes its way again.
+      // When nothing of it is left, the key is published directly again.
       await world.add('k:6');
       const page = await relay.read();
       expect(await relay.publish(page)).toEqual([]);
@@ -132,7 +132,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('has tried again, in order, what is chosen by id, key, topic, state, error or time, and nothing else', async () => {
+  it('requeues in order the messages selected by id, key, topic, state, error or time, and no others', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const failed = ['a:1', 'b:1', 'a:2', 'c:1', 'd:1', 'e:1', 'd:2', 'f:1'];
@@ -164,7 +164,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('a relay that learns of a requeue keeps what it is parking at that moment', async () => {
+  it('keeps the messages that a relay is parking when it learns of a requeue', async () => {
     await inNew(async (world) => {
       const relay = await world.relay({ acknowledge: ({ id }) => id !== 'b:1' });
       await world.add('a:1');
@@ -185,7 +185,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('goes on with a blocked key: its head tried again, or skipped', async () => {
+  it('continues a blocked key when its first message is tried again or discarded', async () => {
     await inNew(async (world) => {
       const { store } = world;
       const relay = await world.relay();
@@ -213,7 +213,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('tries a key again by its first message alone, whatever time one behind it has', async () => {
+  it('retries a key only by its first message, whatever time a message behind it has', async () => {
     await inNew(async (world) => {
       const { names } = world;
       const relay = await world.relay({ acknowledge: ({ id }) => id !== 'k:1' });
@@ -229,7 +229,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('leaves a requeued message behind what is blocked, and nothing of it is lost', async () => {
+  it('leaves a requeued message behind a blocked one, and loses neither', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const relay = await world.relay();
@@ -249,7 +249,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('takes turns with a settlement of the same partition: nobody misses what the other does to a key', async () => {
+  it('takes turns with a settlement of the same partition, so that neither misses what the other does to a key', async () => {
     await inNew(async (world) => {
       const { store } = world;
       const relay = await world.relay();
@@ -259,7 +259,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.add('k:4');
       const page = await relay.read();
       const toPark = await relay.publish(page);
-      // k:4 is being parked behind k:1, and not committed, when k:1 is skipped with all that it sees behind it.
+      // k:4 is being parked behind k:1, and is not committed, when k:1 is discarded with everything visible behind it.
       await world.sql(`DELETE FROM ${world.names.parked} WHERE id IN ('k:2', 'k:3')`);
       const parking = world.gate.hold('park');
       const settled = relay.settle(page, toPark);
@@ -273,9 +273,9 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('parks a message, and has it tried again, whose key is the longest that is stored', async () => {
+  it('parks and requeues a message with the longest possible key', async () => {
     await inNew(async (world) => {
-      // Text that cannot be compressed, at a destination whose name is long, too.
+      // Text that cannot be compressed, at a destination whose name is long too.
       const [key, destination] = [randomBytes(1_000).toString('hex'), randomBytes(250).toString('hex')];
       const relay = await world.relay({ destination });
       await world.add(...[1, 2, 3].map((n) => `${key}:${String(n)}`));
@@ -289,7 +289,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('changes many in order, and only what is asked for', async () => {
+  it('changes many messages in order, and only the selected ones', async () => {
     await inNew(async (world) => {
       const { store, names } = world;
       const relay = await world.relay({ pageSize: 3_000 });
@@ -315,7 +315,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     });
   });
 
-  it('refuses what says nothing, or nonsense', async () => {
+  it('refuses an empty or nonsensical selection', async () => {
     await inNew(async (world) => {
       const { store } = world;
       await (await world.relay()).close();
@@ -343,7 +343,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   });
 });
 
-it('a running relay publishes dead letters that are requeued, without a restart', async () => {
+it('lets a running relay publish requeued dead letters without a restart', async () => {
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
   const stop = new AbortController();
   try {
@@ -361,7 +361,7 @@ it('a running relay publishes dead letters that are requeued, without a restart'
     const publisher = {
       publish(message: Message): Promise<void> {
         const text = Buffer.from(message.payload).toString();
-        // Each for its own reason: what fails alike is taken for the broker.
+        // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
         const reason = { 1: 'too large', 2: 'malformed', 3: 'unknown type' }[text];
         if (refuses) {
           refused += 1;
@@ -390,11 +390,11 @@ it('a running relay publishes dead letters that are requeued, without a restart'
   }
 });
 
-it('a relay that is held at maxParked goes on when what it waits for is discarded', async () => {
+it('lets a relay that waits at maxParked continue when the messages that it waits for are discarded', async () => {
   const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]) });
   const stop = new AbortController();
   try {
-    // One partition, so that all of it is discarded at once: a relay that looks in between sees some of it left.
+    // One partition, so that all of it is discarded at once: a relay that looks in between would see some of it left.
     const store = new PostgresStore(pool, { partitions: 1 });
     await store.migrate();
     let publishedOne!: (id: string) => void;
@@ -403,7 +403,7 @@ it('a relay that is held at maxParked goes on when what it waits for is discarde
     const held = new Promise<string>((resolve) => (paused = resolve));
     const publisher = {
       publish({ id }: Message): Promise<void> {
-        // Each for its own reason: what fails alike is taken for the broker.
+        // Each for a reason of its own, because equal failures would be taken for an outage of the broker.
         const reason = { a: 'too large', b: 'malformed', c: 'unknown type' }[id];
         if (reason !== undefined) return Promise.reject(new PublishError(reason, { kind: 'permanent' }));
         publishedOne(id);

@@ -1,4 +1,4 @@
-/** Row-level security that hides rows from the relay's role: told, and never taken for an empty table. */
+/** Row-level security that hides rows from the relay's role: reported, and never mistaken for an empty table. */
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, afterEach, describe, expect, inject, it } from 'vitest';
 import { CleaningError, Messenger, newMessage, PublishError } from '../../../src/index.js';
@@ -9,7 +9,7 @@ import { outermostVersions } from '../../support/embedded-postgres.js';
 
 const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinations', 'relays', 'migrations'] as const;
 const OLD = 90_000;
-/** Milliseconds. A relay from which the cursors are hidden cannot give its lease back: it runs out. */
+/** Milliseconds. A relay from which the cursors are hidden cannot give its lease back, so the lease expires. */
 const LEASE = 2_000;
 
 const told = (table: string) =>
@@ -88,7 +88,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   const rows = async (table: string) =>
     Number((await admin.query<{ n: string }>(`SELECT count(*) AS n FROM messenger.${table}`)).rows[0]?.n);
 
-  it.each([...TABLES, 'messages_3'])('no relay starts where rows of %s are hidden from it', async (table) => {
+  it.each([...TABLES, 'messages_3'])('no relay starts if rows of %s are hidden from it', async (table) => {
     await add('a1');
     await hide(table);
     const { messenger, store, published } = relay();
@@ -98,9 +98,9 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     expect(published).toEqual([]);
   });
 
-  // Of the relays' table it only learns who else is there.
+  // From the relays' table a relay only learns who else is there.
   it.each(['messages', 'cursors', 'claims', 'parked', 'destinations'])(
-    'a relay that runs ends when rows of %s are hidden from it, and says so',
+    'a running relay ends when rows of %s are hidden from it, and says why',
     async (table) => {
       await add('a1');
       const { messenger, published } = relay(relays, (id) => id !== 'c1');
@@ -122,7 +122,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   );
 
   it.each(['messages', 'messages_0', 'cursors', 'parked', 'destinations', 'settings'])(
-    'cleaning empties nothing where rows of %s are hidden from it',
+    'cleaning empties nothing if rows of %s are hidden from it',
     async (table) => {
       // What is in every slice is so old that it would move to the side table.
       await relay(owners).messenger.publish();
@@ -137,7 +137,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('an operator is told, and nothing is changed', async () => {
+  it('an operator gets an error, and nothing is changed', async () => {
     await add('a1');
     const { messenger } = relay(relays, () => false);
     await messenger.publish().catch(() => undefined);
@@ -153,7 +153,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       'cursors ': () => store.admin.removeDestination('default', { discard: true }),
     };
     for (const table of ['parked', 'cursors', 'destinations']) await hide(table);
-    // The owner's functions too, where that is no exemption.
+    // The calls of the owner too, if FORCE takes away the owner's exemption.
     for (const table of ['cursors', 'messages']) {
       await admin.query(`ALTER TABLE messenger.${table} FORCE ROW LEVEL SECURITY`);
       await hide(table);
@@ -184,7 +184,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
     await admin.query(`ALTER ROLE ${roles.relay} NOBYPASSRLS`);
   });
 
-  it('every table of the store is looked at', () => {
+  it('every table of the store is checked', () => {
     // Whoever receives only writes there, and a rebase alone makes a copy, which is its own; the rest are no tables.
     const others = new Set(['inbox', 'copy', 'store', 'storeAddressed', 'storeInTransaction', 'receiveInTransaction']);
     for (const other of ['schema', 'prefix', 'slice', 'parkedKeys', 'cursorsKey', 'cursorsPlaces', 'cursorsIdentity'])

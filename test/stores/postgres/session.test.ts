@@ -1,4 +1,4 @@
-/** The plain contract of a PostgreSQL store, its calls made at the same time: each counts, one after the other. */
+/** The plain contract of a PostgreSQL store, with simultaneous calls: they count one after the other. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { outermostVersions } from '../../support/embedded-postgres.js';
@@ -11,7 +11,7 @@ const storeOf = (world: World): PostgresStore => new PostgresStore(world.pool, {
 
 const idsOf = (messages: readonly Message[]): string[] => messages.map(({ id }) => id);
 
-/** What is left by the store, and by another one after it was closed: both are to say the same. */
+/** What the store has left, and what another one sees after it was closed. Both must be the same. */
 async function left(world: World, store: PostgresStore): Promise<{ here: string[]; after: string[] }> {
   const here = idsOf(await store.messages(100));
   await store.close();
@@ -64,7 +64,7 @@ describe.each(outermostVersions)('calls at the same time on PostgreSQL %i', (ver
     }, url),
   );
 
-  it('messages() lists what published() before it has left', () =>
+  it('messages() lists what an earlier published() has left', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3', 'k:4');
@@ -81,7 +81,7 @@ describe.each(outermostVersions)('calls at the same time on PostgreSQL %i', (ver
       expect(await left(world, store)).toEqual(both('k:1', 'k:2', 'k:4'));
     }, url));
 
-  it('the list that was asked for last is the one that published() takes', () =>
+  it('published() accepts the list that was requested last', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3');
@@ -92,7 +92,7 @@ describe.each(outermostVersions)('calls at the same time on PostgreSQL %i', (ver
       expect(await left(world, store)).toEqual(both('k:2', 'k:3'));
     }, url));
 
-  it('close() comes after what was asked before it', () =>
+  it('close() waits for earlier calls', () =>
     inWorld(async (world) => {
       const store = storeOf(world);
       await world.add('k:1', 'k:2', 'k:3');
@@ -101,14 +101,14 @@ describe.each(outermostVersions)('calls at the same time on PostgreSQL %i', (ver
       expect(await left(world, store)).toEqual(both('k:3'));
     }, url));
 
-  it.each([1, 2, 3, 4, 5])('whatever is asked at once, nothing is lost and nothing comes again (seed %i)', (seed) =>
+  it.each([1, 2, 3, 4, 5])('whatever is called at once, no message is lost or listed again (seed %i)', (seed) =>
     inWorld(async (world) => {
       const store = storeOf(world);
       const random = seeded(seed);
       const all = Array.from({ length: 30 }, (_, n) => `${'abc'[n % 3]!}:${n}`);
       await world.add(...all);
       const done = new Set<string>();
-      /** Lists, and checks that what it lists is what is not published by the calls before it, in order per key. */
+      /** Lists, and checks that the list has the messages that earlier calls have not published, in order per key. */
       const list = async (): Promise<readonly Message[]> => {
         const before = new Set(done);
         const listed = await store.messages(20);

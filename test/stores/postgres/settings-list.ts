@@ -1,20 +1,23 @@
-/** What a session, a role or a database can be told of, and to be tried with. */
+/** The settings of a session, a role or a database, with values to try. */
 import type pg from 'pg';
 
-/** Settings that are no number, no switch and no choice, and others than their ends where these stop the application itself. */
+/**
+ * Values for settings that are not a number, a switch or a choice, and other values than the extremes where these would
+ * stop the application itself.
+ */
 const VALUES: Readonly<Record<string, readonly string[]>> = {
   datestyle: ['SQL, DMY', 'German', 'Postgres, MDY'],
   timezone: ['Asia/Kolkata', 'America/Sao_Paulo', 'UTC'],
   timezone_abbreviations: ['India', 'Australia'],
   search_path: ['nowhere', '', 'public, pg_catalog', 'pg_temp, public'],
   client_encoding: ['LATIN1', 'SQL_ASCII'],
-  // Less than a transaction of the application takes would stop it, and not us.
+  // Less than a transaction of the application takes would stop the application, and not us.
   statement_timeout: ['20s'],
   idle_in_transaction_session_timeout: ['20s'],
   idle_session_timeout: ['20s'],
   transaction_timeout: ['20s'],
   lock_timeout: ['1ms', '20s'],
-  // More makes each commit wait longer, and is no other wait.
+  // A greater value makes each commit wait longer, but does not change how it waits.
   commit_delay: ['10000'],
   max_stack_depth: ['100', '1000'],
   default_tablespace: ['nowhere', 'pg_default'],
@@ -28,11 +31,11 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   'plpgsql.extra_warnings': ['all'],
 };
 
-/** Those that say nothing of a database, or cannot be set for one. */
+/** Settings that do not concern a database, or cannot be set for one. */
 const LEFT_OUT =
   /^(role|session_authorization|default_transaction_read_only|transaction_.*only|transaction_isolation|transaction_deferrable|is_superuser|seed)$/;
 
-/** Each setting that can be given to a database, with values that differ from what it has. */
+/** Each setting that can be given to a database, with values that differ from its own. */
 export async function candidates(client: pg.Client): Promise<Record<string, readonly string[]>> {
   const { rows } = await client.query<{
     name: string;

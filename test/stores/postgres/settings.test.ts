@@ -1,4 +1,6 @@
-/** What a database, a role, a session or a client library is set to changes nothing that is stored, published or told. */
+/**
+ * Settings of a database, a role, a session or a client library change nothing that is stored, published or reported.
+ */
 import { PGlite } from '@electric-sql/pglite';
 import { neonConfig, Pool as NeonPool } from '@neondatabase/serverless';
 import pg from 'pg';
@@ -78,7 +80,10 @@ async function setAll(url: string, settings: readonly (readonly [string, string]
   }
 }
 
-/** Each setting once with each of its values, as many of them at once as can be: as many rounds as the longest list has. */
+/**
+ * Each setting once with each of its values, as many as possible at once: as many rounds as the longest list has
+ * values.
+ */
 function roundsOf(all: Record<string, readonly string[]>): (readonly [string, string])[][] {
   const settings = Object.entries(all).filter(([, values]) => values.length > 0);
   const rounds = Math.max(...settings.map(([, values]) => values.length));
@@ -87,7 +92,7 @@ function roundsOf(all: Record<string, readonly string[]>): (readonly [string, st
   );
 }
 
-/** Side by side, since some settings make every commit wait; all are awaited. */
+/** In parallel, because some settings make every commit wait. All are awaited. */
 async function together<T>(all: readonly T[], each: (one: T) => Promise<void>): Promise<void> {
   const settled = await Promise.allSettled(all.map(each));
   for (const one of settled) if (one.status === 'rejected') throw one.reason;
@@ -108,7 +113,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
 
   // Every number and switch has had its values after two rounds, every choice after two more.
   it.each(Object.entries(LIBRARIES).slice(0, version === 17 ? 3 : 1))(
-    '%s: no setting changes what is seen',
+    '%s: no setting changes what the store reads',
     async (name, open) => {
       expect(Object.keys(all).length).toBeGreaterThan(150);
       const rounds = roundsOf(all).slice(0, name === 'pg' && version === 17 ? 4 : 2);
@@ -120,7 +125,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     },
   );
 
-  it('functions and operators of the application’s own are not taken for PostgreSQL’s', async () => {
+  it('the application’s own functions and operators are not mistaken for PostgreSQL’s', async () => {
     const url = await newDatabase(server);
     const admin = new pg.Client({ connectionString: url });
     await admin.connect();
@@ -139,7 +144,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
     expect(await lived(throughPg(), url)).toEqual(expected);
   });
 
-  it('a role’s own settings, and those of a session, neither', async () => {
+  it('the settings of a role and of a session change nothing either', async () => {
     const settings = {
       bytea_output: 'escape',
       extra_float_digits: '-15',
@@ -167,7 +172,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await lived(throughPg(), url)).toEqual(expected);
     });
 
-    it('Neon: no form of what is read changes it', async () => {
+    it('Neon: the format of results changes nothing', async () => {
       const url = await newDatabase(server);
       await setAll(url, [
         ['bytea_output', 'escape'],
@@ -178,7 +183,7 @@ describe.each(postgresVersions)('PostgreSQL %i', (version) => {
       expect(await lived(throughNeon, url)).toEqual(expected);
     });
 
-    it('payloads of JSON come as they were stored', async () => {
+    it('JSON payloads arrive as they were stored', async () => {
       const json = { jsonPayload: true };
       const seen = await lived(throughPg(), await newDatabase(server), json);
       await together(roundsOf(all).slice(0, 2), async (round) => {
@@ -197,7 +202,7 @@ describe('options of a client library', () => {
     expected = await lived(throughPg(), await newDatabase(server()));
   });
 
-  it('parsers that are set for all of pg, or for a pool, change nothing', async () => {
+  it('parsers that are set for pg as a whole or for a pool change nothing', async () => {
     const setParser = pg.types.setTypeParser.bind(pg.types) as (
       oid: number,
       parser: (value: string) => unknown,

@@ -1,4 +1,4 @@
-/** What relays share: a store, a destination's rows, the tables that were made for a retention, a connection. */
+/** What relays share: a store, a destination's rows, the tables with their retention, a connection. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -43,7 +43,7 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
       ]);
     }, url));
 
-  it('a relay that is stopped while it starts does not end the start of another on the same store', () =>
+  it('a relay that is stopped while it starts does not stop another from starting on the same store', () =>
     inWorld(async (world) => {
       await world.add('k:1');
       // Both wait for one look at the tables.
@@ -73,7 +73,7 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
       await world.relay();
       const { cursors } = world.names;
       const session = await world.session();
-      // A row tells of the last transaction that locked it.
+      // A row shows the last transaction that locked it.
       const lockers = () => world.sql(`SELECT xmax::text FROM ${cursors} ORDER BY partition`);
       const lockedBy = await lockers();
       const lock = `SELECT FROM ${cursors} FOR UPDATE NOWAIT`;
@@ -93,9 +93,9 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
       const relay = started(new Messenger(polling, scripted(), { ...FAST, errorLogger }));
       await until(() => polls > 3, 'some polls');
       expect(await lockers()).toEqual(lockedBy);
-      // Never in the way of another.
+      // It is never in the way of another relay.
       for (let n = 0; n < 200; n++) await session.query(`BEGIN; ${lock}; ROLLBACK`);
-      // And never held up by one.
+      // And another never holds it up.
       await session.query(`BEGIN; ${lock}`);
       const before = polls;
       await until(() => polls > before + 5, 'polls while the rows are locked', 5_000);
@@ -104,7 +104,7 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
       expect(errorLogger.errors).toEqual([]);
     }, url));
 
-  it('a clean-up of longer than the tables were made for ends start(), and says so', () =>
+  it('a clean-up longer than the retention of the tables makes start() reject, and say so', () =>
     inWorld(
       async (world) => {
         const errorLogger = recordingLogger();
@@ -132,13 +132,13 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
       { retention: 60_000 },
     ));
 
-  it('a client whose connection the server ends raises nothing that nobody catches', () =>
+  it('a client whose connection the server ends raises no uncaught error', () =>
     inWorld(async (world) => {
       const uncaught: unknown[] = [];
       const listener = (error: unknown) => void uncaught.push(error);
       process.on('uncaughtException', listener);
       onTestFinished(() => void process.off('uncaughtException', listener));
-      // No listener of its own: an application that gives its client away does not listen to it.
+      // No listener of its own: an application that passes its client on does not listen to it.
       const client = new pg.Client({ connectionString: url });
       await client.connect();
       const store = new PostgresStore(client, { schema: world.names.schema });

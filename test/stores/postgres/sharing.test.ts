@@ -1,4 +1,4 @@
-/** Relays that share the partitions of a destination: evenly, in order, and through comings and goings. */
+/** Relays that share the partitions of a destination: evenly, in order, and while relays come and go. */
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Messenger, type Message, type MessengerEvent } from '../../../src/index.js';
@@ -9,7 +9,7 @@ import { started } from '../../core/scripted.js';
 import { outermostVersions } from '../../support/embedded-postgres.js';
 import { createDatabase, inWorld, type World } from './support.js';
 
-/** Which owner has how many partitions, largest first. */
+/** How many partitions each owner has, largest first. */
 async function shares(world: World): Promise<number[]> {
   const rows = await world.sql(
     `SELECT count(*)::int FROM ${world.names.cursors} WHERE owner IS NOT NULL AND expires_at > clock_timestamp() GROUP BY owner ORDER BY 1 DESC`,
@@ -47,7 +47,7 @@ describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'sharing');
   });
 
-  it('that wait for their publisher keep what they have, with one connection for all', () =>
+  it('that wait for their publisher keep their partitions, with one connection for all', () =>
     inWorld(async (world) => {
       const lease = 3_000;
       const pool = new pg.Pool({ connectionString: url, max: 1 });
@@ -68,7 +68,7 @@ describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
       const expiry = async () =>
         Number(await world.value(`SELECT date_part('epoch', min(expires_at)) * 1000 FROM ${world.names.cursors}`));
       const first = await expiry();
-      // Three leases long nothing is settled, that would renew it too.
+      // For three leases nothing is settled that would also renew the lease.
       await until(async () => (await expiry()) > first + 3 * lease, 'it is renewed again and again', 60_000);
       answer.open();
       await until(async () => (await world.store.admin.destinations())[0]?.pending === 0, 'all is settled');
@@ -77,7 +77,7 @@ describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
       expect(sent).toHaveLength(3);
     }, url));
 
-  it('that were given one id lose nothing, and send nothing twice or out of order', () =>
+  it('that were given the same id lose no message, and send none twice or out of order', () =>
     inWorld(async (world) => {
       const acknowledged: string[] = [];
       const named = (relay: string) => {
@@ -139,14 +139,14 @@ describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
       await until(() => acknowledged.length >= ids.length, 'everything', 15_000);
       await second.stop();
       expect(overtaken(acknowledged)).toEqual([]);
-      // Everything, and nothing twice: who gives a partition up has settled it.
+      // Everything, and nothing twice, because a relay that gives a partition up has settled it.
       expect([...acknowledged].sort()).toEqual([...ids].sort());
       expect(new Set(sent.values())).toEqual(new Set(['first', 'second', 'third']));
       expect(await shares(world)).toEqual([]);
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.relays}`)).toBe(0);
     }, url));
 
-  it('that publish slowly make room after the calls that they have begun, not after all that they have read', () =>
+  it('that publish slowly make room after the calls that they have begun, not after everything that they have read', () =>
     inWorld(async (world) => {
       const ids = Array.from({ length: 400 }, (_, i) => `k${String(i % 50)}:${String(i + 1)}`);
       await world.add(...ids);
@@ -166,7 +166,7 @@ describe.each(outermostVersions)('relays on PostgreSQL %i', (version) => {
       await until(() => sent.first.length > 2, 'the first one publishes');
       const second = relay('second');
       await until(() => sent.second.length > 0, 'the second one publishes', 60_000);
-      // A page is 100 messages, and four of them were read.
+      // A page has 100 messages, and four pages were read.
       expect(sent.first.length).toBeLessThan(100);
       hurry.open();
       await until(() => acknowledged.length >= ids.length, 'everything', 60_000);

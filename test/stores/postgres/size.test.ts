@@ -1,4 +1,7 @@
-/** What is too large: refused where it is stored, and given up where it is there already, while everything else goes on. */
+/**
+ * Messages that are too large: refused when they are stored, and given up if they are stored already, while everything
+ * else continues.
+ */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { Messenger } from '../../../src/core/relay/messenger.js';
@@ -20,29 +23,29 @@ describe('a message that is too large to be stored', () => {
     }
   };
 
-  it.each([false, true])('is refused by its payload, jsonPayload %s: by more than 64 MiB', (jsonPayload) => {
+  it.each([false, true])('is refused for a payload of more than 64 MiB, with jsonPayload %s', (jsonPayload) => {
     const payload = new Uint8Array(64 * MIB + 1).fill(0x31);
     expect(refusal(newMessage(payload.subarray(1), { id: 'm' }), jsonPayload)).toMatch(/^stored as/);
     expect(refusal(newMessage(payload, { id: 'm' }), jsonPayload)).toBe(
-      'the payload of message m must have 67108864 bytes at most, got 67108865: keep what is large elsewhere, such as in an object store, and send where it is',
+      'the payload of message m must have at most 67108864 bytes, got 67108865: keep large data elsewhere, such as in an object store, and send a reference to it',
     );
   });
 
-  it('is refused by its metadata: by more than 1 MiB, as PostgreSQL writes it', () => {
-    // {"n": "…"}: nine bytes beside it.
+  it('is refused for metadata of more than 1 MiB, as PostgreSQL writes it', () => {
+    // {"n": "…"}: nine bytes around it.
     const of = (bytes: number) => newMessage('x', { id: 'm', metadata: { n: 'v'.repeat(bytes - 9) } });
     expect(refusal(of(MIB))).toMatch(/^stored as/);
-    expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have 1048576 bytes at most, got 1048577: /);
+    expect(refusal(of(MIB + 1))).toMatch(/^the metadata of message m must have at most 1048576 bytes, got 1048577: /);
     expect(refusal(newMessage('x', { id: 'm', metadata: { n: '\u0001'.repeat(200_000) } }))).toMatch(/got 1200009: /);
   });
 
-  it('is refused by its id, topic or key: by more than 4,000 bytes, a key by 2,000', () => {
+  it('is refused for an id or topic of more than 4,000 bytes, or a key of more than 2,000', () => {
     const [key, fits] = [`${'名'.repeat(666)}12`, `${'名'.repeat(1_333)}1`];
     expect(refusal(newMessage('x', { id: fits, topic: fits, key }))).toMatch(/^stored as/);
-    const most = 'must have 4000 bytes at most, got 4001';
+    const most = 'must have at most 4000 bytes, got 4001';
     expect(refusal(newMessage('x', { id: 'm', topic: `${fits}3` }))).toBe(`the topic of message m ${most}`);
     expect(refusal(newMessage('x', { id: 'm', key: `${key}3` }))).toBe(
-      'the key of message m must have 2000 bytes at most, got 2001',
+      'the key of message m must have at most 2000 bytes, got 2001',
     );
     expect(refusal(newMessage('x', { id: 'i'.repeat(4_001) }))).toBe(
       `the id of a message, "${'i'.repeat(77)}...", ${most}`,
@@ -50,13 +53,13 @@ describe('a message that is too large to be stored', () => {
   });
 });
 
-it('one call of add takes a message of any size that it may have, and many as far as they fit one statement', () => {
+it('one call of add accepts a message of any allowed size, and as many messages as fit into one statement', () => {
   const message = newMessage(`"${'\\\\'.repeat(32 * MIB - 1)}"`);
   expect(encodeMessages([message], true).length).toBeGreaterThan(128 * MIB);
   const half = newMessage(new Uint8Array(50 * MIB));
   const error = () => encodeMessages([half, half, half], false);
   expect(error).toThrow(
-    '3 messages are too much for one call of add: the first 1 of them fill the 134217728 characters of JSON that it takes. Store them in several calls, in the same transaction',
+    '3 messages are too many for one call of add: the first 1 of them fill the 134217728 characters of JSON that one call takes. Store them with several calls in the same transaction',
   );
   expect(error).toThrow(expect.objectContaining({ code: 'INVALID_MESSAGE' }) as Error);
   expect(encodeMessages([], false)).toBe('[]');
@@ -65,7 +68,7 @@ it('one call of add takes a message of any size that it may have, and many as fa
 
 describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   it.each([false, true])(
-    'refuses in SQL what add refuses, jsonPayload %s, and keeps what is there',
+    'refuses in SQL what add refuses, with jsonPayload %s, and keeps existing messages',
     async (jsonPayload) => {
       const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[version]), max: 2 });
       try {
@@ -113,7 +116,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
   );
 });
 
-/** A relay that reads one, publishes it, and tells of what it gives up. */
+/** A relay that reads one message, publishes it, and reports what it gives up. */
 async function publishAll(store: PostgresStore): Promise<{ published: string[]; errors: string[] }> {
   const published: string[] = [];
   const errors: string[] = [];
@@ -126,7 +129,7 @@ async function publishAll(store: PostgresStore): Promise<{ published: string[]; 
   return { published, errors };
 }
 
-it('what was stored before there were limits is asked for its size, also where it comes late', async () => {
+it('asks for the size of messages that were stored before the limits, even if they are late', async () => {
   const server = await startPostgres(17, { fsync: 'off', autovacuum: 'off' });
   const pool = new pg.Pool({ connectionString: server.url(), max: 5 });
   pool.on('error', () => undefined);
@@ -152,7 +155,8 @@ it('what was stored before there were limits is asked for its size, also where i
     await add('small:3');
     expect((await publishAll(store)).published).toEqual(['small:3']);
 
-    // One of a transaction that was open while the cursor went on: its number is below all that is read next.
+    // A message of a transaction that was open while the cursor moved on: its number is below everything that is read
+    // next.
     const limits = ['id_at_most_4000_bytes', 'topic_at_most_4000_bytes'] as const;
     for (const name of limits) await pool.query(`ALTER TABLE messenger.messages DROP CONSTRAINT ${name}`);
     const writer = await pool.connect();
@@ -182,8 +186,8 @@ it('what was stored before there were limits is asked for its size, also where i
   }
 });
 
-/** Servers of their own, for one test: what is stored here is no size for a shared one. */
-describe('a message that is there already and cannot be read', () => {
+/** Servers of their own, for one test, because the messages here are too large for a shared one. */
+describe('a stored message that is too large to be read', () => {
   let server: EmbeddedPostgres;
   let pool: pg.Pool;
   let store: PostgresStore;
@@ -209,7 +213,7 @@ describe('a message that is there already and cannot be read', () => {
   const add = (...messages: Message[]) => inTransaction(pool, (client) => store.add(client, messages));
   const of = (id: string, key?: string) => newMessage(id, { id, key });
 
-  /** 260 MiB in SQL, between two others of its key. Compressed, so that the test takes little room. */
+  /** 260 MiB in SQL, between two other messages of its key. Compressed, so that the test needs little space. */
   async function large(id: string, key: string | null): Promise<void> {
     await pool.query(
       "INSERT INTO messenger.messages (id, key, payload) VALUES ($1, $2, convert_to(repeat('x', $3), 'UTF8'))",
@@ -217,7 +221,7 @@ describe('a message that is there already and cannot be read', () => {
     );
   }
 
-  it('is a dead letter by its size, kept whole, while its key and all others go on; and so again when it is requeued', async () => {
+  it('becomes a dead letter and is kept complete, while its key and all others continue, and again after a requeue', async () => {
     await add(of('k:1', 'k'), of('other', 'o'));
     await large('k:2', 'k');
     await large('alone', null);
@@ -283,7 +287,7 @@ describe('a message that is there already and cannot be read', () => {
     expect(await store.admin.discard({ all: true })).toBe(2);
   });
 
-  it('is given up also by one call of publish, and where messages are listed by the plain contract', async () => {
+  it('is given up by a single call of publish too, and when messages are listed through the plain contract', async () => {
     await large('p:1', 'p');
     await add(of('p:2', 'p'));
     const published: string[] = [];
@@ -310,7 +314,7 @@ describe('a message that is there already and cannot be read', () => {
     expect(await store.admin.discard({ all: true })).toBe(3);
   });
 
-  it('is so also by its id and topic, of which as much is shown as can be', async () => {
+  it('is given up for a large id and topic too, of which as much as possible is shown', async () => {
     await pool.query(
       `INSERT INTO messenger.messages (id, topic, payload) VALUES (repeat('i', $1), repeat('t', $2), 'x')`,
       [130 * MIB, 130 * MIB],

@@ -1,4 +1,4 @@
-/** A call of the publisher that takes long, on PostgreSQL. */
+/** A slow call of the publisher, on PostgreSQL. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { Messenger, type Message } from '../../../src/index.js';
 import { gate, until } from '../../../src/testing/conformance/assert.js';
@@ -9,7 +9,7 @@ import { createDatabase, inWorld, type World } from './support.js';
 const numbered = (from: number, count: number) =>
   Array.from({ length: count }, (_, i) => `k${String((from + i) % 99)}:${String(from + i)}`);
 
-/** A publisher of which the first call of one message is answered when the gate opens. */
+/** A publisher whose first call for one message is answered when the gate opens. */
 function publisherOf(slow: string, answer: { readonly opened: Promise<unknown> }) {
   const sent: string[] = [];
   const acknowledged: string[] = [];
@@ -33,14 +33,14 @@ describe.each(outermostVersions)('a slow call on PostgreSQL %i', (version) => {
     url = await createDatabase(version, 'slow');
   });
 
-  it('delays its own key, and its answer settles it', () =>
+  it('delays only its own key, and its answer settles the message', () =>
     inWorld(async (world) => {
       const answer = gate();
       const publisher = publisherOf('slow:1', answer);
       const relay = started(new Messenger(world.another(), publisher, { interval: 20 }));
       await world.add('slow:1', 'slow:2');
       let count = 0;
-      // More than may be in flight: it does not go on before the rest is settled.
+      // More than may be in flight, so it does not continue before the rest is settled.
       for (; count < 1_200; count += 20) {
         await world.add(...numbered(count, 20));
         await until(() => publisher.acknowledged.length >= count - 200, 'the others go on', 30_000);
@@ -51,7 +51,7 @@ describe.each(outermostVersions)('a slow call on PostgreSQL %i', (version) => {
         ['slow:1', 0],
         ['slow:2', 0],
       ]);
-      // An operator has it tried again: not while its call is waited for.
+      // An operator has the message tried again, but not while its call is still unanswered.
       await world.sql(`UPDATE ${world.names.parked} SET next_at = clock_timestamp()`);
       await world.add('k0:2000');
       await until(() => publisher.acknowledged.includes('k0:2000'), 'something new');

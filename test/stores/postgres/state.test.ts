@@ -1,4 +1,7 @@
-/** What the state of the destinations costs does not grow with the log, nor with what waits. Pages are counted, not time. */
+/**
+ * The cost of the states of the destinations does not grow with the log, nor with what waits. The test counts pages,
+ * not time.
+ */
 import { expect, it } from 'vitest';
 import { preamble } from '../../../src/stores/postgres/sql/database.js';
 import { STATE_SETTINGS, states } from '../../../src/stores/postgres/ops/destination-state.js';
@@ -9,7 +12,7 @@ interface Plan {
   readonly 'Shared Read Blocks': number;
 }
 
-/** The pages that a look at the states touches, the best of three: the first also reads the catalogs. */
+/** The pages that reading the states touches, the best of three: the first also reads the catalogs. */
 async function pages(world: World): Promise<number> {
   const session = await world.session();
   const found: number[] = [];
@@ -25,7 +28,7 @@ async function pages(world: World): Promise<number> {
   return Math.min(...found);
 }
 
-/** Looks at a log of so many messages: from the beginning, read to its end, and with as many parked. */
+/** Reads the states for a log of so many messages: from the beginning, read to its end, and with as many parked. */
 async function looks(world: World, count: number): Promise<Record<string, number>> {
   const { store, names } = world;
   const { messages, parked, cursors } = names;
@@ -61,14 +64,14 @@ async function looks(world: World, count: number): Promise<Record<string, number
   return found;
 }
 
-it('the state of a log of 60,000 messages costs what that of 30,000 does', async () => {
+it('the state of a log of 60,000 messages costs as much as that of 30,000', async () => {
   const url = await createDatabase(17, 'state');
   const few = await inWorld((world) => looks(world, 30_000), url);
   const many = await inWorld((world) => looks(world, 60_000), url);
   for (const [how, count] of Object.entries(many)) expect(count, how).toBeLessThanOrEqual(2 * few[how]!);
 }, 180_000);
 
-it('reads the cursors a fixed number of times, however many destinations there are, and tells each by its own', async () => {
+it('reads the cursors a fixed number of times, however many destinations there are, and reports each by its own cursors', async () => {
   await inWorld(
     async (world) => {
       const { cursors } = world.names;
@@ -108,7 +111,7 @@ interface Node {
   readonly Plans?: readonly Node[];
 }
 
-/** The rows that all parts of a plan have read or compared. */
+/** How many rows all parts of a plan have read or compared. */
 function rowsOf(node: Node): number {
   const removed = (node['Rows Removed by Filter'] ?? 0) + (node['Rows Removed by Join Filter'] ?? 0);
   const own = (node['Actual Rows'] + removed) * node['Actual Loops'];

@@ -1,10 +1,10 @@
 /**
- * The gap of a cursor under load: many writers that take row locks, sleep, roll back, use savepoints,
- * prepare transactions and hold them open for long, against a relay with tiny pages that forgets all it
- * has in memory every few pages, in the middle of windows too.
+ * The gap of a cursor under load: many writers that take row locks, sleep, roll back, use savepoints, prepare
+ * transactions and hold them open for long, against a relay with tiny pages that forgets everything in memory every few
+ * pages, even in the middle of windows.
  *
- * What must arrive, and in which order per key, is what the writers' own transactions left in a table.
- * `STRESS_SEED` repeats the choices of a run, and `STRESS_SECONDS` makes it longer.
+ * The writers' own transactions leave in a table what must arrive, and in which order per key. `STRESS_SEED` repeats
+ * the choices of a run, and `STRESS_SECONDS` makes it longer.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it, onTestFailed } from 'vitest';
@@ -33,7 +33,7 @@ class Chance {
   constructor(stream: number) {
     this.next = randomOf(seed * 1_000 + stream);
   }
-  /** True so often of a hundred times. */
+  /** True in so many of a hundred cases. */
   percent(of: number): boolean {
     return this.next() * 100 < of;
   }
@@ -45,7 +45,7 @@ class Chance {
   }
 }
 
-/** `counters` orders the writers of a key: its row lock is held until the transaction is over. */
+/** `counters` orders the writers of a key: its row lock is held until the transaction ends. */
 async function prepareTables(world: World): Promise<void> {
   const { schema } = world.names;
   await world.sql(`CREATE TABLE ${schema}.counters (key text PRIMARY KEY, n integer NOT NULL DEFAULT 0)`);
@@ -53,7 +53,7 @@ async function prepareTables(world: World): Promise<void> {
   await world.sql(`CREATE TABLE ${schema}.ledger (id text PRIMARY KEY, key text, n integer)`);
 }
 
-/** Stores one message of a key, or of none, and writes it into the ledger of the same transaction. */
+/** Stores one message with a key, or with none, and writes it into the ledger in the same transaction. */
 async function storeOne(world: World, session: Session, key: string | undefined, label: string): Promise<void> {
   const { schema } = world.names;
   let n = 0;
@@ -68,7 +68,7 @@ async function storeOne(world: World, session: Session, key: string | undefined,
 
 async function writeOne(world: World, session: Session, chance: Chance, label: string): Promise<void> {
   await session.query('BEGIN');
-  // An id early, and a seq late: the transaction that is unlisted in a snapshot, or older than its neighbours.
+  // An early id and a late seq make a transaction that is unlisted in a snapshot, or older than its neighbours.
   if (chance.percent(40)) await session.xid();
   if (chance.percent(40)) await sleep(chance.below(10));
   const keys = Array.from({ length: 1 + chance.below(3) }, () => chance.below(KEYS + 3)).sort((a, b) => a - b);
@@ -80,7 +80,7 @@ async function writeOne(world: World, session: Session, chance: Chance, label: s
     if (nested) await session.query(chance.percent(50) ? 'ROLLBACK TO nested' : 'RELEASE nested');
     if (chance.percent(30)) await sleep(chance.below(10));
   }
-  // Rarely: it holds its keys all that time.
+  // Rarely, because it holds its keys all that time.
   if (chance.percent(2)) await sleep(200 + chance.below(600));
   const ending = chance.percent(20) ? 'ROLLBACK' : 'COMMIT';
   if (!chance.percent(15)) {
@@ -93,7 +93,7 @@ async function writeOne(world: World, session: Session, chance: Chance, label: s
   await session.query(`${ending} PREPARED '${name}'`);
 }
 
-/** Starts the writers; resolves when all have ended. */
+/** Starts the writers. Resolves when all have ended. */
 async function write(world: World, until: number): Promise<void> {
   await Promise.all(
     Array.from({ length: WRITERS }, async (_, writer) => {
@@ -104,12 +104,12 @@ async function write(world: World, until: number): Promise<void> {
   );
 }
 
-/** What a broker saw, and what it was entitled to see twice. */
+/** What a broker has received, and what it may receive twice. */
 class Received {
   readonly ids: string[] = [];
   readonly duplicates: string[] = [];
   readonly #seen = new Set<string>();
-  /** Acknowledged, and not settled before a reload. */
+  /** Acknowledged, but not settled before a reload. */
   readonly #mayComeAgain = new Set<string>();
 
   acknowledge(id: string): void {
@@ -123,7 +123,7 @@ class Received {
   }
 }
 
-/** Every committed message once, no other, and each key in the order of its counter. */
+/** Every committed message arrives once, no other does, and each key is in the order of its counter. */
 async function judge(world: World, received: Received): Promise<void> {
   const rows = await world.sql(`SELECT id, key, n FROM ${world.names.schema}.ledger ORDER BY key, n`);
   const ledger = rows as [id: string, key: string | null, n: number][];
@@ -142,7 +142,7 @@ async function judge(world: World, received: Received): Promise<void> {
     if (wrong >= 0) report.disordered.push(`${String(was[wrong])} instead of ${String(right[wrong])}`);
   }
   expect(report, `seed ${seed}`).toEqual({ lost: [], phantom: [], unbounded: [], disordered: [] });
-  // The load was one: the counters alone would agree about nothing.
+  // There was load: the counters alone would agree about nothing.
   expect(ledger.length).toBeGreaterThan((100 * duration) / 5_000);
 }
 
@@ -172,7 +172,7 @@ async function relayAll(world: World, writing: Promise<void>, failures: number):
       worked ||= page.messages.length > 0;
       const toPark = await relay.publish(page);
       await settling;
-      // Reloaded with a page that was published and not settled: it comes again, and only it.
+      // Reloaded with a page that was published and not settled: that page, and only that, is published again.
       if (pages === 1 && chance.percent(50)) received.forget(relay.acknowledged.slice(before));
       else if (page.messages.length > 0) settling = relay.settle(page, toPark);
     }
@@ -187,7 +187,7 @@ async function nothingWaits(world: World): Promise<boolean> {
   return (await world.value(`SELECT count(*)::int FROM ${world.names.parked} WHERE dead_at IS NULL`)) === 0;
 }
 
-/** As `relayAll`, through the plain contract: lists, publishes some, and marks those. */
+/** As `relayAll`, through the plain contract: lists messages, publishes some, and marks these. */
 async function publishAll(world: World, writing: Promise<void>): Promise<Received> {
   const received = new Received();
   const chance = new Chance(200);
@@ -200,14 +200,14 @@ async function publishAll(world: World, writing: Promise<void>): Promise<Receive
     for (let pages = 1 + chance.below(6); pages > 0; pages--) {
       const listed = await world.store.messages(batch);
       worked ||= listed.length > 0;
-      // A key that fails leaves gaps; everything of it waits.
+      // A failing key leaves gaps, and all its messages wait.
       const failing = chance.percent(30) ? chance.below(KEYS) + 1 : undefined;
       const sent = listed.filter(({ key }) => key === undefined || key !== `k${String(failing)}`);
       for (const { id } of sent) received.acknowledge(id);
       if (pages === 1 && chance.percent(50)) {
         received.forget(sent.map(({ id }) => id));
       } else if (chance.percent(30)) {
-        // In two calls, the later half first.
+        // With two calls, the later half first.
         const half = sent.length >> 1;
         await world.store.published(...sent.slice(half));
         await world.store.published(...sent.slice(0, half));

@@ -26,13 +26,13 @@ interface Client {
 
 interface Opened {
   readonly store: (options: PostgresStoreOptions) => PostgresStore;
-  /** Makes the tables, where the store's own client may not. */
+  /** Creates the tables, if the store's own client may not. */
   readonly migrate?: (options: PostgresStoreOptions) => Promise<unknown>;
   readonly transaction: <T>(work: (handle: TransactionHandle) => Promise<T>) => Promise<T>;
   readonly savepoint: NonNullable<StoreHarness<TransactionHandle>['savepoint']>;
   readonly script: (sql: string) => Promise<unknown>;
   readonly column: (sql: string) => Promise<string[]>;
-  /** Who receives, where that is somebody else. */
+  /** Who receives, if that is somebody else. */
   readonly consumer?: Opened;
   readonly close: () => Promise<void>;
 }
@@ -51,7 +51,7 @@ async function inPgTransaction<T>(client: PgHandle, work: () => Promise<T>): Pro
   }
 }
 
-/** A savepoint through anything that runs SQL in the transaction. */
+/** A savepoint through any handle that runs SQL in the transaction. */
 async function savepointBy(
   run: (sql: string) => PromiseLike<unknown>,
   handle: TransactionHandle,
@@ -93,7 +93,10 @@ const pgPool = (url: string, handle: 'client' | 'function'): Client => ({
   },
 });
 
-/** The application, the relay, the consumer and the tables under a role each, with no more rights than the script gives. */
+/**
+ * The application, the relay, the consumer and the tables each have a role of their own, with no more rights than the
+ * script gives.
+ */
 const pgRoles = (url: string): Client => ({
   features: { refusesEndedTransactions: true },
   relaysAlone: true,
@@ -133,7 +136,7 @@ const pgRoles = (url: string): Client => ({
   },
 });
 
-/** The store on one connection, the application's transactions on others. */
+/** The store on one connection, and the application's transactions on others. */
 const pgClient = (url: string): Client => ({
   features: { refusesEndedTransactions: true },
   open: async () => {
@@ -154,7 +157,7 @@ const pgClient = (url: string): Client => ({
 const postgresJs = (url: string, handle: 'client' | 'function'): Client => ({
   features: { refusesEndedTransactions: true },
   open: () => {
-    // Its own way to say that a pooler keeps no prepared statements; pg finds out.
+    // The client's own option for a pooler that keeps no prepared statements. pg finds that out itself.
     const prepare = process.env['POSTGRES_POOLER'] === undefined;
     const sql = postgres(url, { max: 6, prepare, onnotice: () => undefined });
     const handles = new Map<TransactionHandle, TransactionSql>();
@@ -200,7 +203,7 @@ const pglite = (database: () => PGlite, handle: 'client' | 'function'): Client =
   },
 });
 
-/** Declares the suite for a client, in a schema that is made once and emptied before each test. */
+/** Declares the suite for a client, in a schema that is created once and emptied before each test. */
 function conforms(name: string, client: Client, options: PostgresStoreOptions): void {
   describe(name, () => {
     const names = namesOf(options.schema ?? 'messenger', options.tablePrefix ?? '');
@@ -214,7 +217,7 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
     afterAll(() => opened.close());
 
     async function empty(): Promise<void> {
-      // Not TRUNCATE: it makes some forty files anew.
+      // Not TRUNCATE, which creates some forty files again.
       const tables = [messages, parked, cursors, claims, relays, destinations];
       await opened.script(tables.map((table) => `DELETE FROM ${table}`).join('; '));
     }
@@ -234,7 +237,7 @@ function conforms(name: string, client: Client, options: PostgresStoreOptions): 
           store = opened.store(options);
           return store;
         },
-        // As the holder wrote it, but for the time: `written_by` must name the row's own transaction.
+        // As the holder wrote it, except for the time: `written_by` must name the row's own transaction.
         expireLease: async (destination) => {
           await opened.script(
             `UPDATE ${cursors} SET expires_at = clock_timestamp() - interval '1 ms', written_by = pg_current_xact_id() WHERE destination = '${destination}'`,

@@ -41,7 +41,7 @@ interface Modules {
   statements: typeof statementsModule;
 }
 
-/** Where each of them is. */
+/** The file of each module. */
 const FILES: Readonly<Record<keyof Modules, string>> = {
   cleaning: 'ops/clean-statements',
   cursor: 'relay/cursor',
@@ -54,13 +54,13 @@ const FILES: Readonly<Record<keyof Modules, string>> = {
   statements: 'relay/statements',
 };
 
-/** A broken store: for each module, what is put in place of its exports. */
+/** A broken store: what replaces the exports of each module. */
 export type Mutant = { readonly [M in keyof Modules]?: (original: Modules[M]) => Partial<Modules[M]> };
 
-/** The statements that read the log, by one or the other relay: a mutant changes all of them. */
+/** The statements that read the log in different situations. A mutant changes all of them. */
 const READS = ['read', 'readNew', 'readAny', 'readAnyNew'] as const;
 
-/** A mutant in which one statement is changed. The change must be one, or the mutant proves nothing. */
+/** A mutant in which one statement is changed. The text must really change, or the mutant proves nothing. */
 export function mutantStatement(
   kind: Exclude<keyof statementsModule.Statements, 'settings'>,
   ...replacements: readonly (readonly [from: string, to: string])[]
@@ -97,7 +97,7 @@ export function mutantCleaning(kind: keyof cleaningModule.Cleaning, change: (tex
   };
 }
 
-/** A mutant in which a statement of an operator's function is changed, wherever it is made. */
+/** A mutant in which a statement of an operator's function is changed, wherever it is built. */
 export function mutantText(kind: string, from: string, to: string): Mutant {
   return {
     statement: (original) => ({
@@ -109,7 +109,7 @@ export function mutantText(kind: string, from: string, to: string): Mutant {
   };
 }
 
-/** The store from freshly loaded modules, some of them broken. */
+/** The store from freshly loaded modules, some of which are broken. */
 async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
   vi.resetModules();
   const paths: string[] = [];
@@ -129,7 +129,7 @@ async function loadStore(mutant: Mutant = {}): Promise<typeof storeModule> {
   }
 }
 
-/** Creates a database of its own for a test file on one of the shared servers; returns its connection string. */
+/** Creates a database for a test file on one of the shared servers, and returns its connection string. */
 export async function createDatabase(version: PostgresVersion, name: string): Promise<string> {
   const base = inject('postgres')[version];
   const client = new pg.Client({ connectionString: base });
@@ -144,7 +144,7 @@ export async function createDatabase(version: PostgresVersion, name: string): Pr
   return url.href;
 }
 
-/** One connection, for a transaction whose every step the test decides. */
+/** One connection, for a transaction whose every step the test controls. */
 export class Session {
   readonly client: pg.Client;
   readonly #store: PostgresStore;
@@ -167,13 +167,13 @@ export class Session {
     return rows;
   }
 
-  /** Makes sure that the transaction has its id, and returns it. */
+  /** Makes sure that the transaction has its id, and returns the id. */
   async xid(): Promise<string> {
     const [row] = await this.query('SELECT pg_current_xact_id()::text');
     return row![0] as string;
   }
 
-  /** Stores a message whose id and payload are the same; its key is what stands before a colon in it. */
+  /** Stores a message with the same id and payload. Its key is the part before the colon. */
   async add(...ids: readonly string[]): Promise<void> {
     await this.#store.add(
       this.client,
@@ -192,15 +192,15 @@ function keyOf(id: string): string | undefined {
 
 export interface TestRelayOptions {
   readonly pageSize?: number;
-  /** What it is known by to others, who make room for it. */
+  /** The name by which other relays know it and make room for it. */
   readonly relay?: string;
   /** @default 'default' */
   readonly destination?: string;
-  /** Whether the broker takes a message. @default always */
+  /** Whether the broker accepts a message. @default always */
   readonly acknowledge?: (message: Message) => boolean;
 }
 
-/** A relay whose every step the test decides, over the engine's own way of publishing a page. */
+/** A relay whose every step the test controls, on top of the engine's own way of publishing a page. */
 export class TestRelay {
   /** Ids in the order in which the broker acknowledged them. */
   readonly acknowledged: string[];
@@ -229,7 +229,7 @@ export class TestRelay {
     return this.#feed;
   }
 
-  /** As a restart: everything in memory is forgotten. */
+  /** Like a restart: everything in memory is forgotten. */
   async reopen(pageSize = this.#options.pageSize ?? 100): Promise<void> {
     await this.close();
     const { destination = 'default', relay } = this.#options;
@@ -266,7 +266,7 @@ export class TestRelay {
     return this.feed.settle(page, toPark);
   }
 
-  /** What is due of the side table, and one page of the log; resolves to whether there was anything. */
+  /** Publishes the due messages of the side table and one page of the log. Resolves to whether there were any. */
   async poll(): Promise<boolean> {
     const retries = await this.feed.retries();
     if (retries.messages.length > 0) await this.settle(retries, await this.publish(retries));
@@ -321,7 +321,7 @@ export class World {
     const pool = new pg.Pool({ connectionString: url, max: 5 });
     const gate = new Gate();
     const names = namesOf(schema, options.tablePrefix ?? '');
-    // No heartbeat during a test: it would be a transaction of its own between the steps.
+    // No heartbeat during a test, because it would be a transaction between the steps.
     const another = (more: PostgresStoreOptions = {}) =>
       new Store(gatedPool(pool, gate, names), { schema, lease: 600_000, ...options, ...more });
     const store = another();
@@ -331,10 +331,10 @@ export class World {
     return new World(url, another, store, names, pool, gate, admin);
   }
 
-  /** Runs outside every transaction of the test. */
+  /** Runs outside the transactions of the test. */
   readonly sql = (text: string, values: unknown[] = []): Promise<unknown[][]> => this.#admin.query(text, values);
 
-  /** The same store, as another process has it. */
+  /** The same store, as another process would have it. */
   readonly another: (options?: PostgresStoreOptions) => PostgresStore;
 
   async value(text: string, values: unknown[] = []): Promise<unknown> {
@@ -355,7 +355,7 @@ export class World {
     return session;
   }
 
-  /** Stores and commits. */
+  /** Stores messages, and commits. */
   async add(...ids: readonly string[]): Promise<void> {
     await this.sql('BEGIN');
     await this.#admin.add(...ids);
@@ -368,7 +368,7 @@ export class World {
     return relay;
   }
 
-  /** As if these relays were there as well. */
+  /** Pretends that these relays are running too. */
   async announce(...relays: readonly string[]): Promise<void> {
     for (const relay of relays) {
       await this.sql(`INSERT INTO ${this.names.relays} VALUES ('default', $1, 'infinity') ON CONFLICT DO NOTHING`, [
@@ -377,7 +377,7 @@ export class World {
     }
   }
 
-  /** As if the lease had run out. */
+  /** Pretends that the lease has expired. */
   async expireLease(): Promise<void> {
     await this.sql(
       `UPDATE ${this.names.cursors} SET expires_at = '-infinity', written_by = pg_current_xact_id() WHERE owner IS NOT NULL`,
@@ -415,7 +415,7 @@ export class World {
   }
 }
 
-/** Holds the answer of a statement back: its effect is there, and the store does not know it yet. */
+/** Holds back the answer of a statement: the statement has had its effect, and the store does not know it yet. */
 class Gate {
   /** How many statements of each kind were run. */
   readonly counts = new Map<string, number>();
@@ -425,8 +425,8 @@ class Gate {
   #open: (() => void) | undefined;
 
   /**
-   * The next answer to a statement of this kind waits for `open`. Resolves when it has arrived. What is held
-   * now goes on, and nothing comes between.
+   * The next answer to a statement of this kind waits for `open`. Resolves when the answer has arrived. What is held
+   * now continues, with nothing in between.
    */
   hold(kind: string): Promise<void> {
     this.open();
@@ -495,21 +495,21 @@ function gatedPool(pool: pg.Pool, gate: Gate, names: Names): PgPool & { query: (
 }
 
 export interface Hazard {
-  /** How the store is broken; the play may break the database too. */
+  /** How the store is broken. The play may break the database too. */
   readonly mutant?: Mutant;
   readonly options?: PostgresStoreOptions;
-  /** The tables of the mutant, from the SQL of the store's own. */
+  /** The tables of the mutant, made from the SQL of the store's own tables. */
   readonly brokenTables?: (sql: string) => string;
-  /** Plays the interleaving, and returns what came of it. */
+  /** Plays the interleaving, and returns its result. */
   readonly play: (world: World, broken: boolean) => Promise<unknown>;
   readonly right: unknown;
   readonly wrong: unknown;
 }
 
-/** An interleaving did not come about, for what the server does by itself: nothing was tried. */
+/** An interleaving did not come about, because of something that the server does by itself. Nothing was tested. */
 export class NotSetUp extends Error {}
 
-/** Plays it until it came about. */
+/** Plays until the interleaving comes about. */
 async function cameAbout<T>(play: () => Promise<T>, tries = 30): Promise<T> {
   try {
     return await play();
@@ -535,7 +535,7 @@ export function itHolds(url: () => string, hazards: Readonly<Record<string, Haza
   });
 }
 
-/** Runs on a store in a schema of its own, and closes everything. */
+/** Runs on a store in a schema of its own, and closes everything afterwards. */
 export async function inWorld<T>(
   play: (world: World) => Promise<T>,
   ...args: Parameters<typeof World.create>

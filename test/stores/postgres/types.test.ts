@@ -7,7 +7,7 @@ import type { FeedStore } from '../../../src/core/contracts/store.js';
 import type { Message } from '../../../src/core/contracts/message.js';
 import { PostgresStore, type PostgresClient, type TransactionHandle } from '../../../src/stores/postgres/index.js';
 
-// Checked by `tsc`, like everything here; nothing of it has to run.
+// `tsc` checks this file, like all others. None of it has to run.
 describe('the types of the real clients', () => {
   it('are clients of the store', () => {
     expectTypeOf<pg.Pool>().toExtend<PostgresClient>();
@@ -34,7 +34,7 @@ describe('the types of the real clients', () => {
     expectTypeOf((text: string) => Promise.resolve(text)).toExtend<TransactionHandle>();
   });
 
-  it('are no transaction handles where they commit by themselves, or are none', () => {
+  it('are not transaction handles if they commit by themselves, or are something else', () => {
     expectTypeOf<pg.Pool>().not.toExtend<TransactionHandle>();
     expectTypeOf<postgres.Sql>().not.toExtend<TransactionHandle>();
     expectTypeOf<PGlite>().not.toExtend<TransactionHandle>();
@@ -46,13 +46,13 @@ describe('the types of the real clients', () => {
     expectTypeOf<string>().not.toExtend<PostgresClient>();
   });
 
-  it('make a store that relays can work on', () => {
+  it('make a store on which relays can work', () => {
     expectTypeOf<PostgresStore>().toExtend<FeedStore>();
     expectTypeOf<ReturnType<PostgresStore['add']>>().resolves.toEqualTypeOf<readonly Message[]>();
     expectTypeOf<ReturnType<PostgresStore['statement']>>().toEqualTypeOf<{ text: string; values: string[] }>();
   });
 
-  it('fail to compile without a handle, or with what is not stored', () => {
+  it('fail to compile without a handle, or with a value that cannot be stored', () => {
     const calls = (store: PostgresStore, numbers: PostgresStore<number>, client: pg.PoolClient, pool: pg.Pool) => [
       store.add(client, 'text'),
       store.add(client, [{ order: 1 }, new Uint8Array([1])]),

@@ -19,7 +19,7 @@ async function tablesOfVersion1(url: string): Promise<Outbox> {
 }
 
 it.each(postgresVersions)(
-  'PostgreSQL %i: what version 1 stores while the tables are migrated arrives',
+  'PostgreSQL %i: messages that version 1 stores while the tables are migrated arrive',
   async (version) => {
     const outbox = await tablesOfVersion1(await newDatabase(inject('postgres')[version]));
     const stored: string[] = [];

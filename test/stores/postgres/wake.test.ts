@@ -76,7 +76,7 @@ async function allHeard({ session }: { session: Session }): Promise<void> {
   await session.query('SELECT 1');
 }
 
-describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (version) => {
+describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version) => {
   let url: string;
   beforeAll(async () => {
     url = await createDatabase(version, 'wake');
@@ -85,7 +85,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
   const play = (work: (world: World) => Promise<void>, ...args: Parameters<typeof inWorld>[2][]) =>
     inWorld(work, url, ...(args as []));
 
-  it('is woken by a commit of another connection, as often as it sleeps', () =>
+  it('is woken by a commit on another connection, as often as it sleeps', () =>
     play(async (world) => {
       const sleeper = await openSleeper(world, world.another());
       for (const id of ['k:1', 'k:2', '3']) {
@@ -102,7 +102,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('takes no locks in a short pause', () =>
+  it('takes no locks during a short pause', () =>
     play(async (world) => {
       const sleeper = await openSleeper(world);
       await sleeper.feed.idle(2);
@@ -111,7 +111,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('sleeps by its interval where it is sure to be woken, and no longer than a second where it is not', () =>
+  it('sleeps for its interval if it is sure to be woken, and no longer than a second if it is not', () =>
     play(async (world) => {
       const sleeper = await openSleeper(world);
       await fallAsleep(sleeper);
@@ -129,7 +129,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('is woken when a transaction ends that was open when it fell asleep', () =>
+  it('is woken when a transaction ends that was open when the relay fell asleep', () =>
     play(async (world) => {
       const writer = await world.begin();
       await writer.add('k:1');
@@ -164,7 +164,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('is told nothing by what was rolled back, whole or to a savepoint', () =>
+  it('is not notified of what was rolled back, completely or to a savepoint', () =>
     play(async (world) => {
       const listener = await openListener(world, true);
       const writer = await world.begin();
@@ -187,7 +187,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       expect(listener.heard).toHaveLength(1);
     }));
 
-  it('is not told of anything while it is awake', () =>
+  it('is not notified while it is awake', () =>
     play(async (world) => {
       const listener = await openListener(world, false);
       await world.add('k:1');
@@ -199,7 +199,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it.each([1, 8, 1_000])('is told the slots of %i partitions, whatever the keys are', (partitions) =>
+  it.each([1, 8, 1_000])('is notified of the slots of %i partitions, whatever the keys are', (partitions) =>
     inWorld(
       async (world) => {
         const keys = keysOf(world, partitions);
@@ -229,7 +229,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
     ),
   );
 
-  it('does not take anything from what is stored, nor is it told more than once a slot', () =>
+  it('takes nothing away from what is stored, and is notified only once per slot', () =>
     play(async (world) => {
       const listener = await openListener(world, true);
       const ids = Array.from({ length: 1_000 }, (_, n) => `${String(n)}:`);
@@ -241,7 +241,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       expect(await world.value(`SELECT count(*)::int FROM ${world.names.messages}`)).toBe(2_000);
     }));
 
-  it('is not told by writers with `notify: false`, which can prepare their transactions', () =>
+  it('is not notified by writers with `notify: false`, which can prepare their transactions', () =>
     inWorld(
       async (world) => {
         const sleeper = await openSleeper(world);
@@ -261,7 +261,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       { notify: false },
     ));
 
-  it('makes PostgreSQL refuse to prepare a transaction that notifies; awake it does not', () =>
+  it('makes PostgreSQL refuse to prepare a transaction that notifies, but not while it is awake', () =>
     play(async (world) => {
       const writer = await world.begin();
       await writer.add('k:1');
@@ -280,7 +280,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('polls when its connection is lost, tells so once, and is woken again when it is back', () =>
+  it('polls when its connection is lost, reports that once, and is woken again when it is back', () =>
     play(async (world) => {
       const sleeper = await openSleeper(world, world.another());
       await fallAsleep(sleeper);
@@ -299,7 +299,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }));
 
-  it('stays with polling where a pooler is in between, tells so once per store, and leaves nothing there', () =>
+  it('keeps polling if a pooler is in between, reports that once per store, and leaves nothing there', () =>
     play(async (world) => {
       const pool = new pg.Pool({ connectionString: url, max: 3 });
       // A pooler names a backend of its own making.
@@ -322,7 +322,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await pool.end();
     }));
 
-  it('polls where no connection is to be had, and is woken when there is one', () =>
+  it('polls if it gets no connection, and is woken once it has one', () =>
     play(async (world) => {
       const listen = new pg.Pool({ connectionString: url, max: 1 });
       const taken = await listen.connect();
@@ -337,7 +337,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await listen.end();
     }));
 
-  it('of two destinations both are woken', () =>
+  it('is woken at each of two destinations', () =>
     play(async (world) => {
       const sleepers = [
         await openSleeper(world, world.another(), 'one'),
@@ -350,7 +350,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await Promise.all(sleepers.map(({ feed }) => feed.close()));
     }));
 
-  it('takes over the locks of one that has stopped', () =>
+  it('takes over the locks of a relay that has stopped', () =>
     play(async (world) => {
       const first = await openSleeper(world, world.another(), 'one');
       const second = await openSleeper(world, world.another(), 'two');
@@ -382,7 +382,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await pool.end();
     }));
 
-  it('does not concern the plain contract, nor publishing once', () =>
+  it('affects neither the plain contract nor publishing once', () =>
     play(async (world) => {
       const pool = new pg.Pool({ connectionString: url, max: 3 });
       const store = new PostgresStore(pool, { schema: world.names.schema });
@@ -434,7 +434,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
     ),
   );
 
-  it('is woken in its own process without being notified, when a transaction of `pg` is over', () =>
+  it('is woken in its own process without a notification when a transaction of `pg` has ended', () =>
     inWorld(
       async (world) => {
         const sleeper = await openSleeper(world);
@@ -453,7 +453,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       { listen: false, notify: false },
     ));
 
-  it('does not look again for what it had read before it was told of it, or has read since', () =>
+  it('does not poll again for messages that it read before their commit was reported, or since', () =>
     inWorld(async (world) => {
       // However long the test takes: only for a while a relay remembers what it has read.
       vi.useFakeTimers({ toFake: ['performance'] });
@@ -518,7 +518,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }, url));
 
-  it('is woken by a transaction that stores again and again, once it is over', () =>
+  it('is woken by a transaction that stores again and again, once that has ended', () =>
     inWorld(async (world) => {
       const store = new PostgresStore(world.pool, { schema: world.names.schema, listen: false, notify: false });
       const sleeper = await openSleeper(world, store);
@@ -541,7 +541,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
       await sleeper.feed.close();
     }, url));
 
-  it('polls by itself after 2 ms, at most, while the writers of its process tell of their commits', () =>
+  it('polls by itself after at most 2 ms while the writers of its process report their commits', () =>
     inWorld(
       async (world) => {
         // Time stands still, but for the database.
@@ -590,7 +590,7 @@ describe.each(outermostVersions)('a relay that sleeps, on PostgreSQL %i', (versi
     ));
 });
 
-describe('a relay that sleeps on PGlite', () => {
+describe('a sleeping relay on PGlite', () => {
   it('is woken by every transaction that stores', async () => {
     const db = await PGlite.create();
     const store = new PostgresStore(db);
@@ -609,7 +609,7 @@ describe('a relay that sleeps on PGlite', () => {
 });
 
 describe('the options for waking', () => {
-  it('are refused where they cannot be', () => {
+  it('are refused if they are wrong', () => {
     const pool = new pg.Pool();
     const code = 'INVALID_OPTION';
     for (const options of [{ notify: 1 }, { listen: true }, { listen: 'postgres://x' }, { listen: new pg.Client() }]) {

@@ -21,7 +21,7 @@ import {
   type PublisherSettings,
 } from '../wire/settings.js';
 
-/** What `SqsPublisher` uses of the SDK's `SQSClient`. */
+/** The part of the SDK's `SQSClient` that `SqsPublisher` uses. */
 export interface SqsPublisherClient {
   send(
     command: SendMessageBatchCommand,
@@ -30,11 +30,11 @@ export interface SqsPublisherClient {
   send(command: GetQueueUrlCommand, options?: { abortSignal?: AbortSignal }): Promise<GetQueueUrlCommandOutput>;
 }
 
-/** What `SqsPublisher` can be told. */
+/** The options of `SqsPublisher`. */
 export interface SqsPublisherOptions extends AwsPublisherOptions {
   /**
-   * The queue by name, URL or ARN. A name or an ARN is looked up with the first message, which needs
-   * the permission `sqs:GetQueueUrl`.
+   * The queue by name, URL or ARN. A name or an ARN is looked up with the first message, which needs the permission
+   * `sqs:GetQueueUrl`.
    */
   queue: string;
 }
@@ -42,14 +42,15 @@ export interface SqsPublisherOptions extends AwsPublisherOptions {
 /**
  * Sends messages to an SQS queue in batches, and reads the answer to every entry.
  *
- * The body is the payload where it is text that AWS carries unchanged, else its base64. Attributes carry the id
- * (`messageIdKey`), `topic` and `key`, metadata as far as the 10 attributes of SQS go, and `messenger`: the
- * envelope, a JSON object with whatever attributes cannot carry. `SqsSubscriber` puts the message together again.
+ * The body is the payload if that is text that AWS carries unchanged, and its base64 otherwise. Attributes carry the id
+ * (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into the 10 attributes of SQS. The attribute
+ * `messenger` is the envelope: a JSON object with everything that attributes cannot carry. `SqsSubscriber` puts the
+ * message together again.
  *
- * On a FIFO queue the group is the message's `key`, else the metadata entry `groupIdKey`, else
- * `defaultGroupId`, and the de-duplication id is the message id. Where AWS does not take a text as such an id (a space,
- * an umlaut, more than 128 characters), the id is `sha256:` and its hash. Messages of one group (of one key, on a
- * standard queue) are sent one after the other.
+ * On a FIFO queue the group is the message's `key`, or else the metadata entry `groupIdKey`, or else `defaultGroupId`.
+ * The de-duplication id is the message id. If AWS does not accept a text as such an id (a space, an umlaut, more than
+ * 128 characters), the id is `sha256:` and the hash of the text. Messages of one group (on a standard queue, of one
+ * key) are sent one after the other.
  *
  * @example
  * ```ts
@@ -61,7 +62,7 @@ export class SqsPublisher implements BatchPublisher {
   readonly #settings: PublisherSettings;
   readonly #send: SendBatch;
 
-  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
   constructor(client: SqsPublisherClient, options: SqsPublisherOptions) {
     checkClient(client, 'an SQSClient');
     checkPublisherOptions<SqsPublisherOptions>(options, { queue: true });
@@ -84,7 +85,7 @@ export class SqsPublisher implements BatchPublisher {
     };
   }
 
-  /** @throws PublishError when SQS did not acknowledge the message. */
+  /** @throws PublishError if SQS did not acknowledge the message. */
   publish(message: Message, options?: PublishOptions): Promise<void> {
     return sendOne(message, this.#settings, this.#send, options);
   }

@@ -1,5 +1,6 @@
 /**
- * Receives from an SQS queue, standard or FIFO, what was sent to it or to SNS topics it subscribes to.
+ * Receives the messages of an SQS queue, standard or FIFO, that were sent to it or to SNS topics to which it
+ * subscribes.
  *
  * @module
  */
@@ -29,7 +30,7 @@ interface SendOptions {
   abortSignal?: AbortSignal;
 }
 
-/** What `SqsSubscriber` uses of the SDK's `SQSClient`. */
+/** The part of the SDK's `SQSClient` that `SqsSubscriber` uses. */
 export interface SqsSubscriberClient {
   send(command: ReceiveMessageCommand, options?: SendOptions): Promise<ReceiveMessageCommandOutput>;
   send(command: DeleteMessageBatchCommand, options?: SendOptions): Promise<DeleteMessageBatchCommandOutput>;
@@ -40,51 +41,57 @@ export interface SqsSubscriberClient {
   send(command: GetQueueUrlCommand, options?: SendOptions): Promise<GetQueueUrlCommandOutput>;
 }
 
-/** What `SqsSubscriber` can be told. */
+/** The options of `SqsSubscriber`. */
 export interface SqsSubscriberOptions extends SubscriberOptions {
-  /** The queue by name, URL or ARN; a name or an ARN needs the permission `sqs:GetQueueUrl`. */
+  /** The queue by name, URL or ARN. A name or an ARN needs the permission `sqs:GetQueueUrl`. */
   queue: string;
-  /** Messages in hand at once: handlers that run, and on a FIFO queue those that wait in their group. @default 10 */
+  /**
+   * How many messages are in hand at once: those whose handlers run and, on a FIFO queue, those that wait in their
+   * group. @default 10
+   */
   concurrency?: number;
-  /** Seconds that one receive waits for a message, 0 to 20. @default 20 */
+  /** How many seconds one receive waits for a message, 0 to 20. @default 20 */
   waitTimeSeconds?: number;
   /**
-   * Seconds that a received message is hidden from other consumers, 2 to 43,200. Every half of it the
-   * time starts anew for messages in hand, so a handler may take longer: up to the 12 hours of SQS.
+   * How many seconds a received message is hidden from other consumers, 2 to 43,200. Every half of that time it starts
+   * again for messages in hand, so a handler may take longer, up to the 12 hours of SQS.
    * @default 30
    */
   visibilityTimeoutSeconds?: number;
   /**
-   * Milliseconds until a message whose handler failed comes again, in whole seconds (rounded up).
+   * Milliseconds until a message whose handler failed is delivered again, rounded up to whole seconds.
    * @default when its visibility timeout ends
    */
   retryDelay?: number;
   /**
-   * Milliseconds that a stop waits for handlers before it aborts their signal. Two seconds after that it has ended:
-   * messages whose handlers still run come again.
+   * How many milliseconds a stop waits for handlers before it aborts their signal. Two seconds later the stop has
+   * ended, and messages whose handlers still run are delivered again.
    * @default 8_000
    */
   stopTimeout?: number;
-  /** The attribute that carries the message id, as the publisher has it. @default 'message-id' */
+  /** The attribute that carries the message id. Give the publisher the same one. @default 'message-id' */
   messageIdKey?: string;
 }
 
-/** Milliseconds that a request may take, beside the wait of a receive: a dead connection must not hold up a stop. */
+/**
+ * How many milliseconds a request may take, in addition to the wait of a receive. A dead connection must not hold up a
+ * stop.
+ */
 const REQUEST_TIMEOUT = 10_000;
 
 /**
- * Hands the messages of an SQS queue to a handler and deletes each after its handler succeeded.
+ * Hands the messages of an SQS queue to a handler, and deletes each message after its handler has succeeded.
  *
- * - A handler that fails is logged, and its message comes again (`retryDelay`); give the queue a
- *   redrive policy, since SQS alone decides after how many times it becomes a dead letter.
- * - On a FIFO queue the messages of a group are handled one at a time and in order: when one fails,
- *   those of its group that are in hand go back to the queue. SQS counts that as a receive of theirs.
- * - Stopping releases what was received and not started, and waits for what runs.
- * - Errors of SQS are logged, and receiving goes on with backoff (0.1 to 30 s), for ever.
+ * - If a handler fails, the error is logged and the message is delivered again (`retryDelay`). Give the queue a redrive
+ *   policy, because only SQS decides after how many receives a message becomes a dead letter.
+ * - On a FIFO queue the messages of a group are handled one at a time and in order. If one fails, the messages of its
+ *   group that are in hand go back to the queue. SQS counts that as a receive for each of them.
+ * - Stopping releases the messages that were received and not started, and waits for running handlers.
+ * - Errors of SQS are logged, and receiving continues with backoff (0.1 to 30 s), for ever.
  *
- * Payload, id, metadata, topic, key and time are those of the message that `SqsPublisher` or
- * `SnsPublisher` sent, with raw delivery or without. A foreign message has the broker's id, its
- * attributes as metadata, and its group as key.
+ * Payload, id, metadata, topic, key and time are those of the message that `SqsPublisher` or `SnsPublisher` sent, with
+ * raw delivery or without. A message from elsewhere has the broker's id, its attributes as metadata, and its group as
+ * key.
  *
  * @example
  * ```ts
@@ -98,7 +105,7 @@ export class SqsSubscriber implements Subscriber {
   readonly #settings: SessionSettings;
   readonly #waitTimeSeconds: number;
 
-  /** @throws MessengerError `INVALID_OPTION` quoting what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
   constructor(client: SqsSubscriberClient, options: SqsSubscriberOptions) {
     checkClient(client, 'an SQSClient');
     checkKeys(options, KEYS);
@@ -123,7 +130,7 @@ export class SqsSubscriber implements Subscriber {
     };
   }
 
-  /** Resolves when the signal aborted and the work has ended; never rejects. */
+  /** Resolves when the signal has aborted and the work has ended. Never rejects. */
   subscribe(subscription: Subscription, options: { signal: AbortSignal }): Promise<void> {
     return receiveAndHandle(subscription, options.signal, this.#settings, {
       receive: async (most, signal) => {

@@ -6,31 +6,34 @@ import { isCarried } from './body.js';
 /** The default of `messageIdKey`. */
 export const MESSAGE_ID_KEY = 'message-id';
 
-/** The attributes with the message's topic and key, where it has them: filter policies read them. */
+/** The attributes with the message's topic and key, if it has them. Filter policies read them. */
 export const TOPIC_KEY = 'topic';
 export const KEY_KEY = 'key';
 
 /**
- * The attribute with everything of a message that is neither its body nor in attributes of its own. A JSON object:
+ * The attribute with everything of a message that is neither its body nor in an attribute of its own. A JSON object:
  *
  * | field | meaning |
  * |---|---|
  * | `at` | when the application created it, ISO 8601 |
- * | `topic`, `key` | where it has them; older versions read them from here alone |
- * | `own` | which of the attributes `topic` and `key` are the message's, and no metadata |
- * | `id` | the message id where AWS refuses it in an attribute |
- * | `encoding` | `base64` when the body is base64, absent when it is the payload as text |
- * | `metadata` | entries that are no attributes: AWS refuses the name or the value, the name is taken, or ten are there |
+ * | `topic`, `key` | if it has them; older versions read them only from here |
+ * | `own` | which of the attributes `topic` and `key` are the message's, and not metadata |
+ * | `id` | the message id, if AWS refuses it in an attribute |
+ * | `encoding` | `base64` if the body is base64, absent if it is the payload as text |
+ * | `metadata` | entries without an attribute: AWS refuses its name or value, the name is taken, or there are ten |
  */
 export const ENVELOPE_KEY = 'messenger';
 
-/** Attributes of one message in SQS, and so in SNS with raw delivery to SQS, which drops messages with more. */
+/**
+ * The most attributes of one message in SQS. The same holds for SNS with raw delivery to SQS, which drops messages with
+ * more.
+ */
 const MAX_ATTRIBUTES = 10;
 
-/** Metadata entries that find room beside id, topic, key and envelope. */
+/** How many metadata entries fit next to id, topic, key and envelope. */
 const MAX_ATTRIBUTE_KEYS = MAX_ATTRIBUTES - 4;
 
-/** Metadata that `defineOutbox` adds: nobody filters by it, so it gives way to the application's. */
+/** Metadata that `defineOutbox` adds. Nobody filters by them, so they give way to those of the application. */
 const ADDED = ['content-type', 'schema-version'];
 
 /** The content of the attribute `messenger`. */
@@ -47,7 +50,7 @@ export interface Envelope {
 /** Attribute names and their string values. */
 export type Attributes = Readonly<Record<string, string>>;
 
-/** Which attributes a publisher makes. */
+/** The settings that decide which attributes a publisher makes. */
 export interface AttributeSettings {
   readonly messageIdKey: string;
   /** Metadata entries that become attributes before others. */
@@ -56,13 +59,16 @@ export interface AttributeSettings {
 
 const NAME = /^(?!aws\.|amazon\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)$/i;
 
-/** Whether AWS takes a name for an attribute, and the SDK keeps it: it assigns to objects, where `__proto__` is lost. */
+/**
+ * Whether AWS accepts a name for an attribute and the SDK keeps it. The SDK assigns to objects, which loses
+ * `__proto__`.
+ */
 function isAttributeName(name: string): boolean {
   return NAME.test(name) && name !== '__proto__';
 }
 
 /**
- * @param taken Names of attributes that it must not have, beside that of the envelope.
+ * @param taken Names of attributes that it must not have, in addition to that of the envelope.
  * @throws MessengerError `INVALID_OPTION` for a `messageIdKey` that AWS or the envelope does not allow.
  */
 export function checkMessageIdKey(value: unknown, taken: readonly string[] = []): string {
@@ -75,7 +81,7 @@ export function checkMessageIdKey(value: unknown, taken: readonly string[] = [])
   );
 }
 
-/** @throws MessengerError `INVALID_OPTION` for `attributeKeys` that find no room, or that AWS does not allow. */
+/** @throws MessengerError `INVALID_OPTION` for `attributeKeys` that do not fit, or that AWS does not allow. */
 export function checkAttributeKeys(value: unknown): readonly string[] {
   if (!Array.isArray(value) || value.length > MAX_ATTRIBUTE_KEYS) {
     throw new MessengerError(
@@ -98,7 +104,7 @@ export function encodeAttributes(message: Message, settings: AttributeSettings, 
   const { id, topic, key } = message;
   const own = Object.entries({ [TOPIC_KEY]: topic, [KEY_KEY]: key }).filter(isCarriedEntry);
   const named = isCarried(id) ? [[settings.messageIdKey, id] as const] : [];
-  // A metadata entry `topic` beside a topic would be filtered by in its place, whether or not that is an attribute.
+  // A filter would take a metadata entry `topic` for the topic, whether or not the topic is an attribute.
   const taken = [settings.messageIdKey, ENVELOPE_KEY];
   if (topic !== undefined) taken.push(TOPIC_KEY);
   if (key !== undefined) taken.push(KEY_KEY);
@@ -122,7 +128,7 @@ export function encodeAttributes(message: Message, settings: AttributeSettings, 
   return Object.fromEntries([...fitting, ...own, ...named, [ENVELOPE_KEY, toJson(envelope)]]);
 }
 
-/** The envelope in a message's attributes; none where the attribute is missing or somebody else's. */
+/** The envelope in a message's attributes; `undefined` if the attribute is missing or comes from somebody else. */
 export function decodeEnvelope(attributes: Attributes): Envelope | undefined {
   const text = attributes[ENVELOPE_KEY];
   if (text === undefined) return undefined;
@@ -134,12 +140,12 @@ export function decodeEnvelope(attributes: Attributes): Envelope | undefined {
   }
 }
 
-/** Whether the value of an entry can be an attribute's. */
+/** Whether the value of an entry can be an attribute. */
 function isCarriedEntry(entry: [string, string | undefined]): entry is [string, string] {
   return entry[1] !== undefined && isCarried(entry[1]);
 }
 
-/** JSON escapes control characters itself; these two it leaves, and AWS would replace them. */
+/** JSON escapes control characters itself, but leaves these two, which AWS would replace. */
 function toJson(envelope: Envelope): string {
   return JSON.stringify(envelope).replace(/[\ufffe\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16)}`);
 }

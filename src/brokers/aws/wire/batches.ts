@@ -9,22 +9,22 @@ import { fifoParameters, groupOf, type FifoParameters } from './fifo.js';
 import { readReply, type BatchReply } from './reply.js';
 import type { PublisherSettings } from './settings.js';
 
-/** Entries in one request, in SQS and in SNS. */
+/** The most entries in one request, in SQS and in SNS. */
 const MAX_ENTRIES = 10;
 
-/** What SQS and SNS call by different names: one message of a batch. */
+/** One message of a batch. SQS and SNS have different names for its body. */
 export interface Entry {
   readonly Id: string;
   readonly body: string;
   readonly MessageAttributes: Record<string, { DataType: string; StringValue: string }>;
-  /** The FIFO parameters, or none. */
+  /** The FIFO parameters, if the destination is FIFO. */
   readonly fifo: FifoParameters | Record<string, never>;
 }
 
-/** Sends one batch; rejects as the SDK does. */
+/** Sends one batch. Rejects as the SDK does. */
 export type SendBatch = (entries: readonly Entry[], signal: AbortSignal | undefined) => Promise<BatchReply>;
 
-/** A message made ready, or the reason why it cannot be sent. */
+/** A message that is ready to be sent, or the reason why it cannot be sent. */
 interface Prepared {
   readonly lane: string | undefined;
   readonly entry?: Entry;
@@ -33,9 +33,9 @@ interface Prepared {
 }
 
 /**
- * Sends messages in batches of at most 10 entries and `maxBatchBytes`, and answers for each message.
- * Messages of one group, or of one key where there are no groups, are sent one after the other, since
- * AWS may fail an entry of a batch and accept a later one of its group.
+ * Sends messages in batches of at most 10 entries and `maxBatchBytes`, and answers for each message. Messages of one
+ * group, or of one key if there are no groups, are sent one after the other, because AWS may fail an entry of a batch
+ * and accept a later one of the same group.
  */
 export async function sendBatches(
   messages: readonly Message[],
@@ -85,12 +85,12 @@ async function prepare(message: Message, id: string, settings: PublisherSettings
     const fifo = settings.fifo ? await fifoParameters(message, group, settings) : {};
     return { lane, size, entry: { Id: id, body, MessageAttributes, fifo } };
   } catch (error) {
-    // A message that cannot be sent must not reject the call: the others are none the worse for it.
+    // A message that cannot be sent must not reject the call, because the other messages can be sent.
     return { lane, size: 0, error: error instanceof PublishError ? error : requestFailure(error) };
   }
 }
 
-/** What AWS counts: body, and name, type and value of every attribute. */
+/** What AWS counts: the body, and the name, type and value of every attribute. */
 function sizeOf(body: string, attributes: Readonly<Record<string, string>>): number {
   return Object.entries(attributes).reduce(
     (size, [name, value]) => size + byteLength(name) + 'String'.length + byteLength(value),
@@ -112,7 +112,7 @@ async function sendEntries(
     return errors.map((error) => (error === undefined ? ACKNOWLEDGED : { acknowledged: false, error }));
   } catch (thrown) {
     const error = requestFailure(thrown, signal);
-    // A request refused as a whole is one message's fault at most: each alone tells whose.
+    // If a request is refused as a whole, at most one message is at fault. Sending each alone shows which one.
     if (error.kind === 'permanent' && entries.length > 1) {
       return (await Promise.all(entries.map((entry) => sendEntries([entry], send, signal)))).flat();
     }
@@ -120,16 +120,16 @@ async function sendEntries(
   }
 }
 
-/** The most that AWS takes, of a message and of a request. */
+/** The most bytes that AWS accepts, of a message and of a request. */
 const LARGEST = 1_048_576;
 
 function tooLarge(message: Message, size: number, limit: number): PublishError {
   const advice =
     size > LARGEST
-      ? 'AWS takes no message above 1,048,576 bytes: keep the content elsewhere and send a reference to it'
-      : 'AWS takes up to 1,048,576 where the MaximumMessageSize of the topic or the queue allows it: raise both';
+      ? 'AWS accepts no message above 1,048,576 bytes: keep the content elsewhere and send a reference to it'
+      : 'AWS accepts up to 1,048,576 bytes if the MaximumMessageSize of the topic or queue allows it: raise both';
   return new PublishError(
-    `message ${message.id} is too large: ${String(size)} bytes with its attributes, the limit (maxBatchBytes) is ${String(limit)}. ${advice}`,
+    `message ${message.id} is too large: ${String(size)} bytes with its attributes, but the limit (maxBatchBytes) is ${String(limit)}. ${advice}`,
     { kind: 'permanent' },
   );
 }

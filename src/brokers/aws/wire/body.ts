@@ -4,12 +4,12 @@ export interface EncodedBody {
   readonly base64: boolean;
 }
 
-// ignoreBOM keeps a leading U+FEFF; fatal refuses what would not come back as the same bytes.
+// ignoreBOM keeps a leading U+FEFF. fatal refuses bytes that would not come back the same.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * The characters that SQS takes. It does not refuse others: it replaces them by U+FFFD without a word
- * (API reference of SendMessage, `MessageBody`), so they must never be sent.
+ * Matches a character that SQS does not carry. SQS does not refuse such a character, but silently replaces it with
+ * U+FFFD (API reference of SendMessage, `MessageBody`), so it must never be sent.
  */
 // eslint-disable-next-line no-control-regex -- tab, line feed and carriage return are among them
 const REFUSED = /[^\u0009\u000a\u000d\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u;
@@ -19,7 +19,7 @@ export function isCarried(text: string): boolean {
   return text !== '' && !REFUSED.test(text);
 }
 
-/** The payload as it is where it is text that AWS carries unchanged, else as base64. */
+/** The payload itself if it is text that AWS carries unchanged, and its base64 otherwise. */
 export function encodeBody(payload: Uint8Array): EncodedBody {
   const text = decodeText(payload);
   if (text !== undefined && isCarried(text)) return { body: text, base64: false };
@@ -28,11 +28,11 @@ export function encodeBody(payload: Uint8Array): EncodedBody {
 
 /** The bytes of a body. */
 export function decodeBody({ body, base64 }: EncodedBody): Uint8Array {
-  // Copied out of Node's shared pool: a payload is a plain Uint8Array over memory of its own.
+  // Copied out of Node's shared pool, so that a payload is a plain Uint8Array over memory of its own.
   return new Uint8Array(Buffer.from(body, base64 ? 'base64' : 'utf8'));
 }
 
-/** Bytes of a text in UTF-8, which is what AWS counts. */
+/** The bytes of a text in UTF-8, which is what AWS counts. */
 export function byteLength(text: string): number {
   return Buffer.byteLength(text, 'utf8');
 }

@@ -1,14 +1,14 @@
 import { toError } from '../../../core/errors.js';
 
-/** Entries in one request of SQS. */
+/** The most entries in one request to SQS. */
 const MAX_ENTRIES = 10;
 
-/** Calls with one batch; the error of each item, or `undefined`, in order. */
+/** Makes one batch call. Resolves to the error of each item, or `undefined`, in order. */
 type Call<Item> = (items: readonly Item[]) => Promise<readonly (Error | undefined)[]>;
 
 /**
- * Makes single calls share requests without a timer: what arrives while as many requests as allowed
- * are in flight goes together in the next one.
+ * Lets single calls share requests, without a timer: calls that arrive while the most requests are in flight go
+ * together in the next one.
  */
 export class BatchedCalls<Item> {
   readonly #call: Call<Item>;
@@ -25,7 +25,7 @@ export class BatchedCalls<Item> {
   run(item: Item): Promise<Error | undefined> {
     return new Promise((done) => {
       this.#waiting.push({ item, done });
-      // Later, so that calls made in one go share the first request too.
+      // Deferred, so that calls made together share the first request too.
       queueMicrotask(() => {
         this.#next();
       });

@@ -2,7 +2,7 @@ import type { Message } from '../../../core/contracts/message.js';
 import { decodeEnvelope, ENVELOPE_KEY, type Attributes } from './attributes.js';
 import { decodeBody } from './body.js';
 
-/** What is read of a message that SQS delivers. */
+/** The part of a message delivered by SQS that is read. */
 export interface Delivery {
   readonly MessageId?: string | undefined;
   readonly Body?: string | undefined;
@@ -11,13 +11,13 @@ export interface Delivery {
   readonly MessageAttributes?: Readonly<Record<string, DeliveredAttribute>> | undefined;
 }
 
-/** An attribute; `StringValue` for strings and numbers, else `BinaryValue`. */
+/** An attribute: `StringValue` for strings and numbers, `BinaryValue` otherwise. */
 export interface DeliveredAttribute {
   readonly StringValue?: string | undefined;
   readonly BinaryValue?: Uint8Array | undefined;
 }
 
-/** The same, whichever way it came. */
+/** The content of a delivery, independent of how it came. */
 interface Content {
   readonly id: string;
   readonly body: string;
@@ -26,20 +26,20 @@ interface Content {
 }
 
 /**
- * The message of an SQS delivery: from a publisher of this package or anybody's, sent to SQS, or to
+ * The message of an SQS delivery. It may come from a publisher of this package or anybody else, through SQS, or through
  * SNS with raw delivery or without (a JSON envelope). Never throws: whatever was sent can be handled.
  *
- * The id is the attribute `messageIdKey`, else the broker's. Binary attributes become base64.
+ * The id is the attribute `messageIdKey`, or else the broker's. Binary attributes become base64.
  */
 export function decodeDelivery(delivery: Delivery, messageIdKey: string): Message {
   const { id, body, at, attributes } = contentOf(delivery);
   const envelope = decodeEnvelope(attributes);
-  // What older versions wrote has no `own`: there, attributes of these names are metadata.
+  // Messages of older versions have no `own`. Their attributes with these names are metadata.
   const own = envelope === undefined ? [] : [ENVELOPE_KEY, ...(envelope.own ?? [])];
   const others = new Map(Object.entries(attributes).filter(([name]) => !own.includes(name)));
   const givenId = envelope?.id ?? others.get(messageIdKey);
   others.delete(messageIdKey);
-  // A foreign producer's group is its key; ours said in the envelope whether there is one.
+  // For a message from elsewhere, the group is the key. Our envelope says whether there is a key.
   const key = envelope === undefined ? delivery.Attributes?.['MessageGroupId'] : envelope.key;
   return {
     id: givenId ?? id,
@@ -55,7 +55,7 @@ export function decodeDelivery(delivery: Delivery, messageIdKey: string): Messag
 function contentOf(delivery: Delivery): Content {
   const body = delivery.Body ?? '';
   const attributes = Object.entries(delivery.MessageAttributes ?? {});
-  // SNS puts the attributes inside its envelope, so a body that only looks like one is told apart.
+  // SNS puts the attributes inside its envelope. So a body with attributes beside it only looks like an envelope.
   const notification = attributes.length === 0 ? parseNotification(body) : undefined;
   if (notification !== undefined) return notification;
   const sent = Number(delivery.Attributes?.['SentTimestamp']);
@@ -72,7 +72,7 @@ function contentOf(delivery: Delivery): Content {
   };
 }
 
-/** The JSON envelope of SNS, or `undefined` for any other body. */
+/** The content of an SNS envelope; `undefined` for any other body. */
 function parseNotification(body: string): Content | undefined {
   if (!body.startsWith('{')) return undefined;
   let value: unknown;

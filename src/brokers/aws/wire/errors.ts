@@ -2,7 +2,7 @@ import { textOf } from '../../../core/util/error-text.js';
 import { PublishError, toError, type FailureKind } from '../../../core/errors.js';
 import { lookUp, NETWORK_FAILURES, type FailureTable } from '../../../core/publish/failure-kinds.js';
 
-/** What is read of an error of the AWS SDK or of Node. */
+/** The part of an error of the AWS SDK or of Node that is read. */
 interface SdkError {
   readonly name?: unknown;
   readonly code?: unknown;
@@ -11,18 +11,18 @@ interface SdkError {
 }
 
 /**
- * The kind of each AWS error, by its name with prefixes (`AWS.SimpleQueueService.`) and the suffixes
- * `Exception` and `Error` removed: the same failure has several spellings, by service, by protocol
- * and as the code of a batch entry. What is not listed goes by HTTP status, and else is retryable,
- * since trying again loses nothing.
+ * The kind of each AWS error, by its name without prefixes (`AWS.SimpleQueueService.`) and without the suffixes
+ * `Exception` and `Error`. The same failure has several spellings, by service, by protocol and as the code of a batch
+ * entry. An error that is not listed goes by its HTTP status, and is otherwise retryable, because trying again loses
+ * nothing.
  *
- * Sources: "Common errors" and the error lists of SendMessageBatch and PublishBatch in the API
- * references of SQS and SNS.
+ * Sources: "Common errors" and the error lists of SendMessageBatch and PublishBatch in the API references of SQS and
+ * SNS.
  */
 const KINDS: FailureTable = {
   ...NETWORK_FAILURES,
 
-  // This message, for ever.
+  // This message always fails.
   InvalidParameterValue: 'permanent',
   InvalidParameter: 'permanent',
   ParameterValueInvalid: 'permanent',
@@ -33,7 +33,7 @@ const KINDS: FailureTable = {
   MissingParameter: 'permanent',
   Validation: 'permanent',
 
-  // This message, this time.
+  // This message failed this time.
   Throttling: 'retryable',
   Throttled: 'retryable',
   RequestThrottled: 'retryable',
@@ -46,7 +46,7 @@ const KINDS: FailureTable = {
   InternalFailure: 'retryable',
   ServiceUnavailable: 'retryable',
 
-  // No such queue or topic, or not at this endpoint.
+  // The queue or topic does not exist, or not at this endpoint.
   NonExistentQueue: 'connection',
   QueueDoesNotExist: 'connection',
   QueueDeletedRecently: 'connection',
@@ -54,7 +54,7 @@ const KINDS: FailureTable = {
   InvalidAddress: 'connection',
   UnsupportedOperation: 'connection',
 
-  // Nobody may, or nobody knows who asks.
+  // Access is denied, or the caller is unknown.
   AccessDenied: 'connection',
   Authorization: 'connection',
   AuthFailure: 'connection',
@@ -89,7 +89,7 @@ const KINDS: FailureTable = {
   EPIPE: 'connection',
 };
 
-/** A parameter that every message of a publisher shares: refusing it says nothing about one message. */
+/** A parameter that all messages of a publisher share. An error about it says nothing about one message. */
 const SHARED_PARAMETER = /\b(TopicArn|QueueUrl)\b/;
 
 function kindOf(names: readonly unknown[], message: string, status: number | undefined): FailureKind {
@@ -108,11 +108,11 @@ function plainName(name: string): string {
   return name.slice(name.lastIndexOf('.') + 1).replace(/(Exception|Error)+$/, '');
 }
 
-/** What a thrown error of the SDK means for the relay, with that error as its cause. */
+/** What a thrown error of the SDK means for the relay. The error becomes the cause. */
 export function requestFailure(thrown: unknown, signal?: AbortSignal): PublishError {
   const cause = toError(thrown);
   if (signal?.aborted === true) {
-    return new PublishError('aborted before the broker answered: the message may have arrived', {
+    return new PublishError('aborted before the broker answered, so the message may have arrived', {
       kind: 'retryable',
       cause,
     });

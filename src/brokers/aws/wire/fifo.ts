@@ -14,12 +14,12 @@ export interface FifoSettings {
   readonly defaultGroupId: string | undefined;
 }
 
-/** What AWS takes as MessageGroupId and MessageDeduplicationId: 1 to 128 of a-z, A-Z, 0-9 and ASCII punctuation. */
+/** What AWS accepts as MessageGroupId and MessageDeduplicationId: 1 to 128 of a-z, A-Z, 0-9 and ASCII punctuation. */
 const FIFO_ID = /^[!-~]{1,128}$/;
-/** The form of a hashed id. A text that looks like one is hashed too, so that it meets no other text's hash. */
+/** The form of a hashed id. A text in this form is hashed too, so that it cannot equal the hash of another text. */
 const HASHED = /^sha256:[0-9a-f]{64}$/;
 
-/** The group of a message as the application names it: its key, else metadata, else the default. */
+/** The group of a message as the application names it: its key, or else metadata, or else the default. */
 export function groupOf(message: Message, { groupIdKey, defaultGroupId }: FifoSettings): string | undefined {
   if (message.key !== undefined) return message.key;
   const named =
@@ -36,7 +36,7 @@ export async function fifoParameters(
   if (group === undefined) {
     const metadata = settings.groupIdKey === undefined ? 'groupIdKey' : `metadata ${describe(settings.groupIdKey)}`;
     throw new PublishError(
-      `message ${message.id} has no group for a FIFO destination: no key, no ${metadata}, and no defaultGroupId is set`,
+      `message ${message.id} has no group for a FIFO destination: it has no key and no ${metadata}, and no defaultGroupId is set`,
       { kind: 'permanent' },
     );
   }
@@ -44,8 +44,8 @@ export async function fifoParameters(
 }
 
 /**
- * The text itself where AWS takes it as an id, else `sha256:` and the hash of its UTF-8 in hexadecimal: the same for
- * the same text at all times, and another for each text.
+ * The text itself if AWS accepts it as an id, and otherwise `sha256:` and the hexadecimal hash of its UTF-8. The same
+ * text always has the same id, and different texts have different ids.
  */
 async function fifoId(text: string): Promise<string> {
   if (FIFO_ID.test(text) && !HASHED.test(text)) return text;

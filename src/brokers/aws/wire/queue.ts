@@ -1,7 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import { matchingText } from './options.js';
 
-/** What GetQueueUrl is asked. */
+/** The parameters of GetQueueUrl. */
 export interface QueueLookup {
   readonly QueueName: string;
   readonly QueueOwnerAWSAccountId?: string;
@@ -12,10 +12,10 @@ export type GetQueueUrl = (lookup: QueueLookup, signal: AbortSignal | undefined)
 
 /** A queue that was given as a name, a URL or an ARN. */
 export interface Queue {
-  /** As given. */
+  /** As it was given. */
   readonly given: string;
   readonly fifo: boolean;
-  /** The URL: looked up once, and again after a look-up that failed. Rejects with what the look-up did. */
+  /** The URL, which is looked up once, and again after a failed look-up. Rejects with the error of the look-up. */
   url(signal?: AbortSignal): Promise<string>;
 }
 
@@ -25,7 +25,7 @@ const URL_FORM = /^https?:\/\/\S+$/;
 const ANY_FORM = new RegExp([ARN, NAME, URL_FORM].map((form) => `(?:${form.source})`).join('|'));
 
 /**
- * A queue by name, URL or ARN; the ARN's account is asked for as the owner.
+ * A queue by name, URL or ARN. For an ARN, its account is passed as the owner.
  *
  * @throws MessengerError `INVALID_OPTION` for anything else.
  */
@@ -36,14 +36,14 @@ export function resolveQueue(option: unknown, getQueueUrl: GetQueueUrl): Queue {
     given,
     fifo: isFifo(given),
     async url(signal) {
-      // Not shared while it is pending: one caller's abort, or a hanging request, must not be another's.
+      // Not shared while it is pending: one caller's abort, or a hanging request, must not affect another caller.
       known ??= await lookUp(given, getQueueUrl, signal);
       return known;
     },
   };
 }
 
-/** Whether a topic or a queue is FIFO: AWS has it in the name. */
+/** Whether a topic or a queue is FIFO. AWS puts that in the name. */
 export function isFifo(nameOrArnOrUrl: string): boolean {
   return nameOrArnOrUrl.endsWith('.fifo');
 }
@@ -52,6 +52,6 @@ async function lookUp(given: string, getQueueUrl: GetQueueUrl, signal: AbortSign
   const [, account, name] = ARN.exec(given) ?? [];
   const lookup = { QueueName: name ?? given, ...(account === undefined ? {} : { QueueOwnerAWSAccountId: account }) };
   const url = await getQueueUrl(lookup, signal);
-  if (url === undefined) throw new MessengerError('PUBLISH_FAILED', `SQS gave no URL for the queue ${given}`);
+  if (url === undefined) throw new MessengerError('PUBLISH_FAILED', `SQS returned no URL for the queue ${given}`);
   return url;
 }

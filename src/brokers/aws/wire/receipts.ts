@@ -5,30 +5,30 @@ import { backoff } from '../../../core/publish/retry-policy.js';
 import { sleep } from '../../../core/util/async.js';
 import { BatchedCalls } from './calls.js';
 
-/** A change of a message's visibility: seconds from now. */
+/** A change of a message's visibility: how many seconds from now it is hidden. */
 export interface VisibilityChange {
   readonly receipt: string;
   readonly seconds: number;
 }
 
-/** The two batch calls on receipts; the error of each, or `undefined`, in order. */
+/** The two batch calls on receipts. Each resolves to the error of each item, or `undefined`, in order. */
 export interface ReceiptCalls {
   remove(receipts: readonly string[]): Promise<readonly (Error | undefined)[]>;
   changeVisibility(changes: readonly VisibilityChange[]): Promise<readonly (Error | undefined)[]>;
 }
 
-/** What a subscriber does with received messages; none of it rejects. */
+/** What a subscriber does with received messages. Neither method rejects. */
 export interface Receipts {
-  /** Deletes the message: the acknowledgement. Tried up to 5 times over about 1 second; failures are logged. */
+  /** Deletes the message, which acknowledges it. Makes up to 5 attempts over about 1 second, and logs failures. */
   remove(receipt: string, id: string): Promise<void>;
-  /** Sets when the message comes again. Resolves with the error if that failed: then its timeout stays. */
+  /** Sets when the message is delivered again. Resolves to the error if that failed, and the timeout then stays. */
   changeVisibility(receipt: string, seconds: number): Promise<Error | undefined>;
 }
 
 const REMOVE_ATTEMPTS = 5;
 const REMOVE_BACKOFF = { minDelay: 100, maxDelay: 2_000 };
 
-/** @param parallel Requests of each sort in flight at once. */
+/** @param parallel How many requests of each kind may be in flight at once. */
 export function receiptsOf(calls: ReceiptCalls, parallel: number, logger: ErrorLogger): Receipts {
   const removals = new BatchedCalls<string>((receipts) => calls.remove(receipts), parallel);
   const changes = new BatchedCalls<VisibilityChange>((some) => calls.changeVisibility(some), parallel);

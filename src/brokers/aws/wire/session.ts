@@ -8,20 +8,20 @@ import { sleep } from '../../../core/util/async.js';
 import { decodeDelivery, type Delivery } from './decode.js';
 import { receiptsOf, type ReceiptCalls, type Receipts } from './receipts.js';
 
-/** What a subscriber was told, checked. */
+/** The settings of a subscriber, checked. */
 export interface SessionSettings {
   readonly concurrency: number;
   readonly visibilitySeconds: number;
-  /** `undefined` leaves a failed message to its visibility timeout. */
+  /** `undefined` leaves a failed message hidden until its visibility timeout. */
   readonly retrySeconds: number | undefined;
   readonly stopTimeout: number;
   readonly messageIdKey: string;
-  /** Messages of one group are handled one at a time, in order. */
+  /** Whether messages of one group are handled one at a time, in order. */
   readonly ordered: boolean;
   readonly logger: ErrorLogger;
 }
 
-/** A delivery, with what is needed to answer it. */
+/** A delivery, with the receipt that is needed to answer it. */
 export interface ReceivedDelivery extends Delivery {
   readonly ReceiptHandle?: string | undefined;
 }
@@ -38,13 +38,13 @@ interface InHand {
   readonly group: string | undefined;
 }
 
-/** The most that one receive asks for: the limit of SQS. */
+/** The most messages that one receive asks for: the limit of SQS. */
 const MAX_RECEIVED = 10;
 const RECEIVE_BACKOFF = { minDelay: 100, maxDelay: 30_000 };
-/** Milliseconds that handlers have to end after their signal aborted. */
+/** How many milliseconds handlers have to end after their signal aborted. */
 const ABORT_GRACE = 1_000;
 
-/** Receives and handles until the signal aborts, then stops gracefully. Never rejects. */
+/** Receives and handles messages until the signal aborts, and then stops gracefully. Never rejects. */
 export async function receiveAndHandle(
   subscription: Subscription,
   signal: AbortSignal,
@@ -64,7 +64,7 @@ class Session {
   readonly #receipts: Receipts;
   readonly #handlers = new AbortController();
   readonly #inHand = new Set<InHand>();
-  /** Messages that wait behind the one of their group that runs. */
+  /** Messages that wait behind the running message of their group. */
   readonly #groups = new Map<string, InHand[]>();
   readonly #work = new Set<Promise<void>>();
   readonly #heartbeat: NodeJS.Timeout;
@@ -95,7 +95,7 @@ class Session {
         failures = 0;
         for (const delivery of deliveries) this.#accept(delivery);
       } catch (thrown) {
-        // An abort ends the receive with an error that is none.
+        // The receive was aborted by the signal, which is not a failure.
         if (this.#aborted()) return;
         failures += 1;
         this.#log('could not receive', thrown);
@@ -104,15 +104,20 @@ class Session {
     }
   }
 
-  /** Gives back what was not started, waits for what runs, aborts it after `stopTimeout`. */
+  /** Gives back messages that were not started, and waits for running handlers. Aborts these after `stopTimeout`. */
   async stop(): Promise<void> {
     for (const waiting of this.#groups.values()) this.#track(this.#release(waiting.splice(0)));
     if (!(await this.#idleWithin(this.#settings.stopTimeout))) {
-      this.#handlers.abort(new MessengerError('TIMEOUT', 'the subscriber stopped and the handler did not end in time'));
+      this.#handlers.abort(
+        new MessengerError('TIMEOUT', 'the subscriber stopped, and the handler did not end in time'),
+      );
       if (!(await this.#idleWithin(ABORT_GRACE))) {
         const ids = [...this.#inHand].map(({ message }) => message.id).join(', ');
         this.#settings.logger.error(
-          new MessengerError('TIMEOUT', `${this.#name()}: stopped while handlers still run; these come again: ${ids}`),
+          new MessengerError(
+            'TIMEOUT',
+            `${this.#name()}: stopped while handlers still run, whose messages will be delivered again: ${ids}`,
+          ),
         );
       }
     }
@@ -136,20 +141,20 @@ class Session {
     else waiting.push(item);
   }
 
-  /** Handles a message and, one after the other, those of its group that arrive meanwhile. */
+  /** Handles a message and then, one after the other, the messages of its group that arrive meanwhile. */
   async #runGroup(first: InHand): Promise<void> {
     const waiting: InHand[] = [];
     if (first.group !== undefined) this.#groups.set(first.group, waiting);
     for (let item: InHand | undefined = first; item !== undefined; item = waiting.shift()) {
       if (await this.#handle(item)) continue;
-      // They go back before their predecessor does, or they could come again before it.
+      // The waiting messages must go back before the failed one, or they could be delivered before it.
       await this.#release(waiting.splice(0));
       await this.#giveBack(item);
     }
     if (first.group !== undefined) this.#groups.delete(first.group);
   }
 
-  /** Whether the handler succeeded: then the message is deleted. */
+  /** Whether the handler succeeded. If so, the message is deleted. */
   async #handle(item: InHand): Promise<boolean> {
     try {
       await this.#subscription.handler(item.message, { signal: this.#handlers.signal });
@@ -174,7 +179,7 @@ class Session {
 
   async #hideFor(item: InHand, seconds: number): Promise<void> {
     this.#drop(item);
-    // An extension that is under way would win over this.
+    // An extension in flight would override this change.
     await this.#extending;
     const error = await this.#receipts.changeVisibility(item.receipt, seconds);
     if (error !== undefined) this.#log(`message ${item.message.id} could not be given back early`, error);
@@ -185,7 +190,7 @@ class Session {
     this.#extending = Promise.all(
       [...this.#inHand].map(async (item) => {
         const error = await this.#receipts.changeVisibility(item.receipt, visibilitySeconds);
-        // One that was deleted meanwhile cannot be extended, and need not be.
+        // A message that was deleted meanwhile cannot be extended, and need not be.
         if (error !== undefined && this.#inHand.has(item)) {
           this.#log(`message ${item.message.id} may come again while it is handled`, error);
         }

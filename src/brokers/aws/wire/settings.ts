@@ -20,25 +20,29 @@ export interface AwsPublisherOptions {
    */
   messageIdKey?: string;
   /**
-   * Metadata entries that become attributes before any others do, such as those that filter policies read: at most 6.
-   * AWS takes 10 attributes of a message, of which up to 4 are its id, its topic, its key and the envelope. The rest of
-   * the metadata travels in the envelope, and `SqsSubscriber` puts it back.
+   * Metadata entries that become attributes before any others, such as those that filter policies read: at most 6. AWS
+   * accepts 10 attributes for a message. Up to 4 of them are its id, its topic, its key and the envelope. The rest of
+   * the metadata travels in the envelope, and `SqsSubscriber` restores it.
    * @default none: as many entries as fit, in their order, `content-type` and `schema-version` last
    */
   attributeKeys?: readonly string[];
   /** FIFO only: the metadata entry that names the message group of messages without a `key`. @default none */
   groupIdKey?: string;
-  /** FIFO only: the message group of messages with neither; without it they fail permanently. @default none */
+  /**
+   * FIFO only: the message group of messages with neither a `key` nor that entry. Without it they fail permanently.
+   * @default none
+   */
   defaultGroupId?: string;
   /**
-   * Bytes of one request, and so of one message: bodies, and names, types and values of attributes; 1,024 to 1,048,576.
-   * A payload that is not text travels as base64, a third larger. A larger message fails permanently, unsent.
-   * SQS takes 1,048,576, of a message as much as the queue's `MaximumMessageSize` allows. SNS takes 262,144, and up to
-   * 1,048,576 where the topic's attribute `MaximumMessageSize` allows it: set both alike.
+   * The most bytes of one request, and so of one message: bodies, and the names, types and values of attributes; 1,024
+   * to 1,048,576. A payload that is not text travels as base64, which is a third larger. A larger message fails
+   * permanently, and is not sent. SQS accepts 1,048,576 bytes per request, and per message as many as the queue's
+   * `MaximumMessageSize` allows. SNS accepts 262,144, and up to 1,048,576 if the topic's attribute `MaximumMessageSize`
+   * allows it. Set both to the same value.
    * @default 1_048_576 for SQS, 262_144 for SNS
    */
   maxBatchBytes?: number;
-  /** Requests in flight at once. @default 4 */
+  /** How many requests may be in flight at once. @default 4 */
   concurrency?: number;
 }
 
@@ -46,15 +50,15 @@ export interface AwsPublisherOptions {
 export interface PublisherSettings extends AttributeSettings, FifoSettings {
   readonly fifo: boolean;
   readonly maxBatchBytes: number;
-  /** For its requests in flight. */
+  /** Room for the publisher's requests in flight. */
   readonly room: Room;
 }
 
 /**
- * To be called before an option is read.
+ * Call this before reading an option.
  *
  * @param own The options that only this publisher has.
- * @throws MessengerError `INVALID_OPTION` for what is no object of options.
+ * @throws MessengerError `INVALID_OPTION` for a value that is not an object of options.
  */
 export function checkPublisherOptions<Options extends AwsPublisherOptions>(
   options: Options,
@@ -74,7 +78,7 @@ const KEYS = {
 
 /**
  * @param maxBatchBytes The default of the option.
- * @throws MessengerError `INVALID_OPTION` quoting what is wrong.
+ * @throws MessengerError `INVALID_OPTION` that quotes what is wrong.
  */
 export function publisherSettings(
   options: AwsPublisherOptions,
@@ -107,6 +111,6 @@ function refuse(name: string, value: unknown): void {
   if (value === undefined) return;
   throw new MessengerError(
     'INVALID_OPTION',
-    `${name} is for FIFO destinations, whose names end in ".fifo"; got ${JSON.stringify(value)}`,
+    `${name} is only for FIFO destinations, whose names end in ".fifo", got ${JSON.stringify(value)}`,
   );
 }

@@ -12,13 +12,14 @@ import { postgresJsDriver, type PostgresJsRoot, type PostgresJsTransaction } fro
 
 const drivers: readonly Driver[] = [pgDriver, neonHttpDriver, postgresJsDriver, pgliteDriver];
 
-/** A client that a `PostgresStore` can be built on. Neon's Pool and Client, over WebSockets, are those of `pg`. */
+/**
+ * A client on which a `PostgresStore` can be built. Neon's Pool and Client, over WebSockets, count as those of `pg`.
+ */
 export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
 
 /**
- * What `add` writes through: a `pg` Client or PoolClient that ran BEGIN, the `sql` of postgres.js's
- * `begin`, PGlite's transaction, or a function that runs SQL in the transaction at hand, whichever
- * query builder holds it.
+ * The handle through which `add` writes: a `pg` Client or PoolClient that ran BEGIN, the `sql` that postgres.js passes
+ * to `begin`, PGlite's transaction, or a function that runs SQL in the current transaction of any query builder.
  */
 export type TransactionHandle =
   | PgClient
@@ -42,9 +43,10 @@ export function databaseOf(client: unknown): Database {
 }
 
 /**
- * How SQL is run in the transaction of a handle: for its effect, or for what it returns.
+ * How to run SQL in the transaction of a handle, either for its effect (`run`) or for its rows (`query`).
  *
- * @throws MessengerError `INVALID_TRANSACTION` for no handle, an unknown one, or one that is not in a transaction.
+ * @throws MessengerError `INVALID_TRANSACTION` for a missing or unknown handle, and for one that is not in a
+ *   transaction.
  */
 export function runnerOf<Tx>(
   handle: unknown,
@@ -55,7 +57,7 @@ export function runnerOf<Tx>(
   if (handle === undefined || handle === null) {
     throw new MessengerError(
       'INVALID_TRANSACTION',
-      `no transaction handle: without one nothing would be stored atomically with your data. Pass ${known}`,
+      `no transaction handle was passed, and without one the messages would not be stored atomically with your data. Pass ${known}`,
     );
   }
   if (bridge?.isHandle(handle)) {
@@ -86,15 +88,15 @@ export function runnerOf<Tx>(
   }
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    `unknown transaction handle ${kindOf(handle)}: pass ${known}${bridge ? '' : ', or give the store the option bridge for your query builder or ORM'}`,
+    `unknown transaction handle ${kindOf(handle)}: pass ${known}${bridge ? '' : ', or give the store a bridge for your query builder or ORM with the option bridge'}`,
   );
 }
 
 /**
- * How to hear notifications: through the client of the option `listen`, else through the store's own where it
- * is a pool with room for one more connection.
+ * How to listen for notifications: through the client of the option `listen`, or else through the store's own client,
+ * if that is a pool with room for one more connection.
  *
- * @throws MessengerError `INVALID_OPTION` for a client that cannot be listened through.
+ * @throws MessengerError `INVALID_OPTION` for a client through which the store cannot listen.
  */
 export function listenOf(client: PostgresClient, option: unknown): Listen | undefined {
   if (option === false) return undefined;
@@ -106,7 +108,7 @@ export function listenOf(client: PostgresClient, option: unknown): Listen | unde
   throw new MessengerError('INVALID_OPTION', `listen must be a pg Pool or false, got ${kindOf(option)}`);
 }
 
-/** Calls back when the transaction of a handle is over, where that can be known. */
+/** Calls back when the transaction of a handle has ended, where the client or bridge tells. */
 export function onTransactionEnd<Tx>(
   handle: unknown,
   bridge: TransactionBridge<Tx> | undefined,
@@ -117,7 +119,7 @@ export function onTransactionEnd<Tx>(
   else for (const driver of drivers) driver.onEnd?.(handle, callback, forMany);
 }
 
-/** What a value is. A string is not quoted: a connection string has a password in it. */
+/** What kind of value it is. A string is not quoted, because a connection string contains a password. */
 function kindOf(value: unknown): string {
   return typeof value === 'string' ? 'a string' : describe(value);
 }

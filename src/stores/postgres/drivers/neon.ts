@@ -2,21 +2,21 @@ import { hasMethods } from '../../../core/util/options.js';
 import type { Driver } from './driver.js';
 
 /**
- * Neon's HTTP client, the `sql` of `neon()`: it has no transaction that one could write through, and would be taken
- * for the `sql` of postgres.js. Neon's Pool and Client, over WebSockets, are those of `pg`.
+ * Refuses Neon's HTTP client, the `sql` of `neon()`. It has no transaction to write through, and would be taken for the
+ * `sql` of postgres.js. Neon's Pool and Client, over WebSockets, count as those of `pg`.
  */
 export const neonHttpDriver: Driver = {
   name: 'Neon over HTTP',
   database: () => undefined,
   handle: (handle) =>
-    // Knex is a function that has a `transaction`, too; and Bun's client, which also has a `begin`.
+    // Knex is a function with a `transaction` too. So is Bun's client, which also has a `begin`.
     typeof handle === 'function' &&
     hasMethods(handle, 'transaction') &&
     !hasMethods(handle, 'raw') &&
     !hasMethods(handle, 'begin')
       ? {
           refused:
-            'the sql of Neon’s neon() commits every query by itself: put the statement of store.statement(…) into sql.transaction([…]) as sql.query(text, values), or pass a client of Neon’s Pool that ran BEGIN',
+            'the sql of Neon’s neon() commits every query by itself: add the statement of store.statement(…) to sql.transaction([…]) as sql.query(text, values), or pass a client of Neon’s Pool that ran BEGIN',
         }
       : undefined,
 };

@@ -1,7 +1,7 @@
 import { hasMethods } from '../../../core/util/options.js';
 import { hearStatus, type PgTelling } from './pg-status.js';
 
-/** A query as `pg` takes it, with everything set that this store relies on. */
+/** A query for `pg`, with everything set on which this store relies. */
 export interface PgQuery {
   text: string;
   values?: unknown[];
@@ -10,7 +10,7 @@ export interface PgQuery {
   types?: { getTypeParser(oid: number, format?: string): (value: string) => unknown };
 }
 
-/** The slice of `pg`'s Client and PoolClient that is used. */
+/** The part of `pg`'s Client and PoolClient that the store uses. */
 export interface PgClient extends PgTelling {
   query(query: PgQuery & { rowMode: 'array' }): Promise<{ rows: unknown[][] }>;
   query(text: string): Promise<unknown>;
@@ -19,12 +19,12 @@ export interface PgClient extends PgTelling {
   on(event: 'error', listener: (error: Error) => void): unknown;
 }
 
-/** The slice of `pg`'s PoolClient that is used. */
+/** The part of `pg`'s PoolClient that the store uses. */
 export interface PgPoolClient extends PgClient {
   release(destroy?: boolean): void;
 }
 
-/** The slice of `pg`'s Pool that is used. */
+/** The part of `pg`'s Pool that the store uses. */
 export interface PgPool {
   connect(): Promise<PgPoolClient>;
   on(event: 'error', listener: (error: Error) => void): unknown;
@@ -42,16 +42,16 @@ export function isClient(client: unknown): client is PgClient {
 }
 
 function ignore(): void {
-  // A connection that breaks also rejects the query in flight, or the next: nothing is lost here, and
-  // without a listener the event would end the process.
+  // A broken connection also rejects the query in flight, or the next one, so nothing is lost here. Without a listener
+  // the event would end the process.
 }
 
-/** What has our listeners: once is enough, however many stores a client serves. */
+/** The pools and clients that already have our listeners. Once is enough, however many stores use a client. */
 const listening = new WeakSet<PgPool | PgClient>();
 
 /**
- * A pool's clients are listened to before it hands them out: a server that ends a session at once says
- * so in the packet that says it is ready, which is before the promise of `connect` is heard.
+ * Listens to a pool's clients before the pool hands them out. A server that ends a session at once may say so in the
+ * same packet in which it says that it is ready, and that packet is handled before the promise of `connect` settles.
  */
 export function listen(client: PgPool | PgClient): void {
   if (listening.has(client)) return;

@@ -3,25 +3,25 @@ import { serially } from '../../../core/util/async.js';
 import { LeftOpenError, type Listen } from './driver.js';
 import { transactionStatus, type PgTelling } from './pg-status.js';
 
-/** The slice of `pg`'s PoolClient that is used for listening. */
+/** The part of `pg`'s PoolClient that is used for listening. */
 interface PgListening {
   query(query: { text: string; rowMode: 'array' }): Promise<{ rows: unknown[][] }>;
   release(destroy?: boolean): void;
 }
 
-/** What of a `pg` Client is used beyond what every store needs. */
+/** The part of a `pg` Client that is used for listening, beyond what every store needs. */
 interface PgEvents {
   on(event: 'notification', listener: (notification: { channel: string; payload?: string }) => void): unknown;
   on(event: 'error' | 'end' | 'drain', listener: () => void): unknown;
-  /** The backend, as the server has told when the connection was made. */
+  /** The backend that the server named when the connection was made. */
   readonly processID?: number | null;
 }
 
 /**
- * A connection of the pool, taken for good: it is destroyed afterwards, with all that its session holds.
+ * Takes a connection of the pool for good. When it is closed it is destroyed, with everything that its session holds.
  *
- * A pooler is found out by the backend that it names, which is not the one that answers. In transaction
- * mode it would keep our locks with a connection that is everybody's.
+ * A pooler is recognised by the backend that was named at connection, which is not the one that answers. In transaction
+ * mode, a pooler would leave our locks on a server connection that other clients share.
  */
 export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   return async ({ onNotification, onEnd }) => {
@@ -47,13 +47,13 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
     try {
       transactionStatus(client as PgTelling);
       const [backend] = await query('SELECT pg_backend_pid()');
-      // There, LISTEN would hear nothing, and what is open would stay so.
+      // In an open transaction LISTEN would hear nothing, and the transaction would stay open.
       if (['T', 'E'].includes(String(transactionStatus(client as PgTelling)))) throw new LeftOpenError();
       const { processID = null } = events;
       if (processID !== null && String(processID) !== String(backend?.[0])) {
         throw new MessengerError(
           'UNSUPPORTED',
-          'this connection leads to a pooler, not to the server itself: give the store an option `listen` with a pg Pool that does not, or `listen: false`',
+          'this connection leads to a pooler, not to the server itself: set the option `listen` of the store to a pg Pool that connects to the server, or to `false`',
         );
       }
     } catch (error) {
@@ -64,27 +64,27 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   };
 }
 
-/** Whether one connection of a pool can be taken for good, and two are left. */
+/** Whether one connection of a pool can be taken for good, with at least two left. */
 export function hasRoom(pool: unknown): boolean {
   const { options } = pool as { options?: { max?: number } };
   return options?.max === undefined || options.max > 2;
 }
 
-/** The slice of a `pg` Client that tells of its transaction. */
+/** The part of a `pg` Client that tells the state of its transaction. */
 interface PgTransaction extends PgTelling {
   query(text: string): Promise<unknown>;
 }
 
-/** Who waits for the end of a client's transaction. */
+/** The callbacks that wait for the end of a client's transaction. */
 const waiting = new WeakMap<PgTransaction, Set<() => void>>();
 
-/** How many different callbacks are kept for one client: those that come on top are the one that is for many. */
+/** How many callbacks are kept for one client. Beyond these, `forMany` is kept in place of every further one. */
 const CALLBACKS = 100;
 
 /**
- * Calls back when the transaction of a client is over, whichever way; where many wait for it, `forMany` in their place.
- * `drain` is emitted when there is nothing left to send, so a client that is given its next BEGIN at once is heard one
- * transaction later.
+ * Calls back when the transaction of a client has ended, either way. If many callbacks wait, `forMany` replaces the
+ * later ones. A client emits `drain` when it has nothing left to send, so if it is given its next BEGIN at once, the
+ * callbacks run one transaction later.
  */
 export function onPgTransactionEnd(client: PgTransaction, callback: () => void, forMany: () => void): void {
   if (transactionStatus(client) === undefined) return;

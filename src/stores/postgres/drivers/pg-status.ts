@@ -4,51 +4,53 @@ import type { Bound } from './driver.js';
 /** `I` idle, `T` in a transaction, `E` in a failed one, `null` not connected. */
 type Status = string | null;
 
-/** What of a `pg` Client tells how its transaction stands. */
+/** The part of a `pg` Client that tells the state of its transaction. */
 export interface PgTelling {
   /** Since pg 8.17. */
   getTransactionStatus?(): Status;
 }
 
-/** What clients without that say it with to themselves; `pg-native` has none. */
+/**
+ * The connection of a client that lacks that method. Its event carries the status. `pg-native` has no such connection.
+ */
 interface Protocol {
   prependListener(event: 'readyForQuery', listener: (message: { readonly status: Status }) => void): unknown;
 }
 
 /**
- * How the transaction of a client stands that does not tell by itself: older than pg 8.17, or Neon's. By its
- * connection, which is one however a client is wrapped.
+ * The transaction status of clients that do not tell it themselves: `pg` before 8.17, and Neon's. The key is the
+ * connection, which is the same however a client is wrapped.
  */
 const heard = new WeakMap<object, Status | undefined>();
 
-/** Hears from now on how a client's transaction stands, where it does not tell by itself. */
+/** From now on, records the transaction status of a client that does not tell it itself. */
 export function hearStatus(client: PgTelling, now?: Status): void {
   const { connection } = client as { connection?: Protocol };
   if (hasMethods(client, 'getTransactionStatus') || !connection || heard.has(connection)) return;
   const hears = hasMethods(connection, 'prependListener');
   heard.set(connection, hears ? now : undefined);
-  // Before the client's own listener, which tells others that it is idle.
+  // Before the client's own listener, which tells others that the client is idle.
   if (hears) connection.prependListener('readyForQuery', ({ status }) => heard.set(connection, status));
 }
 
 /**
- * Whether nothing is open on a client, and nothing is on its way that could open something. Anything else has to be found
- * out by the server.
+ * Whether a client has no open transaction, and has sent nothing that could open one. If this is false, only the server
+ * knows.
  */
 export function isIdle(client: PgTelling): boolean {
   const { readyForQuery, pipeline } = client as { readyForQuery?: unknown; pipeline?: unknown };
   return transactionStatus(client) === 'I' && readyForQuery === true && pipeline !== true;
 }
 
-/** What of a `pg` Client, since 8.17, tells which query it sends. It is null in pipeline mode. */
+/** The part of a `pg` Client, since 8.17, that tells which query it is sending. It is null in pipeline mode. */
 interface Sending {
   readonly _activeQuery: { readonly values?: readonly unknown[] } | null;
 }
 
 /**
- * A value that a client binds as null where it is in a transaction as it sends the value, and else as an empty text. The
- * client asks for it right then, when no query is on its way that could end the transaction. It must be this client that
- * sends the value: another one may not be in a transaction.
+ * A value that a client binds as null if it is in a transaction when it sends the value, and as an empty text
+ * otherwise. The client asks for the value at that moment, when no query is in flight that could end the transaction.
+ * The value must be sent by this client, because another one may not be in a transaction.
  */
 export function knownTransaction(client: PgTelling): Bound {
   if (!('_activeQuery' in client)) return '';
@@ -61,7 +63,7 @@ export function knownTransaction(client: PgTelling): Bound {
   return value;
 }
 
-/** How a client's transaction stands; `undefined` where nobody has heard. */
+/** The transaction status of a client; `undefined` where it is unknown. */
 export function transactionStatus(client: PgTelling): Status | undefined {
   if (client.getTransactionStatus) return client.getTransactionStatus();
   hearStatus(client);

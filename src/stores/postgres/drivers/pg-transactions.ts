@@ -5,28 +5,28 @@ import type { PgClient } from './pg-client.js';
 import { isIdle } from './pg-status.js';
 
 /**
- * Type parsers of our own for our own queries: whatever an application has set globally in `pg`
- * neither changes what we read nor is changed by us. Everything stays text, but for bytes.
+ * Our own type parsers for our own queries: what an application has set globally in `pg` does not change what we read,
+ * and we do not change it either. Everything but bytes stays text.
  */
 const types = {
   getTypeParser: (oid: number, format?: string) => (format === 'binary' ? refused : oid === BYTEA ? bytesOf : asText),
 };
 const asText = (value: string): unknown => value;
 
-/** pg decodes what comes in binary as if it were text, and bytes are lost by that. */
+/** pg decodes binary values as if they were text, and loses bytes. */
 function refused(): never {
   throw new MessengerError(
     'INVALID_OPTION',
-    'this pg client reads in binary format, in which pg alters bytes: leave the option binary out, of the client and of pg.defaults',
+    'this pg client reads in binary format, in which pg alters bytes: remove the option binary from the client and from pg.defaults',
   );
 }
 
-/** The states in which a pooler without prepared statements lost one of ours, or has it already. */
+/** The SQLSTATEs of a pooler without prepared statements, which lost one of ours or already has it. */
 const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
 
 function isPreparedStatementFault(error: unknown): boolean {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
-  // FATAL is about the connection: PgBouncer tells a server that is gone by one of these states, too.
+  // FATAL concerns the connection: PgBouncer also uses one of these states to say that a server is gone.
   return PREPARED_STATEMENT_FAULTS.has(String(code)) && severity !== 'FATAL';
 }
 
@@ -34,17 +34,18 @@ function isPreparedStatementFault(error: unknown): boolean {
 const prepared = new WeakMap<PgClient, Set<string>>();
 
 /**
- * The transactions of one client of the application: with statements that are prepared by name, and with a
- * single one in one round trip, as a script that executes what is prepared; each until the server (or a
- * pooler before it, of which connections have the names that others prepared) shows that it cannot.
+ * The transactions of one client of the application. Statements are prepared by name. A transaction of a single
+ * statement takes one round trip: a script executes the prepared statement. Each of these two ways is used until an
+ * error shows that it does not work with the server, or with a pooler in front of it, whose connections may have names
+ * that other clients prepared.
  */
 export class Transactions {
   #prepare = true;
   #script = true;
 
   /**
-   * Has a transaction run again where it failed for a prepared statement that a pooler lost: nothing of it is
-   * there, and with each such failure one of the two ways is given up. So twice at most.
+   * Runs a transaction again if it failed because a pooler lost a prepared statement. Nothing of the failed transaction
+   * remains, and each such failure rules out one of the two ways, so this happens twice at most.
    */
   async again<T>(transaction: () => Promise<T>, retries = 2): Promise<T> {
     try {
@@ -65,7 +66,7 @@ export class Transactions {
     );
   }
 
-  /** In one round trip where this connection has the statement prepared. */
+  /** Runs one statement in one round trip, if this connection has the statement prepared. */
   async once(
     client: PgClient,
     preamble: string,
@@ -76,11 +77,11 @@ export class Transactions {
     if (text === undefined) return this.run(client, preamble, (connection) => connection.query(statement, values));
     try {
       const results = (await client.query({ text, rowMode: 'array', types })) as unknown as { rows: unknown[][] }[];
-      // Of BEGIN, each setting, the statement and COMMIT.
+      // The results are those of BEGIN, each setting, the statement and COMMIT.
       return results.at(-2)?.rows ?? [];
     } catch (error) {
       const why = beginError(error);
-      // Of a transaction of the application the end is its own.
+      // A transaction of the application is for the application to end.
       if (why instanceof LeftOpenError) throw why;
       if (isPreparedStatementFault(error)) this.#script = false;
       if (!endsConnection(error)) await client.query('ROLLBACK').catch(() => undefined);
@@ -104,10 +105,10 @@ export class Transactions {
   }
 }
 
-/** Text of which nothing has to be escaped in a literal. */
+/** A text in which a literal needs nothing escaped. */
 const PLAIN = /^[^'\\]*$/;
 
-/** A whole transaction as text, its values as literals; `undefined` where it cannot be had. */
+/** A whole transaction as text, with its values as literals; `undefined` where that is impossible. */
 function scriptOf(
   client: PgClient,
   preamble: string,
@@ -118,7 +119,7 @@ function scriptOf(
   const literals = values.map((value) => {
     if (value === null) return 'NULL';
     const text = String(value);
-    // A snapshot is long, where many transactions run, and looked at character by character.
+    // A snapshot is long where many transactions run, and escaping looks at every character.
     return PLAIN.test(text) ? `'${text}'` : client.escapeLiteral?.(text);
   });
   return `${begin(!isIdle(client))}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;

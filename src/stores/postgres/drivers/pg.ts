@@ -7,7 +7,7 @@ import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 import { hearStatus, knownTransaction, transactionStatus } from './pg-status.js';
 import { Transactions } from './pg-transactions.js';
 
-/** For a client of the application: what comes is one text, in whichever format. */
+/** Parsers for the application's own client. Our statement returns one text, in text or binary format. */
 const texts = { getTypeParser: () => (value: unknown) => String(value) };
 
 function poolDatabase(pool: PgPool): Database {
@@ -18,7 +18,7 @@ function poolDatabase(pool: PgPool): Database {
       try {
         return await transactions.again(() => onConnection(pool, bounds, work));
       } catch (error) {
-        // It is destroyed, with what was left open on it.
+        // The connection has been destroyed, and the transaction that was left open on it with it.
         if (!(error instanceof LeftOpenError) || left === 0) throw error;
       }
     }
@@ -30,20 +30,20 @@ function poolDatabase(pool: PgPool): Database {
   };
 }
 
-/** What is waited for where a pool has lent all that it may have: PostgreSQL itself has not been asked yet. */
+/** What a caller waits for when the pool has lent all its connections. PostgreSQL has not been asked yet. */
 function exhaustion(pool: PgPool): string | undefined {
   const { max = 10 } = (pool as { options?: { max?: number } }).options ?? {};
   if (pool.totalCount < max || pool.idleCount > 0) return undefined;
-  return `all ${String(max)} connections of the pool are in use: give back those that are not needed, raise the pool’s max, or give the store a pool of its own. None came free`;
+  return `all ${String(max)} connections of the pool are in use: release the clients that you do not need, raise the pool’s max, or give the store a pool of its own. None became free`;
 }
 
-/** One transaction on a connection of the pool. */
+/** Runs one transaction on a connection of the pool. */
 async function onConnection<T>(
   pool: PgPool,
   bounds: TransactionBounds,
   work: (client: PgClient) => Promise<T>,
 ): Promise<T> {
-  /** The connection, until it is given back: once, by whoever comes first. */
+  /** The connection, until whoever comes first gives it back. */
   const held: { client?: PgPoolClient } = {};
   const giveBack = (destroy: boolean) => {
     const { client } = held;
@@ -54,10 +54,10 @@ async function onConnection<T>(
   let reached = false;
   const run = async () => {
     const client = await pool.connect().catch((cause: unknown) => {
-      // The pool's own limit, connectionTimeoutMillis, which it tells as if the server could not be reached.
+      // The pool's own limit, connectionTimeoutMillis. Its error reads as if the server could not be reached.
       const text = exhaustion(pool);
       if (text === undefined || endsConnection(cause)) throw cause;
-      throw new MessengerError('TIMEOUT', `${text} in the pool’s connectionTimeoutMillis`, { cause });
+      throw new MessengerError('TIMEOUT', `${text} within the pool’s connectionTimeoutMillis`, { cause });
     });
     reached = true;
     held.client = client;
@@ -65,7 +65,7 @@ async function onConnection<T>(
       giveBack(false);
       throw new Error('the transaction was no longer waited for');
     }
-    // One that was in the pool before the store was.
+    // The client may have been in the pool before the store was built.
     listen(client);
     hearStatus(client);
     const result = await work(client);
@@ -76,7 +76,7 @@ async function onConnection<T>(
     return await bounded(run(), bounds, 'PostgreSQL', () => (reached ? undefined : exhaustion(pool)));
   } catch (error) {
     givenUp = true;
-    // After an error the connection may be anything: in a transaction, half open, a query behind.
+    // After an error the connection may be in any state: in a transaction, half open, or one query behind.
     giveBack(true);
     throw error;
   }
@@ -104,7 +104,7 @@ function clientDatabase(client: PgClient): Database {
   };
 }
 
-/** Our COMMIT would end the application's transaction. */
+/** Refuses a client in a transaction of the application, which our COMMIT would end. */
 function assertIdle(client: PgClient): void {
   const status = transactionStatus(client);
   if (status !== 'T' && status !== 'E') return;
@@ -114,12 +114,12 @@ function assertIdle(client: PgClient): void {
 function inTransaction(cause?: unknown): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    'the pg Client that the store is built on is in a transaction of the application: give the store a Pool, or a Client of its own',
+    'the pg Client on which the store is built is in a transaction of the application: give the store a Pool, or a Client of its own',
     { cause },
   );
 }
 
-/** node-postgres: Pool or Client for the store, Client or PoolClient as a transaction's handle. */
+/** node-postgres: a Pool or Client for the store, a Client or PoolClient as a transaction handle. */
 export const pgDriver: Driver = {
   name: 'pg',
   database(client) {
@@ -129,7 +129,7 @@ export const pgDriver: Driver = {
   handle(handle) {
     if (isPool(handle)) {
       return {
-        refused: 'a pg Pool commits every query by itself: pass the client that ran BEGIN (await pool.connect())',
+        refused: 'a pg Pool commits every query by itself: pass the client (of await pool.connect()) that ran BEGIN',
       };
     }
     if (!isClient(handle)) return undefined;
@@ -137,11 +137,11 @@ export const pgDriver: Driver = {
     if (status === 'I') {
       return {
         refused:
-          'this pg client is not in a transaction (it would commit by itself): await BEGIN before, and store before COMMIT or ROLLBACK',
+          'this pg client is not in a transaction, so it would commit the message by itself: await BEGIN first, and store before COMMIT or ROLLBACK',
       };
     }
-    // A query of a client that is not connected would wait for a connection that may never come.
-    if (status === null) return { refused: 'this pg client is not connected: connect it, and run BEGIN, before' };
+    // A client that is not connected would keep the query waiting for a connection that may never come.
+    if (status === null) return { refused: 'this pg client is not connected: connect it and run BEGIN first' };
     if (status === 'E')
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };
     return (text, values) => handle.query({ text, values: [...values], rowMode: 'array', types: texts });

@@ -3,7 +3,7 @@ import { hasMethods } from '../../../core/util/options.js';
 import { bounded, type Connection, type Database, type Row } from '../sql/database.js';
 import { BYTEA, bytesOf, TEXT, type Driver } from './driver.js';
 
-/** The slice of PGlite's Transaction that is used. */
+/** The part of PGlite's Transaction that the store uses. */
 export interface PGliteTransaction {
   query(
     text: string,
@@ -15,14 +15,14 @@ export interface PGliteTransaction {
     },
   ): Promise<{ rows: unknown[] }>;
   exec(text: string): Promise<unknown>;
-  /** What a PGlite has not. */
+  /** A PGlite database does not have this method. */
   rollback(): Promise<void>;
   readonly closed: boolean;
 }
 
-/** The slice of PGlite that is used. */
+/** The part of PGlite that the store uses. */
 export interface PGliteClient {
-  /** To nothing, as older types have it, where the work itself has rolled back. */
+  /** Older types include `undefined`, for work that has rolled back itself. */
   transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T | undefined>;
   query(text: string, values?: unknown[]): Promise<unknown>;
   exec(text: string, options?: { onNotice?: (notice: { message: string | undefined }) => void }): Promise<unknown>;
@@ -43,9 +43,12 @@ function isTransaction(handle: unknown): handle is PGliteTransaction {
   );
 }
 
-/** Parsers of our own: an application may have given others when it opened the database. */
+/** Our own parsers: an application may have set others when it opened the database. */
 const parsers = { [BYTEA]: bytesOf, [TEXT]: (value: string) => value };
-/** And serializers, for the types of all values that our statements take: text, smallint, bigint, integer, oid, double precision. */
+/**
+ * Our own serializers, for the types of all values in our statements: text, smallint, bigint, integer, oid, double
+ * precision.
+ */
 const serializers = Object.fromEntries([TEXT, 21, 20, 23, 26, 701].map((type) => [type, String]));
 const options = { rowMode: 'array', parsers, serializers } as const;
 
@@ -61,8 +64,8 @@ function connection(transaction: PGliteTransaction): Connection {
 const IN_TRANSACTION = 'messenger: a transaction is open';
 
 /**
- * Says whether a transaction was begun by hand, and ends none: see migration 7. PGlite has one connection, and its
- * `transaction` would join that one and commit it.
+ * Finds out whether somebody began a transaction by hand, without ending it (see migration 7). PGlite has one
+ * connection, and its `transaction` would join that transaction and commit it.
  */
 const PROBE = `DO $$
 DECLARE
@@ -87,7 +90,7 @@ async function assertIdle(client: PGliteClient): Promise<void> {
   if (!notices.includes(IN_TRANSACTION)) return;
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    'a transaction was begun on this PGlite by hand, and would be ended by others: use db.transaction, which has them wait',
+    'somebody began a transaction on this PGlite by hand, and other transactions would end it: use db.transaction, which makes them wait',
   );
 }
 
@@ -114,15 +117,16 @@ export const pgliteDriver: Driver = {
   handle(handle) {
     if (isClient(handle)) {
       return {
-        refused: 'a PGlite database commits every query by itself: pass the transaction that db.transaction gives',
+        refused: 'a PGlite database commits every query by itself: pass the transaction that db.transaction gives you',
       };
     }
     if (!isTransaction(handle)) return undefined;
-    if (handle.closed) return { refused: 'this PGlite transaction is over' };
+    if (handle.closed)
+      return { refused: 'this PGlite transaction has ended: store before the callback of db.transaction returns' };
     return (text, values) => handle.query(text, [...values], options);
   },
   onEnd(handle, callback) {
-    // At once: it runs one transaction after the other, so that a relay's next poll comes after this one.
+    // At once: PGlite runs one transaction after the other, so a relay's next poll comes after this one anyway.
     if (isTransaction(handle)) callback();
   },
 };

@@ -11,39 +11,42 @@ import {
   type Driver,
 } from './driver.js';
 
-/** What `unsafe` of postgres.js returns, as far as it is used. */
+/** The part of the result of postgres.js's `unsafe` that the store uses. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {
   raw(): PromiseLike<unknown>;
 }
 
-/** The slice of postgres.js's `sql` that is used. */
+/** The part of postgres.js's `sql` that the store uses. */
 export interface PostgresJsSql {
   unsafe(text: string, values?: never[], options?: { prepare?: boolean }): PostgresJsQuery;
   typed?(value: never, type: number): unknown;
 }
 
-/** The `sql` of `begin`, or a reserved one: what has no `begin`, though old types say so, or something beside it. */
+/**
+ * The `sql` that `begin` passes, or a reserved one. Neither has `begin`. Older types declare it all the same, and
+ * `release` or `savepoint` tells those apart.
+ */
 export type PostgresJsTransaction = PostgresJsSql &
   ({ readonly begin?: never } | { release(): void } | { readonly savepoint: unknown });
 
-/** The slice of postgres.js's root `sql` that is used. */
+/** The part of postgres.js's root `sql` that the store uses. */
 export interface PostgresJsRoot extends PostgresJsSql {
   reserve(): Promise<PostgresJsSql & { release(): void }>;
   readonly options?: unknown;
 }
 
-/** What `raw` resolves to: every column as the bytes that the server sent, which are text. */
+/** What `raw` resolves to: every column as the bytes that the server sent. They are text. */
 type RawRows = readonly (readonly (Buffer | null)[])[] & { readonly columns?: readonly { readonly type: number }[] };
 
-/** The type of a value of which nothing is known: no serializer of the application is for it. */
+/** The type `unknown`: no serializer of the application applies to it. */
 const UNKNOWN = 705;
 
-/** Values that the client's serializers leave as they are. The statements say what each is. */
+/** Marks values so that the client's serializers leave them as they are. The statements state their types. */
 function plain(sql: PostgresJsSql, values: readonly Value[]): never[] {
   return values.map((value) => (sql.typed && value !== null ? sql.typed(value as never, UNKNOWN) : value) as never);
 }
 
-/** Why the store's own transactions cannot be had of a client; its handles can be written through all the same. */
+/** Why the store cannot run its own transactions on a client. It can still write through handles of that client. */
 function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   const { transform, fetch_types } = (options ?? {}) as {
     transform?: { row?: { from?: unknown } };
@@ -52,13 +55,13 @@ function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   const refused = (why: string) =>
     new MessengerError(
       'INVALID_OPTION',
-      `the sql of postgres.js that the store is built on has ${why}: give it a sql without`,
+      `the postgres.js sql on which the store is built has ${why}. Give the store a sql without this option`,
     );
   if (typeof transform?.row?.from === 'function')
-    return refused('the option transform.row, by which rows are not what the server sent');
-  // Seen with 3.4.9: whoever reserves a connection that is opened for that waits for ever.
+    return refused('the option transform.row, which changes the rows that the server sends');
+  // Seen with 3.4.9: if reserving has to open a connection, it waits for ever.
   if (fetch_types === false)
-    return refused('the option fetch_types: false, with which postgres.js reserves no new connection');
+    return refused('the option fetch_types: false, with which postgres.js cannot reserve a new connection');
   return undefined;
 }
 
@@ -110,11 +113,11 @@ function database(sql: PostgresJsRoot): Database {
           handle.release();
           return result;
         } catch (error) {
-          // One that has ended is taken back by postgres.js itself, and to release it as well would hand
-          // it out again: the next query writes to no socket, and ends the process (seen with 3.4.9).
-          // What somebody left open on it ends here, and another connection is tried.
+          // Do not release a connection that has ended. postgres.js takes it back itself, and a second release would
+          // hand it out again: the next query would write to no socket and end the process (seen with 3.4.9). If
+          // somebody left a transaction open on the connection, end it here; the caller tries another connection.
           if (error instanceof LeftOpenError) await handle.unsafe('ROLLBACK');
-          // One that still works on what is no longer waited for ends when the server's timeout ends that.
+          // If nobody waits for the work any more, the server's timeout ends it, and the connection is released then.
           if (!endsConnection(error)) handle.release();
           throw error;
         }
@@ -127,7 +130,7 @@ function database(sql: PostgresJsRoot): Database {
         }
       }
     },
-    // Not sent all at once, as postgres.js could: behind PgBouncer 1.18 an answer stayed out now and then.
+    // Not sent all at once, although postgres.js could: behind PgBouncer 1.18 an answer was sometimes missing.
     once(preamble, statement, values, bounds) {
       return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
     },
@@ -142,12 +145,13 @@ export const postgresJsDriver: Driver = {
     if (!isHandle(handle)) return undefined;
     if (hasMethods(handle, 'begin')) {
       return {
-        refused: 'the root sql of postgres.js commits every query by itself: pass the sql that sql.begin gives',
+        refused: 'the root sql of postgres.js commits every query by itself: pass the sql that sql.begin gives you',
       };
     }
-    // Raw, so that neither parsers nor transforms of values change what a statement returns.
-    return async (text, values) => textsOf((await handle.unsafe(text, plain(handle, values as readonly string[])).raw()) as RawRows);
+    // Raw, so that neither parsers nor transforms change what a statement returns.
+    return async (text, values) =>
+      textsOf((await handle.unsafe(text, plain(handle, values as readonly string[])).raw()) as RawRows);
   },
-  // A reserved connection has one transaction after the other.
+  // A reserved connection runs one transaction after the other.
   isOneTransaction: (handle) => !hasMethods(handle, 'release'),
 };

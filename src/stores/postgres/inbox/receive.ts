@@ -11,7 +11,7 @@ import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 
 const MARK = 'messenger-inbox:';
 
-/** What an index of PostgreSQL takes of both, and some room. Bytes. */
+/** The longest id and consumer together, in bytes: what a PostgreSQL index takes of both, with some room to spare. */
 const LONGEST_KEY = 2_000;
 
 /** @throws MessengerError `INVALID_MESSAGE` for a consumer and an id that are too long together. */
@@ -20,16 +20,17 @@ export function assertKeepable(consumer: string, id: string): void {
   if (bytes <= LONGEST_KEY) return;
   throw new MessengerError(
     'INVALID_MESSAGE',
-    `message id and consumer must have ${String(LONGEST_KEY)} bytes together at most to be received once, got ${String(bytes)}`,
+    `a message id and its consumer must together have at most ${String(LONGEST_KEY)} bytes to be received once, got ${String(bytes)}`,
   );
 }
 
-/** How many rows one transaction deletes: it holds their locks, and nothing else, for some milliseconds. */
+/** How many rows one transaction deletes. It locks only these rows, for some milliseconds. */
 const BATCH = 1_000;
 
 /**
- * Records that a consumer has had a message, and resolves to whether it is the first time. Where another transaction
- * has recorded it and is open, PostgreSQL has the insertion wait for its end. The server refuses it outside of a transaction.
+ * Records that a consumer has received a message, and resolves to whether this is the first time. If another open
+ * transaction has recorded it, PostgreSQL makes the insert wait for the end of that transaction. The server refuses the
+ * call outside a transaction.
  */
 export async function receive(
   { receiveInTransaction }: Names,
@@ -42,10 +43,10 @@ export async function receive(
 }
 
 /**
- * Deletes what a consumer has received longer ago than `expiration` milliseconds. What somebody else deletes at the moment is
- * left to them.
+ * Deletes the record of messages that a consumer received longer ago than `expiration` milliseconds. Rows that somebody
+ * else is deleting are left to them.
  *
- * @returns how many.
+ * @returns how many were deleted.
  */
 export async function forgetReceived(
   { database, names, timeout }: OperationContext,
@@ -55,7 +56,8 @@ export async function forgetReceived(
 ): Promise<number> {
   assertConsumer(consumer);
   numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
-  // Not clock_timestamp(): it changes while the statement runs, and could not be looked up in the index.
+  // Not clock_timestamp(), which changes while the statement runs, so that PostgreSQL could not look it up in the
+  // index.
   const old = `SELECT ctid FROM ${names.inbox} WHERE consumer = $1::text AND received_at <= statement_timestamp() - $2::double precision * interval '1 ms'
     ORDER BY consumer, received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;
   const text = `WITH gone AS (DELETE FROM ${names.inbox} WHERE ctid = ANY (ARRAY(${old})) RETURNING 1) SELECT count(*)::text FROM gone`;

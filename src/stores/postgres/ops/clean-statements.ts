@@ -22,14 +22,14 @@ export function cleaningOf(names: Names, n: number) {
   };
   const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n
   LEFT JOIN ${destinations} t ON t.name = c.destination`;
-  /** A destination that was forgotten is not waited for. */
+  /** Cleaning does not wait for a destination that was forgotten. */
   const counts = `c.${notForgotten(names)}`;
   const isHeld = 'c.owner IS NOT NULL AND c.expires_at > clock_timestamp()';
 
   return {
     /**
-     * $1 expiration and $2 retention, in ms: whether the newest message is older than each, and how many
-     * sequence numbers there are up to it. No row for an empty slice.
+     * $1 expiration and $2 retention, in ms: whether the newest message is older than each, and how many sequence
+     * numbers there are up to it. No row for an empty slice.
      */
     newest: statement(
       'newest',
@@ -54,13 +54,13 @@ export function cleaningOf(names: Names, n: number) {
   UNION ALL SELECT NULL, 'true', '1' WHERE NOT EXISTS (SELECT FROM ${cursors})`,
     ),
 
-    /** Never waits: a lock that waits holds up every poll and writer behind it. */
+    /** Never waits, because a waiting lock holds up every poll and writer behind it. */
     lock: statement('slice', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`),
 
     /**
-     * Takes every partition that nobody holds and that has something left here, as a relay that takes it
-     * over does: under a new epoch, so that one whose lease has run out can settle nothing of it any more.
-     * Never waits either.
+     * Takes every partition that nobody holds and that has unfinished messages here. As when a relay takes it over, the
+     * partition gets a new epoch, so a relay whose lease has expired can no longer settle anything of it. Never waits
+     * either.
      */
     fence: statement(
       'fence',

@@ -9,33 +9,33 @@ import { SLICES, type Names } from '../sql/names.js';
 import { assertAllIsSeen, retentionOf } from '../schema/verify.js';
 import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 
-/** How long a slice may be kept from its readers, also when this process is frozen meanwhile. Milliseconds. */
+/** How long a slice may be locked against its readers, even if this process freezes meanwhile. Milliseconds. */
 const LONGEST_LOCK = 5_000;
 
-/** How many messages of a slice move to the side table at most: it is copied under the lock, in milliseconds. */
+/** How many messages of a slice move to the side table at most. They are copied under the lock, within milliseconds. */
 const MOST_STRAGGLERS = 1_000;
 
-/** What became of one slice. */
+/** What happened to one slice. */
 type Outcome =
   | { readonly emptied: true; readonly rows: number; readonly moved: number }
   | { readonly emptied: false; readonly reason?: KeptReason; readonly destination?: string };
 
-/** What a look at a slice says: what is to be done with it, or why nothing is. */
+/** The result of looking at a slice: what to do with it, or why nothing is done. */
 type Look = { readonly ready: true; readonly rows: number; readonly stragglers: number } | (Outcome & { ready: false });
 
 /**
- * Truncates every slice of which each message is finished for every destination and older than
- * `expiration` milliseconds, by the database's clock. A slice that is in use is left for the next time. One that
- * fails keeps no other from being emptied.
+ * Truncates every slice in which each message is finished for every destination and older than `expiration`
+ * milliseconds, by the database's clock. A slice that is in use is left for the next time. A slice that fails does not
+ * keep another from being emptied.
  *
- * A slice whose messages are all older than the tables' retention is about to be written again, and would
- * then not be emptied for another round. If no more than a thousand messages of it are unfinished, and no
- * relay holds their partitions, these move to the side tables of their destinations. Those of a relay that
- * lives do not: it may have them in memory already, and what it reads next would overtake them.
+ * If all messages of a slice are older than the tables' retention, the slice is about to be written again, and could
+ * then not be emptied for another round. If no more than a thousand of its messages are unfinished, and no relay holds
+ * their partitions, these messages move to the side tables of their destinations. The messages of a running relay do
+ * not move: the relay may already have them in memory, and what it reads next would overtake them.
  *
- * @throws MessengerError `INVALID_OPTION` for an expiration that the ring of slices is too short for.
- * @throws CleaningError where some of it failed, or the signal aborted: with that or the first error as its `cause`, and
- *   what was done all the same.
+ * @throws MessengerError `INVALID_OPTION` for an expiration that is longer than the tables' retention.
+ * @throws CleaningError if some of the cleaning failed, or the signal aborted. Its `cause` is the signal's reason or
+ *   the first error, and it carries what was cleaned all the same.
  */
 export async function cleanSlices(
   database: Database,
@@ -47,7 +47,7 @@ export async function cleanSlices(
   if (expiration > retention) {
     throw new MessengerError(
       'INVALID_OPTION',
-      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\``,
+      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\`, or clean with a shorter expiration`,
     );
   }
   const forgotten: string[] = [];
@@ -65,12 +65,12 @@ export async function cleanSlices(
       outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
     } catch (error) {
       if (bounds.signal?.aborted === true) {
-        // That is what it ended for, whatever had failed before.
+        // The cleaning ends because of the signal, whatever had failed before.
         failed = { error };
         break;
       }
       failed ??= { error };
-      // The others can be emptied all the same, and nobody would if this one never can.
+      // The other slices can still be emptied, and nobody would empty them if this one always failed.
       continue;
     }
     if (outcome.emptied) {
@@ -94,7 +94,8 @@ export async function tableRetention(database: Database, names: Names, bounds: T
   return database.transaction(
     preamble(bounds.timeout),
     async (connection) => {
-      // What a relay does not see it does not publish, and its cursor passes it: also where each slice shows all it has.
+      // A relay does not publish messages that a policy hides from it, and its cursor passes them. A policy on the log
+      // hides them even if each slice shows all its rows.
       await assertAllIsSeen(connection, names);
       const [row] = await connection.query(width);
       return retentionOf(Number(row?.[0]));
@@ -109,9 +110,9 @@ async function cleanSlice(
   ages: readonly [expiration: number, retention: number],
   bounds: TransactionBounds,
 ): Promise<Outcome> {
-  // By the index on (xid, seq): a scan of a slice would hold its lock for seconds.
+  // These settings make it use the index on (xid, seq). A scan of a slice would hold the lock for seconds.
   const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
-  // First without the lock, so that it is not taken, and held while this is found out, in vain.
+  // Look without the lock first, so that the lock is not taken and held for nothing.
   const first = await database.transaction(settings, (connection) => look(connection, cleaning, ages), bounds);
   if (!first.ready) return first;
   try {
@@ -120,8 +121,8 @@ async function cleanSlice(
       async (connection) => {
         await connection.query(cleaning.lock);
         if (first.stragglers > 0) await connection.query(cleaning.fence);
-        // Looked at again, in a statement after the lock: a transaction that began earlier may have
-        // stored into this slice, and committed, since.
+        // Look again, in a statement after the lock: a transaction that began earlier may have stored into this slice
+        // and committed since.
         const second = await look(connection, cleaning, ages);
         if (!second.ready) throw new Kept(second);
         const moved = second.stragglers > 0 ? await move(connection, cleaning, second.stragglers) : 0;
@@ -137,7 +138,7 @@ async function cleanSlice(
   }
 }
 
-/** Rolls a transaction back that has found out that it must change nothing. */
+/** Rolls back a transaction that has found out that it must not change anything. */
 class Kept extends Error {
   constructor(readonly outcome: Outcome) {
     super('the slice is kept');
@@ -158,7 +159,7 @@ async function look(connection: Connection, cleaning: Cleaning, ages: readonly [
   return { ready: false, emptied: false, reason: 'unfinished', ...(destination !== null && { destination }) };
 }
 
-/** Moves what was counted, or nothing: a relay may have taken a partition since. */
+/** Moves the messages that were counted, or none, because a relay may have taken a partition since. */
 async function move(connection: Connection, cleaning: Cleaning, counted: number): Promise<number> {
   const [row] = await connection.query(cleaning.move);
   if (Number(row?.[0]) !== counted) throw new Kept({ emptied: false, reason: 'in use' });

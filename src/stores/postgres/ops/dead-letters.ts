@@ -12,12 +12,12 @@ import type {
   DeadLetter,
 } from '../../../core/contracts/admin.js';
 
-/** How many messages one transaction changes: it holds up the settlements of their partition meanwhile. */
+/** How many messages one transaction changes. Meanwhile the settlements of their partition wait. */
 const BATCH = 1_000;
 
 const GIVEN_UP = 'p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL';
 
-/** $1 to $8, as `filterValues` has them. */
+/** $1 to $8, as `filterValues` returns them. */
 const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
     AND ($2::text IS NULL OR p.id IN (SELECT json_array_elements_text($2::text::json)))
     AND ($3::text IS NULL OR p.key = $3::text) AND ($4::text IS NULL OR p.topic = $4::text)
@@ -48,11 +48,11 @@ export async function deadLetters(
 }
 
 /**
- * Has messages that were given up tried again, also while relays run, with their attempts counted anew: in
- * their order, and before every later message of their key that is not published when the relay
- * notices, within a second. Several transactions, the messages of one key in order.
+ * Has messages that were given up tried again, with their attempts counted from zero. Works while relays run. The
+ * messages go in their order, and before every later message of their key that is not yet published when the relay
+ * notices, which takes up to a second. It uses several transactions, and takes the messages of a key in order.
  *
- * @returns how many; with `dryRun`, how many it would be.
+ * @returns how many messages; with `dryRun`, how many it would be.
  */
 export async function requeue(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   return change(
@@ -65,9 +65,10 @@ export async function requeue(context: OperationContext, selection: DeadLetterSe
 }
 
 /**
- * Deletes messages that were given up, for ever, also while relays run: a key that waited behind one goes on.
+ * Deletes messages that were given up, for ever. Works while relays run. A key that waited behind such a message
+ * continues.
  *
- * @returns how many; with `dryRun`, how many it would be.
+ * @returns how many messages; with `dryRun`, how many it would be.
  */
 export async function discard(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   const text = `DELETE FROM ${context.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
@@ -98,7 +99,8 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
         context,
         selection,
         async (connection) => {
-          // As its owner's settlements do, first of all: so neither misses what the other one does to a key.
+          // Locks first of all, as the settlements of the owner do, so that neither misses what the other does to a
+          // key.
           const lock = `SELECT FROM ${cursors} WHERE destination = $1::text AND partition = $2::smallint FOR UPDATE`;
           await connection.query(statement('operator', lock), [destination, partition]);
           const found = await connection.query(
@@ -132,7 +134,7 @@ async function changeBatch(
   const numbers = `{${batch.map(([seq]) => seq as string).join(',')}}`;
   const keys = [...new Set(batch.flatMap(([, key]) => (typeof key === 'string' ? [key] : [])))];
   await connection.query(statement('change', text), [destination, numbers]);
-  // The first message that waits of each key is due, unless it is blocked or waits for its time already.
+  // The first waiting message of each key becomes due, unless it is blocked or already waits for its time.
   await connection.query(
     statement(
       'change_heads',

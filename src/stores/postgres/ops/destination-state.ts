@@ -24,13 +24,13 @@ const STATE = columnsOf<keyof DestinationState>(
   'forgottenAt',
 );
 
-/** How far anything is counted. */
+/** Up to what number anything is counted. */
 export const COUNTED = 10_000;
 
-/** How far the oldest pending message is looked for from the cursor's place on. */
+/** How many rows from the cursor's place on are searched for the oldest pending message. */
 const LOOKED_AT = 1_000;
 
-/** By index, whatever the statistics say; joins with the newest messages may hash. */
+/** Use indexes, whatever the statistics say. Joins with the newest messages may hash. */
 export const STATE_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
   'SET LOCAL enable_bitmapscan = off',
@@ -38,7 +38,7 @@ export const STATE_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
-/** The states of all destinations, or of the one that is named. */
+/** The states of all destinations, or of the named one. */
 export async function destinationStates(
   names: Names,
   connection: Connection,
@@ -48,12 +48,12 @@ export async function destinationStates(
 }
 
 /**
- * $1 a destination, null for all. What is pending is counted among the newest messages of the log, read once
- * for all destinations, from the end; and among those of the transactions that the cursors saw running. Cursors at the
- * same place are looked at once; and what their snapshot is too old for (`unseen` and later) is looked up among the
- * sorted numbers of its transactions, by partition and topic, not compared with each.
- * Where the oldest of the newest is pending too, there is more, and the oldest of all stands at, or close
- * behind, the cursor's own place.
+ * $1 a destination, or null for all. Pending messages are counted among the newest messages of the log, which are read
+ * once for all destinations, from the end, and among the messages of the transactions that the cursors saw running.
+ * Cursors at the same place are looked at once. Messages that are too new for a cursor's snapshot (`unseen` and later)
+ * are not compared one by one. They are looked up among the sorted numbers of their transactions, by partition and
+ * topic. If the oldest of the newest messages is pending too, there are more, and the oldest pending message stands at
+ * the cursor's own place or shortly after it.
  */
 export function states(names: Names) {
   const { messages, cursors, relays, parked, destinations, settings } = names;

@@ -27,11 +27,12 @@ import type {
 /**
  * Adds a destination: its cursors, and what it publishes.
  *
- * Its cursor's snapshot is taken in one transaction, after another one that had an id has ended, and before
- * whose id the last number of the sequence was looked at. So every transaction that the snapshot neither sees
- * nor lists got its id after that, and draws its numbers above it: a safe `low`.
+ * The snapshot of its cursor is taken in one transaction. Before that, another transaction reads the last number of the
+ * sequence, then gets its id, and ends. So every transaction that the snapshot neither sees nor lists got its id after
+ * that, and draws greater numbers: the number is a safe `low`.
  *
- * @throws MessengerError `CONFLICT` where there is one of that name, `INVALID_OPTION` for an option out of range.
+ * @throws MessengerError `CONFLICT` if there is a destination with that name, `INVALID_OPTION` for an option out of
+ *   range.
  */
 export async function addDestination(
   context: OperationContext,
@@ -44,7 +45,7 @@ export async function addDestination(
   const { messages, cursors, destinations, settings } = context.names;
 
   const low = await transact(context, options, async (connection) => {
-    // Two statements: the transaction has no id before the second.
+    // Two statements, so that the transaction has no id before the second.
     const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
     const [row] = await connection.query(
       statement('sequence', `SELECT coalesce(pg_sequence_last_value(${sequence}), 0)::text`),
@@ -70,8 +71,8 @@ export async function addDestination(
     );
     const [partitions, isAhead] = row as readonly [string, string | null];
     if (isAhead === 'true') throw fromFuture(from);
-    // A time is an open window from the beginning to now, of which everything before that time is done: what was
-    // not committed by now comes after it, whatever its numbers.
+    // A time is an open window from the beginning to now, in which everything before that time is delivered. What is
+    // not committed by now comes after the window, whatever its numbers.
     const place = {
       beginning: `SELECT '1:1:'::pg_snapshot, NULL::pg_snapshot, 0, 0, 0, 0`,
       end: `SELECT pg_current_snapshot(), NULL::pg_snapshot, 0, low, low, low FROM given`,
@@ -94,17 +95,17 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
       throw destinationExists(name);
     }
   };
-  // A time is looked for in all of the log.
+  // A time is searched for in the whole log.
   await transact(context, options, add, { patience: since === null ? 1 : 10 });
 }
 
-/** How often others may be about to make a destination, and not get on with it, before that is an error. */
+/** How often another process may seem to be adding a destination without finishing before that is an error. */
 const DECLARATIONS = 5;
 
 /**
- * Makes the destinations that messages are for, where they are not there yet.
+ * Adds the destinations that messages are addressed to, where they do not exist yet.
  *
- * @throws MessengerError `UNKNOWN_DESTINATION` for one that is missing, and that this role may not make.
+ * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
  */
 export async function declareDestinations(
   context: OperationContext,
@@ -123,7 +124,7 @@ export async function declareDestinations(
         await declare(context, name, options);
       } catch (error) {
         if (isRefused(error)) throw undeclarable(name, error);
-        // Another process has made it meanwhile, or a relay by starting.
+        // Another process has added it meanwhile, or a relay did so by starting.
         if (!hasCode(error, 'CONFLICT') || left <= 0) throw error;
       }
     }
@@ -133,12 +134,12 @@ export async function declareDestinations(
 function undeclarable(name: string, cause: unknown): MessengerError {
   return new MessengerError(
     'UNKNOWN_DESTINATION',
-    `there is no destination ${JSON.stringify(name)} to which messages can be addressed, and this role may not make it: run \`await outbox.migrate()\`, or \`messenger add-destination ${name} --addressed\`, with the role that owns the tables`,
+    `there is no destination ${JSON.stringify(name)} to which messages can be addressed, and this role may not add it: run \`await outbox.migrate()\`, or \`messenger add-destination ${name} --addressed\`, with the role that owns the tables`,
     { cause },
   );
 }
 
-/** Of these, the ones that messages cannot be for yet. */
+/** Those of the destinations to which messages cannot be addressed yet. */
 async function undeclared(
   { names }: OperationContext,
   connection: Connection,
@@ -155,10 +156,10 @@ async function undeclared(
   return rows.map(([name]) => name as string);
 }
 
-/** @throws MessengerError `CONFLICT` where somebody makes it at the same moment. */
+/** @throws MessengerError `CONFLICT` if somebody adds it at the same moment. */
 async function declare(context: OperationContext, name: string, { signal }: StoreCallOptions): Promise<void> {
   const { cursors, destinations } = context.names;
-  // One that a relay has made by starting publishes everything, and goes on to.
+  // A destination that a relay has added by starting publishes everything, and continues to do so.
   const known = await transact(context, { signal }, async (connection) => {
     await connection.query(lockDestination(cursors), [name]);
     return connection.query(
@@ -171,19 +172,20 @@ async function declare(context: OperationContext, name: string, { signal }: Stor
     );
   });
   if (known.length > 0) return;
-  // What is for it alone cannot be there before it. Of that name is the one of everything else.
+  // Messages that are addressed to a destination cannot exist before it. The default destination, however, publishes
+  // all other messages, from the beginning.
   await addDestination(context, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,
   });
 }
 
-/** insufficient_privilege */
+/** SQLSTATE insufficient_privilege. */
 function isRefused(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === '42501';
 }
 
-/** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
+/** Sets how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
 export async function updateDestination(
   context: OperationContext,
   name: string,
@@ -192,7 +194,7 @@ export async function updateDestination(
   checkUpdateDestination(name, options);
   const { cursors, destinations } = context.names;
   await transact(context, options, async (connection) => {
-    // In a statement before: one that is removed meanwhile must not come back without its cursors.
+    // In a statement before, because a destination that is removed meanwhile must not come back without its cursors.
     await connection.query(lockDestination(cursors), [name]);
     const rows = await connection.query(
       statement(
@@ -208,11 +210,11 @@ export async function updateDestination(
 }
 
 /**
- * Removes a destination, and all that is known of it.
+ * Removes a destination, and everything that is known of it.
  *
- * @returns what went with it.
- * @throws MessengerError `CONFLICT` while a relay works on it, and where messages would go with it that
- *   it has not published, unless told to `discard`; `UNKNOWN_DESTINATION`.
+ * @returns what was removed with it.
+ * @throws MessengerError `CONFLICT` while a relay works on it, and if it has unpublished messages and `discard` is not
+ *   set; `UNKNOWN_DESTINATION`.
  */
 export async function removeDestination(
   context: OperationContext,
@@ -228,7 +230,7 @@ export async function removeDestination(
     await orConflict(connection.query(statement('remove_lock', lock), [name]), relayWorksOn(name));
     const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
-    // After the locks: nobody claims it any more, and what was stored for it is committed.
+    // After the locks, nobody claims it any more, and everything that was stored for it is committed.
     const [state] = await destinationStates(context.names, connection, name);
     if (!state) throw await unknown(context, connection, name);
     if (state.held > 0 || state.relays > 0) throw conflict(relayWorksOn(name));

@@ -4,8 +4,9 @@ import type { Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
 /**
- * Until when somebody worked on the destination `d`: a lease's end, past or to come, or a relay's that
- * waits for its share. What was released keeps the time of its release. `d` must not begin with `own`, the name in here.
+ * Until when somebody worked on the destination `d`: the end of a lease, past or future, or that of a relay that waits
+ * for its share. A lease that was released keeps the time of its release. `d` must not begin with `own`, the name used
+ * in here.
  */
 export function workedUntil({ cursors, relays }: Names, d: string): string {
   return `(SELECT max(until) FROM (
@@ -13,18 +14,18 @@ export function workedUntil({ cursors, relays }: Names, d: string): string {
     UNION ALL SELECT max(own.expires_at) FROM ${relays} own WHERE own.destination = ${d}) AS worked (until))`;
 }
 
-/** A condition on rows of the cursors: that cleaning waits for their destination. */
+/** A condition on rows of the cursors: whether cleaning waits for their destination. */
 export function notForgotten({ destinations }: Names): string {
   return `destination NOT IN (SELECT name FROM ${destinations} WHERE forgotten_at IS NOT NULL)`;
 }
 
 /**
- * Marks the destinations that nobody has worked on for longer than their limit, so that cleaning no
- * longer waits for them. A relay cannot come back to one in between: both lock its cursors, and look
- * again in a statement after that.
+ * Marks the destinations on which nobody has worked for longer than their limit, so that cleaning no longer waits for
+ * them. A relay cannot come back to a destination in between: both lock its cursors, and look again in a statement
+ * after the lock.
  *
- * Yields the name of each once that is committed. One that fails keeps no other from it: the first error is thrown at
- * the end.
+ * Yields the name of each destination once that is committed. If one fails, the others are still marked, and the first
+ * error is thrown at the end.
  */
 export async function* forgetAbandoned(
   database: Database,
@@ -53,7 +54,7 @@ export async function* forgetAbandoned(
         [name],
       );
       if (marked.length === 0) return false;
-      // Whoever slept through the end of its lease must not go on with it.
+      // A relay that slept through the end of its lease must not continue with it.
       const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
       await connection.query(statement('forget_fence', fence), [name]);
       return true;

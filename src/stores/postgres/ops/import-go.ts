@@ -8,13 +8,15 @@ import { LONGEST_KEY } from '../write/encode.js';
 import { literal, quote } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** Where the messages of the Go module are, and what of them becomes topic and key. */
+/** Where the messages of the Go module are, and which of their metadata become topic and key. */
 export interface ImportFromGoOptions extends StoreCallOptions {
-  /** The schema of its table. @default 'public' */
+  /** The schema of the table. @default 'public' */
   readonly schema?: string | undefined;
-  /** Its table. @default 'messages' */
+  /** The name of the table. @default 'messages' */
   readonly table?: string | undefined;
-  /** The metadata key whose value becomes the message's key: what its broker took the group from. @default none */
+  /**
+   * The metadata key whose value becomes the message's key: the one from which its broker took the group. @default none
+   */
   readonly key?: string | undefined;
   /** The metadata key whose value becomes the message's topic. @default none */
   readonly topic?: string | undefined;
@@ -22,10 +24,10 @@ export interface ImportFromGoOptions extends StoreCallOptions {
 
 const INVALID_TEXT = '22P02';
 
-/** How long writers may wait behind this call's wait for the table. Milliseconds. */
+/** How long writers may wait while this call waits for the table. Milliseconds. */
 const LOCK_TIMEOUT = 5_000;
 
-/** How the payload column of the Go module becomes ours, by its type: to bytes, and to JSON. */
+/** How each type of the Go module's payload column is converted: to bytes, and to JSON. */
 const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json: string }>> = {
   text: { bytes: `convert_to(t.payload, 'UTF8')`, json: 't.payload::json' },
   jsonb: { bytes: `convert_to(t.payload::text, 'UTF8')`, json: 't.payload::text::json' },
@@ -34,14 +36,14 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
 };
 
 /**
- * Takes the unpublished messages of the Go module's table over into the log, in one transaction, in the order
- * in which the module would have published them, and marks them published there: so a second run takes only what was
- * stored since, by writers that are not replaced yet. The module's relay must be stopped. What it
- * had published stays where it is.
+ * Moves the unpublished messages of the Go module's table into the log, in one transaction, in the order in which the
+ * module would have published them, and marks them published there. So a second run imports only what was stored since,
+ * by writers that are not replaced yet. The module's relay must be stopped. Messages that it had published stay where
+ * they are.
  *
- * @returns how many were taken over.
- * @throws MessengerError `SCHEMA_MISMATCH` where the table is not the Go module's; `CONFLICT` where a
- *   transaction keeps it locked, or a row cannot be a message, or its key is too long: the error names some.
+ * @returns how many messages were imported.
+ * @throws MessengerError `SCHEMA_MISMATCH` if the table is not the Go module's; `CONFLICT` if a transaction keeps the
+ *   table locked, if a row cannot be a message, or if its key is too long. The error names some of these rows.
  */
 export async function importFromGo(context: OperationContext, options: ImportFromGoOptions = {}): Promise<number> {
   checkKeys(options, {
@@ -59,10 +61,11 @@ export async function importFromGo(context: OperationContext, options: ImportFro
   const source = `${quote(schema)}.${quote(table)}`;
   const take = async (connection: Connection) => {
     const { created, payload } = await shapeOf(connection, source);
-    // Waits for the transactions that are storing there, and holds up those that come: all or nothing of each.
+    // Waits for the transactions that are storing there, and makes later ones wait, so that it imports all messages of
+    // a transaction or none.
     await orConflict(
       connection.query(statement('adopt_lock', `LOCK TABLE ${source} IN SHARE ROW EXCLUSIVE MODE`)),
-      `an open transaction has kept ${source} locked for ${String(LOCK_TIMEOUT / 1000)} seconds: try again when it has ended`,
+      `an open transaction has kept ${source} locked for ${String(LOCK_TIMEOUT / 1000)} seconds: try again when that transaction has ended`,
     );
     const metadata = `CASE jsonb_typeof(t.metadata::jsonb) WHEN 'object' THEN t.metadata::jsonb WHEN 'null' THEN '{}' END`;
     await assertAdoptable(connection, source, { metadata, created, key: options.key });
@@ -85,7 +88,7 @@ SELECT count(*)::text FROM stored`,
     const [row] = await taking.catch((cause: unknown) => {
       if ((cause as { code?: unknown }).code !== INVALID_TEXT) throw cause;
       throw conflict(
-        `a payload of ${source} is not JSON, which the option jsonPayload demands: nothing was taken over`,
+        `a payload of ${source} is not JSON, which the option jsonPayload requires: nothing was imported`,
         cause,
       );
     });
@@ -97,7 +100,7 @@ SELECT count(*)::text FROM stored`,
   });
 }
 
-/** What differs from version to version of the module's table. */
+/** What differs between versions of the module's table. */
 async function shapeOf(connection: Connection, source: string) {
   const rows = await connection.query(
     statement(
@@ -119,7 +122,7 @@ async function shapeOf(connection: Connection, source: string) {
   if (created === undefined || payload === undefined || !isItsTable) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `${source} is not the table of the Go module messenger: it has id, metadata (jsonb), payload (text or jsonb), published (boolean) and created_at`,
+      `${source} is not the table of the Go module messenger, which has id, metadata (jsonb), payload (text or jsonb), published (boolean) and created_at`,
     );
   }
   return { created, payload };
@@ -137,7 +140,7 @@ async function assertAdoptable(
     const rows = await connection.query(statement(what, text), values);
     if (rows.length === 0) return;
     throw conflict(
-      `messages of ${source} ${found} cannot be taken over: mend them, or mark them published. The first: ${rows.map(([id]) => id as string).join(', ')}`,
+      `messages of ${source} ${found} cannot be imported: correct them, or mark them published. The first are ${rows.map(([id]) => id as string).join(', ')}`,
     );
   };
   await assertNone('adopt_unfit', 'without a payload, or whose metadata are not strings,', unfit);

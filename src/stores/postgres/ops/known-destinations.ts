@@ -6,9 +6,9 @@ import { statement } from '../sql/statement.js';
 import type { OperationContext } from '../sql/transact.js';
 
 /**
- * `default` is always there: before its first relay it has no rows.
+ * `default` always exists, although it has no rows before its first relay.
  *
- * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and no relay ever worked on.
+ * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and on which no relay ever worked.
  */
 export async function assertKnown(
   context: OperationContext,
@@ -24,7 +24,7 @@ export async function assertKnown(
   }
 }
 
-/** The error for a destination that nobody added, and no relay ever worked on. */
+/** The error for a destination that nobody added, and on which no relay ever worked. */
 export async function unknown(
   { names }: OperationContext,
   connection: Connection,

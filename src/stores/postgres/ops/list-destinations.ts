@@ -8,7 +8,7 @@ import { COUNTED, destinationStates, STATE_SETTINGS } from './destination-state.
 import type { DestinationState } from '../../../core/contracts/admin.js';
 import { milliseconds, statement } from '../sql/statement.js';
 
-/** The state of every destination, by name. Its cost does not grow with the log. */
+/** The state of every destination, by name. The cost does not grow with the log. */
 export async function destinations(
   context: OperationContext,
   options: StoreCallOptions = {},
@@ -25,8 +25,9 @@ export async function destinations(
 }
 
 /**
- * The states, with that of `default` where it is not there yet, and messages are that no destination publishes: just
- * before its first relay somebody needs to see them. Counted among the newest of the log, as all states.
+ * The states, plus that of `default` if it does not exist yet and there are messages that no destination publishes.
+ * Just before the first relay runs, somebody needs to see them. They are counted among the newest of the log, as in all
+ * states.
  */
 async function withUnclaimed(
   names: Names,
@@ -62,7 +63,10 @@ async function withUnclaimed(
 
 const UNCLAIMED = columnsOf('pending', 'oldestPending', 'morePending', 'stalledSince', 'partitions');
 
-/** $1 JSON array: the topics that some destination publishes. What is for a destination alone is taken by that. */
+/**
+ * $1 JSON array: the topics that some destination publishes. Messages that are addressed to a destination are not
+ * counted, because it publishes them.
+ */
 function unclaimed({ messages, settings }: Names) {
   const columns = UNCLAIMED.list({
     pending: 'count(*)::text',

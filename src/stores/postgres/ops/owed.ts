@@ -1,7 +1,7 @@
 import type { Names } from '../sql/names.js';
 import type { Run } from './rewrite.js';
 
-/** A partition's cursor, as far as it tells what its destination has published. */
+/** A partition's cursor, as far as it says what its destination has published. */
 interface Place {
   readonly high: number;
   readonly after: number;
@@ -14,10 +14,10 @@ interface Snapshot {
   readonly running: ReadonlySet<number>;
 }
 
-/** Messages of which no cursor tells one from the other, and one of them. */
+/** Messages that no cursor tells apart, represented by one of them. */
 export interface Cell {
   readonly name: string;
-  /** A digit per destination, in their order: 1 where it is still to publish them. */
+  /** A digit per destination, in their order: 1 if the destination has yet to publish the messages. */
   readonly owed: string;
   readonly count: number;
   readonly first: number;
@@ -25,9 +25,9 @@ export interface Cell {
 }
 
 /**
- * Which cell a message `m` is in, as an expression and what to join for it: where its transaction, and its number, stand
- * between all those that any cursor names, and its partitions. So each message is looked at once, however many
- * destinations there are, and each destination at a message of each cell.
+ * The cell of a message `m`, as an expression and what to join for it. The cell says where its transaction and its
+ * number stand between all those that any cursor names, and which partitions it belongs to. So each message is looked
+ * at once, however many destinations there are, and each destination looks at one message per cell.
  */
 export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): { cell: string; from: string } {
   const number = (xid: string) => `${xid}::text::bigint`;
@@ -46,7 +46,10 @@ export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): {
   };
 }
 
-/** The cells of a copy of the log that is marked by them, with who is still to publish their messages. */
+/**
+ * The cells of a copy of the log, whose rows are marked with their cells, and which destinations have yet to publish
+ * the messages.
+ */
 export async function cellsIn(
   run: Run,
   names: Names,
@@ -80,7 +83,7 @@ export async function cellsIn(
   });
 }
 
-/** Transaction ids are 64 bits wide: that one of them is not a number of ours would take a thousand years. */
+/** Transaction ids are 64 bits wide. It would take a thousand years until a JavaScript number could not hold one. */
 function decode(snapshot: string): Snapshot {
   const [, end, running = ''] = snapshot.split(':');
   return { end: Number(end), running: new Set(running === '' ? [] : running.split(',').map(Number)) };

@@ -6,13 +6,13 @@ import { decodeParked, parkedColumns } from './parked-columns.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
-/** Why each state waits, as `destinations()` counts all of them in `parked`. */
+/** Why a message waits, for each state. `destinations()` counts all of them in `parked`. */
 const STATES = {
-  /** It has failed, or was requeued, and is tried (again) at `nextAt`. */
+  /** It has failed or was requeued, and is tried at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,
   /** An earlier message of its key comes first. */
   behind: 'p.blocked_at IS NULL AND p.next_at IS NULL',
-  /** Its `deliverAt` has not come, or came just now. */
+  /** Its `deliverAt` has not come, or has just come. */
   delayed: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND ${untried}`,
   /** It was given up, and its key waits behind it for an operator. */
   blocked: 'p.blocked_at IS NOT NULL',

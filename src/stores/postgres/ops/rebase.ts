@@ -11,11 +11,14 @@ import { rewriteLog, type Run } from './rewrite.js';
 import { advanceSequence, largest, lastDrawn, sequenceOf } from './sequence.js';
 import { statement } from '../sql/statement.js';
 
-/** How `rebase` works. */
+/** The options of `rebase`. */
 export interface RebaseOptions extends StoreCallOptions {
-  /** The environment that this database belongs to from now on. @default what it says already */
+  /** The environment to which this database belongs from now on. @default the one that it already has */
   environment?: string;
-  /** How long the whole may take, in milliseconds: it rewrites what is kept of the log. @default 3_600_000 (an hour) */
+  /**
+   * How long the whole rebase may take, in milliseconds. It rewrites what is kept of the log. @default 3_600_000 (an
+   * hour)
+   */
   timeout?: number;
 }
 
@@ -23,11 +26,11 @@ export interface RebaseOptions extends StoreCallOptions {
 export interface RebasedDestination {
   readonly destination: string;
   /**
-   * Messages of the log that had not been settled when the copy was made, and those stored since. They
-   * will be published; what the former relays published of them after that moment is published again.
+   * Messages of the log that were not settled when the copy was made, and those stored since. They will be published.
+   * Those that the former relays published after that moment are published again.
    */
   readonly undelivered: number;
-  /** The smallest and the largest `seq` of them; `undefined` where there are none. */
+  /** The smallest and the largest `seq` of these messages; `undefined` if there are none. */
   readonly first: number | undefined;
   readonly last: number | undefined;
   /** Messages that were parked and will be tried again: these may have been published since, too. */
@@ -36,47 +39,47 @@ export interface RebasedDestination {
 
 /** What `rebase` did. */
 export interface RebaseResult {
-  /** Whether the tables came from another cluster. If not, nothing was changed but the environment. */
+  /** Whether the tables came from another cluster. If not, only the environment was changed. */
   readonly moved: boolean;
   /** Empty unless `moved`. */
   readonly destinations: readonly RebasedDestination[];
-  /** The environment that the database belongs to, if it has been given one. */
+  /** The environment to which the database belongs, if it was given one. */
   readonly environment: string | undefined;
 }
 
 const HOUR = 3_600_000;
 
-/** How long to wait for writers to finish: those that come later wait behind. Milliseconds. */
+/** How long to wait for writers to finish. Later writers wait behind. Milliseconds. */
 const LONGEST_WAIT = 5_000;
 
 /**
- * The transaction ids that kept messages get. PostgreSQL gives those below 3 to nobody, and its own
- * set-up uses up hundreds above: so none of them will ever be running, each is visible to every snapshot
- * but for one that lists it, and a cursor lists exactly those that its destination is still to publish.
+ * The transaction ids that the kept messages get. PostgreSQL gives ids below 3 to nobody, and uses up hundreds above
+ * for its own set-up. So none of them will ever be running, and each is visible to every snapshot that does not list
+ * it. A cursor lists exactly those of the messages that its destination has yet to publish.
  */
 const DELIVERED_EVERYWHERE = 2;
 const FIRST_LABEL = 3;
 /** Below the first id that a user's transaction can have (above 600 in every version). */
 const MAX_LABELS = 500;
 
-/** Messages that the same destinations are still to publish. */
+/** Messages that the same destinations have yet to publish. */
 interface Group extends Omit<Cell, 'name'> {
-  /** Their new transaction id. */
+  /** The new transaction id of the messages. */
   readonly label: number;
 }
 
 /**
- * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction: nothing is
- * lost, and it can be run again. Where the tables are this cluster's own, it changes the environment alone.
+ * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction. Nothing is lost, and it
+ * can be run again. If the tables are already this cluster's own, it only changes the environment.
  *
- * Whatever the cursors had not settled when the copy was made is taken as undelivered: `seq > high`, or
- * not visible in `from`, but for what the open window had delivered. There the old cluster's transaction
- * ids are compared with its own snapshots. The log is then written anew: every kept message gets a new transaction id, by
- * which destinations are still to publish it, and keeps its `seq`, so the order of its key; and each cursor
- * becomes this cluster's snapshot, which sees all but those.
+ * Every message that the cursors had not settled when the copy was made counts as undelivered: `seq > high`, or not
+ * visible in `from`, except what the open window had delivered. This compares transaction ids of the old cluster with
+ * its own snapshots. Then the log is written again. Every kept message gets a new transaction id, which depends on the
+ * destinations that have yet to publish it, and keeps its `seq`, and with it the order of its key. Each cursor becomes
+ * a snapshot of this cluster that sees everything but those messages.
  *
- * @throws MessengerError `CONFLICT` while a relay works here, or a transaction that stored messages is open;
- *   `SCHEMA_MISMATCH` for tables that are missing, older or not whole.
+ * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
+ *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
  */
 export async function rebase(database: Database, names: Names, options: RebaseOptions = {}): Promise<RebaseResult> {
   checkKeys(options, { environment: true, timeout: true, signal: true } satisfies KeysOf<RebaseOptions>);
@@ -97,24 +100,24 @@ export async function rebase(database: Database, names: Names, options: RebaseOp
   } catch (error) {
     if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
     throw conflict(
-      `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End it, or stop the writers, and run it again`,
+      `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End that transaction, or stop the writers, and run the rebase again`,
       error,
     );
   }
 }
 
-/** Keeps relays and writers out, to the end of the transaction. */
+/** Keeps relays and writers out until the end of the transaction. */
 async function lock(connection: Connection, names: Names): Promise<void> {
   const version = await schemaVersion(connection, names);
   if (version < SCHEMA_VERSION) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `the schema of ${names.messages} is at version ${String(version)}, this library needs ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
+      `the schema of ${names.messages} is at version ${String(version)}, but this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
     );
   }
-  // Also against a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
+  // This also stops a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  // Looked at before, since a lock that is widened later waits for whoever waits for it.
+  // Found out before locking, because a lock that is strengthened later waits for everybody who waits for it.
   const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
   await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(
@@ -126,11 +129,11 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   );
   if (typeof held?.[0] !== 'string') return;
   throw conflict(
-    `a relay holds the destination ${held[0]}: stop every relay of this outbox first, or wait for the lease of one that died`,
+    `a relay holds the destination ${held[0]}: stop every relay of this outbox first, or wait until the lease of a relay that died has expired`,
   );
 }
 
-/** Whether anything here is another cluster's. A logical copy brings no sequences along. */
+/** Whether anything here comes from another cluster. A logical copy does not include sequences. */
 async function isMoved(connection: Connection, names: Names): Promise<boolean> {
   const [row] = await connection.query(
     statement(
@@ -164,7 +167,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
     );
     return [...found.values()];
   });
-  // Writers are kept out: whoever is not in this snapshot has not drawn a number of the log yet.
+  // Writers are kept out, so a transaction that is not in this snapshot has not drawn a number of the log yet.
   const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
   const [snapshot, last] = now as [string, string];
   const rebased = [...partitions.keys()].map((destination, i) => {
@@ -207,13 +210,16 @@ async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>
   if (broken) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `destination ${JSON.stringify(broken[0])} lacks some of its rows in ${names.cursors}: they were not copied as a whole. Copy the tables again`,
+      `destination ${JSON.stringify(broken[0])} lacks some of its rows in ${names.cursors}, because they were not copied completely. Copy the tables again`,
     );
   }
   return new Map(rows.map(([name, count]) => [name as string, Number(count)]));
 }
 
-/** The messages that somebody is still to publish, by who is, each with its new transaction id. */
+/**
+ * The messages that some destination has yet to publish, grouped by these destinations, each group with its new
+ * transaction id.
+ */
 function labelled(cells: readonly Cell[]): Map<string, Group> {
   const groups = new Map<string, Group>();
   for (const { owed, count, first, last } of cells) {
@@ -230,13 +236,13 @@ function labelled(cells: readonly Cell[]): Map<string, Group> {
   if (groups.size > MAX_LABELS) {
     throw new MessengerError(
       'UNSUPPORTED',
-      `the destinations differ in ${String(groups.size)} ways in what they have published, more than ${String(MAX_LABELS)}: remove those that are not used any more, and run it again`,
+      `the destinations differ in ${String(groups.size)} ways in what they have published, which is more than ${String(MAX_LABELS)}: remove the destinations that are no longer used, and run the rebase again`,
     );
   }
   return groups;
 }
 
-/** This cluster's snapshot, blind to these transaction ids, which are ascending and older than any in it. */
+/** This cluster's snapshot, made blind to these transaction ids, which are ascending and older than any id in it. */
 function without(snapshot: string, labels: readonly number[]): string {
   if (labels.length === 0) return snapshot;
   const [, end, running = ''] = snapshot.split(':');

@@ -10,12 +10,12 @@ import { statement } from '../sql/statement.js';
 export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
 
 /**
- * Spreads the keys of every destination over another number of partitions, in one transaction. Stores are to
- * be given the option `partitions` with it from then on: relays of the old number are refused.
+ * Spreads the keys of every destination over another number of partitions, in one transaction. From then on, stores
+ * must be given that number as the option `partitions`: relays with the old number are refused.
  *
- * @throws MessengerError `CONFLICT` while a relay works, where the partitions of a destination are not
- *   read equally far, or where messages wait to be tried again: the error says which, and what to do;
- *   `SCHEMA_MISMATCH` where another cluster wrote the cursors.
+ * @throws MessengerError `CONFLICT` while a relay works, if the partitions of a destination are not read equally far,
+ *   or if messages wait to be tried again. The error says which of these it is, and what to do. `SCHEMA_MISMATCH` if
+ *   another cluster wrote the cursors.
  */
 export async function repartition(
   context: OperationContext,
@@ -25,12 +25,12 @@ export async function repartition(
   const wanted = numberOption('partitions', partitions, partitions, PARTITIONS);
   const { cursors, claims, parked, settings } = context.names;
   const isWorkedOn = (who: string) =>
-    `${who}: stop every relay of this store first (one that died is gone when its lease has run out)`;
+    `${who}: stop every relay of this store first (one that died is gone when its lease has expired)`;
   await transact(context, options, async (connection) => {
-    // Of the whole table: no relay may make the cursors of a new destination meanwhile, in the old number.
+    // Locks the whole table, because no relay may add the cursors of a new destination in the old number meanwhile.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
     await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
-    // After the lock, in statements of their own: what was committed before it is seen.
+    // In statements after the lock, so that they see what was committed before it.
     const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
     const found = await connection.query(
       statement(
@@ -47,17 +47,17 @@ export async function repartition(
       if (isOurs !== 'true') {
         throw new MessengerError(
           'SCHEMA_MISMATCH',
-          `the cursors of ${name} were not written by this database cluster. To go on from them, ${howToRebase(context.names)}`,
+          `the cursors of ${name} were not written by this database cluster. To continue from them, ${howToRebase(context.names)}`,
         );
       }
       if (waits === 'true') {
         throw conflict(
-          `messages of ${name} wait to be tried again: let its relay run until \`store.admin.destinations()\` shows none parked, or give blocked ones up with \`store.admin.discard\`, and try again`,
+          `messages of ${name} wait to be tried again: let its relay run until \`store.admin.destinations()\` shows none parked, or discard blocked ones with \`store.admin.discard\`, and try again`,
         );
       }
       if (places !== '1') {
         throw conflict(
-          `the partitions of ${name} are not read equally far: let one relay alone run until nothing is pending, stop it, and try again`,
+          `the partitions of ${name} are not read equally far: let a single relay run until nothing is pending, stop it, and try again`,
         );
       }
     }
@@ -70,7 +70,7 @@ export async function repartition(
   WHERE partition = 0 AND NOT EXISTS (SELECT FROM ${cursors} d WHERE d.destination = c.destination AND d.partition = p)`,
       wanted,
     );
-    // Whoever slept through the end of its lease must not go on with it.
+    // A relay that slept through the end of its lease must not continue with it.
     await run(`UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id()`);
     await run(`DELETE FROM ${claims}`);
     await run(`UPDATE ${settings} SET value = $1::integer::text WHERE name = 'partitions'`, wanted);

@@ -1,22 +1,23 @@
 import type { Row, Value } from '../sql/database.js';
 import { literal, type Names } from '../sql/names.js';
 
-/** Runs a statement of a rebase's transaction. */
+/** Runs a statement in the transaction of a rebase. */
 export type Run = (text: string, values?: readonly Value[]) => Promise<readonly Row[]>;
 
 /** A copy of the log, while the log is empty. */
 export interface Copy {
   /** A table with all columns of the log, and `mark`. */
   readonly table: string;
-  /** What the log's rows are given: all columns but those that are generated. */
+  /** The columns that are inserted into the log: all but the generated ones. */
   readonly columns: readonly string[];
 }
 
 /**
- * Writes the log anew: copies it beside, each row `m` with a `mark`, empties it, and has it filled from the copy. Without an
- * UPDATE or a DELETE, which PostgreSQL refuses of a published table without a replica identity; and an identity of
- * whole rows would need an equality that `json` has not, and a subscriber to read the log once for each row. A subscriber
- * is sent the same: it empties its copy, and fills it. The copy is UNLOGGED: no publication takes it along.
+ * Writes the log again: copies it to another table, each row `m` with a `mark`, empties it, and has it filled from the
+ * copy. It uses no UPDATE or DELETE, which PostgreSQL refuses on a published table without a replica identity. An
+ * identity of whole rows would need an equality, which `json` lacks, and a subscriber would read the log once for each
+ * row. A subscriber does the same as the publisher: it empties its copy, and fills it again. The copy here is UNLOGGED,
+ * so that no publication includes it.
  */
 export async function rewriteLog<T>(
   run: Run,
@@ -35,13 +36,13 @@ export async function rewriteLog<T>(
   ];
   await run(`CREATE UNLOGGED TABLE ${copy} AS SELECT m.*, ${mark} AS mark FROM ${messages} m ${from}`);
   await run(`ANALYZE ${copy}`);
-  // Of the whole, not of each slice: that of a partition is not sent where its root is published in its place.
+  // Truncate the whole log, not each slice: a slice's TRUNCATE is not sent where the root is published in its place.
   await run(`TRUNCATE ${messages}`);
-  // A limit is asked for of each row that is written, also of one from before the migration that set it.
+  // A limit is checked for each row that is written, including one from before the migration that added the limit.
   for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
   const result = await fill({ table: copy, columns });
   for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
-  // What was written without a limit must not be taken for what had one.
+  // Rows that were written without limits must not count as rows that had them.
   await run(
     `UPDATE ${settings} SET value = (SELECT coalesce(max(seq), 0)::text FROM ${messages}) WHERE name = 'limited_after'`,
   );

@@ -12,17 +12,20 @@ export async function sequenceOf(connection: Connection, names: Names): Promise<
   return row?.[0] as string;
 }
 
-/** The last number that was drawn. */
+/** SQL for the last number that was drawn. */
 export function lastDrawn(sequence: string): string {
   return `(SELECT last_value - (NOT is_called)::integer FROM ${sequence})`;
 }
 
-/** The largest number that is known to have been drawn. */
+/** SQL for the largest number that is known to have been drawn. */
 export function largest(names: Names): string {
   return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
 }
 
-/** Messages `m` whose row their own transaction wrote, or one within it (a savepoint): those stored here. */
+/**
+ * SQL that says whether the transaction of a message `m`, or a savepoint within that transaction, wrote its row. Such a
+ * message was stored here.
+ */
 function isOwn(names: Names): string {
   return `(m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
       AND age(m.xid::xid) BETWEEN age(m.xmin)
@@ -31,8 +34,9 @@ function isOwn(names: Names): string {
 }
 
 /**
- * Puts the sequence behind all that is stored. What was stored here while it was not, with numbers that
- * copied messages have or had, is stored again, in order: else it would look like something delivered long ago.
+ * Sets the sequence after everything that is stored. Messages that were stored here while it was not there yet, with
+ * numbers that copied messages have or had, are stored again, in order. Otherwise they would look like messages
+ * delivered long ago.
  */
 export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
   const own = isOwn(names);
@@ -40,7 +44,7 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
   const since = last < max ? '-infinity' : await storedAgainSince(run, names, own);
   if (since === null) return;
-  // Not setval, which no rollback takes back: an interrupted rebase would find nothing to do here.
+  // Not setval, which is not rolled back: after an interrupted rebase, the next one would find nothing to do here.
   await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
   const again = `(m.seq <= ${String(last)} AND m.stored_at >= ${literal(since)}::timestamptz AND ${own}) IS TRUE`;
@@ -59,11 +63,12 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
 }
 
 /**
- * Where the sequence is behind all that is stored, it may have come there by numbers that had been copied.
- * When the first of them was stored here, or null where nothing tells of any: a message with the number of
- * a copied one, since no sequence gives a number twice; or one with such a number whose very transaction wrote
- * its row, after all that was copied and after the copied leases had run out. (An id of the other cluster
- * may mean something here, too; and cursors alone may look copied, after somebody has changed them.)
+ * If the sequence is after everything that is stored, it may have got there through numbers that had been copied.
+ * Returns when the first message with such a number was stored here, or null if nothing shows that there is one. One
+ * sign is a message with the number of a copied one, because no sequence gives a number twice. The other is a message
+ * with such a number whose own transaction wrote its row, after everything that was copied and after the copied leases
+ * had expired. (An id of the other cluster may happen to mean something here too, and cursors alone may look copied
+ * after somebody has changed them.)
  */
 async function storedAgainSince(run: Run, names: Names, own: string): Promise<string | null> {
   const [row] = await run(`WITH m AS MATERIALIZED (

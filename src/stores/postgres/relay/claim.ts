@@ -7,16 +7,16 @@ import { CURSOR_ROW, FORGOTTEN, PLACE } from './lease-statements.js';
 import type { Statements } from './statements.js';
 import { arrayText } from '../sql/statement.js';
 
-/** What a lease is claimed with. */
+/** The options with which a lease is claimed. */
 export interface ClaimOptions {
   readonly destination: string;
-  /** What this relay is known by to the others; without it nobody makes room for it. */
+  /** The name by which the other relays know this relay. Without it, nobody makes room for it. */
   readonly relay?: string | undefined;
   /** Claim every partition, or none. */
   readonly whole?: boolean | undefined;
   /** How many partitions the store has. */
   readonly partitions: number;
-  /** Milliseconds that the lease lasts from each renewal, by the database's clock. */
+  /** How many milliseconds the lease lasts from each renewal, by the database's clock. */
   readonly lease: number;
   /** Milliseconds for each transaction. */
   readonly timeout: number;
@@ -25,16 +25,16 @@ export interface ClaimOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A row of the cursors, as it is seen. */
+/** A row of the cursors, as it was read. */
 export interface CursorRow {
   readonly partition: number;
   readonly epoch: number;
-  /** Whether somebody's lease on it has not expired. */
+  /** Whether somebody holds a lease on it that has not expired. */
   readonly held: boolean;
   readonly cursor: Cursor;
 }
 
-/** Says that this relay is there, and finds what it should hold, with the rows of the destination. */
+/** Registers this relay, reads the rows of the destination, and works out what the relay should hold. */
 export async function look(
   connection: Connection,
   statements: Statements,
@@ -53,14 +53,14 @@ export async function look(
   if (rows.length !== partitions) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `destination ${JSON.stringify(destination)} has ${String(rows.length)} partitions, this store ${String(partitions)}`,
+      `destination ${JSON.stringify(destination)} has ${String(rows.length)} partitions, but this store has ${String(partitions)}`,
     );
   }
   const relays = await connection.query(statements.relays, [destination]);
   return { rows, ...balance({ relays: relays.map(([each]) => each as string), partitions: rows }, relay, own) };
 }
 
-/** Whether this relay holds more than its share, or less while something is free. */
+/** Whether this relay holds more than its share, or less while a partition is free. */
 export async function isUnbalanced(
   database: Database,
   statements: Statements,
@@ -76,29 +76,31 @@ export async function isUnbalanced(
   return give.length > 0 || take > 0;
 }
 
-/** What was claimed: where the rows are now, and the cursors of those that are new. */
+/** What was claimed: where the rows are now, and the cursors of the partitions that are new. */
 export interface Claimed {
   readonly epoch: string;
   readonly places: ReadonlyMap<number, string>;
   readonly taken: readonly CursorRow[];
 }
 
-/** A share that was claimed, by whom, and when that was asked for. */
+/** A share that was claimed, with its owner and the time when the claim was sent. */
 export interface Held {
-  /** Random, and of this claim alone: no other ever has it, whatever its epoch. */
+  /** Random, and unique to this claim: no other claim ever has it, whatever its epoch. */
   readonly owner: string;
   readonly claimed: Claimed;
   readonly sentAt: number;
 }
 
-/** Claims a relay's share of the destination under a new epoch; `null` while there is nothing for it. */
+/**
+ * Claims a relay's share of the destination under a new epoch. Resolves to `null` while there is nothing for the relay.
+ */
 export async function claimShare(
   database: Database,
   statements: Statements,
   options: ClaimOptions,
 ): Promise<Held | null> {
   const { timeout, signal } = options;
-  // Looked at before anything is locked: one that stands by must never hold up an owner.
+  // Look before locking anything: a relay that stands by must never hold up an owner.
   const { rows, take } = await database.transaction(
     preamble(timeout, 'SET LOCAL synchronous_commit = off'),
     (connection) => look(connection, statements, options, []),
@@ -116,8 +118,8 @@ export async function claimShare(
 }
 
 /**
- * Claims up to `take` free partitions, and those of `kept` anew, under one epoch that is higher than any.
- * `kept` must be locked, or otherwise known to be held, by this transaction; it must commit synchronously.
+ * Claims up to `take` free partitions, and those of `kept` again, under one epoch that is higher than any other. This
+ * transaction must have locked `kept`, or otherwise know that it holds them, and must commit synchronously.
  */
 export async function claimRows(
   connection: Connection,
@@ -128,7 +130,7 @@ export async function claimRows(
   const { destination, lease } = options;
   const taken =
     take > 0 ? decodeCursorRows(await connection.query(statements.lockFree, [destination, take]), options) : [];
-  // In a statement after the lock: whoever forgets a destination has locked the same rows.
+  // In a statement after the lock, because whoever forgets a destination has locked the same rows.
   await assertRemembered(connection, statements, destination);
   const epoch = String(Math.max(...[...rows, ...taken].map((row) => row.epoch)) + 1);
   const partitions = arrayText([...kept, ...taken.map(({ partition }) => partition)]);
@@ -138,27 +140,27 @@ export async function claimRows(
 }
 
 /**
- * A process that is frozen, or cut off, in a transaction that has locked the rows would keep everybody
- * else from claiming them until the server ends it: so that has to be with the lease, at the latest.
+ * If a process freezes or is cut off in a transaction that has locked the rows, nobody else can claim them until the
+ * server ends the transaction. So the server must end it when the lease expires, at the latest.
  */
 export function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
   return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
 }
 
-/** Where rows are: the `ctid` of each partition. */
+/** Where the rows are: the `ctid` of each partition. */
 export function decodePlaces(rows: readonly Row[]): Map<number, string> {
   const { at } = PLACE;
   return new Map(rows.map((row) => [Number(row[at.partition]), row[at.place] as string]));
 }
 
-/** @throws MessengerError `SCHEMA_MISMATCH` when a cursor was not written by this cluster. */
+/** @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write a cursor. */
 function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): CursorRow[] {
   const { at } = CURSOR_ROW;
   return rows.map((row) => {
     if (row[at.ours] !== 'true') {
       throw new MessengerError(
         'SCHEMA_MISMATCH',
-        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, and messages would be lost. To go on from it, run \`messenger rebase\` or \`await store.admin.rebase()\``,
+        `the cursor of destination ${JSON.stringify(destination)} was not written by this database cluster (a restored dump or a logical copy?): its transaction ids mean nothing here, so messages would be lost. To continue from it, run \`messenger rebase\` or \`await store.admin.rebase()\``,
       );
     }
     return {
@@ -178,9 +180,10 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
 }
 
 /**
- * To be called in a claim, after the cursors are locked.
+ * Call this in a claim, after the cursors are locked.
  *
- * @throws MessengerError `DESTINATION_FORGOTTEN` for one whose messages may have been cleaned away unpublished.
+ * @throws MessengerError `DESTINATION_FORGOTTEN` for a destination whose messages may have been cleaned away
+ *   unpublished.
  */
 async function assertRemembered(connection: Connection, statements: Statements, destination: string): Promise<void> {
   const [row] = await connection.query(statements.forgotten, [destination]);

@@ -4,7 +4,10 @@ import { LEFT_OUT, MOST_READ } from '../sql/size.js';
 import { sizeOf, StoredMessage } from '../sql/stored-message.js';
 import { HEAD, PAGE } from './log-statements.js';
 
-/** What was read: messages, up to one that was left out for its size, and the sizes from that one on. */
+/**
+ * The messages that were read, up to the first one that was left out because of its size, and the sizes from that one
+ * on.
+ */
 export interface DecodedPage {
   /** Where the window ends. */
   readonly until: string;
@@ -16,7 +19,10 @@ export interface DecodedPage {
 
 const { at } = PAGE;
 
-/** A number beyond is read as another: see `verifySchema`, which looks far ahead, and at the start alone. */
+/**
+ * JavaScript would read a larger number as another one. `verifySchema` refuses such numbers long before, but only looks
+ * at the start.
+ */
 function assertCountable(seq: number): void {
   if (Number.isSafeInteger(seq)) return;
   throw new MessengerError(
@@ -56,10 +62,10 @@ export function decodePage(rows: readonly Row[]): DecodedPage {
   if (standby) {
     throw new MessengerError(
       'UNSUPPORTED',
-      'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
+      'this server is a standby: its snapshots omit running transactions, so messages would be lost. Connect the relay to the primary',
     );
   }
-  // An outer ORDER BY is not kept through a UNION by any promise of SQL.
+  // SQL does not promise that a UNION keeps the order of its parts.
   if (!sorted) messages.sort((a, b) => a.seq - b.seq);
   if (sizes.length === 0) return { until, passed, messages, left: [] };
   const first = Math.min(...sizes.map(({ seq }) => seq));

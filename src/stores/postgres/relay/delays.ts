@@ -2,14 +2,17 @@ import { isAlone, type ToParkOrDelay } from './parked.js';
 import type { StoredMessage } from '../sql/stored-message.js';
 
 /**
- * Messages of the log whose time had not come when they were read, and those behind one that holds its
- * key: they are not handed out, and go to the side table with the page that they were read with.
+ * Messages of the log that are not due when they are read, and the messages behind one that holds its key. They are not
+ * handed out, and go to the side table with the page with which they were read.
  */
 export class Delays {
-  /** How many messages of a key were kept back, of pages that are not settled: then the side table knows of it. */
+  /**
+   * How many messages of each key were kept back from pages that are not settled. After the settlement the side table
+   * knows about them.
+   */
   readonly #held = new Map<string, number>();
 
-  /** What of these messages, read in this order, can be published now, and what is kept back. */
+  /** Divides these messages, read in this order, into those that can be published now and those that are kept back. */
   sift(messages: readonly StoredMessage[]): { messages: readonly StoredMessage[]; delayed: readonly ToParkOrDelay[] } {
     const delayed: ToParkOrDelay[] = [];
     if (this.#held.size === 0 && !messages.some(({ isDelayed }) => isDelayed)) return { messages, delayed };
@@ -24,7 +27,7 @@ export class Delays {
     return { messages: ready, delayed };
   }
 
-  /** From here on the side table answers for their keys. */
+  /** From now on the side table knows about their keys. */
   settled(delayed: readonly ToParkOrDelay[]): void {
     for (const each of delayed) {
       const { key } = each.message;

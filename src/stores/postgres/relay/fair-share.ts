@@ -1,11 +1,11 @@
 /** What a relay sees of its destination. */
 export interface Sight {
-  /** The relays that are there, sorted. */
+  /** The relays that are running, sorted. */
   readonly relays: readonly string[];
   readonly partitions: readonly { readonly partition: number; readonly held: boolean }[];
 }
 
-/** What should change hands. */
+/** What a relay should give up and take. */
 export interface Balance {
   /** Partitions to give up. */
   readonly give: readonly number[];
@@ -14,8 +14,8 @@ export interface Balance {
 }
 
 /**
- * An even share for every relay: no two differ by more than one partition, and each relay finds the same
- * without asking the others. One that does not stay (`relay` is absent) takes all that is free.
+ * An even share for every relay: no two differ by more than one partition, and each relay arrives at the same result
+ * without asking the others. A relay that does not stay (`relay` is absent) takes every free partition.
  */
 export function balance({ relays, partitions }: Sight, relay: string | undefined, own: readonly number[]): Balance {
   const free = partitions.filter(({ partition, held }) => !held && !own.includes(partition)).length;

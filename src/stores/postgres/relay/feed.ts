@@ -15,25 +15,25 @@ import { sourceOf, type Source } from './source.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
-/** How long a message that became due may wait to be looked for. Milliseconds. */
+/** How long a message that became due may wait until the feed looks for it. Milliseconds. */
 const RETRY_LOOK = 1_000;
 
 /**
- * How long one call of `read` goes on parking where all that there is is delayed, so that retries, and a
- * stop, do not wait for it. Milliseconds.
+ * How long one call of `read` goes on parking when it finds only delayed messages, so that retries and a stop need not
+ * wait for it. Milliseconds.
  */
 const LONGEST_PARKING = 500;
 
-/** How long to wait for what is in flight, where there is more to read. Milliseconds. */
+/** How long to wait for pages in flight if there is more to read. Milliseconds. */
 const SHORT_PAUSE = 20;
 
 export interface PostgresFeedOptions extends ClaimOptions {
   readonly pageSize: number;
-  /** How it sleeps while there is nothing to do. */
+  /** How the feed sleeps while there is nothing to do. */
   readonly waker: Waker;
 }
 
-/** One relay's hold on partitions of a destination of a PostgreSQL store. */
+/** One relay's hold on partitions of a destination in a PostgreSQL store. */
 export class PostgresFeed implements Feed {
   readonly #database: Database;
   readonly #statements: Statements;
@@ -46,11 +46,11 @@ export class PostgresFeed implements Feed {
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
   #delays = new Delays();
-  /** Whether the last page was all there was. */
+  /** Whether the last page reached the end of the log. */
   #atEnd = false;
-  /** What was read last, with nothing in it whose time has come: settled once nothing else is unsettled. */
+  /** The last page that was read, if none of its messages is due. It is settled once nothing else is unsettled. */
   #carried: { readonly log: LogPage; readonly delayed: readonly ToParkOrDelay[] } | undefined;
-  /** What parks by itself, and what looks at what is parked, come one after the other: neither must miss the other. */
+  /** Parking outside a settlement and looking at parked messages take turns, because neither may miss the other. */
   readonly #beside = serially();
 
   private constructor(
@@ -69,7 +69,7 @@ export class PostgresFeed implements Feed {
     this.#reader = this.#newReader();
   }
 
-  /** Claims a share of the destination, or resolves to `null` while there is nothing for this relay. */
+  /** Claims a share of the destination. Resolves to `null` while there is nothing for this relay. */
   static async open(
     database: Database,
     statements: Statements,
@@ -123,7 +123,7 @@ export class PostgresFeed implements Feed {
     const until = performance.now() + LONGEST_PARKING;
     for (;;) {
       if (this.#carried !== undefined) {
-        // Never past a page that was read and not settled.
+        // Never move the cursor past a page that was read and not settled.
         if (this.#unsettled > 0) return NOTHING;
         const { log, delayed } = this.#carried;
         await this.#beside(() => this.#settle(settledBy(log), this.#parking(delayed)));
@@ -169,7 +169,7 @@ export class PostgresFeed implements Feed {
   }
 
   async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
-    // There is more to read, as soon as what is in flight is settled.
+    // There is more to read as soon as the pages in flight are settled.
     if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
@@ -202,7 +202,7 @@ export class PostgresFeed implements Feed {
     }
   }
 
-  /** Of what is due, what can be read; the rest is a dead letter. */
+  /** Of the due messages, those that can be read. The others become dead letters. */
   async #giveUp({ messages, attempts = [], unreadable: errors }: PostgresPage): Promise<PostgresPage> {
     if (errors === undefined) return { messages };
     const dead = messages.flatMap((message, n) => {
@@ -249,8 +249,8 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * Stores where reading is when there is nothing to publish: a window that turned out to be at its end,
-   * so that cleaning can see it, and what the log has grown by without anything of ours.
+   * Stores how far the feed has read when there is nothing to publish: a window that turned out to be at its end, so
+   * that cleaning can see it, and the numbers by which the sequence has moved without a message of ours.
    */
   async #keepUp(): Promise<void> {
     for (const position of this.#reader.positions) {
@@ -259,7 +259,7 @@ export class PostgresFeed implements Feed {
   }
 
   async #settle(position: Position, also?: Change): Promise<void> {
-    // As it is now: a place that is read on from moves on.
+    // A copy, because a place from which reading continues moves on.
     const { partitions, cursor } = position;
     const reached = { partitions, cursor };
     if (!also && this.#cursors.areStored(reached)) return;

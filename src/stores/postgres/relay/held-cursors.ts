@@ -3,16 +3,16 @@ import { sameCursor, type Cursor } from './cursor.js';
 import type { Position } from './reader.js';
 
 /**
- * By how many numbers of the sequence a stored cursor may be behind, while there is nothing of ours:
- * beyond it, the other partitions' messages since then would be read over again and again.
+ * By how many numbers of the sequence a stored cursor may lag while there is no message of ours. Beyond that, each poll
+ * would read the messages of the other partitions since then again.
  */
 const FAR_BEHIND = 1_000;
 
 /** The cursors of the partitions that a feed holds. */
 export class HeldCursors {
-  /** As the last settlement of each that was acknowledged stored it. */
+  /** As the last acknowledged settlement of each partition stored them. */
   readonly #settled: Map<number, Cursor>;
-  /** The same of the last settlement that was asked for. */
+  /** As the last requested settlement of each partition stores them. */
   #asked: Map<number, Cursor>;
 
   constructor(taken: readonly CursorRow[]) {
@@ -20,14 +20,14 @@ export class HeldCursors {
     this.#asked = new Map(this.#settled);
   }
 
-  /** The feed holds these partitions now, some of which were taken just now. */
+  /** Called when the feed holds these partitions, of which it has just taken some. */
   rebalanced(partitions: readonly number[], taken: readonly CursorRow[]): void {
     for (const partition of this.#settled.keys()) if (!partitions.includes(partition)) this.#settled.delete(partition);
     for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
     this.#asked = new Map(this.#settled);
   }
 
-  /** Where to read on. Partitions with equal cursors are read together. */
+  /** Where to continue reading. Partitions with equal cursors are read together. */
   get positions(): readonly Position[] {
     const positions: { partitions: number[]; cursor: Cursor }[] = [];
     for (const [partition, cursor] of this.#settled) {
@@ -38,12 +38,14 @@ export class HeldCursors {
     return positions;
   }
 
-  /** The largest number of which a settlement was acknowledged. */
+  /** The largest number of an acknowledged settlement. */
   get high(): number {
     return Math.max(0, ...[...this.#settled.values()].map(({ high }) => high));
   }
 
-  /** Whether what is stored of these partitions should follow where reading is, although nothing was published. */
+  /**
+   * Whether the stored cursors of these partitions should follow the place of reading, although nothing was published.
+   */
   areBehind({ partitions, cursor }: Position): boolean {
     return partitions.some((partition) => {
       const asked = this.#asked.get(partition);

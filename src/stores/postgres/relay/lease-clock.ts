@@ -1,19 +1,19 @@
 import { MessengerError } from '../../../core/errors.js';
 import { textOf } from '../../../core/util/error-text.js';
 
-/** How often a relay looks whether others have come or gone, at the latest. Milliseconds. */
+/** How often, at the latest, a relay looks whether others have come or gone. Milliseconds. */
 const LONGEST_BLINK = 1_000;
 
-/** Whether a lease is held, by this process's own clock, and how it ends. Durations in milliseconds. */
+/** Whether a lease is held, by this process's own clock, and how it ends. Durations are in milliseconds. */
 export class LeaseClock {
-  /** How long a renewal is trusted, from before it was sent: less than the database does. */
+  /** How long a renewal is trusted, counted from before it was sent. Less than the database trusts it. */
   readonly #trusted: number;
   readonly #lost = new AbortController();
   readonly #heartbeat: ReturnType<typeof setInterval>;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #renewedAt = 0;
 
-  /** @param beat Called again and again, until the lease is lost. */
+  /** @param beat Called repeatedly until the lease is lost. */
   constructor(lease: number, sentAt: number, beat: () => void) {
     this.#trusted = lease * 0.8;
     this.renewed(sentAt);
@@ -31,7 +31,7 @@ export class LeaseClock {
     return performance.now() - this.#renewedAt;
   }
 
-  /** The lease was renewed by what was sent at that time. */
+  /** Called when a statement that was sent at that time has renewed the lease. */
   renewed(sentAt: number): void {
     this.#renewedAt = sentAt;
     clearTimeout(this.#timer);
@@ -46,8 +46,8 @@ export class LeaseClock {
   }
 
   /**
-   * Looks at the clock: a process that was frozen gets here before its timers. An error that came meanwhile is told, and
-   * is not what failed: it may be the end of the lease that caused it.
+   * Looks at the clock, because a process that was frozen gets here before its timers run. An error that arrived
+   * meanwhile is mentioned, but it is not the reason: the end of the lease may have caused it.
    */
   look(meanwhile?: unknown): void {
     if (this.age >= this.#trusted) this.#expire(meanwhile);
@@ -58,7 +58,7 @@ export class LeaseClock {
     if (!this.#lost.signal.aborted) this.#lost.abort(new MessengerError('LEASE_LOST', why, { cause }));
   }
 
-  /** Stops its timers. */
+  /** Stops the timers. */
   stop(): void {
     clearTimeout(this.#timer);
     clearInterval(this.#heartbeat);

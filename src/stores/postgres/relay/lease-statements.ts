@@ -3,13 +3,13 @@ import type { Value } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
 import { arrayText, isoTime, lockDestination, statement } from '../sql/statement.js';
 
-/** Settings for the transaction that settles: its rows are found by their place, not by reading the table. */
+/** Settings for the transaction that settles. It finds its rows by their place, without reading the table. */
 export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
 
-/** What the error of a fenced update says that would have changed some of its rows, and not all. */
+/** The error of a fenced update that would have changed some of its rows, but not all. */
 export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
-/** A row of the cursors: whose it is, and whether it was written here, beside the cursor itself. */
+/** A row of the cursors: its owner, whether this cluster wrote it, and the cursor itself. */
 export const CURSOR_ROW = columnsOf(
   ...(['partition', 'epoch', 'owner', 'held', 'ours'] as const),
   ...(['from', 'to', 'after', 'low', 'nextLow', 'high'] as const),
@@ -21,17 +21,17 @@ export const PLACE = columnsOf('partition', 'place');
 /** When a destination was forgotten, and its topics. */
 export const FORGOTTEN = columnsOf('at', 'topics');
 
-/** Whose rows a fence lets be changed. */
+/** The holder whose rows a fence allows to change. */
 export interface Holder {
   readonly destination: string;
   readonly owner: string;
   readonly epoch: string;
 }
 
-/** Where no row is. */
+/** A place where no row is. */
 const NO_PLACE = '(0,0)';
 
-/** $1 to $4 of a fenced statement: of each of these partitions the place where its row is looked for, and the holder. */
+/** $1 to $4 of a fenced statement: the place where the row of each of these partitions is expected, and the holder. */
 export function fenceOf(
   { destination, owner, epoch }: Holder,
   partitions: readonly number[],
@@ -42,24 +42,28 @@ export function fenceOf(
   return [arrayText(at), destination, owner, epoch];
 }
 
-/** What claims the cursors of a destination, and moves those that are held. */
+/** The statements that claim the cursors of a destination, and move those that are held. */
 export function leaseStatements({ cursors, claims, settings, destinations, relays }: Names) {
   /**
-   * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. Found by
-   * their place alone: an index leads through every version that a held-back vacuum has left. So the
-   * destination is no condition that an index knows, and OFFSET keeps the token from becoming a join. $1 has the
-   * place of partition n at n + 1: VACUUM FULL and CLUSTER move rows, and another partition of ours may
-   * have come to stand there. The array is read once, in a query of its own, and not for each row.
+   * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. They are found by their
+   * place alone, because an index would lead through every version that a held-back vacuum has left. For that reason no
+   * index can use the condition on the destination, and OFFSET keeps the token from becoming a join. $1 has the place
+   * of partition n at n + 1. VACUUM FULL and CLUSTER move rows, and another partition of ours may then stand at that
+   * place. The array is read once, in a subquery, and not for each row.
    */
   const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
       AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
-  /** What makes most settlements change no index, and keeps the one that is a row's identity short: see migration 9. */
+  /**
+   * With this column most settlements change no index, and the index that is a row's identity stays short (see
+   * migration 9).
+   */
   const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
   /**
-   * A fenced update of so many rows, or of none: of others it raises an error before they can be committed, since what
-   * is one statement may be a transaction. PostgreSQL has no way to raise one but a cast that fails.
+   * A fenced update of so many rows, or of none. If it would change another number, it raises an error before that can
+   * be committed, because a single statement may be a whole transaction. In a query, only a failing cast can raise an
+   * error.
    */
   const whole = (count: string, set: string) => `WITH changed AS (
   UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
@@ -84,7 +88,7 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
 
   return {
     lockDestination: lockDestination(cursors),
-    /** $1 destination, $2 number of partitions, which is still that of the tables. After `lockDestination`. */
+    /** $1 destination, $2 number of partitions, if the tables still have that number. After `lockDestination`. */
     createCursors: statement(
       'cursors',
       `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1)
@@ -93,7 +97,7 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
     ),
     /** $1 destination. */
     cursors: statement('look', `${cursorRows} ORDER BY partition`),
-    /** $1 destination, $2 limit: partitions that nobody holds. One that another claim is looking at is left to it. */
+    /** $1 destination, $2 limit: partitions that nobody holds. Skips those that another claim is looking at. */
     lockFree: statement(
       'lock',
       `${cursorRows} AND (owner IS NULL OR expires_at <= clock_timestamp()) ORDER BY partition LIMIT $2::bigint FOR UPDATE SKIP LOCKED`,
@@ -117,19 +121,19 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
       `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
   WHERE destination = $1::text AND partition = ANY($2::smallint[])`,
     ),
-    /** $1 destination, $2 relay, $3 lease in ms: it is there. */
+    /** $1 destination, $2 relay, $3 lease in ms: registers the relay. */
     join: statement(
       'join',
       `INSERT INTO ${relays} (destination, relay, expires_at)
   VALUES ($1::text, $2::text, clock_timestamp() + $3::double precision * interval '1 millisecond')
   ON CONFLICT (destination, relay) DO UPDATE SET expires_at = excluded.expires_at`,
     ),
-    /** $1 destination, $2 relay: it is gone, and so is whoever has not been heard of for long. */
+    /** $1 destination, $2 relay: removes the relay, and every relay that has not renewed its row for an hour. */
     leave: statement(
       'leave',
       `DELETE FROM ${relays} WHERE destination = $1::text AND (relay = $2::text OR expires_at < clock_timestamp() - interval '1 hour')`,
     ),
-    /** $1 destination: the relays that are there. */
+    /** $1 destination: the relays that are running. */
     relays: statement(
       'relays',
       `SELECT relay FROM ${relays} WHERE destination = $1::text AND expires_at > clock_timestamp() ORDER BY relay`,
@@ -152,7 +156,7 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
         `written_by = pg_current_xact_id(), ${tick}, expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
       ),
     ),
-    /** $1 to $4 the fence. The time of expiry stays to tell since when nobody works on it. */
+    /** $1 to $4 the fence. The time of expiry stays, to tell since when nobody works on the partition. */
     release: statement(
       'release',
       `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
@@ -164,7 +168,7 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
       `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
   WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
     ),
-    /** $1 destination: when it was forgotten, if it was, and its topics. To be asked after its cursors are locked. */
+    /** $1 destination: when it was forgotten, if it was, and its topics. Run this after its cursors are locked. */
     forgotten: statement(
       'forgotten',
       `SELECT ${FORGOTTEN.list({ at: isoTime('forgotten_at'), topics: 'to_json(topics)::text' })} FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,

@@ -17,10 +17,10 @@ import { LeaseClock } from './lease-clock.js';
 import { fenceOf, PART_OF_LEASE, SETTLE_SETTINGS, type Holder } from './lease-statements.js';
 import type { Statements } from './statements.js';
 
-/** More to change in the transaction that moves a cursor. */
+/** A further change in the transaction that moves a cursor. */
 export type Change = (connection: Connection) => Promise<void>;
 
-/** A cursor that is to be stored, and what with it. */
+/** A cursor that is to be stored, and the changes to make with it. */
 interface Settlement {
   readonly partitions: readonly number[];
   cursor: Cursor;
@@ -29,21 +29,21 @@ interface Settlement {
 }
 
 /**
- * One relay's hold on partitions of a destination: rows that it owns under an epoch, and where they are
- * (`ctid`). Everything that changes them, or the side table, selects from the fenced update of those
- * rows, so a relay that lost its lease changes nothing.
+ * One relay's hold on partitions of a destination: rows that it owns under an epoch, and where they are (`ctid`). Every
+ * statement that changes these rows or the side table depends on a fenced update of the rows, so a relay that lost its
+ * lease changes nothing.
  */
 export class Lease {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  /** Random, and of this lease alone: no other ever has it, whatever its epoch. */
+  /** Random, and unique to this lease: no other lease ever has it, whatever its epoch. */
   readonly #owner: string;
   #epoch: string;
   #places: ReadonlyMap<number, string>;
-  /** Changes are made one after another: each needs the place that the one before left the rows at. */
+  /** Changes are made one after another, because each needs the place to which the one before moved the rows. */
   #last: Promise<unknown> = Promise.resolve();
-  /** The settlement that was asked for last, while its turn has not come. */
+  /** The settlement that was requested last, until its turn comes. */
   #waiting: Settlement | undefined;
   readonly #clock: LeaseClock;
   #looking = false;
@@ -63,10 +63,10 @@ export class Lease {
   }
 
   /**
-   * Claims this relay's share of the destination under a new epoch, or resolves to `null` while there is
-   * nothing for it. The claim is committed synchronously.
+   * Claims this relay's share of the destination under a new epoch. Resolves to `null` while there is nothing for the
+   * relay. The claim is committed synchronously.
    *
-   * @throws MessengerError `SCHEMA_MISMATCH` when the cursor was not written by this cluster.
+   * @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write the cursor.
    */
   static async claim(
     database: Database,
@@ -82,7 +82,7 @@ export class Lease {
     return null;
   }
 
-  /** Aborted when the lease is lost, or not renewed in time by this process's own clock. */
+  /** Aborted when the lease is lost, or was not renewed in time by this process's own clock. */
   get lost(): AbortSignal {
     this.#clock.look();
     return this.#clock.lost;
@@ -92,18 +92,18 @@ export class Lease {
     return [...this.#places.keys()];
   }
 
-  /** Whether it holds more than its share, or less while something is free. */
+  /** Whether the relay holds more than its share, or less while a partition is free. */
   get unbalanced(): boolean {
     return this.#stirred.signal.aborted;
   }
 
-  /** Aborted as soon as it is unbalanced. */
+  /** Aborted as soon as the relay is unbalanced. */
   get stirred(): AbortSignal {
     return this.#stirred.signal;
   }
 
   /**
-   * Stores the cursor of these partitions, and renews the lease on them. Several of the same partitions
+   * Stores the cursor of these partitions, and renews the lease on them. Several settlements of the same partitions
    * that wait for their turn are stored as one, in one transaction.
    *
    * @throws MessengerError `LEASE_LOST`.
@@ -127,17 +127,17 @@ export class Lease {
     return settlement.done;
   }
 
-  /** Changes the side table and no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
+  /** Changes the side table but no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
   change(...also: readonly Change[]): Promise<void> {
     return this.#inTurn(() =>
-      // All that are held when its turn comes.
+      // Every partition that is held when the change's turn comes.
       this.#update(this.#statements.renew, [this.#options.lease], this.partitions, also),
     );
   }
 
   /**
-   * Gives up what is more than this relay's share, and claims what it lacks and is free; what it keeps is
-   * claimed anew.
+   * Gives up the partitions beyond this relay's share, and claims free ones up to its share. Claims the partitions that
+   * it keeps again.
    *
    * @returns the rows that are new.
    * @throws MessengerError `LEASE_LOST`.
@@ -162,7 +162,10 @@ export class Lease {
     });
   }
 
-  /** Gives the partitions back, and goes, unless it stays. Never rejects: what could not be released expires. */
+  /**
+   * Gives the partitions back and, unless the relay stays, removes its registration. Never rejects: what could not be
+   * released expires.
+   */
   async release(stays = false): Promise<void> {
     this.#clock.stop();
     const { destination, relay, timeout } = this.#options;
@@ -174,7 +177,7 @@ export class Lease {
       .transaction(
         locking(this.#options, ...SETTLE_SETTINGS),
         async (connection) => {
-          // Fenced, so that it is safe where the lease may be lost: then it changes nothing.
+          // Fenced, so that it is safe if the lease may be lost: it then changes nothing.
           if (places.size > 0) await this.#giveBack(connection, places);
           if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
@@ -186,7 +189,7 @@ export class Lease {
   async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
     const given = await connection.query(this.#statements.release, fenceOf(this.#self, [...places.keys()], places));
     if (given.length === places.size) return;
-    // A row that was moved is ours all the same, and nobody should have to wait until the lease is over.
+    // A row that was moved is still ours, and nobody should have to wait until its lease expires.
     const { destination, owner, epoch } = this.#self;
     await connection.query(this.#statements.releaseMoved, [destination, owner, epoch]);
   }
@@ -195,7 +198,7 @@ export class Lease {
     return { destination: this.#options.destination, owner: this.#owner, epoch: this.#epoch };
   }
 
-  /** Runs a fenced update of these partitions' rows, all of which must still be ours: or none is changed. */
+  /** Runs a fenced update of the rows of these partitions. If one of them is no longer ours, none is changed. */
   async #fenced(
     connection: Connection,
     statement: Statements['settle'],
@@ -210,7 +213,7 @@ export class Lease {
     const found = decodePlaces(rows);
     if (found.size === partitions.length && partitions.every((partition) => found.has(partition))) return rows;
     this.#clock.lose(
-      'another relay has taken the lease over, the server has crashed since it was claimed, or the rows of the cursors were moved (VACUUM FULL, CLUSTER)',
+      'another relay has taken over the lease, the server has crashed since the claim, or the rows of the cursors were moved (VACUUM FULL, CLUSTER)',
     );
     throw this.#clock.lost.reason;
   }
@@ -237,19 +240,19 @@ export class Lease {
             return rows;
           });
     this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
-    // Of the others, the lease is no newer than it was.
+    // The lease of the other partitions was not renewed.
     if (partitions.length === this.#places.size) this.#clock.renewed(sentAt);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    // What is settled after this is not settled before it.
+    // A later settlement must not be merged into one from before this change.
     this.#waiting = undefined;
     const change = this.#last.then(() => {
       this.lost.throwIfAborted();
       return work();
     });
     this.#last = change.catch((error: unknown) => {
-      // Whether it was committed is unknown, and with it where the rows are: nothing more can be changed.
+      // Whether the change was committed is unknown, and so is where the rows are. Nothing more can be changed.
       this.#clock.lose('a change of the cursor failed', error);
     });
     return change;
@@ -259,7 +262,7 @@ export class Lease {
     return this.#whileHeld(settings, (before, bounds) => this.#database.transaction(before, work, bounds));
   }
 
-  /** Waits for a transaction while the lease is held; once it is lost, that is the error. */
+  /** Waits for a transaction while the lease is held. Once the lease is lost, rejects with its reason. */
   async #whileHeld<T>(
     settings: readonly string[],
     run: (preamble: string, bounds: TransactionBounds) => Promise<T>,
@@ -268,7 +271,7 @@ export class Lease {
     try {
       return await run(locking(this.#options, ...settings), { timeout, signal: this.#clock.lost });
     } catch (error) {
-      // A process that was frozen may hear of its connection's end before its timers run.
+      // A process that was frozen may hear that its connection has ended before its timers run.
       this.#clock.look(error);
       this.#clock.lost.throwIfAborted();
       throw error;
@@ -280,7 +283,7 @@ export class Lease {
     this.change().catch(() => undefined);
   }
 
-  /** Finds out whether relays have come or gone. A look that fails says nothing: it is the renewal that counts. */
+  /** Finds out whether relays have come or gone. If a look fails, that means nothing: only the renewal counts. */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;
@@ -289,7 +292,7 @@ export class Lease {
       const options = { ...this.#options, signal: this.#clock.lost };
       if (await isUnbalanced(this.#database, this.#statements, options, this.partitions)) stirred.abort();
     } catch {
-      // The next one may find out.
+      // The next look may find out.
     } finally {
       this.#looking = false;
     }

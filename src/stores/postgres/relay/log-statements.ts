@@ -5,8 +5,9 @@ import { inShare, isFor, statement } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
 /**
- * Settings for the transaction that reads the log. See `read` for why. No more than needed, each costs a poll a
- * hundredth: what is read is asked for in order, and without sorting only an index gives it.
+ * Settings for the transaction that reads the log (see `read` for the reasons). No more than needed, because each costs
+ * a poll a hundredth of its time. The statement asks for messages in order, and without sorting only an index gives
+ * that order.
  */
 export const READ_SETTINGS = [
   'SET LOCAL enable_sort = off',
@@ -14,21 +15,24 @@ export const READ_SETTINGS = [
   'SET LOCAL plan_cache_mode = force_generic_plan',
 ] as const;
 
-/** A page of the log. `size` is that of a message whose payload was left out for it. */
+/** A page of the log. `size` is the size of a message whose payload was left out for being too large. */
 export const PAGE = columnsOf(...MESSAGE.names, 'size');
 
-/** What the first row of a page tells, in columns of a message: `to`, whether this server is a standby, and the last number of the sequence. */
+/**
+ * What the first row of a page tells, in columns of a message: `to`, whether this server is a standby, and the last
+ * number of the sequence.
+ */
 export const HEAD = { until: 'id', isStandby: 'topic', passed: 'key' } as const;
 
 /** What a destination publishes, and from where. */
 export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
 
-/** What reads the log, and says what of it. */
+/** The statements that read the log. */
 export function logStatements({ messages, settings, destinations }: Names, jsonPayload: boolean) {
   const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
   const sizeOf = (table: string) => messageBytes(table, jsonPayload);
   const most = `least($9::integer, ${String(MOST_READ)})`;
-  /** Of what is larger than is wanted now, or than can be read, only the size is told. */
+  /** For a message that is larger than this read wants, or than can be read, only the size is returned. */
   const ofAny = PAGE.named({
     ...messageColumns('m', jsonPayload, fieldsUpTo('m', 'm.size', most)),
     size: `CASE WHEN m.size > ${most} THEN m.size::text END`,
@@ -40,8 +44,8 @@ export function logStatements({ messages, settings, destinations }: Names, jsonP
   const wanted = `${inShare('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
-  // What is asked of a message, and what is shown of it, is above the scans: below, each of eight slices would set
-  // it up for itself, which is most of what a poll costs. OFFSET keeps it there.
+  // Filters and shown columns are above the scans. Below them, each of eight slices would set them up for itself, which
+  // is most of the cost of a poll. OFFSET keeps them above.
   const inOrder = (where: string) =>
     `(SELECT ${stored}, m.xid, m.key_hash, m.destination FROM ${messages} m WHERE ${where} ORDER BY m.seq OFFSET 0) m`;
   /** See `read`. */
@@ -78,35 +82,37 @@ SELECT ${PAGE.names.join(', ')} FROM (
 ${rows} m
 ) page`,
     );
-  // OFFSET keeps the size from being worked out anew for each field.
+  // OFFSET keeps the size from being computed again for each field.
   const withSize = (rows: string) => `    (SELECT found.*, ${sizeOf('found')} AS size FROM
 ${rows} found OFFSET 0)`;
 
   return {
     /**
-     * One page of the log. $1 from, $2 to (null opens a window: this statement's own snapshot), $3
-     * after, $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of
-     * topics (null: all), $9 bytes (null: as many as can be read): of a larger message the last column, or that of
-     * the metadata, tells the size, and payload and metadata are left out; $10 destination, $11 the sequence (looking it up by its table is a tenth of
-     * a poll). The first row (its number is 0) tells `to`, whether this server is a standby
-     * (there, snapshots omit running transactions), and the last number that the sequence gave out.
+     * One page of the log. $1 from, $2 to (null opens a window, which ends at this statement's own snapshot), $3 after,
+     * $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of topics (null: all), $9
+     * bytes (null: as many as can be read), $10 destination, $11 the sequence (looking it up by its table takes a tenth
+     * of a poll). For a message larger than $9, payload and metadata are left out, and the last column, or that of the
+     * metadata, has its size. The first row (its number is 0) has `to`, whether this server is a standby (where
+     * snapshots omit running transactions), and the last number that the sequence gave out.
      *
-     * Late rows belong to transactions that `from` saw running and that have ended by `to` (the others have
-     * nothing to show, and are not looked for: 500 of them cost 32 ms a poll, 0.3 without), per transaction, the
-     * order and limit inside the lateral: one `xid = ANY (...) AND seq <= low` would scan the history.
-     * New rows are found by sequence. Neither must ever become a scan, whatever the statistics say and
-     * however small the table was when the plan was made; hence READ_SETTINGS.
+     * Late rows belong to transactions that `from` saw running and that have ended by `to`. (The others have nothing to
+     * show and are not looked for: 500 of them cost a poll 32 ms, and 0.3 without.) They are read per transaction, with
+     * the order and the limit inside the lateral, because a single `xid = ANY (...) AND seq <= low` would scan the
+     * history. New rows are found by their sequence number. Neither part may ever become a scan, whatever the
+     * statistics say and however small the table was when the plan was made. Hence READ_SETTINGS.
      */
     read: page(ofLimited, allRows),
-    /** The same after a `from` that saw nothing running, of which no row can be late: at half of its cost. */
+    /** The same after a `from` that saw nothing running, so that no row can be late. It costs half as much. */
     readNew: page(ofLimited, newRows),
-    /** The same two of messages that had no limits when they were stored: half a microsecond more for each. */
+    /**
+     * The same two for messages that had no limits when they were stored. Each message costs half a microsecond more.
+     */
     readAny: page(ofAny, withSize(allRows)),
     readAnyNew: page(ofAny, withSize(newRows)),
 
     /**
-     * $1 destination: its topics as a JSON array, or null for all of them; the sequence of the log; and the number after
-     * which everything had the limits of `size.ts`, null where there are none.
+     * $1 destination: its topics as a JSON array, or null for all topics; the sequence of the log; and the number after
+     * which every message was stored under the limits of `size.ts`, or null if there are no limits.
      */
     source: statement(
       'source',

@@ -4,13 +4,15 @@ import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { inShare, statement, untried } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
-/** With so many bytes before it a message of the side table is left for the next look. */
+/**
+ * If the messages before a message of the side table have more bytes than this, the message is left for the next look.
+ */
 const MOST_AT_ONCE = 16 * 1024 * 1024;
 
-/** What is due. */
+/** The columns of the due messages. */
 export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
 
-/** What waits: how many messages of a key and a topic. */
+/** The columns of what waits: how many messages of a key and a topic. */
 export const WAITING = columnsOf('key', 'topic', 'count');
 
 /** What parks messages, and gives back those that are due. */
@@ -22,7 +24,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
-  /** What is read of the side table. */
+  /** The columns that are read of the side table. */
   const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
       (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
 
@@ -59,7 +61,10 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
       'unpark',
       `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
     ),
-    /** $1 destination, $2 JSON array of keys: the first message of each becomes due, or waits for its time, if it does not already. */
+    /**
+     * $1 destination, $2 JSON array of keys: makes the first message of each key due, or lets it wait for its time, if
+     * it does neither already.
+     */
     promoteHeads: statement(
       'heads',
       `UPDATE ${parked} p SET next_at = greatest(clock_timestamp(), head.deliver_at)
@@ -71,9 +76,9 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
     ),
     /**
-     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: what waits in its key's
-     * order, by key and topic, those that only wait for their time not counted; and nothing of nothing, where a message
-     * waits for a time of its own.
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: how many messages wait in their
+     * key's order, by key and topic, not counting those that only wait for their time. One more row, without key and
+     * topic and with the count 0, if a message waits for a time of its own.
      */
     waiting: statement(
       'waiting',
@@ -81,22 +86,27 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} GROUP BY p.key, p.topic
   UNION ALL (SELECT ${WAITING.list({ key: 'NULL', topic: 'NULL', count: `'0'` })} FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
     ),
-    /** $1 destination, $2 array of partitions (null: all), $3 number of partitions: a row or two if anything waits. */
+    /**
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: one or two rows if anything waits.
+     */
     anyWaiting: statement(
       'any',
       `(SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)
   UNION ALL (SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
     ),
-    /** $1 destination, $2 JSON array of keys: those with nothing waiting any more. */
+    /** $1 destination, $2 JSON array of keys: those of which nothing waits any more. */
     drainedKeys: statement(
       'drained',
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
     ),
-    /** $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: due messages and those behind them,
-     * and which of them `waiting` does not count. Of a key, only its first message decides: one behind it may have a time of its own, from when it was the first. Cut by
-     * sequence: what is left out of a key is its end. BETWEEN and the order by key, since with `=` the order
-     * by seq is also that of the primary key, which leads through everything that waits. */
+    /**
+     * $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: the due messages and those
+     * behind them, and which of them `waiting` does not count. For a key, only its first message decides: one behind it
+     * may still have a time of its own, from when it was the first. The result is cut by sequence number, so what is
+     * left out of a key is its end. BETWEEN and the order by key are needed, because with `=` the order by seq is also
+     * that of the primary key, which would lead through everything that waits.
+     */
     due: statement(
       'due',
       `WITH heads AS MATERIALIZED (
@@ -127,10 +137,10 @@ FROM (
   ) d
 ) m WHERE coalesce(m.before, 0) <= ${String(MOST_AT_ONCE)} ORDER BY m.seq LIMIT $2::bigint`,
     ),
-    /** $1 destination: goes up with every requeue and discard. */
+    /** $1 destination: its revision, which grows with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
 
-    /** What the database keeps texts in, such as UTF8. */
+    /** The encoding in which the database keeps texts, such as UTF8. */
     encoding: statement('encoding', 'SELECT getdatabaseencoding()::text'),
   };
 }

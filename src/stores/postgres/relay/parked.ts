@@ -10,12 +10,12 @@ import { DUE, WAITING } from './parked-statements.js';
 import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
-/** A message that is to go to the side table: as the relay said, or because its time has not come. */
+/** A message that is to go to the side table, because the relay said so or because it is not due. */
 export interface ToParkOrDelay extends ToPark {
   readonly delayed?: boolean;
 }
 
-/** Whether it waits outside of its key's order. */
+/** Whether the message waits outside its key's order. */
 export function isAlone({ message, delayed }: ToParkOrDelay): boolean {
   return delayed === true && message.holdKey !== true;
 }
@@ -32,18 +32,21 @@ export class Parked {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  /** As the statements' parameter: null for all partitions. */
+  /** As a parameter of the statements: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
-  /** Messages that only waited for their time, or do so outside of their key's order, and are not counted. */
+  /** Messages that are not counted, because they only waited for their time or wait outside their key's order. */
   readonly #uncounted = new WeakSet<Message>();
-  /** Numbers of messages whose call has not been answered. */
+  /** The sequence numbers of messages for which a call is still unanswered. */
   readonly #outstanding = new Set<string>();
-  /** Whether anything may be waiting: then, and only then, the table is asked for what is due. */
+  /** Whether anything may be waiting. Only then is the table asked for due messages. */
   #mayWait: boolean;
-  /** The destination's revision before the keys were read: another one says that an operator requeued some. */
+  /**
+   * The destination's revision before the keys were read. A different revision means that an operator requeued
+   * messages.
+   */
   #revision: string | undefined;
-  /** What the database keeps texts in. */
+  /** The encoding in which the database keeps texts. */
   readonly #encoding: string;
 
   private constructor(
@@ -86,21 +89,21 @@ export class Parked {
     return this.#waiting.keys.has(key);
   }
 
-  /** Whether anything may wait, and come due by and by. */
+  /** Whether anything may wait, and become due at some time. */
   get mayWait(): boolean {
     return this.#mayWait;
   }
 
   /**
-   * How many messages of a topic wait, to be tried again or behind others of their key. One that only waits for its time
-   * does not count, also where its key waits behind it, and until it has failed; but for one that left its key's order
-   * for that: it never counts.
+   * How many messages of a topic wait, to be tried again or behind others of their key. A message that only waits for
+   * its time does not count until it has failed, even if its key waits behind it. A message that left its key's order
+   * to wait for its time never counts.
    */
   waiting(topic: string | undefined): number {
     return this.#waiting.topics.get(topic ?? null) ?? 0;
   }
 
-  /** What is due, and what waits behind it, in order. */
+  /** The due messages, and those that wait behind them, in order. */
   async due(
     limit: number,
     signal?: AbortSignal,
@@ -128,7 +131,7 @@ export class Parked {
       uncounted: row[at.uncounted] === 'true',
     }));
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
-    // What holds its key comes with those before it, and ends what can be published of the key now.
+    // A message that holds its key comes with the messages before it, and ends what can be published of the key now.
     const held = new Set<string>();
     const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
       const mustWait = isDelayed || this.#outstanding.has(String(seq));
@@ -140,10 +143,10 @@ export class Parked {
   }
 
   /**
-   * Learns the keys of what was requeued, so that their later messages, also those read ahead, stay
-   * behind. None is forgotten here: one too many only sends its next message through the table. The counts
-   * are as they are in the table, also of topics of which nothing is left: no settlement is under way (see
-   * `Feed`), and what is counted before it is committed would be missing.
+   * Learns the keys of requeued messages, so that their later messages stay behind, including those read ahead. No key
+   * is forgotten here: a key too many only sends its next message through the table. The counts are those of the table,
+   * including topics of which nothing is left. No settlement is in progress (see `Feed`), so nothing was counted that
+   * is not committed yet and would be missing.
    */
   async #noticeRequeue(connection: Connection): Promise<void> {
     const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
@@ -187,7 +190,7 @@ export class Parked {
     for (const message of [...published, ...toPark.map((each) => each.message)]) {
       this.#outstanding.delete(String(seqOf(message)));
     }
-    // One that still waits behind an earlier message of its key stays as it is.
+    // A message that still waits behind an earlier message of its key stays as it is.
     const changed = toPark.filter(
       ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
     );
@@ -239,7 +242,10 @@ export class Parked {
     topics.set(topic, (topics.get(topic) ?? 0) + by);
   }
 
-  /** One that only waited for its time counts from now on, but for what is out of its key's order: as `parkAgain` leaves it. */
+  /**
+   * A message that only waited for its time counts from now on, unless it is outside its key's order. `parkAgain` does
+   * the same.
+   */
   #countFailed(message: Message): void {
     if (!this.#uncounted.has(message) || (message.key !== undefined && message.holdKey !== true)) return;
     this.#uncounted.delete(message);
@@ -252,14 +258,14 @@ export class Parked {
   }
 }
 
-/** What waits, and the destination's revision before it was looked at. */
+/** What waits, and the destination's revision before this was read. */
 async function look(
   connection: Connection,
   statements: Statements,
   { destination, partitions }: ClaimOptions,
   share: string | null,
 ): Promise<{ revision: string | undefined; waiting: Waiting }> {
-  // Before the keys: what is requeued in between is then looked for once more, and not never.
+  // Before the keys: if messages are requeued in between, the next look reads the keys again instead of missing them.
   const [row] = await connection.query(statements.revision, [destination]);
   const rows = await connection.query(statements.waiting, [destination, share, partitions]);
   const waiting: Waiting = { keys: new Map(), topics: new Map() };
@@ -280,6 +286,6 @@ function assertAll(changed: number, expected: number): void {
   if (changed === expected) return;
   throw new MessengerError(
     'UNKNOWN_MESSAGE',
-    `${String(expected)} messages were to be settled, ${String(changed)} were found: nothing was changed`,
+    `${String(expected)} messages were to be settled, but ${String(changed)} were found: nothing was changed`,
   );
 }

@@ -7,18 +7,18 @@ import { sizeOf, type StoredMessage } from '../sql/stored-message.js';
 import { READ_SETTINGS } from './log-statements.js';
 import type { Statements } from './statements.js';
 
-/** Partitions that are read together, since they have the same cursor. */
+/** Partitions that are read together because they have the same cursor. */
 export interface Position {
   readonly partitions: readonly number[];
   readonly cursor: Cursor;
 }
 
-/** Messages as they were read together, and the cursor that says that each was delivered. */
+/** Messages that were read together, and the cursor that says that they were delivered. */
 export interface LogPage {
   readonly messages: readonly StoredMessage[];
-  /** Whose messages they are. */
+  /** The partitions of the messages. */
   readonly partitions: readonly number[];
-  /** The cursor once the first `count` of them, all by default, are delivered. */
+  /** The cursor once the first `count` messages (by default all) are delivered. */
   cursor(count?: number): Cursor;
 }
 
@@ -26,71 +26,71 @@ export interface ReaderOptions {
   readonly pageSize: number;
   /** How many partitions the store has. */
   readonly partitions: number;
-  /** Whose messages are read. */
+  /** The destination for which messages are read. */
   readonly destination: string;
-  /** The topics that are read, of messages that are for no destination alone; `null` for all. */
+  /** The topics that are read of messages that are not addressed to a destination; `null` for all topics. */
   readonly topics: readonly string[] | null;
-  /** The sequence of the log, as its oid. */
+  /** The oid of the log's sequence. */
   readonly sequence: string;
-  /** Messages of greater numbers had the limits of what may be stored. */
+  /** Messages with greater numbers were stored under the limits. */
   readonly limitedAfter: number;
   /** Milliseconds for each statement. */
   readonly timeout: number;
-  /** The `high` of the last settlement that was acknowledged. Asked for before each window is opened. */
+  /** The `high` of the last acknowledged settlement. Asked for before each window is opened. */
   readonly acknowledgedHigh: () => number;
 }
 
 /**
- * How many rows, or a page if that is more, and roughly how many bytes one statement reads ahead. Small
- * pages are cut from larger reads: per statement a poll costs its round trips and eight index scans, whatever
- * it returns. Twice that is held at most, what is in hand and what is being read; `LARGE` times that where
- * messages have suddenly grown.
+ * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Small pages are cut
+ * from larger reads, because a poll costs its round trips and eight index scans per statement, whatever it returns. At
+ * most twice as much is held: what is in hand and what is being read. If messages have suddenly grown, it is `LARGE`
+ * times that.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
-/** For ids and the like: four payloads of a MiB are taken together, whatever stands beside them. */
+/** For ids and the like, so that four payloads of a MiB are read together, whatever comes with them. */
 const LEEWAY = 64 * 1024;
 
 /**
- * Sizes are guessed by what was read last. A payload that is so many times larger than what fits is left
- * out at first: once the sizes are known, as many as fit are read.
+ * Sizes are guessed from the last read. A payload that is so many times larger than what fits is left out at first.
+ * Once the sizes are known, as many payloads as fit are read.
  */
 const LARGE = 4;
 
-/** Where reading is, for partitions with one cursor. */
+/** Where reading stands, for partitions with one cursor. */
 interface Place {
   readonly partitions: readonly number[];
-  /** As the statement's parameter: null for all there are. */
+  /** As a parameter of the statement: null for all partitions. */
   readonly share: string | null;
   cursor: Cursor;
-  /** The last number that the sequence had given out when the window was opened; 0 if not known. */
+  /** The last number that the sequence had given out when the window was opened; 0 if that is unknown. */
   passed: number;
 }
 
-/** The end of a window that all places are read up to, after which they have one cursor. */
+/** The end of a window up to which all places are read. After that they have one cursor. */
 interface Meeting {
   readonly to: string;
   readonly passed: number;
   readonly acknowledgedHigh: number;
-  /** The places that are not yet there. */
+  /** The places that have not arrived yet. */
   readonly missing: Set<Place>;
 }
 
 /**
- * Reads the log from cursors on, ahead of what is settled. Partitions with equal cursors are read by one
- * statement; others join them through a window that ends at the same snapshot for all, once each of
- * them has been read to its end.
+ * Reads the log from cursors on, ahead of what is settled. One statement reads all partitions with equal cursors. Other
+ * partitions join them through a window that ends at the same snapshot for all, once each has been read to the end of
+ * that window.
  */
 export class Reader {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ReaderOptions;
-  /** What each statement runs under. */
+  /** The settings of each statement. */
   readonly #preamble: string;
   #places: Place[];
   #meeting: Meeting | undefined;
-  /** The place that is read next, where there are several. */
+  /** The index of the place that is read next, if there are several. */
   #turn = 0;
   #pages: LogPage[] = [];
   #ahead: Promise<void> | undefined;
@@ -110,30 +110,30 @@ export class Reader {
     }));
   }
 
-  /** Where reading is. Nothing that was read lies before it once all pages are settled. */
+  /** Where reading stands. Once all pages are settled, everything that was read lies before these positions. */
   get positions(): readonly Position[] {
     return this.#places;
   }
 
-  /** Whether what was last read was all there was: what may have come since is in windows that are not open yet. */
+  /** Whether the last read reached the end. Messages that may have come since are in windows that are not open yet. */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
 
-  /** The next page: what was read ahead, or what is found now. `null` when there is nothing. */
+  /** The next page, which was read ahead or is read now. `null` when there is nothing. */
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // At the end of a window that was open, what came since is in the next one: there is nothing once each
-    // place has opened a window and found it empty.
+    // At the end of an open window, newer messages are in the next one. So there is nothing only once each place has
+    // opened a window and found it empty.
     const empty = new Set<Place>();
     while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
       const opened = await this.#read(signal);
       if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
-    // Ahead only inside a window, what comes after it may not have been written yet; and as soon as less
-    // than one read is in hand, so that the server reads while this process publishes.
+    // Read ahead only inside a window, because what comes after it may not be written yet. Start as soon as less than
+    // one read is in hand, so that the server reads while this process publishes.
     const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
     if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
     return page;
@@ -143,8 +143,8 @@ export class Reader {
     this.#ahead ??= this.#read(undefined)
       .then(() => undefined)
       .catch((error: unknown) => {
-        // Told by the next call, even while pages are left: after any connection error a relay forgets
-        // what it has in memory, since a server that crashed hands transaction ids out again.
+        // The next call throws the error, even while pages are left: after any connection error a relay forgets what it
+        // has in memory, because a server that crashed gives out transaction ids again.
         this.#failure = toError(error);
       })
       .finally(() => {
@@ -152,7 +152,7 @@ export class Reader {
       });
   }
 
-  /** Reads on at the place whose turn it is. Resolves to it where it opened a window for it. */
+  /** Continues reading at the place whose turn it is. Resolves to that place if it opened a window for it. */
   async #read(signal: AbortSignal | undefined): Promise<Place | undefined> {
     const place = this.#places[this.#turn];
     if (place === undefined) return undefined;
@@ -160,7 +160,7 @@ export class Reader {
     const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
-    // Before the statement is sent, and not after: that is what makes it a safe `low`.
+    // This must be asked before the statement is sent, not after. That makes it a safe `low`.
     const high = acknowledgedHigh();
     const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
     const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
@@ -176,12 +176,12 @@ export class Reader {
     this.#cut(place, window, messages, pageSize, isLast);
     if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
     if (isLast) this.#arrived(place);
-    // Each in its turn, so that one with much to read does not hold up the others.
+    // Places take turns, so that one with much to read does not hold up the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
     return before.to === null ? place : undefined;
   }
 
-  /** Reads so many messages from a cursor on, up to one whose payload is larger than the largest that is wanted. */
+  /** Reads up to `limit` messages from a cursor on, until a payload is larger than `largest`. */
   async #query(
     { share }: Place,
     { from, to, after, low }: Cursor,
@@ -195,14 +195,15 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Those that are late may have any number: while the window before saw transactions running, the first look into a
-    // new one is asked for every size, wherever there are messages from before the limits.
+    // Late messages may have any number. So if the window before saw transactions running, and messages from before the
+    // limits exist, the first read of a new window asks for every size.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
-    // Few where a window is opened, but for the first; inside one, as many as are asked for.
+    // A read that opens a window returns few rows, except for the first. A read inside a window returns as many as were
+    // asked for.
     const rows =
       to === null
         ? await this.#database.once(this.#preamble, read, values, bounds)
@@ -210,15 +211,15 @@ export class Reader {
     return decodePage(rows);
   }
 
-  /** Opens a window that ends where another place's does: also at a snapshot that was taken after every claim. */
+  /** Opens a window that ends where another place's window ends. That snapshot, too, was taken after every claim. */
   #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
     place.passed = passed;
     return opened(place.cursor, to, acknowledgedHigh);
   }
 
   /**
-   * Where all others are between windows, the one that this place has just opened becomes that of all.
-   * Otherwise it goes on alone: one that has much to read must not hold up the others.
+   * If all other places are between windows, the window that this place has just opened becomes the window of all.
+   * Otherwise the place continues alone, because one with much to read must not hold up the others.
    */
   #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
     const others = this.#places.filter((each) => each !== place);
@@ -226,7 +227,9 @@ export class Reader {
     this.#meeting = canMeet ? { ...end, missing: new Set(this.#places) } : undefined;
   }
 
-  /** A place has been read to the end of its window: when it was the last to get there, they are one. */
+  /**
+   * Called when a place has been read to the end of its window. If it was the last to arrive, the places become one.
+   */
   #arrived(place: Place): void {
     const meeting = this.#meeting;
     if (place.cursor.from !== meeting?.to) return;
@@ -239,7 +242,7 @@ export class Reader {
     this.#turn = 0;
   }
 
-  /** Cuts what was read into pages, and leaves the place's cursor behind the last. */
+  /** Cuts what was read into pages, and moves the place's cursor behind the last one. */
   #cut(place: Place, window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): void {
     const { partitions, passed } = place;
     let at = window;
@@ -276,12 +279,15 @@ export class Reader {
   }
 }
 
-/** Whether a snapshot, `xmin:xmax:xip,…`, lists a transaction that was running. */
+/** Whether a snapshot, `xmin:xmax:xip,…`, lists a running transaction. */
 function sawRunning(snapshot: string): boolean {
   return !snapshot.endsWith(':');
 }
 
-/** How many of what was left out, of these sizes and in this order, fit beside what was read: one at least, alone. */
+/**
+ * How many of the messages that were left out, with these sizes and in this order, fit next to what was read. At least
+ * one, if nothing was read.
+ */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);
   const end = left.findIndex((size) => (bytes += size) > READ_AHEAD_BYTES + LEEWAY);

@@ -8,7 +8,7 @@ import type { StoredMessage } from '../sql/stored-message.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
 
-/** What the last call of `messages` returned, and what has become of it since. */
+/** What the last call of `messages` returned, and what has happened to it since. */
 interface Returned {
   readonly shown: ReadonlySet<Message>;
   readonly page: PostgresPage;
@@ -19,13 +19,13 @@ interface Returned {
   passed: number;
 }
 
-/** The plain `Store` contract over a feed: messages that can be listed again and again until published. */
+/** The plain `Store` contract on top of a feed: messages can be listed again and again until they are published. */
 export class Session {
   readonly #open: Open;
   #feed: PostgresFeed | undefined;
   #pageSize = 0;
   #returned: Returned | undefined;
-  /** One call after the other: each builds on what the one before left. */
+  /** One call after the other, because each builds on the result of the one before. */
   readonly #inTurn = serially();
 
   constructor(open: Open) {
@@ -103,7 +103,7 @@ export class Session {
     if (feed === null) {
       throw new MessengerError(
         'LEASE_LOST',
-        'another relay holds the destination "default": messages() works for one relay at a time',
+        'another relay holds the destination "default": messages() works for only one relay at a time',
       );
     }
     this.#feed = feed;
@@ -111,7 +111,7 @@ export class Session {
     return feed;
   }
 
-  /** After any error what is in memory is no longer known to be true. */
+  /** After an error, what is in memory may no longer be true. */
   async #orForget<T>(work: Promise<T>): Promise<T> {
     try {
       return await work;

@@ -4,9 +4,9 @@ import { textOf } from '../../../core/util/error-text.js';
 const MAX_ERROR_LENGTH = 2_000;
 
 /**
- * The text of an error as a database of this encoding can keep it: whatever it says, its message has to be settled.
- * No text of PostgreSQL has a NUL, and none that it takes from JSON a lone surrogate. Where the encoding is not UTF8,
- * what is not ASCII may have no place in it, and is written out as in a string of JavaScript (`\u2019`).
+ * The text of an error in a form that a database with this encoding can keep. Whatever the text is, its message must be
+ * settled. PostgreSQL stores no NUL, and takes no lone surrogate from JSON. If the encoding is not UTF8, it may lack
+ * characters outside ASCII, so these are written as escapes of a JavaScript string (`\u2019`).
  */
 export function storable(error: Error, encoding: string): string {
   const text = textOf(error)

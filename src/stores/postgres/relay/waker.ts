@@ -8,18 +8,18 @@ import type { Listen, ListeningSession } from '../drivers/driver.js';
 import { Commits } from './commits.js';
 import { awaitSlot, RELEASE_SLOTS, slotsIn, takeSlots, type WakeKeys } from '../write/wake-locks.js';
 
-/** How the relays of one store hear of its writers. */
+/** How the relays of one store hear from its writers. */
 export interface Listening {
   readonly keys: WakeKeys;
-  /** Absent where nothing can be heard but this process. */
+  /** Absent if only this process can be heard. */
   readonly listen: Listen | undefined;
-  /** Those that sleep, or have slept: to be woken from within this process. */
+  /** The wakers that sleep or have slept, to be woken from within this process. */
   readonly wakers: Set<Waker>;
-  /** Whether it was found that it cannot work here, whatever is tried. */
+  /** Whether it turned out that listening cannot work here, whatever is tried. */
   refused: boolean;
 }
 
-/** One sleep. Durations in milliseconds. */
+/** One sleep. Durations are in milliseconds. */
 export interface Sleep {
   readonly ms: number;
   readonly interval?: number | undefined;
@@ -27,49 +27,54 @@ export interface Sleep {
   readonly signals: readonly (AbortSignal | undefined)[];
 }
 
-/* In milliseconds, but for the numbers of messages. */
+/* In milliseconds, except the numbers of messages. */
 
-/** A shorter pause is only slept through: falling asleep costs two statements, and writers a notification. */
+/**
+ * A shorter pause is slept without listening: falling asleep costs two statements, and costs writers a notification.
+ */
 const SHORT = 10;
-/** How long a wait for writers may hold a snapshot. Meanwhile notifications wait as well. */
+/** How long a wait for writers may hold a snapshot. Notifications wait for that time as well. */
 const SLICE = 50;
-/** How long it sleeps while it does not hold all that it needs. */
+/** How long the relay sleeps while it does not hold every slot that it needs. */
 const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
-/** How often the session shows that it lives. A relay that does not for three times as long is frozen: the server ends it. */
+/**
+ * How often the session shows that it is alive. The server ends a session that is silent for three times as long,
+ * because its relay is frozen.
+ */
 const HEARTBEAT = 20_000;
-/** How long a poll is put off at most where writers tell of their commits. */
+/** How long a poll is postponed at most when writers report their commits. */
 const LULL = 2;
-/** Of how many messages their writer tells one by one. */
+/** For up to so many messages, a writer reports each by its id. */
 export const FEW = 10;
 const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
 
 /**
- * The sleep of one relay. All of it is a hint: it may end too early at any time, and whatever fails makes
- * it end when it would have ended without, by its time.
+ * The sleep of one relay. All of this is only a hint: the sleep may end too early at any time, and after any failure it
+ * ends when its time is over, as it would without listening.
  *
- * It takes the slots of its partitions (see `WakeKeys`), and then ends at once, so that the relay polls
- * once more: what was committed before writers saw the slots taken notifies nobody. Slots that writers
- * hold are waited for; having got one means that they are through. They are held until there is work.
+ * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, so that the relay polls
+ * once more: what was committed before writers saw the slots taken notifies nobody. The relay waits for slots that
+ * writers hold, and when it gets one, these writers have finished. It holds the slots until there is work.
  */
 export class Waker {
   readonly #listening: Listening;
   readonly #tell: (error: Error) => void;
   #session: ListeningSession | undefined;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
-  /** Takes and awaits slots, one after the other. */
+  /** Whether slots are being taken and awaited, one after the other. */
   #taking = false;
   #wanted: ReadonlySet<number> = new Set();
   readonly #held = new Set<number>();
   #asleep = false;
   /** Whether the relay was made to poll since it fell asleep. */
   #announced = false;
-  /** Counts whenever slots are given back or lost: what was asked before says nothing then. */
+  /** Grows whenever slots are given back or lost. Answers to earlier queries then mean nothing. */
   #generation = 0;
   #failures = 0;
   #reconnectAt = 0;
   #closed = false;
-  /** Whether it was woken since it last slept. */
+  /** Whether the relay was woken since it last slept. */
   #woken = false;
   readonly #commits = new Commits();
   readonly #bell = new Bell();
@@ -80,7 +85,7 @@ export class Waker {
   }
 
   /**
-   * Resolves when it is woken, when a signal aborts, or after `ms` milliseconds: after `interval` where it
+   * Resolves when the relay is woken, when a signal aborts, or after `ms` milliseconds; after `interval` if the relay
    * is sure to be woken. Never rejects.
    */
   async idle({ ms, interval = ms, partitions, signals }: Sleep): Promise<void> {
@@ -91,12 +96,12 @@ export class Waker {
   }
 
   /**
-   * The pause between a page that was all there was and the next poll, where the writers are in this process: they
-   * tell of their commits, so that before the next one there is nothing to be found. Others' messages wait for so
-   * long, and polls that find nothing are no longer half of all at a thousand messages a second. Never rejects.
+   * The pause between a page that reached the end of the log and the next poll, if the writers are in this process.
+   * They report their commits, so before the next report there is nothing to find. Messages of other writers wait for
+   * that long. Without this pause, half of all polls at a thousand messages a second found nothing. Never rejects.
    */
   async lull(): Promise<void> {
-    // Too short to be ended by anything else.
+    // The pause is too short for anything else to end it.
     if (this.#commits.areTold) await this.#pause(LULL, []);
   }
 
@@ -107,20 +112,20 @@ export class Waker {
   }
 
   /**
-   * The same, where a writer of this process has committed: messages with these ids, or it is not said which. Those that
-   * have been read already are nothing to poll for, which a fifth of all polls did at a thousand messages a second.
+   * The same when a writer of this process has committed messages with these ids, or unknown ones. Messages that have
+   * already been read need no poll. At a thousand messages a second, a fifth of all polls were made for such messages.
    */
   told(ids?: readonly string[]): void {
     if (!this.#commits.told(ids)) this.wake();
     else if (this.#commits.areExpected) this.#bell.ring();
   }
 
-  /** Messages were read. */
+  /** Called when messages were read. */
   found(messages: readonly { readonly id: string }[]): void {
     this.#commits.found(messages);
   }
 
-  /** There is work: writers need not notify. */
+  /** Called when there is work: writers need not notify. */
   awake(): void {
     if (!this.#asleep) return;
     this.#asleep = false;
@@ -135,7 +140,7 @@ export class Waker {
     this.wake();
     const session = this.#session;
     if (!session) return;
-    // The server would give them back with the session, a little later.
+    // The server would release them with the session, only a little later.
     await this.#query(session, RELEASE_SLOTS).catch(() => undefined);
     this.#forget(session);
   }
@@ -143,7 +148,7 @@ export class Waker {
   async #pause(ms: number, signals: Sleep['signals']): Promise<void> {
     if (!this.#woken && !this.#commits.areExpected) await this.#bell.wait(systemClock, ms, ...signals);
     this.#woken = false;
-    // The poll that follows finds them, or they are not for this relay.
+    // The next poll finds these messages, or they are not for this relay.
     this.#commits.polled();
   }
 
@@ -161,12 +166,12 @@ export class Waker {
     });
   }
 
-  /** Whether whatever comes will wake it. */
+  /** Whether every new message will wake the relay. */
   #isSure(): boolean {
     return this.#asleep && this.#session !== undefined && this.#missing().length === 0;
   }
 
-  /** Milliseconds until the next try at what would make it sure. */
+  /** Milliseconds until the next attempt to become sure. */
   #patience(): number {
     const { listen, refused } = this.#listening;
     if (!listen || refused || !this.#asleep) return Infinity;
@@ -177,7 +182,7 @@ export class Waker {
     return [...this.#wanted].filter((slot) => !this.#held.has(slot));
   }
 
-  /** Takes what it can, and waits for writers as long as there are any. Never rejects. */
+  /** Takes the slots that are free, and waits for writers as long as there are any. Never rejects. */
   async #take(listen: Listen): Promise<void> {
     let session = this.#session;
     try {
@@ -261,26 +266,26 @@ export class Waker {
     this.#generation += 1;
     const session = this.#session;
     if (!session) return;
-    // Also what is being taken just now: a session does one thing after the other.
+    // This also gives back slots that are being taken now, because a session runs one statement after the other.
     this.#query(session, RELEASE_SLOTS).catch((error: unknown) => {
       this.#lose(session, error);
     });
   }
 
-  /** Polls, and tries again later. */
+  /** Makes the relay poll, and tries again later. */
   #lose(session: ListeningSession | undefined, cause: unknown): void {
     if (this.#closed || session !== this.#session) return;
     if (session) this.#forget(session);
     if (cause instanceof MessengerError && cause.code === 'UNSUPPORTED') this.#listening.refused = true;
     this.#failures += 1;
     this.#reconnectAt = performance.now() + backoff(this.#failures, RECONNECT);
-    // What was notified meanwhile may be lost.
+    // Notifications may have been lost meanwhile.
     this.wake();
     if (this.#failures > 1) return;
     this.#tell(
       new MessengerError(
         'WAKE_FAILED',
-        `the relay is not woken by writers, and polls by its interval${this.#listening.refused ? '' : ' until it is'}: ${textOf(cause)}`,
+        `writers cannot wake the relay, which polls at its interval${this.#listening.refused ? '' : ' until they can'}: ${textOf(cause)}`,
         { cause },
       ),
     );

@@ -8,15 +8,18 @@ import { madeBy, revokeDefaults } from './privileges.js';
 import { payloadBytes } from '../sql/size.js';
 import { statement } from '../sql/statement.js';
 
-/** How long a change of tables waits for a transaction that uses the log: writers wait behind it. Milliseconds. */
+/** How long a change of tables waits for a transaction that uses the log, in milliseconds. Writers wait behind it. */
 const LONGEST_WAIT = 2_000;
-/** Of a transaction that uses one table and waits for the next, as this does in another order. */
+/**
+ * The SQLSTATE when another transaction uses one table and waits for the next, because it locks in another order than
+ * we do.
+ */
 const DEADLOCK_DETECTED = '40P01';
 const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
 /**
- * The database's own tablespace is that of every table that says nothing, and PostgreSQL refuses it to a partitioned one where
- * the setting `default_tablespace` says it.
+ * Avoids an error: a table without an explicit tablespace is in the database's own one, and PostgreSQL refuses to
+ * create a partitioned table if `default_tablespace` names that tablespace.
  */
 const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
   FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
@@ -25,17 +28,18 @@ interface Migration {
   readonly number: number;
   readonly name: string;
   readonly sql: string;
-  /** Its statements: drivers that prepare take one at a time. */
+  /** The single statements, for drivers that prepare them one at a time. */
   readonly statements: readonly string[];
 }
 
 /**
- * Not at once: in an application's bundle there is no such place, and all but `migrate` needs none. Nor with
- * `import.meta.url` beside the path: for bundlers, such as that of Next.js, that is a file to bundle.
+ * A function, because the folder does not exist in an application's bundle, and only `migrate` needs it.
+ * `import.meta.url` must not stand next to the path, because bundlers such as that of Next.js would take the path for a
+ * file to bundle.
  */
 const migrationFolder = (from: string) => new URL('../../../../migrations/postgres/', from);
 
-/** The numbered SQL files, in order, with names and settings filled in. */
+/** The numbered SQL files in order, with names and settings filled in. */
 async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
   const folder = migrationFolder(import.meta.url);
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
@@ -43,7 +47,7 @@ async function migrations(names: Names, settings: Expected): Promise<Migration[]
   const known = new Set<string>();
   return texts.map((text, i) => {
     const name = files[i] as string;
-    // Split before names are filled in: a name may have a `;`.
+    // Split before the names are filled in, because a name may contain a `;`.
     const parts = split(text).map(({ script, statement }) => {
       const filled = { script: fill(script, names, settings), statement: fill(statement, names, settings) };
       const made = madeBy(statement, known);
@@ -87,18 +91,21 @@ function fill(sql: string, names: Names, settings: Expected): string {
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
   return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
     const value = values[name];
-    // In quotes twice: inside of a string.
+    // Double quotes mean that the place is inside a string.
     return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
   });
 }
 
-/** What a script of the migrations is for. */
+/** The options of a script of the migrations. */
 export interface ScriptOptions {
-  /** The version that the tables have: the script has what comes after it. @default 0, for tables that are to be made */
+  /**
+   * The version that the tables have. The script contains what comes after it. @default 0, for tables that are to be
+   * created
+   */
   from?: number;
   /**
-   * `false` for a migration tool, which has a transaction of its own: without `BEGIN` and `COMMIT`, and with
-   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. To all others that is a comment.
+   * `false` for a migration tool, which runs a transaction of its own. The script then has no `BEGIN` and `COMMIT`, but
+   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. To other tools that is a comment.
    *
    * @default true
    */
@@ -126,7 +133,10 @@ export async function migrationSql(
   return `BEGIN;\n${[...before, ...first].join(';\n')};\n\n${scripts.join('\n')}COMMIT;\n`;
 }
 
-/** @throws MessengerError `CONFLICT` for tables that a subscription fills: what is applied there is not recorded. */
+/**
+ * @throws MessengerError `CONFLICT` for tables that a subscription fills, because migrations applied there are not
+ *   recorded.
+ */
 async function assertNoSubscriber(connection: Connection, names: Names, version: number): Promise<void> {
   const [row] = await connection.query(
     statement(
@@ -136,7 +146,7 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
   );
   if (row?.[0] !== 'true') return;
   throw conflict(
-    `the tables of ${names.messages} are filled by a logical subscription: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
+    `a logical subscription fills the tables of ${names.messages}: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
   );
 }
 
@@ -148,22 +158,22 @@ function lockInOrder({ cursors, messages }: Names): string {
   return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
 }
 
-/** Says how the next file is made, to who reads this one years later. */
+/** A line that tells whoever reads this file years later how to make the next one. */
 function heading(from: number): string {
   return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
 }
 
 /**
- * Brings the tables to this version, in one transaction. Safe when several processes do it at once:
- * they wait for one another. Newer tables are left as they
- * are: within a major version migrations only add. When there is nothing to do, it needs no right to create anything.
+ * Brings the tables to this version, in one transaction. Safe when several processes do it at once: they wait for one
+ * another. Newer tables stay as they are, because within a major version migrations only add. If there is nothing to
+ * do, it needs no right to create anything.
  *
- * A retention that was asked for and is not the tables' own is changed: from then on messages go to other
- * slices. What is stored stays where it is, and is delivered and cleaned from there.
+ * Changes the retention of the tables if another one was asked for. From then on, messages go to other slices. Stored
+ * messages stay where they are, and are delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
- * @throws MessengerError `CONFLICT` while a transaction that uses the log keeps tables from being changed;
- *   `SCHEMA_MISMATCH` for a number of partitions, or a kind of payload, that was asked for and is not the tables';
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log prevents the change of the tables;
+ *   `SCHEMA_MISMATCH` if the tables have another number of partitions, or another kind of payload, than was asked for;
  *   `UNSUPPORTED` on a server that is not PostgreSQL.
  */
 export async function migrate(
@@ -178,7 +188,7 @@ export async function migrate(
     const { code } = (error ?? {}) as { code?: unknown };
     if (code !== LOCK_NOT_AVAILABLE && code !== DEADLOCK_DETECTED) throw error;
     throw conflict(
-      `the tables could not be changed: a transaction that uses ${names.messages} (a long one, or pg_dump) was open for longer than the ${String(LONGEST_WAIT)} ms that others may be held up. Nothing was changed: try again`,
+      `the tables could not be changed: a transaction that uses ${names.messages} (a long one, or pg_dump) was open for longer than ${String(LONGEST_WAIT)} ms, and others must not wait longer than that. Nothing was changed: try again`,
       error,
     );
   }
@@ -201,7 +211,7 @@ async function applied(
         `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
       );
       const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
-      // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even where it does nothing.
+      // Not CREATE SCHEMA IF NOT EXISTS alone, which needs the right to create even if the schema exists.
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
@@ -210,7 +220,7 @@ async function applied(
         if (version < SCHEMA_VERSION) await assertNoSubscriber(connection, names, version);
         for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
       }
-      // Another process may have made them meanwhile. What was not asked for is as the tables have it.
+      // Another process may have created the tables meanwhile. Options that were not given follow the tables.
       const existing = version === 0 ? undefined : await tableSettings(connection, names);
       if (existing) assertAsked(names, settings, existing);
       const done: string[] = [];
@@ -232,14 +242,14 @@ async function applied(
 
 type TableSettings = Pick<Expected, 'partitions' | 'jsonPayload'>;
 
-/** What tables that are there were made with, and a migration cannot change. */
+/** The settings that existing tables were made with, and that a migration cannot change. */
 async function tableSettings(connection: Connection, { settings }: Names): Promise<TableSettings> {
   const rows = await connection.query(statement('settings', `SELECT name, value FROM ${settings}`));
   const values = new Map(rows.map(([name, value]) => [name, value]));
   return { partitions: Number(values.get('partitions')), jsonPayload: values.get('payload_type') === 'json' };
 }
 
-/** @throws MessengerError `SCHEMA_MISMATCH` for an option that was given, and that the tables are not made with. */
+/** @throws MessengerError `SCHEMA_MISMATCH` for an option that was given and differs from the tables. */
 function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
   if (asked.partitionsGiven && asked.partitions !== partitions) {
     throw mismatch(
@@ -261,7 +271,10 @@ async function hasOtherRing(connection: Connection, names: Names, settings: Expe
   return row?.[0] !== String(settings.sliceSeconds);
 }
 
-/** The default of a partition is not used by what is stored through the log: it is changed alike, for tidiness. */
+/**
+ * The default of a partition is not used when messages are stored through the log. It changes with the log's default
+ * only for tidiness.
+ */
 function changeRing(names: Names, sliceSeconds: number): string[] {
   return [
     PATIENCE,
@@ -275,13 +288,16 @@ function bookkeeping(names: Names): string[] {
   return [table, revokeDefaults(names, names.migrations)];
 }
 
-/** Where a subscription feeds the table, that of the publisher comes: a second one would end the subscription's worker. */
+/**
+ * If a subscription feeds the table, the publisher's row will arrive. A second row would stop the subscription's
+ * worker.
+ */
 function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied
   WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
 }
 
-/** The statements of a script, as they stand there, and without comments. Comments are on lines of their own. */
+/** The statements of a script, both as they stand there and without comments. Comments are on lines of their own. */
 function split(sql: string): { script: string; statement: string }[] {
   const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
   return scripts.flatMap((script) => {

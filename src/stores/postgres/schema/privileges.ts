@@ -1,12 +1,15 @@
 import { literal, type Names } from '../sql/names.js';
 
-/** A table, function or procedure that a statement of a migration makes: its name in braces, and the types of its arguments. */
+/**
+ * A table, function or procedure that a statement of a migration creates: its name in braces, and the types of its
+ * arguments.
+ */
 export interface Made {
   readonly name: string;
   readonly signature?: string;
 }
 
-/** What a statement of a migration makes, if it makes anything that has privileges. `made` is what was made before it. */
+/** What a statement of a migration creates, if that has privileges. `made` lists what was created before. */
 export function madeBy(text: string, made: Set<string>): Made | undefined {
   const table = /^CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?\{(\w+)\}/.exec(text);
   if (table) return { name: table[1] as string };
@@ -22,16 +25,17 @@ export function madeBy(text: string, made: Set<string>): Made | undefined {
       .replace(/ DEFAULT .*$/, ''),
   );
   const signature = `(${types.join(', ')})`;
-  // One that is replaced keeps what it was granted.
+  // A function that is replaced keeps its grants.
   if (made.has(name + signature)) return undefined;
   made.add(name + signature);
   return { name, signature };
 }
 
 /**
- * SQL that takes from everybody but its owner what default privileges gave on a table (and its sequences) or a function, to be
- * run right after it was made. PUBLIC may call a new function by PostgreSQL's own default: that goes too. Whoever may store
- * (or receive) by hand when a function for that is added may call it, so that an upgrade takes nothing from anybody.
+ * SQL that revokes what default privileges granted on a table (and its sequences) or a function to anybody but its
+ * owner. It runs right after the object was created. PostgreSQL itself lets PUBLIC call a new function, and that is
+ * revoked too. Whoever may store (or receive) when a function for that is added may call the function, so an upgrade
+ * takes nothing from anybody.
  */
 export function revokeDefaults(
   { messages, inbox, receiveInTransaction }: Names,

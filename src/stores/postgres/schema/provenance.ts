@@ -4,7 +4,7 @@ import { type Connection, type Database, type TransactionBounds, preamble } from
 import { literal, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** The name under which a database says whose it is: see the option `environment`. */
+/** The setting in which a database keeps its environment (see the option `environment`). */
 const ENVIRONMENT = 'environment';
 
 /** SQLSTATE insufficient_privilege. */
@@ -19,16 +19,17 @@ export function howToRebase(names: Names, environment?: string): string {
 }
 
 /**
- * A cursor that another cluster wrote: its transaction is not the row's own. They stay equal through
- * freezing, failover and pg_upgrade, and differ after a dump was restored or the row copied logically.
+ * SQL that says whether another cluster wrote a cursor: the transaction id stored in the row is then not the row's own.
+ * The two stay equal through freezing, failover and pg_upgrade, and differ after a dump was restored or the row was
+ * copied logically.
  */
 export function isForeign(cursor: string): string {
   return `${cursor}.xmin <> ${cursor}.written_by::xid`;
 }
 
 /**
- * Whether the log has a transaction id that this cluster has not come to: then its rows are another's,
- * also where no cursor tells so. By the index on (xid, seq), not by `max`, which xid8 lacks before
+ * SQL that says whether the log has a transaction id that this cluster has not reached. Its rows then come from another
+ * cluster, even if no cursor shows it. It uses the index on (xid, seq) instead of `max`, which xid8 lacks before
  * PostgreSQL 16.
  */
 export function isAheadOfCluster(names: Names): string {
@@ -36,10 +37,10 @@ export function isAheadOfCluster(names: Names): string {
 }
 
 /**
- * Refuses tables whose transaction ids are those of another cluster: here they mean nothing, and
- * messages would be lost. Of all destinations, since cleaning goes by the cursors of each.
+ * Refuses tables whose transaction ids are those of another cluster: here they mean nothing, and messages would be
+ * lost. Looks at all destinations, because cleaning goes by the cursors of each.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that names what to run.
+ * @throws MessengerError `SCHEMA_MISMATCH` that says what to run.
  */
 export async function assertWrittenHere(connection: Connection, names: Names): Promise<void> {
   const [row] = await connection.query(
@@ -53,11 +54,11 @@ export async function assertWrittenHere(connection: Connection, names: Names): P
   const what = foreign === null ? `the rows of ${names.messages} were` : `the cursor of destination ${foreign} was`;
   throw new MessengerError(
     'SCHEMA_MISMATCH',
-    `${what} not written by this database cluster (a restored dump or a logical copy?): transaction ids of another cluster mean nothing here, and messages would be lost. To go on from them, ${howToRebase(names)}`,
+    `${what} not written by this database cluster (a restored dump or a logical copy?): transaction ids of another cluster mean nothing here, so messages would be lost. To continue from them, ${howToRebase(names)}`,
   );
 }
 
-/** @throws MessengerError `INVALID_OPTION` for a name that is none. */
+/** @throws MessengerError `INVALID_OPTION` for a value that cannot be a name. */
 export function checkEnvironment(environment: unknown): string | undefined {
   if (environment === undefined) return undefined;
   if (typeof environment === 'string' && environment !== '' && !environment.includes('\u0000')) return environment;
@@ -68,11 +69,11 @@ export function checkEnvironment(environment: unknown): string | undefined {
 }
 
 /**
- * Refuses a database that says that it is another environment's: a physical clone of it looks exactly
- * like the original. Also where this side says nothing: what is most likely to publish production's
- * messages from a clone is the relay that nobody thought of configuring.
+ * Refuses a database that belongs to another environment, because a physical clone looks exactly like the original.
+ * Also refuses if this side gives no name: the relay that most likely publishes production's messages from a clone is
+ * the one that nobody thought of configuring.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that names both, and what to run.
+ * @throws MessengerError `SCHEMA_MISMATCH` that names both environments, and says what to run.
  */
 export function assertEnvironment(names: Names, stored: string | undefined, given: string | undefined): void {
   if (stored === undefined || stored === given) return;
@@ -80,12 +81,12 @@ export function assertEnvironment(names: Names, stored: string | undefined, give
   throw new MessengerError(
     'SCHEMA_MISMATCH',
     given === undefined
-      ? `${belongs}, and this store does not say which is its own: pass the option environment`
-      : `${belongs}, this store to ${JSON.stringify(given)}: a copy of another environment's database must not publish its messages. If it is meant to from now on, ${howToRebase(names, given)}`,
+      ? `${belongs}, and this store does not say to which environment it belongs: pass the option environment`
+      : `${belongs}, but this store to ${JSON.stringify(given)}: a copy of another environment's database must not publish its messages. If it should publish them from now on, ${howToRebase(names, given)}`,
   );
 }
 
-/** The stored name, `undefined` where none was given yet. */
+/** The stored name; `undefined` if none was given yet. */
 export async function environmentOf(connection: Connection, names: Names): Promise<string | undefined> {
   const [row] = await connection.query(
     statement('environment', `SELECT value FROM ${names.settings} WHERE name = ${literal(ENVIRONMENT)}`),
@@ -93,7 +94,7 @@ export async function environmentOf(connection: Connection, names: Names): Promi
   return row?.[0] as string | undefined;
 }
 
-/** Stores the name, in the transaction at hand; an other one is replaced. */
+/** Stores the name, in the current transaction. Replaces another name. */
 export async function setEnvironment(connection: Connection, names: Names, environment: string): Promise<void> {
   await connection.query(
     statement(
@@ -106,10 +107,10 @@ export async function setEnvironment(connection: Connection, names: Names, envir
 }
 
 /**
- * Gives a database without a name this one. When two do so at once, the one that comes second refuses.
+ * Gives this name to a database that has none. If two relays do so at once, the second one refuses.
  *
- * @returns whether it had none before.
- * @throws MessengerError `SCHEMA_MISMATCH` when it has another name, or when this role may not store one.
+ * @returns whether the database had no name before.
+ * @throws MessengerError `SCHEMA_MISMATCH` if the database has another name, or if this role may not store one.
  */
 export async function claimEnvironment(
   database: Database,
@@ -136,7 +137,7 @@ export async function claimEnvironment(
     if ((error as { code?: unknown } | null)?.code !== NOT_ALLOWED) throw error;
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `${names.settings} does not say yet which environment this outbox belongs to, and this role may not write it there: run \`messenger migrate\` with --environment ${environment}`,
+      `${names.settings} does not say yet which environment this outbox belongs to, and this role may not write that: run \`messenger migrate\` with --environment ${environment}`,
       { cause: error },
     );
   }

@@ -5,19 +5,19 @@ import { transact, type OperationContext } from '../sql/transact.js';
 import { literal, namesOf, quote, SLICES, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** Which roles `rolesScript` makes, and for the tables of which store. */
+/** Which roles `rolesScript` creates, and for the tables of which store. */
 export interface RolesOptions {
   /** The schema of the store's tables. @default 'messenger' */
   readonly schema?: string;
-  /** What stands before the name of every table. @default '' */
+  /** The prefix of the name of every table. @default '' */
   readonly tablePrefix?: string;
   /** Stores messages, and can do nothing else. @default 'messenger_writer' */
   readonly writer?: string;
-  /** Relays and cleans. @default 'messenger_relay' */
+  /** Runs relays, cleaning included. @default 'messenger_relay' */
   readonly relay?: string;
-  /** Receives each message once, by the inbox, and cleans that. @default 'messenger_consumer' */
+  /** Receives each message once through the inbox, and cleans the inbox. @default 'messenger_consumer' */
   readonly consumer?: string;
-  /** Owns the tables: migrates, and does an operator's work. @default 'messenger_migrator' */
+  /** Owns the tables: migrates them, and does an operator's work. @default 'messenger_migrator' */
   readonly migrator?: string;
 }
 
@@ -27,7 +27,10 @@ const ROLES = { writer: true, relay: true, consumer: true, migrator: true } sati
 
 const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies KeysOf<RolesOptions>;
 
-/** What stores and receives, with its arguments: a schema may have others of these names. */
+/**
+ * The functions and procedures that store and receive, with their arguments, because a schema may have others of the
+ * same name.
+ */
 function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
   const signature = '(text, text, integer, integer, integer, text)';
   return {
@@ -40,20 +43,21 @@ function routines({ store, storeAddressed, storeInTransaction, receiveInTransact
   };
 }
 
-/** All that a writer needs: no right to read messages, and none on the columns that carry the order. */
+/** Everything that a writer needs. It has no right to read messages, and none on the columns that carry the order. */
 function writerGrants(names: Names): string[] {
   const { schema, messages, destinations } = names;
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
     ...routines(names).writers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
-    // To refuse what is for a destination that is not there, and to keep it there.
+    // To refuse a message for a destination that does not exist, and to keep the destination until the message is
+    // stored.
     `SELECT (name, forgotten_at) ON ${destinations}`,
     `UPDATE (guard) ON ${destinations}`,
   ];
 }
 
-/** All that a relay needs, cleaning included. */
+/** Everything that a relay needs, cleaning included. */
 function relayGrants(names: Names): string[] {
   const { schema, messages, migrations, settings, cursors, claims, relays, parked, destinations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n)).join(', ');
@@ -64,12 +68,15 @@ function relayGrants(names: Names): string[] {
     `TRUNCATE ON ${slices}`,
     `SELECT, INSERT, UPDATE ON ${cursors}, ${claims}`,
     `SELECT, INSERT, UPDATE, DELETE ON ${relays}, ${parked}`,
-    // To mark those that nobody works on.
+    // To mark destinations on which nobody works.
     `UPDATE (forgotten_at) ON ${destinations}`,
   ];
 }
 
-/** All that an inbox needs, cleaning included: what is deleted is locked first, for which a right to update is asked. */
+/**
+ * Everything that an inbox needs, cleaning included. Rows are locked before they are deleted, which takes the right to
+ * update.
+ */
 function consumerGrants(names: Names): string[] {
   const { schema, inbox } = names;
   return [
@@ -86,11 +93,11 @@ function sequence({ schema, prefix }: Names): string {
 }
 
 /**
- * The SQL that makes the roles of an outbox and gives them what they need, and no more. They cannot
- * log in: grant them to the users that do (`GRANT messenger_writer TO shop`). To be run once the tables are there,
- * by a role that may create roles and owns the tables; again after a migration; as often as you like.
+ * The SQL that creates the roles of an outbox and gives them the rights that they need, and no more. The roles cannot
+ * log in: grant them to the users that do (`GRANT messenger_writer TO shop`). Run the script once the tables exist, as
+ * a role that may create roles and owns the tables. Run it again after a migration, and as often as you like.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, OPTIONS);
@@ -102,7 +109,7 @@ export function rolesScript(options: RolesOptions = {}): string {
   const functions = Object.values(routines(names)).flat();
   const statements = [
     ...Object.values(roles).map(createRole),
-    // Only a role of whom gives the tables away can own them; what that is called has changed in PostgreSQL 16.
+    // The owner of a table can give it only to a role of which it is a member. PostgreSQL 16 calls that right SET, older versions MEMBER.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
     ),
@@ -125,7 +132,7 @@ function rolesOf(options: Roles): Record<keyof Roles, string> {
   const roles = { writer, relay, consumer, migrator };
   for (const [name, role] of Object.entries(roles)) assertRole(name, role);
   if (new Set(Object.values(roles)).size === 4) return roles;
-  throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four roles');
+  throw new MessengerError('INVALID_OPTION', 'writer, relay, consumer and migrator must be four different roles');
 }
 
 function tablesOf(names: Names): string[] {
@@ -134,21 +141,22 @@ function tablesOf(names: Names): string[] {
   return [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
 }
 
-/** A right on something of an outbox that nobody needs who has one of its roles. */
+/** A right on an object of an outbox that no holder of its roles needs. */
 export interface ExcessGrant {
-  /** Who has it: `PUBLIC` is everybody. */
+  /** Who has the right. `PUBLIC` is everybody. */
   readonly grantee: string;
-  /** What it allows, and on what, as it stands in a GRANT. */
+  /** The right and its object, as in a GRANT. */
   readonly grant: string;
-  /** The SQL that takes it away. */
+  /** The SQL that revokes it. */
   readonly revoke: string;
 }
 
 /**
- * Who holds more on the tables, the sequence and the functions of an outbox than its roles need: what anybody else but their
- * owner was granted, and what a role of ours has beyond what `rolesScript` gives it. Takes nothing away.
+ * Who has more rights on the tables, the sequence and the functions of an outbox than its roles need. That is
+ * everything granted to anybody but the owner and the roles, and everything that a role has beyond what `rolesScript`
+ * gives it. Takes nothing away.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, quoting it.
+ * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
 export async function excessGrants(
   admin: OperationContext,
@@ -229,5 +237,5 @@ function block(body: string): string {
 function assertRole(option: string, role: unknown): asserts role is string {
   const fits = typeof role === 'string' && role !== '' && !role.includes('\u0000');
   if (fits && new TextEncoder().encode(role).byteLength <= 63) return;
-  throw new MessengerError('INVALID_OPTION', `${option} must be a role's name: a string of 1 to 63 bytes`);
+  throw new MessengerError('INVALID_OPTION', `${option} must be the name of a role: a string of 1 to 63 bytes`);
 }

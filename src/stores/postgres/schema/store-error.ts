@@ -5,7 +5,10 @@ import { howToMigrate } from './verify.js';
 
 const INSUFFICIENT_PRIVILEGE = '42501';
 
-/** SQLSTATEs that mean something of ours, and what to say. Anything else stays the client's own error. */
+/**
+ * SQLSTATEs that have a meaning for this library, and the message of each. Any other error stays as the client throws
+ * it.
+ */
 const MEANINGS: Readonly<
   Record<string, { code: ErrorCode; say: (names: Names, table: string, text: string) => string }>
 > = {
@@ -13,7 +16,8 @@ const MEANINGS: Readonly<
   '42P01': { code: 'SCHEMA_MISMATCH', say: (names, table) => `${table} is missing: ${howToMigrate(names)}` },
   '42883': {
     code: 'SCHEMA_MISMATCH',
-    say: (names) => `a function is missing, ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
+    say: (names) =>
+      `a function is missing, either ${names.store} or one of PostgreSQL 14 and newer: ${howToMigrate(names)}`,
   },
   '3F000': {
     code: 'SCHEMA_MISMATCH',
@@ -24,26 +28,26 @@ const MEANINGS: Readonly<
   '42804': {
     code: 'SCHEMA_MISMATCH',
     say: (names) =>
-      `the payload column of ${names.messages} is of another type: the option jsonPayload must be what the tables were made with`,
+      `the payload column of ${names.messages} has another type: the option jsonPayload must be the one with which the tables were made`,
   },
   // read_only_sql_transaction
   '25006': {
     code: 'UNSUPPORTED',
-    // The server says the same of all three.
+    // The server raises the same error in all three cases.
     say: () =>
-      'this transaction can only read. Connect to the primary, if this server is a standby (`SELECT pg_is_in_recovery()` says so); else turn off default_transaction_read_only of the database or the role, or begin the transaction READ WRITE',
+      'this transaction can only read. If this server is a standby (`SELECT pg_is_in_recovery()` says so), connect to the primary. Otherwise turn off default_transaction_read_only of the database or the role, or begin the transaction READ WRITE',
   },
   [INSUFFICIENT_PRIVILEGE]: {
     code: 'NOT_ALLOWED',
     say: (names, _table, text) => `${text}: ${howToGrant(names)}`,
   },
-  // raised by the function that stores (migration 4)
+  // Raised by the function that stores (migration 4).
   MO001: {
     code: 'UNKNOWN_DESTINATION',
     say: (_names, _table, text) =>
-      `${text}, and a message is for it: \`await outbox.migrate()\` makes the destinations of its topics, \`messenger add-destination NAME --addressed\` any`,
+      `${text}, and a message is addressed to it: \`await outbox.migrate()\` adds the destinations of its topics, and \`messenger add-destination NAME --addressed\` adds any other`,
   },
-  // raised by the procedures that write through a handle (migration 7)
+  // Raised by the procedures that write through a handle (migration 7).
   MO002: {
     code: 'INVALID_TRANSACTION',
     say: () => ENDED,
@@ -51,30 +55,30 @@ const MEANINGS: Readonly<
   MO003: {
     code: 'UNSUPPORTED',
     say: (_names, _table, text) =>
-      `the ${text} in this session, and the client speaks UTF8: texts would be altered, so nothing was written. Leave client_encoding as the client sets it`,
+      `the ${text} in this session, but the client speaks UTF8. Texts would be altered, so nothing was written. Leave client_encoding as the client sets it`,
   },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',
-    say: () => 'the transaction has failed before: roll it back and start again, nothing of it will be stored',
+    say: () => 'the transaction has already failed, and nothing of it will be stored: roll it back and start again',
   },
 };
 
 const ENDED =
-  'the transaction of this handle has ended, or has not begun, and nothing was written: await each call before the transaction ends, by COMMIT, by ROLLBACK or with its callback';
+  'the transaction of this handle has ended, or has not begun, and nothing was written: await each call before the transaction ends with COMMIT, ROLLBACK or the return of its callback';
 
-/** The error of a handle whose connection is in another transaction by now. */
+/** The error for a handle whose connection is in another transaction by now. */
 export function ended(): MessengerError {
   return new MessengerError('INVALID_TRANSACTION', ENDED);
 }
 
-/** What to run where a role lacks a privilege. PostgreSQL names what it is on, and not which it is. */
+/** What to run if a role lacks a privilege. PostgreSQL names the object, but not the privilege. */
 function howToGrant({ schema, prefix }: Names): string {
   const flags = `--schema ${schema}${prefix === '' ? '' : ` --table-prefix ${prefix}`}`;
-  return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them with the role that owns the tables, and connect with the role that has them`;
+  return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them as the role that owns the tables, and connect as a role that has them`;
 }
 
-/** A client's error, in the words of this library where it means something of ours: about the log, or another table. */
+/** Translates a client's error about the log, or another table, if it has a meaning for this library. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
   for (const { code, text } of faultsOf(error)) {
@@ -84,7 +88,9 @@ export function storeError(error: unknown, names: Names, table = names.messages)
   return error;
 }
 
-/** A database whose refusals say what to run: for what a relay does once it runs. Everything else fails as it does. */
+/**
+ * A database whose permission errors say what to run, for a relay that is running. Every other error stays as it is.
+ */
 export function explained(database: Database, names: Names): Database {
   const explain = async <T>(work: Promise<T>): Promise<T> => {
     try {
@@ -99,7 +105,10 @@ export function explained(database: Database, names: Names): Database {
   };
 }
 
-/** The code and text of an error, and of what it wraps: query builders and ORMs keep the driver's in one of these. */
+/**
+ * The codes and texts of an error and of the errors that it wraps. Query builders and ORMs keep the driver's error in
+ * one of these properties.
+ */
 function faultsOf(error: unknown, depth = 5): { readonly code: string; readonly text: string }[] {
   if (typeof error !== 'object' || error === null || depth === 0) return [];
   const { code, originalCode, message, cause, original, driverError, meta, driverAdapterError } = error as Record<

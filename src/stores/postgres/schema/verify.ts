@@ -7,22 +7,25 @@ import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from
 import { rowSecurityError } from '../sql/independent-database.js';
 import { statement } from '../sql/statement.js';
 
-/** What a store expects its tables to be. */
+/** How a store expects its tables to be. */
 export interface Expected {
   readonly partitions: number;
   readonly jsonPayload: boolean;
-  /** Seconds that each slice of the ring spans. */
+  /** How many seconds each slice of the log spans. */
   readonly sliceSeconds: number;
-  /** Whether that was asked for: else the tables may say otherwise. */
+  /** Whether the retention was given. If not, the tables may have another one. */
   readonly sliceSecondsGiven: boolean;
-  /** Whether these were asked for: else `migrate` goes by what the tables have. */
+  /** Whether these options were given. If not, `migrate` follows the tables. */
   readonly partitionsGiven: boolean;
   readonly jsonPayloadGiven: boolean;
-  /** The environment that this side says it belongs to. */
+  /** The environment to which this side says it belongs. */
   readonly environment?: string | undefined;
 }
 
-/** The longest `cleanUp`, in milliseconds, of a ring whose slices span so many seconds: one is written, one is emptied. */
+/**
+ * The longest `cleanUp`, in milliseconds, if each slice spans so many seconds. One slice is being written, and one is
+ * being emptied.
+ */
 export function retentionOf(sliceSeconds: number): number {
   return sliceSeconds * (SLICES - 2) * 1000;
 }
@@ -30,7 +33,7 @@ export function retentionOf(sliceSeconds: number): number {
 /** The newest migration that this version of the library knows. */
 export const SCHEMA_VERSION = 11;
 
-/** What to run, for every error about tables that are missing or old. */
+/** What to run, for every error about missing or old tables. */
 export function howToMigrate(names: Names): string {
   const prefix = names.prefix === '' ? '' : ` --table-prefix ${names.prefix}`;
   return `run \`messenger migrate --schema ${names.schema}${prefix}\` or \`await store.migrate()\` with a role that may create tables`;
@@ -40,7 +43,7 @@ export function howToMigrate(names: Names): string {
 const FOUND = columnsOf('exists', 'version', 'mapsRoles');
 
 /**
- * The highest migration that was applied; 0 where there is none.
+ * The number of the newest migration that was applied; 0 if there is none.
  *
  * @throws MessengerError `UNSUPPORTED` on a server that is not PostgreSQL.
  */
@@ -60,8 +63,8 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
 /**
  * Refuses to work on tables on which messages could be lost or overtake one another.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run where that helps;
- *   `UNSUPPORTED` on a standby, and on a server that is not PostgreSQL.
+ * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run if that helps; `UNSUPPORTED` on a
+ *   standby, and on a server that is not PostgreSQL.
  */
 export async function verifySchema(
   database: Database,
@@ -77,7 +80,7 @@ export async function verifySchema(
       if (version < SCHEMA_VERSION) {
         const state = version === 0 ? 'is missing' : `is at version ${String(version)}`;
         throw mismatch(
-          `the schema of ${names.messages} ${state}, this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
+          `the schema of ${names.messages} ${state}, but this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
         );
       }
       await assertAllIsSeen(connection, names);
@@ -90,20 +93,20 @@ export async function verifySchema(
   );
 }
 
-/** Told before a lease is looked at: on a standby the primary's relays seem to hold it. */
+/** Runs before the lease is looked at, because on a standby the primary's relays seem to hold it. */
 async function assertPrimary(connection: Connection): Promise<void> {
   const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
   if (row?.[0] !== 'true') return;
   throw new MessengerError(
     'UNSUPPORTED',
-    'this server is a standby: its snapshots omit running transactions, and messages would be lost. Connect the relay to the primary',
+    'this server is a standby: its snapshots omit running transactions, so messages would be lost. Connect the relay to the primary',
   );
 }
 
 /**
  * Asks PostgreSQL itself, which knows who owns a table and who is exempt.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` where a policy can hide rows of a table of ours from this role.
+ * @throws MessengerError `SCHEMA_MISMATCH` if a policy can hide rows of our tables from this role.
  */
 export async function assertAllIsSeen(connection: Connection, names: Names): Promise<void> {
   const { messages, cursors, claims, parked, settings, destinations, relays } = names;
@@ -130,24 +133,24 @@ async function verifySettings(
   for (const [name, value] of Object.entries(wanted)) {
     if (settings.get(name) === value) continue;
     throw mismatch(
-      `${names.settings} says ${name} = ${settings.get(name) ?? 'nothing'}, this store was given ${value}: relays and writers must agree`,
+      `${names.settings} says ${name} = ${settings.get(name) ?? 'nothing'}, but this store was given ${value}: relays and writers must agree`,
     );
   }
   const width = Number(settings.get('slice_seconds'));
   if (sliceSecondsGiven && width !== sliceSeconds) {
     throw mismatch(
-      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, this store was given ${String(retentionOf(sliceSeconds))} ms: leave the option out, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
+      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, but this store was given ${String(retentionOf(sliceSeconds))} ms: remove the option retention, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
     );
   }
 }
 
 /**
- * How far the sequence may have come: half of what a number of JavaScript can count, which leaves room for a century of
- * a million messages a second.
+ * How far the sequence may have come: half of what a JavaScript number can count. The other half is enough for a
+ * century of a million messages a second.
  */
 const LARGEST_SEQ = 2 ** 52;
 
-/** The order of evaluation that the cursor stands on: see migration 1. */
+/** Checks the order of evaluation on which the cursor relies (see migration 1). */
 async function verifyLog(connection: Connection, names: Names): Promise<void> {
   const log = `${literal(names.messages)}::regclass`;
   const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;
@@ -176,27 +179,27 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
   }
   if (triggers !== null)
     throw mismatch(
-      `${names.messages} has triggers (${String(triggers)}): they can change what is stored and in which order. Drop them`,
+      `${names.messages} has triggers (${String(triggers)}), which can change what is stored and in which order. Drop them`,
     );
   if (cache !== '1')
     throw mismatch(
-      `the sequence of ${names.messages}.seq has a cache of ${String(cache)}: sessions would store out of order. ALTER SEQUENCE … CACHE 1`,
+      `the sequence of ${names.messages}.seq has a cache of ${String(cache)}, so sessions would store messages out of order. Run ALTER SEQUENCE … CACHE 1`,
     );
   if (returns === 'true')
     throw mismatch(
-      `the sequence of ${names.messages}.seq cycles, counts down, or starts below 1: messages would be lost. ALTER SEQUENCE … INCREMENT BY 1 MINVALUE 1 NO CYCLE`,
+      `the sequence of ${names.messages}.seq cycles, counts down, or starts below 1, so messages would be lost. Run ALTER SEQUENCE … INCREMENT BY 1 MINVALUE 1 NO CYCLE`,
     );
   if (Number(last) > LARGEST_SEQ)
     throw mismatch(
-      `the sequence of ${names.messages}.seq is at ${String(last)}: somebody has set it. From ${String(2 ** 53)} on JavaScript cannot tell numbers apart, and messages would be lost. ${
+      `the sequence of ${names.messages}.seq is at ${String(last)}: somebody has set it. From ${String(2 ** 53)} on, JavaScript cannot tell numbers apart, and messages would be lost. ${
         Number(largest) > LARGEST_SEQ
-          ? 'Messages have such numbers already: go on with new tables, of another schema or tablePrefix'
-          : `Set it back behind the largest stored seq: ALTER SEQUENCE … RESTART WITH ${String(Number(largest) + 1)}`
+          ? 'Messages already have such numbers: continue with new tables, in another schema or with another tablePrefix'
+          : `Set it back to just after the largest stored seq: ALTER SEQUENCE … RESTART WITH ${String(Number(largest) + 1)}`
       }`,
     );
   if (behind === 'true')
     throw mismatch(
-      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published: new messages would be lost. To put it behind both, ${howToRebase(names)}`,
+      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published one, so new messages would be lost. To set it after both, ${howToRebase(names)}`,
     );
   if (slices !== String(SLICES))
     throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);

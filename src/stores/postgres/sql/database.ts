@@ -1,9 +1,9 @@
 import { MessengerError } from '../../../core/errors.js';
 import { onAbort } from '../../../core/util/async.js';
 
-/** Values are bound as text: the statements cast them, so that any driver can bind them. */
+/** Values are bound as text, and the statements cast them, so that any driver can bind them. */
 export type Value = string | number | null;
-/** A row as an array. Every column is text, but for a `bytea`, which is bytes. */
+/** A row as an array. Every column is text, except a `bytea`, which is bytes. */
 export type Row = readonly unknown[];
 
 /** A statement of constant text. The name lets a driver prepare it once per connection. */
@@ -17,23 +17,23 @@ export interface Connection {
   query(statement: Statement, values?: readonly Value[]): Promise<readonly Row[]>;
 }
 
-/** Bounds of one transaction. */
+/** The bounds of one transaction. */
 export interface TransactionBounds {
-  /** Milliseconds for the whole of it, waiting for a connection included. */
+  /** Milliseconds for the whole transaction, including the wait for a connection. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What the store needs of a driver: transactions on a connection of its own. */
+/** What the store needs from a driver: transactions on a connection of their own. */
 export interface Database {
   /**
-   * Runs `work` between BEGIN and COMMIT, at READ COMMITTED whatever the database's default: the cursor's arithmetic
-   * needs a fresh snapshot per statement. Rolls back when it rejects. `preamble` is SQL without
-   * parameters that runs first, in the same round trip where the driver can. When the bounds are
-   * passed the connection is given up, not reused: nobody knows what it is doing.
+   * Runs `work` between BEGIN and COMMIT, at READ COMMITTED whatever the database's default is, because the cursor
+   * needs a fresh snapshot for each statement. Rolls back if the work rejects. `preamble` is SQL without parameters
+   * that runs first, in the same round trip if the driver can do that. When the bounds are exceeded, the connection is
+   * given up and not reused, because its state is unknown.
    */
   transaction<T>(preamble: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T>;
-  /** The same for one statement alone, whose rows are few: in one round trip where the driver can, and not in three. */
+  /** The same for a single statement with few rows: in one round trip instead of three, if the driver can do that. */
   once(
     preamble: string,
     statement: Statement,
@@ -42,7 +42,7 @@ export interface Database {
   ): Promise<readonly Row[]>;
 }
 
-/** Timeouts, in milliseconds, that hold on the server's side when this process is frozen, and more settings. */
+/** Timeouts in milliseconds, which the server enforces even when this process is frozen, and further settings. */
 export function preamble(
   bounds: number | { readonly timeout: number; readonly idle: number },
   ...more: readonly string[]
@@ -57,8 +57,8 @@ export function preamble(
 }
 
 /**
- * The result of `work`, unless the time or the signal ends the wait first. `why` says what else than `what` was waited
- * for, if it was.
+ * The result of `work`, unless the time or the signal ends the wait first. `why` says what the wait was for, if it was
+ * not for `what`.
  *
  * @throws MessengerError `TIMEOUT` after the time; the signal's own reason once it aborts.
  */

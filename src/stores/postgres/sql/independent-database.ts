@@ -5,39 +5,43 @@ import { statement } from './statement.js';
 import { onPostgres } from './lookalikes.js';
 
 /**
- * A policy would hide rows of messages, cursors or dead letters without a word, and what is hidden is lost: so PostgreSQL
- * raises an error instead. In every transaction, since policies can be made while a relay runs.
+ * A policy would silently hide rows of messages, cursors or dead letters, and hidden rows are lost. With this setting
+ * PostgreSQL raises an error instead. It is set in every transaction, because policies can be created while a relay
+ * runs.
  */
 const NEVER_HIDE = 'SET LOCAL row_security = off';
 
 /**
- * A relay that may not wait for an operator, or for cleaning, would forget what it has in memory, and publish it again. In every
- * transaction: an application may have set another limit on one connection of a pool.
+ * A relay that gave up waiting for an operator or for cleaning would forget what it has in memory and publish it again.
+ * It is set in every transaction, because an application may have set another limit on one connection of a pool.
  */
 const WAIT = 'SET LOCAL lock_timeout = 0';
 
 /**
- * What else a role, a database or a session can have set: what our statements must not find, and what they then run under.
- * Each costs a poll a hundredth, so a relay sets those that differ, and no more.
+ * Other settings that a role, a database or a session can have and that would change what our statements find or how
+ * they run. Each costs a poll a hundredth of its time, so a relay sets only those that differ.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
-  // Of PostgreSQL 17 and newer; every transaction has bounds of its own.
+  // PostgreSQL 17 and newer. Every transaction has bounds of its own.
   transaction_timeout: '0',
-  // What `pg_get_expr` and others write is compared.
+  // We compare the text that `pg_get_expr` and others write.
   quote_all_identifiers: 'off',
   standard_conforming_strings: 'on',
-  // What the plans of polls and settlements stand on.
+  // The plans of polls and settlements depend on these.
   enable_indexscan: 'on',
   enable_nestloop: 'on',
   enable_tidscan: 'on',
 };
 
-/** Functions and operators of an application's own, of PostgreSQL's names, would be taken where their schema comes first. */
+/**
+ * If an application's schema comes first, its functions and operators would be taken in place of PostgreSQL's of the
+ * same name.
+ */
 const SEARCH_PATH = 'SET LOCAL search_path = pg_catalog, pg_temp';
 
 const setting = (name: string) => `SET LOCAL ${name} = ${SETTINGS[name] ?? ''}`;
 
-/** All that can be set at every supported server. */
+/** Everything that can be set at every supported server. */
 const ALL = [
   NEVER_HIDE,
   WAIT,
@@ -47,10 +51,10 @@ const ALL = [
     .map(setting),
 ];
 
-/** What a session has set, and which schemas and encodings it has. */
+/** The settings of a session, its schemas and its encodings. */
 const SESSION = columnsOf(...Object.keys(SETTINGS), 'schemas', 'client', 'server');
 
-/** Not by an operator: these are looked up by the search path. */
+/** Without operators, because PostgreSQL finds them by the search path. */
 const LOOK = statement(
   'look_settings',
   `SELECT ${SESSION.list({
@@ -62,9 +66,9 @@ const LOOK = statement(
 );
 
 /**
- * Transactions that do not depend on what the role, the database or the session has set. But for row security and the wait
- * for locks, the session that is looked at stands for all: an application must not set other search paths, plans or
- * encodings on single connections of the pool that it gives to a relay.
+ * Runs transactions that do not depend on the settings of the role, the database or the session. Except for row
+ * security and the wait for locks, the one session that `learn` looks at stands for all. So an application must not set
+ * other search paths, plans or encodings on single connections of the pool that it gives to a relay.
  */
 export class IndependentDatabase implements Database {
   readonly #database: Database;
@@ -81,9 +85,9 @@ export class IndependentDatabase implements Database {
     explained(bounds, () => this.#database.once(this.#with(before), each, values, bounds));
 
   /**
-   * Finds out what is set here, so that from now on no more than is needed is set.
+   * Finds out the settings here, so that from now on only those that differ are set.
    *
-   * @throws MessengerError `UNSUPPORTED` where the client's text would be taken for another encoding's.
+   * @throws MessengerError `UNSUPPORTED` where the server would take the client's text for that of another encoding.
    */
   async learn(bounds: TransactionBounds): Promise<void> {
     const [row] = await onPostgres(this.#database).transaction(
@@ -94,7 +98,7 @@ export class IndependentDatabase implements Database {
     const found = (name: string) => row?.[SESSION.at[name] as number] as string | null;
     assertEncoding(found('client') as string, found('server') as string);
     const differs = Object.keys(SETTINGS).filter((name) => ![null, SETTINGS[name]].includes(found(name)));
-    // Where it is not named, it comes before all that is.
+    // If `pg_catalog` is not in the search path, it comes before everything in it.
     const isFirst = (JSON.parse(found('schemas') as string) as string[]).indexOf('pg_catalog') <= 0;
     this.#settings = [NEVER_HIDE, WAIT, ...(isFirst ? [] : [SEARCH_PATH]), ...differs.map(setting)];
   }
@@ -104,12 +108,12 @@ export class IndependentDatabase implements Database {
   }
 }
 
-/** JavaScript's clients speak UTF-8. What they send or read is as it is where the server does not convert it. */
+/** The clients speak UTF-8. Text that they send or read is unaltered if the server does not convert it. */
 function assertEncoding(client: string, server: string): void {
   if (client === 'UTF8' || (client === 'SQL_ASCII' && ['UTF8', 'SQL_ASCII'].includes(server))) return;
   throw new MessengerError(
     'UNSUPPORTED',
-    `the client's connections have client_encoding = ${client}, and it speaks UTF8: texts would be altered. Leave client_encoding as the client sets it`,
+    `the connections have client_encoding = ${client}, but the client speaks UTF8, so texts would be altered. Leave client_encoding as the client sets it`,
   );
 }
 
@@ -123,14 +127,17 @@ async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T
   }
 }
 
-/** PostgreSQL's error for rows that a policy would hide, told by where it is raised: its text is translated. */
+/**
+ * PostgreSQL's error for rows that a policy would hide. It is recognised by the routine that raises it, because its
+ * text is translated.
+ */
 function hiddenRows(error: unknown): MessengerError | undefined {
   const { code, routine, message } = (error ?? {}) as Record<string, unknown>;
   if (code !== '42501' || routine !== 'check_enable_rls') return undefined;
   return rowSecurityError(String(message), { cause: error });
 }
 
-/** @param what the tables, or what PostgreSQL says of them. */
+/** @param what which tables have row-level security, or what PostgreSQL says about them. */
 export function rowSecurityError(what: string, options?: { cause: unknown }): MessengerError {
   return new MessengerError(
     'SCHEMA_MISMATCH',

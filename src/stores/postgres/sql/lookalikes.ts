@@ -1,7 +1,7 @@
 import { MessengerError, toError } from '../../../core/errors.js';
 import type { Connection, Database } from './database.js';
 
-/** Servers that speak PostgreSQL's protocol and store otherwise, by what `version()` says. */
+/** Servers that speak PostgreSQL's protocol but store differently. `version()` tells which they are. */
 const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
   ['CockroachDB', /^CockroachDB /],
   // PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, …
@@ -18,11 +18,11 @@ const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
 
 /**
  * PostgreSQL always says for which platform, or by which compiler, it was built. Aurora DSQL (`PostgreSQL 16`) and
- * Cloud Spanner (`PostgreSQL 14.1`) say no more than a number.
+ * Cloud Spanner (`PostgreSQL 14.1`) return only a number.
  */
 const BARE = /^PostgreSQL \d+(\.\d+)*$/;
 
-/** Two columns that tell what a server is. They run on all of these servers, and read no table of ours. */
+/** Two columns that tell what a server is. They work on all of these servers, and read no table of ours. */
 export const SERVER = {
   version: 'pg_catalog.version()',
   mapsRoles: `(SELECT count(*) > 0 FROM pg_catalog.pg_class c
@@ -30,7 +30,7 @@ export const SERVER = {
      WHERE n.nspname = 'sys' AND c.relname = 'iam_pg_role_mappings')::text`,
 } as const;
 
-/** @throws MessengerError `UNSUPPORTED` for the columns `SERVER` of one that is not PostgreSQL. */
+/** @throws MessengerError `UNSUPPORTED` where the columns `SERVER` are those of a server that is not PostgreSQL. */
 export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typeof SERVER, unknown>>): void {
   const name = nameOf(String(version), mapsRoles === 'true');
   if (name === undefined) return;
@@ -38,7 +38,7 @@ export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typ
 }
 
 function nameOf(version: string, mapsRoles: boolean): string | undefined {
-  // The view of the roles of IAM: no other server has it.
+  // The view of IAM roles, which no other server has.
   if (mapsRoles) return 'Amazon Aurora DSQL';
   const [name] = BY_VERSION.find(([, pattern]) => pattern.test(version)) ?? [];
   return name ?? (BARE.test(version) ? 'Amazon Aurora DSQL, Cloud Spanner or alike' : undefined);
@@ -48,8 +48,9 @@ function nameOf(version: string, mapsRoles: boolean): string | undefined {
 const FEATURE_NOT_SUPPORTED = '0A000';
 
 /**
- * A database whose transactions tell of a server that refuses to begin one as every PostgreSQL does, in READ COMMITTED
- * and with timeouts. Aurora DSQL may: it could not be asked what it is. They reject with a MessengerError `UNSUPPORTED`.
+ * A database whose transactions recognise a server that refuses to begin a transaction as every PostgreSQL does, in
+ * READ COMMITTED and with timeouts. They then reject with a MessengerError `UNSUPPORTED`. Aurora DSQL may refuse,
+ * before it could be asked what it is.
  */
 export function onPostgres(database: Database): Database {
   return {
@@ -77,7 +78,7 @@ export function onPostgres(database: Database): Database {
 function refused(what: string, cause?: unknown): MessengerError {
   return new MessengerError(
     'UNSUPPORTED',
-    `${what}, not PostgreSQL: its snapshots do not tell which transactions were running, and messages would be lost or overtake one another. ` +
+    `${what}, not PostgreSQL. Its snapshots do not tell which transactions were running, so messages would be lost or overtake one another. ` +
       'Use PostgreSQL 14 or newer, or a service that runs it, such as Amazon RDS, Aurora PostgreSQL, AlloyDB, Neon or Supabase',
     cause === undefined ? {} : { cause },
   );

@@ -1,7 +1,7 @@
 import { describe } from '../../../core/util/describe.js';
 import { MessengerError } from '../../../core/errors.js';
 
-/** How many slices the log's ring has (migration 1). */
+/** How many slices the log has (migration 1). */
 export const SLICES = 8;
 
 /** Quoted, schema-qualified names of everything that a store has in its database. */
@@ -17,28 +17,28 @@ export interface Names {
   readonly relays: string;
   readonly inbox: string;
   readonly migrations: string;
-  /** Where a rebase keeps the log for a moment: no other transaction ever sees it. */
+  /** Where a rebase keeps the log for a moment. No other transaction ever sees it. */
   readonly copy: string;
-  /** The function that stores (migration 3). */
+  /** The function that stores messages (migration 3). */
   readonly store: string;
-  /** The function that stores messages of which some have a destination (migration 4). */
+  /** The function that stores messages if some of them have a destination (migration 4). */
   readonly storeAddressed: string;
-  /** The procedure that stores through an application's handle (migration 7). */
+  /** The procedure that stores messages through an application's handle (migration 7). */
   readonly storeInTransaction: string;
-  /** The procedure that receives through an application's handle (migration 7). */
+  /** The procedure that receives messages through an application's handle (migration 7). */
   readonly receiveInTransaction: string;
-  /** The index on the keys of the side table, by the name that PostgreSQL gave it (migration 1). */
+  /** The index on the keys of the side table, with the name that PostgreSQL gave it (migration 1). */
   readonly parkedKeys: string;
   /** The name of the cursors' primary key of migration 1, without a schema. */
   readonly cursorsKey: string;
-  /** The index on the cursors of migration 2, by the name that PostgreSQL gave it. */
+  /** The index on the cursors of migration 2, with the name that PostgreSQL gave it. */
   readonly cursorsPlaces: string;
   /** The replica identity of the cursors (migration 9), without a schema. */
   readonly cursorsIdentity: string;
   slice(n: number): string;
 }
 
-/** PostgreSQL cuts identifiers at 63 bytes; the longest suffix, of the derived index names, needs 24. */
+/** PostgreSQL cuts identifiers at 63 bytes. The longest suffix, in the names that it gives to indexes, needs 24. */
 const MAX_PREFIX_BYTES = 32;
 
 /** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would cut or refuse. */
@@ -82,7 +82,7 @@ export function literal(value: string): string {
   return value.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted;
 }
 
-/** As PostgreSQL cuts a table's name in that of an index: to so many bytes, and to whole characters. */
+/** Cuts a table's name as PostgreSQL does for the name of an index: to so many bytes, but at a whole character. */
 function cut(name: string, bytes: number): string {
   let end = name.length;
   while (new TextEncoder().encode(name.slice(0, end)).byteLength > bytes || /[\uD800-\uDBFF]$/.test(name.slice(0, end)))

@@ -1,18 +1,19 @@
 import { MessengerError } from '../../../core/errors.js';
 
 /**
- * How many bytes a message may have to be read, all in all. The server sends a payload as text, two characters for each
- * byte, and Node's longest string has 2^29 - 24. Nothing so large is stored any more (see `encode.ts`): this is for
- * what was there before.
+ * How many bytes a message may have in all to be read. The server sends a payload as text, two characters for each
+ * byte, and Node's longest string has 2^29 - 24 characters. Messages that large are no longer stored (see `encode.ts`);
+ * this limit is for those that were stored before.
  */
 export const MOST_READ = 255 * 1024 * 1024;
 
-/** Of what is read of a message that is larger: an id, a topic and a key that are longer than that are left out. */
+/** When a message is too large, its id, topic and key are left out if they are longer than this. */
 const LONGEST_SHOWN = 4_000;
 
 /**
- * The bytes of a payload, told without reading what is stored out of line: of `bytea`. Of `json` nothing tells but the
- * size that it is kept with, compressed to a 255th at the least: from there on it is read.
+ * The bytes of a payload, without reading what is stored out of line. For `bytea` PostgreSQL knows them. For `json` it
+ * knows only the stored size, which is at least a 255th of the real one because of compression. So from 256 KiB of
+ * stored size on, the payload is read to measure it.
  */
 export function payloadBytes(payload: string, jsonPayload: boolean): string {
   if (!jsonPayload) return `octet_length(${payload})`;
@@ -20,14 +21,14 @@ export function payloadBytes(payload: string, jsonPayload: boolean): string {
   return `(CASE WHEN ${kept} <= ${String(256 * 1024)} THEN ${kept} ELSE octet_length(${payload}::text) END)`;
 }
 
-/** The bytes of all that is read of a message; of its metadata, those that are kept. */
+/** The bytes of everything that is read of a message. Its metadata count with their stored size. */
 export function messageBytes(table: string, jsonPayload: boolean): string {
   const text = (field: string) => `coalesce(octet_length(${table}.${field}), 0)`;
   const payload = `${payloadBytes(`${table}.payload`, jsonPayload)}::bigint`;
   return `${payload} + pg_column_size(${table}.metadata) + ${text('id')} + ${text('topic')} + ${text('key')}`;
 }
 
-/** What stands for a field in place of the column of its name. */
+/** An expression for each field, in place of the column with its name. */
 export interface Fields {
   readonly id: string;
   readonly topic: string;
@@ -36,7 +37,7 @@ export interface Fields {
   readonly payload: string;
 }
 
-/** The fields of a message of such a size, without those that make it too large. */
+/** The fields of a message of this size, without those that make it too large. */
 export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)): Fields {
   const unless = (field: string, instead: string) =>
     `CASE WHEN ${size} > ${String(MOST_READ)} AND octet_length(${table}.${field}) > ${String(LONGEST_SHOWN)} THEN ${instead} ELSE ${table}.${field} END`;
@@ -49,16 +50,16 @@ export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)
   };
 }
 
-/** Metadata up to that size, as they are kept, are read whatever is wanted. */
+/** Metadata whose stored size is up to this are read, whatever limit a read has. */
 const SMALL_METADATA = 4 * 1024;
 
-/** What stands before the size of a message in place of its metadata. No JSON begins with it. */
+/** Stands in place of the metadata, before the size of a message. No JSON begins with it. */
 export const LEFT_OUT = '#';
 
 /**
- * The same of a message that had the limits of what is stored: without its payload and its metadata where one of them is
- * larger than is wanted now, and with the size of both in place of the metadata. Each function in it costs a poll 1 us,
- * whatever it finds.
+ * The fields of a message that was stored under the limits. If the payload or the metadata are larger than this read
+ * wants, they are left out, and the size of both stands in place of the metadata. Each function in this SQL costs a
+ * poll 1 us, whatever it finds.
  */
 export function fieldsWithin(table: string, most: string, jsonPayload: boolean): Fields {
   const payload = payloadBytes(`${table}.payload`, jsonPayload);
@@ -73,7 +74,7 @@ export function fieldsWithin(table: string, most: string, jsonPayload: boolean):
   };
 }
 
-/** The limits that are asked for when a message is stored: see migrations 6 and 8. */
+/** The limits that the log checks when a message is stored (see migrations 6 and 8). */
 export const LIMITS = [
   'key_at_most_2000_bytes',
   'id_at_most_4000_bytes',

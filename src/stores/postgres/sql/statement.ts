@@ -2,13 +2,13 @@ import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal } from './names.js';
 
-/** A statement under a name that is one-to-one with its text, as `pg` demands of prepared ones. */
+/** A statement whose name is one-to-one with its text, as `pg` demands of prepared statements. */
 export function statement(kind: string, text: string): Statement {
-  // The hash only tells the statements of one connection's few stores apart.
+  // The hash need only tell apart the statements of the few stores that share a connection.
   return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
 }
 
-/** Settings for what looks into the side table or a slice: by index, however the statistics stand. */
+/** Settings for statements that search the side table or a slice: they use an index, whatever the statistics say. */
 export const INDEX_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
   'SET LOCAL enable_bitmapscan = off',
@@ -18,37 +18,40 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
-/** Seconds since 1970, all digits of them: how many `date_part` shows is up to the setting `extra_float_digits`. */
+/** Seconds since 1970 with all their digits. How many `date_part` shows depends on the setting `extra_float_digits`. */
 export function epoch(time: string): string {
   return `extract(epoch FROM ${time})::text`;
 }
 
-/** Whole milliseconds since 1970, whatever that setting is; null for a time that is infinite. */
+/** Whole milliseconds since 1970, whatever that setting is; null for an infinite time. */
 export function instant(time: string): string {
   return `CASE WHEN isfinite(${time}) THEN (date_part('epoch', ${time}) * 1000)::bigint END::text`;
 }
 
-/** Milliseconds, all digits of them. */
+/** Milliseconds with all their digits. */
 export function milliseconds(time: string): string {
   return `(extract(epoch FROM ${time}) * 1000)::text`;
 }
 
-/** A time as text that is read back as the same, whatever the settings `DateStyle` and `TimeZone` are. */
+/** A time as text that is read back as the same time, whatever the settings `DateStyle` and `TimeZone` are. */
 export function isoTime(time: string): string {
   return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 }
 
-/** Whether a destination publishes a message: what is for it alone, and of what is for nobody, its topics (null: all). */
+/**
+ * Whether a destination publishes a message: one that is addressed to it, or one that is addressed to nobody and has
+ * one of its topics (null: any topic).
+ */
 export function isFor(message: string, destination: string, topics: string): string {
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
 }
 
-/** Whether a message is of the partitions in the array `share` (null: all of them), of so many. */
+/** Whether a message belongs to a partition in the array `share` (null: all partitions), out of so many. */
 export function inShare(message: string, share: string, partitions: string): string {
   return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
 }
 
-/** Locks, by its name ($1), a destination whose rows are to be made: they have no unique index (migration 2). */
+/** Locks a destination by its name ($1) before its rows are inserted. They have no unique index (migration 2). */
 export function lockDestination(cursors: string): Statement {
   return statement(
     'making',
@@ -62,7 +65,7 @@ export function lockDestination(cursors: string): Statement {
  */
 export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
 
-/** An array as PostgreSQL reads it from text. */
+/** An array as text that PostgreSQL reads. */
 export function arrayText(values: readonly (string | number)[]): string {
   return `{${values.map((value) => `"${String(value).replace(/["\\]/g, '\\$&')}"`).join(',')}}`;
 }

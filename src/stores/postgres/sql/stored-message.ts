@@ -6,15 +6,15 @@ import { tooLargeToRead, type Fields } from './size.js';
 import { epoch, instant } from './statement.js';
 
 /**
- * The columns of a message: what a `StoredMessage` is made of. Everything but bytes is text. `delivery` is null but for
- * messages with a time of delivery: the time, whether it holds its key, and whether it has not come yet, by this server's
- * clock.
+ * The columns of a message, from which a `StoredMessage` is made. Everything but bytes is text. `delivery` is null
+ * unless the message has a time of delivery. It contains the time, whether the message holds its key, and whether the
+ * time is still to come by this server's clock.
  */
 export const MESSAGE = columnsOf('seq', 'id', 'topic', 'key', 'metadata', 'payload', 'at', 'delivery');
 
 type MessageColumn = (typeof MESSAGE.names)[number];
 
-/** The columns of the messages of a table, with what stands for its fields. */
+/** The columns of the messages of a table, with an expression for each field. */
 export function messageColumns(
   table: string,
   jsonPayload: boolean,
@@ -48,11 +48,11 @@ export class StoredMessage implements Message {
   readonly holdKey: boolean | undefined;
   /** @internal */
   readonly seq: number;
-  /** Whether its time had not come when it was read. @internal */
+  /** Whether its time was still to come when the message was read. @internal */
   readonly isDelayed: boolean;
-  /** What it takes in memory beside its payload, roughly. @internal */
+  /** Roughly how many bytes it takes in memory next to its payload. @internal */
   readonly overhead: number;
-  /** Its bytes, where they are more than can be read: then it has no payload and no metadata. @internal */
+  /** Its bytes, if they are more than can be read. The message then has no payload and no metadata. @internal */
   readonly tooLarge: number | undefined;
 
   constructor(row: Row, tooLarge: string | null = null) {
@@ -82,7 +82,7 @@ export class StoredMessage implements Message {
   }
 }
 
-/** Which of these messages cannot be handed to a publisher, and why; nothing where all can. */
+/** Which of these messages cannot be handed to a publisher, and why. `undefined` if all can. */
 export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Message, Error> | undefined {
   let errors: Map<Message, Error> | undefined;
   for (const message of messages) {
@@ -93,7 +93,10 @@ export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Mess
   return errors;
 }
 
-/** A message's place in the log. @throws MessengerError `UNKNOWN_MESSAGE` for one that was not read from it. */
+/**
+ * The place of a message in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from the
+ * log.
+ */
 export function seqOf(message: Message): number {
   if (message instanceof StoredMessage) return message.seq;
   throw new MessengerError('UNKNOWN_MESSAGE', `message ${message.id} was not read from this store`);
@@ -101,7 +104,7 @@ export function seqOf(message: Message): number {
 
 const NO_METADATA: Readonly<Record<string, string>> = Object.freeze({});
 
-/** Roughly how many bytes a message takes in memory, for bounding what is read ahead. */
+/** Roughly how many bytes a message takes in memory, to bound how much is read ahead. */
 export function sizeOf(message: StoredMessage): number {
   return message.payload.byteLength + message.overhead;
 }

@@ -3,7 +3,7 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { preamble, type Connection, type Database } from './database.js';
 import type { Names } from './names.js';
 
-/** What an operator's function works on. */
+/** What the functions for operators work on. */
 export interface OperationContext {
   readonly database: Database;
   readonly names: Names;
@@ -12,10 +12,10 @@ export interface OperationContext {
   readonly timeout: number;
 }
 
-/** What a statement fails with that does not wait, or not longer, for a lock. */
+/** The SQLSTATE of a statement that does not wait for a lock, or has waited long enough. */
 export const LOCK_NOT_AVAILABLE = '55P03';
 
-/** One transaction of an operator's function. `patience` multiplies the time that it may take. */
+/** Runs one transaction of a function for operators. `patience` multiplies the time that it may take. */
 export function transact<T>(
   { database, timeout }: OperationContext,
   { signal }: StoreCallOptions,
@@ -26,7 +26,10 @@ export function transact<T>(
   return database.transaction(preamble(bounds.timeout, ...settings), work, bounds);
 }
 
-/** Runs a statement that locks NOWAIT. @throws MessengerError `CONFLICT`, saying so, where somebody else holds the lock. */
+/**
+ * Runs a statement that locks NOWAIT.
+ * @throws MessengerError `CONFLICT` that says who holds the lock.
+ */
 export async function orConflict<T>(lock: Promise<T>, whoHoldsIt: string): Promise<T> {
   try {
     return await lock;

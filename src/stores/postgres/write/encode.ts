@@ -2,35 +2,39 @@ import { MessengerError } from '../../../core/errors.js';
 import { assertMessage, type Message } from '../../../core/contracts/message.js';
 
 /**
- * What the side table's index of keys takes beside the name of a destination, and some room. Bytes, of the key as it
- * is: how far one can be compressed nobody can tell who writes it.
+ * The longest key, in bytes: what fits in the side table's index of keys next to the name of a destination, with some
+ * room to spare. The limit is on the uncompressed key, because a writer cannot tell how far PostgreSQL will compress
+ * it.
  */
 export const LONGEST_KEY = 2_000;
 
-/** Of an id and a topic, in bytes: they are read with every message, whatever its size. */
+/** The longest id and topic, in bytes. Both are read with every message, whatever its size. */
 const LONGEST_NAME = 4_000;
 
 const MIB = 1024 * 1024;
 
-/** Bytes of a payload. The server sends two characters for each, and Node's longest string has 512 Mi of them. */
+/**
+ * The largest payload, in bytes. The server sends two characters for each byte, and Node's longest string has 512 Mi
+ * characters.
+ */
 const LARGEST_PAYLOAD = 64 * MIB;
 
-/** Bytes of the metadata, as PostgreSQL writes them. */
+/** The largest metadata, in bytes as PostgreSQL writes them. */
 const LARGEST_METADATA = MIB;
 
 /**
- * Characters of the JSON that one call stores, unless it is that of one message. It is in memory several times while it
- * is sent, beside the messages, which take more.
+ * How many characters of JSON one call stores, unless they are those of a single message. While it is sent, the JSON is
+ * in memory several times, next to the messages, which take even more.
  */
 const LARGEST_CALL = 128 * MIB;
 
 /**
- * Messages as the JSON array that the `store` statement takes.
+ * The messages as the JSON array that the `store` statement takes.
  *
- * @throws MessengerError for a message that cannot be stored, and for more than one statement takes.
+ * @throws MessengerError for a message that cannot be stored, and for more messages than one statement takes.
  */
 export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
-  // Each by itself: nothing of it is left but its text when the next is looked at.
+  // One message at a time: only its text stays in memory while the next one is encoded.
   const texts: string[] = [];
   let length = 0;
   let between = '[';
@@ -41,7 +45,7 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
     texts.push(between, text);
     between = ',';
   }
-  // Joined at once: what is added to a long text later copies it once more.
+  // Joined once: appending to a long text later would copy it again.
   texts.push(texts.length === 0 ? '[]' : ']');
   return texts.join('');
 }
@@ -72,32 +76,34 @@ function assertStorable({ id, topic, key, payload, metadata }: Message): void {
 }
 
 function assertLength(field: string, value: string, most: number, of: string): void {
-  // A character has three bytes at most, for each unit of UTF-16.
+  // A UTF-16 unit takes three bytes at most.
   if (value.length * 3 <= most) return;
   const bytes = Buffer.byteLength(value);
   if (bytes <= most) return;
   const which = of === '' ? ` of a message, ${JSON.stringify(`${value.slice(0, 77)}...`)},` : of;
   throw new MessengerError(
     'INVALID_MESSAGE',
-    `the ${field}${which} must have ${String(most)} bytes at most, got ${String(bytes)}`,
+    `the ${field}${which} must have at most ${String(most)} bytes, got ${String(bytes)}`,
   );
 }
 
 function tooLarge(what: string, most: number, bytes: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',
-    `${what} must have ${String(most)} bytes at most, got ${String(bytes)}: keep what is large elsewhere, such as in an object store, and send where it is`,
+    `${what} must have at most ${String(most)} bytes, got ${String(bytes)}: keep large data elsewhere, such as in an object store, and send a reference to it`,
   );
 }
 
 function tooMuch(fits: number, all: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',
-    `${String(all)} messages are too much for one call of add: the first ${String(fits)} of them fill the ${String(LARGEST_CALL)} characters of JSON that it takes. Store them in several calls, in the same transaction`,
+    `${String(all)} messages are too many for one call of add: the first ${String(fits)} of them fill the ${String(LARGEST_CALL)} characters of JSON that one call takes. Store them with several calls in the same transaction`,
   );
 }
 
-/** What PostgreSQL makes of an object of strings, in bytes; less than that where it is far from the limit. */
+/**
+ * The bytes that PostgreSQL makes of an object of strings. Where the result is far from the limit, a smaller number.
+ */
 function metadataBytes(metadata: Message['metadata']): number {
   let units = 0;
   let entries = 0;
@@ -105,12 +111,12 @@ function metadataBytes(metadata: Message['metadata']): number {
     units += name.length + (metadata[name]?.length ?? 0);
     entries += 1;
   }
-  // Six characters for one at most, and quotes, a colon, a comma and two spaces.
+  // A unit takes six characters at most. Each entry adds quotes, a colon, a comma and two spaces.
   if (6 * units + 8 * entries + 2 <= LARGEST_METADATA) return units;
   return Buffer.byteLength(JSON.stringify(metadata)) + 2 * entries - 1;
 }
 
-// A byte order mark is kept, and then refused: JSON has none, and no byte is taken away in silence.
+// A byte order mark is kept and then refused: JSON has none, and removing it would change the payload silently.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function jsonText(bytes: Uint8Array, id: string): string {
@@ -121,7 +127,7 @@ function jsonText(bytes: Uint8Array, id: string): string {
   } catch (cause) {
     throw new MessengerError(
       'INVALID_MESSAGE',
-      `the payload of message ${id} is not JSON, which the option jsonPayload demands`,
+      `the payload of message ${id} is not JSON, which the option jsonPayload requires`,
       { cause },
     );
   }

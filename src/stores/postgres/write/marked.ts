@@ -1,24 +1,24 @@
 import { MessengerError } from '../../../core/errors.js';
 
-/** How deep libraries wrap a row. */
+/** How deeply libraries nest a row. */
 const DEPTH = 5;
 
 /**
- * The one text that a statement has returned through a transaction of the application, without the mark that it
- * begins with: whatever a library makes of rows, it is found by that.
+ * The text that a statement returned through a transaction of the application, without the mark with which it begins.
+ * The mark finds the text, whatever shape a library gives to rows.
  *
- * @throws MessengerError `UNSUPPORTED` where it gives no rows.
+ * @throws MessengerError `UNSUPPORTED` where the library gives no rows.
  */
 export function textAfter(mark: string, result: unknown): string {
   const text = markedText(mark, result);
   if (text !== undefined) return text.slice(mark.length);
   throw new MessengerError(
     'UNSUPPORTED',
-    'this transaction handle does not give back what a statement returns: its function must resolve to the rows',
+    'this transaction handle does not return the rows of a statement: the function that you pass as a handle must resolve to them',
   );
 }
 
-/** The same with its mark; `undefined` where a library gives no rows. */
+/** The same with its mark; `undefined` where the library gives no rows. */
 export function markedText(mark: string, result: unknown): string | undefined {
   return marked(mark, result, DEPTH);
 }

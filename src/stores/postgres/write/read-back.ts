@@ -4,7 +4,7 @@ import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js
 
 const MARK = 'messenger-stored:';
 
-/** Returns, as one text, what the transaction it runs in has stored so far. */
+/** SQL that returns, as one text, the messages that the current transaction has stored so far. */
 export function storedText({ messages }: Names, jsonPayload: boolean): string {
   const payload = jsonPayload ? 'm.payload' : "encode(m.payload, 'base64')";
   const fields = { id: 'm.id', topic: 'm.topic', key: 'm.key', metadata: 'm.metadata', payload };
@@ -13,7 +13,10 @@ export function storedText({ messages }: Names, jsonPayload: boolean): string {
   FROM ${messages} m WHERE m.xid = pg_current_xact_id_if_assigned()`;
 }
 
-/** The messages of what a library resolved to. @throws MessengerError `UNSUPPORTED` where it gives no rows. */
+/**
+ * Decodes the messages from what a library resolved to.
+ * @throws MessengerError `UNSUPPORTED` where the library gives no rows.
+ */
 export function decodeStored(result: unknown, jsonPayload: boolean): StoredMessage[] {
   const rows = JSON.parse(textAfter(MARK, result)) as (string | null)[][];
   return rows.map((row) => {
