@@ -1,4 +1,4 @@
-/** A version of the library and the next, side by side on one schema: migrations only add. */
+/** Two versions of the library side by side on one schema: migrations only add. */
 import { inject, expect, it } from 'vitest';
 import { migrationScript, PostgresStore } from '../../../src/stores/postgres/index.js';
 import { newDatabase } from '../../support/database.js';

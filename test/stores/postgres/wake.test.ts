@@ -1,4 +1,4 @@
-/** Relays that sleep, and what wakes them. A sleep is of ten minutes: whatever ends it has woken it. */
+/** Sleeping relays, and what wakes them. A sleep lasts ten minutes, so whatever ends it has woken the relay. */
 import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
 import { beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
@@ -16,7 +16,7 @@ const LONG = 600_000;
 
 const keysOf = (world: World, partitions = 8): WakeKeys => wakeKeys(world.names, partitions);
 
-/** Who holds, or waits for, the locks of relays and writers. */
+/** Who holds the locks of relays and writers, or waits for them. */
 async function locks(world: World, mode: 'ExclusiveLock' | 'ShareLock' = 'ExclusiveLock', granted = true) {
   const rows = await world.sql(
     `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -28,7 +28,7 @@ async function locks(world: World, mode: 'ExclusiveLock' | 'ShareLock' = 'Exclus
 
 interface Sleeper {
   readonly feed: PostgresFeed;
-  /** What it was told. */
+  /** The errors that it was told. */
   readonly told: Error[];
 }
 
@@ -51,7 +51,7 @@ async function idsOf({ feed }: Sleeper): Promise<string[]> {
   return page.messages.map(({ id }) => id);
 }
 
-/** Sleeps until there are messages. One that is not sure to be woken looks every second. */
+/** Sleeps until there are messages. A relay that is not sure to be woken looks every second. */
 async function news(sleeper: Sleeper): Promise<string[]> {
   for (;;) {
     await sleeper.feed.idle(LONG);
@@ -60,7 +60,7 @@ async function news(sleeper: Sleeper): Promise<string[]> {
   }
 }
 
-/** Hears what writers tell; with `asleep`, is what they take for a sleeping relay. */
+/** Listens for the notifications of writers. With `asleep`, writers take it for a sleeping relay. */
 async function openListener(world: World, asleep: boolean): Promise<{ heard: string[]; session: Session }> {
   const session = await world.session();
   const { channel, lock, slots } = keysOf(world);
@@ -71,7 +71,7 @@ async function openListener(world: World, asleep: boolean): Promise<{ heard: str
   return { heard, session };
 }
 
-/** Resolves when everything that was notified before has been heard. */
+/** Resolves when every earlier notification has been heard. */
 async function allHeard({ session }: { session: Session }): Promise<void> {
   await session.query('SELECT 1');
 }
@@ -122,7 +122,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
       await world.add('k:1');
       await slept;
       expect(await idsOf(sleeper)).toEqual(['k:1']);
-      // Another one sleeps, and may stop without a word.
+      // Another relay sleeps, and may stop without saying so.
       await openListener(world, true);
       await sleeper.feed.idle(LONG);
       await sleeper.feed.idle(LONG);
@@ -137,10 +137,10 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
       const sleeper = await openSleeper(world, world.another());
       await fallAsleep(sleeper);
       expect(await locks(world)).toHaveLength(7);
-      // Others of its key are told of: the lock is waited for.
+      // Other messages of its key are notified, because the relay waits for the lock.
       await world.waiting('any');
       await writer.commit();
-      // It is had without being asked for again.
+      // The relay gets it without asking again.
       await expect.poll(() => locks(world)).toHaveLength(8);
       await sleeper.feed.idle(LONG);
       expect(await idsOf(sleeper)).toEqual(['k:1']);
@@ -302,7 +302,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
   it('keeps polling if a pooler is in between, reports that once per store, and leaves nothing there', () =>
     play(async (world) => {
       const pool = new pg.Pool({ connectionString: url, max: 3 });
-      // A pooler names a backend of its own making.
+      // A pooler names a backend that it has made up.
       pool.on('connect', (client) => {
         (client as unknown as { processID: number }).processID += 1;
       });
@@ -455,7 +455,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
 
   it('does not poll again for messages that it read before their commit was reported, or since', () =>
     inWorld(async (world) => {
-      // However long the test takes: only for a while a relay remembers what it has read.
+      // However long the test takes: a relay remembers what it has read only for a while.
       vi.useFakeTimers({ toFake: ['performance'] });
       onTestFinished(() => void vi.useRealTimers());
       const tell: (() => void)[] = [];
@@ -468,7 +468,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
       const store = new PostgresStore(world.pool, { schema: world.names.schema, bridge, listen: false, notify: false });
       const sleeper = await openSleeper(world, store);
       const writer = await world.session();
-      /** Commits messages, one by one, of which nobody is told yet. */
+      /** Commits messages one by one, without reporting the commits yet. */
       const commit = async (...ids: string[]) => {
         for (const id of ids) {
           await writer.query('BEGIN');
@@ -483,7 +483,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
         return sleeper.feed.idle(LONG).then(() => (isAwake = true));
       };
 
-      // Its writers do tell: of this one first.
+      // Its writers do report: this one first.
       let slept = sleep();
       await commit('1', '2', '3');
       tellOne();
@@ -502,11 +502,11 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
       slept = sleep();
       await commit('6');
       expect(isAwake).toBe(false);
-      // Nobody says of what.
+      // Nobody says for which messages.
       store.wake();
       await slept;
       expect(await idsOf(sleeper)).toEqual(['6']);
-      // Another message may have the id of one that was read long ago, and never told of.
+      // Another message may have the id of one that was read long ago, and never reported.
       tell.shift();
       slept = sleep();
       vi.advanceTimersByTime(100);
@@ -533,7 +533,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
       for (const id of ids) await store.add(writer.client, newMessage('x', { id }));
       await writer.commit();
       await slept;
-      // Not once for each: who stores half a million times would keep as many callbacks until the end.
+      // Not once for each, because a writer of half a million messages would keep as many callbacks until the end.
       expect(told.mock.calls).toHaveLength(101);
       const read: string[] = [];
       while (read.length < ids.length) read.push(...(await idsOf(sleeper)));
@@ -544,7 +544,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
   it('polls by itself after at most 2 ms while the writers of its process report their commits', () =>
     inWorld(
       async (world) => {
-        // Time stands still, but for the database.
+        // Time stands still, except for the database.
         vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
         try {
           const sleeper = await openSleeper(world);
@@ -555,7 +555,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
             await world.another().add(elsewhere.client, newMessage('x', { id }));
             await elsewhere.commit();
           };
-          /** The next page, which is polled for only once this has happened; and then without any more time. */
+          /** The next page. The relay polls for it only once this has happened, and then without any more time. */
           const readOnce = async (happens?: () => unknown) => {
             const before = polls();
             const reading = idsOf(sleeper);
@@ -575,7 +575,7 @@ describe.each(outermostVersions)('a sleeping relay, on PostgreSQL %i', (version)
           expect(await readOnce(() => world.add('told:2'))).toEqual(['told:2']);
           await addElsewhere('untold:1');
           expect(await readOnce(() => vi.advanceTimersByTime(2))).toEqual(['untold:1']);
-          // They have told nothing for a while.
+          // They have reported nothing for a while.
           await addElsewhere('untold:2');
           vi.advanceTimersByTime(100);
           expect(await readOnce()).toEqual(['untold:2']);
