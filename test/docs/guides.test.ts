@@ -64,3 +64,49 @@ it('sequelize: a row and its message', async () => {
   await sample.printed('published order.created: ');
   await ends(sample);
 });
+
+it('pg: a row and its message', async () => {
+  const sample = await start('pg', await database());
+  await sample.printed('published order.created of order-1: {"id":"order-1","total":42}');
+  await ends(sample);
+});
+
+it('pglite: a row, its message, and one drain', async () => {
+  const sample = await start('pglite', {});
+  await sample.printed('published order.created of order-1\n1 message');
+  expect(await sample.ended).toBe(0);
+});
+
+it('fastify: a relay beside the app, until SIGTERM', async () => {
+  const sample = await start('fastify', { ...(await database()), PORT: '0' });
+  await sample.printed('health: 200');
+  sample.child.kill('SIGTERM');
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, 'health: 200']);
+});
+
+it('hono: a relay beside the server, until SIGTERM', async () => {
+  const sample = await start('hono', { ...(await database()), PORT: '0' });
+  await sample.printed('ready');
+  sample.child.kill('SIGTERM');
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, 'ready']);
+});
+
+it('nest: a service that stores, and a method that handles', async () => {
+  // As every application of Nest has it: tsx reads the decorators of the program by this file.
+  const TSX_TSCONFIG_PATH = path.join(root, 'test/docs/tsconfig.decorators.json');
+  const sample = await start('nest', { ...(await database()), PORT: '0', TSX_TSCONFIG_PATH });
+  await sample.printed('health: running');
+  await sample.printed('an invoice of 42 for order-1');
+  await ends(sample);
+});
+
+it('drain: publishes what there is', async () => {
+  const sample = await start('drain', await database());
+  await sample.printed('published order.created\n1 message');
+  expect(await sample.ended).toBe(0);
+});
+
+it('drain-route: answers a cron job, and no stranger', async () => {
+  const sample = await start('drain-route', { ...(await database()), CRON_SECRET: 'secret' });
+  expect([await sample.ended, sample.output()]).toEqual([0, '{"published":0}\n401\n']);
+});
