@@ -110,3 +110,43 @@ it('drain-route: answers a cron job, and no stranger', async () => {
   const sample = await start('drain-route', { ...(await database()), CRON_SECRET: 'secret' });
   expect([await sample.ended, sample.output()]).toEqual([0, '{"published":0}\n401\n']);
 });
+
+it('testing-handlers: a handler that gets everything twice', async () => {
+  const sample = await start('testing-handlers', {});
+  expect([await sample.ended, sample.output().trim()]).toEqual([0, '1 invoice, 0 dead']);
+});
+
+it('second-destination: one topic for a second reader', async () => {
+  const sample = await start('second-destination', await database());
+  const lines = ['broker: order.created', 'broker: order.paid', 'audit: order.created'];
+  expect([await sample.ended, sample.output().trim().split('\n').toSorted()]).toEqual([0, lines.toSorted()]);
+});
+
+it('delayed: with and without holdKey', async () => {
+  const sample = await start('delayed', await database());
+  await sample.printed('{"cart":"a","what":"reminder"}');
+  await sample.printed('{"cart":"b","what":"changed"}');
+  const of = (cart: string) =>
+    [...sample.output().matchAll(RegExp(`"${cart}","what":"(\\w+)"`, 'g'))].map(([, it]) => it);
+  expect([of('a'), of('b')]).toEqual([
+    ['changed', 'reminder'],
+    ['opened', 'changed'],
+  ]);
+  await ends(sample);
+});
+
+it('dead-letters: given up, listed, requeued and published', async () => {
+  const sample = await start('dead-letters', await database());
+  expect(await sample.ended).toBe(0);
+  expect(sample.output()).toMatch(
+    'order-1: the message is too large, attempts: 1\nrequeued 1\npublished order.created of order-1',
+  );
+});
+
+it('blocked-keys: a key waits until its message is discarded', async () => {
+  const sample = await start('blocked-keys', await database());
+  expect(await sample.ended).toBe(0);
+  expect(sample.output()).toMatch(
+    /published .*"bob"[\s\S]*blocked: .*-1}\nbehind: .*2}\ndiscarded 1\npublished .*"ann","amount":2}/,
+  );
+});
