@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { expect, inject, it } from 'vitest';
+import { startAws } from '../support/aws.js';
 import { newDatabase } from '../support/database.js';
 import { root, sampleRunner } from './sample-runner.js';
 
@@ -149,4 +150,22 @@ it('blocked-keys: a key waits until its message is discarded', async () => {
   expect(sample.output()).toMatch(
     /published .*"bob"[\s\S]*blocked: .*-1}\nbehind: .*2}\ndiscarded 1\npublished .*"ann","amount":2}/,
   );
+});
+
+it('sqs-fifo: a typed topic through a FIFO queue', async () => {
+  const aws = await startAws();
+  try {
+    const { name } = await aws.queue({ fifo: true });
+    const sample = await start('sqs-fifo', {
+      ...(await database()),
+      AWS_ENDPOINT_URL: `http://127.0.0.1:${String(aws.port)}`,
+      AWS_REGION: 'us-east-1',
+      AWS_ACCESS_KEY_ID: 'test',
+      AWS_SECRET_ACCESS_KEY: 'test',
+      QUEUE: `http://127.0.0.1:${String(aws.port)}/000000000000/${name}`,
+    });
+    expect([await sample.ended, sample.output().trim()]).toEqual([0, 'received order-1']);
+  } finally {
+    await aws.stop();
+  }
 });
