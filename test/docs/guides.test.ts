@@ -169,3 +169,8 @@ it('sqs-fifo: a typed topic through a FIFO queue', async () => {
     await aws.stop();
   }
 });
+
+it('upcast: a message that an older version stored', async () => {
+  const sample = await start('upcast', {});
+  expect([await sample.ended, sample.output()]).toEqual([0, 'a message of version 1\norder-1: 4200 cents\n']);
+});
