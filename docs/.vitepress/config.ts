@@ -82,6 +82,8 @@ export default defineConfig({
     'The transactional outbox for TypeScript: store messages in your transaction, and a relay publishes them.',
   head: [['link', { rel: 'icon', href: '/logo.svg', type: 'image/svg+xml' }]],
   cleanUrls: true,
+  // The index of the search is one chunk, loaded when somebody searches.
+  vite: { build: { chunkSizeWarningLimit: 4_000 } },
   buildEnd: ({ outDir }) => checkLinks(outDir),
   themeConfig: {
     logo: '/logo.svg',

@@ -23,11 +23,11 @@ export const symbols = entries.flatMap(({ subpath, file }) =>
   checker.getExportsOfModule(moduleOf(file)).map((symbol) => ({ subpath, name: symbol.name, symbol: target(symbol) })),
 );
 
-/** The names of what can be set: the properties of each public interface of options. */
+/** The names of what can be set: what each public interface of options adds to those that it extends. */
 export const options = new Map(
   symbols
     .filter(({ name, symbol }) => name.endsWith('Options') && (symbol.flags & ts.SymbolFlags.Value) === 0)
-    .map(({ name, symbol }) => [name, propertiesOf(checker.getDeclaredTypeOfSymbol(symbol))]),
+    .map(({ name, symbol }) => [name, ownProperties(symbol)]),
 );
 
 /** The literals of a public type: of one that is a union of texts, or of the property by which a union is told apart. */
@@ -50,7 +50,15 @@ function target(symbol: ts.Symbol): ts.Symbol {
   return symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
 }
 
-function propertiesOf(type: ts.Type): string[] {
+function ownProperties(symbol: ts.Symbol): string[] {
+  if (symbol.flags & ts.SymbolFlags.Interface)
+    return [...(symbol.members?.keys() ?? [])].map(String).filter(isProperty);
+  const type = checker.getDeclaredTypeOfSymbol(symbol);
   const types = type.isUnion() ? type.types : [type];
   return [...new Set(types.flatMap((each) => checker.getPropertiesOfType(each).map(({ name }) => name)))];
+}
+
+/** Not a type parameter, which is a member of its interface too. */
+function isProperty(name: string): boolean {
+  return /^[a-z]/.test(name);
 }

@@ -11,7 +11,9 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 const docs = path.join(root, 'docs');
 const files = existsSync(docs) ? readdirSync(docs, { recursive: true, encoding: 'utf8' }) : [];
 /** Without what scripts/api-docs.ts writes. */
-const guides = files.filter((file) => file.endsWith('.md') && !file.startsWith(path.join('reference', 'api') + path.sep));
+const guides = files.filter(
+  (file) => file.endsWith('.md') && !file.startsWith(path.join('reference', 'api') + path.sep),
+);
 
 /** The README, how to contribute, and the pages of the documentation, by their path. */
 export const pages = new Map(
