@@ -85,7 +85,7 @@ it('waking: a relay that sleeps is woken by a commit', async () => {
   expect([await sample.ended, sample.output()]).toEqual([0, 'published at once\n']);
 });
 
-it('cron-drain: what a cron job runs', async () => {
-  const sample = await start('cron-drain', { DATABASE_URL: await database() });
+it('drain-by-cron: what a cron job runs', async () => {
+  const sample = await start('drain-by-cron', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output()]).toEqual([0, 'published 1\n']);
 });
