@@ -10,9 +10,9 @@ const start = sampleRunner();
 const database = async () => ({ DATABASE_URL: await newDatabase(inject('postgres')[17]) });
 
 /** Ends a service as Ctrl-C does: it must end by itself, and without an error. */
-async function ends({ child, ended, output }: Awaited<ReturnType<typeof start>>): Promise<void> {
-  child.kill('SIGINT');
-  expect([await ended, output()]).toEqual([0, expect.not.stringMatching(/error/i)]);
+async function ends(sample: Awaited<ReturnType<typeof start>>): Promise<void> {
+  sample.child.kill('SIGINT');
+  expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringMatching(/error/i)]);
 }
 
 it('drizzle: a row and its message', async () => {
@@ -168,4 +168,9 @@ it('sqs-fifo: a typed topic through a FIFO queue', async () => {
   } finally {
     await aws.stop();
   }
+});
+
+it('upcast: a message that an older version stored', async () => {
+  const sample = await start('upcast', {});
+  expect([await sample.ended, sample.output()]).toEqual([0, 'a message of version 1\norder-1: 4200 cents\n']);
 });

@@ -136,7 +136,7 @@ it('has no figure left to fill in', () => {
 
 it('states the test vectors of key_hash', () => {
   const vectors = [...said.matchAll(/`([^`]+)` → 0x([0-9a-f]{4})/g)];
-  expect(vectors).toHaveLength(2);
+  expect(new Set(vectors.map(([whole]) => whole)).size).toBe(2);
   for (const [, key = '', hash] of vectors) {
     expect(createHash('sha256').update(key).digest('hex').slice(0, 4)).toBe(hash);
   }
