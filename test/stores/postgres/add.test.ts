@@ -196,16 +196,19 @@ describe('a pg client that knows that it is in a transaction', () => {
     expect(await storedIds()).toHaveLength(2);
   });
 
-  it.each(['COMMIT', 'ROLLBACK'])('does not say so behind a %s that it has not sent yet, and is refused', async (end) => {
-    const client = await connected();
-    const values = bound(client);
-    await client.query('BEGIN');
-    const ending = client.query(end);
-    await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
-    await ending;
-    expect(values).toEqual(['']);
-    expect(await storedIds()).toEqual([]);
-  });
+  it.each(['COMMIT', 'ROLLBACK'])(
+    'does not say so behind a %s that it has not sent yet, and is refused',
+    async (end) => {
+      const client = await connected();
+      const values = bound(client);
+      await client.query('BEGIN');
+      const ending = client.query(end);
+      await refusal(store.add(client, message()), 'INVALID_TRANSACTION', /transaction/);
+      await ending;
+      expect(values).toEqual(['']);
+      expect(await storedIds()).toEqual([]);
+    },
+  );
 
   it('does not say so where it sends queries before it has the answers to the last', async () => {
     const client = await connected({ pipeline: true } as pg.ClientConfig);

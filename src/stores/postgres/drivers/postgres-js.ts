@@ -146,7 +146,8 @@ export const postgresJsDriver: Driver = {
       };
     }
     // Raw, so that neither parsers nor transforms of values change what a statement returns.
-    return async (text, values) => textsOf((await handle.unsafe(text, plain(handle, values as readonly string[])).raw()) as RawRows);
+    return async (text, values) =>
+      textsOf((await handle.unsafe(text, plain(handle, values as readonly string[])).raw()) as RawRows);
   },
   // A reserved connection has one transaction after the other.
   isOneTransaction: (handle) => !hasMethods(handle, 'release'),
