@@ -35,8 +35,9 @@ export function literalsOf(name: string, property?: string): string[] {
   const found = symbols.find((each) => each.name === name);
   if (found === undefined) throw new Error(`the package does not export ${name}`);
   const type = checker.getDeclaredTypeOfSymbol(found.symbol);
-  const literals = property === undefined ? type : checker.getTypeOfPropertyOfType(type, property);
-  return (literals?.isUnion() ? literals.types : []).flatMap((each) => (each.isStringLiteral() ? [each.value] : []));
+  const tag = property === undefined ? undefined : checker.getPropertyOfType(type, property);
+  const literals = tag === undefined ? type : checker.getTypeOfSymbol(tag);
+  return (literals.isUnion() ? literals.types : []).flatMap((each) => (each.isStringLiteral() ? [each.value] : []));
 }
 
 function moduleOf(file: string): ts.Symbol {

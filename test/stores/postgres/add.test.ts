@@ -211,7 +211,7 @@ describe('a pg client that knows that it is in a transaction', () => {
   );
 
   it('does not say so where it sends queries before it has the answers to the last', async () => {
-    const client = await connected({ pipeline: true } as pg.ClientConfig);
+    const client = await connected({ pipeline: true });
     const values = bound(client);
     await client.query('BEGIN');
     const ending = client.query('COMMIT');
