@@ -6,7 +6,14 @@ const node = (name, instead) => ({ name, message: `Core runs on every JavaScript
 
 export default defineConfig(
   // Next.js, and what is about to be released, are installed by scripts/check-next.ts and check-versions.ts alone.
-  globalIgnores(['dist/', 'coverage/', 'examples/prisma/generated/', 'examples/next/', 'scripts/versions/next/']),
+  globalIgnores([
+    'dist/',
+    'coverage/',
+    'examples/prisma/generated/',
+    'examples/next/',
+    'scripts/versions/next/',
+    'docs/.vitepress/{cache,dist}/',
+  ]),
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   js.configs.recommended,
   {

@@ -8,7 +8,7 @@ export interface Row {
   readonly unit: string;
   /**
    * What it stands beside in this run: the same work done barely, by one relay, by another library, or
-   * under easier conditions, as the README says of each. Null where there is nothing.
+   * under easier conditions, as docs/more/benchmarks.md says of each. Null where there is nothing.
    */
   readonly floor: number | null;
   /** value / floor */

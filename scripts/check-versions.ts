@@ -34,7 +34,7 @@ const NEWEST = {
   typeorm: '1.1.1',
 } as const;
 
-/** What is supported: the README says the same. */
+/** What is supported: the table of the README says the same. */
 const VERSIONS = {
   oldest: {
     '@electric-sql/pglite': '0.2.0',

@@ -3,9 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { textOf } from '../core/util/error-text.js';
 import { MessengerError, toError } from '../core/errors.js';
-import { migrateCommand } from './migrate.js';
-import { operatorCommands } from './operate.js';
-import { rebaseCommand } from './rebase.js';
+import { commands } from './commands.js';
 
 const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
 const { version } = JSON.parse(manifest) as { version: string };
@@ -14,10 +12,8 @@ const program = new Command('messenger')
   .version(version, '--version', 'print the version of this package')
   .description('The transactional outbox: its tables and what an operator does with it, from the command line.')
   .showHelpAfterError()
-  .exitOverride()
-  .addCommand(migrateCommand())
-  .addCommand(rebaseCommand());
-for (const command of operatorCommands()) program.addCommand(command);
+  .exitOverride();
+for (const command of commands()) program.addCommand(command);
 
 try {
   await program.parseAsync();

@@ -10,12 +10,15 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 
 const docs = path.join(root, 'docs');
 const files = existsSync(docs) ? readdirSync(docs, { recursive: true, encoding: 'utf8' }) : [];
-const guides = files.filter((file) => file.endsWith('.md') && !file.includes('node_modules'));
+/** Without what scripts/api-docs.ts writes. */
+const guides = files.filter(
+  (file) => file.endsWith('.md') && !file.startsWith(path.join('reference', 'api') + path.sep),
+);
 
-/** The README and the pages of the documentation, by their path. */
+/** The README, how to contribute, and the pages of the documentation, by their path. */
 export const pages = new Map(
   await Promise.all(
-    ['README.md', ...guides.map((file) => path.join('docs', file))].map(
+    ['README.md', 'CONTRIBUTING.md', ...guides.map((file) => path.join('docs', file))].map(
       async (file) => [file, await readFile(path.join(root, file), 'utf8')] as const,
     ),
   ),

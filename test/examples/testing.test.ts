@@ -7,7 +7,7 @@ beforeAll(async () => {
 });
 afterAll(() => copy.remove());
 
-/** How the README has it, and what the runner prints when the three tests have passed. */
+/** How the tests of the example are run, and what the runner prints when the three tests have passed. */
 const runners = [
   ['Vitest', [...program('vitest/vitest.mjs'), 'run', '--dir', 'vitest', '--no-color'], /Tests {2}3 passed \(3\)/],
   ['Jest', [...program('jest/bin/jest.js'), '--config', 'jest/jest.config.json'], /Tests: +3 passed, 3 total/],

@@ -1,4 +1,4 @@
-/** Relays that are killed: nothing is lost, nothing overtakes, and no more is repeated than README says. */
+/** Relays that are killed: nothing is lost, nothing overtakes, and no more is repeated than docs/start/guarantees.md says. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, inject, it } from 'vitest';
 import { newDatabase } from '../support/database.js';

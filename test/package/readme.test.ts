@@ -25,13 +25,12 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
 };
 
 test('the oldest versions that are tried are those that scripts/check-versions.ts installs', async () => {
-  const [, list = '', typesAlone] =
-    /The oldest versions that are tried, [^:]*:\s([^;]*); of (Prisma [\d.]+), the types alone\./.exec(
-      await read('README.md'),
-    ) ?? [];
-  const said = [...`${list}, ${String(typesAlone)}`.matchAll(/(\S+)\s([\d.]*\d)/g)].flatMap(
-    ([, name = '', version = '']) =>
-      (LIBRARIES[name] ?? [name]).map((each) => [each, [...version.split('.'), '0'].slice(0, 3).join('.')]),
+  const readme = await read('README.md');
+  const [, typesAlone = ''] = /^Of (Prisma [\d.]+), the types alone\./m.exec(readme) ?? [];
+  const list = [...readme.matchAll(/\[([^\]]+)\]\(docs\/guides\/[\w-]+\.md\) ([\d.]*\d)/g)];
+  expect(list.map(([, name, version]) => `${String(name)} ${String(version)}`)).toContain(typesAlone);
+  const said = list.flatMap(([, name = '', version = '']) =>
+    (LIBRARIES[name] ?? [name]).map((each) => [each, [...version.split('.'), '0'].slice(0, 3).join('.')]),
   );
   const script = await read('scripts/check-versions.ts');
   const [, oldest = ''] = /\boldest: \{([^}]*)\}/.exec(script) ?? [];

@@ -5,18 +5,10 @@ import { drizzle } from 'drizzle-orm/node-postgres';
 import { migrate } from 'drizzle-orm/node-postgres/migrator';
 import { expect, it } from 'vitest';
 import { PostgresStore } from 'messenger-outbox/postgres';
+import { shellLines } from '../docs/shell.js';
 import { catalog } from '../support/catalog.js';
 import { oldest } from '../support/embedded-postgres.js';
-import {
-  database,
-  ELSEWHERE,
-  fileOfVersion1,
-  linesOfReadme,
-  migrated,
-  project,
-  shell,
-  withMessage,
-} from './support.js';
+import { database, ELSEWHERE, fileOfVersion1, migrated, project, shell, withMessage } from './support.js';
 
 const orders = (columns = 'total: integer().notNull()') => `
   import { integer, pgSchema, pgTable, text } from 'drizzle-orm/pg-core';
@@ -104,7 +96,7 @@ it('one command migrates the application and the outbox, which is the same as by
   const { url, pool } = await database();
   const { run } = await application(url);
   await run('npx drizzle-kit generate');
-  await run(await linesOfReadme('drizzle-kit generate --custom'));
+  await run(shellLines('drizzle-kit generate --custom'));
   expect(await catalog(pool, 'messenger')).toEqual(await migrated());
   expect(await new PostgresStore(pool).migrate()).toEqual([]);
   const unharmed = await withMessage(pool);

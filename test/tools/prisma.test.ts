@@ -1,18 +1,10 @@
 /** Prisma's schema engine, in a database that has an outbox too. */
 import { expect, it } from 'vitest';
 import { migrationScript, PostgresStore } from 'messenger-outbox/postgres';
+import { shellLines } from '../docs/shell.js';
 import { catalog } from '../support/catalog.js';
 import { prisma, type Migrations } from './prisma-engine.js';
-import {
-  database,
-  ELSEWHERE,
-  fileOfVersion1,
-  linesOfReadme,
-  migrated,
-  project,
-  shell,
-  withMessage,
-} from './support.js';
+import { database, ELSEWHERE, fileOfVersion1, migrated, project, shell, withMessage } from './support.js';
 
 const order = 'model Order {\n  id String @id\n  @@map("orders")\n}';
 const init: Migrations = [
@@ -24,7 +16,9 @@ const TABLES = ['messages', 'cursors', 'claims', 'parked', 'settings', 'destinat
 it('deploy migrates the application and the outbox, which is the same as by migrate()', async () => {
   const { url, pool } = await database();
   const folder = await project({ 'prisma/schema.prisma': '' });
-  const lines = (await linesOfReadme('prisma/migrations')).split('\n').filter((line) => !line.includes('npx prisma'));
+  const lines = shellLines('prisma/migrations')
+    .split('\n')
+    .filter((line) => !line.includes('npx prisma'));
   const { failed, output } = await shell(
     folder,
     url,

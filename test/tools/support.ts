@@ -1,6 +1,6 @@
 /** An application that has an outbox in its database, and a tool that changes the database of the application. */
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
@@ -87,12 +87,4 @@ export function shell(cwd: string, url: string, lines: string): Promise<{ failed
     // Nobody is there to answer.
     child.stdin?.end();
   });
-}
-
-/** The shell lines of the README that have this in them, of one block. */
-export async function linesOfReadme(text: string): Promise<string> {
-  const readme = await readFile(path.join(root, 'README.md'), 'utf8');
-  const block = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].find(([, lines]) => lines?.includes(text))?.[1];
-  if (block === undefined) throw new Error(`the README has no shell lines with ${text}`);
-  return block;
 }

@@ -90,7 +90,8 @@ it('makes no script for tables that are not older, and says how to make the next
   const [heading] = (await migrationScript({ transaction: false })).split('\n');
   const next = `messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
   expect(heading).toMatch(new RegExp(`^-- .* ${next}$`));
-  expect(await readFile(new URL('../../../README.md', import.meta.url), 'utf8')).toContain(`is \`${next}\``);
+  const page = new URL('../../../docs/operate/migration-tools.md', import.meta.url);
+  expect(await readFile(page, 'utf8')).toContain(`npx ${next}\n`);
 });
 
 describe.each(postgresVersions)('migrate on PostgreSQL %i', (version) => {

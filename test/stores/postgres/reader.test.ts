@@ -36,7 +36,7 @@ it('says that there is nothing only after looking at each place again', async ()
   };
   const reader = new Reader(databaseOf(pool), statementsOf(namesOf('messenger', ''), false), partitions, options);
   const ids = async () => (await reader.next())?.messages.map(({ id }) => id);
-  // Of partition 1, by its hash (0x0baf, see README): a full page, so that its window stays open; of 0, nothing.
+  // Of partition 1, by its hash (0x0baf, see docs/operate/several-relays.md): a full page, so that its window stays open; of 0, nothing.
   for (const id of ['a', 'b']) await add(id, 'order-1');
   expect(await ids()).toEqual(['a', 'b']);
   await add('c', 'order-1');
