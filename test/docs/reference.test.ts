@@ -124,7 +124,7 @@ describe('the reference of commands', () => {
     await prints('migrate --retention 7d --environment production', 'set environment production in schema messenger');
     const pool = new pg.Pool({ connectionString: url });
     const store = new PostgresStore(pool, { environment: 'production' });
-    await prints('rebase --environment staging', "schema messenger is this cluster's own: nothing to rebase");
+    await prints('rebase --environment staging', 'schema messenger belongs to this cluster: nothing to rebase');
     await prints('add-destination audit --from 7d --topics order.created --forget-after 7d', /^added "audit"/);
     await prints('add-destination kafka --addressed', 'added "kafka": start a relay with the option destination');
     await prints(
@@ -132,8 +132,8 @@ describe('the reference of commands', () => {
       'removed "kafka", and with it 0 messages that it had not published, 0 that waited to be tried again, 0 dead letters',
     );
     await store.admin.rebase({ environment: 'production' });
-    await prints('repartition 32', '32 partitions: give it to every store as the option partitions');
-    await prints('roles', '-- nobody holds more than the roles need: for their SQL, give --sql');
+    await prints('repartition 32', '32 partitions: give this number to every store as the option partitions');
+    await prints('roles', '-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles');
     const fields = (line: string) => Object.keys(JSON.parse(line) as object);
     const shown = (start: string) => page.split('\n').find((line) => line.startsWith(start)) ?? '{}';
     const client = await pool.connect();
