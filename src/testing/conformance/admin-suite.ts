@@ -269,6 +269,19 @@ function listing<Handle>(test: AdminTest<Handle>): void {
     assertEqual(await states({ after: second?.seq }), waiting.slice(2), 'those after the second');
   });
 
+  test('lists a message that was due and not tried as it was', async (harness) => {
+    await stored(harness, [message()]);
+    await using(harness, 'default', async (feed) => {
+      const page = await feed.read();
+      await feed.settle(page, [failed(page, 0, { retryIn: 0 })]);
+      const due = await dueOf(feed);
+      await feed.settle(due, [behind(due, 0)]);
+    });
+    const [parked] = await harness.store.admin.parked();
+    const { state, reason, error, attempts } = parked ?? {};
+    assertEqual([state, reason, error, attempts], ['retry', 'failed', 'refused', 1], 'parked');
+  });
+
   test('lists nothing of `default` before its first relay', async ({ store }) => {
     assertEqual([await store.admin.deadLetters(), await store.admin.parked()], [[], []], 'lists');
   });
@@ -290,6 +303,17 @@ function changing<Handle>(test: AdminTest<Handle>): void {
       await feed.settle(due, []);
       assert(!feed.isParked('a'), 'the key goes on');
       assertEqual(idsOf((await feed.read()).messages), [newer?.id], 'read then');
+    });
+  });
+
+  test('has a key tried again by its first message, whatever the time of one behind it is', async (harness) => {
+    const messages = [message({ id: '1', key: 'a' }), message({ id: '2', key: 'a' })];
+    await stored(harness, messages);
+    await using(harness, 'default', async (feed) => {
+      const page = await feed.read();
+      await feed.settle(page, [failed(page, 0, { dead: true }), failed(page, 1, { retryIn: HOUR })]);
+      assertEqual(await harness.store.admin.requeue({ ids: ['1'] }), 1, 'how many');
+      assertEqual(idsOf((await dueOf(feed)).messages), ['1', '2'], 'tried again');
     });
   });
 
