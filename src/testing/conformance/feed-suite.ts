@@ -10,6 +10,7 @@ import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
 import {
   behind,
+  dueOf,
   failed,
   idsOf,
   later,
@@ -510,11 +511,4 @@ async function readAll(feed: Feed): Promise<Page[]> {
     if (page.messages.length === 0) return pages;
     pages.push(page);
   }
-}
-
-/** What is due, as soon as anything is. */
-async function dueOf(feed: Feed): Promise<Page> {
-  let page: Page = { messages: [] };
-  await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
-  return page;
 }

@@ -4,9 +4,9 @@
  * @module
  */
 import { newMessage, type Message, type NewMessageOptions } from '../../core/contracts/message.js';
-import type { Page, ToPark } from '../../core/contracts/feed.js';
+import type { Feed, Page, ToPark } from '../../core/contracts/feed.js';
 import type { Store } from '../../core/contracts/store.js';
-import { assert } from './assert.js';
+import { assert, until } from './assert.js';
 
 /** What a store declares to be able to do. What it declares not to, it must refuse: the suite tests that. */
 export interface StoreFeatures {
@@ -108,4 +108,11 @@ export function failed(page: Page, place: number, more: Partial<ToPark>): ToPark
 /** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
 export function behind(page: Page, place: number): ToPark {
   return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
+}
+
+/** What is due, as soon as anything is. */
+export async function dueOf(feed: Feed): Promise<Page> {
+  let page: Page = { messages: [] };
+  await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
+  return page;
 }
