@@ -53,7 +53,10 @@ describe('createInbox', () => {
     [{ ...good, consumer: 7 }, '7 (number)'],
     [{ ...good, transaction: undefined }, 'transaction must be a function such as (fn) => db.transaction(fn)'],
     [{ ...good, transaction: {} }, 'got an object (Object)'],
-    [{ ...good, retention: HOUR - 1 }, `retention must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`],
+    [
+      { ...good, retention: HOUR - 1 },
+      `retention must be a number from ${HOUR} to 315360000000, got ${HOUR - 1} (number)`,
+    ],
     [{ ...good, retention: Infinity }, 'Infinity'],
     [{ ...good, retention: '7 days' }, '"7 days"'],
     [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with the method error, got a function'],
