@@ -233,7 +233,7 @@ function parking<Handle>(test: Test<Handle>): void {
     assert(a1 !== undefined, 'stored');
   });
 
-  test('keeps dead letters, never returns them, and lets their key go on', async (harness, open) => {
+  test('keeps dead letters, never returns them, and lets their key continue', async (harness, open) => {
     const [a1, a2, k1] = await stored(harness, [...some(2, ['a']), message()]);
     const feed = await open();
     const page = await feed.read();
@@ -474,7 +474,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     assertEqual(ids, [a2?.id], 'given then');
   });
 
-  test('is as sure of what is delayed as of the rest when the lease is taken over', async (harness, open) => {
+  test('loses no delayed message when the lease is taken over', async (harness, open) => {
     const [x1, a1, b1] = await stored(harness, [message(), later(HOUR, { key: 'a', holdKey: true }), later(HOUR)]);
     const old = await open();
     const page = await old.read();

@@ -110,7 +110,7 @@ export function behind(page: Page, place: number): ToPark {
   return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
 }
 
-/** What is due, as soon as anything is. */
+/** Waits until messages are due, and returns them. */
 export async function dueOf(feed: Feed): Promise<Page> {
   let page: Page = { messages: [] };
   await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
