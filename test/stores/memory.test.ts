@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { PublishError } from '../../src/core/errors.js';
 import { newMessage } from '../../src/core/contracts/message.js';
+import { Messenger } from '../../src/core/relay/messenger.js';
 import { MemoryStore, type MemoryTransaction } from '../../src/stores/memory/index.js';
 import { adminTestSuite, inboxTestSuite, storeTestSuite } from '../../src/testing/conformance/index.js';
 
@@ -65,6 +67,12 @@ describe('MemoryStore', () => {
   it('publishes what is for a destination there alone, and makes it where it is missing', async () => {
     const store = new MemoryStore();
     await store.declareDestinations(['audit']);
+    await store.admin.addDestination('orders', { from: 'beginning', topics: ['order'] });
+    await store.declareDestinations(['orders']);
+    expect((await store.admin.destinations()).map(({ name, topics }) => [name, topics])).toEqual([
+      ['audit', []],
+      ['orders', ['order']],
+    ]);
     const messages = ['kafka', 'audit', undefined].map((destination) => newMessage('x', { destination }));
     await store.transaction((transaction) => store.add(transaction, messages));
     const published = async (destination: string) => {
@@ -75,6 +83,73 @@ describe('MemoryStore', () => {
     expect(await published('audit')).toEqual(['audit']);
     expect(await published('default')).toEqual([undefined]);
     expect((await store.messages(10)).map((each) => each.destination)).toEqual([undefined]);
+  });
+
+  it('keeps a message until every destination has published it', async () => {
+    const store = new MemoryStore();
+    await store.admin.addDestination('audit', { from: 'beginning' });
+    await store.transaction((transaction) => store.add(transaction, newMessage('x')));
+    await store.published(...(await store.messages(10)));
+    await store.deletePublishedByExpiration(0);
+    expect(store.all().map(({ published }) => published)).toEqual([false]);
+    const feed = await store.openFeed({ destination: 'audit', pageSize: 10 });
+    await feed!.settle(await feed!.read(), []);
+    expect(store.all().map(({ published }) => published)).toEqual([true]);
+    await store.deletePublishedByExpiration(0);
+    expect(store.all()).toEqual([]);
+  });
+
+  it('forgets a destination that has no relay for longer than it may, and tells so', async () => {
+    let now = 0;
+    const store = new MemoryStore({ now: () => now });
+    await store.admin.addDestination('audit', { from: 'beginning', forgetAfter: 60_000 });
+    const feed = await store.openFeed({ destination: 'audit', pageSize: 10 });
+    now = 70_000;
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ forgotten: [] });
+    await feed!.close();
+    now = 130_000;
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ forgotten: [] });
+    now = 130_001;
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ forgotten: ['audit'] });
+    expect((await store.admin.destinations())[0]).toMatchObject({ name: 'audit', forgottenAt: new Date(now) });
+    await expect(store.openFeed({ destination: 'audit', pageSize: 10 })).rejects.toMatchObject({
+      code: 'DESTINATION_FORGOTTEN',
+    });
+    const late = newMessage('x', { destination: 'audit' });
+    await expect(store.transaction((transaction) => store.add(transaction, late))).rejects.toMatchObject({
+      code: 'UNKNOWN_DESTINATION',
+    });
+  });
+
+  it('counts a relay that stands by, and not one that is gone', async () => {
+    let now = 0;
+    const store = new MemoryStore({ now: () => now });
+    const open = (relay: string) => store.openFeed({ destination: 'default', pageSize: 10, relay });
+    const relays = async () => (await store.admin.destinations())[0]?.relays;
+    const feed = await open('a');
+    expect([await open('b'), await relays()]).toEqual([null, 2]);
+    await feed!.close({ stays: true });
+    expect(await relays()).toBe(2);
+    const again = await open('a');
+    expect(await relays()).toBe(2);
+    now = 3_000;
+    expect(await relays()).toBe(1);
+    await again!.close();
+    expect(await relays()).toBe(0);
+  });
+
+  it('keeps a dead letter of a relay until somebody has it tried again', async () => {
+    const store = new MemoryStore();
+    await store.transaction((transaction) => store.add(transaction, newMessage('x', { id: 'x' })));
+    const refusing = () => Promise.reject(new PublishError('too large', { kind: 'permanent' }));
+    await expect(new Messenger(store, refusing).publish()).rejects.toThrow('too large');
+    expect(await store.admin.deadLetters()).toMatchObject([
+      { message: { id: 'x' }, state: 'dead', error: 'too large' },
+    ]);
+    const taking = new Messenger(store, () => Promise.resolve());
+    expect(await taking.publish()).toBe(0);
+    expect(await store.admin.requeue({ ids: ['x'] })).toBe(1);
+    expect(await taking.publish()).toBe(1);
   });
 
   it('keeps what was stored, whatever the application does to its objects afterwards', async () => {

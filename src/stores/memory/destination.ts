@@ -148,7 +148,7 @@ export class Destination {
   }
 
   /** Whether later messages of a key wait. */
-  isWaiting(key: string): boolean {
+  isParked(key: string): boolean {
     return this.#waitingKeys.has(key);
   }
 

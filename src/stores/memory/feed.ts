@@ -33,7 +33,7 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   isParked(key: string): boolean {
-    return this.#destination.isWaiting(key);
+    return this.#destination.isParked(key);
   }
 
   waiting(topic: string | undefined): number {

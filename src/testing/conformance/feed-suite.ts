@@ -10,6 +10,7 @@ import { isFeedStore, type Store } from '../../core/contracts/store.js';
 import { assert, assertEqual, rejection, until } from './assert.js';
 import {
   behind,
+  dueOf,
   failed,
   idsOf,
   later,
@@ -203,6 +204,33 @@ function parking<Handle>(test: Test<Handle>): void {
     await feed.settle(due, [behind(due, 0), behind(due, 1), behind(due, 2)]);
     const left = await dueOf(feed);
     assertEqual(idsOf(left.messages), idsOf(messages.slice(0, 3)), 'due again');
+  });
+
+  test('retries what is outstanding, and what is behind it, once it is settled again', async (harness, open) => {
+    const [a1, a2, b1] = await stored(harness, [...some(2, ['a']), message({ key: 'b' })]);
+    const feed = await open();
+    const page = await feed.read();
+    await feed.settle(page, [
+      failed(page, 0, { outstanding: true, retryIn: 0 }),
+      behind(page, 1),
+      failed(page, 2, { retryIn: 1 }),
+    ]);
+    const due = await dueOf(feed);
+    assertEqual(idsOf(due.messages), [b1?.id], 'due while the call is not answered');
+    await feed.settle(due, []);
+    await feed.settle({ messages: page.messages.slice(0, 1) }, []);
+    assertEqual(idsOf((await dueOf(feed)).messages), [a2?.id], 'due once it is answered');
+    await feed.close();
+    const messages = await stored(harness, [message({ key: 'c' })]);
+    const second = await open();
+    const next = await second.read();
+    assertEqual(idsOf(next.messages), idsOf(messages), 'read');
+    await second.settle(next, [failed(next, 0, { outstanding: true, retryIn: 0 })]);
+    await second.close();
+    const third = await open();
+    const left = await dueOf(third);
+    assertEqual(idsOf(left.messages), idsOf([a2, ...messages]), 'due at another feed');
+    assert(a1 !== undefined, 'stored');
   });
 
   test('keeps dead letters, never returns them, and lets their key continue', async (harness, open) => {
@@ -431,6 +459,25 @@ function delaying<Handle>(test: Test<Handle>): void {
     assertEqual(ids, idsOf([a1, a2, a3]), 'retried');
   });
 
+  test('gives a message that holds its key after those that were read before it', async (harness, open) => {
+    const [a1, a2] = await stored(harness, [message({ key: 'a' }), later(HOUR, { key: 'a', holdKey: true })]);
+    const feed = await open({ pageSize: 1 });
+    const page = await feed.read();
+    assertEqual([idsOf(page.messages), (await feed.read()).messages], [[a1?.id], []], 'pages');
+    await needed(harness.makeDue, 'makeDue')();
+    assertEqual((await feed.retries()).messages, [], 'due before the first is settled');
+    await feed.settle(page, []);
+    const ids: unknown[] = [];
+    await until(async () => {
+      for (const next of [await feed.read(), await feed.retries()]) {
+        ids.push(...idsOf(next.messages));
+        if (next.messages.length > 0) await feed.settle(next, []);
+      }
+      return ids.length > 0;
+    }, 'the message that held its key');
+    assertEqual(ids, [a2?.id], 'given then');
+  });
+
   test('loses no delayed message when the lease is taken over', async (harness, open) => {
     const [x1, a1, b1] = await stored(harness, [message(), later(HOUR, { key: 'a', holdKey: true }), later(HOUR)]);
     const old = await open();
@@ -468,11 +515,4 @@ async function readAll(feed: Feed): Promise<Page[]> {
     if (page.messages.length === 0) return pages;
     pages.push(page);
   }
-}
-
-/** Waits until messages are due, and returns them. */
-async function dueOf(feed: Feed): Promise<Page> {
-  let page: Page = { messages: [] };
-  await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
-  return page;
 }

@@ -4,7 +4,7 @@
  * @module
  */
 export { adminTestSuite } from './admin-suite.js';
-export type { AdminHarness, AdminSuite } from './admin-suite.js';
+export type { AdminHarness, AdminSuite } from './admin-harness.js';
 export { inboxTestSuite } from './inbox-suite.js';
 export type { InboxFeatures, InboxHarness, InboxSuite } from './inbox-suite.js';
 export { publisherTestSuite } from './publisher-suite.js';

@@ -4,9 +4,9 @@
  * @module
  */
 import { newMessage, type Message, type NewMessageOptions } from '../../core/contracts/message.js';
-import type { Page, ToPark } from '../../core/contracts/feed.js';
+import type { Feed, Page, ToPark } from '../../core/contracts/feed.js';
 import type { Store } from '../../core/contracts/store.js';
-import { assert } from './assert.js';
+import { assert, until } from './assert.js';
 
 /** What a store declares that it can do. The suite tests that the store refuses what it declares that it cannot do. */
 export interface StoreFeatures {
@@ -127,4 +127,11 @@ export function failed(page: Page, place: number, more: Partial<ToPark>): ToPark
 /** A message that was not tried: it waits behind an earlier one of its key, or the relay was stopped. */
 export function behind(page: Page, place: number): ToPark {
   return { message: page.messages[place] as Message, attempts: page.attempts?.[place] ?? 0, dead: false };
+}
+
+/** Waits until messages are due, and returns them. */
+export async function dueOf(feed: Feed): Promise<Page> {
+  let page: Page = { messages: [] };
+  await until(async () => (page = await feed.retries()).messages.length > 0, 'messages that are due');
+  return page;
 }
