@@ -1,4 +1,5 @@
 /** What the README and CI say of this repository is what is in it. */
+import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -58,4 +59,20 @@ test('CI runs every check of package.json', async () => {
   const together = manifest.scripts.check.split(' && ').map((command) => command.replace('npm run ', ''));
   const checks = Object.keys(manifest.scripts).filter((name) => name.startsWith('check:'));
   expect([...steps, ...together]).toEqual(expect.arrayContaining(checks));
+});
+
+test('the links of the README lead somewhere', async () => {
+  const links = [...(await read('README.md')).matchAll(/\]\(([\w./-]+)(?:#([\w-]+))?\)/g)];
+  expect(links.length).toBeGreaterThan(40);
+  for (const [link, file = '', heading] of links) {
+    expect(existsSync(join(repository, file)), link).toBe(true);
+    if (heading === undefined) continue;
+    const headings = [...(await read(file)).matchAll(/^#+ (.*)$/gm)].map(([, text = '']) =>
+      text
+        .toLowerCase()
+        .replaceAll(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
+    );
+    expect(headings, link).toContain(heading);
+  }
 });
