@@ -17,7 +17,7 @@ export default defineConfig({
     globalSetup: ['test/support/temporary.ts', 'test/support/engines.ts'],
     testTimeout: 180_000,
     hookTimeout: 120_000,
-    maxWorkers: 2,
+    maxWorkers: 3,
     allowOnly: false,
   },
 });
