@@ -24,9 +24,13 @@ export const consumer = `
   /** A store that loses its tables while a relay works: at the start, any error would end it. */
   const broken = ({ MemoryStore }, { MessengerError }) => {
     let calls = 0;
-    const messages = () =>
-      calls++ < 2 ? Promise.resolve([]) : Promise.reject(new MessengerError('SCHEMA_MISMATCH', 'the tables are gone'));
-    return Object.assign(new MemoryStore(), { messages });
+    const read = async () => {
+      if (calls++ < 2) return { messages: [] };
+      throw new MessengerError('SCHEMA_MISMATCH', 'the tables are gone');
+    };
+    const store = new MemoryStore();
+    const openFeed = store.openFeed.bind(store);
+    return Object.assign(store, { openFeed: async (options) => Object.assign(await openFeed(options), { read }) });
   };
   const ends = ({ Messenger }, store) =>
     new Messenger(store, { publish: () => Promise.resolve() }, { errorLogger: { error: () => {} }, interval: 50 })

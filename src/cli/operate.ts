@@ -57,9 +57,9 @@ function importGo(): Command {
     .option('--key <name>', 'the metadata key whose value becomes the key', nameOf)
     .option('--topic <name>', 'the metadata key whose value becomes the topic', nameOf)
     .action(async ({ fromSchema, fromTable, key, topic, ...flags }: DatabaseFlags & Record<string, string>) => {
-      const adopted = await withStore(flags, (store) =>
+      const imported = await withStore(flags, (store) =>
         store.admin.importFromGo({ schema: fromSchema, table: fromTable, key, topic }),
       );
-      console.log(`imported ${String(adopted)} messages`);
+      console.log(`imported ${String(imported)} messages`);
     });
 }

@@ -12,6 +12,7 @@ import {
   type Publisher,
   type Subscriber,
   type Subscription,
+  MessengerError,
 } from '../../src/index.js';
 import { payloadOf } from '../../src/core/outbox/topics.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
@@ -317,6 +318,26 @@ describe('a relay of an outbox', () => {
       await relay.stop();
       expect(cleaned.mock.calls.map(([after]) => after)).toEqual(expiration === undefined ? [] : [expiration]);
     }
+  });
+
+  it('goes on where the retention of the store changes between asking for it and cleaning by it', async () => {
+    const store = Object.assign(new MemoryStore(), { retention: () => Promise.resolve(100) });
+    const logged: Error[] = [];
+    const errorLogger = { error: (error: Error) => void logged.push(error) };
+    const refused = new MessengerError('INVALID_OPTION', 'expiration must be 50 ms at most');
+    const cleaned = vi.spyOn(store, 'deletePublishedByExpiration').mockRejectedValueOnce(refused);
+    await using relay = await shop(store).outbox.relay({ publisher: kept(), errorLogger, interval: 1 });
+    await expect.poll(() => logged).toEqual([refused]);
+    await relay.stop();
+    expect(cleaned).toHaveBeenCalledOnce();
+  });
+
+  it('cleans again after a tenth of a short retention', async () => {
+    const store = Object.assign(new MemoryStore(), { retention: () => Promise.resolve(100) });
+    const cleaned = vi.spyOn(store, 'deletePublishedByExpiration');
+    await using relay = await shop(store).outbox.relay({ publisher: kept(), interval: 1 });
+    await expect.poll(() => cleaned.mock.calls.length).toBeGreaterThan(3);
+    await relay.stop();
   });
 
   it('does not start on a store that does not answer, and tells of one that is lost', async () => {

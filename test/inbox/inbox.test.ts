@@ -124,7 +124,7 @@ describe('a wrong function transaction', () => {
         const ended = await store.transaction((tx) => Promise.resolve([tx]));
         return work(ended[0]);
       },
-      /transaction is over/,
+      /transaction has ended/,
     ],
     'keeps to itself that it was refused': [
       () => (work) => work({}).catch(() => undefined),

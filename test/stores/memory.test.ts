@@ -121,6 +121,45 @@ describe('MemoryStore', () => {
     });
   });
 
+  it('keeps the dead letters of a destination that was forgotten', async () => {
+    let now = 0;
+    const store = new MemoryStore({ now: () => now });
+    await store.admin.addDestination('audit', { from: 'beginning', forgetAfter: 60_000 });
+    await store.transaction((transaction) => store.add(transaction, newMessage('x', { id: 'm' })));
+    const feed = await store.openFeed({ destination: 'audit', pageSize: 10 });
+    const page = await feed!.read();
+    await feed!.settle(page, [{ message: page.messages[0]!, attempts: 1, error: new Error('refused'), dead: true }]);
+    await feed!.close();
+    now = 60_001;
+    expect(await store.deletePublishedByExpiration(0)).toMatchObject({ forgotten: ['audit'] });
+    expect(await store.admin.deadLetters({ destination: 'audit' })).toMatchObject([{ message: { id: 'm' } }]);
+    await store.admin.discard({ destination: 'audit', all: true });
+    await store.deletePublishedByExpiration(0);
+    expect(store.all()).toEqual([]);
+  });
+
+  it('cleans what no destination publishes, once there is one', async () => {
+    const store = new MemoryStore();
+    await store.transaction((transaction) => store.add(transaction, newMessage('x', { topic: 'other' })));
+    await store.deletePublishedByExpiration(0);
+    expect(store.all()).toHaveLength(1);
+    await store.admin.addDestination('orders', { from: 'beginning', topics: ['order'] });
+    await store.deletePublishedByExpiration(0);
+    expect(store.all()).toEqual([]);
+  });
+
+  it('has topics of its own, and refuses what is no function', async () => {
+    const store = new MemoryStore();
+    const topics = ['order'];
+    await store.admin.addDestination('orders', { from: 'beginning', topics });
+    topics.push('other');
+    const [state] = await store.admin.destinations();
+    (state?.topics as string[]).push('third');
+    expect(await store.admin.destinations()).toMatchObject([{ topics: ['order'] }]);
+    expect(() => new MemoryStore({ now: 5 as never })).toThrow('now must be a function, got 5');
+    expect(() => new MemoryStore({ transform: 'x' as never })).toThrow('transform must be a function, got "x"');
+  });
+
   it('counts a relay that stands by, and not one that is gone', async () => {
     let now = 0;
     const store = new MemoryStore({ now: () => now });

@@ -52,7 +52,7 @@ export function destinationExists(name: string): MessengerError {
 
 /** Why a destination cannot be removed now. */
 export function relayWorksOn(name: string): string {
-  return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has run out)`;
+  return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has expired)`;
 }
 
 /** The error for a destination that would be removed with messages. */
@@ -80,7 +80,7 @@ export function checkAddDestination(name: string, options: AddDestinationOptions
   if (!isTime && from !== 'beginning' && from !== 'end') {
     throw new MessengerError('INVALID_OPTION', `from must be 'beginning', 'end' or a Date, got ${describe(from)}`);
   }
-  if (topics?.length !== 0) checkStrings('topics', topics);
+  if (!Array.isArray(topics) || topics.length > 0) checkStrings('topics', topics);
   checkForgetAfter(forgetAfter);
 }
 

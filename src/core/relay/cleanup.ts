@@ -16,12 +16,17 @@ async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal 
   return Math.min(WEEK, (await store.retention?.({ signal })) ?? WEEK);
 }
 
-/** Cleans once, and tells of it; somebody should know where messages are given up unpublished. @throws what the store throws. */
+/**
+ * Cleans once, and tells of it; somebody should know where messages are given up unpublished.
+ *
+ * @returns the expiration by which it cleaned, in milliseconds.
+ * @throws what the store throws.
+ */
 export async function cleanOnce(
   { store, destination, clock, errorLogger, onEvent }: RelaySettings,
   cleanUp: CleanUp,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<number> {
   const begun = clock.now();
   const tell = (report: unknown, failure?: { readonly error: Error }) => {
     const duration = clock.now() - begun;
@@ -39,6 +44,7 @@ export async function cleanOnce(
   try {
     const expiration = await expirationOf(store, cleanUp, signal);
     tell(await store.deletePublishedByExpiration(expiration, { signal }));
+    return expiration;
   } catch (error) {
     // What was done is done, and told by nobody later. One that was stopped before it did anything is nothing to tell of.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
@@ -59,15 +65,16 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
   // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
-  const longest = cleanUp === 'by retention' ? MAX_PAUSE : Math.min(MAX_PAUSE, cleanUp / 10);
-  const pause = Math.max(interval, longest);
+  const pauseFor = (expiration: number) => Math.max(interval, Math.min(MAX_PAUSE, expiration / 10));
+  let pause = pauseFor(cleanUp === 'by retention' ? WEEK : cleanUp);
   while (!stop.aborted) {
     if (isHolding()) {
       try {
-        await cleanOnce(options, cleanUp, stop);
+        pause = pauseFor(await cleanOnce(options, cleanUp, stop));
       } catch (error) {
-        // A `cleanUp` that the store cannot do is a mistake to be told at once, not every minute.
-        if (hasCode(error, 'INVALID_OPTION')) throw error;
+        // A `cleanUp` that the store cannot do is a mistake to be told at once, not every minute. Where the store says by how
+        // much it can clean, it may have been changed in between.
+        if (cleanUp !== 'by retention' && hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }
     }

@@ -61,3 +61,9 @@ export function hasMethods(value: unknown, ...names: readonly string[]): boolean
   if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return false;
   return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
 }
+
+/** @throws MessengerError `INVALID_OPTION` for anything but a function, or nothing. */
+export function checkFunction(name: string, value: unknown): void {
+  if (value === undefined || typeof value === 'function') return;
+  throw new MessengerError('INVALID_OPTION', `${name} must be a function, got ${describe(value)}`);
+}

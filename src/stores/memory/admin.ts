@@ -160,9 +160,9 @@ function told({ kept, error, reason, attempts, firstFailedAt, lastFailedAt }: Pa
 }
 
 /** Does it at once. Whatever is wrong with the options, the call rejects and does not throw. */
-function operate<T>({ signal }: StoreCallOptions, work: () => T): Promise<T> {
+function operate<T>(options: StoreCallOptions | undefined, work: () => T): Promise<T> {
   return new Promise((resolve) => {
-    signal?.throwIfAborted();
+    options?.signal?.throwIfAborted();
     resolve(work());
   });
 }

@@ -27,7 +27,7 @@ export function destinationState(log: MemoryLog, destination: Destination): Dest
   const [oldest] = pending;
   return {
     name,
-    topics,
+    topics: topics && [...topics],
     partitions: 1,
     held: holder === undefined ? 0 : 1,
     relays,

@@ -63,7 +63,7 @@ export class Destination {
 
   constructor(name: string, { topics, after = 0, createdAt, forgetAfter }: DestinationOptions) {
     this.name = name;
-    this.topics = topics ?? null;
+    this.topics = topics === undefined ? null : [...topics];
     this.createdAt = createdAt ?? null;
     this.forgetAfter = forgetAfter ?? null;
     this.#after = after;
@@ -82,6 +82,10 @@ export class Destination {
 
   hasPublished({ seq }: Kept): boolean {
     return this.#settled.has(seq) && !this.#parked.has(seq);
+  }
+
+  hasParked({ seq }: Kept): boolean {
+    return this.#parked.has(seq);
   }
 
   /** The parked messages, in order. */

@@ -9,7 +9,7 @@ import { assertDestination } from '../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION, type Feed, type FeedOptions } from '../../core/contracts/feed.js';
 import type { InboxStore } from '../../core/contracts/inbox.js';
 import type { Message } from '../../core/contracts/message.js';
-import { checkKeys, numberOption, type KeysOf } from '../../core/util/options.js';
+import { checkFunction, checkKeys, numberOption, type KeysOf } from '../../core/util/options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
 import { checkedTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import { memoryAdmin } from './admin.js';
@@ -41,8 +41,10 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
     checkKeys(options, { transform: true, now: true } satisfies KeysOf<MemoryStoreOptions>);
-    this.#transform = checkedTransform(options.transform);
-    const now = options.now ?? (() => Date.now());
+    const { transform, now = () => Date.now() } = options;
+    checkFunction('transform', transform);
+    checkFunction('now', now);
+    this.#transform = checkedTransform(transform);
     this.#log = new MemoryLog(now);
     this.#inbox = new MemoryInbox(now);
     this.admin = memoryAdmin(this.#log);

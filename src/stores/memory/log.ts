@@ -90,9 +90,16 @@ export class MemoryLog {
     return own.length > 0 && own.every((each) => each.forgottenAt !== null || each.hasPublished(kept));
   }
 
+  /** Whether nothing waits for a message: each destination has published it, was forgotten without it, or is not to publish it. */
+  isDone(kept: Kept): boolean {
+    const all = [...this.destinations.values()];
+    const waits = (each: Destination) => (each.forgottenAt === null ? !each.hasPublished(kept) : each.hasParked(kept));
+    return all.length > 0 && !all.some((each) => each.isFor(kept) && waits(each));
+  }
+
   /** Deletes what is published and was stored at that time or before. @returns how many. */
   clean(until: number): number {
-    const isOld = (kept: Kept) => kept.storedAt <= until && this.isPublished(kept);
+    const isOld = (kept: Kept) => kept.storedAt <= until && this.isDone(kept);
     const old = this.#kept.filter(isOld);
     const gone = new Set(old);
     this.#kept = this.#kept.filter((kept) => !gone.has(kept));

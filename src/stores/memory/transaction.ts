@@ -24,7 +24,8 @@ export function assertOpen(transaction: unknown): void {
       `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
     );
   }
-  if (transaction.over) throw new MessengerError('INVALID_TRANSACTION', 'this transaction is over');
+  if (transaction.over)
+    throw new MessengerError('INVALID_TRANSACTION', 'this transaction has ended: store before its function returns');
 }
 
 /** A message that shares nothing with another. */

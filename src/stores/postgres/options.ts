@@ -1,6 +1,6 @@
 import { MessengerError } from '../../core/errors.js';
 import { describe } from '../../core/util/describe.js';
-import { checkKeys, DAY, hasMethods, numberOption, type KeysOf } from '../../core/util/options.js';
+import { checkFunction, checkKeys, DAY, hasMethods, numberOption, type KeysOf } from '../../core/util/options.js';
 import { migrationSql, type ScriptOptions } from './schema/migrate.js';
 import { namesOf, SLICES, type Names } from './sql/names.js';
 import { checkEnvironment } from './schema/provenance.js';
@@ -165,11 +165,11 @@ export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx
   const { settle = 'async', notify = true, transform, bridge, onEvent } = options;
   if (!['async', 'sync'].includes(settle)) throw invalid('settle', "'async' or 'sync'", settle);
   if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
-  if (transform !== undefined && typeof transform !== 'function') throw invalid('transform', 'a function', transform);
+  checkFunction('transform', transform);
   if (bridge !== undefined && !hasMethods(bridge, 'isHandle', 'execute')) {
     throw invalid('bridge', 'an object with the methods isHandle and execute, such as drizzleBridge(sql)', bridge);
   }
-  if (onEvent !== undefined && typeof onEvent !== 'function') throw invalid('onEvent', 'a function', onEvent);
+  checkFunction('onEvent', onEvent);
   const { names, settings: tables } = tablesOf(options);
   return {
     ...{ names, tables, bridge, notify, onEvent },

@@ -113,8 +113,10 @@ function listing<Handle>(test: AdminTest<Handle>): void {
     assertEqual([state, reason, error, attempts], ['retry', 'failed', 'refused', 1], 'parked');
   });
 
-  test('lists nothing of `default` before its first relay', async ({ store }) => {
-    assertEqual([await store.admin.deadLetters(), await store.admin.parked()], [[], []], 'lists');
+  test('lists nothing of `default` before its first relay, and changes nothing', async ({ store: { admin } }) => {
+    assertEqual([await admin.deadLetters(), await admin.parked()], [[], []], 'lists');
+    const changed = [await admin.requeue({ all: true }), await admin.discard({ all: true })];
+    assertEqual([...changed, await admin.discard({ all: true, dryRun: true })], [0, 0, 0], 'how many');
   });
 }
 

@@ -181,6 +181,8 @@ function refusals<Handle>(test: AdminTest<Handle>): void {
       [() => admin.addDestination('a', { from: 'end', topics: [''] }), 'topics'],
       [() => admin.addDestination('a', { from: 'end', forgetAfter: 59_999 }), '59999'],
       [() => admin.addDestination('a', { from: 'end', form: 'end' } as never), 'form'],
+      [() => admin.addDestination('a', { from: 'end', topics: '' as never }), 'got ""'],
+      [() => admin.addDestination('a', undefined as never), 'undefined'],
       [() => admin.updateDestination('a', {} as never), 'forgetAfter'],
       [() => admin.removeDestination('a', { all: true } as never), 'all'],
       [() => admin.deadLetters({ limit: 0 }), '0'],

@@ -132,8 +132,8 @@ async function zombie(world: World): Promise<unknown> {
 }
 
 /**
- * The last settlement of a lease that runs out before it is committed: it sets the first message of a
- * key aside, while the next relay is about to claim the row.
+ * The last settlement of a lease that runs out before it is committed: it parks the first message of a
+ * key, while the next relay is about to claim the row.
  */
 async function claimDuringSettlement(world: World): Promise<string[]> {
   const { cursors, messages, parked } = world.names;

@@ -83,7 +83,11 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
   const count = `(SELECT count(*) FROM ${cursors} WHERE destination = $1::text)`;
   const partitions = await transact(context, selection, async (connection) => {
     const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
-    if (row?.[0] === '0') throw await unknown(context, connection, destination);
+    if (row?.[0] === '0') {
+      // It always exists: before its first relay nothing of it was given up.
+      if (destination === DEFAULT_DESTINATION) return 0;
+      throw await unknown(context, connection, destination);
+    }
     if (selection.dryRun === true) {
       const matching = `SELECT count(*)::text FROM ${parked} p WHERE ${MATCHES}`;
       return Number((await connection.query(statement('matching', matching), filter))[0]?.[0]);

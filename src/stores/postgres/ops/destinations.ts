@@ -59,7 +59,7 @@ export async function addDestination(
   VALUES ($1::text, CASE WHEN $2::text IS NOT NULL THEN ARRAY(SELECT json_array_elements_text($2::text::json)) END, $3::double precision / 1000) ON CONFLICT (name) DO NOTHING RETURNING name`;
     const named = await connection.query(statement('add', insert), [
       name,
-      topics ? JSON.stringify(topics) : null,
+      topics === undefined ? null : JSON.stringify(topics),
       forgetAfter ?? null,
     ]);
     const [row] = await connection.query(
