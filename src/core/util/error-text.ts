@@ -8,9 +8,8 @@ const MAX_ERRORS = 4;
 
 /**
  * The text of an error: its message, and the texts of its causes that the message does not contain. For an `AggregateError`
- * the text includes its errors. For an error without a message and without causes, the text is its code. A refused
- * connection to `localhost` is both: an `AggregateError` without a message, with a code. Passwords of connection strings are
- * left out.
+ * the text includes its errors. For an error without any text, it is the code or the name. A refused connection to
+ * `localhost` is an `AggregateError` that has a code and no message. Passwords of connection strings are left out.
  */
 export function textOf(thrown: unknown): string {
   return withoutPasswords(told(thrown, 0));

@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
-/** A day in milliseconds. No pause and no time limit can be longer. */
+/** A day in milliseconds: the maximum of pauses and of most time limits. */
 export const DAY = 86_400_000;
 
 /** The range of a numeric option. */
