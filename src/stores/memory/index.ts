@@ -100,8 +100,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Adds the destinations to which messages are addressed, if they do not exist yet. Each of them, except `default`, publishes
-   * only the messages that are addressed to it.
+   * Adds the destinations to which messages are addressed, if they do not exist yet. Each of them, except `default`,
+   * publishes only the messages that are addressed to it.
    *
    * @throws MessengerError `INVALID_OPTION` for a name that cannot be the name of a destination.
    */
@@ -187,8 +187,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
    * recorded the same, waits for the end of that transaction.
    *
    * @returns whether the consumer receives this message for the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE` for an
-   *   id, that is empty or that no store can keep.
+   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE` for
+   *   an id, that is empty or that no store can keep.
    */
   receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
     return this.#inbox.receive(transaction, consumer, id);
