@@ -94,7 +94,7 @@ module.exports = {
       sql: [],
       schema: ['sql'],
       drivers: ['sql'],
-      write: ['sql'],
+      write: ['drivers', 'schema', 'sql'],
       relay: ['write', 'drivers', 'sql'],
       inbox: ['write', 'drivers', 'sql'],
       ops: ['write', 'schema', 'sql'],

@@ -50,6 +50,19 @@ export function defaultTransform(input: MessageInput): Message {
   return newMessage(toJson(value), { metadata: { 'content-type': 'application/json' } });
 }
 
+/**
+ * What a store makes its messages by: the transform that it was given, whose messages are checked, or the default one, which
+ * checks by itself. So each message is checked once.
+ */
+export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
+  if (transform === undefined) return defaultTransform as unknown as Transform<Input>;
+  return (input) => {
+    const message = transform(input);
+    assertMessage(message);
+    return message;
+  };
+}
+
 function toJson(value: object): string {
   const json = jsonOf(value, describe(value));
   const fault = lostBy(value);

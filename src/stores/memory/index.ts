@@ -8,10 +8,10 @@ import type { OutboxAdmin } from '../../core/contracts/admin.js';
 import { assertDestination } from '../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION, type Feed, type FeedOptions } from '../../core/contracts/feed.js';
 import type { InboxStore } from '../../core/contracts/inbox.js';
-import { assertMessage, type Message } from '../../core/contracts/message.js';
+import type { Message } from '../../core/contracts/message.js';
 import { checkKeys, numberOption, type KeysOf } from '../../core/util/options.js';
 import type { CleanReport, FeedStore } from '../../core/contracts/store.js';
-import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import { checkedTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import { memoryAdmin } from './admin.js';
 import { MemoryFeed } from './feed.js';
 import { MemoryInbox } from './inbox.js';
@@ -47,7 +47,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
 
   constructor(options: MemoryStoreOptions<Input> = {}) {
     checkKeys(options, { transform: true, now: true } satisfies KeysOf<MemoryStoreOptions>);
-    this.#transform = options.transform ?? (defaultTransform as unknown as Transform<Input>);
+    this.#transform = checkedTransform(options.transform);
     const now = options.now ?? (() => Date.now());
     this.#log = new MemoryLog(now);
     this.#inbox = new MemoryInbox(now);
@@ -85,7 +85,6 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
     const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
     const stored = inputs.map((input) => {
       const message = this.#transform(input);
-      assertMessage(message);
       this.#log.assertTaken(message);
       return copyOf(message, false);
     });

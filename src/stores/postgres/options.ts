@@ -8,7 +8,7 @@ import { PARTITIONS } from './ops/repartition.js';
 import { SCHEMA_VERSION, type Expected } from './schema/verify.js';
 import type { TransactionBridge } from '../../core/contracts/bridge.js';
 import type { MessengerEvent } from '../../core/contracts/events.js';
-import { defaultTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
+import { checkedTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import type { PgPool } from './drivers/pg-client.js';
 
 /** How the tables of a store are made. Durations are in milliseconds. */
@@ -173,7 +173,7 @@ export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx
   const { names, settings: tables } = tablesOf(options);
   return {
     ...{ names, tables, bridge, notify, onEvent },
-    transform: transform ?? (defaultTransform as unknown as Transform<Input>),
+    transform: checkedTransform(transform),
     lease: numberOption('lease', options.lease, 10_000, { min: 1_000, max: 3_600_000 }),
     timeout: numberOption('timeout', options.timeout, 30_000, { min: 1, max: 3_600_000 }),
     synchronousSettle: settle === 'sync',

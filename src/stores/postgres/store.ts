@@ -19,16 +19,15 @@ import {
   type PostgresClient,
   type TransactionHandle,
 } from './drivers/index.js';
-import { ended, explained, storeError } from './schema/store-error.js';
+import { explained, storeError } from './schema/store-error.js';
 import { PostgresFeed } from './relay/feed.js';
 import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';
 import { migrate } from './schema/migrate.js';
 import type { Names } from './sql/names.js';
 import { claimEnvironment } from './schema/provenance.js';
 import { operating, postgresAdmin, type PostgresAdmin } from './admin.js';
-import { encodeMessages } from './write/encode.js';
-import { markedText } from './write/marked.js';
-import { storing, TRANSACTION, wakeKeys, type Storing } from './write/wake-locks.js';
+import { wakeKeys } from './write/wake-locks.js';
+import { Writer } from './write/writer.js';
 import { verifySchema } from './schema/verify.js';
 import { Session } from './relay/session.js';
 import { IndependentDatabase } from './sql/independent-database.js';
@@ -56,19 +55,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #settings: StoreSettings<Input, Tx>;
   readonly #names: Names;
   readonly #statements: Statements;
-  readonly #storing: Storing;
-  /**
-   * The text that stands for the transaction in which a handle last wrote, for handles that belong to one transaction
-   * each.
-   */
-  readonly #transactions = new WeakMap<object, string>();
+  readonly #writer: Writer<Input, Tx>;
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   readonly #context: OperationContext;
-  /**
-   * What an operator does: manages destinations, dead letters, partitions and rights, or rebases a database that was
-   * moved.
-   */
+  /** What an operator does: manages destinations, dead letters, partitions and rights, or rebases a moved database. */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
@@ -85,7 +76,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     this.#statements = statementsOf(names, tables.jsonPayload);
     this.#onEvent = onEvent && safeHandler(onEvent, consoleErrorLogger);
     const keys = wakeKeys(names, tables.partitions);
-    this.#storing = storing(names, tables.jsonPayload, notify ? keys : undefined);
+    this.#writer = new Writer(this.#settings, notify ? keys : undefined);
     this.#context = { database: this.#database, names, jsonPayload: tables.jsonPayload, timeout };
     this.admin = postgresAdmin(this.#context, tablesOnly(options));
     this.#listening = { keys, listen: listenOf(client, options.listen), wakers: new Set(), refused: false };
@@ -105,18 +96,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    *   Other errors of the database arrive as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
-    const { run, isOneTransaction, known } = runnerOf(transaction, this.#settings.bridge);
-    const { stored, value, isAddressed } = this.#prepare(messages);
+    const stored = await this.#writer.add(transaction, messages);
     if (stored.length === 0) return stored;
-    const expected = this.#transactions.get(transaction as object);
-    try {
-      const result = await run(this.#storing.inTransaction(isAddressed), [value, expected ?? known]);
-      const current = isOneTransaction ? markedText(TRANSACTION, result) : undefined;
-      if (expected !== undefined && current !== expected) throw ended();
-      if (current !== undefined) this.#transactions.set(transaction as object, current);
-    } catch (error) {
-      throw storeError(error, this.#names);
-    }
     this.#onEvent?.({ type: 'stored', messages: stored });
     if (this.#listening.wakers.size > 0)
       onTransactionEnd(transaction, this.#settings.bridge, this.#waking(stored), this.wake);
@@ -162,16 +143,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @throws as `add` does for messages that cannot be stored.
    */
   statement(messages: Input | readonly Input[]): { text: string; values: string[] } {
-    const { value, isAddressed } = this.#prepare(messages);
-    return { text: this.#storing.inBatch(isAddressed), values: [value] };
-  }
-
-  #prepare(messages: Input | readonly Input[]): { stored: readonly Message[]; value: string; isAddressed: boolean } {
-    const inputs = (Array.isArray(messages) ? messages : [messages]) as readonly Input[];
-    const stored = inputs.map((input) => this.#settings.transform(input));
-    const value = encodeMessages(stored, this.#settings.tables.jsonPayload);
-    const isAddressed = stored.some(({ destination }) => destination !== undefined);
-    return { stored, value, isAddressed };
+    return this.#writer.statement(messages);
   }
 
   /**

@@ -87,7 +87,6 @@ export async function cleanSlices(
   return done;
 }
 
-/** How many seconds a slice spans. */
 /** The longest expiration that the tables can be cleaned by, in milliseconds. */
 export async function tableRetention(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);

@@ -1,5 +1,5 @@
 import { MessengerError } from '../../../core/errors.js';
-import { assertMessage, type Message } from '../../../core/contracts/message.js';
+import type { Message } from '../../../core/contracts/message.js';
 
 /**
  * The longest key, in bytes: what fits in the side table's index of keys next to the name of a destination, with some
@@ -51,7 +51,6 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
 }
 
 function recordOf(message: Message, jsonPayload: boolean) {
-  assertMessage(message);
   const { id, topic, key, metadata, at, deliverAt, holdKey, destination } = message;
   assertStorable(message);
   const bytes = Buffer.from(message.payload.buffer, message.payload.byteOffset, message.payload.byteLength);
