@@ -35,7 +35,7 @@ export type ErrorCode =
   | 'CONFLICT'
   /** Another relay holds this relay's lease, or has taken it over. */
   | 'LEASE_LOST'
-  /** A call to a store or a broker was not answered in time. A call that its signal ended does not get this code. */
+  /** A call to a store or a broker was not answered in time. A call that its signal ended is not a timeout. */
   | 'TIMEOUT'
   /** A part of the store was not cleaned: see `CleaningError`. */
   | 'CLEANING_FAILED'
@@ -113,8 +113,8 @@ export class FatalError extends MessengerError {
  * | `permanent` | this message, for ever (too large, refused) | at once what `onExhausted` says; by default a dead letter |
  * | `connection` | any message (no broker, no permission) | pauses with backoff; counts no attempt of any message |
  *
- * The relay takes a failure for a failure of the broker, whatever its kind, if a call is not answered and no other call was
- * acknowledged meanwhile, if most messages of a batch fail alike, or if one refusal after another is alike: see
+ * Whatever the kind of a failure, the relay takes it for a failure of the broker in three cases: a call is not answered, and
+ * no other call was acknowledged meanwhile; most messages of a batch fail alike; or one refusal after another is alike. See
  * `CircuitStatus`.
  */
 export type FailureKind = 'retryable' | 'permanent' | 'connection';

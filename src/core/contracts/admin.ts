@@ -1,7 +1,10 @@
 import type { StoreCallOptions } from './call-options.js';
 import type { Message } from './message.js';
 
-/** The state of a destination. A count of 10,000 means 10,000 or more. Times are by the database's clock. */
+/**
+ * The state of a destination. Counts of messages stop at 10,000: this number means 10,000 or more. Times are by the
+ * database's clock.
+ */
 export interface DestinationState {
   readonly name: string;
   /**
@@ -204,8 +207,8 @@ export interface OutboxAdmin {
    */
   destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]>;
   /**
-   * Adds a destination that publishes the log from its beginning, from its end or from a time on, and all topics or some.
-   * A destination that is not added starts at the beginning of the log, when its first relay starts.
+   * Adds a destination. It publishes all topics or some of them, from the beginning of the log, from its end, or from a time
+   * on. A destination that is not added starts at the beginning of the log, when its first relay starts.
    *
    * @throws MessengerError `CONFLICT` if there is a destination of that name already.
    */

@@ -12,7 +12,7 @@ export interface FeedOptions extends StoreCallOptions {
   readonly pageSize: number;
   /**
    * The name under which the other relays of the destination know this relay. It is random, and the same whenever the relay
-   * opens a feed. From the first call on, the other relays make room for this relay, even while it gets no partition yet.
+   * opens a feed. From the first call on, the other relays make room for this relay, even while no partition is free for it.
    * Without a name, the caller is not going to stay: it takes free partitions, and no relay makes room for it. Two relays
    * with the same name count as one: they share the partitions of one relay, and nothing is lost.
    */

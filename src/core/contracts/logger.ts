@@ -42,7 +42,7 @@ export function consoleLogger(name?: string): ErrorLogger {
   };
 }
 
-/** The innermost cause of an error, if that has no code. Errors of a system have one, so it is taken for a bug. */
+/** The innermost error in a chain of causes, if it has no code: a bug, because errors of a system have a code. */
 function bugOf(error: Error, depth = 10): Error | undefined {
   const { code, cause } = error as Error & { code?: unknown };
   if (cause instanceof Error && depth > 0) return bugOf(cause, depth - 1);

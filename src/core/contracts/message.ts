@@ -35,8 +35,8 @@ export interface Message {
    */
   readonly holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes the message. A store may leave it out of the messages that it hands to a relay:
-   * only a relay of that destination reads them.
+   * The one destination that publishes the message. A store may leave this field out when it hands the message to a relay,
+   * because only a relay of that destination reads the message.
    */
   readonly destination?: string | undefined;
 }

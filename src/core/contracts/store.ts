@@ -15,7 +15,9 @@ export interface CleanReport {
   readonly rows: number;
   /** How many unfinished messages were parked, out of the emptied slices. They are published like other parked messages. */
   readonly moved: number;
-  /** The slices with messages that were not emptied, and why. `destination`: the one for which a slice was left, if any. */
+  /**
+   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its name.
+   */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
   /**
    * The destinations that this cleaning forgot. The messages that they have not published are cleaned away with the rest.

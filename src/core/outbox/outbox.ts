@@ -20,7 +20,7 @@ import {
   type Topics,
 } from './topics.js';
 
-/** A store to which applications write. The first parameter of its methods is the handle of the transaction. */
+/** A store to which applications write. `add` and `stored` take the handle of the transaction first. */
 export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
   /** Creates or updates the store's tables. Absent if the store has none. */

@@ -51,8 +51,8 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 /**
- * What a store makes its messages by: the transform that it was given, whose messages are checked, or the default one, which
- * checks by itself. So each message is checked once.
+ * The transform that a store uses: the given transform with a check of its messages, or else the default transform, which
+ * checks its messages itself. So each message is checked once.
  */
 export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
   if (transform === undefined) return defaultTransform as unknown as Transform<Input>;

@@ -83,7 +83,7 @@ function sleepAmong(
 
 /**
  * When a call is no longer waited for. When `signal` aborts, the signal of the call aborts too. Then the call has the time
- * `grace` to answer what it has done.
+ * `grace` to say what it has done.
  */
 export interface Cut {
   readonly signal: AbortSignal;
