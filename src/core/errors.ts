@@ -1,45 +1,59 @@
-/** Every `code` that an error of this package can carry. Switch on it; messages may change. */
+/** Every `code` that an error of this package can have. Switch on the code: the texts of errors may change. */
 export type ErrorCode =
   /** A message was created or stored without a payload. */
   | 'EMPTY_MESSAGE_PAYLOAD'
-  /** A message is malformed: the error names the field and the value. */
+  /** A message is malformed. The error names the field and the value. */
   | 'INVALID_MESSAGE'
-  /** An option is out of range or of the wrong type: the error quotes it. */
+  /** An option is unknown, out of range or of the wrong type. The error quotes the option. */
   | 'INVALID_OPTION'
-  /** `add` was called without a handle, with one of an unknown kind, or with one that is not in a transaction. */
+  /**
+   * There is no transaction that the call can use.
+   *
+   * - `send`, `add`, `stored` and `receive`: the handle is missing, of an unknown kind or not in a transaction, or its
+   *   transaction has ended or failed.
+   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the transaction
+   *   was rolled back while the handler ran.
+   * - Any call of a store that is built on a `pg` Client: this Client is in a transaction of the application.
+   */
   | 'INVALID_TRANSACTION'
-  /** A call that this adapter does not support. */
+  /** The adapter does not support this call, this server or this session. */
   | 'UNSUPPORTED'
-  /** The store's tables are missing, older, newer, altered, or another cluster's or environment's: the error names what to run. */
+  /**
+   * The store's tables are missing, older, newer or altered, or belong to another cluster or environment. The error says
+   * what to run.
+   */
   | 'SCHEMA_MISMATCH'
-  /** `published` was given a message that `messages` did not return. */
+  /** `published` was called with a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'
-  /** The role of the database connection lacks a privilege: the error says on what, and what to run. */
+  /** The role of the database connection lacks a privilege. The error says on which object, and what to run. */
   | 'NOT_ALLOWED'
-  /** No destination of this name is known: the error says which are. */
+  /** No destination has this name, or it was forgotten. The error says which destinations there are, or what to do. */
   | 'UNKNOWN_DESTINATION'
-  /** No relay worked on the destination for longer than its limit, and cleaning went on without it. */
+  /** No relay worked on the destination for longer than its `forgetAfter`, and cleaning no longer waits for it. */
   | 'DESTINATION_FORGOTTEN'
-  /** The state of the store does not allow it now: the error says what is in the way, and what to do. */
+  /** The state of the store does not allow the call now. The error says what is in the way, and what to do. */
   | 'CONFLICT'
-  /** Another relay holds, or has taken over, this relay's lease. */
+  /** Another relay holds this relay's lease, or has taken it over. */
   | 'LEASE_LOST'
-  /** A call to a store or a broker did not answer in time. One that a signal ended is no such call. */
+  /** A call to a store or a broker was not answered in time. A call that its signal ended is not a timeout. */
   | 'TIMEOUT'
-  /** Some of the store was not cleaned: see `CleaningError`. */
+  /** A part of the store was not cleaned: see `CleaningError`. */
   | 'CLEANING_FAILED'
-  /** Told, not thrown: the datastore does not answer, or fails, and is tried again. */
+  /** Passed to the error logger, never thrown: the datastore does not answer or fails, and the relay tries again. */
   | 'DATASTORE_FAILED'
-  /** Told, not thrown: a relay is not woken by writers, and polls by its interval. */
+  /** Passed to the error logger, never thrown: writers cannot wake the relay, which polls at its interval. */
   | 'WAKE_FAILED'
-  /** The broker did not acknowledge. */
+  /** The broker did not acknowledge a message. */
   | 'PUBLISH_FAILED'
-  /** As many messages of a topic wait to be tried again as may: see `maxParked`. */
+  /** As many messages of a topic wait to be tried again as `maxParked` allows. */
   | 'PARKING_LIMIT'
-  /** The relay cannot go on. */
+  /**
+   * The relay cannot go on: a `FatalError`. In Nest also a plain `MessengerError`, in the health and in the error logger:
+   * a subscriber ended by itself.
+   */
   | 'FATAL';
 
-/** Every code, to be looked up at run time. */
+/** All codes, so that a code can be looked up at run time. */
 const CODES: Readonly<Record<ErrorCode, true>> = {
   EMPTY_MESSAGE_PAYLOAD: true,
   INVALID_MESSAGE: true,
@@ -62,7 +76,7 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   FATAL: true,
 };
 
-/** The base of every error of this package: a stable `code`, and the `cause` where there is one. */
+/** The base class of every error of this package. It has a stable `code`, and a `cause` if there is one. */
 export class MessengerError extends Error {
   readonly code: ErrorCode;
 
@@ -73,7 +87,7 @@ export class MessengerError extends Error {
   }
 }
 
-/** Thrown when a message has no payload, or one of zero bytes. Code `EMPTY_MESSAGE_PAYLOAD`. */
+/** Thrown if a message has no payload, or a payload of zero bytes. Code `EMPTY_MESSAGE_PAYLOAD`. */
 export class EmptyMessagePayloadError extends MessengerError {
   constructor(message = 'empty message payload: a message must carry at least one byte') {
     super('EMPTY_MESSAGE_PAYLOAD', message);
@@ -81,8 +95,8 @@ export class EmptyMessagePayloadError extends MessengerError {
 }
 
 /**
- * Ends `Messenger.start`: the datastore could not be reached at start, or not for longer than
- * `storeOutageLimit`. The `cause` is the store's own error. Code `FATAL`.
+ * Ends a relay, and rejects `Messenger.start`: the relay could not reach the datastore at start, or for longer than
+ * `storeOutageLimit`, or it cannot work on this datastore. The `cause` is the store's own error. Code `FATAL`.
  */
 export class FatalError extends MessengerError {
   constructor(message: string, options?: { cause?: unknown }) {
@@ -91,20 +105,21 @@ export class FatalError extends MessengerError {
 }
 
 /**
- * How far a failed publish reaches, which decides what the relay does next.
+ * What a failure to publish affects. This decides what the relay does next.
  *
- * | kind | meaning | the relay |
+ * | kind | what fails | what the relay does |
  * |---|---|---|
  * | `retryable` | this message, this time | parks the message and its key, and tries again with backoff |
- * | `permanent` | this message, for ever (too large, refused) | does at once what `onExhausted` says: a dead letter |
- * | `connection` | any message (no broker, no permission) | pauses with backoff; nobody's attempts are burnt |
+ * | `permanent` | this message, for ever (too large, refused) | at once what `onExhausted` says; by default a dead letter |
+ * | `connection` | any message (no broker, no permission) | pauses with backoff; counts no attempt of any message |
  *
- * When a call has no answer and no other was acknowledged meanwhile, most of a batch fails alike, or one refusal after another does, it is taken for the broker's
- * failure whatever its kind: see `CircuitStatus`.
+ * Whatever the kind of a failure, the relay takes it for a failure of the broker in three cases: a call is not answered, and
+ * no other call was acknowledged meanwhile; most messages of a batch fail alike; or one refusal after another is alike. See
+ * `CircuitStatus`.
  */
 export type FailureKind = 'retryable' | 'permanent' | 'connection';
 
-/** A broker's refusal of one message. Code `PUBLISH_FAILED`. */
+/** The broker did not acknowledge a message. `kind` says what the failure affects. Code `PUBLISH_FAILED`. */
 export class PublishError extends MessengerError {
   readonly kind: FailureKind;
 
@@ -115,7 +130,7 @@ export class PublishError extends MessengerError {
 }
 
 /**
- * Whether an error carries one of these codes. By the code, not the class: core and a store may be two copies
+ * Whether an error has one of these codes. It compares the code, not the class: core and a store may come from two copies
  * of this package, one imported and one required.
  */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
@@ -123,22 +138,25 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean
   return codes.some((each) => each === code);
 }
 
-/** The code of an error of this package, by the code as `hasCode`; `undefined` for any other error. */
+/** The code of an error of this package, and `undefined` for any other error. Like `hasCode`, it ignores the class. */
 export function codeOf(error: unknown): ErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' && Object.hasOwn(CODES, code) ? (code as ErrorCode) : undefined;
 }
 
-/** The text of an error. Classes of others have messages that are no strings, whatever their types say. */
+/**
+ * The message of an error. Error classes of other packages may have a message that is not a string, whatever their types
+ * say.
+ */
 export function messageOf(error: Error): string {
   const { message } = error as { message: unknown };
   return typeof message === 'string' ? message : 'an error without a message';
 }
 
-/** Whatever was thrown, as an `Error`. */
+/** Turns whatever was thrown into an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;
-  // `String` of an object calls its code, which may throw.
+  // `String(object)` runs code of the object, which may throw.
   const text = typeof thrown === 'object' && thrown !== null ? 'an object' : String(thrown);
   return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${text}`, { cause: thrown });
 }

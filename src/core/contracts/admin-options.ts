@@ -1,5 +1,5 @@
 /**
- * What every store checks of the options of its `admin`, with the same errors.
+ * Checks of the options of `admin`. All stores use them, so all stores throw the same errors.
  *
  * @module
  */
@@ -20,10 +20,13 @@ import type {
 
 const HUNDRED_YEARS = 3_155_760_000_000;
 
-/** Beside the longest key, what an index of PostgreSQL takes. Bytes. */
+/**
+ * How many bytes the name of a destination may have. An entry of a PostgreSQL index holds such a name and the longest key,
+ * and not much more.
+ */
 const LONGEST_DESTINATION = 500;
 
-/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a destination. */
+/** @throws MessengerError `INVALID_OPTION` if the value cannot be the name of a destination. */
 export function assertDestination(name: unknown): asserts name is string {
   const fits = typeof name === 'string' && name !== '' && !name.includes('\u0000');
   if (fits && new TextEncoder().encode(name).length <= LONGEST_DESTINATION) return;
@@ -33,7 +36,10 @@ export function assertDestination(name: unknown): asserts name is string {
   );
 }
 
-/** The error for a destination that nobody added, and no relay ever worked on. `known` are those that there are. */
+/**
+ * The error for a destination that nobody added and on which no relay ever worked. `known` are the names of the
+ * destinations that exist.
+ */
 export function unknownDestination(name: string, known: readonly string[]): MessengerError {
   const names = known.slice(0, 20).map((each) => JSON.stringify(each));
   return new MessengerError(
@@ -42,7 +48,7 @@ export function unknownDestination(name: string, known: readonly string[]): Mess
   );
 }
 
-/** The error for a destination that cannot be added a second time. */
+/** The error for adding a destination that exists already. */
 export function destinationExists(name: string): MessengerError {
   return new MessengerError(
     'CONFLICT',
@@ -50,12 +56,12 @@ export function destinationExists(name: string): MessengerError {
   );
 }
 
-/** Why a destination cannot be removed now. */
+/** The text of the error for removing a destination on which a relay works. */
 export function relayWorksOn(name: string): string {
   return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has expired)`;
 }
 
-/** The error for a destination that would be removed with messages. */
+/** The error for removing a destination with its messages, without the option `discard`. */
 export function hasMessages(
   name: string,
   { pending, morePending, parked, dead }: { pending: number; morePending: boolean; parked: number; dead: number },
@@ -66,7 +72,7 @@ export function hasMessages(
   );
 }
 
-/** @throws MessengerError `INVALID_OPTION`, as each of these does. */
+/** @throws MessengerError `INVALID_OPTION`, as every check in this file does. */
 export function checkAddDestination(name: string, options: AddDestinationOptions): void {
   checkKeys(options, {
     from: true,
@@ -84,7 +90,7 @@ export function checkAddDestination(name: string, options: AddDestinationOptions
   checkForgetAfter(forgetAfter);
 }
 
-/** The error for a destination that would begin later than now, by the store's clock. */
+/** The error for a destination that would start in the future, by the store's clock. */
 export function fromFuture(from: AddDestinationOptions['from']): MessengerError {
   return new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
 }
@@ -102,7 +108,7 @@ export function checkRemoveDestination(name: string, options: RemoveDestinationO
   assertDestination(name);
 }
 
-/** What says which messages of a destination are meant. */
+/** The filters that select messages of a destination. */
 const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
 
 const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;
@@ -125,13 +131,13 @@ const PARKED_KEYS = {
 
 const PARKED_STATES = { retry: true, behind: true, delayed: true, blocked: true } satisfies Record<ParkedState, true>;
 
-/** A part of a list: so many, behind the message of that number. */
+/** A part of a list: at most `limit` messages whose `seq` is greater than `after`. */
 export interface ListPage {
   readonly limit: number;
   readonly after: number;
 }
 
-/** @returns the part of the list that is meant. */
+/** @returns the part of the list that the options ask for. */
 export function checkDeadLetters(options: DeadLettersOptions): ListPage {
   checkKeys(options, LETTER_KEYS);
   checkFilter(options);
@@ -147,7 +153,7 @@ export function checkSelection(selection: DeadLetterSelection): void {
   checkFilter(selection);
 }
 
-/** @returns the part of the list that is meant. */
+/** @returns the part of the list that the options ask for. */
 export function checkParked(options: ParkedOptions): ListPage {
   checkKeys(options, PARKED_KEYS);
   const { state } = options;

@@ -1,156 +1,188 @@
 import type { StoreCallOptions } from './call-options.js';
 import type { Message } from './message.js';
 
-/** How a destination does. Counts go up to 10,000: that, or more. Times by the database's clock. */
+/**
+ * The state of a destination. Counts of messages stop at 10,000: this number means 10,000 or more. Times are by the
+ * database's clock.
+ */
 export interface DestinationState {
   readonly name: string;
-  /** The topics that it publishes, beside what is for it alone; null for all of them, and messages without one. */
+  /**
+   * The topics that the destination publishes, in addition to messages that are for this destination alone. null: all
+   * topics, and messages without a topic.
+   */
   readonly topics: readonly string[] | null;
   readonly partitions: number;
-  /** How many of its partitions a relay holds now. */
+  /** How many of the destination's partitions are held by a relay now. */
   readonly held: number;
-  /** How many relays work on it, or wait for their share. */
+  /** How many relays work on the destination, or wait for their share of its partitions. */
   readonly relays: number;
-  /** Committed messages of the newest 10,000 of the log that are not settled yet: not, or not known to be, published. */
+  /**
+   * How many of the newest 10,000 messages of the log are committed and not settled yet. Such a message was not published,
+   * or the store does not know yet that it was.
+   */
   readonly pending: number;
-  /** Whether there are pending messages beyond these. */
+  /** Whether older messages of the log are pending too. */
   readonly morePending: boolean;
-  /** Milliseconds since the oldest pending message was stored; null where none is pending. */
+  /** Milliseconds since the oldest pending message was stored; null if no message is pending. */
   readonly oldestPending: number | null;
-  /** Parked messages: to be tried again, behind others of their key, or until their time. */
+  /**
+   * How many messages are parked and not dead letters. They wait for another attempt, behind an earlier message of their
+   * key, for their time, or for an operator.
+   */
   readonly parked: number;
-  /** Of the parked, those whose key waits behind them for an operator. */
+  /** How many of the `parked` messages are blocked: they wait for an operator, and their key waits behind them. */
   readonly blocked: number;
   readonly dead: number;
-  /** When it was added; null where a relay made it by starting. */
+  /** When the destination was added; null if a relay made it by starting. */
   readonly createdAt: Date | null;
-  /** Until when a relay worked on it; null if none ever did. */
+  /** Until when a relay worked on the destination; null if no relay ever did. */
   readonly activeAt: Date | null;
-  /** Since when no relay has worked on it, while messages wait for it and it holds up cleaning; of one that never had a relay and was not added, since when the oldest of them waits; null otherwise. */
+  /**
+   * Since when no relay has worked on the destination, while messages wait for it and keep cleaning waiting. If it never had
+   * a relay and was not added: since when the oldest of those messages has waited. null otherwise.
+   */
   readonly stalledSince: Date | null;
-  /** How long it may be without a relay, in milliseconds; null for ever. */
+  /** How many milliseconds the destination may be without a relay; null for no limit. */
   readonly forgetAfter: number | null;
-  /** When that was over: cleaning has not waited for it since, and relays refuse it. */
+  /**
+   * When the destination was forgotten, because it had been without a relay for longer than `forgetAfter`. Since then
+   * cleaning does not wait for it, and relays refuse to work on it. null if it was not forgotten.
+   */
   readonly forgottenAt: Date | null;
 }
 
-/** How a destination is added. Durations in milliseconds. */
+/** The options of `addDestination`. Durations are in milliseconds. */
 export interface AddDestinationOptions extends StoreCallOptions {
   /**
-   * What it publishes: everything that is still in the log (`'beginning'`), what is stored from now on
-   * (`'end'`), or what was stored at a time or later, by the database's clock. Messages of transactions that
-   * are open at the moment of adding are always part of it; a few that were stored within the
-   * same instant as the given time, by other transactions, may be.
+   * Which messages the destination publishes: all that are still in the log (`'beginning'`), those that are stored from
+   * now on (`'end'`), or those that were stored at the given time or later, by the database's clock. It always publishes the
+   * messages of transactions that are open while it is added. It may also publish a few messages that other transactions
+   * stored at the same instant as the given time.
    */
   readonly from: 'beginning' | 'end' | Date;
   /**
-   * The topics that it publishes, beside messages that are for it alone: with `[]` nothing else.
-   * @default all of them, and messages without one
+   * The topics that the destination publishes, in addition to messages that are for it alone. With `[]` it publishes only
+   * those.
+   * @default all topics, and messages without a topic
    */
   readonly topics?: readonly string[] | undefined;
-  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more. @default for ever */
+  /**
+   * How long the destination may be without a relay before cleaning no longer waits for it: 60,000 or more.
+   * @default no limit
+   */
   readonly forgetAfter?: number | undefined;
 }
 
-/** What was removed with a destination. */
+/** The counts of messages that were removed with a destination. */
 export type RemovedDestination = Pick<DestinationState, 'pending' | 'morePending' | 'parked' | 'dead'>;
 
-/** What `updateDestination` can be told. Durations in milliseconds. */
+/** The options of `updateDestination`. Durations are in milliseconds. */
 export interface UpdateDestinationOptions extends StoreCallOptions {
-  /** How long it may be without a relay before cleaning no longer waits for it: 60,000 or more; null for ever. */
+  /**
+   * How long the destination may be without a relay before cleaning no longer waits for it: 60,000 or more; null for no
+   * limit.
+   */
   readonly forgetAfter: number | null;
 }
 
-/** What `removeDestination` can be told. */
+/** The options of `removeDestination`. */
 export interface RemoveDestinationOptions extends StoreCallOptions {
-  /** Remove it although messages, dead letters among them, go with it. @default false */
+  /** Remove the destination even if unpublished messages or dead letters are lost with it. @default false */
   readonly discard?: boolean | undefined;
 }
 
-/** Which of the messages that wait for an operator are meant: those for which everything that is given holds. */
+/** Selects messages that wait for an operator: those to which every given filter applies. */
 export interface DeadLetterFilter extends StoreCallOptions {
   /** @default 'default' */
   readonly destination?: string | undefined;
-  /** Only these message ids. */
+  /** Only messages with these ids. */
   readonly ids?: readonly string[] | undefined;
   readonly key?: string | undefined;
   readonly topic?: string | undefined;
-  /** Dead letters, whose key went on, or messages that their key waits behind. @default both */
+  /** `dead`: dead letters, whose key went on. `blocked`: messages behind which their key waits. @default both */
   readonly state?: 'dead' | 'blocked' | undefined;
-  /** Only those whose last error contains this text. */
+  /** Only messages whose last error contains this text. */
   readonly error?: string | undefined;
-  /** Only those given up at this time or later, by the database's clock. */
+  /** Only messages that were given up at this time or later, by the database's clock. */
   readonly since?: Date | undefined;
-  /** Only those given up before this time. */
+  /** Only messages that were given up before this time, by the database's clock. */
   readonly until?: Date | undefined;
 }
 
-/** What `deadLetters` can be told. */
+/** The options of `deadLetters`. */
 export interface DeadLettersOptions extends DeadLetterFilter {
-  /** How many at most: 1 to 10,000. @default 100 */
+  /** How many messages at most: 1 to 10,000. @default 100 */
   readonly limit?: number | undefined;
-  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
+  /** Only messages after this `seq`: give the `seq` of the last message of the previous page. @default 0 */
   readonly after?: number | undefined;
 }
 
-/** What `requeue` and `discard` can be told. */
+/** The options of `requeue` and `discard`. */
 export interface DeadLetterSelection extends DeadLetterFilter {
-  /** Needed where nothing else says which of the destination's: then all of them. @default false */
+  /**
+   * Selects all dead letters and blocked messages of the destination. Must be true if no filter but `destination` is given.
+   * @default false
+   */
   readonly all?: boolean | undefined;
-  /** Only count them, and change nothing. @default false */
+  /** Only count the selected messages, and change nothing. @default false */
   readonly dryRun?: boolean | undefined;
 }
 
-/** A message that waits for an operator, whole. Times by the database's clock. */
+/** A message that waits for an operator, complete. Times are by the database's clock. */
 export interface DeadLetter {
-  /** Its place in the order of the log. */
+  /** The place of the message in the order of the log. */
   readonly seq: number;
-  /** Without payload and metadata where it is too large to be read: `error` tells its size, and it is kept whole. */
+  /**
+   * The message; without payload and metadata if it is too large to be read. `error` then tells its size. The store still
+   * has all of it.
+   */
   readonly message: Message;
-  /** `blocked`: later messages of its key wait behind it. */
+  /** `dead`: a dead letter, whose key went on. `blocked`: later messages of its key wait behind this message. */
   readonly state: 'dead' | 'blocked';
-  /** The last error's text. */
+  /** The text of the last error. */
   readonly error: string | null;
   readonly reason: string | null;
   readonly attempts: number;
   readonly storedAt: Date;
   readonly firstFailedAt: Date | null;
   readonly lastFailedAt: Date | null;
-  /** When it was given up. */
+  /** When the message was given up. */
   readonly givenUpAt: Date;
 }
 
 /**
- * Why a message waits: `retry`, it is tried again at its `nextAt`; `behind`, an earlier message of its key comes first;
- * `delayed`, it waits for its `deliverAt`; `blocked`, it was given up and its key waits behind it.
+ * Why a message is parked. `retry`: the message is tried again at its `nextAt`. `behind`: an earlier message of its key
+ * comes first. `delayed`: the message waits for its `deliverAt`. `blocked`: the message was given up, and its key waits
+ * behind it.
  */
 export type ParkedState = 'retry' | 'behind' | 'delayed' | 'blocked';
 
-/** What `parked` can be told: those are meant for which everything that is given holds. */
+/** The options of `parked`. It returns the messages to which every given filter applies. */
 export interface ParkedOptions extends StoreCallOptions {
   /** @default 'default' */
   readonly destination?: string | undefined;
-  /** Only these message ids. */
+  /** Only messages with these ids. */
   readonly ids?: readonly string[] | undefined;
   readonly key?: string | undefined;
   readonly topic?: string | undefined;
-  /** @default all of them */
+  /** @default all states */
   readonly state?: ParkedState | undefined;
-  /** Only those whose last error contains this text. */
+  /** Only messages whose last error contains this text. */
   readonly error?: string | undefined;
-  /** How many at most: 1 to 10,000. @default 100 */
+  /** How many messages at most: 1 to 10,000. @default 100 */
   readonly limit?: number | undefined;
-  /** Only those behind this one: the `seq` of the last of the page before. @default 0 */
+  /** Only messages after this `seq`: give the `seq` of the last message of the previous page. @default 0 */
   readonly after?: number | undefined;
 }
 
-/** A message that is parked and not given up, or blocked, whole. Times by the database's clock. */
+/** A parked message that was not given up, or a blocked message, complete. Times are by the database's clock. */
 export interface ParkedMessage {
-  /** Its place in the order of the log. */
+  /** The place of the message in the order of the log. */
   readonly seq: number;
   readonly message: Message;
   readonly state: ParkedState;
-  /** The last error's text. */
+  /** The text of the last error. */
   readonly error: string | null;
   readonly reason: string | null;
   /** How many attempts have failed. */
@@ -158,57 +190,68 @@ export interface ParkedMessage {
   readonly storedAt: Date;
   readonly firstFailedAt: Date | null;
   readonly lastFailedAt: Date | null;
-  /** When it is tried next; null where that depends on an earlier message of its key, or on an operator. */
+  /** When the message is tried next; null if that depends on an earlier message of its key, or on an operator. */
   readonly nextAt: Date | null;
 }
 
 /**
- * What an operator sees and steers, of any store that has it as its `admin`: a page or a command line that is built on
- * this knows no store.
+ * What an operator sees and controls. Stores have it as their `admin`, so a page or a command line that is built on this
+ * interface works with any such store.
  *
- * All of it takes an `AbortSignal` and is refused, with `NOT_ALLOWED`, to a role without the rights.
+ * Every method accepts an `AbortSignal`, and rejects with `NOT_ALLOWED` if the role lacks the rights.
  */
 export interface OutboxAdmin {
   /**
-   * How every destination does, at a cost that does not grow with the log. Where messages are stored that no
-   * destination publishes yet, `default` is among them, as it would begin with its first relay.
+   * The state of every destination, at a cost that does not grow with the log. If there are messages that no destination
+   * publishes yet, the result includes `default` in the state in which its first relay would start.
    */
   destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]>;
   /**
-   * Adds a destination: from its beginning, its end or a time on, all topics or some. One that is not added begins
-   * at the beginning, when its first relay starts.
+   * Adds a destination. It publishes all topics or some of them, from the beginning of the log, from its end, or from a time
+   * on. A destination that is not added starts at the beginning of the log, when its first relay starts.
    *
-   * @throws MessengerError `CONFLICT` where there is one of that name already.
+   * @throws MessengerError `CONFLICT` if there is a destination of that name already.
    */
   addDestination(name: string, options: AddDestinationOptions): Promise<void>;
-  /** Sets for how long cleaning waits for a destination without a relay. @throws MessengerError `UNKNOWN_DESTINATION`. */
+  /**
+   * Sets how long cleaning waits for a destination without a relay.
+   *
+   * @throws MessengerError `UNKNOWN_DESTINATION`.
+   */
   updateDestination(name: string, options: UpdateDestinationOptions): Promise<void>;
   /**
-   * Removes a destination with everything that is known of it, and tells what went with it.
+   * Removes a destination with everything that the store knows of it.
    *
-   * @throws MessengerError `CONFLICT` while a relay works on it, and where it has unpublished messages or
-   *   dead letters, unless told to `discard` them; `UNKNOWN_DESTINATION`.
+   * @returns how many messages were removed with the destination.
+   * @throws MessengerError `CONFLICT` while a relay works on the destination, or if it has unpublished messages or dead
+   *   letters and `discard` is not set; `UNKNOWN_DESTINATION`.
    */
   removeDestination(name: string, options?: RemoveDestinationOptions): Promise<RemovedDestination>;
   /**
-   * Messages that are parked and not given up, and blocked ones, whole, in the order in which they were stored.
+   * Parked messages that were not given up, and blocked messages, complete and in the order in which they were stored.
    *
    * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
    */
   parked(options?: ParkedOptions): Promise<readonly ParkedMessage[]>;
   /**
-   * Dead letters and blocked messages, whole, in the order in which they were stored.
+   * Dead letters and blocked messages, complete and in the order in which they were stored.
    *
    * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
    */
   deadLetters(options?: DeadLettersOptions): Promise<readonly DeadLetter[]>;
   /**
-   * Has dead letters and blocked messages tried again, also while relays run: in order, and before later messages of
-   * their keys that are not published when the relay notices, within a second.
+   * Has dead letters and blocked messages tried again, in order; also while relays run. They go before all later messages
+   * of their keys that are not published yet when the relay notices the call, within a second.
    *
-   * @returns how many. @throws MessengerError `INVALID_OPTION` where nothing says which; `UNKNOWN_DESTINATION`.
+   * @returns how many messages.
+   * @throws MessengerError `INVALID_OPTION` if neither a filter nor `all` is given; `UNKNOWN_DESTINATION`.
    */
   requeue(selection: DeadLetterSelection): Promise<number>;
-  /** Deletes dead letters and blocked messages, for ever; their keys go on. @returns how many. @throws as `requeue`. */
+  /**
+   * Deletes dead letters and blocked messages, for ever. Their keys go on.
+   *
+   * @returns how many messages.
+   * @throws as `requeue` does.
+   */
   discard(selection: DeadLetterSelection): Promise<number>;
 }

@@ -1,6 +1,6 @@
 /**
- * How a store writes through the transaction of a query builder or an ORM. `messenger-outbox/drizzle` and its
- * neighbours make one each; one of your own is an object like this.
+ * How a store writes through the transaction of a query builder or an ORM. `messenger-outbox/drizzle` and similar
+ * subpaths each have a function that makes a bridge. A bridge of your own is an object like this:
  *
  * @example
  * ```ts
@@ -12,28 +12,35 @@
  * ```
  */
 export interface TransactionBridge<Tx> {
-  /** What it takes, as error messages say it: `the transaction of Drizzle's db.transaction`. */
+  /** How error messages name the handle that the bridge accepts: `the transaction of Drizzle's db.transaction`. */
   readonly handleName: string;
-  /** Whether a value is of this library: its root handle as well, which `refusalOf` then refuses. */
+  /** Whether a value is a handle of this library. True for its root handle too, which `refusalOf` then refuses. */
   isHandle(handle: unknown): boolean;
   /**
-   * Whether each transaction has a handle of its own. Then one whose connection is in another transaction by now is
-   * refused, once it has been written through. @default false
+   * Whether each transaction has a handle of its own. If so, the store notes the transaction of each handle through which
+   * it writes, and later refuses the handle if its connection is in another transaction by then. @default false
    */
   readonly hasHandlePerTransaction?: boolean;
-  /** Why a handle cannot be written through now, and what to pass instead. @default none is refused */
+  /**
+   * Why the store cannot write through a handle now, and what to pass instead. `undefined` if it can.
+   * @default no handle is refused
+   */
   refusalOf?(handle: Tx): string | undefined;
   /**
-   * Runs one statement in the transaction. `values` stand for `$1`, `$2` …, and all of them are text.
+   * Runs one statement in the transaction. `values` are the values of `$1`, `$2` …, and all of them are text.
    *
-   * @throws what the library throws: it surfaces as it is.
+   * @throws what the library throws. The application gets that error unchanged.
    */
   execute(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
-   * The same for a statement that returns one row of one text: resolves to it, however the library wraps rows.
-   * @default as `execute` does
+   * Runs one statement that returns one row with one column of text, and resolves to that row in whatever form the
+   * library returns rows.
+   * @default `execute` runs it
    */
   queryText?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
-  /** Calls back once the transaction has committed, and maybe also after a rollback. @default nothing tells */
+  /**
+   * Calls back once the transaction has committed. It may also call back after a rollback.
+   * @default the store is not told of a commit
+   */
   onCommit?(handle: Tx, callback: () => void): void;
 }

@@ -1,5 +1,5 @@
-/** What every call to a store can be told. */
+/** The options that every call to a store has. */
 export interface StoreCallOptions {
-  /** Stops waiting for the store. */
+  /** When this signal aborts, the call no longer waits for the store. */
   readonly signal?: AbortSignal | undefined;
 }

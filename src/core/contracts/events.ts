@@ -5,47 +5,56 @@ import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 import type { CleanReport } from './store.js';
 
-/** What an event tells of a message that is parked or given up. */
+/** What an event says about a message that failed, or that is parked or given up. */
 interface ParkedEvent {
   readonly destination: string;
   readonly message: Message;
-  /** Failed attempts so far. */
+  /** How often the message has failed so far. */
   readonly attempts: number;
 }
 
 /**
- * What happens to messages, one event at a time, by `type`: logs, metrics and traces are made of it
- * elsewhere. Events of one message come in the order in which things happened. Durations are in
- * milliseconds of a monotonic clock.
+ * An event: one thing that happened to messages, to a relay or to the store. `type` says what. Logs, metrics and traces can
+ * be made of events. The events of one message come in the order in which things happened. Durations are in milliseconds of
+ * a monotonic clock.
  */
 export type MessengerEvent =
-  /** A store was given messages in a transaction, which may still be rolled back. */
+  /** The application has stored messages in a transaction. The transaction may still be rolled back. */
   | { readonly type: 'stored'; readonly messages: readonly Message[] }
-  /** A relay has read a page: new messages, or (`retries`) ones that were parked and are due. */
+  /** The relay has read a page: new messages or, if `retries` is true, parked messages that are due. */
   | {
       readonly type: 'claimed';
       readonly destination: string;
       readonly messages: readonly Message[];
       readonly retries: boolean;
     }
-  /** The broker has acknowledged messages, of one request of the relay, which took `duration`. They are not settled yet. */
+  /**
+   * The broker has acknowledged messages of one request of the relay, which took `duration`. The messages are not settled
+   * yet.
+   */
   | {
       readonly type: 'published';
       readonly destination: string;
       readonly messages: readonly Message[];
       readonly duration: number;
     }
-  /** An attempt failed by the message itself; `parked`, `dead` or `blocked` follows when that is settled. */
+  /**
+   * An attempt failed, and the failure is the message's own. An event `parked`, `dead` or `blocked` follows when the message
+   * is settled.
+   */
   | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & ParkedEvent)
-  /** Settled: it waits, for `retryIn` and its next attempt, or (without `error`) behind an earlier message of its key, or for the answer to its slow call. */
+  /**
+   * A message was parked, and that is settled. The message waits `retryIn` for its next attempt. Without `error`, it waits
+   * behind an earlier message of its key, or for the answer to its slow call.
+   */
   | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & ParkedEvent)
-  /** Settled: it is a dead letter; its key goes on. */
+  /** A message became a dead letter, and that is settled. Its key goes on. */
   | ({ readonly type: 'dead'; readonly error: Error } & ParkedEvent)
-  /** Settled: it will not be tried again, and its key waits behind it, for an operator. */
+  /** A message was blocked, and that is settled. It is not tried again, and its key waits behind it for an operator. */
   | ({ readonly type: 'blocked'; readonly error: Error } & ParkedEvent)
   /** The relay has gained these partitions. */
   | { readonly type: 'leased'; readonly destination: string; readonly partitions: readonly number[] }
-  /** The relay has no longer these partitions: given back, given away, or (with `error`) lost. */
+  /** The relay no longer has these partitions: it gave them back or away or, with `error`, it lost them. */
   | {
       readonly type: 'lease-lost';
       readonly destination: string;
@@ -53,8 +62,8 @@ export type MessengerEvent =
       readonly error?: Error;
     }
   /**
-   * The circuit is open: nothing is published for `retryIn`, after `failures` failures on end, or (`limit`:
-   * too many messages of a topic wait) nothing but retries until fewer do.
+   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row. `limit`:
+   * too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer wait.
    */
   | {
       readonly type: 'paused';
@@ -64,14 +73,17 @@ export type MessengerEvent =
       readonly failures: number;
       readonly retryIn?: number;
     }
-  /** The circuit is closed again, after `pausedFor`. */
+  /** The circuit is closed again. It was open for `pausedFor`. */
   | {
       readonly type: 'resumed';
       readonly destination: string;
       readonly reason: 'broker' | 'limit';
       readonly pausedFor: number;
     }
-  /** Cleaning has ended, in `duration`; `report` is what the store tells that was done, and `error` why that is not all. */
+  /**
+   * A cleaning has ended. It took `duration`. `report` is what the store says was cleaned, and `error` is why a part was not
+   * cleaned.
+   */
   | {
       readonly type: 'cleaned';
       readonly destination: string;
@@ -80,12 +92,12 @@ export type MessengerEvent =
       readonly error?: Error;
     };
 
-/** Gets events. It should return at once: the relay waits for it. */
+/** Gets events. It should return quickly, because the relay waits until it returns. */
 export type EventHandler = (event: MessengerEvent) => unknown;
 
 /**
- * A handler whose own faults change nothing: the first of them is told to the logger, and no other,
- * since it would be one per message.
+ * Wraps a handler, so that its errors change nothing. The first error is passed to the logger, and later ones are dropped,
+ * because there could be one for each message.
  */
 export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): EventHandler {
   let told = false;
@@ -97,7 +109,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   return (event) => {
     try {
       const handled = onEvent(event);
-      // An asynchronous one fits the type: what it rejects with would end the process.
+      // An asynchronous handler fits the type too. Its rejection would end the process.
       if (handled instanceof Promise) handled.catch(tell);
     } catch (thrown) {
       tell(thrown);
@@ -105,7 +117,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   };
 }
 
-/** What a message that was parked or given up is told as, once that is settled. */
+/** The event for a message that was parked or given up, once that is settled. */
 export function eventOf(toPark: ToPark, destination: string): MessengerEvent {
   const { message, attempts, error, retryIn, dead, blocked } = toPark;
   const common = { destination, message, attempts };

@@ -1,109 +1,120 @@
 import type { Message } from './message.js';
 import type { StoreCallOptions } from './call-options.js';
 
-/** The destination of whoever names none. */
+/** The destination of a relay or a call that names none. */
 export const DEFAULT_DESTINATION = 'default';
 
-/** What a relay says when it opens a feed. */
+/** The options with which a relay opens a feed. */
 export interface FeedOptions extends StoreCallOptions {
-  /** The named destination whose cursors, failures and lease are meant. */
+  /** The destination whose cursors, parked messages and leases the feed uses. */
   readonly destination: string;
-  /** How many messages the relay hands over at once, so that the store can read ahead well. */
+  /** How many messages the relay publishes together. The store can use this number to decide how far it reads ahead. */
   readonly pageSize: number;
   /**
-   * What this relay is known by to the others of its destination: random, and the same whenever it opens
-   * a feed. From the first call on, others make room for it, also while there is nothing for it yet.
-   * Without it the caller does not stay: it takes what is free, and nobody makes room. Two of one name count as one:
-   * they share what is one's, and nothing is lost by it.
+   * The name under which the other relays of the destination know this relay. It is random, and the same whenever the relay
+   * opens a feed. From the first call on, the other relays make room for this relay, even while no partition is free for it.
+   * Without a name, the caller is not going to stay: it takes free partitions, and no relay makes room for it. Two relays
+   * with the same name count as one: they share the partitions of one relay, and nothing is lost.
    */
   readonly relay?: string | undefined;
-  /** Told of what has gone wrong and ends nothing. */
+  /** Gets errors that do not end the feed. */
   readonly tell?: ((error: Error) => void) | undefined;
 }
 
-/** What a relay with nothing to do says. */
+/** The options with which a relay that has nothing to do calls `idle`. */
 export interface IdleOptions extends StoreCallOptions {
-  /** How long it may sleep at most, in milliseconds. @default as long as it is to sleep */
+  /**
+   * How many milliseconds `idle` may take at most if the feed is sure to hear of every message that is stored.
+   * @default the `ms` of the call
+   */
   readonly interval?: number | undefined;
 }
 
-/** What a relay says when it closes a feed. */
+/** The options with which a relay closes a feed. */
 export interface CloseOptions {
-  /** It opens another one at once: the others need not think that it is gone. @default false */
+  /** Whether the relay opens another feed at once. If so, the other relays do not take it for gone. @default false */
   readonly stays?: boolean | undefined;
 }
 
 /** Messages that are published and settled together, in their order. */
 export interface Page {
   readonly messages: readonly Message[];
-  /** Failed attempts so far, one per message; absent when none has failed. */
+  /** How often each message has failed so far, one number for each message. Absent if no message has failed. */
   readonly attempts?: readonly number[];
-  /** Messages of it that no publisher can be given, and why: each is given up in its turn, as what a broker refuses. */
+  /**
+   * Messages of the page that cannot be handed to a publisher, each with the reason. The relay gives each of them up when it
+   * is its turn, like a message that a broker refuses.
+   */
   readonly unreadable?: ReadonlyMap<Message, Error> | undefined;
 }
 
-/** A message of a page that was not acknowledged, and what is to become of it. */
+/** A message of a page that was not acknowledged, and what the store is to do with it. */
 export interface ToPark {
   readonly message: Message;
-  /** Failed attempts so far, this one included. */
+  /** How often the message has failed so far, this attempt included. */
   readonly attempts: number;
-  /** Why; absent when the message only waits behind an earlier one of its key. */
+  /** Why the attempt failed; absent if the message only waits behind an earlier message of its key. */
   readonly error?: Error;
-  /** Milliseconds until the next attempt; absent behind an earlier message, and where that stays as it was. */
+  /**
+   * Milliseconds until the next attempt. Absent if the message waits behind an earlier one, and if the time of its next
+   * attempt stays as it was.
+   */
   readonly retryIn?: number;
-  /** A dead letter: kept for an operator, never tried again, and its key goes on. */
+  /** Whether the message is a dead letter: it is kept for an operator and never tried again, and its key goes on. */
   readonly dead: boolean;
   /**
-   * Its call has not been answered: `retries` gives neither it nor what is behind it until it has been settled again, in a
-   * page of such messages alone. Another feed does, at the latest after `retryIn`.
+   * Whether the publisher has not answered the call for this message yet. Then `retries` returns neither the message nor
+   * the messages behind it until the message has been settled again, in a page that consists only of such messages. The next
+   * feed returns them all the same, at the latest after `retryIn`.
    */
   readonly outstanding?: boolean;
-  /** Never tried again either, but its key waits behind it for an operator. */
+  /** Whether the message is blocked: it is never tried again either, but its key waits behind it for an operator. */
   readonly blocked?: boolean;
 }
 
 /**
- * One relay's hold on partitions of a destination: the one thing the relay engine reads from. Built-in
- * stores implement it; a plain `Store` is adapted to it by `listStoreFeed`.
+ * One relay's hold on partitions of a destination. The relay engine reads only from feeds. Built-in stores have feeds of
+ * their own; `listStoreFeed` makes one of a plain `Store`.
  *
- * `read` may be called at any time, also while `retries` or `settle` is under way; its pages are settled in
- * the order in which they were read, several at once where they were published meanwhile. A page of
- * `retries` is settled before the next one is asked for, and neither overlaps another `settle`. Any
- * rejection ends the feed: the relay closes it and opens another, which starts at what was settled.
+ * The relay may call `read` at any time, also while `retries` or `settle` is under way. It settles the pages of `read` in
+ * the order in which they were read, and several of them together if they were published meanwhile. It settles a page of
+ * `retries` before it asks for the next one. Neither `retries` nor the settling of its page overlaps another `settle`. Any
+ * rejection ends the feed: the relay closes the feed and opens another one, which starts after the last settled page.
  */
 export interface Feed {
   /**
-   * Aborted, with the reason, as soon as this relay must not publish any more. To be asked for anew before
-   * each request: a process that was frozen finds out by asking, before any timer of its own has run.
+   * Aborts, with the reason, as soon as this relay must not publish any more. Read this property again before each request:
+   * reading it tells a process that was frozen, before any of its timers has run.
    */
   readonly lost: AbortSignal;
-  /** The partitions that it holds now. */
+  /** The partitions that the feed holds now. */
   readonly partitions: readonly number[];
-  /** Whether relays have come or gone, so that partitions should change hands. */
+  /** Whether relays have come or gone, so that `rebalance` should be called. */
   readonly unbalanced: boolean;
   /**
-   * Gives away what is more than this relay's even share, and takes what it lacks and is free. Only
-   * while nothing that was read is being published or settled: what is not settled is read again, by whoever holds it.
+   * Gives away the partitions beyond this relay's even share, and takes free ones that the relay lacks. The relay calls this
+   * only while no page that was read is being published or settled. Messages that are not settled are read again, by the
+   * relay that then holds their partition.
    */
   rebalance(options?: StoreCallOptions): Promise<void>;
-  /** Whether messages of this key are parked: then later ones must be, too. */
+  /** Whether messages of this key are parked. If so, later messages of the key must be parked too. */
   isParked(key: string): boolean;
-  /** How many messages of this topic (`undefined`: without one) wait to be tried again. */
+  /** How many messages of this topic (`undefined`: messages without a topic) wait to be tried again. */
   waiting(topic: string | undefined): number;
-  /** The next new messages; an empty page when there is none now. */
+  /** Reads the next new messages. Resolves to an empty page if there are none now. */
   read(options?: StoreCallOptions): Promise<Page>;
-  /** Messages that were parked and are due, with those behind them, in order per key. */
+  /** Reads parked messages that are due, with the messages behind them, in order for each key. */
   retries(options?: StoreCallOptions): Promise<Page>;
   /**
-   * Settles a page at once and durably: `toPark` as told, and every other message of it as
-   * published. Keys are parked from the moment of the call.
+   * Settles a whole page together and durably: the messages of `toPark` as that says, and all other messages of the page as
+   * published. From the moment of the call, `isParked` is true for the keys of parked messages.
    */
   settle(page: Page, toPark: readonly ToPark[], options?: StoreCallOptions): Promise<void>;
   /**
-   * Resolves when there may be something to do: at the latest after `ms` milliseconds, or after `interval`
-   * where this feed is sure to hear of whatever is stored. Never rejects.
+   * Resolves when there may be something to do: at the latest after `ms` milliseconds, or after `interval` if this feed is
+   * sure to hear of every message that is stored. Never rejects.
    */
   idle(ms: number, options?: IdleOptions): Promise<void>;
-  /** Gives the lease back. Pages that were read and not settled are read again by the next feed. */
+  /** Gives the lease back. The next feed reads the pages again that were read and not settled. */
   close(options?: CloseOptions): Promise<void>;
 }

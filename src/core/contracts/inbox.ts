@@ -2,29 +2,31 @@ import type { StoreCallOptions } from './call-options.js';
 import { MessengerError } from '../errors.js';
 import { describe } from '../util/describe.js';
 
-/** A store that keeps which consumer has had which message: what `createInbox` works on. */
+/** A store that records which consumer has received which message. `createInbox` uses it. */
 export interface InboxStore<Tx> {
   /**
-   * Records, in a transaction of the application, that a consumer has had the message of this id. It holds exactly
-   * when that transaction commits. While another one that has recorded the same is open, this waits for its end.
+   * Records, in a transaction of the application, that a consumer has received the message with this id. The record is
+   * kept exactly when that transaction commits. If another open transaction has recorded the same message for this
+   * consumer, the call waits until that transaction ends.
    *
-   * @returns whether it is the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` for what is no transaction; `INVALID_OPTION`, `INVALID_MESSAGE` for a
-   *   consumer or an id that is empty or cannot be kept.
+   * @returns whether the consumer receives this message for the first time.
+   * @throws MessengerError `INVALID_TRANSACTION` if the handle is not an open transaction; `INVALID_OPTION` for a consumer,
+   *   and `INVALID_MESSAGE` for an id, that is empty or that the store cannot keep.
    */
   receive(transaction: Tx, consumer: string, id: string): Promise<boolean>;
   /**
-   * Deletes what a consumer has received longer ago than `expiration` milliseconds, by the store's clock, in small parts.
+   * Deletes the records of messages that a consumer received longer ago than `expiration` milliseconds, by the store's
+   * clock. It deletes them in small parts.
    *
-   * @returns how many.
+   * @returns how many records were deleted.
    */
   forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
 }
 
-/** The longest retention of what was received, in milliseconds: ten years. */
+/** The longest retention of the records of received messages, in milliseconds: ten years. */
 export const LONGEST_RETENTION = 3_650 * 86_400_000;
 
-/** @throws MessengerError `INVALID_OPTION` for what cannot be the name of a consumer. */
+/** @throws MessengerError `INVALID_OPTION` if the value cannot be the name of a consumer. */
 export function assertConsumer(consumer: unknown): asserts consumer is string {
   if (isKeepable(consumer)) return;
   throw new MessengerError(
@@ -33,7 +35,7 @@ export function assertConsumer(consumer: unknown): asserts consumer is string {
   );
 }
 
-/** @throws MessengerError `INVALID_MESSAGE` for what cannot be the id of a message. */
+/** @throws MessengerError `INVALID_MESSAGE` if the value cannot be the id of a message. */
 export function assertReceivedId(id: unknown): asserts id is string {
   if (isKeepable(id)) return;
   throw new MessengerError(

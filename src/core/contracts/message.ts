@@ -2,35 +2,50 @@ import { EmptyMessagePayloadError, MessengerError } from '../errors.js';
 import { uuidv7 } from '../util/uuid.js';
 import { describe } from '../util/describe.js';
 
-/** What is stored, relayed and received. Read-only: stores and brokers hand out what they hold. */
+/**
+ * A message: what an application stores, a relay publishes and a consumer receives. It is read-only, because stores and
+ * brokers hand out the objects that they hold.
+ */
 export interface Message {
-  /** Unique; a UUIDv7 unless the application chose it. Brokers that de-duplicate do so by it. */
+  /** Unique. A UUIDv7, unless the application chose another id. Brokers that de-duplicate do so by this id. */
   readonly id: string;
   /** The header of the message: string keys, string values. */
   readonly metadata: Readonly<Record<string, string>>;
   /** The body: at least one byte. */
   readonly payload: Uint8Array;
-  /** Whether the broker has acknowledged it. */
+  /** Whether the broker has acknowledged the message. */
   readonly published: boolean;
-  /** When the application created it, by the application's clock. Never used for ordering. */
+  /** When the application created the message, by the application's clock. Never used for ordering. */
   readonly at: Date;
   /** What the message is about, for routing. */
   readonly topic?: string | undefined;
-  /** Messages of one key are published in the order in which they were stored. `PostgresStore`: at most 2,000 bytes of UTF-8. */
+  /**
+   * Messages of one key are published in the order in which they were stored. `PostgresStore` accepts a key of at most 2,000
+   * bytes of UTF-8.
+   */
   readonly key?: string | undefined;
-  /** Not published before this time, by the store's clock. It leaves its key's order, unless it holds its key. */
+  /**
+   * The message is not published before this time, by the store's clock. Until then it is outside the order of its key,
+   * unless `holdKey` is true.
+   */
   readonly deliverAt?: Date | undefined;
-  /** What is stored of its key after it waits until it is published. Only with `deliverAt` and `key`. */
+  /**
+   * Whether messages of the same key that are stored later wait until this message is published. Only with `deliverAt` and
+   * `key`.
+   */
   readonly holdKey?: boolean | undefined;
-  /** The one destination that publishes it. A store need not give it back: whoever reads the message is that destination. */
+  /**
+   * The one destination that publishes the message. A store may leave this field out when it hands the message to a relay,
+   * because only a relay of that destination reads the message.
+   */
   readonly destination?: string | undefined;
 }
 
-/** What `newMessage` can be told beside the payload. */
+/** The options of `newMessage`. */
 export interface NewMessageOptions {
   /** @default a UUIDv7 */
   id?: string;
-  /** Copied. @default {} */
+  /** The metadata. It is copied. @default {} */
   metadata?: Readonly<Record<string, string>>;
   /** @default now, by this machine's clock */
   at?: Date;
@@ -39,23 +54,27 @@ export interface NewMessageOptions {
   /** @default none: the message has no order among others */
   key?: string | undefined;
   /**
-   * Not published before this time, by the store's clock; one that has passed makes no difference. Until
-   * then the message is outside of its key's order: those stored after it go before it.
+   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until then
+   * the message is outside the order of its key: messages that are stored later are published before it.
    *
-   * @default at once
+   * @default the message is published at once
    */
   deliverAt?: Date | undefined;
-  /** With `deliverAt` and `key`: what is stored of its key after it waits for it. @default false */
+  /**
+   * Whether messages of the same key that are stored later wait until this message is published. Only with `deliverAt` and
+   * `key`. @default false
+   */
   holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes it, whatever its topics are. It has to be there when the message is stored.
+   * The one destination that publishes the message, whatever topics that destination has. The destination must exist when
+   * the message is stored.
    *
-   * @default every destination that takes its topic
+   * @default every destination that publishes the topic of the message
    */
   destination?: string | undefined;
 }
 
-/** The message that applications make. Its metadata can be set until it is stored. */
+/** A message that an application makes. Its metadata can be changed until it is stored. */
 export class GenericMessage implements Message {
   readonly id: string;
   readonly payload: Uint8Array;
@@ -70,7 +89,7 @@ export class GenericMessage implements Message {
 
   /**
    * @throws EmptyMessagePayloadError for a payload of zero bytes.
-   * @throws MessengerError `INVALID_MESSAGE` naming the field that is not what it should be.
+   * @throws MessengerError `INVALID_MESSAGE` that names the field with a wrong value.
    */
   constructor(payload: Uint8Array, options: NewMessageOptions = {}) {
     this.payload = payload;
@@ -90,20 +109,20 @@ export class GenericMessage implements Message {
     return this.#metadata;
   }
 
-  /** Sets one metadata value, replacing an earlier one of the same key. Returns the message, to chain. */
+  /** Sets one metadata value, and replaces an earlier value of the same key. Returns the message, for chaining. */
   setMetadata(key: string, value: string): this {
     assertMetadataEntry(key, value);
-    // Not an assignment: that of `__proto__` would be lost.
+    // Not an assignment, because an assignment to `__proto__` would be lost.
     Object.defineProperty(this.#metadata, key, { value, writable: true, enumerable: true, configurable: true });
     return this;
   }
 }
 
 /**
- * A new message of a payload: bytes as they are, a string as UTF-8.
+ * Makes a message of a payload. Bytes are taken as they are, and a string as UTF-8.
  *
  * @throws EmptyMessagePayloadError for an empty payload.
- * @throws MessengerError `INVALID_MESSAGE` for anything else that cannot be stored.
+ * @throws MessengerError `INVALID_MESSAGE` for any other value that cannot be stored.
  *
  * @example
  * ```ts
@@ -112,7 +131,7 @@ export class GenericMessage implements Message {
  * ```
  */
 export function newMessage(payload: Uint8Array | string, options?: NewMessageOptions): GenericMessage {
-  // A missing payload arrives from untyped code; it is an empty one, not a crash further down.
+  // Untyped code may pass no payload. That counts as an empty payload, and must not crash further down.
   if ((payload as unknown) === undefined || (payload as unknown) === null) throw new EmptyMessagePayloadError();
   return new GenericMessage(typeof payload === 'string' ? encodeText(payload, 'payload') : payload, options);
 }
@@ -127,7 +146,7 @@ function encodeText(text: string, field: string): Uint8Array {
 const FIRST_TIME = Date.parse('0001-01-01T00:00:00.000Z');
 const LAST_TIME = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** @throws unless `value` is a message that any store can keep. */
+/** Checks that any store can keep a message. @throws as the constructor of `GenericMessage` does, if none can. */
 export function assertMessage(value: Message): void {
   if (!(value.payload instanceof Uint8Array)) {
     throw new MessengerError(
@@ -149,7 +168,7 @@ export function assertMessage(value: Message): void {
   assertMetadata(value.metadata);
 }
 
-/** Later and earlier years have another number of digits, which databases and brokers do not read. */
+/** Other years do not have four digits, and databases and brokers cannot read them. */
 function assertTime(value: unknown, field: string): void {
   if (value instanceof Date && value.getTime() >= FIRST_TIME && value.getTime() <= LAST_TIME) return;
   throw new MessengerError(
@@ -172,7 +191,7 @@ function assertHoldKey({ holdKey, key, deliverAt }: Message): void {
 }
 
 function assertMetadata(metadata: unknown): void {
-  // What iterates (an array, a Map, Headers) does not have its entries as properties.
+  // The entries of an iterable (an array, a Map, Headers) are not its properties.
   if (typeof metadata !== 'object' || metadata === null || Symbol.iterator in metadata) {
     throw new MessengerError(
       'INVALID_MESSAGE',
@@ -207,7 +226,7 @@ function assertOptionalText(value: unknown, field: string): void {
   assertText(value, field);
 }
 
-/** Text that every database and broker can hold: no NUL, no lone surrogate. */
+/** Checks that every database and broker can hold a text: it has no NUL and no lone surrogate. */
 function assertText(value: string, field: string): void {
   if (value.includes('\u0000')) {
     throw new MessengerError(
@@ -219,7 +238,7 @@ function assertText(value: string, field: string): void {
 }
 
 function assertWellFormed(value: string, field: string): void {
-  // Not String.prototype.isWellFormed: it is missing from the ES2023 library that users may compile with.
+  // Not String.prototype.isWellFormed: users may compile with the ES2023 library, which does not have it.
   if (/\p{Surrogate}/u.test(value)) {
     throw new MessengerError('INVALID_MESSAGE', `message ${field} must be well-formed Unicode, got ${describe(value)}`);
   }

@@ -1,18 +1,18 @@
 import type { Message } from './message.js';
 
-/** What a relay tells a publisher with each call. */
+/** The options with which a relay calls a publisher. */
 export interface PublishOptions {
   /**
-   * Aborted when the relay no longer waits: at its timeout, when its lease is lost, or when a stop has lasted
-   * `stopTimeout`; then what is answered within half a second still counts. Whoever sends
-   * several requests reads it from here anew before each: that asks for the lease by the clock, which a
-   * process that was frozen would otherwise learn of too late.
+   * Aborts when the relay no longer waits for the call: when the call has timed out, when the lease is lost, or when a stop
+   * has lasted `stopTimeout`. In the last case, an answer within half a second still counts. A publisher that sends several
+   * requests must read `options.signal` again before each of them: reading it checks the lease by the clock. A process that
+   * was frozen would otherwise learn too late that it has lost the lease.
    */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Aborted when the relay is to stop, or to make room for another: what was sent is still waited for, when it stops up
-   * to `stopTimeout`. A batch form may leave the
-   * rest of its messages unsent then; their errors have the signal's reason as `cause`.
+   * Aborts when the relay is to stop, or to give partitions to another relay. The relay still waits for requests that were
+   * sent; if it is to stop, for up to `stopTimeout`. From then on, `publishBatch` may leave the rest of its messages unsent.
+   * The errors of these messages must have the reason of the signal as their `cause`.
    */
   readonly stop?: AbortSignal | undefined;
 }
@@ -21,17 +21,21 @@ export interface PublishOptions {
 export interface Publisher {
   /**
    * Resolves when the broker has durably acknowledged the message, and not before.
-   * @throws anything else: see `failureKind` for what the relay makes of it.
+   *
+   * @throws any error if the broker has not. `failureKind` says what the relay does then.
    */
   publish(message: Message, options?: PublishOptions): Promise<void>;
 }
 
-/** The same as a function alone: what a publisher is that needs nothing else. What it throws at once, it rejects with. */
+/**
+ * A publisher as a plain function, for one that needs nothing else. An error that it throws synchronously counts like a
+ * rejection.
+ */
 export type PublishFunction = (this: void, message: Message, options?: PublishOptions) => Promise<unknown>;
 
-/** A function as the publisher that it is; anything else as it is. */
+/** Turns a plain function into a publisher. Returns anything else unchanged. */
 export function publisherOf(given: Publisher | PublishFunction): Publisher {
-  // Some are both, such as a class with static methods.
+  // Some values are both, such as a class with static methods.
   if (typeof given !== 'function' || 'publish' in given) return given as Publisher;
   return {
     async publish(message, options) {
@@ -40,31 +44,31 @@ export function publisherOf(given: Publisher | PublishFunction): Publisher {
   };
 }
 
-/** What became of one message of a batch. */
+/** The result of publishing one message of a batch. */
 export type PublishResult = { readonly acknowledged: true } | { readonly acknowledged: false; readonly error: Error };
 
-/** The result of every message that was acknowledged. */
+/** The result that all acknowledged messages share. */
 export const ACKNOWLEDGED: PublishResult = Object.freeze({ acknowledged: true });
 
-/** A publisher that can send many messages at once and answers for each. */
+/** A publisher that can send many messages in one call, and returns a result for each of them. */
 export interface BatchPublisher extends Publisher {
   /**
-   * Sends the messages, in as many requests as the broker needs, and resolves with one result per
-   * message, in the order given. It rejects only when nothing can be said of any of them.
+   * Sends the messages, in as many requests as the broker needs. Resolves to one result for each message, in the order of
+   * the messages. Rejects only if the result of none of them is known.
    *
-   * Up to `pipelineDepth` calls are made at once, never two with messages of one key.
+   * A relay makes up to `pipelineDepth` calls at once, but never two with messages of the same key.
    */
   publishBatch(messages: readonly Message[], options?: PublishOptions): Promise<readonly PublishResult[]>;
   /**
-   * Whether messages of one key may be handed over in one call: the publisher sends them in order,
-   * and a failure fails the later messages of its key in that call. Without it, a call never holds
-   * two messages of one key.
+   * Whether one call may have several messages of the same key. If true, the publisher must send them in order, and if one
+   * of them fails, it must fail the later messages of the key in that call. If false, the relay never passes two messages of
+   * the same key in one call.
    * @default false
    */
   readonly batchKeepsKeyOrder?: boolean;
 }
 
-/** Whether a publisher offers the batch form. */
+/** Whether a publisher has `publishBatch`. */
 export function isBatchPublisher(publisher: Publisher): publisher is BatchPublisher {
   return typeof (publisher as Partial<BatchPublisher>).publishBatch === 'function';
 }

@@ -7,23 +7,30 @@ import type { Message } from './message.js';
 /** Why a part of a store was not cleaned. */
 export type KeptReason = 'in use' | 'not expired' | 'unfinished';
 
-/** What cleaning has done, as a store that keeps its messages in slices tells it. */
+/** What cleaning has done, in a store that keeps its messages in slices. */
 export interface CleanReport {
   /** How many slices were emptied. */
   readonly emptied: number;
-  /** Roughly how many messages they had: the sequence numbers that they spanned. */
+  /** Roughly how many messages the emptied slices had: the number of sequence numbers that they spanned. */
   readonly rows: number;
-  /** How many unfinished messages were moved out of them, to be published from where failures wait. */
+  /** How many unfinished messages were parked, out of the emptied slices. They are published like other parked messages. */
   readonly moved: number;
-  /** The slices that hold messages and were left, and for which destination where that is the reason. */
+  /**
+   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its name.
+   */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
-  /** The destinations that were given up just now: what they had not published is cleaned away with the rest. */
+  /**
+   * The destinations that this cleaning forgot. The messages that they have not published are cleaned away with the rest.
+   */
   readonly forgotten?: readonly string[];
 }
 
-/** Cleaning that failed in part, or was stopped: the `cause` is what failed first, or the abort. Code `CLEANING_FAILED`. */
+/**
+ * Cleaning failed in part, or was stopped. The `cause` is the first error, or the reason of the abort. Code
+ * `CLEANING_FAILED`.
+ */
 export class CleaningError extends MessengerError {
-  /** What was done all the same. */
+  /** What the cleaning has done all the same. */
   readonly report: CleanReport;
 
   constructor(report: CleanReport, options: { cause: unknown }) {
@@ -33,35 +40,38 @@ export class CleaningError extends MessengerError {
 }
 
 /**
- * The contract of a datastore, and all that one relay needs: whoever implements these three methods
- * has a working store. The relay never calls two of them at once.
+ * The contract of a datastore. These three methods are all that one relay needs: a class that implements them is a working
+ * store. The relay never calls two of them at once.
  */
 export interface Store {
-  /** Up to `batch` unpublished messages, in the order in which they are to be published. */
+  /** Returns up to `batch` unpublished messages, in the order in which they are to be published. */
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
-  /** Marks messages as published: all of them, or none if one cannot be. */
+  /** Marks messages as published: all of them, or none if one of them cannot be marked. */
   published(...messages: readonly Message[]): Promise<void>;
-  /** Deletes messages that are published and older than `expiration`, in milliseconds. Resolves to nothing, or to a `CleanReport`; may reject with a `CleaningError`. */
+  /**
+   * Deletes messages that are published and older than `expiration` milliseconds. Resolves to nothing, or to a
+   * `CleanReport`. May reject with a `CleaningError`.
+   */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
-  /** The longest `expiration` that it can clean by, in milliseconds. Absent where there is no limit. */
+  /** The longest `expiration` with which the store can clean, in milliseconds. Absent if there is no limit. */
   retention?(options?: StoreCallOptions): Promise<number>;
 }
 
-/** A store that relays can work on without a scan per page: leases, cursors, parked failures. */
+/** A store with leases, cursors and parked messages, so that relays need not scan the messages for every page. */
 export interface FeedStore extends Store {
   /**
-   * Takes this relay's share of a destination's partitions and opens its feed, or resolves to `null`
-   * while others hold all of them: to be asked again.
+   * Takes this relay's share of a destination's partitions and opens a feed of them. Resolves to `null` while other relays
+   * hold all of them; the relay then asks again later.
    */
   openFeed(options: FeedOptions): Promise<Feed | null>;
 }
 
-/** Whether what cleaning resolved to tells what it did. */
+/** Whether a value to which a cleaning resolved is a `CleanReport`. */
 export function isCleanReport(value: unknown): value is CleanReport {
   return typeof (value as Partial<CleanReport> | null | undefined)?.emptied === 'number';
 }
 
-/** Whether an error tells what cleaning has done before or beside it. */
+/** Whether an error is a `CleaningError`, which says what the cleaning has done all the same. */
 export function isCleaningError(error: unknown): error is CleaningError {
   return hasCode(error, 'CLEANING_FAILED') && isCleanReport((error as Partial<CleaningError>).report);
 }

@@ -1,32 +1,32 @@
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 
-/** What a handler is given beside the message. */
+/** What a handler gets in addition to the message. */
 export interface HandlerContext {
-  /** Aborted when the subscriber was told to stop and its grace has passed. */
+  /** Aborts when the subscriber was told to stop and the time that it gives running handlers is over. */
   readonly signal: AbortSignal;
 }
 
-/** Does the work of one message. When it rejects, the message is not acknowledged and comes again. */
+/** Handles one message. If the handler rejects, the message is not acknowledged, and is delivered again. */
 export type Handler = (message: Message, context: HandlerContext) => Promise<void> | void;
 
-/** A name, for logs and errors, and the handler that works under it. */
+/** A handler, and its name for logs and errors. */
 export interface Subscription {
   readonly name: string;
   readonly handler: Handler;
 }
 
-/** What every subscriber can be told. */
+/** The options that every subscriber has. */
 export interface SubscriberOptions {
-  /** Gets the errors of handlers and of the broker; work goes on. @default the console */
+  /** Gets the errors of handlers and of the broker. They do not end the subscriber. @default the console */
   errorLogger?: ErrorLogger;
 }
 
 /** Receives messages from a broker and hands them to subscriptions. */
 export interface Subscriber {
   /**
-   * Receives until the signal aborts, then stops receiving, waits for the handlers that run, and
-   * resolves. A message is acknowledged to the broker after its handler succeeded, and not before.
+   * Receives messages until the signal aborts. Then it stops receiving, waits for running handlers, and resolves. It
+   * acknowledges a message to the broker only after the handler of the message has succeeded.
    */
   subscribe(subscription: Subscription, options: { signal: AbortSignal }): Promise<void>;
 }

@@ -1,25 +1,25 @@
 import { MessengerError, toError } from '../errors.js';
 
-/** What JSON cannot hold: where in a value it is, and what kind of value it is. Never the value itself. */
+/** A part of a value that JSON cannot hold: its path and its kind, but never the part itself. */
 export interface JsonFault {
-  /** As `items[2].price`; empty for the value as a whole. */
+  /** The path of the part, such as `items[2].price`. Empty for the value as a whole. */
   readonly path: string;
-  /** As `a Map`; `undefined` where JSON holds the value, and something else has changed it. */
+  /** The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it. */
   readonly kind: string | undefined;
 }
 
-/** Built in, and with contents that JSON leaves out. What has a `toJSON` says by itself what its JSON is. */
+/** Built-in classes with contents that JSON leaves out. An object with a `toJSON` has a JSON form all the same. */
 const WITHOUT_JSON = new Set(
   ['Map', 'Set', 'WeakMap', 'WeakSet', 'RegExp', 'Error', 'Promise', 'Arguments'].map((name) => `[object ${name}]`),
 );
 
-/** As it really is: `undefined` for what has no JSON form, which the library's type leaves out. */
+/** `JSON.stringify` with its real type. TypeScript's type omits the `undefined` for a value without a JSON form. */
 const stringify: (value: unknown) => string | undefined = JSON.stringify;
 
 /**
- * The JSON of a value, whatever of it is lost or changed by that: see `lostBy` and `changedBy`.
+ * The JSON of a value, even if JSON loses or changes a part of the value: see `lostBy` and `changedBy`.
  *
- * @throws MessengerError `INVALID_MESSAGE` for a BigInt or a cycle, naming its path, and for what has no JSON form.
+ * @throws MessengerError `INVALID_MESSAGE` that names the path of a BigInt or a cycle, and for a value without a JSON form.
  */
 export function jsonOf(value: unknown, what: string): string {
   let json: string | undefined;
@@ -33,27 +33,27 @@ export function jsonOf(value: unknown, what: string): string {
   throw new MessengerError('INVALID_MESSAGE', `${what} has no JSON form${kind === undefined ? '' : `: it is ${kind}`}`);
 }
 
-/** A fault as the end of a sentence: `items[2].price is a number that is not finite`. */
+/** A fault as the end of a sentence, such as `items[2].price is an infinite number`. */
 export function faultText({ path, kind = 'changed' }: JsonFault): string {
   return `${path === '' ? 'it' : path} is ${kind}`;
 }
 
-/** The first part of a value that would be lost or turned into something else, without a word, by its JSON. */
+/** The first part of a value that JSON would silently leave out or turn into something else. */
 export function lostBy(value: unknown): JsonFault | undefined {
   const fault = lost(value, []);
   return fault && { path: pathOf(fault.path), kind: fault.kind };
 }
 
 /**
- * The first part of a value that is not what has been made of its JSON. Properties that are `undefined` may be absent:
- * JSON leaves them out. `0` and `-0` are the same.
+ * The first part of a value that differs from `again`, which was made of the value's JSON. Properties that are `undefined`
+ * may be absent from `again`, because JSON leaves them out. `0` and `-0` count as equal.
  */
 export function changedBy(value: unknown, again: unknown): JsonFault | undefined {
   const fault = changed(value, again);
   return fault && { path: pathOf(fault.path), kind: fault.kind };
 }
 
-/** A fault whose path grows as it is handed up: the last key first. */
+/** A fault whose path is still being built, from the last key to the first. */
 interface Found {
   readonly path: (string | number)[];
   readonly kind: string | undefined;
@@ -65,13 +65,13 @@ function whyNot(value: unknown, cause: unknown): string {
   try {
     fault = lostBy(value);
   } catch {
-    // Whatever runs when it is read, such as a getter, threw before.
+    // Reading the value runs code, such as a getter. That code threw before, and threw again here.
   }
-  // What a getter or a toJSON of the application says may quote the payload.
+  // The text of an error from a getter or a toJSON of the application may quote the payload. So only its name is used.
   return fault ? faultText(fault) : `making it threw ${toError(cause).name}`;
 }
 
-/** What JSON cannot hold, by itself; `undefined` for what it can. */
+/** The kind of a value that JSON cannot hold, whatever its parts are. `undefined` for a value that JSON can hold. */
 function kindWithoutJson(value: unknown): string | undefined {
   switch (typeof value) {
     case 'number':
@@ -100,7 +100,7 @@ function kindOfObject(value: object): string | undefined {
   if (hasToJson(value)) return undefined;
   const name = nameOf(value);
   if (ArrayBuffer.isView(value) || WITHOUT_JSON.has(Object.prototype.toString.call(value))) return name;
-  // A class that keeps what it has elsewhere than in properties.
+  // An instance of a class that does not keep its contents in properties.
   return Object.keys(value).length === 0 ? `${name} without properties` : undefined;
 }
 
@@ -125,7 +125,7 @@ function partsLost(value: object, within: object[]): Found | undefined {
   }
   for (const key of Object.keys(value)) {
     const part = (value as Record<string, unknown>)[key];
-    // Customary for what is absent.
+    // By custom, such a property counts as absent.
     if (part === undefined) continue;
     const fault = lost(part, within);
     if (fault) return at(key, fault);
@@ -146,14 +146,14 @@ function changed(value: unknown, again: unknown): Found | undefined {
     }
     return undefined;
   }
-  // Made anew by the schema, of what its JSON says.
+  // A value with a `toJSON` is unchanged if the schema has made an object of the same class, with the same JSON.
   const isSameClass = Object.getPrototypeOf(value) === Object.getPrototypeOf(again);
   if (isForm) return isSameClass && stringify(value) === stringify(again) ? undefined : differs;
   if (differs.kind !== undefined) return isSameClass ? entriesChanged(value, again, differs) : differs;
   return partsChanged(value as Record<string, unknown>, again as Record<string, unknown>);
 }
 
-/** Of what JSON cannot hold: whether the schema has brought back what is in it. */
+/** For an object that JSON cannot hold: the fault, unless the schema has restored the entries of the object. */
 function entriesChanged(value: object, again: object, differs: Found): Found | undefined {
   if (!(Symbol.iterator in value && Symbol.iterator in again)) return differs;
   const fault = changed([...(value as Iterable<unknown>)], [...(again as Iterable<unknown>)]);
@@ -181,7 +181,7 @@ function hasToJson(value: object): value is { toJSON(): unknown } {
   return typeof (value as { toJSON?: unknown }).toJSON === 'function';
 }
 
-/** `a Map`, `an Order`: by the name of its class. */
+/** The name of an object's class, with an article: `a Map`, `an Order`. */
 function nameOf(value: object): string {
   const name = (value as { constructor?: { name?: unknown } }).constructor?.name;
   if (typeof name !== 'string' || name === '') return 'an object';

@@ -20,41 +20,46 @@ import {
   type Topics,
 } from './topics.js';
 
-/** A store that applications write to: the handle of a transaction first. */
+/** A store to which applications write. `add` and `stored` take the handle of the transaction first. */
 export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
-  /** Makes its tables, where it has some. */
+  /** Creates or updates the store's tables. Absent if the store has none. */
   migrate?(options?: StoreCallOptions): Promise<unknown>;
-  /** For transactions that are sent as one batch, where the store has such. */
+  /** The statement that `add` would run, for transactions that are sent as one batch. Absent if the store has none. */
   statement?(messages: Message | readonly Message[]): { text: string; values: string[] };
-  /** What a transaction has stored so far, in order, where the store can tell. */
+  /** The messages that a transaction has stored so far, in order. Absent if the store does not know them. */
   stored?(transaction: Tx): Promise<readonly Message[]>;
-  /** Has relays of this process look for what is new, where it keeps any. */
+  /** Makes the store's relays in this process look for new messages. Absent if the store does not know its relays. */
   wake?(): void;
-  /** Makes the destinations that messages are for, where they are not there yet. Absent where it has no destinations. */
+  /**
+   * Adds the destinations to which messages are addressed, if they do not exist yet. Absent if the store has no
+   * destinations.
+   */
   declareDestinations?(names: readonly string[], options?: StoreCallOptions): Promise<void>;
 }
 
-/** What an outbox is made of. */
+/** The options of `defineOutbox`. */
 export interface OutboxOptions<Tx, S extends Schemas> {
   readonly store: WritableStore<Tx>;
   readonly topics: Topics<S>;
 }
 
-/** What an application stores its messages with. Made by `defineOutbox`. */
+/** Stores the messages of an application, and starts its relays. `defineOutbox` makes one. */
 export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
   /**
-   * Makes the tables of the store, or brings them to this version, and the destinations of its topics. Safe when
-   * several processes do. @throws as the store's `migrate`.
+   * Creates the tables of the store, or updates them to this version, and adds the destinations of the topics. Several
+   * processes may call this at the same time.
+   *
+   * @throws as the store's `migrate` and `declareDestinations` do.
    */
   migrate(options?: StoreCallOptions): Promise<void>;
   /**
-   * Stores a message in a transaction of the application: it exists exactly when that commits.
+   * Stores a message in a transaction of the application. The message exists exactly when that transaction commits.
    *
-   * @throws MessengerError `INVALID_MESSAGE` where the payload is not what the topic's schema says: nothing was
-   *   written then; `INVALID_TRANSACTION` for what is no transaction; `UNKNOWN_DESTINATION` where that of the topic is
-   *   missing, `SCHEMA_MISMATCH` where the tables are; and what the database library throws.
+   * @throws MessengerError `INVALID_MESSAGE` if the payload does not fit the topic's schema, in which case nothing was
+   *   written; `INVALID_TRANSACTION` if the handle is not an open transaction; `UNKNOWN_DESTINATION` if the topic's
+   *   destination is missing; `SCHEMA_MISMATCH` if the tables are missing. Also what the database library throws.
    */
   send<Name extends keyof S & string>(
     transaction: Tx,
@@ -62,7 +67,7 @@ export interface Outbox<Tx, S extends Schemas> {
     payload: PayloadOf<S, Name>,
     options?: SendOptions,
   ): Promise<Message>;
-  /** The same for many messages of a topic, in one statement, in their order. */
+  /** Like `send`, for many messages of one topic: stores them in one statement, in their order. */
   sendAll<Name extends keyof S & string>(
     transaction: Tx,
     topic: Name,
@@ -72,7 +77,7 @@ export interface Outbox<Tx, S extends Schemas> {
   /**
    * The statement that `send` would run, for transactions that are sent as one batch.
    *
-   * @throws as `send` does; `UNSUPPORTED` where the store has no statements.
+   * @throws as `send` does; MessengerError `UNSUPPORTED` if the store has no statements.
    */
   statement<Name extends keyof S & string>(
     topic: Name,
@@ -80,42 +85,42 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: SendOptions,
   ): Promise<{ text: string; values: string[] }>;
   /**
-   * What a transaction has stored so far, in order: for tests, see `messenger-outbox/testing`.
+   * The messages that a transaction has stored so far, in order. It is for tests: see `messenger-outbox/testing`.
    *
-   * @throws MessengerError `UNSUPPORTED` where the store cannot tell; else as `send` does for what is no transaction.
+   * @throws MessengerError `UNSUPPORTED` if the store does not know them; `INVALID_TRANSACTION` as `send` does.
    */
   stored(transaction: Tx): Promise<readonly Message[]>;
   /**
-   * Runs a transaction of the application's, and wakes the relays of this process once it has committed: for
-   * libraries that do not tell of a commit. Without it a relay is notified, or looks by its interval.
+   * Runs a transaction of the application, and wakes the relays of this process once the transaction has committed. It is
+   * for libraries that do not tell of a commit. Without it, a notification wakes a relay, or a relay looks at its interval.
    */
   transaction<T>(run: () => Promise<T>): Promise<T>;
   /**
-   * Starts a relay beside the application, for one destination. Resolves when it has reached the store. It cleans:
-   * published messages are deleted after seven days, or after the retention of the store's tables where that is shorter,
-   * unless `cleanUp` says otherwise.
+   * Starts a relay beside the application, for one destination. Resolves when the relay has reached the store. The relay
+   * also cleans: unless `cleanUp` says otherwise, it deletes published messages after seven days, or after the retention of
+   * the store's tables if that is shorter.
    *
-   * @throws FatalError when the store cannot be reached, or its tables are not what this library works on;
-   *   MessengerError `INVALID_OPTION` without a destination where every topic has one, `UNKNOWN_DESTINATION` where those
-   *   of the topics are missing, and may not be made by this role.
+   * @throws FatalError if the relay cannot reach the store, or cannot work on its tables.
+   * @throws MessengerError `INVALID_OPTION` if no destination is given although every topic has one; `UNKNOWN_DESTINATION`
+   *   if the destination of the relay is that of a topic, does not exist, and this role may not add it.
    */
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
-   * Publishes what there is, until nothing new is left or the time is over: for a cron job or a serverless function.
-   * What fails is parked, for a later one, and does not hold up the rest. Cleans at the end, with `cleanUp`, and
-   * gives the lease back.
+   * Publishes messages until there are no new ones or the time is over: for a cron job or a serverless function. A message
+   * that fails is parked for a later drain, and does not hold up the rest. If the broker as a whole fails, the drain
+   * publishes nothing more. At the end, the drain gives its lease back and, with `cleanUp`, cleans.
    *
    * @returns how many messages the broker acknowledged.
-   * @throws PublishError at the end, where some were not; at once where the broker as a whole fails. Otherwise as
-   *   `relay` does, and what the store throws.
+   * @throws PublishError at the end, with `cleanUp` after the cleaning, if some messages were not acknowledged. If the
+   *   cleaning fails, its error is thrown instead. Otherwise as `relay` does, and what the store throws.
    */
   drain(options: DrainOptions): Promise<number>;
 }
 
 /**
- * The outbox of an application: where its messages are stored, and what they are.
+ * Defines the outbox of an application: the store of its messages, and their topics.
  *
- * @throws MessengerError `INVALID_OPTION` naming what is wrong.
+ * @throws MessengerError `INVALID_OPTION` that names what is wrong.
  *
  * @example
  * ```ts
@@ -140,7 +145,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   if (addressed.length > 0 && declare === undefined) {
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
-  /** Has the destination of a relay made, if it is that of a topic. */
+  /** Adds the destination of a relay, if it is the destination of a topic and does not exist yet. */
   const ready = async ({ destination }: RelaySettings): Promise<void> => {
     if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
@@ -205,7 +210,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   };
 }
 
-/** An application without types finds out what is missing. */
+/** Checks the options of a relay or a drain, so that an application without types learns what is missing. */
 function assertOptions(call: string, options: unknown, topics: Topics): void {
   if (typeof options === 'object' && options !== null && !('topics' in options)) {
     const isTold = (options as { destination?: unknown }).destination !== undefined;

@@ -1,6 +1,6 @@
 /**
- * The slice of Standard Schema v1 (https://standardschema.dev) that is used: what zod 3.24, valibot 1 and arktype 2,
- * and newer, are by themselves.
+ * The part of Standard Schema v1 (https://standardschema.dev) that is used. Schemas of zod 3.24, valibot 1 and arktype 2, or
+ * newer, have it without an adapter.
  */
 export interface StandardSchema<Input = unknown, Output = Input> {
   readonly '~standard': {
@@ -11,23 +11,26 @@ export interface StandardSchema<Input = unknown, Output = Input> {
   };
 }
 
-/** What validating comes to: a value, or issues. */
+/** The result of validating: a value, or issues. */
 export type SchemaResult<Output> =
   { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly SchemaIssue[] };
 
-/** What is wrong, and where. */
+/** One fault of a value: what is wrong, and where. */
 export interface SchemaIssue {
   readonly message: string;
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
 }
 
-/** What a schema takes. */
+/** The type of value that a schema accepts. */
 export type SchemaInput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['input'];
 
-/** What a schema makes of it. */
+/** The type of value that a schema makes of its input. */
 export type SchemaOutput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['output'];
 
-/** Issues as text: `total: expected a number; items.0.id: is missing`. What a schema's own messages quote is in it. */
+/**
+ * Issues as one text: `total: expected a number; items.0.id: is missing`. If the messages of a schema quote values, the text
+ * contains these values.
+ */
 export function issuesText(issues: readonly SchemaIssue[]): string {
   return issues
     .map(({ message, path = [] }) => {

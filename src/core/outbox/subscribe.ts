@@ -5,50 +5,55 @@ import { checkKeys, hasMethods, type KeysOf } from '../util/options.js';
 import type { HandlerContext, Subscriber, Subscription } from '../contracts/subscriber.js';
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
 
-/** Makes the effect of a message happen once, however often it comes. `messenger-outbox/inbox` makes one. */
+/**
+ * Makes the effect of a message happen once, however often the message is delivered. `createInbox` of
+ * `messenger-outbox/inbox` makes one.
+ */
 export interface Inbox<Tx> {
   /**
-   * Runs `work` in a transaction that also keeps that this message was handled, or not at all where it was.
+   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message was
+   * handled before.
    *
-   * @returns whether it ran.
+   * @returns whether `work` ran.
    */
   once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
 }
 
-/** What a handler of a topic is given beside the payload. */
+/** What a handler of a topic gets in addition to the payload. */
 export interface TopicContext<Tx> extends HandlerContext {
   readonly message: Message;
-  /** The inbox's transaction: what is written through it happens once. `undefined` without an inbox. */
+  /** The transaction of the inbox. What the handler writes through it happens once. `undefined` without an inbox. */
   readonly tx: Tx;
 }
 
-/** A handler for each topic that is of interest. */
+/** The handlers of a subscription, by topic. Topics may be left out. */
 export type TopicHandlers<S extends Schemas, Tx> = {
   readonly [Name in keyof S]?: (payload: ParsedOf<S, Name>, context: TopicContext<Tx>) => unknown;
 };
 
-/** What is received, and by whom. */
+/** A subscription to typed topics: which topics it has, and which handlers get their messages. */
 export interface TopicSubscription<S extends Schemas, Tx = undefined> {
-  /** For logs and errors. */
+  /** The name of the subscription, for logs and errors. */
   readonly name: string;
-  /** As `defineTopics` made them, or of an outbox. */
+  /** The topics, from `defineTopics` or from an outbox. */
   readonly topics: Topics<S>;
   readonly handlers: TopicHandlers<S, Tx>;
-  /** @default none: a handler can be called more than once for a message */
+  /** @default no inbox: a handler can be called more than once for a message */
   readonly inbox?: Inbox<Tx>;
   /**
-   * What becomes of messages of topics without a handler: they are refused, and the broker keeps them as it keeps
-   * what fails; or they are acknowledged and forgotten.
+   * What happens to messages of topics without a handler. `refuse`: handling them fails, and the broker treats them like
+   * other messages that fail. `ignore`: they are acknowledged, and nothing else happens.
    * @default 'refuse'
    */
   readonly unhandledTopics?: 'refuse' | 'ignore';
 }
 
 /**
- * Receives messages of typed topics until the signal aborts: each is read by its topic's schema, brought up to its
- * version, and handed to the handler of its topic.
+ * Receives messages of typed topics until the signal aborts. The payload of a message of an older version is brought up to
+ * the version of its topic by the topic's `upcast`. Then the topic's schema reads the payload, and the topic's handler gets
+ * it.
  *
- * @throws MessengerError `INVALID_OPTION` naming what is wrong; and what the subscriber throws.
+ * @throws MessengerError `INVALID_OPTION` that names what is wrong. Also what the subscriber throws.
  */
 export async function subscribe<S extends Schemas, Tx = undefined>(
   subscriber: Subscriber,
@@ -65,7 +70,11 @@ const KEYS = {
   unhandledTopics: true,
 } satisfies KeysOf<TopicSubscription<Schemas>>;
 
-/** The same as a plain subscription, for whatever takes one. @throws as `subscribe` does. */
+/**
+ * Turns a subscription to typed topics into a plain one, for code that accepts plain subscriptions.
+ *
+ * @throws MessengerError `INVALID_OPTION` that names what is wrong.
+ */
 export function typedSubscription<S extends Schemas, Tx = undefined>(options: TopicSubscription<S, Tx>): Subscription {
   checkKeys(options, KEYS);
   const { name, handlers, inbox, unhandledTopics = 'refuse' } = options;

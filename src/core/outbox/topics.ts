@@ -8,37 +8,44 @@ import { policyOf } from '../relay/policies.js';
 import { checkKeys, numberOption, type KeysOf } from '../util/options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 
-/** All that is to be said of one topic: what its messages are, in which order they go, what becomes of failures. */
+/** The definition of one topic: the schema of its messages, their order, and what happens to failures. */
 export interface Topic<S extends StandardSchema = StandardSchema> extends TopicOptions {
-  /** What its payloads are: of zod, valibot, arktype, or any other Standard Schema. */
+  /** The schema of the payloads: of zod, valibot, arktype, or any other Standard Schema. */
   readonly schema: S;
-  /** The key of a message: those of one key are published in order. @default none: no order among others */
+  /**
+   * Returns the key of a message. Messages of one key are published in order.
+   * @default no key: the message has no order relative to others
+   */
   key?(this: void, payload: SchemaOutput<S>): string | undefined;
   /**
-   * The one destination that publishes its messages, such as that of its broker. A message keeps the one of when it
-   * was stored. @default every destination that takes the topic: `default`, where no other was added
+   * The one destination that publishes the messages of the topic, such as the destination of its broker. A message keeps the
+   * destination that its topic had when the message was stored.
+   * @default every destination that publishes the topic: `default`, if no other was added
    */
   readonly destination?: string;
-  /** The version of the schema: stored with each message. @default 1 */
+  /** The version of the schema. It is stored with each message. @default 1 */
   readonly version?: number;
-  /** Makes what was stored by an older version into what this schema takes. Without it they are refused. */
+  /**
+   * Turns a payload that was stored with an older version into one that this schema accepts. Without it, messages of older
+   * versions are refused.
+   */
   upcast?(this: void, payload: unknown, version: number): unknown;
 }
 
-/** Topics by their names, as `defineTopics` takes them: each key of `S` is a topic, its value the schema. */
+/** Topics by name, as `defineTopics` accepts them. Each key of `S` is the name of a topic, and its value the schema. */
 export type Topics<S extends Schemas = Schemas> = { readonly [Name in keyof S]: Topic<S[Name]> };
 export type Schemas = Readonly<Record<string, StandardSchema>>;
 
-/** What `send` takes for a topic. */
+/** The type of payload that `send` accepts for a topic. */
 export type PayloadOf<S extends Schemas, Name extends keyof S> = SchemaInput<S[Name]>;
-/** What a handler gets of it. */
+/** The type of payload that a handler of a topic gets. */
 export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[Name]>;
 
-/** Where the version of a payload's schema is: absent for the first. */
+/** The metadata entry with the version of a payload's schema. Absent for version 1. */
 const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
-/** What can be said of one message beside its payload. */
+/** The options of `send`, which are for one message. */
 export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
 
 const SEND_KEYS = {
@@ -60,9 +67,10 @@ const TOPIC_KEYS = {
 } satisfies KeysOf<Topic>;
 
 /**
- * Topics for whoever stores and whoever handles them, as they are: to be shared by both.
+ * Defines topics, to be shared by the applications that store and those that handle their messages. Checks the topics and
+ * returns them unchanged.
  *
- * @throws MessengerError `INVALID_OPTION` naming the topic and what is wrong with it.
+ * @throws MessengerError `INVALID_OPTION` that names the topic and what is wrong with it.
  */
 export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   if (typeof topics !== 'object' || (topics as unknown) === null) {
@@ -91,7 +99,7 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
         `${at}.destination must be the name of a destination, got ${describe(destination)}`,
       );
     }
-    // A relay may have a shorter pause for all topics than the default.
+    // With the shortest `minDelay`, because a relay may have a shorter one for all topics than the default.
     policyOf(`${at}.`, { minDelay: 1, ...topic.retry }, topic.maxParked);
     numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
     for (const member of ['key', 'upcast'] as const) {
@@ -102,12 +110,12 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   return topics;
 }
 
-/** The destinations that these topics name, each once. */
+/** The destinations that these topics name, each of them once. */
 export function addressedBy(topics: Topics): string[] {
   return [...new Set(Object.values(topics).flatMap(({ destination }) => destination ?? []))];
 }
 
-/** The destinations that publish these topics, each once: `default` too, unless all of them name one. */
+/** The destinations that publish these topics, each of them once. Includes `default`, unless every topic names another. */
 export function destinationsOf(topics: Topics): string[] {
   const all = Object.values(topics);
   const others = all.length === 0 || all.some(({ destination }) => destination === undefined);
@@ -115,11 +123,12 @@ export function destinationsOf(topics: Topics): string[] {
 }
 
 /**
- * A message of a topic. What is stored is what the schema makes of the payload, as JSON: what it strips is not
- * sent, what it fills in is. And only where the schema takes that JSON again and makes the same of it, so that
- * handlers get what was stored. Properties that are `undefined`, and those whose keys are symbols, are left out.
+ * Makes a message of a topic. The schema parses the payload, and the message contains the result as JSON: without what the
+ * schema strips, and with what it fills in. The schema must accept that JSON again and make an equal value of it, so that
+ * handlers get what was stored. Properties that are `undefined`, and properties whose keys are symbols, are left out.
  *
- * @throws MessengerError `INVALID_MESSAGE` for a topic that is not there, and a payload that the schema refuses.
+ * @throws MessengerError `INVALID_MESSAGE` for a topic that does not exist, and for a payload that the schema refuses, or
+ *   that the schema would not make again of its JSON.
  */
 export async function messageOf(
   topics: Topics,
@@ -134,7 +143,7 @@ export async function messageOf(
   const json = jsonOf(parsed, `the payload of ${JSON.stringify(name)}`);
   await assertKept(topic, name, parsed, json);
   const { version = 1 } = topic;
-  // What is handed on of another message says nothing of this one's payload.
+  // The metadata may be passed on from another message. Its version says nothing about this payload.
   const { [VERSION]: _, ...rest } = metadata ?? {};
   return newMessage(json, {
     ...options,
@@ -146,10 +155,10 @@ export async function messageOf(
 }
 
 /**
- * The payload of a message, as its schema makes it.
+ * Reads the payload of a message, with the schema of its topic.
  *
- * @throws MessengerError `INVALID_MESSAGE` for what cannot be read: no JSON, an unknown or newer version, or
- *   what the schema refuses.
+ * @throws MessengerError `INVALID_MESSAGE` if the payload cannot be read: it is not JSON, its version is unknown or newer,
+ *   or the schema refuses it.
  */
 export async function payloadOf(topics: Topics, message: Message): Promise<unknown> {
   const topic = topicOf(topics, message.topic ?? '');
@@ -191,13 +200,13 @@ async function parsedBy({ schema }: Topic, value: unknown, what: string): Promis
   throw new MessengerError('INVALID_MESSAGE', `${what} is not what its schema says: ${issuesText(result.issues)}`);
 }
 
-/** @throws MessengerError `INVALID_MESSAGE` where a handler would not get what is stored. */
+/** @throws MessengerError `INVALID_MESSAGE` if a handler would not get a value equal to `parsed`. */
 async function assertKept(topic: Topic, name: string, parsed: unknown, json: string): Promise<void> {
   let again: unknown;
   try {
     again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
   } catch (error) {
-    // The schema says that it got null, or a string: why it did is of more use.
+    // The schema only says that it got null, or a string. The cause, which JSON cannot hold, says more.
     const fault = changedBy(parsed, JSON.parse(json));
     if (fault?.kind === undefined) throw error;
     throw new MessengerError('INVALID_MESSAGE', `${toError(error).message} (${faultText(fault)}, which JSON has not)`, {

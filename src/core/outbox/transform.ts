@@ -3,13 +3,13 @@ import { faultText, jsonOf, lostBy } from './json.js';
 import { assertMessage, newMessage, type Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
 
-/** What the default transform takes: a ready message, bytes, a string, or an object to be sent as JSON. */
+/** What the default transform accepts: a ready message, bytes, a string, or an object that is sent as JSON. */
 export type MessageInput = Message | Uint8Array | string | object;
 
-/** Makes a message of whatever the application stores. */
+/** Makes a message of the value that the application stores. */
 export type Transform<Input = MessageInput> = (input: Input) => Message;
 
-/** Whether a value has the shape of a message: the fields that nothing but a message has together. */
+/** Whether a value has the shape of a message: the fields that only a message has together. */
 export function isMessage(value: unknown): value is Message {
   const candidate = value as Partial<Message> | null;
   return (
@@ -23,13 +23,14 @@ export function isMessage(value: unknown): value is Message {
 }
 
 /**
- * The default transform: a ready message stays as it is; bytes and strings become the payload; any
- * other object becomes JSON, with the metadata `content-type: application/json`. In it a Date, and what has a `toJSON`,
- * is what it says of itself; properties that are `undefined`, and those whose keys are symbols, are left out.
+ * The default transform. A ready message stays as it is. Bytes and strings become the payload. Any other object becomes
+ * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON` is
+ * what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
  *
- * @throws EmptyMessagePayloadError for nothing, `''` or zero bytes.
- * @throws MessengerError `INVALID_MESSAGE` for what cannot be a message (a number, a function), and for an object of which
- *   JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): it names the path.
+ * @throws EmptyMessagePayloadError for `undefined`, `null`, `''` or zero bytes.
+ * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an object
+ *   of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the error names
+ *   the path of that part.
  */
 export function defaultTransform(input: MessageInput): Message {
   if (isMessage(input)) {
@@ -50,8 +51,8 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 /**
- * What a store makes its messages by: the transform that it was given, whose messages are checked, or the default one, which
- * checks by itself. So each message is checked once.
+ * The transform that a store uses: the given transform with a check of its messages, or else the default transform, which
+ * checks its messages itself. So each message is checked once.
  */
 export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
   if (transform === undefined) return defaultTransform as unknown as Transform<Input>;

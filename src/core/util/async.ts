@@ -1,6 +1,6 @@
 import { systemClock, type Clock } from './clock.js';
 
-/** What waits for a signal, and the one listener that tells all of it. */
+/** The callbacks that wait for a signal, and the one listener that calls all of them. */
 interface Waiting {
   readonly callbacks: Set<() => void>;
   readonly listener: () => void;
@@ -9,8 +9,8 @@ interface Waiting {
 const waitingFor = new WeakMap<AbortSignal, Waiting>();
 
 /**
- * Calls back when the signal aborts, until the function that it returns is called. However many wait
- * for one signal, it has one listener: Node warns of a leak at the eleventh, and a page waits for more.
+ * Calls back when the signal aborts. The function that it returns removes the callback. A signal has only one listener,
+ * however many callbacks wait for it: Node warns of a leak at the eleventh listener, and a page needs more callbacks.
  */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waitingFor.get(signal);
@@ -33,12 +33,12 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
-/** Asked anew: the type checker believes a signal to stay as it was when last looked at. */
+/** Reads `aborted` again: the type checker assumes that a signal has not changed since the last look at it. */
 export function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
 
-/** Whether an error is no more than the answer to this signal. */
+/** Whether an error only says that this signal aborted: the reason of the signal is the error or one of its causes. */
 export function isAbort(error: unknown, { reason }: AbortSignal): boolean {
   if (reason === undefined) return false;
   for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
@@ -52,12 +52,12 @@ export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)
   return sleepBy(systemClock, ms, ...signals);
 }
 
-/** `sleep` by a clock; with `Infinity` until a signal aborts. */
+/** Like `sleep`, but with a given clock. With `Infinity` it sleeps until a signal aborts. */
 export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return sleepAmong(undefined, clock, ms, signals);
 }
 
-/** Sleeps as one of those that are called back when a bell rings. */
+/** Sleeps like `sleepBy`. Meanwhile `sleeping`, if given, contains a callback that ends the sleep, for a bell to call. */
 function sleepAmong(
   sleeping: Set<() => void> | undefined,
   clock: Clock,
@@ -81,17 +81,21 @@ function sleepAmong(
   });
 }
 
-/** When an answer is no longer waited for: some time after the call was told, so that it can say what is done of it. */
+/**
+ * When a call is no longer waited for. When `signal` aborts, the signal of the call aborts too. Then the call has the time
+ * `grace` to say what it has done.
+ */
 export interface Cut {
   readonly signal: AbortSignal;
-  /** Milliseconds. */
+  /** In milliseconds. */
   readonly grace: number;
 }
 
 /**
- * Runs `work` with a signal that aborts after `timeout` milliseconds, with `parent` or with `cut`, and stops
- * waiting for it then: a `work` that ignores its signal cannot hold up its caller. The signal is made when it is asked
- * for: where nothing asks, it was a fifth of what publishing a page of one message costs.
+ * Runs `work` with a signal that aborts after `timeout` milliseconds, or when `parent` or `cut` aborts. Once this signal has
+ * aborted (for `cut`, once its `grace` is over too), the caller no longer waits. So a `work` that ignores its signal cannot
+ * hold up the caller. The signal is made only if `work` asks for it: when every call made one, that was a fifth of the cost
+ * of publishing a page of one message.
  *
  * @throws the reason of the abort, or what `work` threw.
  */
@@ -110,7 +114,7 @@ export function withDeadline<T>(
     if (over !== undefined) controller.abort(over.why);
     return controller.signal;
   };
-  // Not an async function: each further tick means that fewer pages are settled together where a broker answers at once.
+  // Not an async function: with every further tick, fewer pages are settled together if the broker answers at once.
   return new Promise<T>((resolve, reject) => {
     parent?.throwIfAborted();
     const abort = (why: Error) => {
@@ -150,7 +154,7 @@ export function withDeadline<T>(
       reject(why);
     };
     try {
-      // Work of the application's may be no promise, whatever its type says.
+      // A function of the application may return no promise, whatever its type says.
       Promise.resolve(work(signal)).then((value) => {
         end();
         resolve(value);
@@ -161,7 +165,7 @@ export function withDeadline<T>(
   });
 }
 
-/** Wakes whoever waits for something to change. What is rung while nobody waits is not kept. */
+/** Wakes everyone who waits for a change. A ring while nobody waits has no effect. */
 export class Bell {
   readonly #waiting = new Set<() => void>();
 
@@ -170,16 +174,16 @@ export class Bell {
     for (const wake of [...this.#waiting]) wake();
   }
 
-  /** Resolves when it rings, after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
+  /** Resolves when the bell rings, after `ms` milliseconds, or as soon as one of the signals aborts. Never rejects. */
   wait(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
     return sleepAmong(this.#waiting, clock, ms, signals);
   }
 }
 
-/** Runs a task after those before it. */
+/** Runs a task after all tasks that were given before it. */
 export type InTurn = <T>(task: () => Promise<T>) => Promise<T>;
 
-/** Runs tasks one after the other, in the order in which they are given; one that fails holds up none. */
+/** Makes a function that runs tasks one at a time, in the order in which they are given. A failed task holds up no other. */
 export function serially(): InTurn {
   let last: Promise<unknown> = Promise.resolve();
   return (task) => {
@@ -189,7 +193,7 @@ export function serially(): InTurn {
   };
 }
 
-/** Gives a task its turn, and resolves once it has begun: its end, and what it fails with, are not waited for. */
+/** Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error. */
 export function begun(inTurn: InTurn, task: () => Promise<void>): Promise<void> {
   return new Promise((begin) => {
     void inTurn(() => {

@@ -1,17 +1,17 @@
 /**
- * Time and chance, as everything in core that waits, measures or draws sees them: so that a simulation
- * can run it on a clock and a seed of its own. The system's is the default everywhere.
+ * Time and random numbers. Everything in core that waits, measures time or needs a random number uses a `Clock`, so that a
+ * simulation can run core with its own time and its own seed. The default is always `systemClock`.
  */
 export interface Clock {
-  /** Milliseconds since some moment, never going back: for durations, not for dates. */
+  /** Milliseconds since some moment. The number never goes back. It is for durations, not for dates. */
   now(): number;
-  /** Calls back once, after so many milliseconds, unless the function that it returns is called first. */
+  /** Calls back once, after `ms` milliseconds, unless the function that it returns is called before that. */
   setTimeout(callback: () => void, ms: number): () => void;
-  /** A number from 0 up to, and not including, 1. */
+  /** A random number of at least 0 and less than 1. */
   random(): number;
 }
 
-/** This process's monotonic clock: setting the wall clock changes nothing about it. */
+/** The monotonic clock of this process. It does not change if somebody sets the wall clock. */
 export const systemClock: Clock = {
   now: () => performance.now(),
   setTimeout(callback, ms) {

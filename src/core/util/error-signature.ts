@@ -1,11 +1,12 @@
 import { messageOf, type FailureKind } from '../errors.js';
 
-/** As much of an error's text as is compared. */
+/** How many characters of an error's text are compared. */
 const COMPARED = 300;
 
 /**
- * What two failures have in common when they are alike: kind, name, code and text, without what differs
- * from message to message (quoted values, numbers, and words with a digit in them, which are ids).
+ * The signature of a failure. Two failures are alike if their signatures are equal. A signature consists of kind, name, code
+ * and text, without the parts of the text that differ from message to message: quoted values, numbers, and words that
+ * contain a digit, which are ids.
  */
 export function signatureOf(error: Error, kind: FailureKind): string {
   const { code } = error as { code?: unknown };

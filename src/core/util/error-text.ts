@@ -1,15 +1,15 @@
 import { toError } from '../errors.js';
 
-/** How deep causes are told: a cycle of them ends. */
+/** How many levels of causes a text includes. Without a limit, a cycle of causes would never end. */
 const MAX_DEPTH = 5;
 
-/** How many errors of an `AggregateError` are told. */
+/** How many errors of an `AggregateError` a text includes. */
 const MAX_ERRORS = 4;
 
 /**
- * What an error says, in one text: its message, and what its causes say that the message does not. An
- * `AggregateError` is told by its errors, and an error without a message by its code: a connection to `localhost` is
- * refused with both. Passwords of connection strings are left out.
+ * The text of an error: its message, and the texts of its causes that the message does not contain. For an `AggregateError`
+ * the text includes its errors. For an error without any text, it is the code or the name. A refused connection to
+ * `localhost` is an `AggregateError` that has a code and no message. Passwords of connection strings are left out.
  */
 export function textOf(thrown: unknown): string {
   return withoutPasswords(told(thrown, 0));
@@ -18,11 +18,11 @@ export function textOf(thrown: unknown): string {
 function told(thrown: unknown, depth: number): string {
   const error = toError(thrown);
   const { message, name, code, cause, errors } = error as Error & { code?: unknown; errors?: unknown };
-  // Of whoever has set it, and types say what they may.
+  // Whoever made the error may have set a message that is not a string, whatever the types say.
   const own = typeof (message as unknown) === 'string' ? message.trim() : '';
   const within =
     depth === MAX_DEPTH ? [] : [...(Array.isArray(errors) ? (errors as unknown[]).slice(0, MAX_ERRORS) : []), cause];
-  // What is no error tells itself already, as the message.
+  // If `thrown` is not an Error, `toError` has made it the cause. The message describes it already.
   const texts = within.flatMap((each) => (each === undefined || cause === thrown ? [] : told(each, depth + 1)));
   const more = [...new Set(texts)].filter((text) => text !== '' && !own.includes(text));
   if (own !== '') return more.length === 0 ? own : `${own}: ${more.join('; ')}`;
@@ -30,14 +30,14 @@ function told(thrown: unknown, depth: number): string {
   return typeof code === 'string' || typeof code === 'number' ? String(code) : name;
 }
 
-/** `scheme://user:password@host`, and `password=…` as in a connection string of words. */
+/** Hides the password in `scheme://user:password@host`, and in the `password=…` of a connection string with keywords. */
 function withoutPasswords(text: string): string {
   return text
     .replace(/\b([a-z][a-z\d+.-]*:\/\/[^\s:/@]*):\S*@/gi, '$1:***@')
     .replace(/\b(password|pwd)=('[^']*'|"[^"]*"|[^\s;&]+)/gi, '$1=***');
 }
 
-/** A duration in words that are read at a glance. */
+/** A duration as a short text, in a unit that is easy to read. */
 export function durationOf(ms: number): string {
   const seconds = ms / 1_000;
   if (seconds < 1) return `${String(Math.round(ms))} ms`;

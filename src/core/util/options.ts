@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
-/** In milliseconds: the longest that a pause or a limit of time can be. */
+/** A day in milliseconds: the maximum of pauses and of most time limits. */
 export const DAY = 86_400_000;
 
 /** The range of a numeric option. */
@@ -11,7 +11,12 @@ export interface Range {
   readonly integer?: boolean;
 }
 
-/** A numeric option, or its default. @throws MessengerError `INVALID_OPTION` quoting the value and the range. */
+/**
+ * Checks a numeric option.
+ *
+ * @returns its value, or the default.
+ * @throws MessengerError `INVALID_OPTION` that quotes the value and the range.
+ */
 export function numberOption(
   name: string,
   value: unknown,
@@ -28,19 +33,26 @@ export function numberOption(
   );
 }
 
-/** A whole number of 1 or more, or `Infinity` for no limit. @throws MessengerError `INVALID_OPTION`. */
+/**
+ * Checks an option that is a whole number of 1 or more, or `Infinity` for no limit.
+ *
+ * @returns its value, or the default.
+ * @throws MessengerError `INVALID_OPTION`.
+ */
 export function limitOption(name: string, value: unknown, fallback: number): number {
   if (value === Infinity) return Infinity;
   return numberOption(name, value, fallback, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
-/** Every option of a type, by name: one that is forgotten, or that is none of them, is a compile error. */
+/** The names of all options of a type. A missing name, or a name that the type does not have, is a compile error. */
 export type KeysOf<Options> = Readonly<Record<keyof Options, true>>;
 
 /**
- * @param known The options that there are: `{ interval: true } satisfies KeysOf<Options>`.
- * @param where What they are options of, where that is not told by the call.
- * @throws MessengerError `INVALID_OPTION` for anything but an object with these keys: a misspelt option is not ignored.
+ * Checks the names of options, so that a misspelt option is not ignored.
+ *
+ * @param known The names of all options: `{ interval: true } satisfies KeysOf<Options>`.
+ * @param where What the options belong to, if the call does not make that clear.
+ * @throws MessengerError `INVALID_OPTION` if `options` is not an object, or has a key that is not in `known`.
  */
 export function checkKeys(options: unknown, known: Readonly<Record<string, true>>, where?: string): void {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {

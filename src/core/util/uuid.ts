@@ -1,7 +1,10 @@
 let lastTime = 0;
 let counter = 0;
 
-/** Random bytes for this many ids are drawn at once: drawing is a call out of JavaScript, and was nine tenths of what an id costs. */
+/**
+ * For how many ids random bytes are drawn at once. Drawing is a call out of JavaScript. With one call for each id, the call
+ * was nine tenths of the cost of an id.
+ */
 const DRAWN = 128;
 const RANDOM_BYTES = 10;
 const drawn = new Uint8Array(DRAWN * RANDOM_BYTES);
@@ -18,16 +21,16 @@ function randomBytes(): Uint8Array {
 }
 
 /**
- * A UUIDv7 (RFC 9562, section 5.7): time-ordered, and increasing within this process even inside
- * one millisecond, by the 12-bit counter of section 6.2, method 1. When the counter is exhausted, or
- * the clock steps back, the last time is kept or advanced by a millisecond, as that section allows.
+ * Makes a UUIDv7 (RFC 9562, section 5.7). The ids are ordered by time. In this process they increase even within one
+ * millisecond, by the 12-bit counter of section 6.2, method 1. If the clock steps back, the last time is kept. If the
+ * counter is exhausted, the last time is advanced by a millisecond. That section allows both.
  */
 export function uuidv7(): string {
   const bytes = randomBytes();
   const now = Date.now();
   if (now > lastTime) {
     lastTime = now;
-    // A random start below half of the range leaves at least 2,048 ids in this millisecond.
+    // A random start in the lower half of the range leaves at least 2,048 ids for this millisecond.
     counter = (((bytes[8] ?? 0) << 8) | (bytes[9] ?? 0)) & 0x7ff;
   } else if (++counter > 0xfff) {
     lastTime += 1;

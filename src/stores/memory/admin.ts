@@ -27,7 +27,7 @@ import { dateOf, destinationState, destinationStates } from './destination-state
 import type { MemoryLog } from './log.js';
 import { copyOf } from './transaction.js';
 
-/** What an operator does with an outbox in memory. */
+/** The `admin` of a store in memory. */
 export function memoryAdmin(log: MemoryLog): OutboxAdmin {
   const change = (selection: DeadLetterSelection, work: (destination: Destination, parked: Parked) => void) =>
     operate(selection, () => {
@@ -100,7 +100,12 @@ export function memoryAdmin(log: MemoryLog): OutboxAdmin {
   };
 }
 
-/** `default` is always there: before its first relay nothing is known of it. @throws MessengerError `UNKNOWN_DESTINATION`. */
+/**
+ * Finds a destination. `default` always exists, but the log does not have it before its first relay, so the result may be
+ * `undefined`.
+ *
+ * @throws MessengerError `UNKNOWN_DESTINATION`.
+ */
 function find(log: MemoryLog, name: string = DEFAULT_DESTINATION): Destination | undefined {
   return name === DEFAULT_DESTINATION ? log.destinations.get(name) : known(log, name);
 }
@@ -111,7 +116,7 @@ function known(log: MemoryLog, name: string): Destination {
   return destination;
 }
 
-/** What was given up, and everything that is given holds for. */
+/** The dead letters and blocked messages to which every given filter applies. */
 function givenUp(destination: Destination | undefined, { state, since, until, ...filter }: DeadLetterFilter): Parked[] {
   return (destination?.parked ?? []).filter((each) => {
     const { givenUpAt, fate } = each;
@@ -159,7 +164,7 @@ function told({ kept, error, reason, attempts, firstFailedAt, lastFailedAt }: Pa
   };
 }
 
-/** Does it at once. Whatever is wrong with the options, the call rejects and does not throw. */
+/** Runs an operation at once. If it throws, for example because of a wrong option, the call rejects and does not throw. */
 function operate<T>(options: StoreCallOptions | undefined, work: () => T): Promise<T> {
   return new Promise((resolve) => {
     options?.signal?.throwIfAborted();

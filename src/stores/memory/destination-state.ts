@@ -3,10 +3,13 @@ import { DEFAULT_DESTINATION } from '../../core/contracts/feed.js';
 import { Destination } from './destination.js';
 import type { MemoryLog } from './log.js';
 
-/** How far pending messages are counted. */
+/** The highest count. Larger numbers are told as this one. */
 const COUNTED = 10_000;
 
-/** The state of every destination, by name, and of `default` where it is still to begin with messages of its own. */
+/**
+ * The states of all destinations, sorted by name. Includes `default` before its first relay if there are messages that only
+ * `default` will publish.
+ */
 export function destinationStates(log: MemoryLog): DestinationState[] {
   const states = [...log.destinations.values()].map((each) => destinationState(log, each));
   if (!states.some(({ name, topics }) => name === DEFAULT_DESTINATION || topics === null)) {
@@ -45,7 +48,7 @@ export function destinationState(log: MemoryLog, destination: Destination): Dest
   };
 }
 
-/** `default` before its first relay: it is to publish what no other destination does. */
+/** The state of `default` before its first relay. It will publish the messages that no other destination publishes. */
 function unclaimedState(log: MemoryLog): DestinationState {
   const claimed = [...log.destinations.values()];
   const isClaimed = (topic: string | undefined) =>

@@ -3,18 +3,18 @@ import type { Message } from '../../core/contracts/message.js';
 import { textOf } from '../../core/util/error-text.js';
 import type { Kept } from './kept.js';
 
-/** How long a relay that stands by is counted after it last asked: it asks every second. Milliseconds. */
+/** For how many milliseconds after its last call a relay counts as standing by. Such a relay asks every second. */
 const STANDS_BY = 3_000;
 
-/** A relay's feed, as its destination knows it. */
+/** The feed of a relay, as the relay's destination sees it. */
 export interface Holder {
-  /** What the relay is known by. */
+  /** The name of the relay. */
   readonly relay: string | undefined;
   /** Ends the hold. */
   lose(why: string): void;
 }
 
-/** A message that is parked. Times in milliseconds since 1970. */
+/** A parked message. Times are in milliseconds since 1970. */
 export interface Parked {
   readonly kept: Kept;
   readonly fate: 'retry' | 'blocked' | 'dead';
@@ -23,42 +23,42 @@ export interface Parked {
   readonly reason: 'failed' | 'behind' | 'delayed' | 'blocked' | 'dead' | 'requeued';
   readonly firstFailedAt: number | null;
   readonly lastFailedAt: number | null;
-  /** When it is tried, once it is the first of its key. */
+  /** When the message is tried, once it is the first parked message of its key. */
   readonly nextAt: number;
   readonly givenUpAt: number | null;
-  /** Whether it waits outside of its key's order. */
+  /** Whether the message waits outside the order of its key. */
   readonly alone: boolean;
-  /** The feed whose call for it has not been answered. */
+  /** The feed whose call for this message was not answered yet. */
   readonly outstandingAt: Holder | undefined;
 }
 
-/** What a destination is made of. Times in milliseconds since 1970. */
+/** The options of a destination. Times are in milliseconds since 1970. */
 interface DestinationOptions {
   readonly topics?: readonly string[] | undefined;
-  /** The number of the last message that is not for it. */
+  /** The number of the last message before those that the destination publishes. */
   readonly after?: number;
   readonly createdAt?: number;
   readonly forgetAfter?: number | undefined;
 }
 
-/** What one destination publishes, and how far it has come. */
+/** One destination: which messages it publishes, and which of them are published or parked. */
 export class Destination {
   readonly name: string;
   readonly topics: readonly string[] | null;
   readonly createdAt: number | null;
   forgetAfter: number | null;
   forgottenAt: number | null = null;
-  /** Who relays it now. */
+  /** The feed that holds the destination now. */
   holder: Holder | undefined;
-  /** By number. */
+  /** The parked messages, by number. */
   readonly #parked = new Map<number, Parked>();
-  /** How many messages of a key wait in its order. */
+  /** How many parked messages of each key wait in the order of the key. */
   readonly #waitingKeys = new Map<string, number>();
   readonly #after: number;
-  /** Numbers of messages that were published or parked. */
+  /** The numbers of the messages that were published or parked. */
   readonly #settled = new Set<number>();
   #workedAt: number | null = null;
-  /** By the name of a relay, when it last stood by. */
+  /** When each relay last stood by, by the name of the relay. */
   readonly #standby = new Map<string, number>();
 
   constructor(name: string, { topics, after = 0, createdAt, forgetAfter }: DestinationOptions) {
@@ -69,7 +69,10 @@ export class Destination {
     this.#after = after;
   }
 
-  /** Whether it is to publish a message: what is for it alone, and of what is for nobody, its topics. */
+  /**
+   * Whether the destination is to publish a message: it is addressed to this destination, or it is addressed to none and the
+   * destination publishes its topic.
+   */
   isFor({ seq, message: { destination, topic } }: Kept): boolean {
     if (seq <= this.#after) return false;
     if (destination !== undefined) return destination === this.name;
@@ -88,12 +91,12 @@ export class Destination {
     return this.#parked.has(seq);
   }
 
-  /** The parked messages, in order. */
+  /** The parked messages, in the order of the log. */
   get parked(): Parked[] {
     return [...this.#parked.values()].sort((a, b) => a.kept.seq - b.kept.seq);
   }
 
-  /** From here on a message is published, or deleted for ever: its key goes on. */
+  /** Notes that a message is published, or is deleted for ever. Its key goes on. */
   published({ seq }: Kept): void {
     this.#settled.add(seq);
     this.#unpark(seq);
@@ -104,16 +107,16 @@ export class Destination {
     this.#unpark(seq);
   }
 
-  /** Has a message that was given up tried again. */
+  /** Has a dead letter or a blocked message tried again. */
   requeue(parked: Parked, now: number): void {
     this.#put({ ...parked, fate: 'retry', attempts: 0, reason: 'requeued', nextAt: now, givenUpAt: null });
   }
 
-  /** Parks a message of the log, or one that was parked already. */
+  /** Parks a message of the log, or parks a parked message again. */
   park(kept: Kept, toPark: ToPark, { now, feed }: { readonly now: number; readonly feed: Holder }): void {
     const { attempts, error, retryIn, dead, blocked = false, outstanding = false } = toPark;
     const known = this.#parked.get(kept.seq);
-    // One that was not tried stays as it was.
+    // A parked message that was not tried stays as it was.
     if (known !== undefined && error === undefined && retryIn === undefined && !dead && !blocked) {
       this.#put({ ...known, outstandingAt: undefined });
       return;
@@ -134,7 +137,7 @@ export class Destination {
     });
   }
 
-  /** Parks a message whose time has not come, or that waits behind one that holds its key. */
+  /** Parks a message whose time has not come, or that waits behind a message that holds its key. */
   postpone({ kept, isDelayed }: Postponed, now: number): void {
     this.#put({
       kept,
@@ -151,18 +154,18 @@ export class Destination {
     });
   }
 
-  /** Whether later messages of a key wait. */
+  /** Whether later messages of a key must wait. */
   isParked(key: string): boolean {
     return this.#waitingKeys.has(key);
   }
 
-  /** How many messages of a topic wait to be tried again, without those that only wait for their time. */
+  /** How many messages of a topic wait to be tried again. Messages that only wait for their time do not count. */
   waiting(topic: string | undefined): number {
     const isCounted = (each: Parked) => each.kept.message.topic === topic && each.fate !== 'dead' && !each.alone;
     return [...this.#parked.values()].filter((each) => isCounted(each) && each.reason !== 'delayed').length;
   }
 
-  /** What is due, and what waits behind it, in order. Of a key, its first message decides. */
+  /** The parked messages that are due, and those that wait behind them, in order. For a key, its first message decides. */
   due(limit: number, { now, feed }: { readonly now: number; readonly feed: Holder }): Parked[] {
     const firsts = new Set(this.firsts());
     const waiting = new Set<string>();
@@ -180,7 +183,7 @@ export class Destination {
     return due;
   }
 
-  /** For whoever lists messages and has no feed: what is pending and can be published now, and what is due. */
+  /** For callers without a feed: the pending messages that can be published now, and the parked messages that are due. */
   ready(log: readonly Kept[], now: number, limit: number): Message[] {
     const held = new Set<string>();
     const ready: Message[] = [];
@@ -201,7 +204,10 @@ export class Destination {
     return ready;
   }
 
-  /** The parked messages that wait for no other: those without a key, out of their key's order, or the first of it. */
+  /**
+   * The parked messages that wait behind no other: messages without a key, messages outside the order of their key, and the
+   * first message of each key.
+   */
   firsts(): Parked[] {
     const keys = new Set<string>();
     return this.parked.filter(({ fate, alone, kept: { message } }) => {
@@ -213,24 +219,24 @@ export class Destination {
     });
   }
 
-  /** Notes that a relay stands by, or comes back at once. */
+  /** Notes that a relay stands by, or that it will open a feed again at once. */
   standsBy(relay: string | undefined, now: number): void {
     if (relay !== undefined) this.#standby.set(relay, now);
   }
 
-  /** How many relays hold it or stand by. */
+  /** How many relays hold the destination or stand by. */
   relays(now: number): number {
     const others = [...this.#standby].filter(([relay, at]) => relay !== this.holder?.relay && at > now - STANDS_BY);
     return others.length + (this.holder === undefined ? 0 : 1);
   }
 
-  /** Whether no relay worked on it for longer than it may be without one. */
+  /** Whether the destination has been without a relay for longer than `forgetAfter`. */
   isAbandoned(now: number): boolean {
     if (this.forgetAfter === null || this.forgottenAt !== null || this.relays(now) > 0) return false;
     return now > Math.max(this.createdAt ?? 0, this.#workedAt ?? 0) + this.forgetAfter;
   }
 
-  /** Until when a relay worked on it. */
+  /** Until when a relay worked on the destination. */
   workedAt(now: number): number | null {
     return this.holder === undefined ? this.#workedAt : now;
   }
@@ -263,13 +269,16 @@ export class Destination {
   }
 }
 
-/** A message that is not handed out when it is read: its time has not come, or it waits behind one that holds its key. */
+/**
+ * A message that a feed has read, but does not hand out: the time of the message has not come, or the message waits behind
+ * one that holds its key.
+ */
 export interface Postponed {
   readonly kept: Kept;
   readonly isDelayed: boolean;
 }
 
-/** Whether it waits outside of its key's order. */
+/** Whether a postponed message waits outside the order of its key. */
 export function isAlone({ kept: { message }, isDelayed }: Postponed): boolean {
   return isDelayed && (message.key === undefined || message.holdKey !== true);
 }

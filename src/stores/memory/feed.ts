@@ -6,18 +6,18 @@ import { isAlone, isLater, type Destination, type Holder, type Postponed } from 
 import type { Kept } from './kept.js';
 import type { MemoryLog } from './log.js';
 
-/** One relay's hold on a destination in memory: all of it, until it is closed or taken away. */
+/** One relay's hold on a destination in memory: on the whole destination, until the feed is closed or loses its hold. */
 export class MemoryFeed implements Feed, Holder {
   readonly partitions: readonly number[] = [0];
   readonly unbalanced = false;
-  /** What the relay is known by. */
+  /** The name of the relay. */
   readonly relay: string | undefined;
   readonly #lost = new AbortController();
   readonly #log: MemoryLog;
   readonly #destination: Destination;
   readonly #pageSize: number;
   readonly #places = new WeakMap<Message, Kept>();
-  /** Pages of the log that are not settled, each with the messages that are parked with it: their time has not come. */
+  /** The pages of the log that are not settled, each with the postponed messages that are parked when it is settled. */
   readonly #unsettled = new Map<Page, Postponed[]>();
   #readTo = 0;
 
@@ -71,7 +71,7 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
-    // At once: pages that were read already are to know which keys wait.
+    // At once, because the relay must know for pages that it has already read which keys are parked.
     if (!this.lost.aborted) this.#settle(page, toPark);
     await this.#assertHeld();
   }
@@ -86,21 +86,27 @@ export class MemoryFeed implements Feed, Holder {
     return Promise.resolve();
   }
 
-  /** Ends the hold: what was read and not settled is read again by the next feed. */
+  /** Ends the hold. The next feed reads the messages again that were read and not settled. */
   lose(why: string): void {
     if (this.lost.aborted) return;
     this.#destination.released(this.#log.now());
     this.#lost.abort(new MessengerError('LEASE_LOST', why));
   }
 
-  /** Whether a key is held by a message that was read, and is parked once the page is settled that it was read with. */
+  /**
+   * Whether a message that was read and postponed holds a key. Such a message is parked when the page is settled with which
+   * it was read.
+   */
   #isHeld(key: string | undefined, postponed: readonly Postponed[]): boolean {
     if (key === undefined) return false;
     const read = [...this.#unsettled.values(), postponed].flat();
     return read.some((each) => each.kept.message.key === key && !isAlone(each));
   }
 
-  /** Parks them with the last page that is not settled, so that nothing of their keys comes after them; at once where there is none. */
+  /**
+   * Parks postponed messages when the last unsettled page is settled, so that no earlier message of their keys is published
+   * after them. If all pages are settled, parks them at once.
+   */
   #postpone(postponed: readonly Postponed[]): void {
     const last = [...this.#unsettled.values()].at(-1);
     if (last !== undefined) last.push(...postponed);

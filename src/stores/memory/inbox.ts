@@ -2,12 +2,12 @@ import { assertConsumer, assertReceivedId, LONGEST_RETENTION, type InboxStore } 
 import { numberOption } from '../../core/util/options.js';
 import { assertOpen, type MemoryTransaction } from './transaction.js';
 
-/** Which consumer has had which message, in memory. */
+/** Records in memory which consumer has received which message. */
 export class MemoryInbox implements InboxStore<MemoryTransaction> {
   readonly #now: () => number;
-  /** By key, when it was received. */
+  /** When each message was received, by consumer and id. */
   readonly #received = new Map<string, number>();
-  /** By key, the open transaction that has received it. */
+  /** The open transaction that has received a message, by consumer and id. */
   readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(now: () => number) {
@@ -42,12 +42,12 @@ export class MemoryInbox implements InboxStore<MemoryTransaction> {
     return Promise.resolve(old.length);
   }
 
-  /** Keeps what a transaction has received. */
+  /** Keeps the records of a transaction that has committed. */
   commit({ received }: MemoryTransaction): void {
     for (const key of received) this.#received.set(key, this.#now());
   }
 
-  /** Lets others receive what the transaction has not. */
+  /** Lets other transactions receive the messages of a transaction that has ended, if it has not committed. */
   end({ received }: MemoryTransaction): void {
     for (const key of received) this.#receiving.delete(key);
   }

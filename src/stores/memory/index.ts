@@ -1,5 +1,5 @@
 /**
- * The outbox in memory: the reference that says what a store does, and a store for tests.
+ * An outbox in memory. It is a store for tests, and the reference for the behaviour of all stores.
  *
  * @module
  */
@@ -20,20 +20,26 @@ import { assertOpen, copyOf, MemoryTransaction } from './transaction.js';
 
 export { MemoryTransaction } from './transaction.js';
 
-/** How a `MemoryStore` is set up. */
+/** The options of a `MemoryStore`. */
 export interface MemoryStoreOptions<Input = MessageInput> {
-  /** Makes a message of what is stored. @default bytes, strings, JSON objects and ready messages */
+  /**
+   * Makes a message of the value that the application stores.
+   * @default accepts bytes, strings, objects (as JSON) and ready messages
+   */
   transform?: Transform<Input>;
-  /** The store's clock, in milliseconds since 1970: for tests of what is delayed, retried or cleaned. @default Date.now */
+  /**
+   * The store's clock, in milliseconds since 1970. For tests of messages that are delayed, retried or cleaned.
+   * @default Date.now
+   */
   now?: () => number;
 }
 
 /**
- * The contract of a store, in arrays. What is stored is gone with the process. One relay at a time works on a
+ * A store that keeps everything in memory. Its messages are gone when the process ends. One relay at a time works on a
  * destination, until it closes its feed.
  */
 export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<MemoryTransaction> {
-  /** What an operator does: destinations, parked messages, dead letters. */
+  /** What an operator sees and controls: destinations, parked messages and dead letters. */
   readonly admin: OutboxAdmin;
   readonly #transform: Transform<Input>;
   readonly #log: MemoryLog;
@@ -50,7 +56,10 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
     this.admin = memoryAdmin(this.#log);
   }
 
-  /** Runs `work` with a transaction: what it adds is stored when `work` resolves, and not when it rejects. */
+  /**
+   * Runs `work` with a transaction. The messages that `work` adds to it are stored when `work` resolves, and dropped when
+   * `work` rejects.
+   */
   async transaction<T>(work: (transaction: MemoryTransaction) => Promise<T> | T): Promise<T> {
     const transaction = new MemoryTransaction();
     try {
@@ -66,11 +75,12 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Stores one message, or an array, with the transaction. A destination that a message is for is made where it is not
-   * there yet, as `declareDestinations` does.
+   * Stores one message, or an array of messages, when the transaction commits. If a message is addressed to a destination
+   * that does not exist yet, the commit adds it, as `declareDestinations` does.
    *
-   * @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over; `INVALID_MESSAGE`;
-   *   `UNKNOWN_DESTINATION` for a message whose destination was forgotten.
+   * @throws MessengerError `INVALID_TRANSACTION` if the handle is missing or unknown, or its transaction is over;
+   *   `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message that cannot be stored; `UNKNOWN_DESTINATION` for a message
+   *   whose destination was forgotten.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     assertOpen(transaction);
@@ -84,13 +94,18 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
     return Promise.resolve(stored);
   }
 
-  /** What a transaction has stored so far, in order. @throws as `add` does. */
+  /** The messages that a transaction has stored so far, in order. @throws as `add` does. */
   async stored(transaction: MemoryTransaction): Promise<readonly Message[]> {
     await this.add(transaction, []);
     return transaction.added.map((message) => copyOf(message, false));
   }
 
-  /** Makes the destinations that messages are for, where they are not there yet: each publishes what is for it alone. */
+  /**
+   * Adds the destinations to which messages are addressed, if they do not exist yet. Each of them, except `default`,
+   * publishes only the messages that are addressed to it.
+   *
+   * @throws MessengerError `INVALID_OPTION` for a name that cannot be the name of a destination.
+   */
   async declareDestinations(names: readonly string[]): Promise<void> {
     for (const name of names) assertDestination(name);
     for (const name of names) this.#log.declare(name);
@@ -98,10 +113,10 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Takes a destination for a relay, or resolves to `null` while another one holds it.
+   * Takes a destination for a relay. Resolves to `null` while another relay holds the destination.
    *
-   * @throws MessengerError `INVALID_OPTION`; `DESTINATION_FORGOTTEN` where no relay worked on it for longer than its
-   *   `forgetAfter`.
+   * @throws MessengerError `INVALID_OPTION`; `DESTINATION_FORGOTTEN` if the destination was forgotten, because it was
+   *   without a relay for longer than its `forgetAfter`.
    */
   async openFeed(options: FeedOptions): Promise<Feed | null> {
     assertDestination(options.destination);
@@ -120,16 +135,16 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Takes a destination away from the relay that holds it, as if its lease had run out: for tests of what the relay does
-   * then.
+   * Takes a destination away from the relay that holds it, as if the relay's lease had run out. For tests of what a relay
+   * does then.
    */
   revoke(destination: string = DEFAULT_DESTINATION): void {
     this.#log.destinations.get(destination)?.holder?.lose('the lease was taken away');
   }
 
   /**
-   * Up to `batch` messages that the destination `default` has not published, in order. One that waits for its time, for
-   * another attempt or behind such a message is not listed.
+   * Returns up to `batch` messages that the destination `default` has not published, in order. Leaves out a message that
+   * waits for its time, for another attempt, or behind such a message.
    */
   async messages(batch: number): Promise<readonly Message[]> {
     numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
@@ -137,9 +152,9 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Marks messages as published at the destination `default`, all or none.
+   * Marks messages as published at the destination `default`: all of them or none.
    *
-   * @throws MessengerError `UNKNOWN_MESSAGE` for one that is not stored.
+   * @throws MessengerError `UNKNOWN_MESSAGE` if one of them is not stored.
    */
   async published(...messages: readonly Message[]): Promise<void> {
     const kept = new Set(this.#log.kept.map(({ message }) => message.id));
@@ -150,14 +165,17 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
         `message ${missing.id} is not stored: nothing was marked as published`,
       );
     }
-    // By id, all of them: a message that was stored twice is one to whoever receives it.
+    // Marks every stored message with one of the ids: a message that was stored twice is one message to its consumer.
     const ids = new Set(messages.map(({ id }) => id));
     const destination = this.#log.destination(DEFAULT_DESTINATION);
     for (const each of this.#log.kept) if (ids.has(each.message.id)) destination.published(each);
     return Promise.resolve();
   }
 
-  /** Deletes what every destination has published, and was stored `expiration` milliseconds ago or before. */
+  /**
+   * Deletes messages that were stored `expiration` milliseconds ago or earlier, and that all their destinations have
+   * published.
+   */
   async deletePublishedByExpiration(expiration: number): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
     const forgotten = this.#log.forgetAbandoned();
@@ -166,21 +184,30 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Records that a consumer has had the message of this id, with the transaction. Waits for the end of another one
-   * that has recorded the same.
+   * Records, with the transaction, that a consumer has received the message with this id. If another open transaction has
+   * recorded the same, waits for the end of that transaction.
    *
-   * @returns whether it is the first time. @throws as `add` does for a handle, and as an `InboxStore` does.
+   * @returns whether the consumer receives this message for the first time.
+   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE` for
+   *   an id, that is empty or that no store can keep.
    */
   receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
     return this.#inbox.receive(transaction, consumer, id);
   }
 
-  /** Forgets what a consumer has received longer ago than `expiration` milliseconds. @returns how many. */
+  /**
+   * Deletes the records of messages that a consumer received `expiration` milliseconds ago or earlier.
+   *
+   * @returns how many records were deleted.
+   */
   forgetReceived(consumer: string, expiration: number): Promise<number> {
     return this.#inbox.forgetReceived(consumer, expiration);
   }
 
-  /** Every message that is kept, published or not, in the order of the commits. One is published once all its destinations have. */
+  /**
+   * All messages that the store has, in the order of the commits. A message is `published` once all its destinations have
+   * published it.
+   */
   all(): readonly Message[] {
     return this.#log.kept.map((kept) => copyOf(kept.message, this.#log.isPublished(kept)));
   }

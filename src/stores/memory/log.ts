@@ -5,12 +5,12 @@ import { Bell } from '../../core/util/async.js';
 import { Destination } from './destination.js';
 import type { Kept } from './kept.js';
 
-/** The committed messages, in order, and the destinations that publish them. */
+/** The committed messages, in the order of their commits, and the destinations that publish them. */
 export class MemoryLog {
   /** Rings when there may be something to publish. */
   readonly changed = new Bell();
   readonly destinations = new Map<string, Destination>();
-  /** Milliseconds since 1970. */
+  /** The store's clock, in milliseconds since 1970. */
   readonly now: () => number;
   #kept: Kept[] = [];
   /** The number of the newest message. */
@@ -31,12 +31,12 @@ export class MemoryLog {
     this.changed.ring();
   }
 
-  /** The destination of a relay: one that nobody added begins at the beginning. */
+  /** Finds the destination of a relay. Adds it if it does not exist: it then starts at the beginning of the log. */
   destination(name: string): Destination {
     return this.destinations.get(name) ?? this.add(new Destination(name, {}));
   }
 
-  /** @throws MessengerError `UNKNOWN_DESTINATION` for a message that is for a destination that was forgotten. */
+  /** @throws MessengerError `UNKNOWN_DESTINATION` if the message is addressed to a destination that was forgotten. */
   assertTaken({ destination }: Message): void {
     const forgottenAt = destination === undefined ? null : (this.destinations.get(destination)?.forgottenAt ?? null);
     if (forgottenAt === null) return;
@@ -46,7 +46,7 @@ export class MemoryLog {
     );
   }
 
-  /** Forgets the destinations that no relay worked on for longer than their `forgetAfter`. @returns their names. */
+  /** Forgets the destinations that have been without a relay for longer than their `forgetAfter`. @returns their names. */
   forgetAbandoned(): string[] {
     const now = this.now();
     const abandoned = [...this.destinations.values()].filter((each) => each.isAbandoned(now));
@@ -54,7 +54,10 @@ export class MemoryLog {
     return abandoned.map(({ name }) => name);
   }
 
-  /** Makes a destination for the messages that are for it alone, where there is none. `default` publishes whatever is for no other. */
+  /**
+   * Adds a destination for the messages that are addressed to it alone, if it does not exist. `default` publishes all topics
+   * instead, from the beginning of the log.
+   */
   declare(name: string): void {
     if (this.destinations.has(name)) return;
     const own = name === DEFAULT_DESTINATION ? {} : { topics: [], after: this.#last };
@@ -73,7 +76,7 @@ export class MemoryLog {
     return first === undefined ? this.#last : first.seq - 1;
   }
 
-  /** The messages behind that number. */
+  /** The messages with a number greater than `seq`. */
   *behind(seq: number): Generator<Kept, void> {
     let [low, high] = [0, this.#kept.length];
     while (low < high) {
@@ -84,20 +87,26 @@ export class MemoryLog {
     for (let place = low; place < this.#kept.length; place++) yield this.#kept[place] as Kept;
   }
 
-  /** Whether a message is published at every destination that waits for it, of one or more that are to publish it. */
+  /**
+   * Whether at least one destination is to publish the message, and all of them have published it. Destinations that were
+   * forgotten need not have published it.
+   */
   isPublished(kept: Kept): boolean {
     const own = [...this.destinations.values()].filter((destination) => destination.isFor(kept));
     return own.length > 0 && own.every((each) => each.forgottenAt !== null || each.hasPublished(kept));
   }
 
-  /** Whether nothing waits for a message: each destination has published it, was forgotten without it, or is not to publish it. */
+  /**
+   * Whether a message can be deleted: each destination has published it, does not publish such messages, or was forgotten
+   * and has not parked it.
+   */
   isDone(kept: Kept): boolean {
     const all = [...this.destinations.values()];
     const waits = (each: Destination) => (each.forgottenAt === null ? !each.hasPublished(kept) : each.hasParked(kept));
     return all.length > 0 && !all.some((each) => each.isFor(kept) && waits(each));
   }
 
-  /** Deletes what is published and was stored at that time or before. @returns how many. */
+  /** Deletes the messages that can be deleted and were stored at the time `until` or before. @returns how many. */
   clean(until: number): number {
     const isOld = (kept: Kept) => kept.storedAt <= until && this.isDone(kept);
     const old = this.#kept.filter(isOld);

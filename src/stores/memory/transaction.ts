@@ -2,21 +2,21 @@ import { MessengerError } from '../../core/errors.js';
 import type { Message } from '../../core/contracts/message.js';
 import { describe } from '../../core/util/describe.js';
 
-/** What a transaction has stored and not yet committed. Made by `MemoryStore.transaction`. */
+/** A transaction of a `MemoryStore`, with the messages that it will store. `MemoryStore.transaction` makes one. */
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];
-  /** What was received, as its keys. @internal */
+  /** The messages that were received, by consumer and id. @internal */
   readonly received = new Set<string>();
   /** @internal */
   over = false;
   /** @internal */
   end!: () => void;
-  /** Resolves when it is over. @internal */
+  /** Resolves when the transaction is over. @internal */
   readonly ended = new Promise<void>((resolve) => (this.end = resolve));
 }
 
-/** @throws MessengerError `INVALID_TRANSACTION` for a handle that is missing, unknown or over. */
+/** @throws MessengerError `INVALID_TRANSACTION` if the handle is missing or unknown, or its transaction is over. */
 export function assertOpen(transaction: unknown): void {
   if (!(transaction instanceof MemoryTransaction)) {
     throw new MessengerError(
@@ -28,7 +28,7 @@ export function assertOpen(transaction: unknown): void {
     throw new MessengerError('INVALID_TRANSACTION', 'this transaction has ended: store before its function returns');
 }
 
-/** A message that shares nothing with another. */
+/** Copies a message. The copy shares no object with the original. */
 export function copyOf(message: Message, published: boolean): Message {
   const { id, metadata, payload, at, topic, key, deliverAt, holdKey, destination } = message;
   return {
