@@ -7,16 +7,22 @@ import { DAY } from '../util/options.js';
 /** The longest pause between two cleanings. Milliseconds. */
 const MAX_PAUSE = 60_000;
 
-/** For how long a published message is kept where nobody says: seven days, in milliseconds. */
+/** How long a published message is kept if nobody says otherwise: seven days, in milliseconds. */
 const WEEK = 7 * DAY;
 
-/** Asked each time: `migrate` changes what a store allows while a relay runs. */
+/**
+ * How old a published message must be to be cleaned. The store is asked each time, because `migrate` changes what it
+ * allows while a relay runs.
+ */
 async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {
   if (cleanUp !== 'by retention') return cleanUp;
   return Math.min(WEEK, (await store.retention?.({ signal })) ?? WEEK);
 }
 
-/** Cleans once, and tells of it; somebody should know where messages are given up unpublished. @throws what the store throws. */
+/**
+ * Cleans once, and reports it. Forgotten destinations are logged as errors, because somebody should know that their
+ * unpublished messages are given up. @throws what the store throws.
+ */
 export async function cleanOnce(
   { store, destination, clock, errorLogger, onEvent }: RelaySettings,
   cleanUp: CleanUp,
@@ -40,7 +46,8 @@ export async function cleanOnce(
     const expiration = await expirationOf(store, cleanUp, signal);
     tell(await store.deletePublishedByExpiration(expiration, { signal }));
   } catch (error) {
-    // What was done is done, and told by nobody later. One that was stopped before it did anything is nothing to tell of.
+    // Report what was done, because nobody reports it later. A cleaning that was stopped before it did anything needs
+    // no report.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
     throw error;
   }
@@ -51,14 +58,15 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 }
 
 /**
- * Cleans again and again, beside the publishing, while this relay holds something, until the signal aborts.
+ * Cleans again and again, beside the publishing, until the signal aborts. Cleans only while this relay holds something.
  *
- * @throws MessengerError `INVALID_OPTION` when the store cannot clean by this `cleanUp`, and nothing else.
+ * @throws MessengerError `INVALID_OPTION` if the store cannot clean by this `cleanUp`, and nothing else.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
-  // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
+  // Cleaning costs some look-ups even if there is nothing to do, and it does no harm if a message stays a little
+  // longer.
   const longest = cleanUp === 'by retention' ? MAX_PAUSE : Math.min(MAX_PAUSE, cleanUp / 10);
   const pause = Math.max(interval, longest);
   while (!stop.aborted) {
@@ -66,7 +74,8 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       try {
         await cleanOnce(options, cleanUp, stop);
       } catch (error) {
-        // A `cleanUp` that the store cannot do is a mistake to be told at once, not every minute.
+        // If the store cannot clean by this `cleanUp`, that is a mistake. It must be reported at once, not every
+        // minute.
         if (hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }
