@@ -61,7 +61,7 @@ export class Pipeline {
   readonly #running = new Set<Promise<unknown>>();
   #settledAt = -Infinity;
   #lastOfLog: Promise<unknown> = Promise.resolve();
-  /** Calls that look at parked messages, or change them, run one at a time. */
+  /** Looking at parked messages and settling take turns. */
   readonly #inTurn = serially();
   #failure: { readonly error: unknown } | undefined;
   #unsettled: { readonly error: unknown } | undefined;
