@@ -10,8 +10,8 @@ export interface CircuitStatus {
    * on their way to find out whether the broker is back, and everything else waits for their answer.
    *
    * The circuit opens if the connection fails, if a call is not answered in time while no other call is acknowledged,
-   * if most messages of a batch fail alike, or if a topic has its fourth refusal in a row that is alike. It is also
-   * open while `maxParked` messages of a topic wait; retries go on then.
+   * if most messages of a batch fail alike, or at the fourth refusal in a row of one topic, if all four are alike. It
+   * is also open while `maxParked` messages of a topic wait; retries go on then.
    */
   readonly state: 'closed' | 'open' | 'half-open';
   /** How many times the broker has failed since it last acknowledged a message. */
@@ -154,7 +154,7 @@ export class Circuit implements Gate {
   }
 
   async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
-    // A caller that waits for no time waits for the answer to another caller's request.
+    // A caller without a time to wait for waits until another caller's request is answered.
     const ms = left > 0 ? left : Infinity;
     if (!patient) this.#impatient += 1;
     await this.#changed.wait(this.#clock, ms, ...signals);

@@ -125,8 +125,8 @@ export function sendInLanes<Item>(
   };
 
   /**
-   * Sends the first items of these lanes in one request, and records their results. @returns the promise of a slow
-   * request that is no longer waited for; empty otherwise.
+   * Sends the first items of these lanes in one request, and records their results.
+   * @returns the promise of a slow request that is no longer waited for; empty otherwise.
    */
   const request = async (lanes: readonly Lane<Item>[]): Promise<Promise<unknown>[]> => {
     const answering = answersOf(

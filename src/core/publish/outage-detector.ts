@@ -27,8 +27,8 @@ export interface Outage extends Failure {
 type Topic = string | undefined;
 
 /**
- * How many refusals in a row that are alike, of different messages of a topic, are put down to the messages. One more
- * is put down to the broker.
+ * How many refusals in a row, all alike and of different messages of a topic, are put down to the messages. One more is
+ * put down to the broker.
  */
 const BELIEVED_ON_END = 3;
 
@@ -48,8 +48,8 @@ interface Doubt {
  * Decides whether the broker or the message is the cause of a failure, if the error does not say so.
  *
  * The broker is taken for the cause if a call is not answered while no other call is acknowledged, if most messages of
- * a batch fail alike, or if a topic has nothing but refusals in a row that are alike. The message is taken for the
- * cause as soon as another message of its topic was acknowledged, and this message then fails again as before.
+ * a batch fail alike, or if a topic gets one refusal after another, all alike. The message is taken for the cause as
+ * soon as another message of its topic was acknowledged, and this message then fails again as before.
  */
 export class OutageDetector {
   /** Whether the broker has been tried as often as is worthwhile, and has acknowledged nothing since. */
@@ -75,7 +75,7 @@ export class OutageDetector {
 
   /**
    * Whether the broker may still refuse every message of this topic, and not only this message. That is so if the
-   * message was parked in such doubt before, for a failure that is alike, and no message of its topic was acknowledged
+   * message was parked in such doubt before, for a failure like this one, and no message of its topic was acknowledged
    * since.
    */
   isDoubted({ id, topic }: Message, { signature }: Failure): boolean {
@@ -84,8 +84,8 @@ export class OutageDetector {
   }
 
   /**
-   * Remembers that a message is parked for a failure that may be the broker's. @returns how often the message was
-   * parked like this.
+   * Remembers that a message is parked for a failure that may be the broker's.
+   * @returns how often the message was parked like this.
    */
   doubt({ id, topic }: Message, { signature }: Failure): number {
     const times = (this.#doubts.get(id)?.times ?? 0) + 1;
@@ -150,7 +150,7 @@ export class OutageDetector {
   }
 
   /**
-   * A refusal that follows others in its topic that are alike, if no message of the topic was acknowledged in between.
+   * A refusal that follows refusals like it in the same topic, if no message of the topic was acknowledged in between.
    */
   #refusedOnEnd(answers: readonly Answered[]): Failure | undefined {
     let outage: Failure | undefined;

@@ -27,7 +27,7 @@ export class Outcomes {
   readonly #page: Page;
   readonly #options: PublishPageOptions;
   readonly #toPark: ToPark[] = [];
-  /** Keys with a parked message in this page. */
+  /** Keys of which a message of this page was parked. */
   readonly #blocked = new Set<string>();
   readonly #late: Late[] = [];
   #acknowledged = 0;
@@ -198,8 +198,8 @@ export class Outcomes {
   }
 
   /**
-   * Records a failure that is the message's own. @returns whether the message is now a dead letter, so that its key
-   * goes on.
+   * Records a failure that is the message's own.
+   * @returns whether the message is now a dead letter, so that its key goes on.
    */
   #fail(place: number, failure: Failure): boolean {
     const { outageDetector, policyOf, onFailure } = this.#options;

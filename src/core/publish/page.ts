@@ -39,8 +39,8 @@ class PagePublication implements Publication {
   readonly #earlier: Earlier;
   readonly #outcomes: Outcomes;
   /**
-   * The signal of the time when the page was begun. When partitions change hands, later pages are begun under another
-   * signal.
+   * The `stop` signal as it was when the page was begun. When partitions change hands, later pages are begun under
+   * another signal.
    */
   readonly #stop: AbortSignal;
   /** The places of the messages that are still to be sent, in order. */

@@ -9,7 +9,7 @@ export interface Backoff {
 /**
  * The delay before the next attempt, after `failures` failed ones. It is exponential with full jitter (Brooker,
  * "Exponential Backoff And Jitter", AWS, 2015), but never less than half of `minDelay`, so that a run of small random
- * numbers cannot hammer a broker.
+ * numbers cannot hammer a broker. The default delays are in `relay/policies.ts`.
  */
 export function backoff(
   failures: number,

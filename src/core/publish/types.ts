@@ -30,7 +30,9 @@ export interface Earlier {
   isBusy(key: string): boolean;
 }
 
-/** No earlier messages, such as for a page of parked messages: new messages of their keys wait for them. */
+/**
+ * Says that there are no earlier messages, as for a page of parked messages. New messages of their keys wait for them.
+ */
 export const NONE_EARLIER: Earlier = { isParked: () => false, isBusy: () => false };
 
 /** The options for publishing any page. */

@@ -21,7 +21,8 @@ async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal 
 
 /**
  * Cleans once, and reports it. Forgotten destinations are logged as errors, because somebody should know that their
- * unpublished messages are given up. @throws what the store throws.
+ * unpublished messages are given up.
+ * @throws what the store throws.
  */
 export async function cleanOnce(
   { store, destination, clock, errorLogger, onEvent }: RelaySettings,
@@ -58,7 +59,8 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 }
 
 /**
- * Cleans again and again, beside the publishing, until the signal aborts. Cleans only while this relay holds something.
+ * Cleans again and again, beside the publishing, until the signal aborts. Cleans only while this relay holds
+ * partitions.
  *
  * @throws MessengerError `INVALID_OPTION` if the store cannot clean by this `cleanUp`, and nothing else.
  */

@@ -11,8 +11,8 @@ import { onAbort } from '../util/async.js';
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
   /**
    * How many milliseconds the drain may send messages. After that it sends nothing more, whatever is left. It waits for
-   * messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take one cleaning more. @default
-   * 10_000
+   * messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take one cleaning more.
+   * @default 10_000
    */
   readonly budget?: number;
   /**
@@ -79,8 +79,8 @@ interface Done {
 }
 
 /**
- * Publishes round after round. @returns whether another feed may find more to publish, because this feed is lost or its
- * time is over.
+ * Publishes round after round.
+ * @returns whether another feed may find more to publish, because this feed is lost or its time is over.
  */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
   const until = settings.clock.now() + ONE_FEED;

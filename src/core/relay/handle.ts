@@ -72,8 +72,8 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
 }
 
 /**
- * Waits for work that comes before a relay has reached the store. @throws FatalError if the store cannot be reached or
- * worked on.
+ * Waits for work that comes before a relay has reached the store.
+ * @throws FatalError if the store cannot be reached or worked on.
  */
 export async function reaching(work: Promise<void> | undefined): Promise<void> {
   try {

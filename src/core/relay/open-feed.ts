@@ -9,8 +9,8 @@ export async function openFeed(store: Store, options: FeedOptions, clock: Clock 
 }
 
 /**
- * The same store, but with one call at a time. The contract of `Store` promises that, while a relay makes calls that
- * overlap.
+ * The same store, but with one call at a time. The contract of `Store` promises one call at a time, and a relay makes
+ * calls that overlap.
  */
 export function oneAtATime(store: Store): Store {
   let last: Promise<unknown> = Promise.resolve();

@@ -29,8 +29,8 @@ export interface TopicOptions {
   /** How a message of the topic is tried again. Options that are not given are as for every topic. */
   retry?: RetryOptions;
   /**
-   * How many messages of the topic may wait at a relay, because they failed or are behind others of their key. @default
-   * as for every topic
+   * How many messages of the topic may wait at a relay, because they failed or are behind others of their key.
+   * @default as for every topic
    */
   maxParked?: number;
 }
@@ -75,8 +75,8 @@ export interface MessengerOptions {
   /** The named destination for which this relay works, if the store has destinations. @default 'default' */
   destination?: string;
   /**
-   * How many messages of different keys are in flight at once, if the publisher has no batch form: 1 to 1,000. @default
-   * 10
+   * How many messages of different keys are in flight at once, if the publisher has no batch form: 1 to 1,000.
+   * @default 10
    */
   concurrency?: number;
   /**

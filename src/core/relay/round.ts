@@ -30,7 +30,7 @@ export function newRound(parked = new Set<string>()): Round {
   return { acknowledged: 0, isNew: false, failures: [], parked };
 }
 
-/** Whether the broker as a whole failed. A relay that stays would pause then. Here, the work ends. */
+/** Whether the broker as a whole failed. A relay that keeps running would pause then. Here, the work ends. */
 export function isBrokerDown({ failures }: Round): boolean {
   return failures.some(({ kind }) => kind === 'connection');
 }

@@ -59,7 +59,7 @@ export interface RelaySettings {
   readonly clock: Clock;
 }
 
-/** The settings of a relay that stays. */
+/** The settings of a relay that keeps running. */
 export interface RelayOptions extends RelaySettings {
   /** The name by which the other relays of its destination know this relay: see `FeedOptions`. */
   readonly relay: string;

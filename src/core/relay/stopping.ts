@@ -6,7 +6,7 @@ import { onAbort, type Cut } from '../util/async.js';
 /** How long a publisher whose call was aborted has to tell which messages were acknowledged. Milliseconds. */
 export const ANSWER_GRACE = 500;
 
-/** How long after the abort of its calls a relay has ended, whatever has not answered. Milliseconds. */
+/** A relay has ended this long after the abort of its calls, even if something has not answered. Milliseconds. */
 const LAST = 2_000;
 
 /** How some work ends, from the moment when it is told to stop. */

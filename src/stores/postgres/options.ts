@@ -117,7 +117,8 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
   /**
    * How long one transaction of a relay, or of a call of `store.admin`, may take: 1 to 3,600,000. `store.migrate` may
    * take twice as long. `store.admin.importFromGo`, and adding a destination from a time, may take ten times as long.
-   * `store.admin.rebase` has a `timeout` of its own. @default 30_000
+   * `store.admin.rebase` has a `timeout` of its own.
+   * @default 30_000
    */
   timeout?: number;
   /**

@@ -99,8 +99,8 @@ function fill(sql: string, names: Names, settings: Expected): string {
 /** The options of a script of the migrations. */
 export interface ScriptOptions {
   /**
-   * The version that the tables have. The script contains the migrations after it. @default 0, for tables that are to
-   * be created
+   * The version that the tables have. The script contains the migrations after it.
+   * @default 0, for tables that are to be created
    */
   from?: number;
   /**
