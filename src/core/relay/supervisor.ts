@@ -21,14 +21,14 @@ const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 /**
  * Publishes until the signal aborts. Then finishes the work in flight, as far as it is answered in time.
  *
- * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if its schema
- *   is not what this library works on.
+ * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if this library
+ *   cannot work on its schema.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
   const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
   const work = relayUntil(options, stop, stopping.cut, onStarted);
   const giveUp = stopping.overdue.then(() => {
-    // Whatever the work still comes to is too late. The relay's lease ends by itself.
+    // Whatever the work still does comes too late. The relay's lease ends by itself.
     work.catch(() => undefined);
     const lasted = durationOf(options.stopTimeout);
     const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;

@@ -76,7 +76,7 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Parks, as whole rows, the messages that the partitions which this transaction has fenced have not delivered.
+     * Parks whole rows: the messages that were not delivered by the partitions that this transaction has fenced.
      * Returns how many messages these are, and how many of them the destination publishes. They are due at once. Of the
      * messages of a key only the first is due, and only if no earlier message of the key waits already.
      */

@@ -27,7 +27,7 @@ export interface RebasedDestination {
   readonly destination: string;
   /**
    * Messages of the log that were not settled when the copy was made, and messages stored since. They will be
-   * published. Messages that the former relays published after that moment are published again.
+   * published. Messages that the former relays published after the copy was made are published again.
    */
   readonly undelivered: number;
   /** The smallest and the largest `seq` of these messages; `undefined` if there are none. */

@@ -81,7 +81,7 @@ export class PostgresFeed implements Feed {
     try {
       const source = await sourceOf(database, statements, options);
       // The parked keys are read in a statement after the claim has committed. If they were read with the claim, keys
-      // that the old owner has parked since then would be missing, and later messages of those keys would overtake.
+      // that the old owner parked meanwhile would be missing, and later messages of those keys would overtake.
       const parked = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
     } catch (error) {
