@@ -85,8 +85,8 @@ class PagePublication implements Publication {
   }
 
   /**
-   * Chooses the messages that can be sent now. Unless the publisher keeps the order of keys in a batch, they are of
-   * different keys.
+   * Chooses the messages that can be sent now. Unless the publisher keeps the order of keys in a batch, it chooses at
+   * most one message of each key.
    */
   #next(most: number): Next {
     const { publisher, batchBytes } = this.#options;
