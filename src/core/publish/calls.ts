@@ -4,30 +4,33 @@ import { PublishError } from '../errors.js';
 /** A call of a publisher that is in flight. */
 export interface Call {
   readonly since: number;
-  /** What was acknowledged before it began, of all calls. */
+  /** How many calls of the publisher had been acknowledged when this call began. */
   readonly acknowledgements: number;
 }
 
 const unanswered = new WeakSet<Error>();
-/** Of errors that only say so, whether it was for an earlier message of the key. */
+/** Errors that only say that a message was not sent. `isBehind`: the reason is an earlier message of its key. */
 const unsent = new WeakMap<Error, { readonly isBehind: boolean }>();
 
-/** Whether a call had no answer in time, and no other call of the publisher was acknowledged meanwhile. */
+/**
+ * Whether this is the error of a call that was not answered in time, while no other call of the publisher was
+ * acknowledged.
+ */
 export function isUnanswered(error: unknown): boolean {
   return error instanceof Error && unanswered.has(error);
 }
 
-/** Whether an error only says that a message was not sent, since others fail or the relay is to stop. */
+/** Whether an error only says that a message was not sent, because other messages fail or the relay is to stop. */
 export function isUnsent(error: Error): boolean {
   return unsent.has(error);
 }
 
-/** Whether it says so of a message that a call of another key, without an answer, held up. */
+/** Whether an error says that a message was not sent because a call for another key was not answered. */
 export function isHeldUp(error: Error): boolean {
   return unsent.get(error)?.isBehind === false && isUnanswered(error.cause);
 }
 
-/** An error of a message that was not sent. */
+/** Makes the error of a message that was not sent. */
 export function notSent(why: string, cause: unknown, isBehind = false): PublishError {
   const error = new PublishError(`not sent: ${why}`, { kind: 'retryable', cause });
   unsent.set(error, { isBehind });
@@ -35,12 +38,13 @@ export function notSent(why: string, cause: unknown, isBehind = false): PublishE
 }
 
 /**
- * The calls of one publisher that are in flight: how long the oldest has been waited for, and whether one that has no
- * answer is slow by itself, since others are acknowledged meanwhile, or nobody answers.
+ * The calls of one publisher that are in flight. Tells how long the relay has waited for the oldest of them. If a call
+ * is not answered in time, tells whether only that call is slow, because other calls are acknowledged meanwhile, or
+ * whether the publisher answers no call.
  */
 export class Calls {
   readonly #clock: Clock;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly #inFlight = new Set<Call>();
   #acknowledgements = 0;
 
@@ -48,7 +52,7 @@ export class Calls {
     this.#clock = clock;
   }
 
-  /** Milliseconds that the oldest call in flight has been waited for. */
+  /** How many milliseconds the relay has waited for the oldest call in flight; `undefined` if no call is in flight. */
   get waiting(): number | undefined {
     for (const { since } of this.#inFlight) return this.#clock.now() - since;
     return undefined;
@@ -65,7 +69,7 @@ export class Calls {
     if (isAcknowledged) this.#acknowledgements += 1;
   }
 
-  /** The error of a call that had no answer in time. */
+  /** Makes the error of a call that was not answered in time. */
   tooLate({ acknowledgements }: Call, timeout: number): PublishError {
     const text = `the publisher did not answer within ${String(timeout)} ms`;
     const error = new PublishError(text, { kind: 'retryable' });

@@ -3,74 +3,83 @@ import type { Clock } from '../util/clock.js';
 import { backoff, type Backoff } from './retry-policy.js';
 import { Bell } from '../util/async.js';
 
-/** How publishing to a destination does, at this moment. */
+/** The state of publishing to a destination at this moment. */
 export interface CircuitStatus {
   /**
-   * `closed`: messages are published. `open`: nothing is, until `retryAt`. `half-open`: a few messages
-   * are on their way to find out, and everything else waits for their answer.
+   * `closed`: messages are published. `open`: no message is published until `retryAt`. `half-open`: a few messages are
+   * on their way to find out whether the broker is back, and everything else waits for their answer.
    *
-   * It opens on a failure of the connection, when a call has no answer in time and no other was acknowledged meanwhile, when most of a batch fails alike, after the fourth refusal
-   * alike on end of a topic, and while `maxParked` messages of a topic wait (then retries go on).
+   * The circuit opens if the connection fails, if a call is not answered in time while no other call is acknowledged,
+   * if most messages of a batch fail alike, or at the fourth refusal in a row of one topic, if all four are alike. It
+   * is also open while `maxParked` messages of a topic wait; retries go on then.
    */
   readonly state: 'closed' | 'open' | 'half-open';
-  /** Failures of the broker since something was last acknowledged. */
+  /** How many times the broker has failed since it last acknowledged a message. */
   readonly failures: number;
-  /** Since when it has not been closed. */
+  /** Since when the circuit has not been closed. */
   readonly since?: Date;
-  /** When the broker is tried next; absent while messages wait for others to drain. */
+  /** When the relay tries the broker next. Absent while the circuit is closed, or open only because of `maxParked`. */
   readonly retryAt?: Date;
-  /** What it is open for. */
+  /** The error for which the circuit is open. */
   readonly error?: Error;
-  /** Since when the publisher has not answered the oldest call in flight; absent while none is. */
+  /** Since when the relay has waited for the answer to the oldest call in flight. Absent while no call is in flight. */
   readonly waitingSince?: Date;
 }
 
-/** The leave to send one request. */
+/** Permission to send one request. */
 export interface Pass {
-  /** The request finds out whether the broker is back: it should be small. */
+  /** The request finds out whether the broker is back, so it should be small. */
   readonly probe: boolean;
-  /** Counts how often the circuit has opened: what was sent before it did says nothing of how it is now. */
+  /**
+   * How often the circuit had opened when the permission was given. If it has opened again since, the answer to this
+   * request says nothing about the broker as it is now.
+   */
   readonly opened: number;
 }
 
-/** What came of a request. */
+/** The outcome of a request. */
 export interface Answer {
-  /** Whether anything was acknowledged. */
+  /** Whether the broker acknowledged any message. */
   readonly acknowledged: boolean;
-  /** The failure of the broker, what failures like it have in common, and whether it can be nothing else. */
+  /**
+   * The failure of the broker as a whole, if there was one: its error, the signature that such failures share, and
+   * whether it is certain that the broker failed.
+   */
   readonly outage?: { readonly error: Error; readonly signature: string; readonly certain: boolean } | undefined;
 }
 
-/** Who may send, and when: what `publishPage` needs of a circuit. */
+/** Decides who may send, and when. This is all that `publishPage` needs of a circuit. */
 export interface Gate {
   /**
-   * Asks for leave without waiting. Who is `patient` lets others find out whether the broker is back:
-   * messages that failed before say little of it.
+   * Asks for permission without waiting. A `patient` caller lets others find out whether the broker is back, because
+   * messages that failed before say little about the broker.
    */
   tryEnter(patient: boolean): Pass | undefined;
-  /** Waits for leave; `undefined` when a signal aborts first. */
+  /** Waits for permission. Resolves to `undefined` if a signal aborts first. */
   enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined>;
-  /** Gives the leave back, with the answer; without one when nothing was sent. */
+  /** Gives the permission back: with the answer, or without one if nothing was sent. */
   leave(pass: Pass, answer?: Answer): void;
-  /** What the failures had in common that it is open for. */
+  /**
+   * The signature that the failures share for which the circuit is open; `undefined` if it is not open for failures.
+   */
   readonly signature: string | undefined;
 }
 
-/** What a circuit tells of itself. Milliseconds. */
+/** Is told when a circuit pauses and resumes publishing. Durations are in milliseconds. */
 export interface CircuitListener {
   paused(reason: 'broker' | 'limit', error: Error, failures: number, retryIn?: number): void;
   resumed(reason: 'broker' | 'limit', pausedFor: number): void;
 }
 
-/** Why and since when, by the clock. */
+/** Why publishing is paused, and since when by the clock. */
 interface Pause {
   readonly error: Error;
   readonly since: number;
 }
 
 /**
- * A circuit breaker (Nygard, "Release It!", 2007) for one destination: while the broker as a whole
- * fails, one request at a time finds out whether it is back, with backoff between them.
+ * A circuit breaker (Nygard, "Release It!", 2007) for one destination. While the broker as a whole fails, one request
+ * at a time finds out whether it is back, with backoff between these requests.
  */
 export class Circuit implements Gate {
   readonly #clock: Clock;
@@ -79,11 +88,11 @@ export class Circuit implements Gate {
   readonly #changed = new Bell();
   #broken: (Pause & { readonly signature: string; readonly retryIn: number; readonly retryAt: number }) | undefined;
   #held: Pause | undefined;
-  /** Requests in flight that find out whether the broker is back. */
+  /** How many requests in flight are probes, which find out whether the broker is back. */
   #probes = 0;
-  /** When another one may, although none of these was answered. */
+  /** When another probe may be sent although the probes in flight have not been answered. */
   #nextProbeAt = Infinity;
-  /** How many wait that are not patient. */
+  /** How many callers that are not patient wait for permission. */
   #impatient = 0;
   #opened = 0;
   #failures = 0;
@@ -98,7 +107,7 @@ export class Circuit implements Gate {
     const broken = this.#broken;
     const pause = broken ?? this.#held;
     if (pause === undefined) return { state: 'closed', failures: this.#failures };
-    // Dates of this moment: the wall clock may have been set since.
+    // Dates are computed from the present wall clock, because it may have been set since the pause began.
     const date = (time: number) => new Date(Date.now() + time - this.#clock.now());
     return {
       state: this.#probes > 0 ? 'half-open' : 'open',
@@ -122,7 +131,8 @@ export class Circuit implements Gate {
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
       if (this.#broken === undefined) return this.tryEnter(patient);
-      // Read once: what is not due for the one who asks must not have become due for the one who waits.
+      // The clock is read once. Otherwise a retry that is not due in `#tryProbe` could be due a moment later in
+      // `#wait`, which would then wait without a time limit.
       const now = this.#clock.now();
       const { retryAt } = this.#broken;
       const pass = this.#tryProbe(patient, retryAt, now);
@@ -136,7 +146,7 @@ export class Circuit implements Gate {
     const isHeld = this.#probes > 0 && now < this.#nextProbeAt;
     if (isHeld || now < retryAt || (patient && this.#impatient > 0)) return undefined;
     this.#probes += 1;
-    // One message that is never answered must not keep others from finding out.
+    // A message that is never answered must not keep other messages from finding out whether the broker is back.
     const { error, retryIn } = this.#broken ?? {};
     const isSilent = error !== undefined && isUnanswered(error);
     this.#nextProbeAt = isSilent && retryIn !== undefined ? now + retryIn : Infinity;
@@ -144,7 +154,7 @@ export class Circuit implements Gate {
   }
 
   async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
-    // For others to answer, where it is not the time that is waited for.
+    // A caller without a time to wait for waits until another caller's request is answered.
     const ms = left > 0 ? left : Infinity;
     if (!patient) this.#impatient += 1;
     await this.#changed.wait(this.#clock, ms, ...signals);
@@ -160,7 +170,7 @@ export class Circuit implements Gate {
     if (pass.probe) this.#changed.ring();
   }
 
-  /** Lets nothing new be published: messages wait for others to drain. */
+  /** Pauses the publishing of new messages until waiting messages have drained. */
   hold(error: Error): void {
     this.#held ??= { error, since: this.#clock.now() };
     this.#listener.paused('limit', error, this.#failures);

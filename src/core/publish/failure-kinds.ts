@@ -1,12 +1,12 @@
 import type { FailureKind } from '../errors.js';
 
-/** What failures mean, by the `code` or the `name` of the error: extend it by spreading. */
+/** The kinds of failures, by the `code` or the `name` of the error. Extend a table by spreading it. */
 export type FailureTable = Readonly<Record<string, FailureKind>>;
 
 /**
- * Nobody answers, or nobody who can be trusted: the codes of Node's `net`, `dns` and `tls` and of undici's
- * `fetch`. A connection that breaks midway (`ECONNRESET`, `EPIPE`) is not here: some brokers answer so to
- * a single message that they cannot take.
+ * Failures that mean that nobody answers, or nobody who can be trusted: the codes of Node's `net`, `dns` and `tls`, and
+ * of undici's `fetch`. The codes of a connection that breaks midway (`ECONNRESET`, `EPIPE`) are not in this table,
+ * because some brokers break the connection to answer a single message that they cannot accept.
  */
 export const NETWORK_FAILURES: FailureTable = {
   ECONNREFUSED: 'connection',
@@ -24,12 +24,12 @@ export const NETWORK_FAILURES: FailureTable = {
   ERR_TLS_CERT_ALTNAME_INVALID: 'connection',
 };
 
-/** How many causes of causes are looked at: a cycle of them ends. */
+/** How many causes of causes are examined. The limit also ends a cycle of causes. */
 const MAX_CAUSES = 10;
 
 /**
- * The kind that a table gives an error: by its `code`, else its `name`, else the same of its `cause`, and
- * so on; `undefined` when none of them is in the table.
+ * The kind that a table gives to an error: by its `code`, or else its `name`, or else the `code` and `name` of its
+ * `cause`, and so on. `undefined` if the table contains none of them.
  */
 export function classify(error: unknown, table: FailureTable): FailureKind | undefined {
   let each = error;
@@ -42,16 +42,16 @@ export function classify(error: unknown, table: FailureTable): FailureKind | und
   return undefined;
 }
 
-/** The kind of one code or name, if it is in the table. */
+/** The kind of one code or name; `undefined` if the table does not contain it. */
 export function lookUp(name: unknown, table: FailureTable): FailureKind | undefined {
-  // Own properties only: an error named `constructor` is not in the table.
+  // Only own properties count, so that the table does not answer for an error named `constructor`.
   return typeof name === 'string' && Object.hasOwn(table, name) ? table[name] : undefined;
 }
 
 /**
- * The kind of a publisher's error: what the error says of itself (`error.kind`), else by
- * `NETWORK_FAILURES`, else `retryable`, since trying again loses nothing. Structural, so that an
- * adapter of another copy of this package is understood too.
+ * The kind of a publisher's error: the error's own `kind`, or else its kind in `NETWORK_FAILURES`, or else `retryable`,
+ * because another attempt loses nothing. The check is structural, so that it understands an adapter with another copy
+ * of this package, too.
  */
 export function failureKind(error: unknown): FailureKind {
   const kind = (error as { kind?: unknown } | null | undefined)?.kind;

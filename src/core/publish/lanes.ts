@@ -4,31 +4,40 @@ import { failureKind } from './failure-kinds.js';
 import { Outstanding, outstanding, type Pace } from './pace.js';
 import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 
-/** How `sendInLanes` sends. */
+/** The options of `sendInLanes`. */
 export interface LaneOptions<Item> {
-  /** Items of one lane are sent one after the other; `undefined` is a lane of the item's own. */
+  /**
+   * The lane of an item. Items of one lane are sent one after the other. `undefined` gives the item a lane of its own.
+   */
   laneOf(item: Item): string | undefined;
-  /** Sends one request and answers for each item, in order. What it throws is the error of all of them. */
+  /**
+   * Sends one request, and returns a result for each item, in order. If it throws, the error is the result of all of
+   * them.
+   */
   send(items: readonly Item[]): Promise<readonly PublishResult[]>;
-  /** Requests in flight at once. */
+  /** Limits how many requests are in flight at once. */
   readonly room: Room;
-  /** Items in one request, at least 1. */
+  /** The most items in one request: at least 1. */
   readonly maxItems: number;
-  /** What the items of one request may weigh together, by `sizeOf`. @default no limit */
+  /** The largest total size of the items in one request, by `sizeOf`. @default no limit */
   readonly maxSize?: number;
-  /** @default 0 */
+  /** The size of an item. @default 0 */
   sizeOf?(item: Item): number;
   /** The error of an item that is not worth sending. @default none */
   refusalOf?(item: Item): PublishError | undefined;
-  /** Its signals are asked before each request: once one is aborted, nothing more is sent. */
+  /** The signals of this call are checked before each request. Once one of them is aborted, nothing more is sent. */
   readonly call?: PublishOptions | undefined;
-  /** Answers by `Outstanding` for the items of a slow request, which keeps its room; what is behind them is not sent. @default waits */
+  /**
+   * Finds slow requests. The items of a slow request get the result `Outstanding`, and so do the items behind them in
+   * their lanes, which are not sent. The slow request keeps its room.
+   * @default waits for slow requests
+   */
   readonly pace?: Pace | undefined;
   /** @default failureKind */
   readonly kindOf?: (error: Error) => FailureKind;
 }
 
-/** Room for so many requests at once, shared by all calls that are given it. */
+/** Room for a number of requests at once, shared by all calls that are given the same `Room`. */
 export class Room {
   #free: number;
   #waiting: (() => void)[] = [];
@@ -46,25 +55,25 @@ export class Room {
 
   giveBack(): void {
     this.#free += 1;
-    // Who has nothing to do with it any more leaves it to the next.
+    // A waiting call that no longer needs the room leaves it to the next one.
     while (this.#free > 0 && this.#waiting.length > 0) this.#waiting.shift()?.();
   }
 
-  /** Calls back once, when there is some again. */
+  /** Calls back once, when there is room again. */
   whenFree(callback: () => void): void {
     this.#waiting.push(callback);
   }
 }
 
-/** What is left of a lane: the items to send, with their places in the result. */
+/** The rest of a lane: the items that are still to be sent, with their places in the result. */
 type Lane<Item> = { readonly item: Item; readonly place: number }[];
 
 /**
- * Sends items with bounded concurrency, in order within a lane: a request holds at most one item of
- * a lane, the next one is sent after that was acknowledged, and after a failure the rest of the lane
- * is not sent. A failure of the connection, or an abort, stops whatever is not in flight yet.
+ * Sends items with bounded concurrency, and in order within a lane. A request contains at most one item of a lane, and
+ * the next item of the lane is sent after that one was acknowledged. After a failure, the rest of the lane is not sent.
+ * A failure of the connection, or an abort, stops everything that is not in flight yet.
  *
- * Resolves with one result per item, in the order given; never rejects.
+ * Resolves with one result for each item, in the order given. Never rejects.
  */
 export function sendInLanes<Item>(
   items: readonly Item[],
@@ -115,7 +124,10 @@ export function sendInLanes<Item>(
     return taken;
   };
 
-  /** Answers for the first items of lanes. @returns the end of the request, where it is waited for no longer. */
+  /**
+   * Sends the first items of these lanes in one request, and records their results.
+   * @returns the promise of a slow request that is no longer waited for; empty otherwise.
+   */
   const request = async (lanes: readonly Lane<Item>[]): Promise<Promise<unknown>[]> => {
     const answering = answersOf(
       lanes.flatMap((lane) => (lane[0] === undefined ? [] : [lane[0].item])),

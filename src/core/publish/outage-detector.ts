@@ -2,16 +2,16 @@ import { isUnanswered } from './calls.js';
 import type { FailureKind } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 
-/** What the broker answered for one message of a batch. */
+/** The broker's answer for one message of a batch. */
 export interface Answered {
   readonly message: Message;
   /** Failed attempts before this one. */
   readonly attempts: number;
-  /** Absent when it was acknowledged. */
+  /** Absent if the message was acknowledged. */
   readonly failure?: Failure;
 }
 
-/** A failure, and what failures like it have in common. */
+/** A failure. Failures that are alike have the same signature. */
 export interface Failure {
   readonly error: Error;
   readonly kind: FailureKind;
@@ -20,44 +20,47 @@ export interface Failure {
 
 /** A failure of the broker as a whole. */
 export interface Outage extends Failure {
-  /** It said so itself, and is not merely suspected of it. */
+  /** Whether the error itself says that the broker fails. Otherwise this is only suspected. */
   readonly certain: boolean;
 }
 
 type Topic = string | undefined;
 
-/** Refusals alike on end, of different messages of a topic, that are believed to be of the messages. */
+/**
+ * How many refusals in a row, all alike and of different messages of a topic, are put down to the messages. One more is
+ * put down to the broker.
+ */
 const BELIEVED_ON_END = 3;
 
-/** How many topics, and how many messages, are kept in mind: beyond it the oldest are forgotten. */
+/** How many topics, and how many messages, are remembered. Beyond that, the oldest are forgotten. */
 const MAX_KEPT = 10_000;
 
-/** A message that was parked although the failure may not be its own. */
+/** A message that was parked although the broker, and not the message, may be the cause of the failure. */
 interface Doubt {
   readonly signature: string;
-  /** How often it came to this. */
+  /** How often the message was parked like this. */
   readonly times: number;
-  /** What `#acknowledgements` was then. */
+  /** The value of `#acknowledgements` when the message was last parked like this. */
   readonly at: number;
 }
 
 /**
- * Whether a failure is the broker's or the message's own, where the error does not say.
+ * Decides whether the broker or the message is the cause of a failure, if the error does not say so.
  *
- * It is taken for the broker's when a call has no answer and no other was acknowledged meanwhile, when most of
- * a batch fails alike, and when a topic has nothing but refusals alike on end. It is believed to be a message's own as soon as something else of its topic
- * was acknowledged, and the message fails again as before.
+ * The broker is taken for the cause if a call is not answered while no other call is acknowledged, if most messages of
+ * a batch fail alike, or if a topic gets one refusal after another, all alike. The message is taken for the cause as
+ * soon as another message of its topic was acknowledged, and this message then fails again as before.
  */
 export class OutageDetector {
-  /** Whether the broker has been tried as often as it is worth, and nothing was acknowledged since. */
+  /** Whether the broker has been tried as often as is worthwhile, and has acknowledged nothing since. */
   exhausted = false;
   readonly #refusals = new Map<Topic, { signature: string; count: number }>();
   readonly #doubts = new Map<string, Doubt>();
-  /** When something of a topic with doubts was last acknowledged, as counted by `#acknowledgements`. */
+  /** For each topic with doubts: the value of `#acknowledgements` when a message of the topic was last acknowledged. */
   readonly #acknowledged = new Map<Topic, number>();
   #acknowledgements = 0;
 
-  /** To be told of every acknowledged message. */
+  /** To be called for all acknowledged messages. */
   acknowledged(messages: () => Iterable<Message>): void {
     this.exhausted = false;
     if (this.#refusals.size === 0 && this.#doubts.size === 0) return;
@@ -71,15 +74,19 @@ export class OutageDetector {
   }
 
   /**
-   * Whether a refusal of this message may still be what the broker does to all of its topic, since it was
-   * taken for that before, and nothing of the topic was acknowledged since.
+   * Whether the broker may still refuse every message of this topic, and not only this message. That is so if the
+   * message was parked in such doubt before, for a failure like this one, and no message of its topic was acknowledged
+   * since.
    */
   isDoubted({ id, topic }: Message, { signature }: Failure): boolean {
     const doubt = this.#doubts.get(id);
     return doubt?.signature === signature && (this.#acknowledged.get(topic) ?? 0) <= doubt.at;
   }
 
-  /** Keeps in mind that a message is parked for what may be the broker's failure. @returns how often it was. */
+  /**
+   * Remembers that a message is parked for a failure that may be the broker's.
+   * @returns how often the message was parked like this.
+   */
   doubt({ id, topic }: Message, { signature }: Failure): number {
     const times = (this.#doubts.get(id)?.times ?? 0) + 1;
     this.#doubts.delete(id);
@@ -88,21 +95,21 @@ export class OutageDetector {
     return times;
   }
 
-  /** A message that is not tried again. */
+  /** Forgets a message that is not tried again. */
   forget({ id }: Message): void {
     this.#doubts.delete(id);
   }
 
   /**
-   * The failure of the broker as a whole, if that is what failed.
+   * The failure of the broker as a whole; `undefined` if the broker did not fail.
    *
-   * @param open What the failures had in common for which publishing is paused now.
+   * @param open The signature that the failures share for which publishing is paused now.
    */
   judge(answers: readonly Answered[], open: string | undefined): Outage | undefined {
     const failed = answers.flatMap(({ failure }) => failure ?? []);
     const connection = failed.find(({ kind }) => kind === 'connection');
     if (connection !== undefined) return { ...connection, certain: true };
-    // While it is paused, one failure more like that is one more of the same.
+    // While publishing is paused, another failure with the same signature is part of the same outage.
     const same = failed.find(({ signature }) => signature === open);
     const isSilent = failed.length === answers.length;
     const outage =
@@ -110,7 +117,7 @@ export class OutageDetector {
     return outage && { ...outage, certain: false };
   }
 
-  /** A message that has not failed before, of a call without an answer. */
+  /** The failure of a message that has not failed before, and whose call was not answered. */
   #unanswered(answers: readonly Answered[]): Failure | undefined {
     return answers.find(
       (answered) =>
@@ -119,8 +126,8 @@ export class OutageDetector {
   }
 
   /**
-   * What more than half of a batch has in common. Messages of one key count as one, since they fail
-   * together, and ones that failed before do not count: they say nothing of the broker by failing again.
+   * The failure that more than half of a batch has in common. Messages of one key count as one, because they fail
+   * together. Messages that failed before do not count, because their failing again says nothing about the broker.
    */
   #most(answers: readonly Answered[]): Failure | undefined {
     const units = new Set<unknown>();
@@ -142,7 +149,9 @@ export class OutageDetector {
     return undefined;
   }
 
-  /** A refusal that follows others alike of its topic, of which nothing was acknowledged between. */
+  /**
+   * A refusal that follows refusals like it in the same topic, if no message of the topic was acknowledged in between.
+   */
   #refusedOnEnd(answers: readonly Answered[]): Failure | undefined {
     let outage: Failure | undefined;
     const acknowledged = new Set(answers.flatMap(({ message, failure }) => (failure ? [] : [message.topic])));

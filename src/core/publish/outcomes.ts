@@ -11,24 +11,27 @@ import type { PublishResult } from '../contracts/publisher.js';
 import { backoff } from './retry-policy.js';
 import type { Answered, Failure, Outage } from './outage-detector.js';
 
-/** What a batch came to. */
+/** The result of one batch. */
 interface Taken {
-  /** The places of the page that are still to be sent, in order. */
+  /** The places of the page's messages that are still to be sent, in order. */
   readonly pending: readonly number[];
   readonly acknowledged: boolean;
   readonly outage: Outage | undefined;
 }
 
-/** What the broker answered for the messages of one page, by their places, and what is made of it. */
+/**
+ * Collects the broker's answers for the messages of one page, by their places, and decides what becomes of each
+ * message.
+ */
 export class Outcomes {
   readonly #page: Page;
   readonly #options: PublishPageOptions;
   readonly #toPark: ToPark[] = [];
-  /** Keys of which a message was parked. */
+  /** Keys of which a message of this page was parked. */
   readonly #blocked = new Set<string>();
   readonly #late: Late[] = [];
   #acknowledged = 0;
-  /** Failures alike on end. */
+  /** How many batches in a row ended with a suspected failure of the broker. */
   #rounds = 0;
 
   constructor(page: Page, options: PublishPageOptions) {
@@ -40,12 +43,12 @@ export class Outcomes {
     return this.#blocked.has(key);
   }
 
-  /** A message waits behind an earlier one of its key. */
+  /** Parks a message behind an earlier message of its key. */
   behind(place: number): void {
     this.#park(place, {});
   }
 
-  /** A message that no publisher can be given: it is given up, and says nothing of the broker. */
+  /** Gives up a message that cannot be handed to any publisher. This says nothing about the broker. */
   unreadable(place: number, error: Error): void {
     this.#fail(place, { error, kind: 'permanent', signature: '' });
   }
@@ -60,7 +63,7 @@ export class Outcomes {
   }
 
   /**
-   * Parks what of a batch is not answered, and waits for the answer elsewhere.
+   * Parks the messages of a batch that have no answer yet. Their answers are waited for elsewhere (see `late`).
    *
    * @returns the rest of the batch, with its results.
    */
@@ -71,7 +74,7 @@ export class Outcomes {
   ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
     const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
     if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
-    // From now: of a page that was sent some time ago, the call may have begun only just.
+    // The time counts from now, because the call may have begun just now, even if its page was sent some time ago.
     const retryIn = this.#options.pace?.timeout ?? 0;
     const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
     const answered = batch.filter((place, i) => {
@@ -100,7 +103,7 @@ export class Outcomes {
     return { batch: answered, results: results.filter((_, i) => kept.has(batch[i] as number)) };
   }
 
-  /** Records every result of a batch; `rest` is what of the page was not in it. */
+  /** Records every result of a batch. `rest` holds the places of the page that were not in the batch. */
   take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
     if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
     const { outageDetector, circuit, onPublished } = this.#options;
@@ -135,7 +138,7 @@ export class Outcomes {
     return { pending, acknowledged, outage };
   }
 
-  /** Whether what fails alike has been tried as often as it is worth. */
+  /** Whether messages that fail alike have been tried as often as is worthwhile. */
   #isEnough(outage: Outage | undefined, acknowledged: boolean, holdsUpOthers: boolean): boolean {
     if (outage?.certain !== false) {
       this.#rounds = 0;
@@ -144,14 +147,14 @@ export class Outcomes {
     const { outageDetector, probes } = this.#options;
     const fromLog = this.#page.attempts === undefined;
     this.#rounds += 1;
-    // Messages that were parked have been tried often enough, and wait elsewhere.
+    // Messages that were parked before have been tried often enough, and can wait where they were parked.
     if (this.#rounds <= (fromLog && !outageDetector.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
       return false;
     if (fromLog && !acknowledged) outageDetector.exhausted = true;
     return true;
   }
 
-  /** Records what failed, and returns the places that are to be sent again. */
+  /** Records the failures, and returns the places that are to be sent again. */
   #settle(
     batch: readonly number[],
     answers: readonly (Answered | undefined)[],
@@ -159,7 +162,10 @@ export class Outcomes {
     isEnough: boolean,
   ): number[] {
     const again: number[] = [];
-    /** Keys of which an earlier message of this batch is dead: a later one may be refused by itself, too. */
+    /**
+     * Keys with an earlier message in this batch that is now a dead letter. A later message of such a key may be
+     * refused for a fault of its own.
+     */
     const pastDead = new Set<string>();
     batch.forEach((place, i) => {
       const answered = answers[i];
@@ -180,7 +186,10 @@ export class Outcomes {
     return again;
   }
 
-  /** Parks a message for what may be the broker's failure: that is no attempt, beyond the first. */
+  /**
+   * Parks a message for a failure that may be the broker's. Such a failure counts as an attempt only if it is the
+   * first.
+   */
   #doubt(place: number, failure: Failure): void {
     const message = this.#message(place);
     const times = this.#options.outageDetector.doubt(message, failure);
@@ -188,7 +197,10 @@ export class Outcomes {
     this.#again(place, failure, attempts, Math.max(attempts, times));
   }
 
-  /** A message failed by itself. @returns whether it is a dead letter, past which its key goes on. */
+  /**
+   * Records a failure that is the message's own.
+   * @returns whether the message is now a dead letter, so that its key goes on.
+   */
   #fail(place: number, failure: Failure): boolean {
     const { outageDetector, policyOf, onFailure } = this.#options;
     const { error, kind } = failure;
@@ -223,7 +235,8 @@ export class Outcomes {
 
   #park(place: number, more: Partial<ToPark>): void {
     const { key } = this.#message(place);
-    // Behind a dead letter too: until it is settled as one, a crash would have it tried again, after them.
+    // Later messages wait behind a dead letter, too, until it is settled. Otherwise, after a crash, the dead letter
+    // would be tried again after them.
     if (key !== undefined) this.#blocked.add(key);
     this.#toPark.push(this.#toParkOf(place, more));
   }
@@ -232,14 +245,17 @@ export class Outcomes {
     return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
   }
 
-  /** What is in flight when the relay no longer waits is published again. */
+  /** Tells how many messages were in flight when the relay stopped waiting for them. They are published again. */
   #tellCut(results: readonly PublishResult[]): void {
     const { cut, onCut } = this.#options;
     if (cut?.signal.aborted !== true) return;
     onCut?.(results.filter((result) => !result.acknowledged && !isUnsent(result.error)).length);
   }
 
-  /** What was answered for a message; nothing when it was not sent, or was not waited for, since the relay is to stop. */
+  /**
+   * The answer for a message. `undefined` if the message was not sent because another call was not answered, or if it
+   * was not sent, or not waited for, because the relay is to stop.
+   */
   #answered(place: number, result: PublishResult): Answered | undefined {
     const message = this.#message(place);
     const attempts = this.#attempts(place);

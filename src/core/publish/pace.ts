@@ -2,20 +2,29 @@ import type { Clock } from '../util/clock.js';
 import { PublishError } from '../errors.js';
 import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 
-/** No call is slow before that, however fast the others are. Milliseconds. */
+/** No call is slow before this time has passed, however fast other calls are. Milliseconds. */
 const SHORTEST_PATIENCE = 1_000;
 
-/** A call is slow that takes so many times as long as a call usually does. */
+/** A call is slow if it takes this many times as long as a call usually takes. */
 const SLOW = 10;
 
-/** By what part the typical duration moves towards each new one: it follows their median, and no single one moves it far. */
+/**
+ * The fraction by which each new duration moves the typical duration, up or down. So the typical duration follows the
+ * median, and no single call moves it far.
+ */
 const STEP = 0.1;
 
 type Results = readonly PublishResult[];
 
-/** Stands for the answer to a message that its page waits for no longer, or to one that is not sent, behind such a message. */
+/**
+ * Stands in for the answer to a message that its page no longer waits for, or to a message that is not sent because it
+ * is behind such a message.
+ */
 export class Outstanding extends PublishError {
-  /** All results of the call, once it is over, and the place among them; absent when the message is not sent. */
+  /**
+   * All results of the slow call, once it has ended, and the place of this message among them. Absent if the message is
+   * not sent.
+   */
   readonly call: { readonly results: Promise<Results>; readonly place: number } | undefined;
 
   constructor(call?: Outstanding['call']) {
@@ -24,33 +33,33 @@ export class Outstanding extends PublishError {
   }
 }
 
-/** What the engine tells a batch form of its own. */
+/** The options that the engine passes to its own batch form. */
 export interface CallOptions extends PublishOptions {
-  /** Given where a message whose call is slow is to be answered by `Outstanding`. */
+  /** If given, a message whose call is slow gets the result `Outstanding`. */
   readonly pace?: Pace | undefined;
 }
 
-/** A call that has not been answered, and is not slow yet. */
+/** A call that has not been answered, and is not known to be slow yet. */
 interface Call {
-  /** Counted from the first. */
+  /** The number of the call, counted from the first. */
   readonly place: number;
   readonly begunAt: number;
   readonly onSlow: () => void;
 }
 
-/** How long calls of one destination usually take, and which of them are slow against that. */
+/** Knows how long calls of one destination usually take, and finds the calls that are slow in comparison. */
 export class Pace {
-  /** When a call counts as failed. Milliseconds. */
+  /** How many milliseconds a call may take before it counts as failed. */
   readonly timeout: number;
   readonly #clock: Clock;
   /** Oldest first. */
   readonly #calls = new Set<Call>();
   #places = 0;
-  /** The last begun of those that were acknowledged: the broker answers, and those before it are late. */
+  /** The number of the acknowledged call that began last. The broker answers, so calls that began earlier are late. */
   #acknowledged = 0;
   #typical = 0;
   #cancel: (() => void) | undefined;
-  /** Whether a call has taken long, and nothing that was begun after it was acknowledged. */
+  /** Whether a call has taken longer than `patience`, and no call that began after it was acknowledged. */
   #isDoubted = false;
 
   constructor({ clock, timeout }: { clock: Clock; timeout: number }) {
@@ -58,14 +67,15 @@ export class Pace {
     this.timeout = timeout;
   }
 
-  /** How long a call may take before it is slow, in milliseconds: never more than half of its timeout. */
+  /** How many milliseconds a call may take before it is slow: never more than half of its timeout. */
   get patience(): number {
     return Math.min(this.timeout / 2, Math.max(SHORTEST_PATIENCE, SLOW * this.#typical));
   }
 
   /**
-   * The results of a call of so many messages; or `Outstanding` for each as soon as it is slow: it takes longer than
-   * `patience`, and one that was begun after it was acknowledged. Otherwise it may be the broker that hangs.
+   * Resolves to the results of a call with `count` messages, or to `Outstanding` for each message as soon as the call
+   * is slow. A call is slow if it takes longer than `patience` and a call that began after it was acknowledged. Without
+   * such a later call, it may be the broker that hangs.
    *
    * @param results Must not reject.
    */
@@ -96,11 +106,11 @@ export class Pace {
       this.#acknowledged = Math.max(this.#acknowledged, call.place);
       if (this.#isDoubted) this.#look();
     }
-    // No timer is left that would keep a process alive.
+    // No timer may be left, because it would keep the process alive.
     if (this.#calls.size === 0) this.#disarm();
   }
 
-  /** Tells the calls that are slow, and comes again when the next one may be. */
+  /** Reports the slow calls, and sets a timer for the moment when the next call may be slow. */
   #look(): void {
     this.#disarm();
     this.#isDoubted = false;

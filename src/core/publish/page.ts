@@ -15,18 +15,18 @@ export interface Publication {
   hasParked(key: string): boolean;
 }
 
-/** As many messages find out whether a broker is back. */
+/** How many messages, at most, are sent to find out whether a broker is back. */
 const PROBE_SIZE = 10;
 
-/** What is sent next, and what of the page has to wait: places, in order. */
+/** The places of the messages that are sent next, and of those that have to wait. Both are in order. */
 interface Next {
   readonly batch: readonly number[];
   readonly rest: readonly number[];
 }
 
 /**
- * Publishes a page: in order per key, each message until it is acknowledged, parked, or given up.
- * While the broker as a whole fails, the page waits, and nobody's attempts are counted.
+ * Publishes a page in order per key. Each message is sent until it is acknowledged, parked or given up. While the
+ * broker as a whole fails, the page waits, and no attempts are counted.
  */
 export function publishPage(page: Page, options: PublishPageOptions, earlier: Earlier): Publication {
   return new PagePublication(page, options, earlier);
@@ -38,11 +38,14 @@ class PagePublication implements Publication {
   readonly #options: PublishPageOptions;
   readonly #earlier: Earlier;
   readonly #outcomes: Outcomes;
-  /** As it was when the page was begun: partitions may change hands, and others are then begun under another. */
+  /**
+   * The `stop` signal as it was when the page was begun. When partitions change hands, later pages are begun under
+   * another signal.
+   */
   readonly #stop: AbortSignal;
-  /** The places of what is still to be sent, in order. */
+  /** The places of the messages that are still to be sent, in order. */
   #pending: readonly number[];
-  /** The keys of it, once somebody has asked. */
+  /** The keys of the pending messages, once somebody has asked for them. */
   #busy: Set<string | undefined> | undefined;
 
   constructor(page: Page, options: PublishPageOptions, earlier: Earlier) {
@@ -65,7 +68,7 @@ class PagePublication implements Publication {
     return this.#outcomes.hasParked(key);
   }
 
-  /** Sends batch after batch until nothing is left, or it is told to stop. */
+  /** Sends batch after batch until nothing is left, or until the page is told to stop. */
   async #run(): Promise<PageOutcome> {
     const { circuit, outageDetector, progress } = this.#options;
     const patient = !this.#isFromLog;
@@ -81,13 +84,16 @@ class PagePublication implements Publication {
     return this.#outcomes.outcome(this.#pending);
   }
 
-  /** What can be sent now: unless the publisher keeps the order of keys in a batch, one message of each. */
+  /**
+   * Chooses the messages that can be sent now. Unless the publisher keeps the order of keys in a batch, it chooses at
+   * most one message of each key.
+   */
   #next(most: number): Next {
     const { publisher, batchBytes } = this.#options;
     const inBatch = publisher.batchKeepsKeyOrder === true ? undefined : new Set<string>();
     const batch: number[] = [];
     const rest: number[] = [];
-    /** Keys of which a message has to wait: the later ones do too. */
+    /** Keys with a message that has to wait. The later messages of such a key have to wait, too. */
     const waiting = new Set<string>();
     let bytes = 0;
     for (const place of this.#pending) {
@@ -133,7 +139,10 @@ class PagePublication implements Publication {
     }
   }
 
-  /** What is left waits for earlier pages. Nothing may happen between looking at them and waiting. */
+  /**
+   * Sends nothing. The rest of the page waits for earlier pages. Nothing may happen between looking at these pages and
+   * waiting, because a ring of `progress` in between would be missed.
+   */
   async #sendNothing(pass: Pass, { rest }: Next): Promise<void> {
     const { circuit, clock, progress } = this.#options;
     circuit.leave(pass);
@@ -164,7 +173,7 @@ class PagePublication implements Publication {
   }
 }
 
-/** What becomes of the messages of a slow call, once it is answered: as of any that were parked. */
+/** Waits for the answer to a slow call, and decides what becomes of its messages, as for any parked messages. */
 export async function publishLate(
   { page, results, sentAt, pass }: Late,
   options: PublishPageOptions,
@@ -174,17 +183,18 @@ export async function publishLate(
   const outcomes = new Outcomes(page, options);
   const places = page.messages.map((_, place) => place);
   const taken = outcomes.take(places, [], all, options.clock.now() - sentAt);
-  // Others were acknowledged while it was waited for: what its messages have in common is that it was one call.
+  // Other calls were acknowledged while this one was waited for. What its messages have in common is only that they
+  // were sent in one call.
   const outage = taken.outage?.certain === true ? taken.outage : undefined;
   options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });
   const outcome = outcomes.outcome(taken.pending);
-  // Nothing is known of these: they are due at once.
+  // Nothing is known about the untried messages, so they are due at once.
   return { ...outcome, untried: outcome.untried.map((each) => ({ ...each, retryIn: 0 })) };
 }
 
 const encoder = new TextEncoder();
 
-/** Roughly what a message takes, in bytes: payload, metadata, id, topic and key. */
+/** Roughly how many bytes a message takes: payload, metadata, id, topic and key. */
 function sizeOf({ id, payload, metadata, topic = '', key = '' }: Message): number {
   const texts = [id, topic, key, ...Object.entries(metadata).flat()];
   return payload.byteLength + encoder.encode(texts.join('')).byteLength;

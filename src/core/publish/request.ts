@@ -9,15 +9,15 @@ import { withDeadline } from '../util/async.js';
 
 type Results = readonly PublishResult[];
 
-/** Where a call is answered in part before it is over. */
+/** How a call is answered in part before it has ended. */
 interface Early {
   readonly pace: Pace;
   readonly onEarly: (results: Results) => void;
 }
 
 /**
- * Sends messages in one call: results for each, or `Outstanding` for what of a slow call is not answered, unless the
- * call is to find out about the broker. Never rejects.
+ * Sends messages in one call, and resolves to a result for each. If the call is slow, the messages without an answer
+ * get the result `Outstanding`, unless the call is to find out whether the broker is back. Never rejects.
  */
 export function send(messages: readonly Message[], options: PublishPageOptions, { probe }: Pass): Promise<Results> {
   const pace = probe ? undefined : options.pace;
@@ -28,7 +28,7 @@ export function send(messages: readonly Message[], options: PublishPageOptions, 
   });
 }
 
-/** One call. Its deadline, and the end of the lease, hold also for what it answers late. Never rejects. */
+/** Makes one call. Its deadline, and the end of the lease, also apply to the answers that come late. Never rejects. */
 async function request(messages: readonly Message[], options: PublishPageOptions, early?: Early): Promise<Results> {
   const { timeout, clock, calls, cut } = options;
   const call = calls?.begin();
@@ -52,7 +52,10 @@ async function request(messages: readonly Message[], options: PublishPageOptions
   }
 }
 
-/** What the publisher answers; where it may answer in part, once the slow calls within it are over. */
+/**
+ * The publisher's answer. If the publisher may answer in part (`early`), resolves once the slow calls within the batch
+ * have ended.
+ */
 function answerTo(
   messages: readonly Message[],
   options: PublishPageOptions,
@@ -63,7 +66,10 @@ function answerTo(
   return early ? untilAll(answer, messages.length, early.onEarly) : answer;
 }
 
-/** The answer to a batch, once the slow calls within it are over; what there is until then is told. */
+/**
+ * Resolves to the answer to a batch once the slow calls within it have ended. Until then, `onEarly` gets the results
+ * that there are.
+ */
 async function untilAll(answer: Promise<Results>, count: number, onEarly: Early['onEarly']): Promise<Results> {
   const all = await answer;
   const late = wrongIn(all, count) === undefined ? callsOf(all) : [];
@@ -74,26 +80,30 @@ async function untilAll(answer: Promise<Results>, count: number, onEarly: Early[
   return all;
 }
 
-/** The calls of which some results are still to come. */
+/** The promises of the slow calls whose results are still to come. */
 function callsOf(results: Results): Promise<unknown>[] {
   return results.flatMap((result) =>
     !result.acknowledged && result.error instanceof Outstanding ? (result.error.call?.results ?? []) : [],
   );
 }
 
-/** What a call is told; its signal asks for the lease anew whenever it is read, as before each of several requests. */
+/**
+ * The options of a call. The lease is checked anew whenever `signal` is read, such as before each of several requests.
+ */
 function callOptions(options: PublishPageOptions, signal: () => AbortSignal, pace: CallOptions['pace']): CallOptions {
   return {
     ...(pace && { pace }),
     get signal() {
-      // Asking aborts it where it has to, and with it the signal of the call.
+      // Reading `lost` aborts it if the lease is lost, and that aborts the signal of the call.
       return options.lost.aborted ? options.lost : signal();
     },
     stop: options.stop,
   };
 }
 
-/** What is wrong with the answer to a batch, of a publisher whose types nobody checked. */
+/**
+ * What is wrong with the answer to a batch; `undefined` if nothing is. Nobody may have checked the publisher's types.
+ */
 function wrongIn(results: unknown, count: number): string | undefined {
   const { length } = (results ?? {}) as { length?: unknown };
   if (!Array.isArray(results) || length !== count) {

@@ -1,15 +1,15 @@
 import { systemClock, type Clock } from '../util/clock.js';
 
-/** How a delay grows with each failure. Milliseconds. */
+/** How a delay grows with each failure. Durations are in milliseconds. */
 export interface Backoff {
   readonly minDelay: number;
   readonly maxDelay: number;
 }
 
 /**
- * The delay before the next attempt after `failures` failed ones: exponential with full jitter
- * (Brooker, "Exponential Backoff And Jitter", AWS, 2015), never less than half of `minDelay`, so that
- * a run of small random numbers cannot hammer a broker. The default delays are in `relay/policies.ts`.
+ * The delay before the next attempt, after `failures` failed ones. It is exponential with full jitter (Brooker,
+ * "Exponential Backoff And Jitter", AWS, 2015), but never less than half of `minDelay`, so that a run of small random
+ * numbers cannot hammer a broker. The default delays are in `relay/policies.ts`.
  */
 export function backoff(
   failures: number,
@@ -21,19 +21,19 @@ export function backoff(
   return floor + chance.random() * (ceiling - floor);
 }
 
-/** What becomes of a message that fails. */
+/** How a message that fails is tried again, and what becomes of it in the end. */
 export interface RetryPolicy extends Backoff {
-  /** Attempts before it is given up, the first included; may be `Infinity`. */
+  /** How many attempts are made before the message is given up, including the first; may be `Infinity`. */
   readonly maxAttempts: number;
-  /** What becomes of it then, and of its key. */
+  /** What becomes of the message then, and of its key. */
   readonly onExhausted: 'dead-letter' | 'block-key';
 }
 
-/** `RetryPolicy`, and how many messages may wait. */
+/** A `RetryPolicy`, and how many messages of a topic may wait. */
 export interface TopicPolicy extends RetryPolicy {
-  /** May be `Infinity`. */
+  /** How many messages may wait; may be `Infinity`. */
   readonly maxParked: number;
 }
 
-/** The policy of a topic; `undefined` is that of messages without one. */
+/** The policy of a topic. `undefined` stands for messages without a topic. */
 export type PolicyOf = (topic: string | undefined) => TopicPolicy;

@@ -5,7 +5,7 @@ import type { CallOptions } from './pace.js';
 import { ACKNOWLEDGED, type BatchPublisher, type Publisher } from '../contracts/publisher.js';
 import { Room, sendInLanes } from './lanes.js';
 
-/** A batch form that knows of each message whether its call is slow. */
+/** A batch form that knows for each message whether its call is slow. */
 export interface PacedPublisher extends BatchPublisher {
   readonly isPaced: true;
 }
@@ -15,9 +15,9 @@ export function isPaced(publisher: BatchPublisher): publisher is PacedPublisher 
 }
 
 /**
- * The batch form of a publisher that has none: messages are sent one at a time within a key and up
- * to `concurrency` at once across keys, in all calls together. After a failure the later messages of that key in the call
- * are not sent and fail as retryable, so that the publisher keeps the order of keys.
+ * The batch form of a publisher that has none. It sends the messages of a key one at a time, and up to `concurrency`
+ * messages of different keys at once, in all calls together. After a failure, the later messages of that key in the
+ * call are not sent and fail as retryable, so the publisher keeps the order of keys.
  */
 export function asBatchPublisher(
   publisher: Publisher,

@@ -15,76 +15,86 @@ export interface Attempt {
   readonly message: Message;
   readonly error: Error;
   readonly kind: FailureKind;
-  /** Failed attempts so far, this one included. */
+  /** Failed attempts so far, including this one. */
   readonly attempts: number;
 }
 
-/** What is to be known of the messages before those of a page of the log. */
+/** What a page of the log needs to know about the messages before it. */
 export interface Earlier {
-  /** Whether one of this key was parked, so that the page's have to wait behind it. */
+  /** Whether a message of this key was parked. Then the page's messages of this key have to wait behind it. */
   isParked(key: string): boolean;
-  /** Whether an earlier page is not done with this key yet: then its messages wait until `progress` rings. */
+  /**
+   * Whether an earlier page is not done with this key yet. Then the page's messages of this key wait until `progress`
+   * rings.
+   */
   isBusy(key: string): boolean;
 }
 
-/** There are none, as for messages that were parked: what is new of their keys waits for them. */
+/**
+ * Says that there are no earlier messages, as for a page of parked messages. New messages of their keys wait for them.
+ */
 export const NONE_EARLIER: Earlier = { isParked: () => false, isBusy: () => false };
 
-/** What publishing any page needs to know. */
+/** The options for publishing any page. */
 export interface PublishPageOptions {
   readonly publisher: BatchPublisher;
-  /** Rings when any page has got further. */
+  /** Rings when any page has made progress. */
   readonly progress: Bell;
-  /** Milliseconds for one call of the publisher. */
+  /** How many milliseconds one call of the publisher may take. */
   readonly timeout: number;
-  /** Bytes of one call of the publisher, by `sizeOf`; may be `Infinity`. */
+  /** How many bytes one call of the publisher may take, by `sizeOf`; may be `Infinity`. */
   readonly batchBytes: number;
   readonly policyOf: PolicyOf;
   readonly kindOf: (error: Error) => FailureKind;
-  /** Asked anew before each request, and aborted when the lease is lost: publishing stops at once, by rejecting. */
+  /** Read anew before each request. Aborted when the lease is lost: publishing then stops at once, and rejects. */
   readonly lost: AbortSignal;
-  /** Aborted when the relay is to stop, or gives partitions away: what is in flight is waited for, and nothing more is sent. */
+  /**
+   * Aborted when the relay is to stop, or gives partitions away. Nothing more is sent then, and messages in flight are
+   * waited for.
+   */
   readonly stop: AbortSignal;
-  /** When what is in flight is no longer waited for, after `stop`. @default never */
+  /** When messages in flight are no longer waited for after `stop`. @default never */
   readonly cut?: Cut | undefined;
-  /** Told how many messages were in flight then, and not acknowledged: they are published again. */
+  /**
+   * Called with the number of messages that were in flight at the `cut` and not acknowledged. They are published again.
+   */
   readonly onCut?: ((messages: number) => void) | undefined;
-  /** Watches the calls; absent where the publisher itself does so, message by message. */
+  /** Watches the calls. Absent if the publisher itself watches them, message by message. */
   readonly calls?: Calls | undefined;
   readonly circuit: Gate;
   readonly outageDetector: OutageDetector;
-  /** How often what failed alike is tried again as such before it is parked. */
+  /** How often messages that failed alike are tried again, as for a failure of the broker, before they are parked. */
   readonly probes: number;
   readonly clock: Clock;
-  /** Given where a message whose call is slow is parked while it is waited for. */
+  /** If given, a message whose call is slow is parked while its answer is waited for. */
   readonly pace?: Pace | undefined;
-  /** Told of every attempt that failed by the message itself, once, and whether it was the last. */
+  /** Called once for each failure after which a message is parked or given up. `isLast` says that it is given up. */
   readonly onFailure: (error: PublishError, attempt: Attempt, isLast: boolean) => void;
-  /** Told of what was acknowledged, and how long the request took, in milliseconds. */
+  /** Called with the messages that were acknowledged, and how long the request took, in milliseconds. */
   readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }
 
-/** What became of a page: whatever is neither parked nor untried was acknowledged. */
+/** What became of a page. Every message that is neither parked nor untried was acknowledged. */
 export interface PageOutcome {
   readonly acknowledged: number;
   readonly toPark: readonly ToPark[];
   /** Messages that were not sent, or of which nothing is known, when `stop` aborted. */
   readonly untried: readonly ToPark[];
-  /** Calls that were slow: their messages are among `toPark`, until they are answered. */
+  /** Calls that were slow. Their messages are among `toPark` until the calls are answered. */
   readonly late: readonly Late[];
 }
 
-/** Whether there is anything to settle: a page of which nothing was tried stays as it was. */
+/** Whether there is anything to settle. A page of which no message was tried stays as it was. */
 export function hasChanged({ acknowledged, toPark }: PageOutcome): boolean {
   return acknowledged > 0 || toPark.length > 0;
 }
 
-/** A call of the publisher that was not answered when the rest of its page was. */
+/** A call of the publisher that had no answer yet when the rest of its page was answered. */
 export interface Late {
-  /** Its messages. */
+  /** The messages of the call. */
   readonly page: Page & { readonly attempts: readonly number[] };
   readonly results: Promise<readonly PublishResult[]>;
-  /** By the clock. */
+  /** When the call was made, by the clock. */
   readonly sentAt: number;
   readonly pass: Pass;
 }

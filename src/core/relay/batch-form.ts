@@ -9,7 +9,10 @@ import { withDeadline } from '../util/async.js';
 /** The longest delay that `setTimeout` takes, in milliseconds. */
 const MAX_TIMEOUT = 2_147_483_647;
 
-/** The publisher's own batch form, or one message at a time within a key, each with a deadline of its own. */
+/**
+ * The publisher's own batch form. If it has none, a batch form that sends the messages of a key one at a time, each
+ * with a deadline of its own.
+ */
 export function batchForm(
   publisher: Publisher,
   options: {
@@ -41,7 +44,8 @@ export function batchForm(
               },
             }),
           clock,
-          // Told to end, it may still say what became of the message. The page waits no longer than it has to.
+          // A publisher that is told to end may still say what became of the message. The page waits no longer than
+          // this grace.
           signal && { signal, grace: ANSWER_GRACE },
         );
         isAcknowledged = true;
@@ -50,7 +54,7 @@ export function batchForm(
       }
     },
   };
-  // A whole page may be of one key, and then takes as long as its messages together.
+  // All messages of a page may have the same key. The page then takes as long as all of them together.
   return {
     publisher: asBatchPublisher(bounded, concurrency, kindOf),
     publishTimeout: Math.min(publishTimeout * (pageSize + 1), MAX_TIMEOUT),

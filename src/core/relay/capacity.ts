@@ -1,27 +1,30 @@
 import { Bell } from '../util/async.js';
 
-/** How much a pipeline may have under way. */
+/** The limits of the work that a pipeline has in progress. */
 export interface CapacityOptions {
   readonly pageSize: number;
-  /** How many pages may be published at once, and, in messages, be published and not settled. */
+  /**
+   * How many pages may be published at once. As many messages as fill this number of pages may be published and not
+   * settled.
+   */
   readonly depth: number;
   /**
-   * Whether a slow call counts as a page that is being published. Not where a page is published by several calls: it
-   * sends its next one beside a slow one, and is counted once.
+   * Whether a slow call counts as a page that is being published. It does not if a page is published by several calls:
+   * such a page makes its next call beside the slow one, and counts once.
    */
   readonly countsLate: boolean;
 }
 
-/** How much a pipeline has under way: a page counts in full until it is there. */
+/** Counts the work that a pipeline has in progress. A page counts as a full page until its messages are known. */
 export class Capacity {
   /** Rings when there may be room for another page. */
   readonly freed = new Bell();
   readonly #options: CapacityOptions;
-  /** Pages that are being published, or may be. */
+  /** How many pages are being published, or have entered to be published. */
   #publishing = 0;
-  /** Messages that are published, or may be, and not settled. */
+  /** How many messages are published and not settled, including the room that is reserved for them. */
   #inFlight = 0;
-  /** Calls that were slow, and are not answered. */
+  /** How many slow calls have not been answered. */
   #late = 0;
 
   constructor(options: CapacityOptions) {
@@ -32,54 +35,54 @@ export class Capacity {
     return this.#inFlight === 0;
   }
 
-  /** Whether a slow call is waited for. */
+  /** Whether the pipeline waits for a slow call. */
   get isLate(): boolean {
     return this.#late > 0;
   }
 
-  /** Whether one page more may be published at the same time. */
+  /** Whether one more page may be published at the same time. */
   get mayCall(): boolean {
     const { depth, countsLate } = this.#options;
     return this.#publishing + (countsLate ? this.#late : 0) < depth;
   }
 
-  /** Whether one page more may be published and not settled. */
+  /** Whether there is room for one more page of messages that are published and not settled. */
   get hasRoom(): boolean {
     const { depth, pageSize } = this.#options;
     return this.#inFlight + pageSize <= depth * pageSize;
   }
 
-  /** A page is going to be published. */
+  /** Reserves room for a page that is going to be published. */
   enter(): void {
     this.#publishing += 1;
     this.#inFlight += this.#options.pageSize;
   }
 
-  /** Nothing came of that page. */
+  /** Gives back the room of a page that is not published after all. */
   leave(): void {
     this.#publishing -= 1;
     this.free(this.#options.pageSize);
   }
 
-  /** The publication of a page is over, but for so many slow calls. */
+  /** Records that the publication of a page has ended, except for `late` slow calls. */
   published(late: number): void {
     this.#publishing -= 1;
     this.#late += late;
     this.freed.ring();
   }
 
-  /** A slow call is waited for, in room of its own. */
+  /** Reserves room for a slow call that is waited for. */
   awaitLate(): void {
     this.#inFlight += this.#options.pageSize;
   }
 
-  /** That call has been answered. */
+  /** Records that a slow call was answered. */
   answeredLate(): void {
     this.#late -= 1;
     this.freed.ring();
   }
 
-  /** So many messages are settled, or were never there. */
+  /** Frees the room of `messages` messages, which are settled or were never there. */
   free(messages: number): void {
     this.#inFlight -= messages;
     this.freed.ring();

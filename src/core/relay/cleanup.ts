@@ -7,17 +7,21 @@ import { DAY } from '../util/options.js';
 /** The longest pause between two cleanings. Milliseconds. */
 const MAX_PAUSE = 60_000;
 
-/** For how long a published message is kept where nobody says: seven days, in milliseconds. */
+/** How long a published message is kept if nobody says otherwise: seven days, in milliseconds. */
 const WEEK = 7 * DAY;
 
-/** Asked each time: `migrate` changes what a store allows while a relay runs. */
+/**
+ * How old a published message must be to be cleaned. The store is asked each time, because `migrate` changes what it
+ * allows while a relay runs.
+ */
 async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {
   if (cleanUp !== 'by retention') return cleanUp;
   return Math.min(WEEK, (await store.retention?.({ signal })) ?? WEEK);
 }
 
 /**
- * Cleans once, and tells of it; somebody should know where messages are given up unpublished.
+ * Cleans once, and reports it. Forgotten destinations are logged as errors, because somebody should know that their
+ * unpublished messages are given up.
  *
  * @returns the expiration by which it cleaned, in milliseconds.
  * @throws what the store throws.
@@ -46,7 +50,8 @@ export async function cleanOnce(
     tell(await store.deletePublishedByExpiration(expiration, { signal }));
     return expiration;
   } catch (error) {
-    // What was done is done, and told by nobody later. One that was stopped before it did anything is nothing to tell of.
+    // Report what was done, because nobody reports it later. A cleaning that was stopped before it did anything needs
+    // no report.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
     throw error;
   }
@@ -57,14 +62,15 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 }
 
 /**
- * Cleans again and again, beside the publishing, while this relay holds something, until the signal aborts.
+ * Cleans again and again, beside the publishing, until the signal aborts. Cleans only while this relay holds
+ * partitions.
  *
- * @throws MessengerError `INVALID_OPTION` when the store cannot clean by this `cleanUp`, and nothing else.
+ * @throws MessengerError `INVALID_OPTION` if the store cannot clean by this `cleanUp`, and nothing else.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
-  // Cleaning costs some look-ups even when there is nothing to do, and a message may stay a little longer.
+  // Cleaning costs some look-ups even when there is nothing to clean, and a message may stay a little longer.
   const pauseFor = (expiration: number) => Math.max(interval, Math.min(MAX_PAUSE, expiration / 10));
   let pause = pauseFor(cleanUp === 'by retention' ? WEEK : cleanUp);
   while (!stop.aborted) {
@@ -72,8 +78,8 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       try {
         pause = pauseFor(await cleanOnce(options, cleanUp, stop));
       } catch (error) {
-        // A `cleanUp` that the store cannot do is a mistake to be told at once, not every minute. Where the store says by how
-        // much it can clean, it may have been changed in between.
+        // If the store cannot clean by the given `cleanUp`, that is a mistake in the options. Throw it at once, and do not log
+        // it every minute. The retention of the store may have changed since the relay asked for it.
         if (cleanUp !== 'by retention' && hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }

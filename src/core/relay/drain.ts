@@ -7,21 +7,28 @@ import { isBrokerDown, newRound, publishRound, roundError, withFeed } from './ro
 import type { RelaySettings } from './settings.js';
 import { onAbort } from '../util/async.js';
 
-/** How a drain is limited. */
+/** The options of a drain. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
   /**
-   * Sends nothing more after so many milliseconds, whatever is left: what was sent is waited for, up to
-   * `stopTimeout`, and settled; with `cleanUp` it can take one cleaning more. @default 10_000
+   * How many milliseconds the drain may send messages. After that it sends nothing more, whatever is left. It waits for
+   * messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take one cleaning more.
+   * @default 10_000
    */
   readonly budget?: number;
-  /** Sends nothing more once it aborts, and does not clean: resolves to what was published by then. */
+  /**
+   * Once this signal aborts, the drain sends nothing more and does not clean. It resolves to the number of messages
+   * that were published by then.
+   */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Publishes until there is nothing new, the broker as a whole fails, or the time is over; then cleans, if it is to. */
+/**
+ * Publishes until there is nothing new, the broker as a whole fails, or the time is over. Then cleans, if `cleanUp` is
+ * set.
+ */
 export async function drained(settings: RelaySettings, budget: number, signal?: AbortSignal): Promise<number> {
   const { clock, cleanUp } = settings;
-  /** Aborted when the time is over, or all of it is to end. */
+  /** Aborted when the time is over, or when `signal` aborts. */
   const over = new AbortController();
   const end = () => {
     over.abort(signal?.reason);
@@ -53,25 +60,28 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
 interface Drain {
   readonly settings: RelaySettings;
   readonly signal: AbortSignal;
-  /** By the clock as well: a process that was frozen gets here before its timers. */
+  /** Looks at the clock as well, because a process that was frozen gets here before its timers. */
   readonly isOver: () => boolean;
 }
 
 /**
- * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back and takes what is free: relays that
- * wait get their turn, as does what a relay that died has held.
+ * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back, and takes those that are free.
+ * So relays that wait get their turn, and so do partitions that a dead relay held.
  */
 const ONE_FEED = 10_000;
 
-/** What a drain has come to. */
+/** What a drain has done so far. */
 interface Done {
   total: number;
-  /** One for each round that had some. */
+  /** One error for each round with failures. */
   readonly failures: PublishError[];
   readonly parked: Set<string>;
 }
 
-/** Publishes round after round. @returns whether there may be more, for another feed: this one is lost, or had its time. */
+/**
+ * Publishes round after round.
+ * @returns whether another feed may find more to publish, because this feed is lost or its time is over.
+ */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
   const until = settings.clock.now() + ONE_FEED;
   do {

@@ -9,27 +9,33 @@ import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.j
 import { runRelay } from './supervisor.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/** How a relay is started: as a `Messenger`, its topics as they are defined. */
+/** The options of a relay: those of a `Messenger`, except `topics`, which come from the topics of the outbox. */
 export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
-  /** Sends messages to the broker; an async function that sends one is enough. */
+  /** Sends messages to the broker. An async function that sends one message is enough. */
   readonly publisher: Publisher | PublishFunction;
   /** Ends the relay, as `stop` does. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A relay that runs beside the application. With `await using` it ends where its scope does. */
+/** A relay that runs beside the application. With `await using`, it ends when its scope ends. */
 export interface Relay extends AsyncDisposable {
-  /** Settles when the relay has ended: rejects with the `FatalError` for which it could not go on, which is logged too. */
+  /**
+   * Resolves when the relay has ended. Rejects with the `FatalError` because of which it could not go on; that error is
+   * logged, too.
+   */
   readonly ended: Promise<void>;
-  /** How publishing does, at this moment. */
+  /** The state of publishing at this moment. */
   readonly circuit: CircuitStatus;
-  /** How the datastore does, at this moment. */
+  /** The state of the datastore at this moment. */
   readonly datastore: DatastoreStatus;
-  /** Finishes what is in flight, as far as that answers within `stopTimeout`, and resolves then. @throws the `FatalError` that ended it before. */
+  /**
+   * Finishes the work in flight, as far as it is answered within `stopTimeout`, and then resolves.
+   * @throws the `FatalError` that ended the relay before.
+   */
   stop(): Promise<void>;
 }
 
-/** Starts a relay. Resolves when it has reached the store. @throws FatalError where it does not. */
+/** Starts a relay. Resolves when the relay has reached the store. @throws FatalError if it cannot reach the store. */
 export async function started(settings: RelaySettings, signal: AbortSignal | undefined): Promise<Relay> {
   const controller = new AbortController();
   const onAbort = () => {
@@ -44,7 +50,7 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
     });
   });
   await Promise.race([reached, ended]);
-  // Maybe nobody waits for it: that must not end the process, and somebody must know.
+  // Perhaps nobody waits for `ended`. Its rejection must not end the process, and somebody must know of it.
   ended.catch((error: unknown) => {
     settings.errorLogger.error(toError(error));
   });
@@ -65,7 +71,10 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
   };
 }
 
-/** What a start waits for before it has reached the store. @throws FatalError where that cannot be reached. */
+/**
+ * Waits for work that comes before a relay has reached the store.
+ * @throws FatalError if the store cannot be reached or worked on.
+ */
 export async function reaching(work: Promise<void> | undefined): Promise<void> {
   try {
     await work;

@@ -5,36 +5,39 @@ import type { Message } from '../contracts/message.js';
 import type { Store } from '../contracts/store.js';
 import { serially, sleepBy } from '../util/async.js';
 
-/** A message of a plain store that failed, or waits behind one that did. */
+/** A message of a plain store that has failed, or that waits behind a message that has failed. */
 interface Waiting {
   readonly attempts: number;
-  /** When it is due, in milliseconds of the relay's clock. */
+  /** When the message is due, in milliseconds of the relay's clock. */
   readonly due: number;
-  /** The key that waits with it; none for a dead letter, whose key goes on. */
+  /** The key that waits with the message; `undefined` for a dead letter, because its key goes on. */
   readonly key: string | undefined;
   readonly topic: string | undefined;
 }
 
 /**
- * How many messages that failed are kept in mind. Beyond it nothing new is read until some of them
- * are through: a plain store lists failed messages first, so each read asks for that many more.
+ * How many failed messages are remembered. Beyond that, nothing new is read until some of them are published. A plain
+ * store lists failed messages first, so each read asks for that many more messages.
  */
 const MAX_WAITING = 10_000;
 
-/** How long a message that the broker refuses for good rests between attempts: a plain store has no place for dead letters. */
+/**
+ * How long a message that the broker refuses for good rests between attempts, in milliseconds. A plain store has no
+ * place for dead letters.
+ */
 const DEAD_RETRY = 300_000;
 
 /**
- * A plain `Store` as a feed, for one relay: what a store with a side table keeps in it is kept in
- * memory here, and starts anew with each feed, since the store still lists it as unpublished.
+ * Makes a feed of a plain `Store`, for one relay. The state that other stores keep in a side table is kept in memory
+ * here. It starts anew with each feed, because the store still lists these messages as unpublished.
  */
 export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const never = new AbortController().signal;
-  /** By id: the store may make new objects of its messages each time. */
+  /** By id, because the store may make new objects of its messages each time. */
   const waiting = new Map<string, Waiting>();
   const waitingKeys = new Map<string, number>();
   const waitingTopics = new Map<string | undefined, number>();
-  /** A store of few methods is not called again before it has answered. */
+  /** A plain store is not called again before it has answered. */
   const inTurn = serially();
   const unsettled = new Set<string>();
 
@@ -56,7 +59,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     count(waitingTopics, known.topic, -1);
   }
 
-  /** Lists past everything that is waiting or in flight, so that those cannot hide what is new. */
+  /** Lists enough messages that those which wait or are in flight cannot hide new ones. */
   async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
     return store.messages(pageSize + waiting.size + unsettled.size, options);
   }
@@ -72,7 +75,8 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
 
     async read(options) {
       if (waiting.size >= MAX_WAITING) return { messages: [] };
-      // As it was when the list was asked for: a message settled meanwhile may still be on it.
+      // The state from before the list is requested, because a message that is settled meanwhile may still be on the
+      // list.
       const known = new Set([...waiting.keys(), ...unsettled]);
       const messages = (await list(options)).filter(({ id }) => !known.has(id)).slice(0, pageSize);
       for (const { id } of messages) unsettled.add(id);
@@ -89,7 +93,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
           if (state === undefined) return false;
           const { key } = state;
           const isDue = state.due <= now && (key === undefined || !blocked.has(key));
-          // Nothing of a key comes before its first message, whatever its own time is.
+          // No message of a key comes before the first one, whatever its own time is.
           if (!isDue && key !== undefined) blocked.add(key);
           return isDue;
         })
@@ -98,7 +102,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     },
 
     async settle(page, toPark) {
-      // Parked at once, so that pages already read know of it.
+      // Messages are parked at once, so that pages that were already read know about them.
       for (const each of toPark) wait(each);
       const kept = new Set(toPark.map(({ message }) => message));
       const published = page.messages.filter((message) => !kept.has(message));
@@ -113,7 +117,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
   };
 }
 
-/** Counts up or down; what is counted down to nothing is forgotten. */
+/** Counts up or down. A name whose count reaches zero is removed. */
 function count<Name>(counts: Map<Name, number>, name: Name, by: number): void {
   const left = (counts.get(name) ?? 0) + by;
   if (left === 0) counts.delete(name);

@@ -7,37 +7,37 @@ import { signatureOf } from '../util/error-signature.js';
 import type { RelayOptions } from './settings.js';
 import { isAbort, isAborted, type Cut } from '../util/async.js';
 
-/** The first pause of an idle relay; each further one is twice as long, up to the interval. Milliseconds. */
+/** The first pause of an idle relay. Each further pause is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;
 
-/** How long a message that became due may wait to be noticed. Milliseconds. */
+/** How long a message that became due may wait until the relay notices it. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
 
-/** How often a relay that is busy looks whether others have come or gone. Milliseconds. */
+/** How often a busy relay checks whether other relays have come or gone. Milliseconds. */
 const GIVE_WAY = 250;
 
 /**
- * How often what failed alike is tried again as such: long enough for a broker to restart, and bounded,
- * so that messages which fail alike by themselves cannot stop the rest for ever.
+ * How often messages that failed alike are tried again, as for a failure of the broker. That is long enough for a
+ * broker to restart. It is bounded, so that messages whose own faults are alike cannot stop the others for ever.
  */
 const PROBES = 5;
 
-/** How far the messages that wait must have drained, of `maxParked`, before new ones are published again. */
+/** New messages are published again once the number of waiting messages has fallen to this fraction of `maxParked`. */
 const DRAINED = 0.9;
 
-/** What a feed tells of its store. */
+/** What the work with a feed tells about its store. */
 export interface StoreHealth {
-  /** It answered. */
+  /** The store answered. */
   readonly onReached: () => void;
-  /** It did all that was asked of it: one that lists messages and cannot mark them does not work. */
+  /** The store did everything that was asked of it. A store that lists messages but cannot mark them does not work. */
   readonly onWorking: () => void;
 }
 
 /**
- * Publishes what a feed has, new messages and beside them those that were parked, until it is told to
- * stop, or until it is better to open another one. What is in flight is settled then.
+ * Publishes the messages of a feed, both new ones and those that were parked, until it is told to stop, or until it is
+ * better to open another feed. Then it settles what is in flight.
  *
- * @throws what the feed rejected with, and the reason for which its lease is lost.
+ * @throws the error of the feed, or the reason why its lease is lost.
  */
 export async function relayFeed(
   feed: Feed,
@@ -87,8 +87,9 @@ export async function relayFeed(
 
   let unbalancedSince: number | undefined;
   /**
-   * Whether partitions are to change hands now. That waits for every call: not while a slow one is waited for, so that it
-   * holds up nothing else, unless there is another and another for as long as one may take.
+   * Whether partitions are to change hands now. Changing hands waits for every call that is in flight. Therefore it
+   * does not begin while the pipeline waits for a slow call, which would hold up everything else. But if there has been
+   * one slow call after another for as long as one call may take, it begins nevertheless.
    */
   function isToHandOver(): boolean {
     if (pipeline.round.aborted) return true;
@@ -100,7 +101,7 @@ export async function relayFeed(
     return !pipeline.isLate || clock.now() - unbalancedSince >= options.pace.timeout;
   }
 
-  /** Takes what is new, page by page. */
+  /** Publishes new messages, page by page. */
   async function publishNew(): Promise<void> {
     let pause = FIRST_IDLE_PAUSE;
     while (!pipeline.over.aborted) {
@@ -115,11 +116,11 @@ export async function relayFeed(
       if (page.messages.length > 0) {
         pause = FIRST_IDLE_PAUSE;
         onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: false });
-        // If not, it is dropped: whoever holds its partitions then reads it again.
+        // If the round has ended, the page is dropped. The relay that then holds its partitions reads it again.
         if (await enter(page, round)) pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
-        // A feed does not sleep while it is unbalanced.
+        // `idle` does not sleep while the feed is unbalanced.
         if (feed.unbalanced) await pipeline.sleep(Math.min(pause, interval));
         else await feed.idle(Math.min(pause, interval), { interval, signal: round });
         pause *= 2;
@@ -127,7 +128,7 @@ export async function relayFeed(
     }
   }
 
-  /** Waits for room for a page, and for messages that wait to drain. @returns whether it may be published. */
+  /** Waits for room for a page, and until waiting messages have drained. @returns whether the page may be published. */
   async function enter(page: Page, round: AbortSignal): Promise<boolean> {
     for (;;) {
       if (!(await pipeline.enter(round))) return false;
@@ -147,7 +148,7 @@ export async function relayFeed(
     }
   }
 
-  /** Takes what was parked and is due: again at once while keys drain. */
+  /** Publishes parked messages that are due. Looks for more at once while keys drain. */
   async function publishAgain(): Promise<void> {
     while (await pipeline.enter()) {
       const { round } = pipeline;
@@ -170,7 +171,10 @@ export async function relayFeed(
     }
   }
 
-  /** Makes room for others also while new messages wait: for their turn, for a broker, or for others to drain. */
+  /**
+   * Makes room for other relays even while new messages wait: for their turn, for a broker, or for waiting messages to
+   * drain.
+   */
   async function giveWay(): Promise<void> {
     while (!pipeline.over.aborted) {
       await pipeline.sleep(GIVE_WAY);
@@ -180,9 +184,9 @@ export async function relayFeed(
   }
 
   const orFail = (error: unknown) => {
-    // A call that was cut short, since all is over, has not failed.
+    // A call that was cut short because all work ends has not failed.
     if (isAbort(error, pipeline.over)) return;
-    // Of a process that was frozen, any call may be the first that fails.
+    // In a process that was frozen, any call may be the first to fail because the lease is lost.
     pipeline.fail(feed.lost.aborted ? feed.lost.reason : error);
   };
   await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
@@ -208,7 +212,7 @@ async function rebalance(feed: Feed, { onEvent, destination }: RelayOptions, sig
   if (gained.length > 0) onEvent?.({ type: 'leased', destination, partitions: gained });
 }
 
-/** The first topic of a page of which as many messages wait as may. */
+/** The first topic in a page that has as many waiting messages as it may have, or more. */
 function fullTopic(
   feed: Feed,
   { messages }: Page,

@@ -10,24 +10,24 @@ import { runRelay } from './supervisor.js';
 import type { Store } from '../contracts/store.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/** What a call can be told. */
+/** The options of a call. */
 export interface MessengerCallOptions {
-  /** Ends the work after what is in flight is settled. */
+  /** Once this signal aborts, the work ends after the messages in flight are settled. */
   signal?: AbortSignal;
 }
 
-/** What `start` can be told. */
+/** The options of `start`. */
 export interface StartOptions extends MessengerCallOptions {
   /** Called once, as soon as the store was reached and can be worked on. @default nobody is told */
   onStarted?: () => void;
 }
 
 /**
- * Publishes the messages of a store, and cleans the published ones away: at least once, in order per
- * key, nothing completed before the broker's acknowledgement.
+ * Publishes the messages of a store, and cleans away the published ones. Each message is published at least once, and
+ * in order per key. No message counts as published before the broker has acknowledged it.
  *
- * When the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again:
- * those that were being published or settled.
+ * If the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again: those that were
+ * being published or settled.
  *
  * @example
  * ```ts
@@ -39,30 +39,30 @@ export class Messenger {
   readonly #settings: RelaySettings;
 
   /**
-   * @param publisher Sends messages to the broker; an async function that sends one is enough.
+   * @param publisher Sends messages to the broker. An async function that sends one message is enough.
    * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
    */
   constructor(store: Store, publisher: Publisher | PublishFunction, options: MessengerOptions = {}) {
     this.#settings = relaySettings(store, publisher, options);
   }
 
-  /** How publishing to the broker does, at this moment. */
+  /** The state of publishing to the broker at this moment. */
   get circuit(): CircuitStatus {
     return circuitStatus(this.#settings);
   }
 
-  /** How the datastore does, at this moment. */
+  /** The state of the datastore at this moment. */
   get datastore(): DatastoreStatus {
     return datastoreStatus(this.#settings);
   }
 
   /**
-   * Publishes once: what is due of the messages that failed before, and one page of new ones.
+   * Publishes once: the messages that failed before and are due, and one page of new ones.
    *
-   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. Once the
-   *   signal aborts, how many were acknowledged by then.
-   * @throws PublishError when some were not, after the rest is settled: its `cause` is an `AggregateError`
-   *   with an error for each. Otherwise the store's own errors.
+   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. If the signal
+   *   aborts, how many were acknowledged by then.
+   * @throws PublishError if some messages were not acknowledged, after the others are settled. Its `cause` is an
+   *   `AggregateError` with an error for each. Otherwise the store's own errors.
    */
   async publish({ signal }: MessengerCallOptions = {}): Promise<number> {
     const round = newRound();
@@ -75,8 +75,8 @@ export class Messenger {
   /**
    * Cleans once, by the option `cleanUp`.
    *
-   * @throws MessengerError `INVALID_OPTION` when that option was not given; otherwise the store's own
-   *   errors, such as a `CleaningError` of `PostgresStore`.
+   * @throws MessengerError `INVALID_OPTION` if that option was not given. Otherwise the store's own errors, such as a
+   *   `CleaningError` of `PostgresStore`.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
     const { cleanUp } = this.#settings;
@@ -90,11 +90,11 @@ export class Messenger {
   }
 
   /**
-   * Publishes, and cleans, until the signal aborts and what is in flight is settled. Errors of the
-   * broker and short outages of the store go to the error logger.
+   * Publishes and cleans until the signal aborts and the messages in flight are settled. Errors of the broker and short
+   * outages of the store go to the error logger.
    *
-   * @throws FatalError when the store cannot be reached at start, or for longer than `storeOutageLimit`,
-   *   or when its tables are missing or not what this library can work on.
+   * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if its tables
+   *   are missing or this library cannot work on them.
    */
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
     await runRelay({ ...this.#settings, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);

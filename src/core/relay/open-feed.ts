@@ -3,12 +3,15 @@ import type { Feed, FeedOptions } from '../contracts/feed.js';
 import { isFeedStore, type Store } from '../contracts/store.js';
 import { listStoreFeed } from './list-store-feed.js';
 
-/** Opens the feed of any store: the store's own where it offers one, else `listStoreFeed`. */
+/** Opens the feed of any store: the store's own feed if it offers one, or else that of `listStoreFeed`. */
 export async function openFeed(store: Store, options: FeedOptions, clock: Clock = systemClock): Promise<Feed | null> {
   return isFeedStore(store) ? store.openFeed(options) : listStoreFeed(store, options.pageSize, clock);
 }
 
-/** The same store, never asked for two things at once: its contract promises that, and a relay overlaps. */
+/**
+ * The same store, but with one call at a time. The contract of `Store` promises one call at a time, and a relay makes
+ * calls that overlap.
+ */
 export function oneAtATime(store: Store): Store {
   let last: Promise<unknown> = Promise.resolve();
   const inTurn = <T>(call: () => Promise<T>): Promise<T> => {

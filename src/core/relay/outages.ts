@@ -6,16 +6,18 @@ import { classify, type FailureTable, NETWORK_FAILURES } from '../publish/failur
 import { signatureOf } from '../util/error-signature.js';
 import type { ErrorLogger } from '../contracts/logger.js';
 
-/** How often something that goes on is told again. Milliseconds. */
+/** How often something that goes on is logged again. Milliseconds. */
 const AGAIN = 60_000;
 
-/** How many errors alike are told one by one in that time. */
+/** How many errors that are alike are logged one by one in that time. */
 const ONE_BY_ONE = 10;
 
-/** How many outages are told in that time. */
+/** How many outages that come and go are logged in that time. */
 const OUTAGES = 5;
 
-/** How many kinds of errors are kept in mind: beyond it the oldest are forgotten, and told anew. */
+/**
+ * How many kinds of errors are remembered. Beyond that, the oldest are forgotten, and logged anew if they come again.
+ */
 const MAX_KINDS = 1_000;
 
 interface Kind {
@@ -24,7 +26,10 @@ interface Kind {
   more: number;
 }
 
-/** Tells errors that are many without a flood: by what they have in common, so that another one is told at once. */
+/**
+ * Logs errors that come in large numbers without a flood. Errors that are alike are counted together, so that a
+ * different error is logged at once.
+ */
 export class Alike {
   readonly #logger: ErrorLogger;
   readonly #clock: Clock;
@@ -35,7 +40,10 @@ export class Alike {
     this.#clock = clock;
   }
 
-  /** @param errorOf Makes the error, of what is to be said of those that were not told. */
+  /**
+   * @param errorOf Makes the error. `more` says how many errors like it were not logged, and is empty if there were
+   *   none.
+   */
   tell(signature: string, errorOf: (more: string) => Error): void {
     const now = this.#clock.now();
     const kind = this.#kinds.get(signature);
@@ -50,7 +58,7 @@ export class Alike {
     }
     const more = kind?.more ?? 0;
     this.#kinds.delete(signature);
-    // What goes on as before is told once each time from now on.
+    // If these errors go on as before, only one is logged each time from now on.
     this.#kinds.set(signature, { since: now, told: more > 0 ? ONE_BY_ONE : 1, more: 0 });
     if (this.#kinds.size > MAX_KINDS)
       for (const oldest of [...this.#kinds.keys()].slice(0, 1)) this.#kinds.delete(oldest);
@@ -58,7 +66,7 @@ export class Alike {
     this.#logger.error(errorOf(more === 0 ? '' : ` (and ${String(more)} more like it in ${since})`));
   }
 
-  /** An error as it is, or with what is to be said of others. */
+  /** Logs an error as it is, or with the number of errors like it that were not logged. */
   tellError(error: Error): void {
     this.tell(signatureOf(error, 'retryable'), (more) => {
       if (more === '') return error;
@@ -67,18 +75,19 @@ export class Alike {
   }
 }
 
-/** What can be away. */
+/** What may have an outage. */
 export type OutageOf = 'broker' | 'datastore';
 
-/** What is known of an outage. */
+/** What is known about an outage. */
 export interface OutageStatus {
   readonly since: number;
   readonly error: Error;
 }
 
 /**
- * One outage after the other of a broker or a datastore: each is told when it starts, once a minute while it lasts, at
- * once when its reason is another, and when it is over. One that comes and goes is told a few times a minute.
+ * Logs the outages of a broker or a datastore, one after the other. Each outage is logged when it starts, once a minute
+ * while it lasts, at once when its reason changes, and when it is over. Outages that come and go are logged a few times
+ * a minute.
  */
 export class Outages {
   readonly #of: OutageOf;
@@ -86,9 +95,9 @@ export class Outages {
   readonly #clock: Clock;
   #now:
     { readonly since: number; readonly isSilent: boolean; error: Error; attempts: number; isTold: boolean } | undefined;
-  /** When each reason was told last. */
+  /** When each reason was last logged. */
   readonly #toldAt = new Map<string, number>();
-  /** When outages that were told ended. */
+  /** When the outages that were logged ended. */
   #endedAt: number[] = [];
 
   constructor(of: OutageOf, logger: ErrorLogger, clock: Clock) {
@@ -97,12 +106,12 @@ export class Outages {
     this.#clock = clock;
   }
 
-  /** What is going on now. */
+  /** The present outage; `undefined` if there is none. */
   get status(): OutageStatus | undefined {
     return this.#now;
   }
 
-  /** An attempt failed. @param retryIn Milliseconds. */
+  /** Records that an attempt failed. @param retryIn Milliseconds until the next attempt. */
   failed(error: Error, retryIn: number | undefined): void {
     const now = this.#clock.now();
     const outage = (this.#now ??= { since: now, isSilent: isSilent(error), error, attempts: 0, isTold: false });
@@ -120,7 +129,7 @@ export class Outages {
     this.#logger.error(this.#errorOf(error, lasts, outage.attempts, retryIn));
   }
 
-  /** Something worked. */
+  /** Records that something worked, which ends the outage. */
   over(): void {
     if (this.#now === undefined) return;
     const { since, isTold, isSilent: wasSilent, attempts } = this.#now;
@@ -165,7 +174,7 @@ const SILENT: FailureTable = {
   '08006': 'connection',
 };
 
-/** Whether an error says that nobody answers, and not that something was refused. */
+/** Whether an error says that nobody answers, rather than that something was refused. */
 function isSilent(error: Error): boolean {
   return hasCode(error, 'TIMEOUT') || isUnanswered(error) || classify(error, SILENT) !== undefined;
 }

@@ -4,19 +4,22 @@ import { hasChanged, type Earlier, type PageOutcome } from '../publish/types.js'
 
 /** A page of the log that is not settled yet. */
 export interface LogPage {
-  /** Counted from the first page. */
+  /** The number of the page, counted from the first. */
   readonly place: number;
   readonly page: Page;
   readonly publication: Publication;
-  /** What its publication came to, once it is over. */
+  /** The outcome of the page's publication, once it has ended. */
   outcome: PageOutcome | undefined;
-  /** Its settlement, once that has begun. */
+  /** The promise of the page's settlement, once it has begun. */
   settlement: Promise<void> | undefined;
-  /** The store knows what was parked, dead letters too. */
+  /** Whether the store knows which messages of the page were parked, including dead letters. */
   isSettled: boolean;
 }
 
-/** Whether something is so of a key in any page before this one. Asked for each message: nothing is made for it. */
+/**
+ * Whether `is` holds for a key in any page before this one. This is asked for each message, so nothing is allocated for
+ * it.
+ */
 type IsEarlier = (is: (each: LogPage, key: string) => boolean, key: string) => boolean;
 
 const isBusy = ({ publication }: LogPage, key: string) => publication.isBusy(key);
@@ -37,15 +40,16 @@ export class PageLog {
     return this.#pages.size;
   }
 
-  /** How many messages there are whose publication is over, and whose settlement has not begun. */
+  /** How many messages are in pages whose publication has ended, and whose settlement has not begun. */
   get gathered(): number {
     return this.#gathered;
   }
 
-  /** Begins to publish a page, which is told of those before it. */
+  /** Begins to publish a page, and tells it about the pages before it. */
   publish(page: Page, begin: (earlier: Earlier) => Publication): LogPage {
     const place = (this.#places += 1);
-    // Looked at anew each time: a copy would hold the pages before, and they those before them, without end.
+    // The pages are looked at anew each time. A copy would hold the pages before this one, which would hold the pages
+    // before them, and so on without end.
     const isEarlier: IsEarlier = (is, key) => {
       for (const each of this.#pages) {
         if (each.place >= place) return false;
@@ -62,15 +66,16 @@ export class PageLog {
     return entry;
   }
 
-  /** The publication of a page is over. */
+  /** Records that the publication of a page has ended. */
   published(entry: LogPage, outcome: PageOutcome): void {
     entry.outcome = outcome;
     this.#gathered += entry.page.messages.length;
   }
 
   /**
-   * Settles the first pages whose publication is over: what is settled at once, a store can settle as one. Pages that
-   * nothing was done with before the end only if a later one is. Never rejects: each page has its settlement.
+   * Settles the first pages whose publication has ended. They are settled at the same time, so that a store can settle
+   * them as one. Pages at the end in which nothing was done are not settled until a later page is. Never rejects,
+   * because each page has its own `settlement`.
    */
   async settle(settle: (page: Page, outcome: PageOutcome) => Promise<void>): Promise<void> {
     const over: { readonly entry: LogPage; readonly outcome: PageOutcome }[] = [];
@@ -89,7 +94,7 @@ export class PageLog {
     await Promise.allSettled(settlements);
   }
 
-  /** Forgets all of it: what is left of it was not begun, and is read again. */
+  /** Forgets all pages. The pages that are left were not begun, and are read again. */
   clear(): void {
     this.#pages.clear();
     this.#gathered = 0;

@@ -7,46 +7,52 @@ import { hasChanged, NONE_EARLIER, type PageOutcome, type PublishPageOptions } f
 import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
 
 /**
- * Less than a full page waits for so long for others to be settled with it. A thousand messages a second come
- * in pages of one or two: settling each by itself is a third of all that a relay has the server do. Milliseconds.
+ * How long less than a full page of messages waits for others to be settled with it. A thousand messages a second come
+ * in pages of one or two, and settling each page by itself is a third of all the work that a relay gives the server.
+ * Milliseconds.
  */
 const GATHERING = 50;
 
 /**
- * How many times `depth` pages may be published and not settled, however small: each message is compared with all
- * that are before it.
+ * How many times `depth` pages may be published and not settled, however small they are. The number is limited because
+ * each message is compared with all pages before it.
  */
 const SMALL_PAGES = 16;
 
-/** What a pipeline needs to know beyond what publishing each page does. */
+/** What a pipeline needs in addition to the options for publishing a page. */
 export interface PipelineOptions {
   readonly feed: Feed;
-  /** How many messages a page has at most. */
+  /** The most messages in a page. */
   readonly pageSize: number;
-  /** How many pages may be published at once, and, in messages, be published and not settled. */
+  /**
+   * How many pages may be published at once. As many messages as fill this number of pages may be published and not
+   * settled.
+   */
   readonly depth: number;
-  /** Ends the work after what is in flight is settled. */
+  /** Once this signal aborts, the work ends after the messages in flight are settled. */
   readonly stop: AbortSignal;
   readonly publishing: Omit<PublishPageOptions, 'progress' | 'lost' | 'stop'>;
-  /** Told of each page that was settled. */
+  /** Called for each page that was settled. */
   readonly onSettled: (toPark: readonly ToPark[]) => void;
 }
 
 /**
- * The pages that are published and settled at the same time: so many at once, settled in the order in
- * which they were read, and in order per key across them.
+ * Publishes and settles a number of pages at the same time. The pages are settled in the order in which they were read,
+ * and the order of each key is kept across them.
  */
 export class Pipeline {
   /** Rings when a page was settled. */
   readonly settled = new Bell();
   readonly #options: PipelineOptions;
   readonly #publishOptions: PublishPageOptions;
-  /** Ends all of it: told to stop, or something failed. */
+  /** Aborted when all work is to end, because the pipeline was told to stop, or because something failed. */
   readonly #over = new AbortController();
-  /** Ends what was begun since partitions last changed hands: no call begins after it. */
+  /**
+   * Aborted to end the work that was begun since partitions last changed hands. No call of that work begins afterwards.
+   */
   #round = new AbortController();
   readonly #forget: () => void;
-  /** Rings when a page has got further. */
+  /** Rings when a page has made progress. */
   readonly #progress = new Bell();
   /** Rings when there may be a reason to settle. */
   readonly #ripe = new Bell();
@@ -55,7 +61,7 @@ export class Pipeline {
   readonly #running = new Set<Promise<unknown>>();
   #settledAt = -Infinity;
   #lastOfLog: Promise<unknown> = Promise.resolve();
-  /** Whoever looks into the side table, or changes it, does so alone. */
+  /** Looking at parked messages and settling take turns. */
   readonly #inTurn = serially();
   #failure: { readonly error: unknown } | undefined;
   #unsettled: { readonly error: unknown } | undefined;
@@ -88,12 +94,15 @@ export class Pipeline {
     return this.#over.signal;
   }
 
-  /** Aborted when partitions are to change hands, or all is over: what was only read until then is let go. */
+  /**
+   * Aborted when partitions are to change hands, or when all work is to end. Pages that were only read until then are
+   * dropped.
+   */
   get round(): AbortSignal {
     return this.#round.signal;
   }
 
-  /** Whether a slow call is waited for. */
+  /** Whether the pipeline waits for a slow call. */
   get isLate(): boolean {
     return this.#capacity.isLate;
   }
@@ -103,9 +112,9 @@ export class Pipeline {
   }
 
   /**
-   * Waits for room for one page more, of this round where one is given, or else of any.
+   * Waits for room for one more page: of this round, or of any round if none is given.
    *
-   * @returns whether there is some; not when the round, or all, is over.
+   * @returns whether there is room; `false` if the round, or all work, has ended.
    */
   async enter(round = this.over): Promise<boolean> {
     while (!round.aborted) {
@@ -119,7 +128,7 @@ export class Pipeline {
     return false;
   }
 
-  /** Gives the room of a page back, of which nothing came. */
+  /** Gives back the room of a page that is not published after all. */
   leave(): void {
     this.#capacity.leave();
   }
@@ -128,12 +137,12 @@ export class Pipeline {
     return this.#capacity.hasRoom && this.#log.size < SMALL_PAGES * this.#options.depth;
   }
 
-  /** Messages that were parked and are due; never while settling is under way. */
+  /** Reads the parked messages that are due. Never runs while a settlement is in progress. */
   retries(): Promise<Page> {
     return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
-  /** Publishes and settles a page of the log, in the room that it was given, which it gives back. */
+  /** Publishes and settles a page of the log. Uses the room that `enter` reserved for it, and gives this room back. */
   publish(page: Page): void {
     const entry = this.#log.publish(page, (earlier) => publishPage(page, this.#publishOptions, earlier));
     const previous = this.#lastOfLog;
@@ -143,7 +152,7 @@ export class Pipeline {
       if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
-      // Its room is free once it is settled itself, whatever else is settled in that turn.
+      // The room of this page is free once the page itself is settled, whatever else is settled in that turn.
       if (entry.settlement === undefined) await begun(this.#inTurn, () => this.#settleLog());
       await entry.settlement;
       this.#followUp(outcome);
@@ -152,10 +161,10 @@ export class Pipeline {
     settled.catch(() => undefined);
   }
 
-  /** The same for messages that were parked. @returns how many were acknowledged. */
+  /** Publishes and settles a page of messages that were parked. @returns how many were acknowledged. */
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
-      // Its keys are its own: what is new of them is parked as long as they are.
+      // No other page has messages of these keys: their new messages are parked as long as these are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       this.#followUp(outcome);
@@ -163,7 +172,7 @@ export class Pipeline {
     });
   }
 
-  /** Waits for calls that were slow, in the room that they had, and settles each as it is answered. */
+  /** Waits for slow calls, which have room of their own, and settles each of them once it is answered. */
   #followUp({ late }: PageOutcome): void {
     for (const each of late) {
       this.#capacity.awaitLate();
@@ -179,15 +188,16 @@ export class Pipeline {
     }
   }
 
-  /** Begins no more calls, so that `handOver` need not wait for what was only read. */
+  /** Lets no more calls begin, so that `handOver` need not wait for pages that were only read. */
   endRound(): void {
     this.#round.abort();
     this.#ripe.ring();
   }
 
   /**
-   * Waits until every call that was begun is answered and settled, and lets partitions change hands. Of a page that was
-   * begun the rest is parked, due at once; a page that was not is dropped, and read again by whoever holds it then.
+   * Waits until every call that was begun is answered and settled, and lets partitions change hands. If a page was
+   * begun, its rest is parked, and is due at once. If a page was not begun, it is dropped, and the relay that then
+   * holds its partitions reads it again.
    */
   async handOver(work: () => Promise<void>): Promise<void> {
     this.endRound();
@@ -200,18 +210,18 @@ export class Pipeline {
     this.#capacity.freed.ring();
   }
 
-  /** Sleeps, and no longer than there is something to do it for. */
+  /** Sleeps, but no longer than until all work is to end or the lease is lost. */
   async sleep(ms: number): Promise<void> {
     await sleepBy(this.#options.publishing.clock, ms, this.over, this.#options.feed.lost);
   }
 
-  /** Begins nothing more; the first error is what `end` throws. */
+  /** Lets nothing more begin. The first error that is passed here is what `end` throws. */
   fail(error: unknown): void {
     this.#failure ??= { error };
     this.#end();
   }
 
-  /** Waits for what is in flight. @throws what failed first. */
+  /** Waits for all work in flight. @throws the first error. */
   async end(): Promise<void> {
     while (this.#running.size > 0) await Promise.allSettled(this.#running);
     this.#forget();
@@ -223,7 +233,7 @@ export class Pipeline {
     this.#round.abort(this.over.reason);
   }
 
-  /** Waits for a publication, which makes room to publish another page. */
+  /** Waits for a publication. When it has ended, there is room to publish another page. */
   async #outcomeOf({ outcome }: Publication): Promise<PageOutcome> {
     let late = 0;
     try {
@@ -235,7 +245,7 @@ export class Pipeline {
     }
   }
 
-  /** Waits for a full page to settle, or as long as less is worth waiting for. */
+  /** Waits until there is a full page to settle, but not for longer than it is worth waiting with less. */
   async #gathering(): Promise<void> {
     const { clock } = this.#options.publishing;
     while (!this.#isRipe) {
@@ -245,14 +255,14 @@ export class Pipeline {
     }
   }
 
-  /** Whether what is gathered is settled at once. */
+  /** Whether the gathered pages are to be settled at once. */
   get #isRipe(): boolean {
     return this.#log.gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
 
-  /** Works on a page that has room, which it gives back; a failure is the end of all. */
+  /** Works on a page that has room, and then gives this room back. A failure ends all work. */
   #run<T>({ messages: { length } }: Page, work: () => Promise<T>): Promise<T> {
-    // As little as it needs.
+    // The page keeps only the room that it needs.
     this.#capacity.free(this.#options.pageSize - length);
     const running = work()
       .catch((error: unknown) => {
@@ -267,14 +277,14 @@ export class Pipeline {
     return running;
   }
 
-  /** Settles what of the log is ready for it. */
+  /** Settles the pages of the log that are ready to be settled. */
   #settleLog(): Promise<void> {
     this.#settledAt = this.#options.publishing.clock.now();
     return this.#log.settle((page, outcome) => this.#settle(page, outcome));
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
-    // After one that failed nobody knows what the store has, until it is asked anew.
+    // After a settlement has failed, nobody knows what the store contains, until the store is asked anew.
     if (this.#unsettled !== undefined) throw this.#unsettled.error;
     const toPark = [...outcome.toPark, ...outcome.untried];
     try {
@@ -287,7 +297,7 @@ export class Pipeline {
   }
 
   #tellSettled(toPark: readonly ToPark[]): void {
-    // One before it, in the same turn, may have failed: then the store does not work.
+    // An earlier settlement in the same turn may have failed. Then the store does not work.
     if (this.#unsettled !== undefined) return;
     this.#options.onSettled(toPark);
     this.settled.ring();

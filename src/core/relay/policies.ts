@@ -29,7 +29,10 @@ const RETRY_KEYS = {
   onExhausted: true,
 } satisfies KeysOf<RetryOptions>;
 
-/** What becomes of failures, checked. `prefix` names the options in errors. @throws MessengerError `INVALID_OPTION`. */
+/**
+ * Checks these options, and returns the policy that they make. `prefix` names the options in errors.
+ * @throws MessengerError `INVALID_OPTION`.
+ */
 export function policyOf(prefix: string, retry: RetryOptions, maxParked: number | undefined): TopicPolicy {
   checkKeys(retry, RETRY_KEYS, `${prefix}retry`);
   const { onExhausted = 'dead-letter' } = retry;

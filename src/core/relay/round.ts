@@ -10,13 +10,19 @@ import type { RelaySettings } from './settings.js';
 import { stoppingOf } from './stopping.js';
 import { Bell, isAbort, onAbort } from '../util/async.js';
 
-/** What one round over an open feed comes to, kept while it goes on: an error in the middle of it loses nothing. */
+/**
+ * What one round over an open feed has done so far. It is kept while the round goes on, so that an error in the middle
+ * loses nothing.
+ */
 export interface Round {
   acknowledged: number;
-  /** Whether it found a message that no round before it has parked. */
+  /** Whether the round found a message that no earlier round has parked. */
   isNew: boolean;
   readonly failures: PublishError[];
-  /** Ids of the messages that this round and those before it have parked: a store without a side table lists them again. */
+  /**
+   * Ids of the messages that this round and earlier ones have parked. A store without a side table lists these messages
+   * again.
+   */
   readonly parked: Set<string>;
 }
 
@@ -24,12 +30,12 @@ export function newRound(parked = new Set<string>()): Round {
   return { acknowledged: 0, isNew: false, failures: [], parked };
 }
 
-/** Whether the broker as a whole failed: a pause for it belongs to a relay that stays, here it ends the work. */
+/** Whether the broker as a whole failed. A relay that keeps running would pause then. Here, the work ends. */
 export function isBrokerDown({ failures }: Round): boolean {
   return failures.some(({ kind }) => kind === 'connection');
 }
 
-/** The one error of all failures of a round; `undefined` where there are none. */
+/** One error for all failures of a round; `undefined` if there were none. */
 export function roundError({ acknowledged, failures }: Round): PublishError | undefined {
   const [first] = failures;
   if (first === undefined) return undefined;
@@ -42,7 +48,7 @@ export function roundError({ acknowledged, failures }: Round): PublishError | un
 /**
  * Opens a feed, works with it, and closes it.
  *
- * @returns `undefined` while another relay holds the destination, and where the signal ended the work.
+ * @returns `undefined` while another relay holds the destination, and if the signal ended the work.
  */
 export async function withFeed<T>(
   { store, destination, pageSize, clock }: RelaySettings,
@@ -53,13 +59,14 @@ export async function withFeed<T>(
     const feed = await openFeed(store, { destination, pageSize, signal }, clock);
     return await (feed === null ? undefined : work(feed).finally(() => feed.close()));
   } catch (error) {
-    // It was told to end while it looked for more: that has not failed, whatever error the store makes of it.
+    // The work was told to end while it looked for more messages. It has not failed, whatever error the store makes of
+    // that.
     if (signal !== undefined && isAbort(error, signal)) return undefined;
     throw error;
   }
 }
 
-/** Publishes what is due of the messages that failed before, and one page of new ones. */
+/** Publishes the messages that failed before and are due, and one page of new ones. */
 export async function publishRound(
   feed: Feed,
   settings: RelaySettings,
@@ -71,12 +78,15 @@ export async function publishRound(
   for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
     const { toPark } = await publishNext(feed, await next(), settings, round, signal);
     if (isBrokerDown(round)) return;
-    // What waited behind a dead letter goes on, now that it is settled as one.
+    // Messages that waited behind a dead letter go on, now that it is settled as a dead letter.
     if (toPark.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
   }
 }
 
-/** Publishes and settles one page without ever waiting for a broker that fails: a failure of the connection ends it. */
+/**
+ * Publishes and settles one page without ever waiting for a broker that fails. A failure of the connection ends the
+ * page.
+ */
 async function publishNext(
   feed: Feed,
   page: Page,
@@ -120,7 +130,10 @@ async function publishNext(
   }
 }
 
-/** How a page is published where nothing is tried again at once, and nothing waits for a broker that is down. */
+/**
+ * The options with which a page is published if nothing is tried again at once, and nothing waits for a broker that is
+ * down.
+ */
 function withoutPause(
   settings: RelaySettings,
   { failures }: Round,
@@ -147,7 +160,7 @@ function withoutPause(
   };
 }
 
-/** Lets everything through until the connection fails: that is the end. */
+/** Lets everything through until the connection fails. That ends the work. */
 function endingGate(stop: AbortController, failures: PublishError[]): Gate {
   const pass = { probe: false, opened: 0 };
   return {

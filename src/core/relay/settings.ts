@@ -21,19 +21,19 @@ import { OutageDetector } from '../publish/outage-detector.js';
 import { Alike, Outages } from './outages.js';
 
 /**
- * How old a published message has to be to be cleaned away, in milliseconds. `by retention`: seven days, or the retention of
- * the store where that is shorter.
+ * How old, in milliseconds, a published message must be to be cleaned away. `by retention` means seven days, or the
+ * retention of the store if that is shorter.
  */
 export type CleanUp = number | 'by retention';
 
-/** Everything that publishing and cleaning work with: made once, by `relaySettings`. Durations in milliseconds. */
+/** Everything that publishing and cleaning need. It is made once, by `relaySettings`. Durations are in milliseconds. */
 export interface RelaySettings {
   readonly store: Store;
   readonly publisher: BatchPublisher;
   readonly destination: string;
   readonly pageSize: number;
   readonly pipelineDepth: number;
-  /** Bytes of one call of the publisher; may be `Infinity`. */
+  /** How many bytes one call of the publisher may take; may be `Infinity`. */
   readonly batchBytes: number;
   readonly interval: number;
   readonly publishTimeout: number;
@@ -49,19 +49,19 @@ export interface RelaySettings {
   readonly watchesCalls: boolean;
   readonly pace: Pace;
   readonly errorLogger: ErrorLogger;
-  /** What the logger is told of errors that come again and again. */
+  /** Logs errors that come again and again. */
   readonly alike: Alike;
-  /** What the logger is told of a datastore that fails. */
+  /** Logs the outages of the datastore. */
   readonly outages: Outages;
   readonly onEvent: EventHandler | undefined;
-  /** `undefined`: what is published is kept. */
+  /** If `undefined`, published messages are kept. */
   readonly cleanUp: CleanUp | undefined;
   readonly clock: Clock;
 }
 
-/** The same of a relay that stays. */
+/** The settings of a relay that keeps running. */
 export interface RelayOptions extends RelaySettings {
-  /** What it is known by to the other relays of its destination: see `FeedOptions`. */
+  /** The name by which the other relays of its destination know this relay: see `FeedOptions`. */
   readonly relay: string;
 }
 
@@ -84,11 +84,14 @@ const KEYS = {
   classify: true,
 } satisfies KeysOf<MessengerOptions>;
 
-/** The longest pause of a broker that fails: what recovers is noticed within it, and trying costs little. */
+/**
+ * The longest pause while the broker fails, in milliseconds. The recovery of the broker is noticed within it, and
+ * trying costs little.
+ */
 const MAX_PAUSE = 60_000;
 
 /**
- * The settings of what its user gave.
+ * Makes the settings of a relay from what its user gave.
  *
  * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
  */
@@ -159,7 +162,9 @@ export function relaySettings(
   };
 }
 
-/** Tells of pauses: to the logger, since somebody should know, and each beginning and end of one as an event. */
+/**
+ * Reports pauses: to the logger, because somebody should know, and with an event for each beginning and end of a pause.
+ */
 function circuitListener(
   destination: string,
   { outages, alike }: { readonly outages: Outages; readonly alike: Alike },
@@ -181,7 +186,10 @@ function circuitListener(
   };
 }
 
-/** The user's classification where it has one; what it throws, or what it should not return, is told and ignored. */
+/**
+ * The user's classification, if there is one for the error. If `classify` throws, or returns something that it should
+ * not, this is logged and ignored.
+ */
 function kindsBy(classify: MessengerOptions['classify'], errorLogger: ErrorLogger): (error: Error) => FailureKind {
   if (classify === undefined) return failureKind;
   return (error) => {

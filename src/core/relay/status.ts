@@ -1,29 +1,29 @@
 import type { CircuitStatus } from '../publish/circuit-breaker.js';
 import type { RelaySettings } from './settings.js';
 
-/** How the datastore of a relay does. */
+/** The state of a relay's datastore. */
 export interface DatastoreStatus {
-  /** `failing`: it did not do what was last asked of it, and is tried again. */
+  /** `failing`: the datastore did not do what the relay last asked of it, and the relay tries again. */
   readonly state: 'working' | 'failing';
-  /** Since when it has been failing. */
+  /** Since when the datastore has been failing. */
   readonly since?: Date;
-  /** What it failed with last. */
+  /** The error with which the datastore failed last. */
   readonly error?: Error;
 }
 
-/** How publishing to the broker does, at this moment. */
+/** The state of publishing to the broker at this moment. */
 export function circuitStatus({ circuit, calls: { waiting } }: RelaySettings): CircuitStatus {
   return { ...circuit.status, ...(waiting !== undefined && { waitingSince: before(waiting) }) };
 }
 
-/** How the datastore does, at this moment. */
+/** The state of the datastore at this moment. */
 export function datastoreStatus({ outages: { status: outage }, clock }: RelaySettings): DatastoreStatus {
   return outage === undefined
     ? { state: 'working' }
     : { state: 'failing', since: before(clock.now() - outage.since), error: outage.error };
 }
 
-/** A date of so many milliseconds ago: the wall clock may have been set since. */
+/** The date of so many milliseconds ago. It is computed from the present wall clock, which may have been set since. */
 function before(ms: number): Date {
   return new Date(Date.now() - ms);
 }

@@ -3,23 +3,23 @@ import { durationOf } from '../util/error-text.js';
 import { MessengerError } from '../errors.js';
 import { onAbort, type Cut } from '../util/async.js';
 
-/** How long a publisher whose call was aborted has to tell what was acknowledged of it. Milliseconds. */
+/** How long a publisher whose call was aborted has to tell which messages were acknowledged. Milliseconds. */
 export const ANSWER_GRACE = 500;
 
-/** How long after its calls were aborted a relay has ended, whatever has not answered. Milliseconds. */
+/** A relay has ended this long after the abort of its calls, even if something has not answered. Milliseconds. */
 const LAST = 2_000;
 
-/** The end of some work, from the moment that it is told to stop. */
+/** How some work ends, from the moment when it is told to stop. */
 export interface Stopping {
   /** When calls in flight are no longer waited for. */
   readonly cut: Cut;
   /** Resolves when nothing is waited for any longer. */
   readonly overdue: Promise<void>;
-  /** Forgets all of it: the work has ended. */
+  /** To be called when the work has ended. Cancels the timers, and listens to the signals no longer. */
   readonly end: () => void;
 }
 
-/** @param stopTimeout Milliseconds that calls in flight are waited for. */
+/** @param stopTimeout How many milliseconds calls in flight are waited for. */
 export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock): Stopping {
   const cut = new AbortController();
   const cancels: (() => void)[] = [];
@@ -34,7 +34,8 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };
-  // Somebody waits for it throughout: otherwise each call would add a listener of its own, and take it away.
+  // One listener waits for the cut all the time. Otherwise each call would add a listener to the signal, and remove it
+  // again.
   cancels.push(
     onAbort(stop, begin),
     onAbort(cut.signal, () => undefined),

@@ -9,23 +9,26 @@ import { backoff, type Backoff } from '../publish/retry-policy.js';
 import { stoppingOf } from './stopping.js';
 import { isAbort, isAborted, onAbort, sleepBy, type Cut } from '../util/async.js';
 
-/** How long one that stands by waits before it asks again: also by asking do the others know of it. Milliseconds. */
+/**
+ * How long a relay that stands by waits before it asks for a feed again. By asking, it also tells the other relays that
+ * it is there. Milliseconds.
+ */
 const LONGEST_STANDBY = 1_000;
 
-/** How fast a relay comes back to a store that failed. */
+/** How fast a relay comes back to a store that failed. Milliseconds. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 
 /**
- * Relays until the signal aborts, then finishes what is in flight, as far as that answers in time.
+ * Publishes until the signal aborts. Then finishes the work in flight, as far as it is answered in time.
  *
- * @throws FatalError when the store cannot be reached at start, or for longer than `storeOutageLimit`,
- *   or its schema is not what this library works on.
+ * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if this library
+ *   cannot work on its schema.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
   const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
   const work = relayUntil(options, stop, stopping.cut, onStarted);
   const giveUp = stopping.overdue.then(() => {
-    // Whatever comes of it, it is too late, and its lease ends by itself.
+    // Whatever the work still does comes too late. The relay's lease ends by itself.
     work.catch(() => undefined);
     const lasted = durationOf(options.stopTimeout);
     const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
@@ -49,7 +52,7 @@ async function relayUntil(
   cut: Cut,
   onStarted: (() => void) | undefined,
 ): Promise<void> {
-  /** Told to stop, or to end since cleaning cannot be done. */
+  /** Aborted when the relay is told to stop, or when it ends because it cannot clean. */
   const over = new AbortController();
   const onStop = () => {
     over.abort(stop.reason);
@@ -76,15 +79,15 @@ async function relayUntil(
 }
 
 interface RelayState {
-  /** What it holds now. */
+  /** The feed that the relay has open now. */
   feed: Feed | undefined;
   /** Whether the store has ever answered. */
   reached: boolean;
-  /** Told of it. */
+  /** Called once the store has answered. */
   readonly onStarted: (() => void) | undefined;
 }
 
-/** Opens one feed after the other. */
+/** Opens one feed after the other, and publishes its messages. */
 async function relayFeeds(
   options: RelayOptions,
   end: { readonly signal: AbortSignal; readonly cut: Cut },
@@ -94,7 +97,7 @@ async function relayFeeds(
   const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
     options;
   const stop = end.signal;
-  /** The store is failing since the first failure after it last did what was asked of it. */
+  /** The store has been failing since the first failure after it last did what was asked of it. */
   let failures = 0;
   let failingSince: number | undefined;
   const onReached = () => {
@@ -128,7 +131,7 @@ async function relayFeeds(
     } catch (thrown) {
       const error = failureOf(thrown);
       if (isAborted(stop)) {
-        // What was acknowledged and could not be settled is published again, which somebody should know.
+        // Messages that were acknowledged and could not be settled are published again. Somebody should know that.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
       }
@@ -136,7 +139,7 @@ async function relayFeeds(
       failingSince ??= clock.now();
       const outage = clock.now() - failingSince;
       if (isUnworkable(error)) throw unworkable(error);
-      // Somebody may mend it while it runs. At start it is a mistake.
+      // While the relay runs, somebody may repair this. At start, it is a mistake.
       if (!state.reached && hasCode(error, 'NOT_ALLOWED', 'UNSUPPORTED', 'UNKNOWN_DESTINATION'))
         throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
@@ -148,7 +151,7 @@ async function relayFeeds(
         );
       }
       const retryIn = backoff(failures, STORE_BACKOFF, clock);
-      // Another relay's doing, and no failure of the store.
+      // Another relay has taken the lease. The store has not failed.
       if (isLeaseLost(error)) alike.tellError(toError(error));
       else outages.failed(toError(error), retryIn);
       await sleepBy(clock, retryIn, stop);
@@ -156,7 +159,7 @@ async function relayFeeds(
   }
 }
 
-/** Closes a feed after the work with it, and tells what was held. */
+/** Works with a feed, closes it afterwards, and reports the partitions that were held. */
 async function holding(
   feed: Feed,
   { onEvent, destination }: RelayOptions,
@@ -185,7 +188,10 @@ function isUnworkable(error: unknown): boolean {
   return hasCode(error, 'SCHEMA_MISMATCH', 'INVALID_OPTION', 'DESTINATION_FORGOTTEN');
 }
 
-/** A lease that is lost for an error of the store has it as its cause: that is what failed, and no other relay's doing. */
+/**
+ * If a lease is lost because of an error of the store, that error is the cause. Then the store failed, and no other
+ * relay has taken the lease.
+ */
 function failureOf(thrown: unknown): unknown {
   return isLeaseLost(thrown) ? ((thrown as Error).cause ?? thrown) : thrown;
 }

@@ -25,8 +25,9 @@ export interface PostgresTableOptions {
   /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
   partitions?: number;
   /**
-   * The longest `cleanUp` that will be used. It determines how much time each slice of the log spans. `migrate` changes
-   * it; a relay whose retention differs from that of its tables refuses to start.
+   * The longest `cleanUp` that will be used: 60,000 (a minute) to 315,360,000,000 (ten years). It determines how much
+   * time each slice of the log spans. `migrate` changes it; a relay whose retention differs from that of its tables
+   * refuses to start.
    *
    * @default what the tables have; 86_400_000 (a day) when they are made
    */
@@ -111,9 +112,14 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
   transform?: Transform<Input>;
   /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
   bridge?: TransactionBridge<Tx>;
-  /** How long other relays wait for a relay that died: 1,000 or more. @default 10_000 */
+  /** How long other relays wait for a relay that died: 1,000 to 3,600,000. @default 10_000 */
   lease?: number;
-  /** How long one transaction of a relay may take. @default 30_000 */
+  /**
+   * How long one transaction of a relay, or of a call of `store.admin`, may take: 1 to 3,600,000. `store.migrate` may
+   * take twice as long. `store.admin.importFromGo`, and adding a destination from a time, may take ten times as long.
+   * `store.admin.rebase` has a `timeout` of its own.
+   * @default 30_000
+   */
   timeout?: number;
   /**
    * Whether settling waits for the disk (`'sync'`). With `'async'`, a crash of the database repeats the messages of up

@@ -9,7 +9,10 @@ export function cleaningOf(names: Names, n: number) {
   const { cursors, destinations, parked } = names;
   const slice = names.slice(n);
 
-  /** What the partition of a cursor `c` has not delivered, or parked, of this slice: seq numbers, up to a limit. */
+  /**
+   * Selects the sequence numbers of those messages in this slice that the partition of a cursor `c` has neither
+   * delivered nor parked, up to a limit.
+   */
   const undelivered = (limit: string) => {
     const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
         AND (c.to_snapshot IS NULL OR m.seq > c.after OR NOT pg_visible_in_snapshot(m.xid, c.to_snapshot))`;
@@ -28,8 +31,8 @@ export function cleaningOf(names: Names, n: number) {
 
   return {
     /**
-     * $1 expiration and $2 retention, in ms: whether the newest message is older than each, and how many sequence
-     * numbers there are up to it. No row for an empty slice.
+     * $1 expiration and $2 retention, in ms: returns whether the newest message of the slice is older than each, and
+     * how many sequence numbers there are from the oldest message up to it. Returns no row for an empty slice.
      */
     newest: statement(
       'newest',
@@ -40,10 +43,11 @@ export function cleaningOf(names: Names, n: number) {
     ),
 
     /**
-     * $1 limit. For each destination with messages that are neither delivered nor parked: its name,
-     * whether a relay holds any of their partitions, how many there are (of each partition no more than the
-     * limit is counted). Where no relay ever was, everything is unfinished, of no destination; so it is for a
-     * cursor that another cluster wrote (a restored dump): what it says of transactions means nothing here.
+     * $1 limit. Returns a row for each destination with messages that are neither delivered nor parked: its name,
+     * whether a relay holds any of their partitions, and how many of these messages there are (in each partition, no
+     * more than the limit are counted). If there was never a relay, everything is unfinished, and belongs to no
+     * destination. Everything is also unfinished for a cursor that another cluster wrote (a restored dump), because
+     * what the cursor says about transactions means nothing here.
      */
     unfinished: statement(
       'unfinished',
@@ -59,8 +63,8 @@ export function cleaningOf(names: Names, n: number) {
 
     /**
      * Takes every partition that nobody holds and that has unfinished messages here. As when a relay takes it over, the
-     * partition gets a new epoch, so a relay whose lease has expired can no longer settle anything of it. Never waits
-     * either.
+     * partition gets a new epoch, so a relay whose lease has expired can no longer settle any message of it. This
+     * statement never waits either.
      */
     fence: statement(
       'fence',
@@ -72,9 +76,9 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Parks, whole, what the partitions that this transaction has fenced have not delivered: returns how
-     * many those are, and how many of them the destination publishes. They are due at once; of a key its
-     * first is, unless an earlier one waits already.
+     * Parks whole rows: the messages that were not delivered by the partitions that this transaction has fenced.
+     * Returns how many messages these are, and how many of them the destination publishes. They are due at once. Of the
+     * messages of a key only the first is due, and only if no earlier message of the key waits already.
      */
     move: statement(
       'move',

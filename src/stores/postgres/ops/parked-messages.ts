@@ -8,13 +8,13 @@ import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/co
 
 /** Why a message waits, for each state. `destinations()` counts all of them in `parked`. */
 const STATES = {
-  /** It has failed or was requeued, and is tried at `nextAt`. */
+  /** The message has failed or was requeued, and is tried at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,
-  /** An earlier message of its key comes first. */
+  /** An earlier message of the same key comes first. */
   behind: 'p.blocked_at IS NULL AND p.next_at IS NULL',
-  /** Its `deliverAt` has not come, or has just come. */
+  /** The `deliverAt` of the message has not come, or has just come. */
   delayed: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND ${untried}`,
-  /** It was given up, and its key waits behind it for an operator. */
+  /** The message was given up, and its key waits behind it for an operator. */
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 

@@ -26,14 +26,14 @@ export interface RebaseOptions extends StoreCallOptions {
 export interface RebasedDestination {
   readonly destination: string;
   /**
-   * Messages of the log that were not settled when the copy was made, and those stored since. They will be published.
-   * Those that the former relays published after that moment are published again.
+   * Messages of the log that were not settled when the copy was made, and messages stored since. They will be
+   * published. Messages that the former relays published after the copy was made are published again.
    */
   readonly undelivered: number;
   /** The smallest and the largest `seq` of these messages; `undefined` if there are none. */
   readonly first: number | undefined;
   readonly last: number | undefined;
-  /** Messages that were parked and will be tried again: these may have been published since, too. */
+  /** Messages that were parked and will be tried again. They may have been published since the copy was made, too. */
   readonly parked: number;
 }
 
@@ -49,17 +49,21 @@ export interface RebaseResult {
 
 const HOUR = 3_600_000;
 
-/** How long to wait for writers to finish. Later writers wait behind. Milliseconds. */
+/** How long the rebase waits for writers to finish. Later writers wait behind it. Milliseconds. */
 const LONGEST_WAIT = 5_000;
 
 /**
- * The transaction ids that the kept messages get. PostgreSQL gives ids below 3 to nobody, and uses up hundreds above
- * for its own set-up. So none of them will ever be running, and each is visible to every snapshot that does not list
- * it. A cursor lists exactly those of the messages that its destination has yet to publish.
+ * The transaction ids that the kept messages get. PostgreSQL gives ids below 3 to no transaction, and uses up hundreds
+ * of ids above that for its own set-up. So none of these ids will ever belong to a running transaction, and each of
+ * them is visible to every snapshot that does not list it. A cursor lists exactly the ids of those messages that its
+ * destination has yet to publish.
  */
 const DELIVERED_EVERYWHERE = 2;
 const FIRST_LABEL = 3;
-/** Below the first id that a user's transaction can have (above 600 in every version). */
+/**
+ * The most groups of messages. The limit keeps their ids below the first id that a user's transaction can have (above
+ * 600 in every version).
+ */
 const MAX_LABELS = 500;
 
 /** Messages that the same destinations have yet to publish. */
@@ -69,14 +73,15 @@ interface Group extends Omit<Cell, 'name'> {
 }
 
 /**
- * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction. Nothing is lost, and it
- * can be run again. If the tables are already this cluster's own, it only changes the environment.
+ * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction. Nothing is lost, and a
+ * rebase can be run again. If the tables are already this cluster's own, it only changes the environment.
  *
- * Every message that the cursors had not settled when the copy was made counts as undelivered: `seq > high`, or not
- * visible in `from`, except what the open window had delivered. This compares transaction ids of the old cluster with
- * its own snapshots. Then the log is written again. Every kept message gets a new transaction id, which depends on the
- * destinations that have yet to publish it, and keeps its `seq`, and with it the order of its key. Each cursor becomes
- * a snapshot of this cluster that sees everything but those messages.
+ * A message counts as undelivered if the cursors had not settled it when the copy was made: `seq > high`, or not
+ * visible in `from`, except for the messages that the open window had delivered. This compares transaction ids of the
+ * old cluster with its own snapshots. Then the log is written again. Every kept message gets a new transaction id,
+ * which depends on the destinations that have yet to publish the message. It keeps its `seq`, and with it the order of
+ * its key. Each cursor becomes a snapshot of this cluster that sees every message except those that its destination has
+ * yet to publish.
  *
  * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
  *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
@@ -117,7 +122,7 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   }
   // This also stops a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  // Found out before locking, because a lock that is strengthened later waits for everybody who waits for it.
+  // This is found out before locking, because a lock that is strengthened later waits for everybody who waits for it.
   const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
   await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(

@@ -80,8 +80,8 @@ export class PostgresFeed implements Feed {
     const { lease, taken } = claimed;
     try {
       const source = await sourceOf(database, statements, options);
-      // In a statement after the claim has committed: read with it, they would be the old owner's, and
-      // messages behind a key that it parked since would overtake.
+      // The parked keys are read in a statement after the claim has committed. If they were read with the claim, keys
+      // that the old owner parked meanwhile would be missing, and later messages of those keys would overtake.
       const parked = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
     } catch (error) {
@@ -105,7 +105,7 @@ export class PostgresFeed implements Feed {
   async rebalance({ signal }: StoreCallOptions = {}): Promise<void> {
     const taken = await this.#lease.rebalance();
     const { partitions } = this.#lease;
-    // After the claim, as in `open`.
+    // The parked keys are read after the claim, as in `open`.
     this.#parked = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
     this.#cursors.rebalanced(partitions, taken);
     this.#readAnew();
@@ -173,7 +173,7 @@ export class PostgresFeed implements Feed {
     if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
-      // Nobody tells when a message that was parked becomes due.
+      // Nobody tells the feed when a parked message becomes due.
       interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
       partitions: this.partitions,
       signals: [signal, this.lost, this.#lease.stirred],
@@ -185,8 +185,8 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: what is parked and due, and then what is new, from the settled
-   * cursor on, however often it is read.
+   * For the plain `Store` contract: reads the parked messages that are due, and then the new messages. Each call reads
+   * from the settled cursor on.
    */
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
     const parked = await this.#giveUp(await this.#parked.due(limit, signal));
@@ -202,7 +202,7 @@ export class PostgresFeed implements Feed {
     }
   }
 
-  /** Of the due messages, those that can be read. The others become dead letters. */
+  /** Returns those of the due messages that can be read. The others become dead letters. */
   async #giveUp({ messages, attempts = [], unreadable: errors }: PostgresPage): Promise<PostgresPage> {
     if (errors === undefined) return { messages };
     const dead = messages.flatMap((message, n) => {
@@ -216,9 +216,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the
-   * first `count` of a page of the log, of which `gaps` were not published and go to the side table. The
-   * first `passed` of them were settled before.
+   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the first `count`
+   * messages of a page of the log. Of these, the messages in `gaps` were not published and go to the side table, and
+   * the first `passed` messages were settled before.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];
@@ -241,7 +241,7 @@ export class PostgresFeed implements Feed {
     unpark.committed();
   }
 
-  /** Parks what was kept back for later, and what the relay parked. */
+  /** Parks the messages that were kept back for later, and those that the relay wants parked. */
   #parking(delayed: readonly ToParkOrDelay[], toPark: readonly ToPark[] = []): Change | undefined {
     const park = this.#parked.parking([...delayed, ...toPark]);
     this.#delays.settled(delayed);
@@ -249,8 +249,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * Stores how far the feed has read when there is nothing to publish: a window that turned out to be at its end, so
-   * that cleaning can see it, and the numbers by which the sequence has moved without a message of ours.
+   * Stores how far the feed has read when there is nothing to publish: the end of a window that has been read
+   * completely, so that cleaning can see it, and the numbers by which the sequence has advanced without a message for
+   * this feed.
    */
   async #keepUp(): Promise<void> {
     for (const position of this.#reader.positions) {
@@ -259,7 +260,7 @@ export class PostgresFeed implements Feed {
   }
 
   async #settle(position: Position, also?: Change): Promise<void> {
-    // A copy, because a place from which reading continues moves on.
+    // A copy, because the reader moves the place from which it continues.
     const { partitions, cursor } = position;
     const reached = { partitions, cursor };
     if (!also && this.#cursors.areStored(reached)) return;
@@ -268,7 +269,7 @@ export class PostgresFeed implements Feed {
     this.#cursors.settled(reached);
   }
 
-  /** Forgets what was read and not settled. */
+  /** Forgets the pages that were read and not settled. */
   #readAnew(): void {
     this.#reader = this.#newReader();
     this.#unsettled = 0;

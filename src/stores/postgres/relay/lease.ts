@@ -115,7 +115,7 @@ export class Lease {
       if (also) waiting.also.push(also);
       return waiting.done;
     }
-    // What is parked must be as durable as the row that says so; both are in one transaction.
+    // Parked messages must be as durable as the cursor that has passed them, so both are written in one transaction.
     const settlement: Settlement = { partitions, cursor, also: also ? [also] : [], done: Promise.resolve() };
     settlement.done = this.#inTurn(() => {
       if (this.#waiting === settlement) this.#waiting = undefined;
@@ -130,7 +130,7 @@ export class Lease {
   /** Changes the side table but no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
   change(...also: readonly Change[]): Promise<void> {
     return this.#inTurn(() =>
-      // Every partition that is held when the change's turn comes.
+      // The partitions are those that are held when the change's turn comes.
       this.#update(this.#statements.renew, [this.#options.lease], this.partitions, also),
     );
   }
@@ -163,8 +163,8 @@ export class Lease {
   }
 
   /**
-   * Gives the partitions back and, unless the relay stays, removes its registration. Never rejects: what could not be
-   * released expires.
+   * Gives the partitions back and, unless the relay stays, removes its registration. Never rejects: the lease on a
+   * partition that could not be released expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();
@@ -177,7 +177,7 @@ export class Lease {
       .transaction(
         locking(this.#options, ...SETTLE_SETTINGS),
         async (connection) => {
-          // Fenced, so that it is safe if the lease may be lost: it then changes nothing.
+          // The statement is fenced, so it is safe even if the lease is lost: it changes nothing then.
           if (places.size > 0) await this.#giveBack(connection, places);
           if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
@@ -189,7 +189,7 @@ export class Lease {
   async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
     const given = await connection.query(this.#statements.release, fenceOf(this.#self, [...places.keys()], places));
     if (given.length === places.size) return;
-    // A row that was moved is still ours, and nobody should have to wait until its lease expires.
+    // A row that was moved still belongs to this lease, and nobody should have to wait until the lease expires.
     const { destination, owner, epoch } = this.#self;
     await connection.query(this.#statements.releaseMoved, [destination, owner, epoch]);
   }
@@ -283,7 +283,7 @@ export class Lease {
     this.change().catch(() => undefined);
   }
 
-  /** Finds out whether relays have come or gone. If a look fails, that means nothing: only the renewal counts. */
+  /** Finds out whether relays have come or gone. A look that fails changes nothing, because only the renewal counts. */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;

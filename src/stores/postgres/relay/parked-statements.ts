@@ -12,26 +12,26 @@ const MOST_AT_ONCE = 16 * 1024 * 1024;
 /** The columns of the due messages. */
 export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
 
-/** The columns of what waits: how many messages of a key and a topic. */
+/** The columns of `waiting`: how many messages of a key and a topic wait. */
 export const WAITING = columnsOf('key', 'topic', 'count');
 
-/** What parks messages, and gives back those that are due. */
+/** The statements that park messages, and give back those that are due. */
 export function parkedStatements({ messages, parked, destinations }: Names, jsonPayload: boolean) {
-  /** What is parked, and how: see `parked.ts`. */
+  /** The messages to park, and how to park them: see `parked.ts`. */
   const records =
     'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text, delayed boolean)';
   const retryAt = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END`;
   const deadAt = `CASE WHEN s.fate = 'dead' THEN clock_timestamp() END`;
   const blockedAt = `CASE WHEN s.fate = 'blocked' THEN clock_timestamp() END`;
   const failedAt = 'CASE WHEN s.error IS NOT NULL THEN clock_timestamp() END';
-  /** The columns that are read of the side table. */
+  /** The columns that are read from the side table. */
   const again = `p.seq, p.id, p.topic, p.key, p.metadata, p.payload, p.at, p.deliver_at, p.hold_key, p.attempts,
       (p.alone OR ${untried}) AS uncounted, ${messageBytes('p', jsonPayload)} AS size`;
 
   return {
     /**
-     * $1 destination, $2 what is parked: copied whole from the log. One that is delayed waits alone for
-     * its time, or, where it holds its key, until it is the first of that (see `promoteHeads`).
+     * $1 destination, $2 the messages to park: whole rows are copied from the log. A delayed message waits alone for
+     * its time. If it holds its key, it waits until it is the first message of that key (see `promoteHeads`).
      */
     park: statement(
       'park',
@@ -45,8 +45,9 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
     /**
-     * $1 destination, $2 JSON as for `park`: what is parked again. One without a key that waited alone for its time waits
-     * as any other from now on; one with a key stays out of its order.
+     * $1 destination, $2 JSON as for `park`: the messages to park again. If a message without a key waited alone for
+     * its time, it waits like any other message from now on. If a message with a key did, it stays outside its key's
+     * order.
      */
     parkAgain: statement(
       'again',
@@ -56,7 +57,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
     ),
-    /** $1 destination, $2 array of sequence numbers: published, so no longer parked. */
+    /** $1 destination, $2 array of sequence numbers: the messages that were published, and so are no longer parked. */
     unpark: statement(
       'unpark',
       `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
@@ -94,7 +95,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
       `(SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)
   UNION ALL (SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
     ),
-    /** $1 destination, $2 JSON array of keys: those of which nothing waits any more. */
+    /** $1 destination, $2 JSON array of keys: returns the keys of which no message waits any more. */
     drainedKeys: statement(
       'drained',
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
@@ -102,10 +103,11 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
     ),
     /**
      * $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: the due messages and those
-     * behind them, and which of them `waiting` does not count. For a key, only its first message decides: one behind it
-     * may still have a time of its own, from when it was the first. The result is cut by sequence number, so what is
-     * left out of a key is its end. BETWEEN and the order by key are needed, because with `=` the order by seq is also
-     * that of the primary key, which would lead through everything that waits.
+     * behind them, and which of them `waiting` does not count. Only the first message of a key decides whether the key
+     * is due. A message behind it may still have a time of its own, from when it was the first. The result is cut by
+     * sequence number, so only the last messages of a key can be missing from it. BETWEEN and the order by key are
+     * needed: with `=`, the order by seq would also be that of the primary key, which would lead through everything
+     * that waits.
      */
     due: statement(
       'due',

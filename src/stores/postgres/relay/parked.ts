@@ -20,26 +20,28 @@ export function isAlone({ message, delayed }: ToParkOrDelay): boolean {
   return delayed === true && message.holdKey !== true;
 }
 
-/** What waits: the keys, and how many messages of each topic, without those that only wait for their time. */
+/** The keys that wait, and how many messages of each topic wait, not counting those that only wait for their time. */
 interface Waiting {
-  /** Each with a mark of its own for the last time that something of it was parked. */
+  /** Each key has a mark of its own, which is replaced whenever a message of the key is parked. */
   readonly keys: Map<string, symbol>;
   readonly topics: Map<string | null, number>;
 }
 
-/** The side table of one destination, as far as some partitions go: what was parked, and which keys wait in it. */
+/**
+ * The side table of one destination, limited to some partitions: the messages that were parked, and the keys that wait.
+ */
 export class Parked {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  /** As a parameter of the statements: null for all partitions. */
+  /** The partitions as a parameter of the statements: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
   /** Messages that are not counted, because they only waited for their time or wait outside their key's order. */
   readonly #uncounted = new WeakSet<Message>();
   /** The sequence numbers of messages for which a call is still unanswered. */
   readonly #outstanding = new Set<string>();
-  /** Whether anything may be waiting. Only then is the table asked for due messages. */
+  /** Whether any message may be waiting. Only then is the table asked for due messages. */
   #mayWait: boolean;
   /**
    * The destination's revision before the keys were read. A different revision means that an operator requeued
@@ -89,7 +91,7 @@ export class Parked {
     return this.#waiting.keys.has(key);
   }
 
-  /** Whether anything may wait, and become due at some time. */
+  /** Whether any message may wait, and become due at some time. */
   get mayWait(): boolean {
     return this.#mayWait;
   }
@@ -131,7 +133,8 @@ export class Parked {
       uncounted: row[at.uncounted] === 'true',
     }));
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
-    // A message that holds its key comes with the messages before it, and ends what can be published of the key now.
+    // A message that holds its key is read together with the messages before it. Neither it nor the later messages of
+    // its key can be published now.
     const held = new Set<string>();
     const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
       const mustWait = isDelayed || this.#outstanding.has(String(seq));
@@ -159,7 +162,7 @@ export class Parked {
     this.#revision = revision;
   }
 
-  /** Parks messages of the log: their keys from now on, their rows with the settlement. */
+  /** Parks messages of the log. Their keys are parked from now on, and their rows are inserted with the settlement. */
   parking(toPark: readonly ToParkOrDelay[]): Change | undefined {
     if (toPark.length === 0) return undefined;
     for (const each of toPark) {
@@ -177,9 +180,9 @@ export class Parked {
   }
 
   /**
-   * Takes published messages out of the side table, and parks others again. What is to be done once it
-   * is committed: keys of which nothing waits any more are forgotten, and not before, since what was parked
-   *  as dead is tried again if it was not.
+   * Takes published messages out of the side table, and parks others again. `committed` must be called after the
+   * commit: it forgets the keys of which no message waits any more. It must not be called earlier, because without the
+   * commit a message that was parked as dead is tried again.
    */
   unparking(published: readonly StoredMessage[], toPark: readonly ToPark[]): { change: Change; committed: () => void } {
     const { keys } = this.#waiting;
@@ -215,7 +218,7 @@ export class Parked {
       drained = rows.map(([key]) => key as string);
     };
     const committed = () => {
-      // But for those of which something was parked since this was asked for.
+      // A key is not forgotten if a message of it was parked after `unparking` was called.
       for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
     };
     return { change, committed };
@@ -258,14 +261,15 @@ export class Parked {
   }
 }
 
-/** What waits, and the destination's revision before this was read. */
+/** Reads which keys wait and how many messages, and the destination's revision before that. */
 async function look(
   connection: Connection,
   statements: Statements,
   { destination, partitions }: ClaimOptions,
   share: string | null,
 ): Promise<{ revision: string | undefined; waiting: Waiting }> {
-  // Before the keys: if messages are requeued in between, the next look reads the keys again instead of missing them.
+  // The revision is read before the keys. If messages are requeued in between, the next look reads the keys again
+  // instead of missing them.
   const [row] = await connection.query(statements.revision, [destination]);
   const rows = await connection.query(statements.waiting, [destination, share, partitions]);
   const waiting: Waiting = { keys: new Map(), topics: new Map() };

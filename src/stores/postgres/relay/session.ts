@@ -8,7 +8,7 @@ import type { StoredMessage } from '../sql/stored-message.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
 
-/** What the last call of `messages` returned, and what has happened to it since. */
+/** The messages that the last call of `messages` returned, and what has happened to them since. */
 interface Returned {
   readonly shown: ReadonlySet<Message>;
   readonly page: PostgresPage;
@@ -25,7 +25,7 @@ export class Session {
   #feed: PostgresFeed | undefined;
   #pageSize = 0;
   #returned: Returned | undefined;
-  /** One call after the other, because each builds on the result of the one before. */
+  /** Calls run one after the other, because each builds on the result of the one before. */
   readonly #inTurn = serially();
 
   constructor(open: Open) {
@@ -47,7 +47,7 @@ export class Session {
   async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
-    // Behind what is parked of its key, a message waits.
+    // A new message waits behind the parked messages of its key, unless these are listed before it.
     const waiting = new Set(parked.messages.map(({ key }) => key));
     const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isParked(key));
     const shown = [...parked.messages, ...fresh].slice(0, batch);
@@ -111,7 +111,9 @@ export class Session {
     return feed;
   }
 
-  /** After an error, what is in memory may no longer be true. */
+  /**
+   * Waits for work with the feed. After an error, forgets the feed, because its state in memory may no longer be true.
+   */
   async #orForget<T>(work: Promise<T>): Promise<T> {
     try {
       return await work;

@@ -33,7 +33,7 @@ interface Migration {
 }
 
 /**
- * A function, because the folder does not exist in an application's bundle, and only `migrate` needs it.
+ * This is a function, because the folder does not exist in an application's bundle, and only `migrate` needs it.
  * `import.meta.url` must not stand next to the path, because bundlers such as that of Next.js would take the path for a
  * file to bundle.
  */
@@ -99,8 +99,8 @@ function fill(sql: string, names: Names, settings: Expected): string {
 /** The options of a script of the migrations. */
 export interface ScriptOptions {
   /**
-   * The version that the tables have. The script contains what comes after it. @default 0, for tables that are to be
-   * created
+   * The version that the tables have. The script contains the migrations after it.
+   * @default 0, for tables that are to be created
    */
   from?: number;
   /**
@@ -112,7 +112,7 @@ export interface ScriptOptions {
   transaction?: boolean;
 }
 
-/** Everything that has to run, as one script for `psql` or a migration tool. */
+/** Every statement that has to run, as one script for `psql` or a migration tool. */
 export async function migrationSql(
   names: Names,
   settings: Expected,
@@ -151,8 +151,9 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
 }
 
 /**
- * In the order in which a relay locks them, which settles and then reads what it parks: in the other they would deadlock.
- * In a block, which runs outside of a transaction as well, where a tool sends one statement at a time.
+ * Locks the tables in the order in which a relay locks them: a relay settles first, and then reads the messages that it
+ * parks. In the other order, the two would deadlock. The lock is taken in a block, because a block also works outside a
+ * transaction, if a tool sends one statement at a time.
  */
 function lockInOrder({ cursors, messages }: Names): string {
   return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
@@ -263,7 +264,7 @@ function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }:
   }
 }
 
-/** Whether the slices of the log span another time than was asked for. */
+/** Whether the slices of the log span another time than the requested one. */
 async function hasOtherRing(connection: Connection, names: Names, settings: Expected): Promise<boolean> {
   if (!settings.sliceSecondsGiven) return false;
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
@@ -289,15 +290,15 @@ function bookkeeping(names: Names): string[] {
 }
 
 /**
- * If a subscription feeds the table, the publisher's row will arrive. A second row would stop the subscription's
- * worker.
+ * Records a migration. If a subscription feeds the table, the publisher's row will arrive, and a second row would stop
+ * the subscription's worker.
  */
 function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied
   WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
 }
 
-/** The statements of a script, both as they stand there and without comments. Comments are on lines of their own. */
+/** The statements of a script, both as they stand in it and without comments. Comments are on lines of their own. */
 function split(sql: string): { script: string; statement: string }[] {
   const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
   return scripts.flatMap((script) => {

@@ -8,7 +8,10 @@ export function statement(kind: string, text: string): Statement {
   return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
 }
 
-/** Settings for statements that search the side table or a slice: they use an index, whatever the statistics say. */
+/**
+ * Settings for statements that search the side table or a slice. With them, these statements use an index, whatever the
+ * statistics say.
+ */
 export const INDEX_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
   'SET LOCAL enable_bitmapscan = off',
@@ -18,12 +21,15 @@ export const INDEX_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
-/** Seconds since 1970 with all their digits. How many `date_part` shows depends on the setting `extra_float_digits`. */
+/**
+ * Seconds since 1970 with all their digits. How many digits `date_part` shows depends on the setting
+ * `extra_float_digits`.
+ */
 export function epoch(time: string): string {
   return `extract(epoch FROM ${time})::text`;
 }
 
-/** Whole milliseconds since 1970, whatever that setting is; null for an infinite time. */
+/** Whole milliseconds since 1970, whatever the setting `extra_float_digits` is; null for an infinite time. */
 export function instant(time: string): string {
   return `CASE WHEN isfinite(${time}) THEN (date_part('epoch', ${time}) * 1000)::bigint END::text`;
 }
@@ -46,12 +52,15 @@ export function isFor(message: string, destination: string, topics: string): str
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
 }
 
-/** Whether a message belongs to a partition in the array `share` (null: all partitions), out of so many. */
+/**
+ * Whether a message belongs to a partition in the array `share` (null: all partitions), if there are `partitions`
+ * partitions.
+ */
 export function inShare(message: string, share: string, partitions: string): string {
   return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
 }
 
-/** Locks a destination by its name ($1) before its rows are inserted. They have no unique index (migration 2). */
+/** Locks a destination by its name ($1) before its rows are inserted. The rows have no unique index (migration 2). */
 export function lockDestination(cursors: string): Statement {
   return statement(
     'making',
@@ -60,8 +69,8 @@ export function lockDestination(cursors: string): Statement {
 }
 
 /**
- * Whether a message of the side table has only waited for its time, and was not tried since: that is read from what
- * was stored when it was parked, so that it stays as it was counted until it is parked again.
+ * Whether a message of the side table has only waited for its time, and has not been tried since. This is read from
+ * what was stored when the message was parked, so the message stays as it was counted until it is parked again.
  */
 export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
 

@@ -2,7 +2,7 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Message } from '../../../core/contracts/message.js';
 
 /**
- * The longest key, in bytes: what fits in the side table's index of keys next to the name of a destination, with some
+ * The longest key, in bytes. It fits in the side table's index of keys next to the name of a destination, with some
  * room to spare. The limit is on the uncompressed key, because a writer cannot tell how far PostgreSQL will compress
  * it.
  */
@@ -23,8 +23,8 @@ const LARGEST_PAYLOAD = 64 * MIB;
 const LARGEST_METADATA = MIB;
 
 /**
- * How many characters of JSON one call stores, unless they are those of a single message. While it is sent, the JSON is
- * in memory several times, next to the messages, which take even more.
+ * How many characters of JSON one call stores; a single message may have more. While the JSON is sent, it is in memory
+ * several times, next to the messages, which take even more.
  */
 const LARGEST_CALL = 128 * MIB;
 
@@ -34,7 +34,7 @@ const LARGEST_CALL = 128 * MIB;
  * @throws MessengerError for a message that cannot be stored, and for more messages than one statement takes.
  */
 export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
-  // One message at a time: only its text stays in memory while the next one is encoded.
+  // Messages are encoded one at a time, so only the text of a message stays in memory while the next one is encoded.
   const texts: string[] = [];
   let length = 0;
   let between = '[';
@@ -45,7 +45,7 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
     texts.push(between, text);
     between = ',';
   }
-  // Joined once: appending to a long text later would copy it again.
+  // The texts are joined once, because appending to a long text later would copy it again.
   texts.push(texts.length === 0 ? '[]' : ']');
   return texts.join('');
 }
@@ -59,8 +59,9 @@ function recordOf(message: Message, jsonPayload: boolean) {
 }
 
 /**
- * The log refuses such messages too, with less to say of them. A key that the side table does not take would end each
- * relay that has to park its message, and what cannot be read each that comes to it.
+ * Refuses messages that cannot be stored. The log refuses them too, but its errors say less. If the side table did not
+ * accept a key, every relay that has to park the message would end. If a message could not be read, every relay that
+ * comes to it would end.
  */
 function assertStorable({ id, topic, key, payload, metadata }: Message): void {
   assertLength('id', id, LONGEST_NAME, '');
@@ -101,7 +102,8 @@ function tooMuch(fits: number, all: number): MessengerError {
 }
 
 /**
- * The bytes that PostgreSQL makes of an object of strings. Where the result is far from the limit, a smaller number.
+ * How many bytes PostgreSQL makes of an object of strings. If that is far from the limit, the result is a smaller
+ * number.
  */
 function metadataBytes(metadata: Message['metadata']): number {
   let units = 0;
