@@ -32,7 +32,7 @@ export function assertDestination(name: unknown): asserts name is string {
   if (fits && new TextEncoder().encode(name).length <= LONGEST_DESTINATION) return;
   throw new MessengerError(
     'INVALID_OPTION',
-    `a destination is named by a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
+    `the name of a destination must be a non-empty string of at most ${String(LONGEST_DESTINATION)} bytes, got ${describe(name)}`,
   );
 }
 
@@ -52,7 +52,7 @@ export function unknownDestination(name: string, known: readonly string[]): Mess
 export function destinationExists(name: string): MessengerError {
   return new MessengerError(
     'CONFLICT',
-    `there is a destination ${JSON.stringify(name)} already: remove it first, or give this one another name`,
+    `there is already a destination ${JSON.stringify(name)}: remove it first, or give this one another name`,
   );
 }
 
@@ -68,7 +68,7 @@ export function hasMessages(
 ): MessengerError {
   return new MessengerError(
     'CONFLICT',
-    `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, give { discard: true }`,
+    `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, pass { discard: true }`,
   );
 }
 
@@ -148,7 +148,7 @@ export function checkSelection(selection: DeadLetterSelection): void {
   checkKeys(selection, SELECTION_KEYS);
   const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
   if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which: give one of ${filters.join(', ')}, or { all: true }`);
+    throw new MessengerError('INVALID_OPTION', `say which messages: pass at least one of ${filters.join(', ')}, or { all: true }`);
   }
   checkFilter(selection);
 }
