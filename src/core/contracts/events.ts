@@ -39,8 +39,8 @@ export type MessengerEvent =
       readonly duration: number;
     }
   /**
-   * An attempt failed, and the failure is the message's own. An event `parked`, `dead` or `blocked` follows when the message
-   * is settled.
+   * An attempt failed, after which the message is parked or given up. An event `parked`, `dead` or `blocked` follows when
+   * the message is settled.
    */
   | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & ParkedEvent)
   /**

@@ -6,7 +6,7 @@ import type { ErrorLogger } from '../contracts/logger.js';
 export interface RetryOptions {
   /** The longest possible first pause: 1 to 86,400,000. @default 500 */
   minDelay?: number;
-  /** The longest possible pause: from `minDelay` to 86,400,000. @default 300_000 */
+  /** The longest possible pause: from `minDelay` to 86,400,000. @default 300_000, or `minDelay` if that is more */
   maxDelay?: number;
   /**
    * How many attempts are made before a message is given up, including the first: 1 or more, or `Infinity`. The longest
@@ -53,7 +53,7 @@ export interface MessengerOptions {
    * @default 4
    */
   pipelineDepth?: number;
-  /** The longest pause of an idle relay. While there is work, there is no pause. @default 1_000 */
+  /** The longest pause of an idle relay: 1 to 86,400,000. While there is work, there is no pause. @default 1_000 */
   interval?: number;
   /**
    * Deletes published messages that are older than this. `false` keeps them.
@@ -80,7 +80,7 @@ export interface MessengerOptions {
    */
   concurrency?: number;
   /**
-   * How long one call of the publisher may take before it counts as failed. A call is slow if it takes ten times as
+   * How long one call of the publisher may take before it counts as failed: 1 to 86,400,000. A call is slow if it takes ten times as
    * long as usual and at least a second, or if it takes half of this time. Once a call that began later is
    * acknowledged, the messages of a slow call are parked with their keys while their answer is waited for. The slow
    * call still counts towards what is in flight, and towards `concurrency`.

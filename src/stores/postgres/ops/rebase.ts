@@ -16,8 +16,8 @@ export interface RebaseOptions extends StoreCallOptions {
   /** The environment to which this database belongs from now on. @default the one that it already has */
   environment?: string;
   /**
-   * How long the whole rebase may take, in milliseconds. It rewrites what is kept of the log. @default 3_600_000 (an
-   * hour)
+   * How long the whole rebase may take, in milliseconds: 1 to 86,400,000. The rebase rewrites what is kept of the log.
+   * @default 3_600_000 (an hour)
    */
   timeout?: number;
 }
