@@ -80,8 +80,8 @@ export interface MessengerOptions {
    */
   concurrency?: number;
   /**
-   * How long one call of the publisher may take before it counts as failed: 1 to 86,400,000. A call is slow if it takes ten times as
-   * long as usual and at least a second, or if it takes half of this time. Once a call that began later is
+   * How long one call of the publisher may take before it counts as failed: 1 to 86,400,000. A call is slow if it takes
+   * ten times as long as usual and at least a second, or if it takes half of this time. Once a call that began later is
    * acknowledged, the messages of a slow call are parked with their keys while their answer is waited for. The slow
    * call still counts towards what is in flight, and towards `concurrency`.
    * @default 30_000
