@@ -148,7 +148,10 @@ export function checkSelection(selection: DeadLetterSelection): void {
   checkKeys(selection, SELECTION_KEYS);
   const filters = Object.keys(FILTERS) as (keyof typeof FILTERS)[];
   if (selection.all !== true && filters.every((name) => selection[name] === undefined)) {
-    throw new MessengerError('INVALID_OPTION', `say which messages: pass at least one of ${filters.join(', ')}, or { all: true }`);
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `say which messages: pass at least one of ${filters.join(', ')}, or { all: true }`,
+    );
   }
   checkFilter(selection);
 }
