@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
+import { hasCode } from '../../../src/core/errors.js';
 import { newMessage } from '../../../src/core/contracts/message.js';
 import { defineOutbox, type MessengerEvent } from '../../../src/index.js';
 import { Messenger } from '../../../src/core/relay/messenger.js';
@@ -50,7 +51,8 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     });
     await expect.poll(() => events.some(({ type }) => type === 'cleaned')).toBe(true);
     await relay.stop();
-    expect(errors).toEqual([]);
+    // Through a pooler the relay cannot be woken, and says so.
+    expect(errors.filter((error) => !hasCode(error, 'WAKE_FAILED'))).toEqual([]);
   });
 
   /** Puts messages into a slice. They are two hours old, or have the given age in milliseconds. */
