@@ -39,28 +39,16 @@ describe('MemoryStore', () => {
     },
   });
 
-  adminTestSuite<MemoryTransaction>({
-    it,
-    create: () => {
-      const store = new MemoryStore();
-      return Promise.resolve({
-        store,
-        transaction: (work) => store.transaction(work),
-        close: () => Promise.resolve(),
-      });
-    },
-  });
+  const create = () => {
+    const store = new MemoryStore();
+    const transaction: typeof store.transaction = (work) => store.transaction(work);
+    return Promise.resolve({ store, transaction, close: () => Promise.resolve() });
+  };
+  adminTestSuite<MemoryTransaction>({ it, create });
 
   inboxTestSuite<MemoryTransaction>({
     it,
-    create: () => {
-      const store = new MemoryStore();
-      return Promise.resolve({
-        store,
-        transaction: (work) => store.transaction(work),
-        close: () => Promise.resolve(),
-      });
-    },
+    create,
     features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 

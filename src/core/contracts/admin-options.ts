@@ -61,6 +61,16 @@ export function relayWorksOn(name: string): string {
   return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has expired)`;
 }
 
+/** The error for a relay of a destination that was forgotten `at` a time. `topics` are its topics as JSON, if it has some. */
+export function destinationForgotten(destination: string, at: string, topics: string | undefined): MessengerError {
+  const name = JSON.stringify(destination);
+  const more = topics === undefined ? '' : `, topics: ${topics}`;
+  return new MessengerError(
+    'DESTINATION_FORGOTTEN',
+    `destination ${name} was forgotten at ${at}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.admin.removeDestination(${name}, { discard: true })\`, \`await store.admin.addDestination(${name}, { from: …${more} })\``,
+  );
+}
+
 /** The error for removing a destination with its messages, without the option `discard`. */
 export function hasMessages(
   name: string,

@@ -5,7 +5,7 @@
  */
 import { MessengerError } from '../../core/errors.js';
 import type { OutboxAdmin } from '../../core/contracts/admin.js';
-import { assertDestination } from '../../core/contracts/admin-options.js';
+import { assertDestination, destinationForgotten } from '../../core/contracts/admin-options.js';
 import { DEFAULT_DESTINATION, type Feed, type FeedOptions } from '../../core/contracts/feed.js';
 import type { InboxStore } from '../../core/contracts/inbox.js';
 import type { Message } from '../../core/contracts/message.js';
@@ -121,10 +121,12 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   async openFeed(options: FeedOptions): Promise<Feed | null> {
     assertDestination(options.destination);
     const destination = this.#log.destination(options.destination);
-    if (destination.forgottenAt !== null) {
-      throw new MessengerError(
-        'DESTINATION_FORGOTTEN',
-        `destination ${JSON.stringify(destination.name)} was forgotten: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it, with { discard: true }, and add it again`,
+    const { name, topics, forgottenAt } = destination;
+    if (forgottenAt !== null) {
+      throw destinationForgotten(
+        name,
+        new Date(forgottenAt).toISOString(),
+        topics ? JSON.stringify(topics) : undefined,
       );
     }
     if (destination.holder !== undefined) {

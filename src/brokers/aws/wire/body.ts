@@ -32,7 +32,7 @@ export function decodeBody({ body, base64 }: EncodedBody): Uint8Array {
   return new Uint8Array(Buffer.from(body, base64 ? 'base64' : 'utf8'));
 }
 
-/** The bytes of a text in UTF-8, which is what AWS counts. */
+/** How many bytes a text has in UTF-8. AWS counts those. */
 export function byteLength(text: string): number {
   return Buffer.byteLength(text, 'utf8');
 }

@@ -1,3 +1,4 @@
+import { destinationForgotten } from '../../../core/contracts/admin-options.js';
 import { MessengerError } from '../../../core/errors.js';
 import type { Cursor } from './cursor.js';
 import { uuidv7 } from '../../../core/util/uuid.js';
@@ -188,11 +189,7 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
 async function assertRemembered(connection: Connection, statements: Statements, destination: string): Promise<void> {
   const [row] = await connection.query(statements.forgotten, [destination]);
   if (!row) return;
-  const name = JSON.stringify(destination);
   const { at } = FORGOTTEN;
-  const topics = typeof row[at.topics] === 'string' ? `, topics: ${String(row[at.topics])}` : '';
-  throw new MessengerError(
-    'DESTINATION_FORGOTTEN',
-    `destination ${name} was forgotten at ${String(row[at.at])}: no relay worked on it for longer than its forgetAfter, and messages that it had not published may be gone. Remove it and add it again: \`await store.admin.removeDestination(${name}, { discard: true })\`, \`await store.admin.addDestination(${name}, { from: …${topics} })\``,
-  );
+  const topics = row[at.topics];
+  throw destinationForgotten(destination, String(row[at.at]), typeof topics === 'string' ? topics : undefined);
 }
