@@ -17,6 +17,11 @@ export interface SideConfig {
   readonly urls: Readonly<Record<'store' | 'latency' | 'drain', string>>;
 }
 
+export interface Start {
+  /** Whether to store what is drained; otherwise an earlier process has. */
+  readonly fills: boolean;
+}
+
 export type MeasureName = 'store/tps' | 'latency/p50' | 'drain/1000' | 'drain/100';
 
 /** Of a measurement that was asked for; the first one says that all is ready. */
@@ -28,11 +33,12 @@ const WRITERS = 4;
 /** Messages of a round of latencies, a thousand a second; the first part of them only gets it going. */
 const PACED = { all: 2_500, uncounted: 500, perSecond: 1_000 };
 
-const { build, messages, urls } = JSON.parse(process.argv[2] ?? '') as SideConfig;
+const { build, messages, urls, fills } = JSON.parse(process.argv[2] ?? '') as SideConfig & Start;
 const outbox = await exported<typeof Core>('.');
 const { PostgresStore } = await exported<typeof Postgres>('./postgres');
 const payload = new Uint8Array(250).fill(0x61);
-let round = 0;
+/** So that a destination is new to the database, too, in which earlier processes have drained. */
+let round = Date.now();
 
 /** A subpath of that build, as an application imports it. */
 async function exported<T>(subpath: string): Promise<T> {
@@ -188,7 +194,7 @@ function answer(value: number): void {
   process.send?.({ value } satisfies Answer);
 }
 
-await fill();
+if (fills) await fill();
 process.on('message', (name: MeasureName) => {
   void MEASURES[name]().then(answer, (error: unknown) => {
     console.error(error);
