@@ -15,7 +15,7 @@ export const everyVersion = [oldest, 17, 18] as const;
 export type PostgresVersion = (typeof everyVersion)[number];
 
 /** Through a pooler one version is enough: what differs there is what a session keeps, and not what the server does. */
-const isPooled = process.env['POSTGRES_POOLER'] !== undefined;
+const isPooled = process.env['POSTGRES_POOLER'] !== undefined || process.env['POSTGRES_VERSION'] === '17';
 
 /** The versions for tests of what the server itself decides: plans, snapshots, locks, rights, settings. */
 export const postgresVersions: readonly PostgresVersion[] = isPooled ? [17] : everyVersion;

@@ -92,7 +92,7 @@ export class Circuit implements Gate {
   #probes = 0;
   /** When another probe may be sent although the probes in flight have not been answered. */
   #nextProbeAt = Infinity;
-  /** How many callers that are not patient wait for permission. */
+  /** How many callers that are not patient want permission and do not have it. */
   #impatient = 0;
   #opened = 0;
   #failures = 0;
@@ -129,6 +129,19 @@ export class Circuit implements Gate {
   }
 
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
+    if (patient) return this.#enter(patient, signals);
+    // Counted until it has its permission. If it counted only while it sleeps, a patient caller that is woken at the same
+    // time could be first.
+    this.#impatient += 1;
+    try {
+      return await this.#enter(patient, signals);
+    } finally {
+      this.#impatient -= 1;
+      this.#changed.ring();
+    }
+  }
+
+  async #enter(patient: boolean, signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
       if (this.#broken === undefined) return this.tryEnter(patient);
       // The clock is read once. Otherwise a retry that is not due in `#tryProbe` could be due a moment later in
@@ -137,7 +150,7 @@ export class Circuit implements Gate {
       const { retryAt } = this.#broken;
       const pass = this.#tryProbe(patient, retryAt, now);
       if (pass !== undefined) return pass;
-      await this.#wait(patient, (this.#probes > 0 ? this.#nextProbeAt : retryAt) - now, signals);
+      await this.#wait((this.#probes > 0 ? this.#nextProbeAt : retryAt) - now, signals);
     }
     return undefined;
   }
@@ -153,12 +166,10 @@ export class Circuit implements Gate {
     return { probe: true, opened: this.#opened };
   }
 
-  async #wait(patient: boolean, left: number, signals: readonly AbortSignal[]): Promise<void> {
-    // A caller without a time to wait for waits until another caller's request is answered.
-    const ms = left > 0 ? left : Infinity;
-    if (!patient) this.#impatient += 1;
-    await this.#changed.wait(this.#clock, ms, ...signals);
-    if (!patient) this.#impatient -= 1;
+  async #wait(left: number, signals: readonly AbortSignal[]): Promise<void> {
+    // A caller without a time to wait for waits until another caller's request is answered, or until a caller that goes
+    // first has entered or given up.
+    await this.#changed.wait(this.#clock, left > 0 ? left : Infinity, ...signals);
   }
 
   leave(pass: Pass, answer?: Answer): void {
