@@ -17,7 +17,8 @@ export default {
   // esbuild: that of tsx and vitest, which scripts/bundle.ts measures with.
   // drizzle-kit: a command, which test/tools runs from a shell.
   // jest, ts-jest: the examples' own, which test/support/installed.ts links into their copies.
-  ignoreDependencies: ['platform', 'esbuild', 'drizzle-kit', 'jest', 'ts-jest'],
+  // vitest-runner: Stryker loads it by its name, which scripts/mutants.ts gives.
+  ignoreDependencies: ['platform', '@stryker-mutator/vitest-runner', 'esbuild', 'drizzle-kit', 'jest', 'ts-jest'],
   // Debian's, as is what test/system looks up by path.
   ignoreBinaries: ['pgbouncer'],
   // A type that stands beside its function is documentation, whether or not a second file names it.

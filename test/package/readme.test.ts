@@ -27,7 +27,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
 
 test('the oldest versions that are tried are those that scripts/check-versions.ts installs', async () => {
   const readme = await read('README.md');
-  const [, typesAlone = ''] = /^Of (Prisma [\d.]+), the types alone\./m.exec(readme) ?? [];
+  const [, typesAlone = ''] = /^For (Prisma [\d.]+), we check only the types\./m.exec(readme) ?? [];
   const list = [...readme.matchAll(/\[([^\]]+)\]\(docs\/guides\/[\w-]+\.md\) ([\d.]*\d)/g)];
   expect(list.map(([, name, version]) => `${String(name)} ${String(version)}`)).toContain(typesAlone);
   const said = list.flatMap(([, name = '', version = '']) =>
