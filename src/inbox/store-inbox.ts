@@ -68,7 +68,7 @@ const KEYS = {
 /** What `createInbox` makes, with a given clock. */
 export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, Handle>, clock: Clock): StoreInbox<Tx> {
   const { store, consumer, transaction, retention, errorLogger } = checked(options);
-  const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.forgetReceived(consumer, retention, callOptions);
+  const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.deleteReceived(consumer, retention, callOptions);
   const cleanNowAndThen = atMostEvery(CLEANING_PAUSE, clock, () =>
     clean().catch((error: unknown) => {
       errorLogger.error(toError(error));
@@ -163,8 +163,8 @@ function atMostEvery(pause: number, clock: Clock, run: () => Promise<unknown>): 
 function checked<Tx, Handle>(options: InboxOptions<Tx, Handle>) {
   checkKeys(options, KEYS);
   const { store, consumer, transaction, errorLogger = consoleErrorLogger } = options;
-  if (!hasMethods(store, 'receive', 'forgetReceived')) {
-    throw wrong('store', 'a store with the methods receive and forgetReceived, such as a PostgresStore', store);
+  if (!hasMethods(store, 'receive', 'deleteReceived')) {
+    throw wrong('store', 'a store with the methods receive and deleteReceived, such as a PostgresStore', store);
   }
   assertConsumer(consumer);
   if (typeof transaction !== 'function') {

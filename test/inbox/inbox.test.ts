@@ -44,7 +44,7 @@ describe('createInbox', () => {
   it.each([
     [undefined, 'options must be an object'],
     [{ ...good, consumers: 1 }, 'consumers'],
-    [{ ...good, store: undefined }, 'store must be a store with the methods receive and forgetReceived'],
+    [{ ...good, store: undefined }, 'store must be a store with the methods receive and deleteReceived'],
     [{ ...good, store: { receive: () => true } }, 'got an object (Object)'],
     [{ ...good, consumer: undefined }, 'consumer must be a non-empty string'],
     [{ ...good, consumer: '' }, 'consumer must be a non-empty string of well-formed Unicode without U+0000, got ""'],
@@ -139,7 +139,7 @@ describe('a wrong function transaction', () => {
       const failed = once(message, work);
       await expect(failed).rejects.toMatchObject({ code: 'INVALID_TRANSACTION' });
       await expect(failed).rejects.toThrow(text);
-      expect(await store.forgetReceived(consumer, 0)).toBe(0);
+      expect(await store.deleteReceived(consumer, 0)).toBe(0);
     },
   );
 
@@ -201,7 +201,7 @@ describe('a library that calls the callback again', () => {
     let calls = 0;
     const work = () => (++calls === 2 ? Promise.reject(new Error('the last')) : Promise.resolve());
     await expect(once(message, work)).rejects.toThrow('the last');
-    expect(await store.forgetReceived(consumer, 0)).toBe(0);
+    expect(await store.deleteReceived(consumer, 0)).toBe(0);
   });
 });
 
@@ -213,7 +213,7 @@ describe('cleaning', () => {
     const state = { clean: (): Promise<number> => Promise.resolve(0) };
     const store: InboxStore<MemoryTransaction> = {
       receive: (...args) => memory.receive(...args),
-      forgetReceived: (...args) => {
+      deleteReceived: (...args) => {
         calls.push(args);
         return state.clean();
       },
@@ -283,7 +283,7 @@ describe('cleaning', () => {
   it('can be requested, with a signal, for messages that are older than `keep`', async () => {
     const calls: unknown[] = [];
     const store = Object.assign(new MemoryStore(), {
-      forgetReceived: (...args: unknown[]) => {
+      deleteReceived: (...args: unknown[]) => {
         calls.push(args);
         return Promise.resolve(7);
       },

@@ -128,7 +128,7 @@ describe('the record of a received message', () => {
     });
     await inTransaction(pool, async (locking) => {
       await locking.query(`SELECT FROM messenger.inbox WHERE id IN ('1', '2', '3') FOR UPDATE`);
-      expect(await store.forgetReceived('c', HOUR)).toBe(2_497);
+      expect(await store.deleteReceived('c', HOUR)).toBe(2_497);
     });
     const deletions = queries.mock.calls
       .map(([query]) => (typeof query === 'string' ? query : (query as { text: string }).text))
@@ -144,18 +144,18 @@ describe('the record of a received message', () => {
     expect(lines).toMatch(
       /Index Scan using inbox_consumer_received_at_idx[^]*Index Cond: \(\(consumer = .*received_at/,
     );
-    expect(await store.forgetReceived('c', HOUR)).toBe(3);
+    expect(await store.deleteReceived('c', HOUR)).toBe(3);
     expect((await pool.query('SELECT FROM messenger.inbox')).rowCount).toBe(2_500);
   });
 
   it('is no longer deleted once the signal aborts', async () => {
     const { store, left } = await filled(1_500);
-    await expect(store.forgetReceived('c', HOUR, { signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow(
+    await expect(store.deleteReceived('c', HOUR, { signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow(
       'stop',
     );
     expect(await left()).toBe(1_500);
     const controller = new AbortController();
-    const forgotten = store.forgetReceived('c', HOUR, { signal: controller.signal });
+    const forgotten = store.deleteReceived('c', HOUR, { signal: controller.signal });
     controller.abort();
     await expect(forgotten).rejects.toBe(controller.signal.reason);
     expect(await left()).toBeGreaterThan(0);
@@ -163,9 +163,9 @@ describe('the record of a received message', () => {
 
   it('is kept for as long as `keep` says', async () => {
     const { store } = await filled(10);
-    expect(await store.forgetReceived('c', 25 * HOUR)).toBe(0);
-    expect(await store.forgetReceived('c', 23 * HOUR)).toBe(10);
-    expect(await store.forgetReceived('c', 3_650 * 24 * HOUR)).toBe(0);
+    expect(await store.deleteReceived('c', 25 * HOUR)).toBe(0);
+    expect(await store.deleteReceived('c', 23 * HOUR)).toBe(10);
+    expect(await store.deleteReceived('c', 3_650 * 24 * HOUR)).toBe(0);
   });
 });
 

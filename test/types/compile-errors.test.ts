@@ -235,7 +235,7 @@ Type '(fn: <T>(transaction: T) => Promise<Handled<T>>) => Promise<void>' is not 
     mistake: 'a pool in place of the store of an inbox',
     code: `createInbox({ store: pool, consumer: name, transaction: (fn) => db.transaction(fn) });`,
     reads: `at store
-Type 'Pool' is missing the following properties from type 'InboxStore<unknown>': receive, forgetReceived
+Type 'Pool' is missing the following properties from type 'InboxStore<unknown>': receive, deleteReceived
 + The expected type comes from property 'store' which is declared here on type 'InboxOptions<unknown, unknown>'`,
   },
   {

@@ -20,7 +20,7 @@ export interface InboxStore<Tx> {
    *
    * @returns how many records were deleted.
    */
-  forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
+  deleteReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
 }
 
 /** The longest retention of the records of received messages, in milliseconds: ten years. */

@@ -13,10 +13,7 @@ import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/asyn
  */
 const GATHERING = 50;
 
-/**
- * How many times `depth` pages may be published and not settled, however small they are. The number is limited because
- * each message is compared with all pages before it.
- */
+/** So many times `depth` pages may be published and not settled. Each message is compared with all pages before it. */
 const SMALL_PAGES = 16;
 
 /** What a pipeline needs in addition to the options for publishing a page. */
@@ -47,9 +44,7 @@ export class Pipeline {
   readonly #publishOptions: PublishPageOptions;
   /** Aborted when all work is to end, because the pipeline was told to stop, or because something failed. */
   readonly #over = new AbortController();
-  /**
-   * Aborted to end the work that was begun since partitions last changed hands. No call of that work begins afterwards.
-   */
+  /** Aborted to end the work that was begun since partitions last changed hands. No more calls of that work begin. */
   #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has made progress. */
@@ -94,10 +89,7 @@ export class Pipeline {
     return this.#over.signal;
   }
 
-  /**
-   * Aborted when partitions are to change hands, or when all work is to end. Pages that were only read until then are
-   * dropped.
-   */
+  /** Aborted when partitions are to change hands, or when all work is to end. Pages that were only read are dropped. */
   get round(): AbortSignal {
     return this.#round.signal;
   }

@@ -31,7 +31,7 @@ export class MemoryInbox implements InboxStore<MemoryTransaction> {
     return true;
   }
 
-  async forgetReceived(consumer: string, expiration: number): Promise<number> {
+  async deleteReceived(consumer: string, expiration: number): Promise<number> {
     assertConsumer(consumer);
     numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
     const expired = this.#now() - expiration;

@@ -202,8 +202,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
    *
    * @returns how many records were deleted.
    */
-  forgetReceived(consumer: string, expiration: number): Promise<number> {
-    return this.#inbox.forgetReceived(consumer, expiration);
+  deleteReceived(consumer: string, expiration: number): Promise<number> {
+    return this.#inbox.deleteReceived(consumer, expiration);
   }
 
   /**

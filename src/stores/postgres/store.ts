@@ -21,7 +21,7 @@ import {
 } from './drivers/index.js';
 import { explained, storeError } from './schema/store-error.js';
 import { PostgresFeed } from './relay/feed.js';
-import { assertKeepable, forgetReceived, receive } from './inbox/receive.js';
+import { assertKeepable, deleteReceived, receive } from './inbox/receive.js';
 import { migrate } from './schema/migrate.js';
 import type { Names } from './sql/names.js';
 import { claimEnvironment } from './schema/provenance.js';
@@ -271,8 +271,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
    * @returns how many were forgotten.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
    */
-  forgetReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
-    const forget = (context: OperationContext) => forgetReceived(context, consumer, expiration, options);
+  deleteReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
+    const forget = (context: OperationContext) => deleteReceived(context, consumer, expiration, options);
     return operating(this.#context, forget, this.#names.inbox);
   }
 

@@ -174,7 +174,7 @@ function refusals<Handle>(test: InboxTest<Handle>, features: InboxFeatures): voi
 
   test('refuses an expiration that is out of range', async ({ store }) => {
     for (const value of [-1, NaN, Infinity, '5', null] as number[]) {
-      await refused(store.forgetReceived('billing', value), 'INVALID_OPTION');
+      await refused(store.deleteReceived('billing', value), 'INVALID_OPTION');
     }
   });
 }
@@ -184,9 +184,9 @@ function forgetting<Handle>(test: InboxTest<Handle>): void {
     const { store } = harness;
     for (const id of ['a', 'b', 'c']) await received(harness, 'billing', id, 1);
     await received(harness, 'audit', 'a', 1);
-    assertEqual(await store.forgetReceived('billing', 3_600_000), 0, 'forgotten of what is new');
+    assertEqual(await store.deleteReceived('billing', 3_600_000), 0, 'forgotten of what is new');
     assertEqual(await received(harness, 'billing', 'a', 1), [false], 'first times');
-    assertEqual(await store.forgetReceived('billing', 0), 3, 'forgotten');
+    assertEqual(await store.deleteReceived('billing', 0), 3, 'forgotten');
     assertEqual(await received(harness, 'billing', 'a', 2), [true, false], 'first times');
     assertEqual(await received(harness, 'audit', 'a', 1), [false], 'first times of another');
   });
@@ -197,11 +197,11 @@ function forgetting<Handle>(test: InboxTest<Handle>): void {
       for (let n = 0; n < 2_500; n++) await store.receive(handle, 'billing', String(n));
     });
     const counts = await Promise.all([
-      store.forgetReceived('billing', 0),
-      store.forgetReceived('billing', 0),
-      store.forgetReceived('billing', 0),
+      store.deleteReceived('billing', 0),
+      store.deleteReceived('billing', 0),
+      store.deleteReceived('billing', 0),
     ]);
-    const left = await store.forgetReceived('billing', 0);
+    const left = await store.deleteReceived('billing', 0);
     assertEqual(
       counts.reduce((sum, count) => sum + count, left),
       2_500,

@@ -30,7 +30,7 @@ const CALLS: Readonly<Record<string, (store: PostgresStore) => Promise<unknown>>
     await store.admin.removeDestination('other');
   },
   declareDestinations: (store) => store.declareDestinations(['billing']),
-  forgetReceived: (store) => store.forgetReceived('billing', 0),
+  deleteReceived: (store) => store.deleteReceived('billing', 0),
   repartition: (store) => store.admin.repartition(8),
   rebase: (store) => store.admin.rebase(),
   relay: async (store) => {

@@ -126,7 +126,7 @@ export async function life(
   const cleaned = await store.deletePublishedByExpiration(0);
   const received: unknown[] = [];
   for (let n = 0; n < 2; n++) received.push(await transaction((handle) => store.receive(handle, text, `id ${text}`)));
-  received.push(await store.forgetReceived(text, 0));
+  received.push(await store.deleteReceived(text, 0));
   const removed = [
     await store.admin.removeDestination('default', { discard: true }),
     await store.admin.removeDestination('since', { discard: true }),

@@ -296,7 +296,7 @@ describe('roles', () => {
         firsts.push(await store.receive(client, 'billing', id));
         await client.query('COMMIT');
       }
-      expect(await store.forgetReceived('billing', 0)).toBeGreaterThan(0);
+      expect(await store.deleteReceived('billing', 0)).toBeGreaterThan(0);
     } finally {
       await client.query('ROLLBACK');
       client.release();

@@ -48,7 +48,7 @@ export async function receive(
  *
  * @returns how many were deleted.
  */
-export async function forgetReceived(
+export async function deleteReceived(
   { database, names, timeout }: OperationContext,
   consumer: string,
   expiration: number,

@@ -4,7 +4,7 @@ import type { Message } from '../../../core/contracts/message.js';
 import { serially, sleep } from '../../../core/util/async.js';
 import type { ClaimOptions, CursorRow } from './claim.js';
 import type { Database } from '../sql/database.js';
-import { Delays } from './delays.js';
+import { DelayedMessages } from './delayed-messages.js';
 import { HeldCursors } from './held-cursors.js';
 import { Lease, type Change } from './lease.js';
 import { givenUp, NOTHING, rowsUpTo, settledBy, type PostgresPage } from './page.js';
@@ -45,7 +45,7 @@ export class PostgresFeed implements Feed {
   readonly #cursors: HeldCursors;
   /** How many pages of the log were read and not settled yet. */
   #unsettled = 0;
-  #delays = new Delays();
+  #delayed = new DelayedMessages();
   /** Whether the last page reached the end of the log. */
   #atEnd = false;
   /** The last page that was read, if none of its messages is due. It is settled once nothing else is unsettled. */
@@ -138,7 +138,7 @@ export class PostgresFeed implements Feed {
         if (this.#unsettled === 0) await this.#beside(() => this.#keepUp());
         return NOTHING;
       }
-      const { messages, delayed } = this.#delays.sift(log.messages);
+      const { messages, delayed } = this.#delayed.sift(log.messages);
       if (messages.length > 0) {
         this.#unsettled += 1;
         this.#options.waker.awake();
@@ -244,7 +244,7 @@ export class PostgresFeed implements Feed {
   /** Parks the messages that were kept back for later, and those that the relay wants parked. */
   #parking(delayed: readonly ToParkOrDelay[], toPark: readonly ToPark[] = []): Change | undefined {
     const park = this.#parked.parking([...delayed, ...toPark]);
-    this.#delays.settled(delayed);
+    this.#delayed.settled(delayed);
     return park;
   }
 
@@ -273,7 +273,7 @@ export class PostgresFeed implements Feed {
   #readAnew(): void {
     this.#reader = this.#newReader();
     this.#unsettled = 0;
-    this.#delays = new Delays();
+    this.#delayed = new DelayedMessages();
     this.#carried = undefined;
     this.#atEnd = false;
   }

@@ -29,9 +29,7 @@ export interface Sleep {
 
 /* In milliseconds, except the numbers of messages. */
 
-/**
- * A shorter pause is slept without listening: falling asleep costs two statements, and costs writers a notification.
- */
+/** A shorter pause is slept without listening, which costs two statements, and costs writers a notification. */
 const SHORT = 10;
 /** How long a wait for writers may hold a snapshot. Notifications wait for that time as well. */
 const SLICE = 50;

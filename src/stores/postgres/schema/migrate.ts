@@ -1,11 +1,10 @@
-import { readdir, readFile } from 'node:fs/promises';
 import { conflict, LOCK_NOT_AVAILABLE } from '../sql/transact.js';
 import { preamble, type Connection, type Database } from '../sql/database.js';
 import { onPostgres } from '../sql/lookalikes.js';
 import { literal, quote, SLICES, type Names } from '../sql/names.js';
+import { migrations } from './migrations.js';
 import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } from './verify.js';
-import { madeBy, revokeDefaults } from './privileges.js';
-import { payloadBytes } from '../sql/size.js';
+import { revokeDefaults } from './privileges.js';
 import { statement } from '../sql/statement.js';
 
 /** How long a change of tables waits for a transaction that uses the log, in milliseconds. Writers wait behind it. */
@@ -23,78 +22,6 @@ const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
  */
 const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
   FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
-
-interface Migration {
-  readonly number: number;
-  readonly name: string;
-  readonly sql: string;
-  /** The single statements, for drivers that prepare them one at a time. */
-  readonly statements: readonly string[];
-}
-
-/**
- * This is a function, because the folder does not exist in an application's bundle, and only `migrate` needs it.
- * `import.meta.url` must not stand next to the path, because bundlers such as that of Next.js would take the path for a
- * file to bundle.
- */
-const migrationFolder = (from: string) => new URL('../../../../migrations/postgres/', from);
-
-/** The numbered SQL files in order, with names and settings filled in. */
-async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
-  const folder = migrationFolder(import.meta.url);
-  const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
-  const texts = await Promise.all(files.map((file) => readFile(new URL(file, folder), 'utf8')));
-  const known = new Set<string>();
-  return texts.map((text, i) => {
-    const name = files[i] as string;
-    // Split before the names are filled in, because a name may contain a `;`.
-    const parts = split(text).map(({ script, statement }) => {
-      const filled = { script: fill(script, names, settings), statement: fill(statement, names, settings) };
-      const made = madeBy(statement, known);
-      if (!made) return { script: filled.script, statements: [filled.statement] };
-      const revoked = revokeDefaults(names, fill(`{${made.name}}`, names, settings), made.signature);
-      return { script: `${filled.script}\n${revoked};`, statements: [filled.statement, revoked] };
-    });
-    return {
-      number: Number(name.slice(0, 4)),
-      name,
-      sql: `${parts.map(({ script }) => script).join('')}\n`,
-      statements: parts.flatMap(({ statements }) => statements),
-    };
-  });
-}
-
-function fill(sql: string, names: Names, settings: Expected): string {
-  const values: Record<string, string> = {
-    messages: names.messages,
-    cursors: names.cursors,
-    claims: names.claims,
-    parked: names.parked,
-    parked_keys: names.parkedKeys,
-    cursors_key: names.cursorsKey,
-    cursors_places: names.cursorsPlaces,
-    cursors_identity: names.cursorsIdentity,
-    settings: names.settings,
-    destinations: names.destinations,
-    relays: names.relays,
-    inbox: names.inbox,
-    store: names.store,
-    store_addressed: names.storeAddressed,
-    store_in_transaction: names.storeInTransaction,
-    receive_in_transaction: names.receiveInTransaction,
-    partitions: String(settings.partitions),
-    payload_type: settings.jsonPayload ? 'json' : 'bytea',
-    payload: settings.jsonPayload ? 'm.payload::pg_catalog.json' : "pg_catalog.decode(m.payload, ''base64'')",
-    payload_size: payloadBytes('payload', settings.jsonPayload),
-    slice_seconds: String(settings.sliceSeconds),
-  };
-  for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
-  return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
-    const value = values[name];
-    // Double quotes mean that the place is inside a string.
-    return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
-  });
-}
 
 /** The options of a script of the migrations. */
 export interface ScriptOptions {
@@ -296,16 +223,4 @@ function bookkeeping(names: Names): string[] {
 function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied
   WHERE NOT EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = to_regclass(${literal(names.migrations)}))`;
-}
-
-/** The statements of a script, both as they stand in it and without comments. Comments are on lines of their own. */
-function split(sql: string): { script: string; statement: string }[] {
-  const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
-  return scripts.flatMap((script) => {
-    const statement = script
-      .replace(/^ *--.*\n/gm, '')
-      .replace(/;$/, '')
-      .trim();
-    return statement === '' ? [] : [{ script, statement }];
-  });
 }

@@ -5,7 +5,7 @@ import type { StoredMessage } from '../sql/stored-message.js';
  * Messages of the log that are not due when they are read, and the messages behind one that holds its key. They are not
  * handed out, and go to the side table with the page with which they were read.
  */
-export class Delays {
+export class DelayedMessages {
   /**
    * How many messages of each key were kept back from pages that are not settled. After the settlement the side table
    * knows about them.
