@@ -1,0 +1,59 @@
+/** Reading a received payload with the schema of its topic, and the names of options. */
+import { describe, expect, test } from 'vitest';
+import { newMessage } from '../../src/core/contracts/message.js';
+import { payloadOf } from '../../src/core/outbox/topics.js';
+import { checkKeys } from '../../src/core/util/options.js';
+import { z } from 'zod';
+
+const topics = {
+  order: { version: 3, schema: z.object({ cents: z.number() }), upcast: () => ({ cents: 1 }) },
+};
+const received = (payload: string | Uint8Array, version?: string) =>
+  payloadOf(
+    topics,
+    newMessage(payload, { topic: 'order', metadata: version === undefined ? {} : { 'schema-version': version } }),
+  );
+
+describe('a received payload', () => {
+  test('of the version of the topic is read as it is', async () => {
+    expect(await received('{"cents":42}', '3')).toEqual({ cents: 42 });
+  });
+
+  test.each(['1', '2', undefined])('of the older version %s is given to upcast', async (version) => {
+    expect(await received('{"euros":0.42}', version)).toEqual({ cents: 1 });
+  });
+
+  test.each(['0', '-1', '4', 'three', 'NaN', ''])(
+    'of version %j is refused, and not given to upcast',
+    async (version) => {
+      await expect(received('{"cents":42}', version)).rejects.toMatchObject({
+        code: 'INVALID_MESSAGE',
+        message: expect.stringMatching(/and this is version 3: update this consumer$/) as string,
+      });
+    },
+  );
+
+  test.each([
+    ['cut off', '{"cents":'],
+    ['not UTF-8', Uint8Array.of(0x22, 0xff, 0x22)],
+  ])('that is %s is refused, with the cause', async (_, payload) => {
+    await expect(received(payload, '3')).rejects.toMatchObject({
+      code: 'INVALID_MESSAGE',
+      cause: expect.any(Error) as Error,
+    });
+  });
+});
+
+describe('options', () => {
+  test.each([[null], [7], ['fast'], [[1]], [() => undefined]])(
+    'that are %j are refused, since they are not an object',
+    (options) => {
+      expect(() => {
+        checkKeys(options, { interval: true });
+      }).toThrow(/^options must be an object, got /);
+      expect(() => {
+        checkKeys(options, { interval: true }, 'retry');
+      }).toThrow(/^retry must be an object, got /);
+    },
+  );
+});
