@@ -69,7 +69,17 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
       const [settled] = await outbox.sql('SELECT max(high)::int AS high FROM messenger.cursors');
       unsettled = broker.count - (settled!['high'] as number);
       expect(unsettled).toBeLessThanOrEqual(BOUND);
-      if (unsettled === BOUND) await relay.ended('SIGKILL');
+      if (unsettled === BOUND) {
+        await relay.ended('SIGKILL');
+        // The server would still finish the settlement that waits, where the whole transaction was sent at once.
+        await eventually('the end of its sessions', async () => {
+          const left = await outbox.sql(
+            'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()',
+            [relay.name],
+          );
+          return left.length === 0;
+        });
+      }
       await lock.query('ROLLBACK');
     }
     await outbox.expireLeases();
