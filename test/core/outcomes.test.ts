@@ -24,7 +24,7 @@ function outcomesOf(messages: readonly Message[]) {
       text: textOf(each),
       attempts,
       dead,
-      error: (error)?.message,
+      error: error?.message,
     }));
   return { take, parked, published };
 }
