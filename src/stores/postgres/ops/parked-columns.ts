@@ -37,7 +37,7 @@ export function parkedColumns(jsonPayload: boolean, state: string, time: string)
   });
 }
 
-/** A message that was parked, with the time and the state that `parkedColumns` was told. */
+/** Decodes a parked message, with the time and the state that were passed to `parkedColumns`. */
 export function decodeParked(row: Row) {
   const { at } = PARKED;
   const message = new StoredMessage(row, row[at.tooLarge] as string | null);
