@@ -121,15 +121,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Wakes this store's relays in this process, so that they look for new messages at once. Without this call, a relay
-   * that cannot be notified looks for messages at its interval. Call it after a commit if the client does not report
-   * when a transaction ends (`postgres.js`, or a bare function as a handle).
+   * Wakes this store's relays in this process, so that they look for new messages at once. Call it after a commit if
+   * relays cannot be notified and the client does not report when a transaction ends (`postgres.js`, or a bare function
+   * as a handle). Without the call, relays look at their interval.
    */
   readonly wake = (): void => {
     for (const waker of this.#listening.wakers) waker.told();
   };
 
-  /** Does the same as `wake`. If there are few messages, a relay that has already read them need not look. */
+  /** Like `wake`. If there are few messages, a relay that has already read them need not look. */
   #waking(messages: readonly Message[]): () => void {
     if (messages.length > FEW) return this.wake;
     const ids = messages.map(({ id }) => id);
@@ -212,7 +212,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Empties each slice of the log whose messages are published (or dead) at every destination and older than
-   * `expiration` milliseconds by the database's clock. A slice that is in use stays until the next call.
+   * `expiration` milliseconds by the database's clock. A slice in use stays until the next call.
    *
    * @returns which slices were emptied, which were not, and why.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.

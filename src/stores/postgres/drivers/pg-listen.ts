@@ -13,15 +13,16 @@ interface PgListening {
 interface PgEvents {
   on(event: 'notification', listener: (notification: { channel: string; payload?: string }) => void): unknown;
   on(event: 'error' | 'end' | 'drain', listener: () => void): unknown;
-  /** The backend that the server named when the connection was made. */
+  /** The backend that the server named when the client connected. */
   readonly processID?: number | null;
 }
 
 /**
- * Takes a connection of the pool for good. When it is closed it is destroyed, with everything that its session holds.
+ * Takes a connection from the pool for good. When the session is closed, the connection is destroyed, with everything
+ * that its session holds.
  *
- * A pooler is recognised by the backend that was named at connection, which is not the one that answers. In transaction
- * mode, a pooler would leave our locks on a server connection that other clients share.
+ * Detects a pooler by comparing backends: the backend that was named at connection differs from the one that answers.
+ * In transaction mode, a pooler would leave our locks on a server connection that other clients share.
  */
 export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   return async ({ onNotification, onEnd }) => {
@@ -47,7 +48,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
     try {
       transactionStatus(client as PgTelling);
       const [backend] = await query('SELECT pg_backend_pid()');
-      // In an open transaction LISTEN would hear nothing, and the transaction would stay open.
+      // In an open transaction, LISTEN would hear nothing, and the transaction would stay open.
       if (['T', 'E'].includes(String(transactionStatus(client as PgTelling)))) throw new LeftOpenError();
       const { processID = null } = events;
       if (processID !== null && String(processID) !== String(backend?.[0])) {
@@ -64,7 +65,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   };
 }
 
-/** Whether one connection of a pool can be taken for good, with at least two left. */
+/** Whether one connection of a pool can be taken for good, so that at least two are left. */
 export function hasRoom(pool: unknown): boolean {
   const { options } = pool as { options?: { max?: number } };
   return options?.max === undefined || options.max > 2;

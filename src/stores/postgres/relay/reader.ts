@@ -13,12 +13,12 @@ export interface Position {
   readonly cursor: Cursor;
 }
 
-/** Messages that were read together, and the cursor that says that they were delivered. */
+/** Messages that were read together, and the cursor after they are delivered. */
 export interface LogPage {
   readonly messages: readonly StoredMessage[];
-  /** The partitions of the messages. */
+  /** The partitions to which the messages belong. */
   readonly partitions: readonly number[];
-  /** The cursor once the first `count` messages (by default all) are delivered. */
+  /** Returns the cursor once the first `count` messages (by default all) are delivered. */
   cursor(count?: number): Cursor;
 }
 
@@ -28,47 +28,47 @@ export interface ReaderOptions {
   readonly partitions: number;
   /** The destination for which messages are read. */
   readonly destination: string;
-  /** The topics that are read of messages that are not addressed to a destination; `null` for all topics. */
+  /** The topics to read. They limit only messages that are not addressed to a destination. `null` means all topics. */
   readonly topics: readonly string[] | null;
   /** The oid of the log's sequence. */
   readonly sequence: string;
-  /** Messages with greater numbers were stored under the limits. */
+  /** Messages with greater numbers were stored under the limits on their size. */
   readonly limitedAfter: number;
-  /** Milliseconds for each statement. */
+  /** The time limit for each statement, in milliseconds. */
   readonly timeout: number;
-  /** The `high` of the last acknowledged settlement. Asked for before each window is opened. */
+  /** Returns the `high` from the last acknowledged settlement. It is called before each window is opened. */
   readonly acknowledgedHigh: () => number;
 }
 
 /**
- * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Small pages are cut
- * from larger reads, because a poll costs its round trips and eight index scans per statement, whatever it returns. At
- * most twice as much is held: what is in hand and what is being read. If messages have suddenly grown, it is `LARGE`
- * times that.
+ * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Each statement costs
+ * its round trips and eight index scans, even if it returns nothing. So the reader makes large reads, and cuts small
+ * pages from them. It holds at most twice as much, because one read is in hand while the next is under way. If messages
+ * have suddenly grown, it can hold `LARGE` times that.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
-/** For ids and the like, so that four payloads of a MiB are read together, whatever comes with them. */
+/** Room for ids and other small fields, so that four payloads of a MiB are always read together. */
 const LEEWAY = 64 * 1024;
 
 /**
- * Sizes are guessed from the last read. A payload that is so many times larger than what fits is left out at first.
- * Once the sizes are known, as many payloads as fit are read.
+ * Sizes are guessed from the last read. At first, a payload is left out if it is this many times larger than what fits.
+ * Once the sizes are known, the reader reads as many payloads as fit.
  */
 const LARGE = 4;
 
-/** Where reading stands, for partitions with one cursor. */
+/** The place at which reading continues, for partitions with one cursor. */
 interface Place {
   readonly partitions: readonly number[];
-  /** As a parameter of the statement: null for all partitions. */
+  /** The partitions as a statement parameter: null for all partitions. */
   readonly share: string | null;
   cursor: Cursor;
-  /** The last number that the sequence had given out when the window was opened; 0 if that is unknown. */
+  /** The last number that the sequence had given out when the window was opened, or 0 if that is unknown. */
   passed: number;
 }
 
-/** The end of a window up to which all places are read. After that they have one cursor. */
+/** The end of a window to which all places are read. After that, they share one cursor. */
 interface Meeting {
   readonly to: string;
   readonly passed: number;
