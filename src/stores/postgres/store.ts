@@ -140,7 +140,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Returns the statement that `add` would run, for transactions that are sent as one batch. Its text is constant
-   * (another constant for messages with a destination), and its only value is text.
+   * (another constant for messages with a destination). Its only value is text.
    *
    * @throws as `add` does for messages that cannot be stored.
    */
@@ -149,13 +149,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Creates the tables, or upgrades them to this version and to the given `retention`. Does nothing if the tables are
-   * up to date. Several processes can safely call it at once.
+   * Creates the tables, or upgrades them to this version and to the given `retention`. Does nothing if they are up to
+   * date. Several processes can safely call it at once.
    *
    * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production`
    *   where the retention was changed or the environment was set.
    * @throws MessengerError `SCHEMA_MISMATCH` if the database belongs to another environment, or if the tables have
-   *   other `partitions` or another `jsonPayload` than the options. The error says how to change them.
+   *   other `partitions` or another `jsonPayload` than given. The error says how to change them.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#settings.timeout, signal };
@@ -226,7 +226,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     );
   }
 
-  /** Returns the retention of the tables, in milliseconds: the longest expiration with which they can be cleaned. */
+  /** Returns the tables' retention, in milliseconds: the longest expiration with which they can be cleaned. */
   retention({ signal }: StoreCallOptions = {}): Promise<number> {
     return operating(this.#context, ({ database, names, timeout }) =>
       tableRetention(database, names, { timeout, signal }),
@@ -234,9 +234,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Adds the missing destinations among those to which messages are addressed. Each new destination publishes only the
-   * messages that are addressed to it. An existing destination does not change. `default` publishes the messages that
-   * have no address.
+   * Adds the missing destinations among those to which messages are addressed. Each publishes only the messages that
+   * are addressed to it. An existing destination does not change. `default` publishes messages without an address.
    *
    * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
    */

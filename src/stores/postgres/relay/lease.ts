@@ -29,7 +29,7 @@ interface Settlement {
 }
 
 /**
- * One relay's hold on partitions of a destination. It has the rows that the relay owns under an epoch, and their places
+ * One relay's hold on partitions of a destination: the rows that the relay owns under an epoch, and their places
  * (`ctid`). Every statement that changes these rows or the side table depends on a fenced update of the rows. So a
  * relay that lost its lease changes nothing.
  */
@@ -103,8 +103,8 @@ export class Lease {
   }
 
   /**
-   * Stores the cursor of these partitions, and renews the lease on them. If several settlements of the same partitions
-   * wait for their turn, they are stored as one, in one transaction.
+   * Stores the cursor of these partitions, and renews the lease on them. Several settlements of the same partitions
+   * that wait for their turn are stored as one, in one transaction.
    *
    * @throws MessengerError `LEASE_LOST`.
    */
@@ -163,8 +163,8 @@ export class Lease {
   }
 
   /**
-   * Gives the partitions back. Also removes the relay's registration, unless the relay stays. Never rejects: if a
-   * partition cannot be released, the lease on it expires.
+   * Gives the partitions back. Unless the relay stays, also removes its registration. Never rejects: if a partition
+   * cannot be released, the lease on it expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();

@@ -78,19 +78,19 @@ interface Meeting {
 }
 
 /**
- * Reads the log from cursors on, ahead of what is settled. One statement reads all partitions with equal cursors. Other
- * partitions join them through a window that ends at the same snapshot for all, once each has been read to the end of
- * that window.
+ * Reads the log from the cursors on, ahead of the settled messages. One statement reads all partitions with equal
+ * cursors. The reader joins partitions with different cursors. To do so, it gives all of them a window that ends at the
+ * same snapshot, and reads each to the end of that window.
  */
 export class Reader {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ReaderOptions;
-  /** The settings of each statement. */
+  /** The settings for each statement. */
   readonly #preamble: string;
   #places: Place[];
   #meeting: Meeting | undefined;
-  /** The index of the place that is read next, if there are several. */
+  /** If there are several places, the index of the place that is read next. */
   #turn = 0;
   #pages: LogPage[] = [];
   #ahead: Promise<void> | undefined;
@@ -110,30 +110,33 @@ export class Reader {
     }));
   }
 
-  /** Where reading stands. Once all pages are settled, everything that was read lies before these positions. */
+  /** Where reading continues. Once all pages are settled, every message that was read lies before these positions. */
   get positions(): readonly Position[] {
     return this.#places;
   }
 
-  /** Whether the last read reached the end. Messages that may have come since are in windows that are not open yet. */
+  /**
+   * Whether the last read reached the end of the log. Messages that were stored since are in windows that are not open
+   * yet.
+   */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
 
-  /** The next page, which was read ahead or is read now. `null` when there is nothing. */
+  /** Returns the next page, which was read ahead or is read now. Returns `null` if there are no more messages. */
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // At the end of an open window, newer messages are in the next one. So there is nothing only once each place has
-    // opened a window and found it empty.
+    // At the end of an open window, newer messages are in the next window. So the log is read to its end only when each
+    // place has opened a window and found it empty.
     const empty = new Set<Place>();
     while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
       const opened = await this.#read(signal);
       if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
-    // Read ahead only inside a window, because what comes after it may not be written yet. Start as soon as less than
-    // one read is in hand, so that the server reads while this process publishes.
+    // Read ahead only inside a window, because later messages may not be written yet. Start as soon as less than one
+    // read is in hand, so that the server reads while this process publishes.
     const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
     if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
     return page;
@@ -143,7 +146,7 @@ export class Reader {
     this.#ahead ??= this.#read(undefined)
       .then(() => undefined)
       .catch((error: unknown) => {
-        // The next call throws the error, even while pages are left: after any connection error a relay forgets what it
+        // The next call throws the error, even if pages are left. After any connection error, a relay forgets what it
         // has in memory, because a server that crashed gives out transaction ids again.
         this.#failure = toError(error);
       })
@@ -152,7 +155,9 @@ export class Reader {
       });
   }
 
-  /** Continues reading at the place whose turn it is. Resolves to that place if it opened a window for it. */
+  /**
+   * Continues reading at the place whose turn it is. If the read opened a window for that place, resolves to the place.
+   */
   async #read(signal: AbortSignal | undefined): Promise<Place | undefined> {
     const place = this.#places[this.#turn];
     if (place === undefined) return undefined;
@@ -160,7 +165,7 @@ export class Reader {
     const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
-    // This must be asked before the statement is sent, not after. That makes it a safe `low`.
+    // Ask for this number before the statement is sent, not after. Only then is it a safe `low`.
     const high = acknowledgedHigh();
     const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
     const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
@@ -176,12 +181,12 @@ export class Reader {
     this.#cut(place, window, messages, pageSize, isLast);
     if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
     if (isLast) this.#arrived(place);
-    // Places take turns, so that one with much to read does not hold up the others.
+    // Places take turns, so that a place with many messages does not delay the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
     return before.to === null ? place : undefined;
   }
 
-  /** Reads up to `limit` messages from a cursor on, until a payload is larger than `largest`. */
+  /** Reads up to `limit` messages after a cursor. It stops at a payload that is larger than `largest`. */
   async #query(
     { share }: Place,
     { from, to, after, low }: Cursor,
@@ -195,14 +200,14 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Late messages may have any number. So if the window before saw transactions running, and messages from before the
-    // limits exist, the first read of a new window asks for every size.
+    // Late messages can have any number. Suppose that the window before saw transactions running, and that messages
+    // from before the limits exist. Then the first read of a new window asks for every size.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
-    // A read that opens a window returns few rows, except for the first. A read inside a window returns as many as were
+    // Except for the first, a read that opens a window returns few rows. A read inside a window returns as many as were
     // asked for.
     const rows =
       to === null
@@ -211,15 +216,15 @@ export class Reader {
     return decodePage(rows);
   }
 
-  /** Opens a window that ends where another place's window ends. That snapshot, too, was taken after every claim. */
+  /** Opens a window that ends where another place's window ends. That snapshot was also taken after every claim. */
   #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
     place.passed = passed;
     return opened(place.cursor, to, acknowledgedHigh);
   }
 
   /**
-   * If all other places are between windows, the window that this place has just opened becomes the window of all.
-   * Otherwise the place continues alone, because one with much to read must not hold up the others.
+   * If all other places are between windows, they all use the window that this place has just opened. Otherwise the
+   * place continues alone, because a place with many messages must not delay the others.
    */
   #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
     const others = this.#places.filter((each) => each !== place);
@@ -228,7 +233,8 @@ export class Reader {
   }
 
   /**
-   * Called when a place has been read to the end of its window. If it was the last to arrive, the places become one.
+   * Call this when a place has been read to the end of its window. When the last place has arrived, the places become
+   * one.
    */
   #arrived(place: Place): void {
     const meeting = this.#meeting;
@@ -242,7 +248,7 @@ export class Reader {
     this.#turn = 0;
   }
 
-  /** Cuts what was read into pages, and moves the place's cursor behind the last one. */
+  /** Cuts the messages into pages, and moves the place's cursor past the last page. */
   #cut(place: Place, window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): void {
     const { partitions, passed } = place;
     let at = window;
@@ -285,8 +291,8 @@ function sawRunning(snapshot: string): boolean {
 }
 
 /**
- * How many of the messages that were left out, with these sizes and in this order, fit next to what was read. At least
- * one, if nothing was read.
+ * Returns how many of the messages that were left out fit next to those that were read. `left` has their sizes, in
+ * order. If nothing was read, it returns at least one.
  */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);

@@ -38,10 +38,7 @@ const SLICE = 50;
 /** How long the relay sleeps while some slots that it needs are missing. */
 const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
-/**
- * How often the session shows that it is alive. The server ends a session after three times as long without a sign,
- * because its relay is frozen.
- */
+/** How often the session shows that it is alive. The server ends a session after three times as long without a sign. */
 const HEARTBEAT = 20_000;
 /** How long a poll is postponed at most while writers report their commits. */
 const LULL = 2;
@@ -50,8 +47,8 @@ export const FEW = 10;
 const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
 
 /**
- * Controls the sleep of one relay. It only gives hints, so a sleep can end early at any time. After any failure, the
- * sleep ends when its time is over, as if the relay did not listen.
+ * Controls the sleep of one relay. It only gives hints: a sleep can end early at any time, and after any failure it
+ * ends when its time is over, as if the relay did not listen.
  *
  * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, and the relay polls once
  * more, because writers that committed before the slots were taken do not notify. The relay waits for slots that
@@ -97,8 +94,8 @@ export class Waker {
 
   /**
    * Pauses between a page that reached the end of the log and the next poll, if the writers are in this process. They
-   * report their commits, so a poll before the next report finds nothing. Messages from other writers wait as long as
-   * the pause. Without it, half of all polls at a thousand messages a second found nothing. Never rejects.
+   * report their commits, so a poll before the next report finds nothing. Messages from other writers wait as long.
+   * Without it, half of all polls at a thousand messages a second found nothing. Never rejects.
    */
   async lull(): Promise<void> {
     // The pause is so short that no signal needs to end it.
