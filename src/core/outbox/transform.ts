@@ -6,10 +6,10 @@ import { describe } from '../util/describe.js';
 /** What the default transform accepts: a ready message, bytes, a string, or an object that is sent as JSON. */
 export type MessageInput = Message | Uint8Array | string | object;
 
-/** Makes a message of the value that the application stores. */
+/** Turns the value that the application stores into a message. */
 export type Transform<Input = MessageInput> = (input: Input) => Message;
 
-/** Whether a value has the shape of a message: the fields that only a message has together. */
+/** Whether a value has the shape of a message, which means all the fields that only a message has together. */
 export function isMessage(value: unknown): value is Message {
   const candidate = value as Partial<Message> | null;
   return (
@@ -51,8 +51,8 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 /**
- * The transform that a store uses: the given transform with a check of its messages, or else the default transform, which
- * checks its messages itself. So each message is checked once.
+ * Returns the transform for a store: the given transform with a check of its messages, or else the default transform,
+ * which checks its messages itself. So each message is checked once.
  */
 export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
   if (transform === undefined) return defaultTransform as unknown as Transform<Input>;

@@ -63,8 +63,8 @@ export class Lease {
   }
 
   /**
-   * Claims this relay's share of the destination under a new epoch. Resolves to `null` if there is no partition for the
-   * relay now. The claim is committed synchronously.
+   * Claims this relay's share of the destination under a new epoch. Resolves to `null` while there is no partition for
+   * it. The claim is committed synchronously.
    *
    * @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write the cursor.
    */
@@ -115,7 +115,7 @@ export class Lease {
       if (also) waiting.also.push(also);
       return waiting.done;
     }
-    // Parked messages must be as durable as the cursor that has passed them. So one transaction writes both.
+    // Parked messages must be as durable as the cursor that has passed them, so one transaction writes both.
     const settlement: Settlement = { partitions, cursor, also: also ? [also] : [], done: Promise.resolve() };
     settlement.done = this.#inTurn(() => {
       if (this.#waiting === settlement) this.#waiting = undefined;
@@ -177,7 +177,7 @@ export class Lease {
       .transaction(
         locking(this.#options, ...SETTLE_SETTINGS),
         async (connection) => {
-          // The statement is fenced. If the lease is lost, it changes nothing, so it is always safe.
+          // The statement is fenced, so it is safe even if the lease is lost. It then changes nothing.
           if (places.size > 0) await this.#giveBack(connection, places);
           if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
@@ -245,14 +245,14 @@ export class Lease {
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    // A later settlement must not be merged into a settlement from before this change.
+    // Do not merge a later settlement into a settlement from before this change.
     this.#waiting = undefined;
     const change = this.#last.then(() => {
       this.lost.throwIfAborted();
       return work();
     });
     this.#last = change.catch((error: unknown) => {
-      // Nobody knows whether the change was committed, and where the rows are now. Nothing more can be changed.
+      // Nobody knows whether the change was committed, and where the rows are now. No change is safe any more.
       this.#clock.lose('a change of the cursor failed', error);
     });
     return change;

@@ -42,9 +42,9 @@ export interface ReaderOptions {
 
 /**
  * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Each statement costs
- * its round trips and eight index scans, even if it returns nothing. So the reader makes large reads, and cuts small
- * pages from them. It holds at most twice as much, because one read is in hand while the next is under way. If messages
- * have suddenly grown, it can hold `LARGE` times that.
+ * its round trips and eight index scans, even if it returns nothing. So the reader cuts small pages from large reads.
+ * It holds at most twice as much, because one read is in hand while the next is under way. If messages have suddenly
+ * grown, it can hold `LARGE` times that.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
@@ -79,8 +79,8 @@ interface Meeting {
 
 /**
  * Reads the log from the cursors on, ahead of the settled messages. One statement reads all partitions with equal
- * cursors. The reader joins partitions with different cursors. To do so, it gives all of them a window that ends at the
- * same snapshot, and reads each to the end of that window.
+ * cursors. To join partitions with different cursors, the reader gives all of them a window that ends at the same
+ * snapshot, and reads each to the end of that window.
  */
 export class Reader {
   readonly #database: Database;
