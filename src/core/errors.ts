@@ -1,4 +1,6 @@
-/** Every `code` that an error of this package can have. Switch on the code: the texts of errors may change. */
+/**
+ * Every `code` that an error from this package can have. Switch on the code, because the texts of errors can change.
+ */
 export type ErrorCode =
   /** A message was created or stored without a payload. */
   | 'EMPTY_MESSAGE_PAYLOAD'
@@ -25,13 +27,15 @@ export type ErrorCode =
   | 'SCHEMA_MISMATCH'
   /** `published` was called with a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'
-  /** The role of the database connection lacks a privilege. The error says on which object, and what to run. */
+  /** The role of the database connection lacks a privilege. The error names the object, and says what to run. */
   | 'NOT_ALLOWED'
-  /** No destination has this name, or it was forgotten. The error says which destinations there are, or what to do. */
+  /**
+   * No destination has this name, or it was forgotten. The error lists the existing destinations, or says what to do.
+   */
   | 'UNKNOWN_DESTINATION'
   /** No relay worked on the destination for longer than its `forgetAfter`, and cleaning no longer waits for it. */
   | 'DESTINATION_FORGOTTEN'
-  /** The state of the store does not allow the call now. The error says what is in the way, and what to do. */
+  /** The state of the store does not allow the call now. The error says what prevents it, and what to do. */
   | 'CONFLICT'
   /** Another relay holds this relay's lease, or has taken it over. */
   | 'LEASE_LOST'
@@ -45,11 +49,11 @@ export type ErrorCode =
   | 'WAKE_FAILED'
   /** The broker did not acknowledge a message. */
   | 'PUBLISH_FAILED'
-  /** As many messages of a topic wait to be tried again as `maxParked` allows. */
+  /** The number of messages of a topic that wait to be tried again has reached `maxParked`. */
   | 'PARKING_LIMIT'
   /**
-   * The relay cannot go on: a `FatalError`. In Nest also a plain `MessengerError`, in the health and in the error logger:
-   * a subscriber ended by itself.
+   * The relay cannot go on: a `FatalError`. In Nest, it can also be a plain `MessengerError` in the health and in the
+   * error logger, because a subscriber ended by itself.
    */
   | 'FATAL';
 

@@ -136,8 +136,8 @@ export class Lease {
   }
 
   /**
-   * Gives up the partitions beyond this relay's share, and claims free partitions up to its share. It also claims the
-   * partitions that it keeps again.
+   * Gives up the partitions beyond this relay's share, and claims free ones up to its share. Claims its kept partitions
+   * again.
    *
    * @returns the rows of the newly claimed partitions.
    * @throws MessengerError `LEASE_LOST`.
@@ -163,8 +163,8 @@ export class Lease {
   }
 
   /**
-   * Gives the partitions back. Unless the relay stays, also removes its registration. Never rejects: if a partition
-   * cannot be released, the lease on it expires.
+   * Gives the partitions back. Unless the relay stays, also removes its registration. Never rejects: the lease on a
+   * partition that cannot be released expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();

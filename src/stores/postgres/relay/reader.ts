@@ -200,8 +200,8 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Late messages can have any number. Suppose that the window before saw transactions running, and that messages
-    // from before the limits exist. Then the first read of a new window asks for every size.
+    // Late messages can have any number. So the first read of a new window asks for every size if the window before saw
+    // transactions running and messages from before the limits exist.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
