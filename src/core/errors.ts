@@ -13,16 +13,16 @@ export type ErrorCode =
    *
    * - `send`, `add`, `stored` and `receive`: the handle is missing, of an unknown kind or not in a transaction, or its
    *   transaction has ended or failed.
-   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the transaction
-   *   was rolled back while the handler ran.
+   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the
+   *   transaction was rolled back while the handler ran.
    * - Any call of a store that is built on a `pg` Client: this Client is in a transaction of the application.
    */
   | 'INVALID_TRANSACTION'
   /** The adapter does not support this call, this server or this session. */
   | 'UNSUPPORTED'
   /**
-   * The store's tables are missing, older, newer or altered, or belong to another cluster or environment. The error says
-   * what to run.
+   * The store's tables are missing, older, newer or altered, or belong to another cluster or environment. The error
+   * says what to run.
    */
   | 'SCHEMA_MISMATCH'
   /** `published` was called with a message that `messages` did not return. */
@@ -57,7 +57,7 @@ export type ErrorCode =
    */
   | 'FATAL';
 
-/** All codes, so that a code can be looked up at run time. */
+/** All codes, in an object so that a code can be looked up at run time. */
 const CODES: Readonly<Record<ErrorCode, true>> = {
   EMPTY_MESSAGE_PAYLOAD: true,
   INVALID_MESSAGE: true,
@@ -80,7 +80,7 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   FATAL: true,
 };
 
-/** The base class of every error of this package. It has a stable `code`, and a `cause` if there is one. */
+/** The base class of every error from this package. It has a stable `code`, and a `cause` if there is one. */
 export class MessengerError extends Error {
   readonly code: ErrorCode;
 
@@ -99,7 +99,7 @@ export class EmptyMessagePayloadError extends MessengerError {
 }
 
 /**
- * Ends a relay, and rejects `Messenger.start`: the relay could not reach the datastore at start, or for longer than
+ * Ends a relay, and rejects `Messenger.start`. The relay could not reach the datastore at start, or for longer than
  * `storeOutageLimit`, or it cannot work on this datastore. The `cause` is the store's own error. Code `FATAL`.
  */
 export class FatalError extends MessengerError {
@@ -134,33 +134,36 @@ export class PublishError extends MessengerError {
 }
 
 /**
- * Whether an error has one of these codes. It compares the code, not the class: core and a store may come from two copies
- * of this package, one imported and one required.
+ * Whether an error has one of these codes. It compares the code and not the class, because core and a store can come
+ * from two copies of this package, one imported and one required.
  */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return codes.some((each) => each === code);
 }
 
-/** The code of an error of this package, and `undefined` for any other error. Like `hasCode`, it ignores the class. */
+/**
+ * Returns the code of an error from this package, and `undefined` for any other error. Like `hasCode`, it ignores the
+ * class.
+ */
 export function codeOf(error: unknown): ErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' && Object.hasOwn(CODES, code) ? (code as ErrorCode) : undefined;
 }
 
 /**
- * The message of an error. Error classes of other packages may have a message that is not a string, whatever their types
- * say.
+ * Returns an error's message. An error class from another package can have a message that is not a string, even if its
+ * type says otherwise.
  */
 export function messageOf(error: Error): string {
   const { message } = error as { message: unknown };
   return typeof message === 'string' ? message : 'an error without a message';
 }
 
-/** Turns whatever was thrown into an `Error`. */
+/** Turns any thrown value into an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;
-  // `String(object)` runs code of the object, which may throw.
+  // `String(object)` runs the object's own code, which can throw.
   const text = typeof thrown === 'object' && thrown !== null ? 'an object' : String(thrown);
   return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${text}`, { cause: thrown });
 }

@@ -18,8 +18,8 @@ export interface DestinationState {
   /** How many relays work on the destination, or wait for their share of its partitions. */
   readonly relays: number;
   /**
-   * How many of the newest 10,000 messages of the log are committed and not settled yet. Such a message was not published,
-   * or the store does not know yet that it was.
+   * How many of the newest 10,000 messages of the log are committed and not settled yet. Such a message was not
+   * published, or the store does not know yet that it was.
    */
   readonly pending: number;
   /** Whether older messages of the log are pending too. */
@@ -121,7 +121,8 @@ export interface DeadLettersOptions extends DeadLetterFilter {
 /** The options of `requeue` and `discard`. */
 export interface DeadLetterSelection extends DeadLetterFilter {
   /**
-   * Selects all dead letters and blocked messages of the destination. Must be true if no filter but `destination` is given.
+   * Selects all dead letters and blocked messages of the destination. Must be true if no filter but `destination` is
+   * given.
    * @default false
    */
   readonly all?: boolean | undefined;

@@ -33,7 +33,7 @@ export interface TransactionBridge<Tx> {
    */
   execute(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
-   * Runs one statement that returns one row with one column of text, and resolves to that row in whatever form the
+   * Runs one statement that returns one row with one column of text. Resolves to that row, in any form in which the
    * library returns rows.
    * @default `execute` runs it
    */

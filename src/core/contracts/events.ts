@@ -62,8 +62,9 @@ export type MessengerEvent =
       readonly error?: Error;
     }
   /**
-   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row. `limit`:
-   * too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer wait.
+   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row.
+   * `limit`: too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer
+   * wait.
    */
   | {
       readonly type: 'paused';

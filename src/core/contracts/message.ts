@@ -51,8 +51,8 @@ export interface NewMessageOptions {
   /** @default none: the message has no order relative to others */
   key?: string | undefined;
   /**
-   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until then
-   * the message is outside the order of its key: messages that are stored later are published before it.
+   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until
+   * then the message is outside the order of its key: messages that are stored later are published before it.
    *
    * @default the message is published at once
    */

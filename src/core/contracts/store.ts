@@ -19,7 +19,8 @@ export interface CleanReport {
    */
   readonly moved: number;
   /**
-   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its name.
+   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its
+   * name.
    */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
   /** The destinations that this cleaning forgot. Their unpublished messages are cleaned away with the rest. */
@@ -45,7 +46,7 @@ export class CleaningError extends MessengerError {
  * store. The relay never calls two of them at once.
  */
 export interface Store {
-  /** Returns up to `batch` unpublished messages, in the order in which they are to be published. */
+  /** Returns up to `batch` unpublished messages, in the order in which the relay must publish them. */
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
   /** Marks messages as published: all of them, or none if one of them cannot be marked. */
   published(...messages: readonly Message[]): Promise<void>;

@@ -4,7 +4,9 @@ import { MessengerError, toError } from '../errors.js';
 export interface JsonFault {
   /** The path of the part, such as `items[2].price`. Empty for the value as a whole. */
   readonly path: string;
-  /** The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it. */
+  /**
+   * The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it.
+   */
   readonly kind: string | undefined;
 }
 

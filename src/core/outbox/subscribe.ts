@@ -11,8 +11,8 @@ import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } fro
  */
 export interface Inbox<Tx> {
   /**
-   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message was
-   * handled before.
+   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message
+   * was handled before.
    *
    * @returns whether `work` ran.
    */

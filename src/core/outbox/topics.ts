@@ -26,8 +26,8 @@ export interface Topic<S extends StandardSchema = StandardSchema> extends TopicO
   /** The version of the schema. It is stored with each message. @default 1 */
   readonly version?: number;
   /**
-   * Turns a payload that was stored with an older version into a payload that this schema accepts. Without `upcast`,
-   * messages with older versions are refused.
+   * Turns a payload that was stored with an older version into a payload that this schema accepts. Without this
+   * function, messages with older versions are refused.
    */
   upcast?(this: void, payload: unknown, version: number): unknown;
 }

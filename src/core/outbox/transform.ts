@@ -24,13 +24,13 @@ export function isMessage(value: unknown): value is Message {
 
 /**
  * The default transform. A ready message stays as it is. Bytes and strings become the payload. Any other object becomes
- * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON` is
- * what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
+ * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON`
+ * is what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
  *
  * @throws EmptyMessagePayloadError for `undefined`, `null`, `''` or zero bytes.
- * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an object
- *   of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the error names
- *   the path of that part.
+ * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an
+ *   object of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the
+ *   error names the path of that part.
  */
 export function defaultTransform(input: MessageInput): Message {
   if (isMessage(input)) {

@@ -78,8 +78,8 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
         pause = pauseFor(await cleanOnce(options, cleanUp, stop));
       } catch (error) {
         // If the store cannot clean with the given `cleanUp`, the options are wrong. Throw the error at once instead of
-        // logging it every minute. If the relay asked the store for its retention, the retention may have changed
-        // since. Then the options are right.
+        // logging it every minute. Do not throw for `by retention`, because the store's retention may have changed
+        // since the relay asked for it.
         if (cleanUp !== 'by retention' && hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }

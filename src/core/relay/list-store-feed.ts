@@ -59,7 +59,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     count(waitingTopics, known.topic, -1);
   }
 
-  /** Lists so many messages that waiting messages and messages in flight cannot hide new ones. */
+  /** Lists enough messages so that waiting messages and messages in flight cannot hide new ones. */
   async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
     return store.messages(pageSize + waiting.size + unsettled.size, options);
   }

@@ -44,7 +44,7 @@ export class PageLog {
     return this.#gathered;
   }
 
-  /** Begins to publish a page, and tells it about the pages before it. */
+  /** Begins to publish a page, and gives it access to the pages before it. */
   publish(page: Page, begin: (earlier: Earlier) => Publication): LogPage {
     const place = (this.#places += 1);
     // Look at the pages again each time. A copy would hold the pages before this one, which would hold the pages before

@@ -14,8 +14,8 @@ import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/asyn
 const GATHERING = 50;
 
 /**
- * At most this many times `depth` pages can be published but not settled. There is a limit because each message is
- * compared with all pages before it.
+ * At most this many times `depth` pages are published but not settled, since each message is compared with all earlier
+ * pages.
  */
 const SMALL_PAGES = 16;
 
@@ -107,7 +107,7 @@ export class Pipeline {
   }
 
   /**
-   * Waits for room for one more page in this round. If no round is given, it waits across rounds.
+   * Waits for room for one more page: in this round, or in any round if none is given.
    *
    * @returns whether there is room; `false` if the round, or all work, has ended.
    */
@@ -137,9 +137,7 @@ export class Pipeline {
     return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
-  /**
-   * Publishes and settles a page of the log. Uses the room that `enter` reserved for it, and then gives this room back.
-   */
+  /** Publishes and settles a page of the log. Uses the room that `enter` reserved for it, and gives this room back. */
   publish(page: Page): void {
     const entry = this.#log.publish(page, (earlier) => publishPage(page, this.#publishOptions, earlier));
     const previous = this.#lastOfLog;
@@ -149,7 +147,7 @@ export class Pipeline {
       if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
-      // The room of this page is free once the page itself is settled. Other pages in the same turn do not matter.
+      // This page's room is free once the page itself is settled. Other pages in the same turn do not matter.
       if (entry.settlement === undefined) await begun(this.#inTurn, () => this.#settleLog());
       await entry.settlement;
       this.#followUp(outcome);
@@ -192,8 +190,8 @@ export class Pipeline {
   }
 
   /**
-   * Waits until every call in flight is answered and settled, and lets partitions change hands. If a page was begun,
-   * its rest is parked, and is due at once. If a page was not begun, it is dropped. The relay that then holds its
+   * Waits until every call in flight is answered and settled, and lets partitions change hands. The rest of a page that
+   * was begun is parked, and is due at once. A page that was not begun is dropped, and the relay that then holds its
    * partitions reads it again.
    */
   async handOver(work: () => Promise<void>): Promise<void> {

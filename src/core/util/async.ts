@@ -200,7 +200,9 @@ export function serially(): InTurn {
   };
 }
 
-/** Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error. */
+/**
+ * Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error.
+ */
 export function begun(inTurn: InTurn, task: () => Promise<void>): Promise<void> {
   return new Promise((begin) => {
     void inTurn(() => {

@@ -71,7 +71,7 @@ export function hasRoom(pool: unknown): boolean {
   return options?.max === undefined || options.max > 2;
 }
 
-/** The part of a `pg` Client that tells the state of its transaction. */
+/** The part of a `pg` Client that reports the state of its transaction. */
 interface PgTransaction extends PgTelling {
   query(text: string): Promise<unknown>;
 }
@@ -79,13 +79,13 @@ interface PgTransaction extends PgTelling {
 /** The callbacks that wait for the end of a client's transaction. */
 const waiting = new WeakMap<PgTransaction, Set<() => void>>();
 
-/** How many callbacks are kept for one client. Beyond these, `forMany` is kept in place of every further one. */
+/** How many callbacks are kept for one client. After that, `forMany` is kept in place of each further callback. */
 const CALLBACKS = 100;
 
 /**
- * Calls back when the transaction of a client has ended, either way. If many callbacks wait, `forMany` replaces the
- * later ones. A client emits `drain` when it has nothing left to send, so if it is given its next BEGIN at once, the
- * callbacks run one transaction later.
+ * Calls back when a client's transaction has ended, either way. If many callbacks wait, `forMany` replaces the later
+ * ones. A client emits `drain` when it has nothing left to send. If it is given its next BEGIN at once, the callbacks
+ * therefore run one transaction later.
  */
 export function onPgTransactionEnd(client: PgTransaction, callback: () => void, forMany: () => void): void {
   if (transactionStatus(client) === undefined) return;

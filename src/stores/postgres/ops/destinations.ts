@@ -72,7 +72,7 @@ export async function addDestination(
     const [partitions, isAhead] = row as readonly [string, string | null];
     if (isAhead === 'true') throw fromFuture(from);
     // A start time becomes an open window from the beginning to now. In this window, all messages before that time
-    // count as delivered. Messages that are not committed by now come after the window, whatever their numbers.
+    // count as delivered. Messages that are committed later come after the window, even if they have smaller numbers.
     const place = {
       beginning: `SELECT '1:1:'::pg_snapshot, NULL::pg_snapshot, 0, 0, 0, 0`,
       end: `SELECT pg_current_snapshot(), NULL::pg_snapshot, 0, low, low, low FROM given`,

@@ -48,8 +48,8 @@ export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): {
 }
 
 /**
- * The cells of a copy of the log, whose rows are marked with their cells, and which destinations have yet to publish
- * the messages.
+ * Returns the cells in a copy of the log, in which each row is marked with its cell. Each cell says which destinations
+ * still have to publish its messages.
  */
 export async function cellsIn(
   run: Run,
@@ -84,7 +84,9 @@ export async function cellsIn(
   });
 }
 
-/** Transaction ids are 64 bits wide. It would take a thousand years until a JavaScript number could not hold one. */
+/**
+ * Transaction ids are 64 bits wide. It would take a thousand years until an id is too large for a JavaScript number.
+ */
 function decode(snapshot: string): Snapshot {
   const [, end, running = ''] = snapshot.split(':');
   return { end: Number(end), running: new Set(running === '' ? [] : running.split(',').map(Number)) };

@@ -219,9 +219,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the first `count`
-   * messages of a page of the log. Of these, the messages in `gaps` were not published and go to the side table, and
-   * the first `passed` messages were settled before.
+   * For the plain `Store` contract: settles messages in the side table and the first `count` messages in a page of the
+   * log, in one transaction. Among the latter, the messages in `gaps` were not published and go to the side table. The
+   * first `passed` messages were settled before.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];

@@ -82,7 +82,7 @@ export class Lease {
     return null;
   }
 
-  /** Aborts when the lease is lost, or was not renewed in time by this process's own clock. */
+  /** Aborts when the lease is lost, or was not renewed in time by this process's clock. */
   get lost(): AbortSignal {
     this.#clock.look();
     return this.#clock.lost;
@@ -103,10 +103,8 @@ export class Lease {
   }
 
   /**
-   * Stores the cursor of these partitions, and renews the lease on them. Several settlements of the same partitions
-   * that wait for their turn are stored as one, in one transaction.
-   *
-   * @throws MessengerError `LEASE_LOST`.
+   * Stores the cursor of these partitions, and renews the lease on them. If several settlements of the same partitions
+   * wait for their turn, one transaction stores them as one. @throws MessengerError `LEASE_LOST`.
    */
   settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
     const waiting = this.#waiting;

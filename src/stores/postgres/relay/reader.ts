@@ -36,14 +36,14 @@ export interface ReaderOptions {
   readonly limitedAfter: number;
   /** The time limit for each statement, in milliseconds. */
   readonly timeout: number;
-  /** Returns the `high` from the last acknowledged settlement. It is called before each window is opened. */
+  /** Returns the `high` from the last acknowledged settlement. Called before each window is opened. */
   readonly acknowledgedHigh: () => number;
 }
 
 /**
  * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Each statement costs
  * its round trips and eight index scans, even if it returns nothing. So the reader cuts small pages from large reads.
- * It holds at most twice as much, because one read is in hand while the next is under way. If messages have suddenly
+ * It holds up to twice as much, because one read is in hand while the next is under way. If messages have suddenly
  * grown, it can hold `LARGE` times that.
  */
 const READ_AHEAD_ROWS = 4_000;
@@ -110,15 +110,12 @@ export class Reader {
     }));
   }
 
-  /** Where reading continues. Once all pages are settled, every message that was read lies before these positions. */
+  /** Where reading continues. Once all pages are settled, every message that was read is before these positions. */
   get positions(): readonly Position[] {
     return this.#places;
   }
 
-  /**
-   * Whether the last read reached the end of the log. Messages that were stored since are in windows that are not open
-   * yet.
-   */
+  /** Whether the last read reached the end of the log. Messages stored since are in windows that are not open yet. */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
@@ -127,7 +124,7 @@ export class Reader {
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // At the end of an open window, newer messages are in the next window. So the log is read to its end only when each
+    // At the end of an open window, newer messages are in the next window. So there are no more messages only when each
     // place has opened a window and found it empty.
     const empty = new Set<Place>();
     while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
@@ -135,8 +132,8 @@ export class Reader {
       if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
-    // Read ahead only inside a window, because later messages may not be written yet. Start as soon as less than one
-    // read is in hand, so that the server reads while this process publishes.
+    // Read ahead only inside a window, because later messages may not be written yet. Start when less than one read is
+    // in hand, so that the server reads while this process publishes.
     const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
     if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
     return page;
@@ -146,8 +143,8 @@ export class Reader {
     this.#ahead ??= this.#read(undefined)
       .then(() => undefined)
       .catch((error: unknown) => {
-        // The next call throws the error, even if pages are left. After any connection error, a relay forgets what it
-        // has in memory, because a server that crashed gives out transaction ids again.
+        // The next call throws the error, even if pages are left. After any connection error, a relay forgets its state
+        // in memory, because a server that crashed gives out transaction ids again.
         this.#failure = toError(error);
       })
       .finally(() => {
@@ -165,7 +162,7 @@ export class Reader {
     const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
-    // Ask for this number before the statement is sent, not after. Only then is it a safe `low`.
+    // Ask for this number before the statement is sent. Otherwise it is no safe `low`.
     const high = acknowledgedHigh();
     const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
     const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
@@ -186,7 +183,7 @@ export class Reader {
     return before.to === null ? place : undefined;
   }
 
-  /** Reads up to `limit` messages after a cursor. It stops at a payload that is larger than `largest`. */
+  /** Reads up to `limit` messages after a cursor, but stops at a payload that is larger than `largest`. */
   async #query(
     { share }: Place,
     { from, to, after, low }: Cursor,
@@ -200,15 +197,15 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Late messages can have any number. So the first read of a new window asks for every size if the window before saw
-    // transactions running and messages from before the limits exist.
+    // Late messages can have any number. If the window before saw transactions running, and messages from before the
+    // limits exist, the first read of a new window therefore asks for every size.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
-    // Except for the first, a read that opens a window returns few rows. A read inside a window returns as many as were
-    // asked for.
+    // Except for the first, a read that opens a window returns few rows. A read inside a window returns all it asked
+    // for.
     const rows =
       to === null
         ? await this.#database.once(this.#preamble, read, values, bounds)
@@ -223,8 +220,8 @@ export class Reader {
   }
 
   /**
-   * If all other places are between windows, they all use the window that this place has just opened. Otherwise the
-   * place continues alone, because a place with many messages must not delay the others.
+   * If all other places are between windows, they use the window that this place has just opened. Otherwise the place
+   * continues alone, because its many messages must not delay the others.
    */
   #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
     const others = this.#places.filter((each) => each !== place);
@@ -291,8 +288,8 @@ function sawRunning(snapshot: string): boolean {
 }
 
 /**
- * Returns how many of the messages that were left out fit next to those that were read. `left` has their sizes, in
- * order. If nothing was read, it returns at least one.
+ * Returns how many of the left-out messages, with the sizes in `left`, fit next to those that were read. If nothing was
+ * read, it returns at least one.
  */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);

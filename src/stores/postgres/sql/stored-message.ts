@@ -97,8 +97,8 @@ export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Mess
 }
 
 /**
- * The place of a message in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from the
- * log.
+ * Returns a message's place in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from
+ * the log.
  */
 export function seqOf(message: Message): number {
   if (message instanceof StoredMessage) return message.seq;
