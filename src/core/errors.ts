@@ -99,8 +99,9 @@ export class EmptyMessagePayloadError extends MessengerError {
 }
 
 /**
- * Ends a relay, and rejects `Messenger.start`. The relay could not reach the datastore at start, or for longer than
- * `storeOutageLimit`, or it cannot work on this datastore. The `cause` is the store's own error. Code `FATAL`.
+ * Ends a relay, and rejects `Messenger.start`. It means that the relay could not reach the datastore at start, or for
+ * longer than `storeOutageLimit`, or that it cannot work on this datastore. The `cause` is the store's own error. Code
+ * `FATAL`.
  */
 export class FatalError extends MessengerError {
   constructor(message: string, options?: { cause?: unknown }) {

@@ -2,8 +2,8 @@ import type { StoreCallOptions } from './call-options.js';
 import type { Message } from './message.js';
 
 /**
- * The state of a destination. Counts of messages stop at 10,000, which means 10,000 or more. Times come from the
- * database's clock.
+ * The state of a destination. Counts of messages stop at 10,000, so this number means 10,000 or more. Times come from
+ * the database's clock.
  */
 export interface DestinationState {
   readonly name: string;

@@ -9,7 +9,7 @@ export type MessageInput = Message | Uint8Array | string | object;
 /** Turns the value that the application stores into a message. */
 export type Transform<Input = MessageInput> = (input: Input) => Message;
 
-/** Whether a value has the shape of a message, which means all the fields that only a message has together. */
+/** Whether a value has the shape of a message. Only a message has all these fields together. */
 export function isMessage(value: unknown): value is Message {
   const candidate = value as Partial<Message> | null;
   return (

@@ -42,7 +42,7 @@ class PagePublication implements Publication {
   readonly #stop: AbortSignal;
   /** The places of the messages that still have to be sent, in order. */
   #pending: readonly number[];
-  /** The keys of the pending messages. It is filled when they are first asked for. */
+  /** The keys of the pending messages. This set is filled when a key is first looked up. */
   #busy: Set<string | undefined> | undefined;
 
   constructor(page: Page, options: PublishPageOptions, earlier: Earlier) {
@@ -180,8 +180,8 @@ export async function publishLate(
   const outcomes = new Outcomes(page, options);
   const places = page.messages.map((_, place) => place);
   const taken = outcomes.take(places, [], all, options.clock.now() - sentAt);
-  // Other calls were acknowledged during the wait for this call. Its messages have only in common that they were sent
-  // in one call.
+  // Other calls were acknowledged during the wait for this call. Its messages have nothing in common except that they
+  // were sent in one call.
   const outage = taken.outage?.certain === true ? taken.outage : undefined;
   options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });
   const outcome = outcomes.outcome(taken.pending);

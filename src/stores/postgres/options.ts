@@ -39,7 +39,7 @@ export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOpti
 
 /**
  * Returns the SQL that creates the tables of an outbox in an empty database. With `from`, it returns the SQL that
- * upgrades tables of that version to this version. Use it with a migration tool or for a review.
+ * upgrades tables of that version to this version. Use the SQL with a migration tool or for a review.
  *
  * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */

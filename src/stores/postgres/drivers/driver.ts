@@ -154,7 +154,7 @@ export function beginError(error: unknown): unknown {
 /**
  * Runs BEGIN, the preamble, the work, and COMMIT. Runs ROLLBACK if the work rejects and the connection still works.
  *
- * @throws LeftOpenError if the connection is already in a transaction. That transaction stays as it is, or fails.
+ * @throws LeftOpenError if the connection is already in a transaction. This transaction stays open, or fails.
  */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,

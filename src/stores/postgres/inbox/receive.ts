@@ -58,7 +58,7 @@ export async function deleteReceived(
 ): Promise<number> {
   assertConsumer(consumer);
   numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
-  // Not clock_timestamp(): its value changes while the statement runs, so PostgreSQL could not use the index.
+  // Do not use clock_timestamp(). Its value changes while the statement runs, so PostgreSQL could not use the index.
   const old = `SELECT ctid FROM ${names.inbox} WHERE consumer = $1::text AND received_at <= statement_timestamp() - $2::double precision * interval '1 ms'
     ORDER BY consumer, received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;
   const text = `WITH gone AS (DELETE FROM ${names.inbox} WHERE ctid = ANY (ARRAY(${old})) RETURNING 1) SELECT count(*)::text FROM gone`;

@@ -10,8 +10,8 @@ export function cleaningOf(names: Names, n: number) {
   const slice = names.slice(n);
 
   /**
-   * Returns SQL for the sequence numbers of unfinished messages in this slice, up to a limit. The partition of a cursor
-   * `c` has neither delivered nor parked these messages.
+   * Returns SQL for the sequence numbers of unfinished messages in this slice, up to a limit. A message is unfinished
+   * if the partition of cursor `c` has neither delivered nor parked it.
    */
   const undelivered = (limit: string) => {
     const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
@@ -31,9 +31,9 @@ export function cleaningOf(names: Names, n: number) {
 
   return {
     /**
-     * $1 expiration and $2 retention, in ms. Returns whether the newest message of the slice is older than each. Also
-     * returns how many sequence numbers there are from the oldest message to the newest. Returns no row for an empty
-     * slice.
+     * $1 expiration and $2 retention, in ms. Returns two flags: whether the newest message of the slice is older than
+     * the expiration, and than the retention. Also returns how many sequence numbers there are from the oldest message
+     * to the newest. Returns no row for an empty slice.
      */
     newest: statement(
       'newest',
@@ -63,8 +63,9 @@ export function cleaningOf(names: Names, n: number) {
     lock: statement('slice', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`),
 
     /**
-     * Takes every free partition that has unfinished messages here. Each gets a new epoch, as if a relay took it over.
-     * So a relay whose lease has expired can no longer settle any message in it. This statement never waits either.
+     * Takes every free partition that has unfinished messages here, and gives each partition a new epoch, as if a relay
+     * took it over. So a relay whose lease has expired can no longer settle any message in it. This statement never
+     * waits either.
      */
     fence: statement(
       'fence',
@@ -76,9 +77,10 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Parks the messages that the partitions fenced by this transaction have not delivered, as whole rows. Returns how
-     * many messages there are, and how many of them the destination publishes. They are due at once. For each key, only
-     * the first message is due, and only if no earlier message of the key is already waiting.
+     * Parks messages as whole rows. These are the messages that were not delivered by the partitions that this
+     * transaction has fenced. Returns how many messages there are, and how many of them the destination publishes. They
+     * are due at once. For each key, only the first message is due, and only if no earlier message of the key is
+     * already waiting.
      */
     move: statement(
       'move',

@@ -24,8 +24,8 @@ export function notForgotten({ destinations }: Names): string {
  * them. A relay cannot return to a destination in between. The relay and this function both lock its cursors, and look
  * again in a statement after the lock.
  *
- * Yields the name of each destination after the commit. If one destination fails, the others are still marked. The
- * first error is thrown at the end.
+ * Yields the name of each destination after the commit. If it cannot mark one destination, it still marks the others.
+ * The first error is thrown at the end.
  */
 export async function* forgetAbandoned(
   database: Database,

@@ -35,7 +35,8 @@ export interface RebasedDestination {
   readonly first: number | undefined;
   readonly last: number | undefined;
   /**
-   * The number of parked messages that will be tried again. Some may also have been published since the copy was made.
+   * The number of parked messages that will be tried again. Some of them may have been published after the copy was
+   * made.
    */
   readonly parked: number;
 }
@@ -125,8 +126,8 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   }
   // This also stops a relay that has locked its rows but not claimed them yet. No relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  // Check this before locking. A transaction that strengthens its lock later must wait for all transactions, even those
-  // that wait for it.
+  // Check this before locking. A transaction that strengthens its lock later must also wait for transactions that
+  // already wait for its first lock.
   const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
   await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(

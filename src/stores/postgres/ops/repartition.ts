@@ -10,7 +10,7 @@ import { statement } from '../sql/statement.js';
 export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
 
 /**
- * Divides the keys of every destination among another number of partitions, in one transaction. From then on, every
+ * Divides the keys of every destination among a different number of partitions, in one transaction. From then on, every
  * store needs that number as its option `partitions`. Relays with the old number are refused.
  *
  * @throws MessengerError `CONFLICT` while a relay works, if the partitions of a destination are not read equally far,
@@ -30,7 +30,7 @@ export async function repartition(
     // Lock the whole table, so that no relay adds cursors for a new destination with the old number meanwhile.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
     await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
-    // Use statements after the lock, so that they see what was committed before it.
+    // Use statements after the lock. They see all changes that were committed before the lock.
     const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
     const found = await connection.query(
       statement(

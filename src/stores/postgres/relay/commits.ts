@@ -59,7 +59,7 @@ export class Commits {
     }
     const now = systemClock.now();
     for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.set(id, now);
-    // Most of these messages were reported before the poll. The others will never be reported, because their writers
+    // Most of these messages were reported before the poll. Others will never be reported here, because their writers
     // are in other processes.
     for (const id of this.#found.keys()) {
       if (this.#found.size <= REMEMBERED) break;

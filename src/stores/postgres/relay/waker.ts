@@ -64,7 +64,7 @@ export class Waker {
   #wanted: ReadonlySet<number> = new Set();
   readonly #held = new Set<number>();
   #asleep = false;
-  /** Whether the relay has polled since it fell asleep. */
+  /** Whether the relay was woken to poll since it fell asleep. */
   #announced = false;
   /** Grows whenever slots are given back or lost. It shows that answers to earlier queries are out of date. */
   #generation = 0;

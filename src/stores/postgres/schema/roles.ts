@@ -50,8 +50,8 @@ function writerGrants(names: Names): string[] {
     `USAGE ON SCHEMA ${quote(schema)}`,
     ...routines(names).writers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
-    // A writer refuses a message for a destination that does not exist, and keeps the destination until the message is
-    // stored.
+    // With these rights, a writer can refuse a message for a missing destination. It can also keep the destination from
+    // being removed until the message is stored.
     `SELECT (name, forgotten_at) ON ${destinations}`,
     `UPDATE (guard) ON ${destinations}`,
   ];

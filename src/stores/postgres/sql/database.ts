@@ -65,10 +65,10 @@ export function preamble(
 }
 
 /**
- * Resolves to the result of `work`, unless the time limit or the signal ends the wait first. The error names `what` did
- * not answer, or gives the text that `why` returns.
+ * Resolves to the result of `work`, unless the time limit or the signal ends the wait first. A timeout error says that
+ * `what` did not answer, or gives the text that `why` returns.
  *
- * @throws MessengerError `TIMEOUT` when the time is over. When the signal aborts, throws the signal's own reason.
+ * @throws MessengerError `TIMEOUT` when the time limit is over. When the signal aborts, throws the signal's own reason.
  */
 export async function bounded<T>(
   work: Promise<T>,
