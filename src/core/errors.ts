@@ -1,4 +1,6 @@
-/** Every `code` that an error of this package can have. Switch on the code: the texts of errors may change. */
+/**
+ * Every `code` that an error from this package can have. Switch on the code, because the texts of errors can change.
+ */
 export type ErrorCode =
   /** A message was created or stored without a payload. */
   | 'EMPTY_MESSAGE_PAYLOAD'
@@ -11,27 +13,29 @@ export type ErrorCode =
    *
    * - `send`, `add`, `stored` and `receive`: the handle is missing, of an unknown kind or not in a transaction, or its
    *   transaction has ended or failed.
-   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the transaction
-   *   was rolled back while the handler ran.
+   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the
+   *   transaction was rolled back while the handler ran.
    * - Any call of a store that is built on a `pg` Client: this Client is in a transaction of the application.
    */
   | 'INVALID_TRANSACTION'
   /** The adapter does not support this call, this server or this session. */
   | 'UNSUPPORTED'
   /**
-   * The store's tables are missing, older, newer or altered, or belong to another cluster or environment. The error says
-   * what to run.
+   * The store's tables are missing, older, newer or altered, or belong to another cluster or environment. The error
+   * says what to run.
    */
   | 'SCHEMA_MISMATCH'
   /** `published` was called with a message that `messages` did not return. */
   | 'UNKNOWN_MESSAGE'
-  /** The role of the database connection lacks a privilege. The error says on which object, and what to run. */
+  /** The role of the database connection lacks a privilege. The error names the object, and says what to run. */
   | 'NOT_ALLOWED'
-  /** No destination has this name, or it was forgotten. The error says which destinations there are, or what to do. */
+  /**
+   * No destination has this name, or it was forgotten. The error lists the existing destinations, or says what to do.
+   */
   | 'UNKNOWN_DESTINATION'
   /** No relay worked on the destination for longer than its `forgetAfter`, and cleaning no longer waits for it. */
   | 'DESTINATION_FORGOTTEN'
-  /** The state of the store does not allow the call now. The error says what is in the way, and what to do. */
+  /** The state of the store does not allow the call now. The error says what prevents it, and what to do. */
   | 'CONFLICT'
   /** Another relay holds this relay's lease, or has taken it over. */
   | 'LEASE_LOST'
@@ -45,15 +49,15 @@ export type ErrorCode =
   | 'WAKE_FAILED'
   /** The broker did not acknowledge a message. */
   | 'PUBLISH_FAILED'
-  /** As many messages of a topic wait to be tried again as `maxParked` allows. */
+  /** The number of messages of a topic that wait to be tried again has reached `maxParked`. */
   | 'PARKING_LIMIT'
   /**
-   * The relay cannot go on: a `FatalError`. In Nest also a plain `MessengerError`, in the health and in the error logger:
-   * a subscriber ended by itself.
+   * The relay cannot go on: a `FatalError`. In Nest, it can also be a plain `MessengerError` in the health and in the
+   * error logger, because a subscriber ended by itself.
    */
   | 'FATAL';
 
-/** All codes, so that a code can be looked up at run time. */
+/** All codes, in an object so that a code can be looked up at run time. */
 const CODES: Readonly<Record<ErrorCode, true>> = {
   EMPTY_MESSAGE_PAYLOAD: true,
   INVALID_MESSAGE: true,
@@ -76,7 +80,7 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   FATAL: true,
 };
 
-/** The base class of every error of this package. It has a stable `code`, and a `cause` if there is one. */
+/** The base class of every error from this package. It has a stable `code`, and a `cause` if there is one. */
 export class MessengerError extends Error {
   readonly code: ErrorCode;
 
@@ -95,8 +99,9 @@ export class EmptyMessagePayloadError extends MessengerError {
 }
 
 /**
- * Ends a relay, and rejects `Messenger.start`: the relay could not reach the datastore at start, or for longer than
- * `storeOutageLimit`, or it cannot work on this datastore. The `cause` is the store's own error. Code `FATAL`.
+ * Ends a relay, and rejects `Messenger.start`. It means that the relay could not reach the datastore at start, or for
+ * longer than `storeOutageLimit`, or that it cannot work on this datastore. The `cause` is the store's own error. Code
+ * `FATAL`.
  */
 export class FatalError extends MessengerError {
   constructor(message: string, options?: { cause?: unknown }) {
@@ -130,33 +135,36 @@ export class PublishError extends MessengerError {
 }
 
 /**
- * Whether an error has one of these codes. It compares the code, not the class: core and a store may come from two copies
- * of this package, one imported and one required.
+ * Whether an error has one of these codes. It compares the code and not the class, because core and a store can come
+ * from two copies of this package, one imported and one required.
  */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return codes.some((each) => each === code);
 }
 
-/** The code of an error of this package, and `undefined` for any other error. Like `hasCode`, it ignores the class. */
+/**
+ * Returns the code of an error from this package, and `undefined` for any other error. Like `hasCode`, it ignores the
+ * class.
+ */
 export function codeOf(error: unknown): ErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' && Object.hasOwn(CODES, code) ? (code as ErrorCode) : undefined;
 }
 
 /**
- * The message of an error. Error classes of other packages may have a message that is not a string, whatever their types
- * say.
+ * Returns an error's message. An error class from another package can have a message that is not a string, even if its
+ * type says otherwise.
  */
 export function messageOf(error: Error): string {
   const { message } = error as { message: unknown };
   return typeof message === 'string' ? message : 'an error without a message';
 }
 
-/** Turns whatever was thrown into an `Error`. */
+/** Turns any thrown value into an `Error`. */
 export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;
-  // `String(object)` runs code of the object, which may throw.
+  // `String(object)` runs the object's own code, which can throw.
   const text = typeof thrown === 'object' && thrown !== null ? 'an object' : String(thrown);
   return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${text}`, { cause: thrown });
 }

@@ -21,8 +21,8 @@ import type {
 const HUNDRED_YEARS = 3_155_760_000_000;
 
 /**
- * How many bytes the name of a destination may have. An entry of a PostgreSQL index holds such a name and the longest key,
- * and not much more.
+ * How many bytes the name of a destination can have. An entry in a PostgreSQL index holds such a name and the longest
+ * key, and not much more.
  */
 const LONGEST_DESTINATION = 500;
 
@@ -37,8 +37,8 @@ export function assertDestination(name: unknown): asserts name is string {
 }
 
 /**
- * The error for a destination that nobody added and on which no relay ever worked. `known` are the names of the
- * destinations that exist.
+ * Returns the error for a destination that nobody added and on which no relay ever worked. `known` has the names of the
+ * existing destinations.
  */
 export function unknownDestination(name: string, known: readonly string[]): MessengerError {
   const names = known.slice(0, 20).map((each) => JSON.stringify(each));
@@ -48,7 +48,7 @@ export function unknownDestination(name: string, known: readonly string[]): Mess
   );
 }
 
-/** The error for adding a destination that exists already. */
+/** Returns the error for adding a destination that already exists. */
 export function destinationExists(name: string): MessengerError {
   return new MessengerError(
     'CONFLICT',
@@ -56,12 +56,15 @@ export function destinationExists(name: string): MessengerError {
   );
 }
 
-/** The text of the error for removing a destination on which a relay works. */
+/** Returns the error text for removing a destination on which a relay works. */
 export function relayWorksOn(name: string): string {
   return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has expired)`;
 }
 
-/** The error for a relay of a destination that was forgotten `at` a time. `topics` are its topics as JSON, if it has some. */
+/**
+ * Returns the error for a relay whose destination was forgotten at the time `at`. `topics` has the destination's topics
+ * as JSON, if it has some.
+ */
 export function destinationForgotten(destination: string, at: string, topics: string | undefined): MessengerError {
   const name = JSON.stringify(destination);
   const more = topics === undefined ? '' : `, topics: ${topics}`;
@@ -71,7 +74,7 @@ export function destinationForgotten(destination: string, at: string, topics: st
   );
 }
 
-/** The error for removing a destination with its messages, without the option `discard`. */
+/** Returns the error for removing a destination with its messages, but without the option `discard`. */
 export function hasMessages(
   name: string,
   { pending, morePending, parked, dead }: { pending: number; morePending: boolean; parked: number; dead: number },
@@ -100,7 +103,7 @@ export function checkAddDestination(name: string, options: AddDestinationOptions
   checkForgetAfter(forgetAfter);
 }
 
-/** The error for a destination that would start in the future, by the store's clock. */
+/** Returns the error for a destination that would start in the future, by the store's clock. */
 export function fromFuture(from: AddDestinationOptions['from']): MessengerError {
   return new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
 }

@@ -2,14 +2,14 @@ import type { StoreCallOptions } from './call-options.js';
 import type { Message } from './message.js';
 
 /**
- * The state of a destination. Counts of messages stop at 10,000: this number means 10,000 or more. Times are by the
- * database's clock.
+ * The state of a destination. Counts of messages stop at 10,000, so this number means 10,000 or more. Times come from
+ * the database's clock.
  */
 export interface DestinationState {
   readonly name: string;
   /**
-   * The topics that the destination publishes, in addition to messages that are for this destination alone. null: all
-   * topics, and messages without a topic.
+   * The topics that the destination publishes, in addition to messages that are addressed to it. null: all topics, and
+   * messages without a topic.
    */
   readonly topics: readonly string[] | null;
   readonly partitions: number;
@@ -18,8 +18,8 @@ export interface DestinationState {
   /** How many relays work on the destination, or wait for their share of its partitions. */
   readonly relays: number;
   /**
-   * How many of the newest 10,000 messages of the log are committed and not settled yet. Such a message was not published,
-   * or the store does not know yet that it was.
+   * How many of the newest 10,000 messages of the log are committed and not settled yet. Such a message was not
+   * published, or the store does not know yet that it was.
    */
   readonly pending: number;
   /** Whether older messages of the log are pending too. */
@@ -27,23 +27,23 @@ export interface DestinationState {
   /** Milliseconds since the oldest pending message was stored; null if no message is pending. */
   readonly oldestPending: number | null;
   /**
-   * How many messages are parked and not dead letters. They wait for another attempt, behind an earlier message of their
+   * How many messages are parked and not dead letters. They wait for another attempt, for an earlier message of their
    * key, for their time, or for an operator.
    */
   readonly parked: number;
   /** How many of the `parked` messages are blocked: they wait for an operator, and their key waits behind them. */
   readonly blocked: number;
   readonly dead: number;
-  /** When the destination was added; null if a relay made it by starting. */
+  /** When the destination was added; null if a starting relay created it. */
   readonly createdAt: Date | null;
   /** Until when a relay worked on the destination; null if no relay ever did. */
   readonly activeAt: Date | null;
   /**
-   * Since when no relay has worked on the destination, while messages wait for it and keep cleaning waiting. If it never had
-   * a relay and was not added: since when the oldest of those messages has waited. null otherwise.
+   * Since when no relay has worked on the destination, while messages wait for it and keep cleaning waiting. If it
+   * never had a relay and was not added, this is when the oldest of those messages was stored. Otherwise null.
    */
   readonly stalledSince: Date | null;
-  /** How many milliseconds the destination may be without a relay; null for no limit. */
+  /** How many milliseconds the destination can be without a relay; null for no limit. */
   readonly forgetAfter: number | null;
   /**
    * When the destination was forgotten, because it had been without a relay for longer than `forgetAfter`. Since then
@@ -55,20 +55,20 @@ export interface DestinationState {
 /** The options of `addDestination`. Durations are in milliseconds. */
 export interface AddDestinationOptions extends StoreCallOptions {
   /**
-   * Which messages the destination publishes: all that are still in the log (`'beginning'`), those that are stored from
-   * now on (`'end'`), or those that were stored at the given time or later, by the database's clock. It always publishes the
-   * messages of transactions that are open while it is added. It may also publish a few messages that other transactions
-   * stored at the same instant as the given time.
+   * Which messages the destination publishes. `'beginning'` means all messages that are still in the log. `'end'` means
+   * messages that are stored from now on. A Date means messages that were stored at that time or later, by the
+   * database's clock. The destination always publishes the messages of transactions that are open while it is added. It
+   * can also publish a few messages that other transactions stored at the same instant as the given time.
    */
   readonly from: 'beginning' | 'end' | Date;
   /**
-   * The topics that the destination publishes, in addition to messages that are for it alone. With `[]` it publishes only
-   * those.
+   * The topics that the destination publishes, in addition to messages that are addressed to it. With `[]` it publishes
+   * only the messages that are addressed to it.
    * @default all topics, and messages without a topic
    */
   readonly topics?: readonly string[] | undefined;
   /**
-   * How long the destination may be without a relay before cleaning no longer waits for it: 60,000 or more.
+   * How long the destination can be without a relay before cleaning no longer waits for it: 60,000 or more.
    * @default no limit
    */
   readonly forgetAfter?: number | undefined;
@@ -80,7 +80,7 @@ export type RemovedDestination = Pick<DestinationState, 'pending' | 'morePending
 /** The options of `updateDestination`. Durations are in milliseconds. */
 export interface UpdateDestinationOptions extends StoreCallOptions {
   /**
-   * How long the destination may be without a relay before cleaning no longer waits for it: 60,000 or more; null for no
+   * How long the destination can be without a relay before cleaning no longer waits for it: 60,000 or more; null for no
    * limit.
    */
   readonly forgetAfter: number | null;
@@ -92,7 +92,7 @@ export interface RemoveDestinationOptions extends StoreCallOptions {
   readonly discard?: boolean | undefined;
 }
 
-/** Selects messages that wait for an operator: those to which every given filter applies. */
+/** Selects messages that wait for an operator. A message must match every given filter. */
 export interface DeadLetterFilter extends StoreCallOptions {
   /** @default 'default' */
   readonly destination?: string | undefined;
@@ -121,7 +121,8 @@ export interface DeadLettersOptions extends DeadLetterFilter {
 /** The options of `requeue` and `discard`. */
 export interface DeadLetterSelection extends DeadLetterFilter {
   /**
-   * Selects all dead letters and blocked messages of the destination. Must be true if no filter but `destination` is given.
+   * Selects all dead letters and blocked messages of the destination. Must be true if no filter but `destination` is
+   * given.
    * @default false
    */
   readonly all?: boolean | undefined;
@@ -129,13 +130,13 @@ export interface DeadLetterSelection extends DeadLetterFilter {
   readonly dryRun?: boolean | undefined;
 }
 
-/** A message that waits for an operator, complete. Times are by the database's clock. */
+/** A complete message that waits for an operator. Times come from the database's clock. */
 export interface DeadLetter {
   /** The place of the message in the order of the log. */
   readonly seq: number;
   /**
-   * The message; without payload and metadata if it is too large to be read. `error` then tells its size. The store still
-   * has all of it.
+   * The message. If it is too large to read, it has no payload and no metadata here, and `error` gives its size. The
+   * store still has all of it.
    */
   readonly message: Message;
   /** `dead`: a dead letter, whose key went on. `blocked`: later messages of its key wait behind this message. */
@@ -158,7 +159,7 @@ export interface DeadLetter {
  */
 export type ParkedState = 'retry' | 'behind' | 'delayed' | 'blocked';
 
-/** The options of `parked`. It returns the messages to which every given filter applies. */
+/** The options of `parked`. It returns the messages that match every given filter. */
 export interface ParkedOptions extends StoreCallOptions {
   /** @default 'default' */
   readonly destination?: string | undefined;
@@ -176,7 +177,9 @@ export interface ParkedOptions extends StoreCallOptions {
   readonly after?: number | undefined;
 }
 
-/** A parked message that was not given up, or a blocked message, complete. Times are by the database's clock. */
+/**
+ * A complete message that is parked: one that was not given up, or a blocked one. Times come from the database's clock.
+ */
 export interface ParkedMessage {
   /** The place of the message in the order of the log. */
   readonly seq: number;
@@ -195,22 +198,22 @@ export interface ParkedMessage {
 }
 
 /**
- * What an operator sees and controls. Stores have it as their `admin`, so a page or a command line that is built on this
- * interface works with any such store.
+ * An operator's view of an outbox, and controls for it. Stores provide it as their `admin`. A page or a command line
+ * that uses this interface works with any such store.
  *
  * Every method accepts an `AbortSignal`, and rejects with `NOT_ALLOWED` if the role lacks the rights.
  */
 export interface OutboxAdmin {
   /**
-   * The state of every destination, at a cost that does not grow with the log. If there are messages that no destination
-   * publishes yet, the result includes `default` in the state in which its first relay would start.
+   * Returns the state of every destination, at a cost that does not grow with the log. If there are messages that no
+   * destination publishes yet, the result includes `default`, in the state in which its first relay would start.
    */
   destinations(options?: StoreCallOptions): Promise<readonly DestinationState[]>;
   /**
-   * Adds a destination. It publishes all topics or some of them, from the beginning of the log, from its end, or from a time
-   * on. A destination that is not added starts at the beginning of the log, when its first relay starts.
+   * Adds a destination. It publishes all topics or some of them. It starts at the beginning of the log, at its end, or
+   * at a given time. A destination that nobody adds starts at the beginning of the log when its first relay starts.
    *
-   * @throws MessengerError `CONFLICT` if there is a destination of that name already.
+   * @throws MessengerError `CONFLICT` if a destination with that name already exists.
    */
   addDestination(name: string, options: AddDestinationOptions): Promise<void>;
   /**
@@ -220,7 +223,7 @@ export interface OutboxAdmin {
    */
   updateDestination(name: string, options: UpdateDestinationOptions): Promise<void>;
   /**
-   * Removes a destination with everything that the store knows of it.
+   * Removes a destination and everything that the store records about it.
    *
    * @returns how many messages were removed with the destination.
    * @throws MessengerError `CONFLICT` while a relay works on the destination, or if it has unpublished messages or dead
@@ -228,29 +231,31 @@ export interface OutboxAdmin {
    */
   removeDestination(name: string, options?: RemoveDestinationOptions): Promise<RemovedDestination>;
   /**
-   * Parked messages that were not given up, and blocked messages, complete and in the order in which they were stored.
+   * Returns parked messages that were not given up, and blocked messages. They are complete, and in the order in which
+   * they were stored.
    *
    * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
    */
   parked(options?: ParkedOptions): Promise<readonly ParkedMessage[]>;
   /**
-   * Dead letters and blocked messages, complete and in the order in which they were stored.
+   * Returns dead letters and blocked messages. They are complete, and in the order in which they were stored.
    *
    * @throws MessengerError `INVALID_OPTION`; `UNKNOWN_DESTINATION`.
    */
   deadLetters(options?: DeadLettersOptions): Promise<readonly DeadLetter[]>;
   /**
-   * Has dead letters and blocked messages tried again, in order; also while relays run. They go before all later messages
-   * of their keys that are not published yet when the relay notices the call, within a second.
+   * Makes relays try dead letters and blocked messages again, in order. It also works while relays run. The messages go
+   * before all later messages of their keys that are not published yet when the relay notices the call, within a
+   * second.
    *
-   * @returns how many messages.
+   * @returns how many messages were requeued.
    * @throws MessengerError `INVALID_OPTION` if neither a filter nor `all` is given; `UNKNOWN_DESTINATION`.
    */
   requeue(selection: DeadLetterSelection): Promise<number>;
   /**
-   * Deletes dead letters and blocked messages, for ever. Their keys go on.
+   * Deletes dead letters and blocked messages for ever. Their keys go on.
    *
-   * @returns how many messages.
+   * @returns how many messages were deleted.
    * @throws as `requeue` does.
    */
   discard(selection: DeadLetterSelection): Promise<number>;

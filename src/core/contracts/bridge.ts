@@ -17,12 +17,12 @@ export interface TransactionBridge<Tx> {
   /** Whether a value is a handle of this library. True for its root handle too, which `refusalOf` then refuses. */
   isHandle(handle: unknown): boolean;
   /**
-   * Whether each transaction has a handle of its own. If so, the store notes the transaction of each handle through which
-   * it writes, and later refuses the handle if its connection is in another transaction by then. @default false
+   * Whether each transaction has its own handle. If so, the store notes the transaction of each handle through which it
+   * writes. It refuses a handle whose connection is in another transaction by then. @default false
    */
   readonly hasHandlePerTransaction?: boolean;
   /**
-   * Why the store cannot write through a handle now, and what to pass instead. `undefined` if it can.
+   * Returns why the store cannot write through a handle now, and what to pass instead. Returns `undefined` if it can.
    * @default no handle is refused
    */
   refusalOf?(handle: Tx): string | undefined;
@@ -33,14 +33,14 @@ export interface TransactionBridge<Tx> {
    */
   execute(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
-   * Runs one statement that returns one row with one column of text, and resolves to that row in whatever form the
+   * Runs one statement that returns one row with one column of text. Resolves to that row, in any form in which the
    * library returns rows.
    * @default `execute` runs it
    */
   queryText?(handle: Tx, text: string, values: readonly string[]): PromiseLike<unknown>;
   /**
-   * Calls back once the transaction has committed. It may also call back after a rollback.
-   * @default the store is not told of a commit
+   * Calls back once the transaction has committed. It can also call back after a rollback.
+   * @default the store does not learn of commits
    */
   onCommit?(handle: Tx, callback: () => void): void;
 }

@@ -1,4 +1,4 @@
-/** The options that every call to a store has. */
+/** The options for every call to a store. */
 export interface StoreCallOptions {
   /** When this signal aborts, the call no longer waits for the store. */
   readonly signal?: AbortSignal | undefined;

@@ -5,7 +5,7 @@ import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 import type { CleanReport } from './store.js';
 
-/** What an event says about a message that failed, or that is parked or given up. */
+/** The properties of an event about a message that failed, or that is parked or given up. */
 interface ParkedEvent {
   readonly destination: string;
   readonly message: Message;
@@ -14,12 +14,12 @@ interface ParkedEvent {
 }
 
 /**
- * An event: one thing that happened to messages, to a relay or to the store. `type` says what. Logs, metrics and traces can
- * be made of events. The events of one message come in the order in which things happened. Durations are in milliseconds of
- * a monotonic clock.
+ * One thing that happened to messages, to a relay or to the store. `type` says which. You can turn events into logs,
+ * metrics and traces. The events of one message come in the order in which things happened. Durations are in
+ * milliseconds of a monotonic clock.
  */
 export type MessengerEvent =
-  /** The application has stored messages in a transaction. The transaction may still be rolled back. */
+  /** The application has stored messages in a transaction. The transaction can still be rolled back. */
   | { readonly type: 'stored'; readonly messages: readonly Message[] }
   /** The relay has read a page: new messages or, if `retries` is true, parked messages that are due. */
   | {
@@ -29,8 +29,8 @@ export type MessengerEvent =
       readonly retries: boolean;
     }
   /**
-   * The broker has acknowledged messages of one request of the relay, which took `duration`. The messages are not settled
-   * yet.
+   * The broker has acknowledged messages from one of the relay's requests, which took `duration`. The messages are not
+   * settled yet.
    */
   | {
       readonly type: 'published';
@@ -39,22 +39,22 @@ export type MessengerEvent =
       readonly duration: number;
     }
   /**
-   * An attempt failed, after which the message is parked or given up. An event `parked`, `dead` or `blocked` follows when
-   * the message is settled.
+   * An attempt failed, so the message is parked or given up. An event `parked`, `dead` or `blocked` follows when the
+   * message is settled.
    */
   | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & ParkedEvent)
   /**
-   * A message was parked, and that is settled. The message waits `retryIn` for its next attempt. Without `error`, it waits
-   * behind an earlier message of its key, or for the answer to its slow call.
+   * A message was parked and settled. It waits `retryIn` for its next attempt. Without `error`, it waits behind an
+   * earlier message of its key, or for the answer to its slow call.
    */
   | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & ParkedEvent)
-  /** A message became a dead letter, and that is settled. Its key goes on. */
+  /** A message became a dead letter and was settled. Its key goes on. */
   | ({ readonly type: 'dead'; readonly error: Error } & ParkedEvent)
-  /** A message was blocked, and that is settled. It is not tried again, and its key waits behind it for an operator. */
+  /** A message was blocked and settled. It is not tried again, and its key waits behind it for an operator. */
   | ({ readonly type: 'blocked'; readonly error: Error } & ParkedEvent)
   /** The relay has gained these partitions. */
   | { readonly type: 'leased'; readonly destination: string; readonly partitions: readonly number[] }
-  /** The relay no longer has these partitions: it gave them back or away or, with `error`, it lost them. */
+  /** The relay no longer has these partitions. It gave them back or away or, with `error`, it lost them. */
   | {
       readonly type: 'lease-lost';
       readonly destination: string;
@@ -62,8 +62,9 @@ export type MessengerEvent =
       readonly error?: Error;
     }
   /**
-   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row. `limit`:
-   * too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer wait.
+   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row.
+   * `limit`: too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer
+   * wait.
    */
   | {
       readonly type: 'paused';
@@ -81,8 +82,8 @@ export type MessengerEvent =
       readonly pausedFor: number;
     }
   /**
-   * A cleaning has ended. It took `duration`. `report` is what the store says was cleaned, and `error` is why a part was not
-   * cleaned.
+   * A cleaning has ended after `duration`. `report` comes from the store and says what was cleaned. `error` says why a
+   * part was not cleaned.
    */
   | {
       readonly type: 'cleaned';
@@ -92,11 +93,11 @@ export type MessengerEvent =
       readonly error?: Error;
     };
 
-/** Gets events. It should return quickly, because the relay waits until it returns. */
+/** Receives events. It should return quickly, because the relay waits until it returns. */
 export type EventHandler = (event: MessengerEvent) => unknown;
 
 /**
- * Wraps a handler, so that its errors change nothing. The first error is passed to the logger, and later ones are dropped,
+ * Wraps a handler, so that its errors change nothing. The logger receives the first error. Later errors are dropped,
  * because there could be one for each message.
  */
 export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): EventHandler {
@@ -109,7 +110,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   return (event) => {
     try {
       const handled = onEvent(event);
-      // An asynchronous handler fits the type too. Its rejection would end the process.
+      // An asynchronous handler also fits the type. Its rejection would end the process.
       if (handled instanceof Promise) handled.catch(tell);
     } catch (thrown) {
       tell(thrown);
@@ -117,7 +118,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   };
 }
 
-/** The event for a message that was parked or given up, once that is settled. */
+/** Returns the event for a message that was parked or given up, once it is settled. */
 export function eventOf(toPark: ToPark, destination: string): MessengerEvent {
   const { message, attempts, error, retryIn, dead, blocked } = toPark;
   const common = { destination, message, attempts };

@@ -5,17 +5,17 @@ import { describe } from '../util/describe.js';
 /** A store that records which consumer has received which message. `createInbox` uses it. */
 export interface InboxStore<Tx> {
   /**
-   * Records, in a transaction of the application, that a consumer has received the message with this id. The record is
-   * kept exactly when that transaction commits. If another open transaction has recorded the same message for this
-   * consumer, the call waits until that transaction ends.
+   * Records, in the application's transaction, that a consumer has received the message with this id. The record stays
+   * only if that transaction commits. If another open transaction has recorded the same message for this consumer, the
+   * call waits until that transaction ends.
    *
    * @returns whether the consumer receives this message for the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` if the handle is not an open transaction; `INVALID_OPTION` for a consumer,
-   *   and `INVALID_MESSAGE` for an id, that is empty or that the store cannot keep.
+   * @throws MessengerError `INVALID_TRANSACTION` if the handle is not an open transaction; `INVALID_OPTION` for a
+   *   consumer, and `INVALID_MESSAGE` for an id, that is empty or that the store cannot keep.
    */
   receive(transaction: Tx, consumer: string, id: string): Promise<boolean>;
   /**
-   * Deletes the records of messages that a consumer received longer ago than `expiration` milliseconds, by the store's
+   * Deletes the records of messages that a consumer received more than `expiration` milliseconds ago, by the store's
    * clock. It deletes them in small parts.
    *
    * @returns how many records were deleted.

@@ -7,7 +7,7 @@ import { describe } from '../util/describe.js';
  * brokers hand out the objects that they hold.
  */
 export interface Message {
-  /** Unique. A UUIDv7, unless the application chose another id. Brokers that de-duplicate do so by this id. */
+  /** A unique id: a UUIDv7, unless the application chose another id. Brokers that de-duplicate do so by this id. */
   readonly id: string;
   /** The header of the message: string keys, string values. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -20,8 +20,8 @@ export interface Message {
   /** What the message is about, for routing. */
   readonly topic?: string | undefined;
   /**
-   * Messages of one key are published in the order in which they were stored. `PostgresStore` accepts a key of at most 2,000
-   * bytes of UTF-8.
+   * Messages with the same key are published in the order in which they were stored. `PostgresStore` accepts a key of
+   * at most 2,000 bytes of UTF-8.
    */
   readonly key?: string | undefined;
   /**
@@ -29,13 +29,10 @@ export interface Message {
    * unless `holdKey` is true.
    */
   readonly deliverAt?: Date | undefined;
-  /**
-   * Whether messages of the same key that are stored later wait until this message is published. Only with `deliverAt` and
-   * `key`.
-   */
+  /** Whether later messages of the same key wait until this message is published. Only with `deliverAt` and `key`. */
   readonly holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes the message. A store may leave this field out when it hands the message to a relay,
+   * The one destination that publishes the message. A store can omit this field when it hands the message to a relay,
    * because only a relay of that destination reads the message.
    */
   readonly destination?: string | undefined;
@@ -51,30 +48,30 @@ export interface NewMessageOptions {
   at?: Date;
   /** @default none */
   topic?: string | undefined;
-  /** @default none: the message has no order among others */
+  /** @default none: the message has no order relative to others */
   key?: string | undefined;
   /**
-   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until then
-   * the message is outside the order of its key: messages that are stored later are published before it.
+   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until
+   * then the message is outside the order of its key: messages that are stored later are published before it.
    *
    * @default the message is published at once
    */
   deliverAt?: Date | undefined;
   /**
-   * Whether messages of the same key that are stored later wait until this message is published. Only with `deliverAt` and
-   * `key`. @default false
+   * Whether later messages of the same key wait until this message is published. Only with `deliverAt` and `key`.
+   * @default false
    */
   holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes the message, whatever topics that destination has. The destination must exist when
-   * the message is stored.
+   * The one destination that publishes the message, even if the destination has other topics. It must exist when the
+   * message is stored.
    *
    * @default every destination that publishes the topic of the message
    */
   destination?: string | undefined;
 }
 
-/** A message that an application makes. Its metadata can be changed until it is stored. */
+/** A message that an application creates. Its metadata can be changed until it is stored. */
 export class GenericMessage implements Message {
   readonly id: string;
   readonly payload: Uint8Array;
@@ -109,10 +106,10 @@ export class GenericMessage implements Message {
     return this.#metadata;
   }
 
-  /** Sets one metadata value, and replaces an earlier value of the same key. Returns the message, for chaining. */
+  /** Sets one metadata value, and replaces an earlier value with the same key. Returns the message, for chaining. */
   setMetadata(key: string, value: string): this {
     assertMetadataEntry(key, value);
-    // Not an assignment, because an assignment to `__proto__` would be lost.
+    // Do not use an assignment, because an assignment to `__proto__` would be lost.
     Object.defineProperty(this.#metadata, key, { value, writable: true, enumerable: true, configurable: true });
     return this;
   }
@@ -131,7 +128,7 @@ export class GenericMessage implements Message {
  * ```
  */
 export function newMessage(payload: Uint8Array | string, options?: NewMessageOptions): GenericMessage {
-  // Untyped code may pass no payload. That counts as an empty payload, and must not crash further down.
+  // Untyped code can pass no payload. That counts as an empty payload, and must not crash further down.
   if ((payload as unknown) === undefined || (payload as unknown) === null) throw new EmptyMessagePayloadError();
   return new GenericMessage(typeof payload === 'string' ? encodeText(payload, 'payload') : payload, options);
 }
@@ -146,7 +143,7 @@ function encodeText(text: string, field: string): Uint8Array {
 const FIRST_TIME = Date.parse('0001-01-01T00:00:00.000Z');
 const LAST_TIME = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** Checks that any store can keep a message. @throws as the constructor of `GenericMessage` does, if none can. */
+/** Checks that any store can keep a message. @throws as the constructor of `GenericMessage` does, if no store can. */
 export function assertMessage(value: Message): void {
   if (!(value.payload instanceof Uint8Array)) {
     throw new MessengerError(
@@ -168,7 +165,7 @@ export function assertMessage(value: Message): void {
   assertMetadata(value.metadata);
 }
 
-/** Other years do not have four digits, and databases and brokers cannot read them. */
+/** Other years do not have four digits, so databases and brokers cannot read them. */
 function assertTime(value: unknown, field: string): void {
   if (value instanceof Date && value.getTime() >= FIRST_TIME && value.getTime() <= LAST_TIME) return;
   throw new MessengerError(
@@ -226,7 +223,7 @@ function assertOptionalText(value: unknown, field: string): void {
   assertText(value, field);
 }
 
-/** Checks that every database and broker can hold a text: it has no NUL and no lone surrogate. */
+/** Checks that every database and broker can hold a text. Such a text has no NUL and no lone surrogate. */
 function assertText(value: string, field: string): void {
   if (value.includes('\u0000')) {
     throw new MessengerError(
@@ -238,7 +235,7 @@ function assertText(value: string, field: string): void {
 }
 
 function assertWellFormed(value: string, field: string): void {
-  // Not String.prototype.isWellFormed: users may compile with the ES2023 library, which does not have it.
+  // Do not use String.prototype.isWellFormed: users can compile with the ES2023 library, which lacks it.
   if (/\p{Surrogate}/u.test(value)) {
     throw new MessengerError('INVALID_MESSAGE', `message ${field} must be well-formed Unicode, got ${describe(value)}`);
   }

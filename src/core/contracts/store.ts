@@ -7,30 +7,32 @@ import type { Message } from './message.js';
 /** Why a part of a store was not cleaned. */
 export type KeptReason = 'in use' | 'not expired' | 'unfinished';
 
-/** What cleaning has done, in a store that keeps its messages in slices. */
+/** A report on a cleaning, from a store that keeps its messages in slices. */
 export interface CleanReport {
   /** How many slices were emptied. */
   readonly emptied: number;
-  /** Roughly how many messages the emptied slices had: the number of sequence numbers that they spanned. */
+  /** Roughly how many messages the emptied slices had. It is the number of sequence numbers that they spanned. */
   readonly rows: number;
-  /** How many unfinished messages were parked, out of the emptied slices. They are published like other parked messages. */
+  /**
+   * How many unfinished messages were moved from the emptied slices and parked. They are published like other parked
+   * messages.
+   */
   readonly moved: number;
   /**
-   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its name.
+   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its
+   * name.
    */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
-  /**
-   * The destinations that this cleaning forgot. The messages that they have not published are cleaned away with the rest.
-   */
+  /** The destinations that this cleaning forgot. Their unpublished messages are cleaned away with the rest. */
   readonly forgotten?: readonly string[];
 }
 
 /**
- * Cleaning failed in part, or was stopped. The `cause` is the first error, or the reason of the abort. Code
+ * A cleaning failed in part, or was stopped. The `cause` is the first error, or the reason of the abort. Code
  * `CLEANING_FAILED`.
  */
 export class CleaningError extends MessengerError {
-  /** What the cleaning has done all the same. */
+  /** What the cleaning achieved nevertheless. */
   readonly report: CleanReport;
 
   constructor(report: CleanReport, options: { cause: unknown }) {
@@ -40,38 +42,38 @@ export class CleaningError extends MessengerError {
 }
 
 /**
- * The contract of a datastore. These three methods are all that one relay needs: a class that implements them is a working
+ * The contract of a datastore. One relay needs only these three methods. A class that implements them is a working
  * store. The relay never calls two of them at once.
  */
 export interface Store {
-  /** Returns up to `batch` unpublished messages, in the order in which they are to be published. */
+  /** Returns up to `batch` unpublished messages, in the order in which the relay must publish them. */
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
   /** Marks messages as published: all of them, or none if one of them cannot be marked. */
   published(...messages: readonly Message[]): Promise<void>;
   /**
    * Deletes messages that are published and older than `expiration` milliseconds. Resolves to nothing, or to a
-   * `CleanReport`. May reject with a `CleaningError`.
+   * `CleanReport`. Can reject with a `CleaningError`.
    */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
-  /** The longest `expiration` with which the store can clean, in milliseconds. Absent if there is no limit. */
+  /** The longest `expiration` with which the store can clean, in milliseconds. Absent if the store has no limit. */
   retention?(options?: StoreCallOptions): Promise<number>;
 }
 
 /** A store with leases, cursors and parked messages, so that relays need not scan the messages for every page. */
 export interface FeedStore extends Store {
   /**
-   * Takes this relay's share of a destination's partitions and opens a feed of them. Resolves to `null` while other relays
-   * hold all of them; the relay then asks again later.
+   * Takes this relay's share of a destination's partitions and opens a feed for them. Resolves to `null` while other
+   * relays hold all of them. The relay then asks again later.
    */
   openFeed(options: FeedOptions): Promise<Feed | null>;
 }
 
-/** Whether a value to which a cleaning resolved is a `CleanReport`. */
+/** Whether the result of a cleaning is a `CleanReport`. */
 export function isCleanReport(value: unknown): value is CleanReport {
   return typeof (value as Partial<CleanReport> | null | undefined)?.emptied === 'number';
 }
 
-/** Whether an error is a `CleaningError`, which says what the cleaning has done all the same. */
+/** Whether an error is a `CleaningError`, which also reports what the cleaning achieved. */
 export function isCleaningError(error: unknown): error is CleaningError {
   return hasCode(error, 'CLEANING_FAILED') && isCleanReport((error as Partial<CleaningError>).report);
 }

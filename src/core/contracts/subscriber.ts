@@ -1,9 +1,9 @@
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 
-/** What a handler gets in addition to the message. */
+/** What a handler receives in addition to the message. */
 export interface HandlerContext {
-  /** Aborts when the subscriber was told to stop and the time that it gives running handlers is over. */
+  /** Aborts when the subscriber stops and the time for running handlers is over. */
   readonly signal: AbortSignal;
 }
 
@@ -18,7 +18,7 @@ export interface Subscription {
 
 /** The options that every subscriber has. */
 export interface SubscriberOptions {
-  /** Gets the errors of handlers and of the broker. They do not end the subscriber. @default the console */
+  /** Receives the errors of handlers and of the broker. They do not end the subscriber. @default the console */
   errorLogger?: ErrorLogger;
 }
 

@@ -4,11 +4,16 @@ import { MessengerError, toError } from '../errors.js';
 export interface JsonFault {
   /** The path of the part, such as `items[2].price`. Empty for the value as a whole. */
   readonly path: string;
-  /** The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it. */
+  /**
+   * The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it.
+   */
   readonly kind: string | undefined;
 }
 
-/** Built-in classes with contents that JSON leaves out. An object with a `toJSON` has a JSON form all the same. */
+/**
+ * Built-in classes whose contents JSON leaves out. An object of such a class still has a JSON form if it has a
+ * `toJSON`.
+ */
 const WITHOUT_JSON = new Set(
   ['Map', 'Set', 'WeakMap', 'WeakSet', 'RegExp', 'Error', 'Promise', 'Arguments'].map((name) => `[object ${name}]`),
 );
@@ -17,9 +22,10 @@ const WITHOUT_JSON = new Set(
 const stringify: (value: unknown) => string | undefined = JSON.stringify;
 
 /**
- * The JSON of a value, even if JSON loses or changes a part of the value: see `lostBy` and `changedBy`.
+ * Returns the JSON for a value, even if JSON loses or changes a part of the value: see `lostBy` and `changedBy`.
  *
- * @throws MessengerError `INVALID_MESSAGE` that names the path of a BigInt or a cycle, and for a value without a JSON form.
+ * @throws MessengerError `INVALID_MESSAGE` that names the path of a BigInt or a cycle, and for a value without a JSON
+ *   form.
  */
 export function jsonOf(value: unknown, what: string): string {
   let json: string | undefined;
@@ -33,20 +39,20 @@ export function jsonOf(value: unknown, what: string): string {
   throw new MessengerError('INVALID_MESSAGE', `${what} has no JSON form${kind === undefined ? '' : `: it is ${kind}`}`);
 }
 
-/** A fault as the end of a sentence, such as `items[2].price is an infinite number`. */
+/** Returns a fault as the end of a sentence, such as `items[2].price is an infinite number`. */
 export function faultText({ path, kind = 'changed' }: JsonFault): string {
   return `${path === '' ? 'it' : path} is ${kind}`;
 }
 
-/** The first part of a value that JSON would silently leave out or turn into something else. */
+/** Returns the first part of a value that JSON would silently leave out or turn into something else. */
 export function lostBy(value: unknown): JsonFault | undefined {
   const fault = lost(value, []);
   return fault && { path: pathOf(fault.path), kind: fault.kind };
 }
 
 /**
- * The first part of a value that differs from `again`, which was made of the value's JSON. Properties that are `undefined`
- * may be absent from `again`, because JSON leaves them out. `0` and `-0` count as equal.
+ * Returns the first part of a value that differs from `again`, which was made from the value's JSON. Properties that
+ * are `undefined` can be absent from `again`, because JSON leaves them out. `0` and `-0` count as equal.
  */
 export function changedBy(value: unknown, again: unknown): JsonFault | undefined {
   const fault = changed(value, again);
@@ -65,13 +71,16 @@ function whyNot(value: unknown, cause: unknown): string {
   try {
     fault = lostBy(value);
   } catch {
-    // Reading the value runs code, such as a getter. That code threw before, and threw again here.
+    // Reading the value runs code, such as a getter. That code threw an error before, and has now thrown again.
   }
-  // The text of an error from a getter or a toJSON of the application may quote the payload. So only its name is used.
+  // An error from an application's getter or toJSON can quote the payload in its text. So only its name is used.
   return fault ? faultText(fault) : `making it threw ${toError(cause).name}`;
 }
 
-/** The kind of a value that JSON cannot hold, whatever its parts are. `undefined` for a value that JSON can hold. */
+/**
+ * Returns the kind of a value that JSON cannot hold even if it can hold the value's parts. Returns `undefined` for a
+ * value that JSON can hold.
+ */
 function kindWithoutJson(value: unknown): string | undefined {
   switch (typeof value) {
     case 'number':
@@ -125,7 +134,7 @@ function partsLost(value: object, within: object[]): Found | undefined {
   }
   for (const key of Object.keys(value)) {
     const part = (value as Record<string, unknown>)[key];
-    // By custom, such a property counts as absent.
+    // By convention, such a property counts as absent.
     if (part === undefined) continue;
     const fault = lost(part, within);
     if (fault) return at(key, fault);
@@ -146,14 +155,14 @@ function changed(value: unknown, again: unknown): Found | undefined {
     }
     return undefined;
   }
-  // A value with a `toJSON` is unchanged if the schema has made an object of the same class, with the same JSON.
+  // A value with a `toJSON` is unchanged if the schema has created an object of the same class with the same JSON.
   const isSameClass = Object.getPrototypeOf(value) === Object.getPrototypeOf(again);
   if (isForm) return isSameClass && stringify(value) === stringify(again) ? undefined : differs;
   if (differs.kind !== undefined) return isSameClass ? entriesChanged(value, again, differs) : differs;
   return partsChanged(value as Record<string, unknown>, again as Record<string, unknown>);
 }
 
-/** For an object that JSON cannot hold: the fault, unless the schema has restored the entries of the object. */
+/** Returns the fault for an object that JSON cannot hold, unless the schema has restored the object's entries. */
 function entriesChanged(value: object, again: object, differs: Found): Found | undefined {
   if (!(Symbol.iterator in value && Symbol.iterator in again)) return differs;
   const fault = changed([...(value as Iterable<unknown>)], [...(again as Iterable<unknown>)]);

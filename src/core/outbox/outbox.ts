@@ -20,14 +20,17 @@ import {
   type Topics,
 } from './topics.js';
 
-/** A store to which applications write. `add` and `stored` take the handle of the transaction first. */
+/** A store to which applications write. `add` and `stored` take the transaction's handle as their first argument. */
 export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
   /** Creates or updates the store's tables. Absent if the store has none. */
   migrate?(options?: StoreCallOptions): Promise<unknown>;
-  /** The statement that `add` would run, for transactions that are sent as one batch. Absent if the store has none. */
+  /**
+   * Returns the statement that `add` would run, for transactions that are sent as one batch. Absent if the store has no
+   * statements.
+   */
   statement?(messages: Message | readonly Message[]): { text: string; values: string[] };
-  /** The messages that a transaction has stored so far, in order. Absent if the store does not know them. */
+  /** Returns the messages that a transaction has stored so far, in order. Absent if the store does not know them. */
   stored?(transaction: Tx): Promise<readonly Message[]>;
   /** Makes the store's relays in this process look for new messages. Absent if the store does not know its relays. */
   wake?(): void;
@@ -44,22 +47,23 @@ export interface OutboxOptions<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
 }
 
-/** Stores the messages of an application, and starts its relays. `defineOutbox` makes one. */
+/** Stores an application's messages, and starts its relays. Create one with `defineOutbox`. */
 export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
   /**
-   * Creates the tables of the store, or updates them to this version, and adds the destinations of the topics. Several
-   * processes may call this at the same time.
+   * Creates the store's tables, or updates them to this version, and adds the topics' destinations. Several processes
+   * can call this at the same time.
    *
    * @throws as the store's `migrate` and `declareDestinations` do.
    */
   migrate(options?: StoreCallOptions): Promise<void>;
   /**
-   * Stores a message in a transaction of the application. The message exists exactly when that transaction commits.
+   * Stores a message in the application's transaction. The message exists only if that transaction commits.
    *
    * @throws MessengerError `INVALID_MESSAGE` if the payload does not fit the topic's schema, in which case nothing was
    *   written; `INVALID_TRANSACTION` if the handle is not an open transaction; `UNKNOWN_DESTINATION` if the topic's
-   *   destination is missing; `SCHEMA_MISMATCH` if the tables are missing. Also what the database library throws.
+   *   destination is missing; `SCHEMA_MISMATCH` if the tables are missing. Also throws the database library's own
+   *   errors.
    */
   send<Name extends keyof S & string>(
     transaction: Tx,
@@ -67,7 +71,7 @@ export interface Outbox<Tx, S extends Schemas> {
     payload: PayloadOf<S, Name>,
     options?: SendOptions,
   ): Promise<Message>;
-  /** Like `send`, for many messages of one topic: stores them in one statement, in their order. */
+  /** Like `send`, for many messages with one topic. Stores them in one statement, in their order. */
   sendAll<Name extends keyof S & string>(
     transaction: Tx,
     topic: Name,
@@ -75,7 +79,7 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: Omit<SendOptions, 'id'>,
   ): Promise<readonly Message[]>;
   /**
-   * The statement that `send` would run, for transactions that are sent as one batch.
+   * Returns the statement that `send` would run, for transactions that are sent as one batch.
    *
    * @throws as `send` does; MessengerError `UNSUPPORTED` if the store has no statements.
    */
@@ -85,34 +89,37 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: SendOptions,
   ): Promise<{ text: string; values: string[] }>;
   /**
-   * The messages that a transaction has stored so far, in order. It is for tests: see `messenger-outbox/testing`.
+   * Returns the messages that a transaction has stored so far, in order. It is for tests: see
+   * `messenger-outbox/testing`.
    *
    * @throws MessengerError `UNSUPPORTED` if the store does not know them; `INVALID_TRANSACTION` as `send` does.
    */
   stored(transaction: Tx): Promise<readonly Message[]>;
   /**
-   * Runs a transaction of the application, and wakes the relays of this process once the transaction has committed. It is
-   * for libraries that do not tell of a commit. Without it, a notification wakes a relay, or a relay looks at its interval.
+   * Runs the application's transaction, and wakes the relays in this process once the transaction has committed. It is
+   * for libraries that do not report a commit. Without it, a relay is woken by a notification, or looks at its
+   * interval.
    */
   transaction<T>(run: () => Promise<T>): Promise<T>;
   /**
-   * Starts a relay beside the application, for one destination. Resolves when the relay has reached the store. The relay
-   * also cleans: unless `cleanUp` says otherwise, it deletes published messages after seven days, or after the retention of
-   * the store's tables if that is shorter.
+   * Starts a relay beside the application, for one destination. Resolves when the relay has reached the store. The
+   * relay also cleans. Unless `cleanUp` says otherwise, it deletes published messages after seven days, or after the
+   * retention of the store's tables if that is shorter.
    *
    * @throws FatalError if the relay cannot reach the store, or cannot work on its tables.
-   * @throws MessengerError `INVALID_OPTION` if no destination is given although every topic has one; `UNKNOWN_DESTINATION`
-   *   if the destination of the relay is that of a topic, does not exist, and this role may not add it.
+   * @throws MessengerError `INVALID_OPTION` if no destination is given although every topic has one;
+   *   `UNKNOWN_DESTINATION` if the destination of the relay belongs to a topic, does not exist, and this role may not
+   *   add it.
    */
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
-   * Publishes messages until there are no new ones or the time is over: for a cron job or a serverless function. A message
-   * that fails is parked for a later drain, and does not hold up the rest. If the broker as a whole fails, the drain
-   * publishes nothing more. At the end, the drain gives its lease back and, with `cleanUp`, cleans.
+   * Publishes messages until there are no new ones or the time is over. Use it in a cron job or a serverless function.
+   * A message that fails is parked for a later drain, and does not delay the rest. If the broker as a whole fails, the
+   * drain publishes nothing more. At the end, the drain gives its lease back and, with `cleanUp`, cleans.
    *
    * @returns how many messages the broker acknowledged.
    * @throws PublishError at the end, with `cleanUp` after the cleaning, if some messages were not acknowledged. If the
-   *   cleaning fails, its error is thrown instead. Otherwise as `relay` does, and what the store throws.
+   *   cleaning fails, its error is thrown instead. Otherwise throws as `relay` does, and the store's own errors.
    */
   drain(options: DrainOptions): Promise<number>;
 }
@@ -145,7 +152,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   if (addressed.length > 0 && declare === undefined) {
     throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
   }
-  /** Adds the destination of a relay, if it is the destination of a topic and does not exist yet. */
+  /** Adds a relay's destination, if it belongs to a topic and does not exist yet. */
   const ready = async ({ destination }: RelaySettings): Promise<void> => {
     if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
@@ -210,7 +217,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   };
 }
 
-/** Checks the options of a relay or a drain, so that an application without types learns what is missing. */
+/** Checks the options for a relay or a drain, so that an application without types learns which options are missing. */
 function assertOptions(call: string, options: unknown, topics: Topics): void {
   if (typeof options === 'object' && options !== null && !('topics' in options)) {
     const isTold = (options as { destination?: unknown }).destination !== undefined;

@@ -1,6 +1,6 @@
 /**
- * The part of Standard Schema v1 (https://standardschema.dev) that is used. Schemas of zod 3.24, valibot 1 and arktype 2, or
- * newer, have it without an adapter.
+ * The part of Standard Schema v1 (https://standardschema.dev) that this library uses. Schemas from zod 3.24, valibot 1
+ * and arktype 2, or newer, have it without an adapter.
  */
 export interface StandardSchema<Input = unknown, Output = Input> {
   readonly '~standard': {
@@ -15,7 +15,7 @@ export interface StandardSchema<Input = unknown, Output = Input> {
 export type SchemaResult<Output> =
   { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly SchemaIssue[] };
 
-/** One fault of a value: what is wrong, and where. */
+/** One fault in a value: what is wrong, and where. */
 export interface SchemaIssue {
   readonly message: string;
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
@@ -24,12 +24,12 @@ export interface SchemaIssue {
 /** The type of value that a schema accepts. */
 export type SchemaInput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['input'];
 
-/** The type of value that a schema makes of its input. */
+/** The type of value that a schema produces from its input. */
 export type SchemaOutput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['output'];
 
 /**
- * Issues as one text: `total: expected a number; items.0.id: is missing`. If the messages of a schema quote values, the text
- * contains these values.
+ * Returns issues as one text: `total: expected a number; items.0.id: is missing`. If a schema's messages quote values,
+ * the text contains these values.
  */
 export function issuesText(issues: readonly SchemaIssue[]): string {
   return issues

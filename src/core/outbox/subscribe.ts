@@ -6,32 +6,32 @@ import type { HandlerContext, Subscriber, Subscription } from '../contracts/subs
 import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } from './topics.js';
 
 /**
- * Makes the effect of a message happen once, however often the message is delivered. `createInbox` of
- * `messenger-outbox/inbox` makes one.
+ * Makes the effect of a message happen once, even if the message is delivered several times. `createInbox` from
+ * `messenger-outbox/inbox` creates one.
  */
 export interface Inbox<Tx> {
   /**
-   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message was
-   * handled before.
+   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message
+   * was handled before.
    *
    * @returns whether `work` ran.
    */
   once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
 }
 
-/** What a handler of a topic gets in addition to the payload. */
+/** What a topic's handler receives in addition to the payload. */
 export interface TopicContext<Tx> extends HandlerContext {
   readonly message: Message;
-  /** The transaction of the inbox. What the handler writes through it happens once. `undefined` without an inbox. */
+  /** The inbox's transaction. Changes that the handler writes through it happen once. `undefined` without an inbox. */
   readonly tx: Tx;
 }
 
-/** The handlers of a subscription, by topic. Topics may be left out. */
+/** The handlers of a subscription, by topic. You can omit topics. */
 export type TopicHandlers<S extends Schemas, Tx> = {
   readonly [Name in keyof S]?: (payload: ParsedOf<S, Name>, context: TopicContext<Tx>) => unknown;
 };
 
-/** A subscription to typed topics: which topics it has, and which handlers get their messages. */
+/** A subscription to typed topics, with the handlers for their messages. */
 export interface TopicSubscription<S extends Schemas, Tx = undefined> {
   /** The name of the subscription, for logs and errors. */
   readonly name: string;
@@ -41,19 +41,19 @@ export interface TopicSubscription<S extends Schemas, Tx = undefined> {
   /** @default no inbox: a handler can be called more than once for a message */
   readonly inbox?: Inbox<Tx>;
   /**
-   * What happens to messages of topics without a handler. `refuse`: handling them fails, and the broker treats them like
-   * other messages that fail. `ignore`: they are acknowledged, and nothing else happens.
+   * What happens to messages with a topic that has no handler. `refuse`: handling them fails, and the broker treats
+   * them like other messages that fail. `ignore`: they are acknowledged, and nothing else happens.
    * @default 'refuse'
    */
   readonly unhandledTopics?: 'refuse' | 'ignore';
 }
 
 /**
- * Receives messages of typed topics until the signal aborts. The payload of a message of an older version is brought up to
- * the version of its topic by the topic's `upcast`. Then the topic's schema reads the payload, and the topic's handler gets
- * it.
+ * Receives messages with typed topics until the signal aborts. If a message has an older version, the topic's `upcast`
+ * converts its payload to the current version. Then the topic's schema reads the payload, and the topic's handler
+ * receives it.
  *
- * @throws MessengerError `INVALID_OPTION` that names what is wrong. Also what the subscriber throws.
+ * @throws MessengerError `INVALID_OPTION` that names what is wrong. Also throws the subscriber's own errors.
  */
 export async function subscribe<S extends Schemas, Tx = undefined>(
   subscriber: Subscriber,

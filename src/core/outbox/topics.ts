@@ -10,42 +10,45 @@ import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } 
 
 /** The definition of one topic: the schema of its messages, their order, and what happens to failures. */
 export interface Topic<S extends StandardSchema = StandardSchema> extends TopicOptions {
-  /** The schema of the payloads: of zod, valibot, arktype, or any other Standard Schema. */
+  /** The schema for the payloads, from zod, valibot, arktype, or any other library with Standard Schema. */
   readonly schema: S;
   /**
-   * Returns the key of a message. Messages of one key are published in order.
+   * Returns the key of a message. Messages with the same key are published in order.
    * @default no key: the message has no order relative to others
    */
   key?(this: void, payload: SchemaOutput<S>): string | undefined;
   /**
-   * The one destination that publishes the messages of the topic, such as the destination of its broker. A message keeps the
-   * destination that its topic had when the message was stored.
+   * The one destination that publishes the topic's messages, such as the destination for its broker. A message keeps
+   * the destination that its topic had when the message was stored.
    * @default every destination that publishes the topic: `default`, if no other was added
    */
   readonly destination?: string;
   /** The version of the schema. It is stored with each message. @default 1 */
   readonly version?: number;
   /**
-   * Turns a payload that was stored with an older version into one that this schema accepts. Without it, messages of older
-   * versions are refused.
+   * Turns a payload that was stored with an older version into a payload that this schema accepts. Without this
+   * function, messages with older versions are refused.
    */
   upcast?(this: void, payload: unknown, version: number): unknown;
 }
 
-/** Topics by name, as `defineTopics` accepts them. Each key of `S` is the name of a topic, and its value the schema. */
+/**
+ * Topics by name, as `defineTopics` accepts them. Each key of `S` is the name of a topic, and its value is the topic's
+ * schema.
+ */
 export type Topics<S extends Schemas = Schemas> = { readonly [Name in keyof S]: Topic<S[Name]> };
 export type Schemas = Readonly<Record<string, StandardSchema>>;
 
-/** The type of payload that `send` accepts for a topic. */
+/** The payload type that `send` accepts for a topic. */
 export type PayloadOf<S extends Schemas, Name extends keyof S> = SchemaInput<S[Name]>;
-/** The type of payload that a handler of a topic gets. */
+/** The payload type that a topic's handler receives. */
 export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[Name]>;
 
-/** The metadata entry with the version of a payload's schema. Absent for version 1. */
+/** The metadata entry for the version of a payload's schema. Absent for version 1. */
 const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
-/** The options of `send`, which are for one message. */
+/** The options of `send` for one message. */
 export type SendOptions = Omit<NewMessageOptions, 'topic' | 'destination'>;
 
 const SEND_KEYS = {
@@ -67,8 +70,8 @@ const TOPIC_KEYS = {
 } satisfies KeysOf<Topic>;
 
 /**
- * Defines topics, to be shared by the applications that store and those that handle their messages. Checks the topics and
- * returns them unchanged.
+ * Defines topics for the applications that store messages and those that handle them. Checks the topics and returns
+ * them unchanged.
  *
  * @throws MessengerError `INVALID_OPTION` that names the topic and what is wrong with it.
  */
@@ -99,7 +102,7 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
         `${at}.destination must be the name of a destination, got ${describe(destination)}`,
       );
     }
-    // With the shortest `minDelay`, because a relay may have a shorter one for all topics than the default.
+    // Check with the shortest `minDelay`, because a relay's `minDelay` for all topics can be shorter than the default.
     policyOf(`${at}.`, { minDelay: 1, ...topic.retry }, topic.maxParked);
     numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
     for (const member of ['key', 'upcast'] as const) {
@@ -110,12 +113,15 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   return topics;
 }
 
-/** The destinations that these topics name, each of them once. */
+/** Returns the destinations that these topics name, each of them once. */
 export function addressedBy(topics: Topics): string[] {
   return [...new Set(Object.values(topics).flatMap(({ destination }) => destination ?? []))];
 }
 
-/** The destinations that publish these topics, each of them once. Includes `default`, unless every topic names another. */
+/**
+ * Returns the destinations that publish these topics, each of them once. Includes `default`, unless every topic names
+ * another destination.
+ */
 export function destinationsOf(topics: Topics): string[] {
   const all = Object.values(topics);
   const others = all.length === 0 || all.some(({ destination }) => destination === undefined);
@@ -123,12 +129,13 @@ export function destinationsOf(topics: Topics): string[] {
 }
 
 /**
- * Makes a message of a topic. The schema parses the payload, and the message contains the result as JSON: without what the
- * schema strips, and with what it fills in. The schema must accept that JSON again and make an equal value of it, so that
- * handlers get what was stored. Properties that are `undefined`, and properties whose keys are symbols, are left out.
+ * Creates a message for a topic. The schema parses the payload, and the message contains the result as JSON, without
+ * the parts that the schema strips and with those that it fills in. The schema must accept that JSON again and produce
+ * an equal value, so that handlers receive what was stored. Properties that are `undefined`, and properties whose keys
+ * are symbols, are left out.
  *
- * @throws MessengerError `INVALID_MESSAGE` for a topic that does not exist, and for a payload that the schema refuses, or
- *   that the schema would not make again of its JSON.
+ * @throws MessengerError `INVALID_MESSAGE` for a topic that does not exist, for a payload that the schema refuses, and
+ *   for a payload that the schema would not produce again from its JSON.
  */
 export async function messageOf(
   topics: Topics,
@@ -143,7 +150,7 @@ export async function messageOf(
   const json = jsonOf(parsed, `the payload of ${JSON.stringify(name)}`);
   await assertKept(topic, name, parsed, json);
   const { version = 1 } = topic;
-  // The metadata may be passed on from another message. Its version says nothing about this payload.
+  // The metadata can come from another message. The version in them says nothing about this payload.
   const { [VERSION]: _, ...rest } = metadata ?? {};
   return newMessage(json, {
     ...options,
@@ -155,10 +162,10 @@ export async function messageOf(
 }
 
 /**
- * Reads the payload of a message, with the schema of its topic.
+ * Reads a message's payload with the schema of its topic.
  *
- * @throws MessengerError `INVALID_MESSAGE` if the payload cannot be read: it is not JSON, its version is unknown or newer,
- *   or the schema refuses it.
+ * @throws MessengerError `INVALID_MESSAGE` if the payload cannot be read: it is not JSON, its version is unknown or
+ *   newer, or the schema refuses it.
  */
 export async function payloadOf(topics: Topics, message: Message): Promise<unknown> {
   const topic = topicOf(topics, message.topic ?? '');
@@ -200,13 +207,14 @@ async function parsedBy({ schema }: Topic, value: unknown, what: string): Promis
   throw new MessengerError('INVALID_MESSAGE', `${what} is not what its schema says: ${issuesText(result.issues)}`);
 }
 
-/** @throws MessengerError `INVALID_MESSAGE` if a handler would not get a value equal to `parsed`. */
+/** @throws MessengerError `INVALID_MESSAGE` if a handler would receive a value that differs from `parsed`. */
 async function assertKept(topic: Topic, name: string, parsed: unknown, json: string): Promise<void> {
   let again: unknown;
   try {
     again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
   } catch (error) {
-    // The schema only says that it got null, or a string. The cause, which JSON cannot hold, says more.
+    // The schema only reports that it received null, or a string. The actual cause, a value that JSON cannot hold, says
+    // more.
     const fault = changedBy(parsed, JSON.parse(json));
     if (fault?.kind === undefined) throw error;
     throw new MessengerError('INVALID_MESSAGE', `${toError(error).message} (${faultText(fault)}, which JSON has not)`, {

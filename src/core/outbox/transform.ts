@@ -6,10 +6,10 @@ import { describe } from '../util/describe.js';
 /** What the default transform accepts: a ready message, bytes, a string, or an object that is sent as JSON. */
 export type MessageInput = Message | Uint8Array | string | object;
 
-/** Makes a message of the value that the application stores. */
+/** Turns the value that the application stores into a message. */
 export type Transform<Input = MessageInput> = (input: Input) => Message;
 
-/** Whether a value has the shape of a message: the fields that only a message has together. */
+/** Whether a value has the shape of a message. Only a message has all these fields together. */
 export function isMessage(value: unknown): value is Message {
   const candidate = value as Partial<Message> | null;
   return (
@@ -24,13 +24,13 @@ export function isMessage(value: unknown): value is Message {
 
 /**
  * The default transform. A ready message stays as it is. Bytes and strings become the payload. Any other object becomes
- * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON` is
- * what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
+ * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON`
+ * is what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
  *
  * @throws EmptyMessagePayloadError for `undefined`, `null`, `''` or zero bytes.
- * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an object
- *   of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the error names
- *   the path of that part.
+ * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an
+ *   object of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the
+ *   error names the path of that part.
  */
 export function defaultTransform(input: MessageInput): Message {
   if (isMessage(input)) {
@@ -51,8 +51,8 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 /**
- * The transform that a store uses: the given transform with a check of its messages, or else the default transform, which
- * checks its messages itself. So each message is checked once.
+ * Returns the transform for a store: the given transform with a check of its messages, or else the default transform,
+ * which checks its messages itself. So each message is checked once.
  */
 export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
   if (transform === undefined) return defaultTransform as unknown as Transform<Input>;

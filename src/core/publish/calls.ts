@@ -1,15 +1,15 @@
 import type { Clock } from '../util/clock.js';
 import { PublishError } from '../errors.js';
 
-/** A call of a publisher that is in flight. */
+/** A call to a publisher that is in flight. */
 export interface Call {
   readonly since: number;
-  /** How many calls of the publisher had been acknowledged when this call began. */
+  /** How many of the publisher's calls had been acknowledged when this call began. */
   readonly acknowledgements: number;
 }
 
 const unanswered = new WeakSet<Error>();
-/** Errors that only say that a message was not sent. `isBehind`: the reason is an earlier message of its key. */
+/** Errors that only say that a message was not sent. If `isBehind`, the reason is an earlier message of its key. */
 const unsent = new WeakMap<Error, { readonly isBehind: boolean }>();
 
 /**
@@ -20,7 +20,7 @@ export function isUnanswered(error: unknown): boolean {
   return error instanceof Error && unanswered.has(error);
 }
 
-/** Whether an error only says that a message was not sent, because other messages fail or the relay is to stop. */
+/** Whether an error only says that a message was not sent, because other messages fail or the relay is stopping. */
 export function isUnsent(error: Error): boolean {
   return unsent.has(error);
 }
@@ -30,7 +30,7 @@ export function isHeldUp(error: Error): boolean {
   return unsent.get(error)?.isBehind === false && isUnanswered(error.cause);
 }
 
-/** Makes the error of a message that was not sent. */
+/** Creates the error for a message that was not sent. */
 export function notSent(why: string, cause: unknown, isBehind = false): PublishError {
   const error = new PublishError(`not sent: ${why}`, { kind: 'retryable', cause });
   unsent.set(error, { isBehind });
@@ -38,9 +38,9 @@ export function notSent(why: string, cause: unknown, isBehind = false): PublishE
 }
 
 /**
- * The calls of one publisher that are in flight. Tells how long the relay has waited for the oldest of them. If a call
- * is not answered in time, tells whether only that call is slow, because other calls are acknowledged meanwhile, or
- * whether the publisher answers no call.
+ * The calls to one publisher that are in flight. It knows how long the relay has waited for the oldest call. If a call
+ * is not answered in time, it decides whether only that call is slow. That is so if other calls are acknowledged
+ * meanwhile. Otherwise the publisher answers no call.
  */
 export class Calls {
   readonly #clock: Clock;
@@ -52,7 +52,9 @@ export class Calls {
     this.#clock = clock;
   }
 
-  /** How many milliseconds the relay has waited for the oldest call in flight; `undefined` if no call is in flight. */
+  /**
+   * How many milliseconds the relay has waited for the oldest call in flight, or `undefined` if no call is in flight.
+   */
   get waiting(): number | undefined {
     for (const { since } of this.#inFlight) return this.#clock.now() - since;
     return undefined;
@@ -69,7 +71,7 @@ export class Calls {
     if (isAcknowledged) this.#acknowledgements += 1;
   }
 
-  /** Makes the error of a call that was not answered in time. */
+  /** Creates the error for a call that was not answered in time. */
   tooLate({ acknowledgements }: Call, timeout: number): PublishError {
     const text = `the publisher did not answer within ${String(timeout)} ms`;
     const error = new PublishError(text, { kind: 'retryable' });

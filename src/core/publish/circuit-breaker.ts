@@ -7,11 +7,11 @@ import { Bell } from '../util/async.js';
 export interface CircuitStatus {
   /**
    * `closed`: messages are published. `open`: no message is published until `retryAt`. `half-open`: a few messages are
-   * on their way to find out whether the broker is back, and everything else waits for their answer.
+   * sent to find out whether the broker is back, and all others wait for their answer.
    *
    * The circuit opens if the connection fails, if a call is not answered in time while no other call is acknowledged,
-   * if most messages of a batch fail alike, or at the fourth refusal in a row of one topic, if all four are alike. It
-   * is also open while `maxParked` messages of a topic wait; retries go on then.
+   * or if most messages in a batch fail alike. It also opens at the fourth similar refusal in a row in one topic. It is
+   * also open while `maxParked` messages of a topic wait. Retries go on then.
    */
   readonly state: 'closed' | 'open' | 'half-open';
   /** How many times the broker has failed since it last acknowledged a message. */
@@ -32,7 +32,7 @@ export interface Pass {
   readonly probe: boolean;
   /**
    * How often the circuit had opened when the permission was given. If it has opened again since, the answer to this
-   * request says nothing about the broker as it is now.
+   * request says nothing about the present state of the broker.
    */
   readonly opened: number;
 }
@@ -42,30 +42,28 @@ export interface Answer {
   /** Whether the broker acknowledged any message. */
   readonly acknowledged: boolean;
   /**
-   * The failure of the broker as a whole, if there was one: its error, the signature that such failures share, and
-   * whether it is certain that the broker failed.
+   * The failure of the broker as a whole, if there was one. It has the error, the signature that such failures share,
+   * and whether the failure of the broker is certain.
    */
   readonly outage?: { readonly error: Error; readonly signature: string; readonly certain: boolean } | undefined;
 }
 
-/** Decides who may send, and when. This is all that `publishPage` needs of a circuit. */
+/** Decides who can send, and when. `publishPage` needs no more from a circuit. */
 export interface Gate {
   /**
-   * Asks for permission without waiting. A `patient` caller lets others find out whether the broker is back, because
-   * messages that failed before say little about the broker.
+   * Asks for permission without waiting. A `patient` caller leaves it to others to find out whether the broker is back,
+   * because messages that failed before say little about the broker.
    */
   tryEnter(patient: boolean): Pass | undefined;
   /** Waits for permission. Resolves to `undefined` if a signal aborts first. */
   enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined>;
-  /** Gives the permission back: with the answer, or without one if nothing was sent. */
+  /** Gives the permission back, with the answer. Without an answer, nothing was sent. */
   leave(pass: Pass, answer?: Answer): void;
-  /**
-   * The signature that the failures share for which the circuit is open; `undefined` if it is not open for failures.
-   */
+  /** The signature of the failures for which the circuit is open, or `undefined` if it is not open for failures. */
   readonly signature: string | undefined;
 }
 
-/** Is told when a circuit pauses and resumes publishing. Durations are in milliseconds. */
+/** Learns when a circuit pauses and resumes publishing. Durations are in milliseconds. */
 export interface CircuitListener {
   paused(reason: 'broker' | 'limit', error: Error, failures: number, retryIn?: number): void;
   resumed(reason: 'broker' | 'limit', pausedFor: number): void;
@@ -90,9 +88,9 @@ export class Circuit implements Gate {
   #held: Pause | undefined;
   /** How many requests in flight are probes, which find out whether the broker is back. */
   #probes = 0;
-  /** When another probe may be sent although the probes in flight have not been answered. */
+  /** The time from which another probe can be sent although the probes in flight have not been answered. */
   #nextProbeAt = Infinity;
-  /** How many callers that are not patient want permission and do not have it. */
+  /** How many impatient callers are waiting for permission. */
   #impatient = 0;
   #opened = 0;
   #failures = 0;
@@ -107,7 +105,7 @@ export class Circuit implements Gate {
     const broken = this.#broken;
     const pause = broken ?? this.#held;
     if (pause === undefined) return { state: 'closed', failures: this.#failures };
-    // Dates are computed from the present wall clock, because it may have been set since the pause began.
+    // Compute dates from the present wall clock, because somebody may have set it since the pause began.
     const date = (time: number) => new Date(Date.now() + time - this.#clock.now());
     return {
       state: this.#probes > 0 ? 'half-open' : 'open',
@@ -130,8 +128,8 @@ export class Circuit implements Gate {
 
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     if (patient) return this.#enter(patient, signals);
-    // Counted until it has its permission. If it counted only while it sleeps, a patient caller that is woken at the same
-    // time could be first.
+    // Count the caller until it has its permission. Otherwise it would count only while it sleeps, and a patient caller
+    // that is woken at the same time could be first.
     this.#impatient += 1;
     try {
       return await this.#enter(patient, signals);
@@ -144,8 +142,8 @@ export class Circuit implements Gate {
   async #enter(patient: boolean, signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
       if (this.#broken === undefined) return this.tryEnter(patient);
-      // The clock is read once. Otherwise a retry that is not due in `#tryProbe` could be due a moment later in
-      // `#wait`, which would then wait without a time limit.
+      // Read the clock once. Otherwise a retry that is not due in `#tryProbe` could be due a moment later in `#wait`,
+      // which would then wait without a time limit.
       const now = this.#clock.now();
       const { retryAt } = this.#broken;
       const pass = this.#tryProbe(patient, retryAt, now);
@@ -167,8 +165,8 @@ export class Circuit implements Gate {
   }
 
   async #wait(left: number, signals: readonly AbortSignal[]): Promise<void> {
-    // A caller without a time to wait for waits until another caller's request is answered, or until a caller that goes
-    // first has entered or given up.
+    // A caller without a time limit waits until another caller's request is answered, or until a caller that goes first
+    // has entered or given up.
     await this.#changed.wait(this.#clock, left > 0 ? left : Infinity, ...signals);
   }
 

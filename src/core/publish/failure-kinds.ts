@@ -4,9 +4,9 @@ import type { FailureKind } from '../errors.js';
 export type FailureTable = Readonly<Record<string, FailureKind>>;
 
 /**
- * Failures that mean that nobody answers, or nobody who can be trusted: the codes of Node's `net`, `dns` and `tls`, and
- * of undici's `fetch`. The codes of a connection that breaks midway (`ECONNRESET`, `EPIPE`) are not in this table,
- * because some brokers break the connection to answer a single message that they cannot accept.
+ * Failures that mean that nobody answers, or nobody who can be trusted. The codes come from Node's `net`, `dns` and
+ * `tls`, and from undici's `fetch`. The codes for a connection that breaks midway (`ECONNRESET`, `EPIPE`) are not in
+ * this table. Some brokers break the connection to answer a single message that they cannot accept.
  */
 export const NETWORK_FAILURES: FailureTable = {
   ECONNREFUSED: 'connection',
@@ -24,12 +24,12 @@ export const NETWORK_FAILURES: FailureTable = {
   ERR_TLS_CERT_ALTNAME_INVALID: 'connection',
 };
 
-/** How many causes of causes are examined. The limit also ends a cycle of causes. */
+/** How many nested causes are examined. The limit also ends a cycle of causes. */
 const MAX_CAUSES = 10;
 
 /**
- * The kind that a table gives to an error: by its `code`, or else its `name`, or else the `code` and `name` of its
- * `cause`, and so on. `undefined` if the table contains none of them.
+ * Returns the kind that a table gives to an error. It looks up the error's `code`, or else its `name`, or else the
+ * `code` and `name` of its `cause`, and so on. Returns `undefined` if the table contains none of them.
  */
 export function classify(error: unknown, table: FailureTable): FailureKind | undefined {
   let each = error;
@@ -42,16 +42,16 @@ export function classify(error: unknown, table: FailureTable): FailureKind | und
   return undefined;
 }
 
-/** The kind of one code or name; `undefined` if the table does not contain it. */
+/** Returns the kind for one code or name, or `undefined` if the table does not contain it. */
 export function lookUp(name: unknown, table: FailureTable): FailureKind | undefined {
-  // Only own properties count, so that the table does not answer for an error named `constructor`.
+  // Only own properties count, so that an error named `constructor` finds nothing in the table.
   return typeof name === 'string' && Object.hasOwn(table, name) ? table[name] : undefined;
 }
 
 /**
- * The kind of a publisher's error: the error's own `kind`, or else its kind in `NETWORK_FAILURES`, or else `retryable`,
- * because another attempt loses nothing. The check is structural, so that it understands an adapter with another copy
- * of this package, too.
+ * Returns the kind of a publisher's error: the error's own `kind`, or else its kind in `NETWORK_FAILURES`, or else
+ * `retryable`, because another attempt loses nothing. It checks the shape, so that it also understands an adapter with
+ * another copy of this package.
  */
 export function failureKind(error: unknown): FailureKind {
   const kind = (error as { kind?: unknown } | null | undefined)?.kind;

@@ -7,12 +7,13 @@ import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 /** The options of `sendInLanes`. */
 export interface LaneOptions<Item> {
   /**
-   * The lane of an item. Items of one lane are sent one after the other. `undefined` gives the item a lane of its own.
+   * Returns an item's lane. Items in one lane are sent one after the other. With `undefined`, the item has its own
+   * lane.
    */
   laneOf(item: Item): string | undefined;
   /**
-   * Sends one request, and returns a result for each item, in order. If it throws, the error is the result of all of
-   * them.
+   * Sends one request, and returns a result for each item, in order. If it throws, each item gets the error as its
+   * result.
    */
   send(items: readonly Item[]): Promise<readonly PublishResult[]>;
   /** Limits how many requests are in flight at once. */
@@ -21,15 +22,15 @@ export interface LaneOptions<Item> {
   readonly maxItems: number;
   /** The largest total size of the items in one request, by `sizeOf`. @default no limit */
   readonly maxSize?: number;
-  /** The size of an item. @default 0 */
+  /** Returns the size of an item. @default 0 */
   sizeOf?(item: Item): number;
-  /** The error of an item that is not worth sending. @default none */
+  /** Returns an error for an item that is not worth sending. @default none */
   refusalOf?(item: Item): PublishError | undefined;
   /** The signals of this call are checked before each request. Once one of them is aborted, nothing more is sent. */
   readonly call?: PublishOptions | undefined;
   /**
-   * Finds slow requests. The items of a slow request get the result `Outstanding`, and so do the items behind them in
-   * their lanes, which are not sent. The slow request keeps its room.
+   * Finds slow requests. The items in a slow request get the result `Outstanding`. So do the items behind them in their
+   * lanes, which are not sent. The slow request keeps its room.
    * @default waits for slow requests
    */
   readonly pace?: Pace | undefined;
@@ -37,7 +38,7 @@ export interface LaneOptions<Item> {
   readonly kindOf?: (error: Error) => FailureKind;
 }
 
-/** Room for a number of requests at once, shared by all calls that are given the same `Room`. */
+/** Room for a number of requests at once. All calls with the same `Room` share it. */
 export class Room {
   #free: number;
   #waiting: (() => void)[] = [];
@@ -55,7 +56,7 @@ export class Room {
 
   giveBack(): void {
     this.#free += 1;
-    // A waiting call that no longer needs the room leaves it to the next one.
+    // A waiting call that no longer needs the room leaves it to the next call.
     while (this.#free > 0 && this.#waiting.length > 0) this.#waiting.shift()?.();
   }
 
@@ -65,15 +66,15 @@ export class Room {
   }
 }
 
-/** The rest of a lane: the items that are still to be sent, with their places in the result. */
+/** The rest of a lane: the items that still have to be sent, with their places in the result. */
 type Lane<Item> = { readonly item: Item; readonly place: number }[];
 
 /**
- * Sends items with bounded concurrency, and in order within a lane. A request contains at most one item of a lane, and
- * the next item of the lane is sent after that one was acknowledged. After a failure, the rest of the lane is not sent.
- * A failure of the connection, or an abort, stops everything that is not in flight yet.
+ * Sends items with bounded concurrency, and in order within a lane. A request contains at most one item from a lane.
+ * The next item in the lane is sent after that item was acknowledged. After a failure, the rest of the lane is not
+ * sent. If the connection fails, or on an abort, no further request is sent.
  *
- * Resolves with one result for each item, in the order given. Never rejects.
+ * Resolves to one result for each item, in the order given. Never rejects.
  */
 export function sendInLanes<Item>(
   items: readonly Item[],
@@ -81,7 +82,7 @@ export function sendInLanes<Item>(
 ): Promise<readonly PublishResult[]> {
   const { kindOf = failureKind } = options;
   const results = new Array<PublishResult>(items.length);
-  // The lanes that have nothing in flight.
+  // The lanes without a request in flight.
   const free = lanesOf(items, options);
   let inFlight = 0;
   let stopped: Error | undefined;
@@ -107,7 +108,7 @@ export function sendInLanes<Item>(
     fail(lane, behind(result.error));
   };
 
-  /** The lanes whose first items make up the next request. */
+  /** Takes the lanes whose first items make up the next request. */
   const take = (): Lane<Item>[] => {
     const taken: Lane<Item>[] = [];
     let size = 0;

@@ -11,7 +11,7 @@ export interface Answered {
   readonly failure?: Failure;
 }
 
-/** A failure. Failures that are alike have the same signature. */
+/** A failure. Similar failures have the same signature. */
 export interface Failure {
   readonly error: Error;
   readonly kind: FailureKind;
@@ -20,22 +20,22 @@ export interface Failure {
 
 /** A failure of the broker as a whole. */
 export interface Outage extends Failure {
-  /** Whether the error itself says that the broker fails. Otherwise this is only suspected. */
+  /** Whether the error itself says that the broker fails. Otherwise a failure of the broker is only suspected. */
   readonly certain: boolean;
 }
 
 type Topic = string | undefined;
 
 /**
- * How many refusals in a row, all alike and of different messages of a topic, are put down to the messages. One more is
- * put down to the broker.
+ * How many similar refusals in a row, for different messages of a topic, are blamed on the messages. One more is blamed
+ * on the broker.
  */
 const BELIEVED_ON_END = 3;
 
 /** How many topics, and how many messages, are remembered. Beyond that, the oldest are forgotten. */
 const MAX_KEPT = 10_000;
 
-/** A message that was parked although the broker, and not the message, may be the cause of the failure. */
+/** A message that was parked although the broker may have caused the failure. */
 interface Doubt {
   readonly signature: string;
   /** How often the message was parked like this. */
@@ -45,14 +45,14 @@ interface Doubt {
 }
 
 /**
- * Decides whether the broker or the message is the cause of a failure, if the error does not say so.
+ * Decides whether the broker or the message caused a failure, if the error does not say.
  *
- * The broker is taken for the cause if a call is not answered while no other call is acknowledged, if most messages of
- * a batch fail alike, or if a topic gets one refusal after another, all alike. The message is taken for the cause as
- * soon as another message of its topic was acknowledged, and this message then fails again as before.
+ * The broker is blamed in three cases: a call is not answered while no other call is acknowledged, most messages in a
+ * batch fail alike, or a topic gets one similar refusal after another. The message is blamed as soon as another message
+ * of its topic was acknowledged, and this message then fails again as before.
  */
 export class OutageDetector {
-  /** Whether the broker has been tried as often as is worthwhile, and has acknowledged nothing since. */
+  /** Whether the broker has been tried often enough, and has acknowledged nothing since. */
   exhausted = false;
   readonly #refusals = new Map<Topic, { signature: string; count: number }>();
   readonly #doubts = new Map<string, Doubt>();
@@ -60,7 +60,7 @@ export class OutageDetector {
   readonly #acknowledged = new Map<Topic, number>();
   #acknowledgements = 0;
 
-  /** To be called for all acknowledged messages. */
+  /** Call this for all acknowledged messages. */
   acknowledged(messages: () => Iterable<Message>): void {
     this.exhausted = false;
     if (this.#refusals.size === 0 && this.#doubts.size === 0) return;
@@ -74,9 +74,8 @@ export class OutageDetector {
   }
 
   /**
-   * Whether the broker may still refuse every message of this topic, and not only this message. That is so if the
-   * message was parked in such doubt before, for a failure like this one, and no message of its topic was acknowledged
-   * since.
+   * Whether the broker may still be refusing every message of this topic, and not only this message. That is so if the
+   * message was parked in such doubt before, for a similar failure, and no message of its topic was acknowledged since.
    */
   isDoubted({ id, topic }: Message, { signature }: Failure): boolean {
     const doubt = this.#doubts.get(id);
@@ -84,7 +83,7 @@ export class OutageDetector {
   }
 
   /**
-   * Remembers that a message is parked for a failure that may be the broker's.
+   * Remembers that a message is parked for a failure that the broker may have caused.
    * @returns how often the message was parked like this.
    */
   doubt({ id, topic }: Message, { signature }: Failure): number {
@@ -95,15 +94,15 @@ export class OutageDetector {
     return times;
   }
 
-  /** Forgets a message that is not tried again. */
+  /** Forgets a message that will not be tried again. */
   forget({ id }: Message): void {
     this.#doubts.delete(id);
   }
 
   /**
-   * The failure of the broker as a whole; `undefined` if the broker did not fail.
+   * Returns the failure of the broker as a whole, or `undefined` if the broker did not fail.
    *
-   * @param open The signature that the failures share for which publishing is paused now.
+   * @param open The signature of the failures for which publishing is paused now.
    */
   judge(answers: readonly Answered[], open: string | undefined): Outage | undefined {
     const failed = answers.flatMap(({ failure }) => failure ?? []);
@@ -117,7 +116,7 @@ export class OutageDetector {
     return outage && { ...outage, certain: false };
   }
 
-  /** The failure of a message that has not failed before, and whose call was not answered. */
+  /** Returns the failure of a message that has not failed before, and whose call was not answered. */
   #unanswered(answers: readonly Answered[]): Failure | undefined {
     return answers.find(
       (answered) =>
@@ -126,8 +125,9 @@ export class OutageDetector {
   }
 
   /**
-   * The failure that more than half of a batch has in common. Messages of one key count as one, because they fail
-   * together. Messages that failed before do not count, because their failing again says nothing about the broker.
+   * Returns the failure that more than half of a batch has in common. Messages with the same key count as one, because
+   * they fail together. Messages that failed before do not count, because another failure says nothing about the
+   * broker.
    */
   #most(answers: readonly Answered[]): Failure | undefined {
     const units = new Set<unknown>();
@@ -150,7 +150,8 @@ export class OutageDetector {
   }
 
   /**
-   * A refusal that follows refusals like it in the same topic, if no message of the topic was acknowledged in between.
+   * Returns a refusal that follows similar refusals in the same topic, if no message of the topic was acknowledged in
+   * between.
    */
   #refusedOnEnd(answers: readonly Answered[]): Failure | undefined {
     let outage: Failure | undefined;

@@ -13,21 +13,21 @@ import type { Answered, Failure, Outage } from './outage-detector.js';
 
 /** The result of one batch. */
 interface Taken {
-  /** The places of the page's messages that are still to be sent, in order. */
+  /** The places of the page's messages that still have to be sent, in order. */
   readonly pending: readonly number[];
   readonly acknowledged: boolean;
   readonly outage: Outage | undefined;
 }
 
 /**
- * Collects the broker's answers for the messages of one page, by their places, and decides what becomes of each
+ * Collects the broker's answers for the messages of one page, by their places, and decides what happens to each
  * message.
  */
 export class Outcomes {
   readonly #page: Page;
   readonly #options: PublishPageOptions;
   readonly #toPark: ToPark[] = [];
-  /** Keys of which a message of this page was parked. */
+  /** Keys for which this page has parked a message. */
   readonly #blocked = new Set<string>();
   readonly #late: Late[] = [];
   #acknowledged = 0;
@@ -63,7 +63,7 @@ export class Outcomes {
   }
 
   /**
-   * Parks the messages of a batch that have no answer yet. Their answers are waited for elsewhere (see `late`).
+   * Parks the messages in a batch that have no answer yet. Other code waits for their answers (see `late`).
    *
    * @returns the rest of the batch, with its results.
    */
@@ -74,7 +74,7 @@ export class Outcomes {
   ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
     const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
     if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
-    // The time counts from now, because the call may have begun just now, even if its page was sent some time ago.
+    // The time counts from now, because the call may have begun just now although its page was sent some time ago.
     const retryIn = this.#options.pace?.timeout ?? 0;
     const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
     const answered = batch.filter((place, i) => {
@@ -103,7 +103,7 @@ export class Outcomes {
     return { batch: answered, results: results.filter((_, i) => kept.has(batch[i] as number)) };
   }
 
-  /** Records every result of a batch. `rest` holds the places of the page that were not in the batch. */
+  /** Records every result of a batch. `rest` has the places of the page that were not in the batch. */
   take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
     if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
     const { outageDetector, circuit, onPublished } = this.#options;
@@ -138,7 +138,7 @@ export class Outcomes {
     return { pending, acknowledged, outage };
   }
 
-  /** Whether messages that fail alike have been tried as often as is worthwhile. */
+  /** Whether messages that fail alike have been tried often enough. */
   #isEnough(outage: Outage | undefined, acknowledged: boolean, holdsUpOthers: boolean): boolean {
     if (outage?.certain !== false) {
       this.#rounds = 0;
@@ -154,7 +154,7 @@ export class Outcomes {
     return true;
   }
 
-  /** Records the failures, and returns the places that are to be sent again. */
+  /** Records the failures, and returns the places to send again. */
   #settle(
     batch: readonly number[],
     answers: readonly (Answered | undefined)[],
@@ -163,8 +163,8 @@ export class Outcomes {
   ): number[] {
     const again: number[] = [];
     /**
-     * Keys with an earlier message in this batch that is now a dead letter. A later message of such a key may be
-     * refused for a fault of its own.
+     * Keys for which an earlier message in this batch is now a dead letter. A later message of such a key can be
+     * refused for its own fault.
      */
     const pastDead = new Set<string>();
     batch.forEach((place, i) => {
@@ -187,8 +187,7 @@ export class Outcomes {
   }
 
   /**
-   * Parks a message for a failure that may be the broker's. Such a failure counts as an attempt only if it is the
-   * first.
+   * Parks a message for a failure that the broker may have caused. Only the first such failure counts as an attempt.
    */
   #doubt(place: number, failure: Failure): void {
     const message = this.#message(place);
@@ -198,7 +197,7 @@ export class Outcomes {
   }
 
   /**
-   * Records a failure that is the message's own.
+   * Records a failure that the message itself caused.
    * @returns whether the message is now a dead letter, so that its key goes on.
    */
   #fail(place: number, failure: Failure): boolean {
@@ -235,7 +234,7 @@ export class Outcomes {
 
   #park(place: number, more: Partial<ToPark>): void {
     const { key } = this.#message(place);
-    // Later messages wait behind a dead letter, too, until it is settled. Otherwise, after a crash, the dead letter
+    // Later messages also wait behind a dead letter until it is settled. Otherwise, after a crash, the dead letter
     // would be tried again after them.
     if (key !== undefined) this.#blocked.add(key);
     this.#toPark.push(this.#toParkOf(place, more));
@@ -245,7 +244,7 @@ export class Outcomes {
     return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
   }
 
-  /** Tells how many messages were in flight when the relay stopped waiting for them. They are published again. */
+  /** Reports how many messages were in flight when the relay stopped waiting for them. They are published again. */
   #tellCut(results: readonly PublishResult[]): void {
     const { cut, onCut } = this.#options;
     if (cut?.signal.aborted !== true) return;
@@ -253,8 +252,8 @@ export class Outcomes {
   }
 
   /**
-   * The answer for a message. `undefined` if the message was not sent because another call was not answered, or if it
-   * was not sent, or not waited for, because the relay is to stop.
+   * Returns the answer for a message. Returns `undefined` if the message was not sent because another call was not
+   * answered. Also returns `undefined` if the relay is stopping and did not send the message, or did not wait for it.
    */
   #answered(place: number, result: PublishResult): Answered | undefined {
     const message = this.#message(place);

@@ -2,7 +2,7 @@ import type { Clock } from '../util/clock.js';
 import { PublishError } from '../errors.js';
 import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 
-/** No call is slow before this time has passed, however fast other calls are. Milliseconds. */
+/** No call counts as slow before this time has passed, even if other calls are fast. Milliseconds. */
 const SHORTEST_PATIENCE = 1_000;
 
 /** A call is slow if it takes this many times as long as a call usually takes. */
@@ -10,15 +10,15 @@ const SLOW = 10;
 
 /**
  * The fraction by which each new duration moves the typical duration, up or down. So the typical duration follows the
- * median, and no single call moves it far.
+ * median, and a single call cannot move it far.
  */
 const STEP = 0.1;
 
 type Results = readonly PublishResult[];
 
 /**
- * Stands in for the answer to a message that its page no longer waits for, or to a message that is not sent because it
- * is behind such a message.
+ * Stands for a missing answer. Either the page no longer waits for the answer to this message, or the message is not
+ * sent because it is behind such a message.
  */
 export class Outstanding extends PublishError {
   /**
@@ -39,7 +39,7 @@ export interface CallOptions extends PublishOptions {
   readonly pace?: Pace | undefined;
 }
 
-/** A call that has not been answered, and is not known to be slow yet. */
+/** A call that has no answer yet, and is not known to be slow yet. */
 interface Call {
   /** The number of the call, counted from the first. */
   readonly place: number;
@@ -47,15 +47,18 @@ interface Call {
   readonly onSlow: () => void;
 }
 
-/** Knows how long calls of one destination usually take, and finds the calls that are slow in comparison. */
+/** Learns how long one destination's calls usually take, and finds the calls that are slow in comparison. */
 export class Pace {
-  /** How many milliseconds a call may take before it counts as failed. */
+  /** How many milliseconds a call can take before it counts as failed. */
   readonly timeout: number;
   readonly #clock: Clock;
   /** Oldest first. */
   readonly #calls = new Set<Call>();
   #places = 0;
-  /** The number of the acknowledged call that began last. The broker answers, so calls that began earlier are late. */
+  /**
+   * The number of the acknowledged call that began last. It shows that the broker answers, so calls that began earlier
+   * are late.
+   */
   #acknowledged = 0;
   #typical = 0;
   #cancel: (() => void) | undefined;
@@ -67,15 +70,15 @@ export class Pace {
     this.timeout = timeout;
   }
 
-  /** How many milliseconds a call may take before it is slow: never more than half of its timeout. */
+  /** How many milliseconds a call can take before it is slow. It is never more than half of the call's timeout. */
   get patience(): number {
     return Math.min(this.timeout / 2, Math.max(SHORTEST_PATIENCE, SLOW * this.#typical));
   }
 
   /**
-   * Resolves to the results of a call with `count` messages, or to `Outstanding` for each message as soon as the call
-   * is slow. A call is slow if it takes longer than `patience` and a call that began after it was acknowledged. Without
-   * such a later call, it may be the broker that hangs.
+   * Resolves to the results of a call with `count` messages. As soon as the call is slow, resolves to `Outstanding` for
+   * each message. A call is slow if it takes longer than `patience` and a call that began after it was acknowledged.
+   * Without such a later call, the broker itself may hang.
    *
    * @param results Must not reject.
    */
@@ -106,11 +109,11 @@ export class Pace {
       this.#acknowledged = Math.max(this.#acknowledged, call.place);
       if (this.#isDoubted) this.#look();
     }
-    // No timer may be left, because it would keep the process alive.
+    // A remaining timer would keep the process alive.
     if (this.#calls.size === 0) this.#disarm();
   }
 
-  /** Reports the slow calls, and sets a timer for the moment when the next call may be slow. */
+  /** Reports the slow calls, and sets a timer for the moment when the next call can become slow. */
   #look(): void {
     this.#disarm();
     this.#isDoubted = false;

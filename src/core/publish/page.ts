@@ -5,9 +5,9 @@ import { Outcomes } from './outcomes.js';
 import { send } from './request.js';
 import type { Earlier, Late, PageOutcome, PublishPageOptions } from './types.js';
 
-/** A page that is being published. */
+/** A page whose publication is under way. */
 export interface Publication {
-  /** @throws the reason of `lost`, and nothing else. */
+  /** @throws only the reason of `lost`. */
   readonly outcome: Promise<PageOutcome>;
   /** Whether a message of this key is neither acknowledged nor parked yet. */
   isBusy(key: string): boolean;
@@ -15,18 +15,18 @@ export interface Publication {
   hasParked(key: string): boolean;
 }
 
-/** How many messages, at most, are sent to find out whether a broker is back. */
+/** How many messages are sent at most to find out whether a broker is back. */
 const PROBE_SIZE = 10;
 
-/** The places of the messages that are sent next, and of those that have to wait. Both are in order. */
+/** The places of the messages to send next, and of those that have to wait. Both are in order. */
 interface Next {
   readonly batch: readonly number[];
   readonly rest: readonly number[];
 }
 
 /**
- * Publishes a page in order per key. Each message is sent until it is acknowledged, parked or given up. While the
- * broker as a whole fails, the page waits, and no attempts are counted.
+ * Publishes a page in order per key. Sends each message until it is acknowledged, parked or given up. While the broker
+ * as a whole fails, the page waits, and no attempts are counted.
  */
 export function publishPage(page: Page, options: PublishPageOptions, earlier: Earlier): Publication {
   return new PagePublication(page, options, earlier);
@@ -38,14 +38,11 @@ class PagePublication implements Publication {
   readonly #options: PublishPageOptions;
   readonly #earlier: Earlier;
   readonly #outcomes: Outcomes;
-  /**
-   * The `stop` signal as it was when the page was begun. When partitions change hands, later pages are begun under
-   * another signal.
-   */
+  /** The `stop` signal from when the page was begun. After partitions change hands, later pages have another signal. */
   readonly #stop: AbortSignal;
-  /** The places of the messages that are still to be sent, in order. */
+  /** The places of the messages that still have to be sent, in order. */
   #pending: readonly number[];
-  /** The keys of the pending messages, once somebody has asked for them. */
+  /** The keys of the pending messages. This set is filled when a key is first looked up. */
   #busy: Set<string | undefined> | undefined;
 
   constructor(page: Page, options: PublishPageOptions, earlier: Earlier) {
@@ -68,7 +65,7 @@ class PagePublication implements Publication {
     return this.#outcomes.hasParked(key);
   }
 
-  /** Sends batch after batch until nothing is left, or until the page is told to stop. */
+  /** Sends batch after batch until all messages are sent, or until the page has to stop. */
   async #run(): Promise<PageOutcome> {
     const { circuit, outageDetector, progress } = this.#options;
     const patient = !this.#isFromLog;
@@ -85,15 +82,15 @@ class PagePublication implements Publication {
   }
 
   /**
-   * Chooses the messages that can be sent now. Unless the publisher keeps the order of keys in a batch, it chooses at
-   * most one message of each key.
+   * Chooses the messages that can be sent now. Unless the publisher keeps key order within a batch, it chooses at most
+   * one message for each key.
    */
   #next(most: number): Next {
     const { publisher, batchBytes } = this.#options;
     const inBatch = publisher.batchKeepsKeyOrder === true ? undefined : new Set<string>();
     const batch: number[] = [];
     const rest: number[] = [];
-    /** Keys with a message that has to wait. The later messages of such a key have to wait, too. */
+    /** Keys with a message that has to wait. The later messages of such a key also have to wait. */
     const waiting = new Set<string>();
     let bytes = 0;
     for (const place of this.#pending) {
@@ -140,8 +137,8 @@ class PagePublication implements Publication {
   }
 
   /**
-   * Sends nothing. The rest of the page waits for earlier pages. Nothing may happen between looking at these pages and
-   * waiting, because a ring of `progress` in between would be missed.
+   * Sends nothing, because the rest of the page waits for earlier pages. Nothing may happen between looking at these
+   * pages and waiting. Otherwise a ring of `progress` in between would be missed.
    */
   async #sendNothing(pass: Pass, { rest }: Next): Promise<void> {
     const { circuit, clock, progress } = this.#options;
@@ -173,7 +170,7 @@ class PagePublication implements Publication {
   }
 }
 
-/** Waits for the answer to a slow call, and decides what becomes of its messages, as for any parked messages. */
+/** Waits for the answer to a slow call, and decides what happens to its messages, as for any parked messages. */
 export async function publishLate(
   { page, results, sentAt, pass }: Late,
   options: PublishPageOptions,
@@ -183,7 +180,7 @@ export async function publishLate(
   const outcomes = new Outcomes(page, options);
   const places = page.messages.map((_, place) => place);
   const taken = outcomes.take(places, [], all, options.clock.now() - sentAt);
-  // Other calls were acknowledged while this one was waited for. What its messages have in common is only that they
+  // Other calls were acknowledged during the wait for this call. Its messages have nothing in common except that they
   // were sent in one call.
   const outage = taken.outage?.certain === true ? taken.outage : undefined;
   options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });

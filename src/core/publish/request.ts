@@ -9,7 +9,7 @@ import { withDeadline } from '../util/async.js';
 
 type Results = readonly PublishResult[];
 
-/** How a call is answered in part before it has ended. */
+/** How to return a partial answer before a call has ended. */
 interface Early {
   readonly pace: Pace;
   readonly onEarly: (results: Results) => void;
@@ -17,7 +17,7 @@ interface Early {
 
 /**
  * Sends messages in one call, and resolves to a result for each. If the call is slow, the messages without an answer
- * get the result `Outstanding`, unless the call is to find out whether the broker is back. Never rejects.
+ * get the result `Outstanding`. This does not apply to a call that finds out whether the broker is back. Never rejects.
  */
 export function send(messages: readonly Message[], options: PublishPageOptions, { probe }: Pass): Promise<Results> {
   const pace = probe ? undefined : options.pace;
@@ -28,7 +28,7 @@ export function send(messages: readonly Message[], options: PublishPageOptions, 
   });
 }
 
-/** Makes one call. Its deadline, and the end of the lease, also apply to the answers that come late. Never rejects. */
+/** Makes one call. Its deadline, and the end of the lease, also apply to late answers. Never rejects. */
 async function request(messages: readonly Message[], options: PublishPageOptions, early?: Early): Promise<Results> {
   const { timeout, clock, calls, cut } = options;
   const call = calls?.begin();
@@ -53,8 +53,8 @@ async function request(messages: readonly Message[], options: PublishPageOptions
 }
 
 /**
- * The publisher's answer. If the publisher may answer in part (`early`), resolves once the slow calls within the batch
- * have ended.
+ * Returns the publisher's answer. If the publisher can give a partial answer (`early`), resolves once the slow calls
+ * within the batch have ended.
  */
 function answerTo(
   messages: readonly Message[],
@@ -67,8 +67,8 @@ function answerTo(
 }
 
 /**
- * Resolves to the answer to a batch once the slow calls within it have ended. Until then, `onEarly` gets the results
- * that there are.
+ * Resolves to the answer for a batch once the slow calls within it have ended. Before that, `onEarly` receives the
+ * results so far.
  */
 async function untilAll(answer: Promise<Results>, count: number, onEarly: Early['onEarly']): Promise<Results> {
   const all = await answer;
@@ -80,7 +80,7 @@ async function untilAll(answer: Promise<Results>, count: number, onEarly: Early[
   return all;
 }
 
-/** The promises of the slow calls whose results are still to come. */
+/** Returns the promises of the slow calls whose results are still missing. */
 function callsOf(results: Results): Promise<unknown>[] {
   return results.flatMap((result) =>
     !result.acknowledged && result.error instanceof Outstanding ? (result.error.call?.results ?? []) : [],
@@ -88,7 +88,8 @@ function callsOf(results: Results): Promise<unknown>[] {
 }
 
 /**
- * The options of a call. The lease is checked anew whenever `signal` is read, such as before each of several requests.
+ * Returns the options for a call. Whenever `signal` is read, such as before each of several requests, the lease is
+ * checked again.
  */
 function callOptions(options: PublishPageOptions, signal: () => AbortSignal, pace: CallOptions['pace']): CallOptions {
   return {
@@ -102,7 +103,8 @@ function callOptions(options: PublishPageOptions, signal: () => AbortSignal, pac
 }
 
 /**
- * What is wrong with the answer to a batch; `undefined` if nothing is. Nobody may have checked the publisher's types.
+ * Returns what is wrong with the answer to a batch, or `undefined` if it is right. Untyped code can use the wrong types
+ * for a publisher.
  */
 function wrongIn(results: unknown, count: number): string | undefined {
   const { length } = (results ?? {}) as { length?: unknown };
@@ -113,7 +115,7 @@ function wrongIn(results: unknown, count: number): string | undefined {
     const { acknowledged, error } = (result ?? {}) as { acknowledged?: unknown; error?: unknown };
     return acknowledged === true || (acknowledged === false && error instanceof Error);
   };
-  // Not `every`: it skips the holes of a sparse array.
+  // Do not use `every`: it skips the holes in a sparse array.
   const place = Array.from(results as unknown[]).findIndex((result) => !isResult(result));
   return place < 0
     ? undefined

@@ -7,9 +7,9 @@ export interface Backoff {
 }
 
 /**
- * The delay before the next attempt, after `failures` failed ones. It is exponential with full jitter (Brooker,
- * "Exponential Backoff And Jitter", AWS, 2015), but never less than half of `minDelay`, so that a run of small random
- * numbers cannot hammer a broker. The default delays are in `relay/policies.ts`.
+ * Returns the delay before the next attempt, after `failures` failed ones. It is exponential with full jitter (Brooker,
+ * "Exponential Backoff And Jitter", AWS, 2015), but never less than half of `minDelay`. So a run of small random
+ * numbers cannot overload a broker. The default delays are in `relay/policies.ts`.
  */
 export function backoff(
   failures: number,
@@ -21,17 +21,17 @@ export function backoff(
   return floor + chance.random() * (ceiling - floor);
 }
 
-/** How a message that fails is tried again, and what becomes of it in the end. */
+/** How a message that fails is tried again, and what happens to it in the end. */
 export interface RetryPolicy extends Backoff {
-  /** How many attempts are made before the message is given up, including the first; may be `Infinity`. */
+  /** How many attempts are made before the message is given up, including the first. It can be `Infinity`. */
   readonly maxAttempts: number;
-  /** What becomes of the message then, and of its key. */
+  /** What then happens to the message and its key. */
   readonly onExhausted: 'dead-letter' | 'block-key';
 }
 
-/** A `RetryPolicy`, and how many messages of a topic may wait. */
+/** A `RetryPolicy`, and how many messages of a topic can wait. */
 export interface TopicPolicy extends RetryPolicy {
-  /** How many messages may wait; may be `Infinity`. */
+  /** How many messages can wait. It can be `Infinity`. */
   readonly maxParked: number;
 }
 

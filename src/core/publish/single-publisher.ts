@@ -15,9 +15,9 @@ export function isPaced(publisher: BatchPublisher): publisher is PacedPublisher 
 }
 
 /**
- * The batch form of a publisher that has none. It sends the messages of a key one at a time, and up to `concurrency`
- * messages of different keys at once, in all calls together. After a failure, the later messages of that key in the
- * call are not sent and fail as retryable, so the publisher keeps the order of keys.
+ * Creates a batch form for a publisher that has none. It sends a key's messages one at a time. It sends up to
+ * `concurrency` messages with different keys at once, in all calls together. After a failure, the later messages of
+ * that key in the call are not sent and fail as retryable. So the publisher keeps key order.
  */
 export function asBatchPublisher(
   publisher: Publisher,

@@ -10,7 +10,7 @@ import type { PolicyOf } from './retry-policy.js';
 import type { OutageDetector } from './outage-detector.js';
 import type { Bell, Cut } from '../util/async.js';
 
-/** A failed attempt of one message. */
+/** A failed attempt to publish one message. */
 export interface Attempt {
   readonly message: Message;
   readonly error: Error;
@@ -24,14 +24,15 @@ export interface Earlier {
   /** Whether a message of this key was parked. Then the page's messages of this key have to wait behind it. */
   isParked(key: string): boolean;
   /**
-   * Whether an earlier page is not done with this key yet. Then the page's messages of this key wait until `progress`
+   * Whether an earlier page is still busy with this key. Then the page's messages of this key wait until `progress`
    * rings.
    */
   isBusy(key: string): boolean;
 }
 
 /**
- * Says that there are no earlier messages, as for a page of parked messages. New messages of their keys wait for them.
+ * Says that there are no earlier messages. This is so for a page of parked messages, because new messages of their keys
+ * wait for them.
  */
 export const NONE_EARLIER: Earlier = { isParked: () => false, isBusy: () => false };
 
@@ -40,20 +41,22 @@ export interface PublishPageOptions {
   readonly publisher: BatchPublisher;
   /** Rings when any page has made progress. */
   readonly progress: Bell;
-  /** How many milliseconds one call of the publisher may take. */
+  /** How many milliseconds one call to the publisher can take. */
   readonly timeout: number;
-  /** How many bytes one call of the publisher may take, by `sizeOf`; may be `Infinity`. */
+  /** How many bytes one call to the publisher can take, by `sizeOf`. It can be `Infinity`. */
   readonly batchBytes: number;
   readonly policyOf: PolicyOf;
   readonly kindOf: (error: Error) => FailureKind;
-  /** Read anew before each request. Aborted when the lease is lost: publishing then stops at once, and rejects. */
+  /**
+   * Aborts when the lease is lost. Publishing then stops at once, and rejects. It is read again before each request.
+   */
   readonly lost: AbortSignal;
   /**
-   * Aborted when the relay is to stop, or gives partitions away. Nothing more is sent then, and messages in flight are
-   * waited for.
+   * Aborts when the relay stops, or gives partitions away. Nothing more is sent then, but the relay waits for messages
+   * in flight.
    */
   readonly stop: AbortSignal;
-  /** When messages in flight are no longer waited for after `stop`. @default never */
+  /** When the relay stops waiting for messages in flight after `stop`. @default never */
   readonly cut?: Cut | undefined;
   /**
    * Called with the number of messages that were in flight at the `cut` and not acknowledged. They are published again.
@@ -63,7 +66,7 @@ export interface PublishPageOptions {
   readonly calls?: Calls | undefined;
   readonly circuit: Gate;
   readonly outageDetector: OutageDetector;
-  /** How often messages that failed alike are tried again, as for a failure of the broker, before they are parked. */
+  /** How often messages that failed alike are tried again, as after a failure of the broker, before they are parked. */
   readonly probes: number;
   readonly clock: Clock;
   /** If given, a message whose call is slow is parked while its answer is waited for. */
@@ -74,24 +77,24 @@ export interface PublishPageOptions {
   readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }
 
-/** What became of a page. Every message that is neither parked nor untried was acknowledged. */
+/** The outcome of a page. Every message that is neither parked nor untried was acknowledged. */
 export interface PageOutcome {
   readonly acknowledged: number;
   readonly toPark: readonly ToPark[];
-  /** Messages that were not sent, or of which nothing is known, when `stop` aborted. */
+  /** Messages that were not sent, or whose result is unknown, when `stop` aborted. */
   readonly untried: readonly ToPark[];
   /** Calls that were slow. Their messages are among `toPark` until the calls are answered. */
   readonly late: readonly Late[];
 }
 
-/** Whether there is anything to settle. A page of which no message was tried stays as it was. */
+/** Whether there is anything to settle. If no message of a page was tried, the page stays as it was. */
 export function hasChanged({ acknowledged, toPark }: PageOutcome): boolean {
   return acknowledged > 0 || toPark.length > 0;
 }
 
-/** A call of the publisher that had no answer yet when the rest of its page was answered. */
+/** A call to the publisher that had no answer yet when the rest of its page was answered. */
 export interface Late {
-  /** The messages of the call. */
+  /** The messages in the call. */
   readonly page: Page & { readonly attempts: readonly number[] };
   readonly results: Promise<readonly PublishResult[]>;
   /** When the call was made, by the clock. */

@@ -10,8 +10,8 @@ import { withDeadline } from '../util/async.js';
 const MAX_TIMEOUT = 2_147_483_647;
 
 /**
- * The publisher's own batch form. If it has none, a batch form that sends the messages of a key one at a time, each
- * with a deadline of its own.
+ * Returns the publisher's own batch form. If the publisher has none, returns a batch form that sends a key's messages
+ * one at a time, each with its own deadline.
  */
 export function batchForm(
   publisher: Publisher,
@@ -44,8 +44,8 @@ export function batchForm(
               },
             }),
           clock,
-          // A publisher that is told to end may still say what became of the message. The page waits no longer than
-          // this grace.
+          // A publisher that has to end can still say what happened to the message. The page waits no longer than this
+          // grace.
           signal && { signal, grace: ANSWER_GRACE },
         );
         isAcknowledged = true;
@@ -54,7 +54,7 @@ export function batchForm(
       }
     },
   };
-  // All messages of a page may have the same key. The page then takes as long as all of them together.
+  // All messages of a page can have the same key. The page then takes as long as all of them together.
   return {
     publisher: asBatchPublisher(bounded, concurrency, kindOf),
     publishTimeout: Math.min(publishTimeout * (pageSize + 1), MAX_TIMEOUT),

@@ -1,28 +1,28 @@
 import { Bell } from '../util/async.js';
 
-/** The limits of the work that a pipeline has in progress. */
+/** The limits for a pipeline's work in progress. */
 export interface CapacityOptions {
   readonly pageSize: number;
   /**
-   * How many pages may be published at once. As many messages as fill this number of pages may be published and not
-   * settled.
+   * How many pages can be published at once. The messages that are published but not settled can also fill as many
+   * pages.
    */
   readonly depth: number;
   /**
-   * Whether a slow call counts as a page that is being published. It does not if a page is published by several calls:
-   * such a page makes its next call beside the slow one, and counts once.
+   * Whether a slow call counts as a page that is being published. If a page is published by several calls, it does not.
+   * Such a page makes its next call while the slow one is waiting, and counts once.
    */
   readonly countsLate: boolean;
 }
 
-/** Counts the work that a pipeline has in progress. A page counts as a full page until its messages are known. */
+/** Counts a pipeline's work in progress. A page counts as a full page until its messages are known. */
 export class Capacity {
   /** Rings when there may be room for another page. */
   readonly freed = new Bell();
   readonly #options: CapacityOptions;
   /** How many pages are being published, or have entered to be published. */
   #publishing = 0;
-  /** How many messages are published and not settled, including the room that is reserved for them. */
+  /** How many messages are published but not settled, including the reserved room. */
   #inFlight = 0;
   /** How many slow calls have not been answered. */
   #late = 0;
@@ -40,19 +40,19 @@ export class Capacity {
     return this.#late > 0;
   }
 
-  /** Whether one more page may be published at the same time. */
+  /** Whether one more page can be published at the same time. */
   get mayCall(): boolean {
     const { depth, countsLate } = this.#options;
     return this.#publishing + (countsLate ? this.#late : 0) < depth;
   }
 
-  /** Whether there is room for one more page of messages that are published and not settled. */
+  /** Whether there is room for one more page of messages that are published but not settled. */
   get hasRoom(): boolean {
     const { depth, pageSize } = this.#options;
     return this.#inFlight + pageSize <= depth * pageSize;
   }
 
-  /** Reserves room for a page that is going to be published. */
+  /** Reserves room for a page that will be published. */
   enter(): void {
     this.#publishing += 1;
     this.#inFlight += this.#options.pageSize;
@@ -82,7 +82,7 @@ export class Capacity {
     this.freed.ring();
   }
 
-  /** Frees the room of `messages` messages, which are settled or were never there. */
+  /** Frees the room for `messages` messages, which are settled or never existed. */
   free(messages: number): void {
     this.#inFlight -= messages;
     this.freed.ring();

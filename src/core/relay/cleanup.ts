@@ -7,12 +7,12 @@ import { DAY } from '../util/options.js';
 /** The longest pause between two cleanings. Milliseconds. */
 const MAX_PAUSE = 60_000;
 
-/** How long a published message is kept if nobody says otherwise: seven days, in milliseconds. */
+/** How long a published message is kept by default: seven days, in milliseconds. */
 const WEEK = 7 * DAY;
 
 /**
- * How old a published message must be to be cleaned. The store is asked each time, because `migrate` changes what it
- * allows while a relay runs.
+ * Returns how old a published message must be to be cleaned. It asks the store each time, because `migrate` can change
+ * the store's retention while a relay runs.
  */
 async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {
   if (cleanUp !== 'by retention') return cleanUp;
@@ -20,11 +20,11 @@ async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal 
 }
 
 /**
- * Cleans once, and reports it. Forgotten destinations are logged as errors, because somebody should know that their
- * unpublished messages are given up.
+ * Cleans once, and reports the cleaning. Forgotten destinations are logged as errors, because somebody should know that
+ * their unpublished messages are given up.
  *
- * @returns the expiration by which it cleaned, in milliseconds.
- * @throws what the store throws.
+ * @returns the expiration with which it cleaned, in milliseconds.
+ * @throws the store's own errors.
  */
 export async function cleanOnce(
   { store, destination, clock, errorLogger, onEvent }: RelaySettings,
@@ -50,8 +50,8 @@ export async function cleanOnce(
     tell(await store.deletePublishedByExpiration(expiration, { signal }));
     return expiration;
   } catch (error) {
-    // Report what was done, because nobody reports it later. A cleaning that was stopped before it did anything needs
-    // no report.
+    // Report what was cleaned, because nobody reports it later. If a cleaning was stopped before it cleaned anything,
+    // it needs no report.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
     throw error;
   }
@@ -62,15 +62,14 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 }
 
 /**
- * Cleans again and again, beside the publishing, until the signal aborts. Cleans only while this relay holds
- * partitions.
+ * Cleans repeatedly while the relay publishes, until the signal aborts. Cleans only while this relay holds partitions.
  *
- * @throws MessengerError `INVALID_OPTION` if the store cannot clean by this `cleanUp`, and nothing else.
+ * @throws only MessengerError `INVALID_OPTION`, if the store cannot clean with this `cleanUp`.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
-  // Cleaning costs some look-ups even when there is nothing to clean, and a message may stay a little longer.
+  // Cleaning costs some look-ups even if there is nothing to clean, and a message can stay a little longer.
   const pauseFor = (expiration: number) => Math.max(interval, Math.min(MAX_PAUSE, expiration / 10));
   let pause = pauseFor(cleanUp === 'by retention' ? WEEK : cleanUp);
   while (!stop.aborted) {
@@ -78,8 +77,9 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       try {
         pause = pauseFor(await cleanOnce(options, cleanUp, stop));
       } catch (error) {
-        // If the store cannot clean by the given `cleanUp`, that is a mistake in the options. Throw it at once, and do not log
-        // it every minute. The retention of the store may have changed since the relay asked for it.
+        // If the store cannot clean with the given `cleanUp`, the options are wrong. Throw the error at once instead of
+        // logging it every minute. Do not throw for `by retention`, because the store's retention may have changed
+        // since the relay asked for it.
         if (cleanUp !== 'by retention' && hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }

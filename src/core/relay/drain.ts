@@ -10,8 +10,9 @@ import { onAbort } from '../util/async.js';
 /** The options of a drain. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
   /**
-   * How many milliseconds the drain may send messages. After that it sends nothing more, whatever is left. It waits for
-   * messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take one cleaning more.
+   * How many milliseconds the drain can send messages. After that it sends nothing more, even if messages are left. It
+   * waits for messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take longer by one
+   * cleaning.
    * @default 10_000
    */
   readonly budget?: number;
@@ -23,12 +24,12 @@ export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
 }
 
 /**
- * Publishes until there is nothing new, the broker as a whole fails, or the time is over. Then cleans, if `cleanUp` is
- * set.
+ * Publishes until there are no new messages, the broker as a whole fails, or the time is over. Then cleans, if
+ * `cleanUp` is set.
  */
 export async function drained(settings: RelaySettings, budget: number, signal?: AbortSignal): Promise<number> {
   const { clock, cleanUp } = settings;
-  /** Aborted when the time is over, or when `signal` aborts. */
+  /** Aborts when the time is over, or when `signal` aborts. */
   const over = new AbortController();
   const end = () => {
     over.abort(signal?.reason);
@@ -60,17 +61,17 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
 interface Drain {
   readonly settings: RelaySettings;
   readonly signal: AbortSignal;
-  /** Looks at the clock as well, because a process that was frozen gets here before its timers. */
+  /** Also looks at the clock, because a process that was frozen gets here before its timers run. */
   readonly isOver: () => boolean;
 }
 
 /**
- * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back, and takes those that are free.
- * So relays that wait get their turn, and so do partitions that a dead relay held.
+ * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back, and takes free partitions. So
+ * waiting relays get their turn, and the drain also gets partitions that a dead relay held.
  */
 const ONE_FEED = 10_000;
 
-/** What a drain has done so far. */
+/** The results of a drain so far. */
 interface Done {
   total: number;
   /** One error for each round with failures. */
@@ -80,7 +81,7 @@ interface Done {
 
 /**
  * Publishes round after round.
- * @returns whether another feed may find more to publish, because this feed is lost or its time is over.
+ * @returns whether another feed may find more messages, because this feed is lost or its time is over.
  */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
   const until = settings.clock.now() + ONE_FEED;

@@ -9,7 +9,9 @@ import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.j
 import { runRelay } from './supervisor.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/** The options of a relay: those of a `Messenger`, except `topics`, which come from the topics of the outbox. */
+/**
+ * The options of a relay. They are those of a `Messenger`, except `topics`, which come from the topics of the outbox.
+ */
 export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
   /** Sends messages to the broker. An async function that sends one message is enough. */
   readonly publisher: Publisher | PublishFunction;
@@ -20,8 +22,7 @@ export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
 /** A relay that runs beside the application. With `await using`, it ends when its scope ends. */
 export interface Relay extends AsyncDisposable {
   /**
-   * Resolves when the relay has ended. Rejects with the `FatalError` because of which it could not go on; that error is
-   * logged, too.
+   * Resolves when the relay has ended. Rejects with the `FatalError` that ended the relay. That error is also logged.
    */
   readonly ended: Promise<void>;
   /** The state of publishing at this moment. */
@@ -29,7 +30,7 @@ export interface Relay extends AsyncDisposable {
   /** The state of the datastore at this moment. */
   readonly datastore: DatastoreStatus;
   /**
-   * Finishes the work in flight, as far as it is answered within `stopTimeout`, and then resolves.
+   * Finishes the work in flight, if it is answered within `stopTimeout`, and then resolves.
    * @throws the `FatalError` that ended the relay before.
    */
   stop(): Promise<void>;
@@ -50,7 +51,7 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
     });
   });
   await Promise.race([reached, ended]);
-  // Perhaps nobody waits for `ended`. Its rejection must not end the process, and somebody must know of it.
+  // If nobody waits for `ended`, its rejection must not end the process, but somebody must learn of it.
   ended.catch((error: unknown) => {
     settings.errorLogger.error(toError(error));
   });
@@ -72,7 +73,7 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
 }
 
 /**
- * Waits for work that comes before a relay has reached the store.
+ * Waits for work that must happen before a relay has reached the store.
  * @throws FatalError if the store cannot be reached or worked on.
  */
 export async function reaching(work: Promise<void> | undefined): Promise<void> {

@@ -16,28 +16,28 @@ interface Waiting {
 }
 
 /**
- * How many failed messages are remembered. Beyond that, nothing new is read until some of them are published. A plain
- * store lists failed messages first, so each read asks for that many more messages.
+ * How many failed messages are remembered. At this limit, the feed reads no new messages until some of them are
+ * published. A plain store lists failed messages first, so each read asks for that many more messages.
  */
 const MAX_WAITING = 10_000;
 
 /**
- * How long a message that the broker refuses for good rests between attempts, in milliseconds. A plain store has no
+ * How long a message that the broker refuses for ever rests between attempts, in milliseconds. A plain store has no
  * place for dead letters.
  */
 const DEAD_RETRY = 300_000;
 
 /**
- * Makes a feed of a plain `Store`, for one relay. The state that other stores keep in a side table is kept in memory
- * here. It starts anew with each feed, because the store still lists these messages as unpublished.
+ * Creates a feed from a plain `Store`, for one relay. It keeps in memory the state that other stores keep in a side
+ * table. The state starts empty with each feed, because the store still lists these messages as unpublished.
  */
 export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const never = new AbortController().signal;
-  /** By id, because the store may make new objects of its messages each time. */
+  /** The map is by id, because the store can create new objects for its messages each time. */
   const waiting = new Map<string, Waiting>();
   const waitingKeys = new Map<string, number>();
   const waitingTopics = new Map<string | undefined, number>();
-  /** A plain store is not called again before it has answered. */
+  /** Calls to a plain store must not overlap. */
   const inTurn = serially();
   const unsettled = new Set<string>();
 
@@ -59,7 +59,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     count(waitingTopics, known.topic, -1);
   }
 
-  /** Lists enough messages that those which wait or are in flight cannot hide new ones. */
+  /** Lists enough messages so that waiting messages and messages in flight cannot hide new ones. */
   async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
     return store.messages(pageSize + waiting.size + unsettled.size, options);
   }
@@ -75,8 +75,8 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
 
     async read(options) {
       if (waiting.size >= MAX_WAITING) return { messages: [] };
-      // The state from before the list is requested, because a message that is settled meanwhile may still be on the
-      // list.
+      // Take the state from before the list is requested, because a message that is settled meanwhile can still be on
+      // the list.
       const known = new Set([...waiting.keys(), ...unsettled]);
       const messages = (await list(options)).filter(({ id }) => !known.has(id)).slice(0, pageSize);
       for (const { id } of messages) unsettled.add(id);
@@ -93,7 +93,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
           if (state === undefined) return false;
           const { key } = state;
           const isDue = state.due <= now && (key === undefined || !blocked.has(key));
-          // No message of a key comes before the first one, whatever its own time is.
+          // No message of a key comes before the first one, even if its own time has come.
           if (!isDue && key !== undefined) blocked.add(key);
           return isDue;
         })
@@ -102,7 +102,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     },
 
     async settle(page, toPark) {
-      // Messages are parked at once, so that pages that were already read know about them.
+      // Park messages at once, so that pages that were already read know about them.
       for (const each of toPark) wait(each);
       const kept = new Set(toPark.map(({ message }) => message));
       const published = page.messages.filter((message) => !kept.has(message));

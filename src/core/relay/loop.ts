@@ -10,34 +10,40 @@ import { isAbort, isAborted, type Cut } from '../util/async.js';
 /** The first pause of an idle relay. Each further pause is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;
 
-/** How long a message that became due may wait until the relay notices it. Milliseconds. */
+/** How long a message that became due can wait until the relay notices it. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
 
 /** How often a busy relay checks whether other relays have come or gone. Milliseconds. */
 const GIVE_WAY = 250;
 
 /**
- * How often messages that failed alike are tried again, as for a failure of the broker. That is long enough for a
- * broker to restart. It is bounded, so that messages whose own faults are alike cannot stop the others for ever.
+ * How often messages that failed alike are tried again, as after a failure of the broker. A broker has enough time to
+ * restart meanwhile. The limit keeps messages that fail alike through their own faults from stopping the others for
+ * ever.
  */
 const PROBES = 5;
 
-/** New messages are published again once the number of waiting messages has fallen to this fraction of `maxParked`. */
+/**
+ * The relay publishes new messages again once the number of waiting messages has fallen to this fraction of
+ * `maxParked`.
+ */
 const DRAINED = 0.9;
 
-/** What the work with a feed tells about its store. */
+/** What the work with a feed reports about its store. */
 export interface StoreHealth {
   /** The store answered. */
   readonly onReached: () => void;
-  /** The store did everything that was asked of it. A store that lists messages but cannot mark them does not work. */
+  /**
+   * The store did everything that it was asked to do. A store that lists messages but cannot mark them does not work.
+   */
   readonly onWorking: () => void;
 }
 
 /**
- * Publishes the messages of a feed, both new ones and those that were parked, until it is told to stop, or until it is
- * better to open another feed. Then it settles what is in flight.
+ * Publishes a feed's messages, both new and parked ones, until it has to stop, or until it is better to open another
+ * feed. Then it settles the messages in flight.
  *
- * @throws the error of the feed, or the reason why its lease is lost.
+ * @throws the feed's error, or the reason why its lease is lost.
  */
 export async function relayFeed(
   feed: Feed,
@@ -87,9 +93,9 @@ export async function relayFeed(
 
   let unbalancedSince: number | undefined;
   /**
-   * Whether partitions are to change hands now. Changing hands waits for every call that is in flight. Therefore it
-   * does not begin while the pipeline waits for a slow call, which would hold up everything else. But if there has been
-   * one slow call after another for as long as one call may take, it begins nevertheless.
+   * Whether partitions should change hands now. Changing hands waits for every call in flight. Therefore it does not
+   * begin while the pipeline waits for a slow call, which would delay everything else. But if one slow call has
+   * followed another for as long as one call can take, it begins anyway.
    */
   function isToHandOver(): boolean {
     if (pipeline.round.aborted) return true;
@@ -116,7 +122,7 @@ export async function relayFeed(
       if (page.messages.length > 0) {
         pause = FIRST_IDLE_PAUSE;
         onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: false });
-        // If the round has ended, the page is dropped. The relay that then holds its partitions reads it again.
+        // If the round has ended, drop the page. The relay that then holds its partitions reads it again.
         if (await enter(page, round)) pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
@@ -128,7 +134,9 @@ export async function relayFeed(
     }
   }
 
-  /** Waits for room for a page, and until waiting messages have drained. @returns whether the page may be published. */
+  /**
+   * Waits for room for a page, and until enough waiting messages are gone. @returns whether the page can be published.
+   */
   async function enter(page: Page, round: AbortSignal): Promise<boolean> {
     for (;;) {
       if (!(await pipeline.enter(round))) return false;
@@ -148,7 +156,7 @@ export async function relayFeed(
     }
   }
 
-  /** Publishes parked messages that are due. Looks for more at once while keys drain. */
+  /** Publishes parked messages that are due. While keys drain, it looks for more at once. */
   async function publishAgain(): Promise<void> {
     while (await pipeline.enter()) {
       const { round } = pipeline;
@@ -172,8 +180,8 @@ export async function relayFeed(
   }
 
   /**
-   * Makes room for other relays even while new messages wait: for their turn, for a broker, or for waiting messages to
-   * drain.
+   * Makes room for other relays even while new messages wait. They can wait for their turn, for a broker, or for parked
+   * messages.
    */
   async function giveWay(): Promise<void> {
     while (!pipeline.over.aborted) {
@@ -186,7 +194,7 @@ export async function relayFeed(
   const orFail = (error: unknown) => {
     // A call that was cut short because all work ends has not failed.
     if (isAbort(error, pipeline.over)) return;
-    // In a process that was frozen, any call may be the first to fail because the lease is lost.
+    // In a process that was frozen, any call can be the first to fail because the lease is lost.
     pipeline.fail(feed.lost.aborted ? feed.lost.reason : error);
   };
   await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
@@ -212,7 +220,7 @@ async function rebalance(feed: Feed, { onEvent, destination }: RelayOptions, sig
   if (gained.length > 0) onEvent?.({ type: 'leased', destination, partitions: gained });
 }
 
-/** The first topic in a page that has as many waiting messages as it may have, or more. */
+/** Returns the first topic in a page for which the number of waiting messages has reached its limit. */
 function fullTopic(
   feed: Feed,
   { messages }: Page,

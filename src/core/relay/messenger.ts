@@ -18,16 +18,16 @@ export interface MessengerCallOptions {
 
 /** The options of `start`. */
 export interface StartOptions extends MessengerCallOptions {
-  /** Called once, as soon as the store was reached and can be worked on. @default nobody is told */
+  /** Called once, as soon as the relay has reached the store and can work on it. @default nothing is called */
   onStarted?: () => void;
 }
 
 /**
- * Publishes the messages of a store, and cleans away the published ones. Each message is published at least once, and
- * in order per key. No message counts as published before the broker has acknowledged it.
+ * Publishes a store's messages, and cleans away the published ones. Each message is published at least once, and in
+ * order per key. A message counts as published only when the broker has acknowledged it.
  *
- * If the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again: those that were
- * being published or settled.
+ * If the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again. These are the
+ * messages that were being published or settled.
  *
  * @example
  * ```ts
@@ -57,7 +57,7 @@ export class Messenger {
   }
 
   /**
-   * Publishes once: the messages that failed before and are due, and one page of new ones.
+   * Publishes once: the due messages that failed before, and one page of new messages.
    *
    * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. If the signal
    *   aborts, how many were acknowledged by then.
@@ -73,10 +73,10 @@ export class Messenger {
   }
 
   /**
-   * Cleans once, by the option `cleanUp`.
+   * Cleans once, as the option `cleanUp` says.
    *
    * @throws MessengerError `INVALID_OPTION` if that option was not given. Otherwise the store's own errors, such as a
-   *   `CleaningError` of `PostgresStore`.
+   *   `CleaningError` from `PostgresStore`.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
     const { cleanUp } = this.#settings;

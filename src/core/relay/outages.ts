@@ -6,17 +6,17 @@ import { classify, type FailureTable, NETWORK_FAILURES } from '../publish/failur
 import { signatureOf } from '../util/error-signature.js';
 import type { ErrorLogger } from '../contracts/logger.js';
 
-/** How often something that goes on is logged again. Milliseconds. */
+/** How often an ongoing problem is logged again. Milliseconds. */
 const AGAIN = 60_000;
 
-/** How many errors that are alike are logged one by one in that time. */
+/** How many similar errors are logged one by one in that time. */
 const ONE_BY_ONE = 10;
 
 /** How many outages that come and go are logged in that time. */
 const OUTAGES = 5;
 
 /**
- * How many kinds of errors are remembered. Beyond that, the oldest are forgotten, and logged anew if they come again.
+ * How many kinds of errors are remembered. Beyond that, the oldest are forgotten, and logged as new if they come again.
  */
 const MAX_KINDS = 1_000;
 
@@ -27,8 +27,8 @@ interface Kind {
 }
 
 /**
- * Logs errors that come in large numbers without a flood. Errors that are alike are counted together, so that a
- * different error is logged at once.
+ * Logs frequent errors without flooding the log. It counts similar errors together, so that a different error is logged
+ * at once.
  */
 export class Alike {
   readonly #logger: ErrorLogger;
@@ -41,7 +41,7 @@ export class Alike {
   }
 
   /**
-   * @param errorOf Makes the error. `more` says how many errors like it were not logged, and is empty if there were
+   * @param errorOf Creates the error. `more` says how many similar errors were not logged, and is empty if there were
    *   none.
    */
   tell(signature: string, errorOf: (more: string) => Error): void {
@@ -66,7 +66,7 @@ export class Alike {
     this.#logger.error(errorOf(more === 0 ? '' : ` (and ${String(more)} more like it in ${since})`));
   }
 
-  /** Logs an error as it is, or with the number of errors like it that were not logged. */
+  /** Logs an error as it is, or with the number of similar errors that were not logged. */
   tellError(error: Error): void {
     this.tell(signatureOf(error, 'retryable'), (more) => {
       if (more === '') return error;
@@ -75,10 +75,10 @@ export class Alike {
   }
 }
 
-/** What may have an outage. */
+/** The systems that can have an outage. */
 export type OutageOf = 'broker' | 'datastore';
 
-/** What is known about an outage. */
+/** The state of an outage. */
 export interface OutageStatus {
   readonly since: number;
   readonly error: Error;
@@ -106,7 +106,7 @@ export class Outages {
     this.#clock = clock;
   }
 
-  /** The present outage; `undefined` if there is none. */
+  /** The present outage, or `undefined` if there is none. */
   get status(): OutageStatus | undefined {
     return this.#now;
   }

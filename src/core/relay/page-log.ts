@@ -17,15 +17,14 @@ export interface LogPage {
 }
 
 /**
- * Whether `is` holds for a key in any page before this one. This is asked for each message, so nothing is allocated for
- * it.
+ * Whether `is` is true for a key in any page before this one. It is asked for each message, so it allocates nothing.
  */
 type IsEarlier = (is: (each: LogPage, key: string) => boolean, key: string) => boolean;
 
 const isBusy = ({ publication }: LogPage, key: string) => publication.isBusy(key);
 const hasParked = ({ isSettled, publication }: LogPage, key: string) => !isSettled && publication.hasParked(key);
 
-/** The pages of the log that are published and not settled, in the order in which they were read. */
+/** The pages of the log that are being published or settled, in the order in which they were read. */
 export class PageLog {
   readonly #feed: Feed;
   readonly #pages = new Set<LogPage>();
@@ -40,16 +39,16 @@ export class PageLog {
     return this.#pages.size;
   }
 
-  /** How many messages are in pages whose publication has ended, and whose settlement has not begun. */
+  /** How many messages are in pages whose publication has ended, but whose settlement has not begun. */
   get gathered(): number {
     return this.#gathered;
   }
 
-  /** Begins to publish a page, and tells it about the pages before it. */
+  /** Begins to publish a page, and gives it access to the pages before it. */
   publish(page: Page, begin: (earlier: Earlier) => Publication): LogPage {
     const place = (this.#places += 1);
-    // The pages are looked at anew each time. A copy would hold the pages before this one, which would hold the pages
-    // before them, and so on without end.
+    // Look at the pages again each time. A copy would hold the pages before this one, which would hold the pages before
+    // them, without end.
     const isEarlier: IsEarlier = (is, key) => {
       for (const each of this.#pages) {
         if (each.place >= place) return false;
@@ -74,8 +73,8 @@ export class PageLog {
 
   /**
    * Settles the first pages whose publication has ended. They are settled at the same time, so that a store can settle
-   * them as one. Pages at the end in which nothing was done are not settled until a later page is. Never rejects,
-   * because each page has its own `settlement`.
+   * them as one. Pages at the end in which nothing was done wait until a later page is settled. Never rejects, because
+   * each page has its own `settlement`.
    */
   async settle(settle: (page: Page, outcome: PageOutcome) => Promise<void>): Promise<void> {
     const over: { readonly entry: LogPage; readonly outcome: PageOutcome }[] = [];
@@ -94,7 +93,7 @@ export class PageLog {
     await Promise.allSettled(settlements);
   }
 
-  /** Forgets all pages. The pages that are left were not begun, and are read again. */
+  /** Forgets all pages. The remaining pages were not begun, and will be read again. */
   clear(): void {
     this.#pages.clear();
     this.#gathered = 0;

@@ -7,23 +7,26 @@ import { hasChanged, NONE_EARLIER, type PageOutcome, type PublishPageOptions } f
 import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
 
 /**
- * How long less than a full page of messages waits for others to be settled with it. A thousand messages a second come
- * in pages of one or two, and settling each page by itself is a third of all the work that a relay gives the server.
+ * How long an incomplete page waits to be settled together with others. At a thousand messages a second, pages have one
+ * or two messages. Settling each page alone would be a third of all the work that a relay gives the server.
  * Milliseconds.
  */
 const GATHERING = 50;
 
-/** So many times `depth` pages may be published and not settled. Each message is compared with all pages before it. */
+/**
+ * At most this many times `depth` pages are published but not settled, since each message is compared with all earlier
+ * pages.
+ */
 const SMALL_PAGES = 16;
 
-/** What a pipeline needs in addition to the options for publishing a page. */
+/** The pipeline's options in addition to the options for publishing a page. */
 export interface PipelineOptions {
   readonly feed: Feed;
   /** The most messages in a page. */
   readonly pageSize: number;
   /**
-   * How many pages may be published at once. As many messages as fill this number of pages may be published and not
-   * settled.
+   * How many pages can be published at once. The messages that are published but not settled can also fill as many
+   * pages.
    */
   readonly depth: number;
   /** Once this signal aborts, the work ends after the messages in flight are settled. */
@@ -34,17 +37,17 @@ export interface PipelineOptions {
 }
 
 /**
- * Publishes and settles a number of pages at the same time. The pages are settled in the order in which they were read,
- * and the order of each key is kept across them.
+ * Publishes and settles several pages at the same time. It settles the pages in the order in which they were read, and
+ * keeps the order of each key across them.
  */
 export class Pipeline {
   /** Rings when a page was settled. */
   readonly settled = new Bell();
   readonly #options: PipelineOptions;
   readonly #publishOptions: PublishPageOptions;
-  /** Aborted when all work is to end, because the pipeline was told to stop, or because something failed. */
+  /** Aborts when all work must end, because the pipeline has to stop, or because something failed. */
   readonly #over = new AbortController();
-  /** Aborted to end the work that was begun since partitions last changed hands. No more calls of that work begin. */
+  /** Aborts to end the work that was begun since partitions last changed hands. That work then begins no more calls. */
   #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has made progress. */
@@ -84,12 +87,12 @@ export class Pipeline {
     if (stop.aborted) onStop();
   }
 
-  /** Aborted when nothing more is to be begun. */
+  /** Aborts when nothing more may begin. */
   get over(): AbortSignal {
     return this.#over.signal;
   }
 
-  /** Aborted when partitions are to change hands, or when all work is to end. Pages that were only read are dropped. */
+  /** Aborts when partitions must change hands, or when all work must end. Pages that were only read are dropped. */
   get round(): AbortSignal {
     return this.#round.signal;
   }
@@ -104,7 +107,7 @@ export class Pipeline {
   }
 
   /**
-   * Waits for room for one more page: of this round, or of any round if none is given.
+   * Waits for room for one more page: in this round, or in any round if none is given.
    *
    * @returns whether there is room; `false` if the round, or all work, has ended.
    */
@@ -144,7 +147,7 @@ export class Pipeline {
       if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
-      // The room of this page is free once the page itself is settled, whatever else is settled in that turn.
+      // This page's room is free once the page itself is settled. Other pages in the same turn do not matter.
       if (entry.settlement === undefined) await begun(this.#inTurn, () => this.#settleLog());
       await entry.settlement;
       this.#followUp(outcome);
@@ -153,10 +156,10 @@ export class Pipeline {
     settled.catch(() => undefined);
   }
 
-  /** Publishes and settles a page of messages that were parked. @returns how many were acknowledged. */
+  /** Publishes and settles a page of parked messages. @returns how many were acknowledged. */
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
-      // No other page has messages of these keys: their new messages are parked as long as these are.
+      // No other page has messages with these keys, because new messages of the keys are parked as long as these are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       this.#followUp(outcome);
@@ -164,7 +167,7 @@ export class Pipeline {
     });
   }
 
-  /** Waits for slow calls, which have room of their own, and settles each of them once it is answered. */
+  /** Waits for slow calls, which have their own room, and settles each of them once it is answered. */
   #followUp({ late }: PageOutcome): void {
     for (const each of late) {
       this.#capacity.awaitLate();
@@ -187,9 +190,9 @@ export class Pipeline {
   }
 
   /**
-   * Waits until every call that was begun is answered and settled, and lets partitions change hands. If a page was
-   * begun, its rest is parked, and is due at once. If a page was not begun, it is dropped, and the relay that then
-   * holds its partitions reads it again.
+   * Waits until every call in flight is answered and settled, and lets partitions change hands. The rest of a page that
+   * was begun is parked, and is due at once. A page that was not begun is dropped, and the relay that then holds its
+   * partitions reads it again.
    */
   async handOver(work: () => Promise<void>): Promise<void> {
     this.endRound();
@@ -202,12 +205,12 @@ export class Pipeline {
     this.#capacity.freed.ring();
   }
 
-  /** Sleeps, but no longer than until all work is to end or the lease is lost. */
+  /** Sleeps, but only until all work must end or the lease is lost. */
   async sleep(ms: number): Promise<void> {
     await sleepBy(this.#options.publishing.clock, ms, this.over, this.#options.feed.lost);
   }
 
-  /** Lets nothing more begin. The first error that is passed here is what `end` throws. */
+  /** Lets nothing more begin. `end` throws the first error that is passed here. */
   fail(error: unknown): void {
     this.#failure ??= { error };
     this.#end();
@@ -237,7 +240,7 @@ export class Pipeline {
     }
   }
 
-  /** Waits until there is a full page to settle, but not for longer than it is worth waiting with less. */
+  /** Waits until there is a full page to settle, or until a longer wait is not worthwhile. */
   async #gathering(): Promise<void> {
     const { clock } = this.#options.publishing;
     while (!this.#isRipe) {
@@ -247,7 +250,7 @@ export class Pipeline {
     }
   }
 
-  /** Whether the gathered pages are to be settled at once. */
+  /** Whether the gathered pages should be settled at once. */
   get #isRipe(): boolean {
     return this.#log.gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
@@ -276,7 +279,7 @@ export class Pipeline {
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
-    // After a settlement has failed, nobody knows what the store contains, until the store is asked anew.
+    // After a settlement has failed, nobody knows the state of the store until it is read again.
     if (this.#unsettled !== undefined) throw this.#unsettled.error;
     const toPark = [...outcome.toPark, ...outcome.untried];
     try {
@@ -289,7 +292,7 @@ export class Pipeline {
   }
 
   #tellSettled(toPark: readonly ToPark[]): void {
-    // An earlier settlement in the same turn may have failed. Then the store does not work.
+    // An earlier settlement in the same turn may have failed. The store then does not work.
     if (this.#unsettled !== undefined) return;
     this.#options.onSettled(toPark);
     this.settled.ring();

@@ -11,7 +11,7 @@ import { stoppingOf } from './stopping.js';
 import { Bell, isAbort, onAbort } from '../util/async.js';
 
 /**
- * What one round over an open feed has done so far. It is kept while the round goes on, so that an error in the middle
+ * The results so far of one round over an open feed. They are kept during the round, so that an error in the middle
  * loses nothing.
  */
 export interface Round {
@@ -20,8 +20,8 @@ export interface Round {
   isNew: boolean;
   readonly failures: PublishError[];
   /**
-   * Ids of the messages that this round and earlier ones have parked. A store without a side table lists these messages
-   * again.
+   * The ids of the messages that this round and earlier ones have parked. A store without a side table lists these
+   * messages again.
    */
   readonly parked: Set<string>;
 }
@@ -30,12 +30,12 @@ export function newRound(parked = new Set<string>()): Round {
   return { acknowledged: 0, isNew: false, failures: [], parked };
 }
 
-/** Whether the broker as a whole failed. A relay that keeps running would pause then. Here, the work ends. */
+/** Whether the broker as a whole failed. A running relay would then pause, but here the work ends. */
 export function isBrokerDown({ failures }: Round): boolean {
   return failures.some(({ kind }) => kind === 'connection');
 }
 
-/** One error for all failures of a round; `undefined` if there were none. */
+/** Returns one error for all failures in a round, or `undefined` if there were none. */
 export function roundError({ acknowledged, failures }: Round): PublishError | undefined {
   const [first] = failures;
   if (first === undefined) return undefined;
@@ -59,14 +59,13 @@ export async function withFeed<T>(
     const feed = await openFeed(store, { destination, pageSize, signal }, clock);
     return await (feed === null ? undefined : work(feed).finally(() => feed.close()));
   } catch (error) {
-    // The work was told to end while it looked for more messages. It has not failed, whatever error the store makes of
-    // that.
+    // The work had to end while it looked for more messages. It has not failed, even if the store threw an error.
     if (signal !== undefined && isAbort(error, signal)) return undefined;
     throw error;
   }
 }
 
-/** Publishes the messages that failed before and are due, and one page of new ones. */
+/** Publishes the due messages that failed before, and one page of new messages. */
 export async function publishRound(
   feed: Feed,
   settings: RelaySettings,
@@ -78,15 +77,12 @@ export async function publishRound(
   for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
     const { toPark } = await publishNext(feed, await next(), settings, round, signal);
     if (isBrokerDown(round)) return;
-    // Messages that waited behind a dead letter go on, now that it is settled as a dead letter.
+    // Messages that waited behind a dead letter go on, now that the dead letter is settled.
     if (toPark.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
   }
 }
 
-/**
- * Publishes and settles one page without ever waiting for a broker that fails. A failure of the connection ends the
- * page.
- */
+/** Publishes and settles one page without waiting for a broker that fails. If the connection fails, the page ends. */
 async function publishNext(
   feed: Feed,
   page: Page,
@@ -131,7 +127,7 @@ async function publishNext(
 }
 
 /**
- * The options with which a page is published if nothing is tried again at once, and nothing waits for a broker that is
+ * Returns the options for publishing a page without an immediate second try, and without waiting for a broker that is
  * down.
  */
 function withoutPause(
@@ -160,7 +156,7 @@ function withoutPause(
   };
 }
 
-/** Lets everything through until the connection fails. That ends the work. */
+/** Returns a gate that lets all messages through until the connection fails. Then the work ends. */
 function endingGate(stop: AbortController, failures: PublishError[]): Gate {
   const pass = { probe: false, opened: 0 };
   return {

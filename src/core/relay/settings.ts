@@ -26,14 +26,14 @@ import { Alike, Outages } from './outages.js';
  */
 export type CleanUp = number | 'by retention';
 
-/** Everything that publishing and cleaning need. It is made once, by `relaySettings`. Durations are in milliseconds. */
+/** All settings for publishing and cleaning. `relaySettings` creates them once. Durations are in milliseconds. */
 export interface RelaySettings {
   readonly store: Store;
   readonly publisher: BatchPublisher;
   readonly destination: string;
   readonly pageSize: number;
   readonly pipelineDepth: number;
-  /** How many bytes one call of the publisher may take; may be `Infinity`. */
+  /** How many bytes one call to the publisher can take. It can be `Infinity`. */
   readonly batchBytes: number;
   readonly interval: number;
   readonly publishTimeout: number;
@@ -43,13 +43,13 @@ export interface RelaySettings {
   readonly kindOf: (error: Error) => FailureKind;
   readonly circuit: Circuit;
   readonly outageDetector: OutageDetector;
-  /** The calls of the publisher that are in flight. */
+  /** The calls to the publisher that are in flight. */
   readonly calls: Calls;
-  /** Whether the batch form of the publisher watches `calls` itself, message by message. */
+  /** Whether the publisher's batch form watches `calls` itself, message by message. */
   readonly watchesCalls: boolean;
   readonly pace: Pace;
   readonly errorLogger: ErrorLogger;
-  /** Logs errors that come again and again. */
+  /** Logs errors that occur again and again. */
   readonly alike: Alike;
   /** Logs the outages of the datastore. */
   readonly outages: Outages;
@@ -85,13 +85,13 @@ const KEYS = {
 } satisfies KeysOf<MessengerOptions>;
 
 /**
- * The longest pause while the broker fails, in milliseconds. The recovery of the broker is noticed within it, and
- * trying costs little.
+ * The longest pause while the broker fails, in milliseconds. The relay notices within it that the broker is back, and a
+ * try costs little.
  */
 const MAX_PAUSE = 60_000;
 
 /**
- * Makes the settings of a relay from what its user gave.
+ * Creates a relay's settings from the user's options.
  *
  * @throws MessengerError `INVALID_OPTION` that names the option, its range and the value.
  */
@@ -163,7 +163,8 @@ export function relaySettings(
 }
 
 /**
- * Reports pauses: to the logger, because somebody should know, and with an event for each beginning and end of a pause.
+ * Reports pauses to the logger, because somebody should know about them. It also reports the beginning and the end of
+ * each pause with an event.
  */
 function circuitListener(
   destination: string,
@@ -187,8 +188,8 @@ function circuitListener(
 }
 
 /**
- * The user's classification, if there is one for the error. If `classify` throws, or returns something that it should
- * not, this is logged and ignored.
+ * Returns the user's classification, if there is one for the error. If `classify` throws, or returns a wrong value,
+ * this is logged and ignored.
  */
 function kindsBy(classify: MessengerOptions['classify'], errorLogger: ErrorLogger): (error: Error) => FailureKind {
   if (classify === undefined) return failureKind;

@@ -3,7 +3,7 @@ import type { RelaySettings } from './settings.js';
 
 /** The state of a relay's datastore. */
 export interface DatastoreStatus {
-  /** `failing`: the datastore did not do what the relay last asked of it, and the relay tries again. */
+  /** `failing`: the relay's last request to the datastore failed, and the relay tries again. */
   readonly state: 'working' | 'failing';
   /** Since when the datastore has been failing. */
   readonly since?: Date;
@@ -23,7 +23,9 @@ export function datastoreStatus({ outages: { status: outage }, clock }: RelaySet
     : { state: 'failing', since: before(clock.now() - outage.since), error: outage.error };
 }
 
-/** The date of so many milliseconds ago. It is computed from the present wall clock, which may have been set since. */
+/**
+ * Returns the date this many milliseconds ago. It uses the present wall clock, because somebody may have set it since.
+ */
 function before(ms: number): Date {
   return new Date(Date.now() - ms);
 }

@@ -3,23 +3,23 @@ import { durationOf } from '../util/error-text.js';
 import { MessengerError } from '../errors.js';
 import { onAbort, type Cut } from '../util/async.js';
 
-/** How long a publisher whose call was aborted has to tell which messages were acknowledged. Milliseconds. */
+/** How long a publisher has, after its call was aborted, to report which messages were acknowledged. Milliseconds. */
 export const ANSWER_GRACE = 500;
 
-/** A relay has ended this long after the abort of its calls, even if something has not answered. Milliseconds. */
+/** How long after the abort of its calls a relay has ended, even if something has not answered. Milliseconds. */
 const LAST = 2_000;
 
-/** How some work ends, from the moment when it is told to stop. */
+/** How some work ends after it was asked to stop. */
 export interface Stopping {
-  /** When calls in flight are no longer waited for. */
+  /** When the relay stops waiting for calls in flight. */
   readonly cut: Cut;
-  /** Resolves when nothing is waited for any longer. */
+  /** Resolves when the relay waits for nothing any more. */
   readonly overdue: Promise<void>;
-  /** To be called when the work has ended. Cancels the timers, and listens to the signals no longer. */
+  /** Call this when the work has ended. It cancels the timers, and stops listening to the signals. */
   readonly end: () => void;
 }
 
-/** @param stopTimeout How many milliseconds calls in flight are waited for. */
+/** @param stopTimeout How many milliseconds to wait for calls in flight. */
 export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock): Stopping {
   const cut = new AbortController();
   const cancels: (() => void)[] = [];
@@ -34,8 +34,8 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };
-  // One listener waits for the cut all the time. Otherwise each call would add a listener to the signal, and remove it
-  // again.
+  // One listener waits for the cut all the time. Otherwise each call would add its own listener to the signal, and
+  // remove it again.
   cancels.push(
     onAbort(stop, begin),
     onAbort(cut.signal, () => undefined),

@@ -10,16 +10,16 @@ import { stoppingOf } from './stopping.js';
 import { isAbort, isAborted, onAbort, sleepBy, type Cut } from '../util/async.js';
 
 /**
- * How long a relay that stands by waits before it asks for a feed again. By asking, it also tells the other relays that
+ * How long a relay that stands by waits before it asks for a feed again. These requests also show the other relays that
  * it is there. Milliseconds.
  */
 const LONGEST_STANDBY = 1_000;
 
-/** How fast a relay comes back to a store that failed. Milliseconds. */
+/** How soon a relay tries a store again after the store failed. Milliseconds. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 
 /**
- * Publishes until the signal aborts. Then finishes the work in flight, as far as it is answered in time.
+ * Publishes until the signal aborts. Then finishes the work in flight, if it is answered in time.
  *
  * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if this library
  *   cannot work on its schema.
@@ -28,7 +28,7 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal, onStart
   const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
   const work = relayUntil(options, stop, stopping.cut, onStarted);
   const giveUp = stopping.overdue.then(() => {
-    // Whatever the work still does comes too late. The relay's lease ends by itself.
+    // All further results come too late. The relay's lease ends by itself.
     work.catch(() => undefined);
     const lasted = durationOf(options.stopTimeout);
     const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
@@ -52,7 +52,7 @@ async function relayUntil(
   cut: Cut,
   onStarted: (() => void) | undefined,
 ): Promise<void> {
-  /** Aborted when the relay is told to stop, or when it ends because it cannot clean. */
+  /** Aborts when the relay has to stop, or when it ends because it cannot clean. */
   const over = new AbortController();
   const onStop = () => {
     over.abort(stop.reason);
@@ -79,7 +79,7 @@ async function relayUntil(
 }
 
 interface RelayState {
-  /** The feed that the relay has open now. */
+  /** The relay's open feed. */
   feed: Feed | undefined;
   /** Whether the store has ever answered. */
   reached: boolean;
@@ -97,7 +97,7 @@ async function relayFeeds(
   const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
     options;
   const stop = end.signal;
-  /** The store has been failing since the first failure after it last did what was asked of it. */
+  /** The store has been failing since its first failure after it last worked. */
   let failures = 0;
   let failingSince: number | undefined;
   const onReached = () => {
@@ -131,7 +131,7 @@ async function relayFeeds(
     } catch (thrown) {
       const error = failureOf(thrown);
       if (isAborted(stop)) {
-        // Messages that were acknowledged and could not be settled are published again. Somebody should know that.
+        // Messages that were acknowledged but could not be settled are published again. Somebody should know that.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
       }
@@ -139,7 +139,7 @@ async function relayFeeds(
       failingSince ??= clock.now();
       const outage = clock.now() - failingSince;
       if (isUnworkable(error)) throw unworkable(error);
-      // While the relay runs, somebody may repair this. At start, it is a mistake.
+      // While the relay runs, an operator can repair this. At start, it is a mistake.
       if (!state.reached && hasCode(error, 'NOT_ALLOWED', 'UNSUPPORTED', 'UNKNOWN_DESTINATION'))
         throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
@@ -159,7 +159,7 @@ async function relayFeeds(
   }
 }
 
-/** Works with a feed, closes it afterwards, and reports the partitions that were held. */
+/** Works with a feed, closes it afterwards, and reports the partitions that it held. */
 async function holding(
   feed: Feed,
   { onEvent, destination }: RelayOptions,
@@ -189,8 +189,8 @@ function isUnworkable(error: unknown): boolean {
 }
 
 /**
- * If a lease is lost because of an error of the store, that error is the cause. Then the store failed, and no other
- * relay has taken the lease.
+ * If an error of the store caused the loss of a lease, returns that error. Then the store failed, and no other relay
+ * has taken the lease.
  */
 function failureOf(thrown: unknown): unknown {
   return isLeaseLost(thrown) ? ((thrown as Error).cause ?? thrown) : thrown;

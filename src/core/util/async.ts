@@ -9,8 +9,8 @@ interface Waiting {
 const waitingFor = new WeakMap<AbortSignal, Waiting>();
 
 /**
- * Calls back when the signal aborts. The function that it returns removes the callback. A signal has only one listener,
- * however many callbacks wait for it: Node warns of a leak at the eleventh listener, and a page needs more callbacks.
+ * Calls back when the signal aborts. Returns a function that removes the callback. A signal has only one listener for
+ * all its callbacks. Node warns of a leak at the eleventh listener, and a page needs more callbacks.
  */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waitingFor.get(signal);
@@ -33,12 +33,12 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
-/** Reads `aborted` again: the type checker assumes that a signal has not changed since the last look at it. */
+/** Reads `aborted` again, because the type checker assumes that a signal has not changed since it was last read. */
 export function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
 
-/** Whether an error only says that this signal aborted: the reason of the signal is the error or one of its causes. */
+/** Whether an error only says that this signal aborted. The signal's reason is then the error or one of its causes. */
 export function isAbort(error: unknown, { reason }: AbortSignal): boolean {
   if (reason === undefined) return false;
   for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
@@ -57,7 +57,10 @@ export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSig
   return sleepAmong(undefined, clock, ms, signals);
 }
 
-/** Sleeps like `sleepBy`. Meanwhile `sleeping`, if given, contains a callback that ends the sleep, for a bell to call. */
+/**
+ * Sleeps like `sleepBy`. During the sleep, `sleeping` (if given) contains a callback that ends the sleep. A bell can
+ * call it.
+ */
 function sleepAmong(
   sleeping: Set<() => void> | undefined,
   clock: Clock,
@@ -82,8 +85,8 @@ function sleepAmong(
 }
 
 /**
- * When a call is no longer waited for. When `signal` aborts, the signal of the call aborts too. Then the call has the time
- * `grace` to say what it has done.
+ * Decides when the caller stops waiting for a call. When `signal` aborts, the signal of the call also aborts. Then the
+ * call has the time `grace` to report what it has done.
  */
 export interface Cut {
   readonly signal: AbortSignal;
@@ -92,12 +95,12 @@ export interface Cut {
 }
 
 /**
- * Runs `work` with a signal that aborts after `timeout` milliseconds, or when `parent` or `cut` aborts. Once this signal has
- * aborted (for `cut`, once its `grace` is over too), the caller no longer waits. So a `work` that ignores its signal cannot
- * hold up the caller. The signal is made only if `work` asks for it: when every call made one, that was a fifth of the cost
- * of publishing a page of one message.
+ * Runs `work` with a signal that aborts after `timeout` milliseconds, or when `parent` or `cut` aborts. Once this
+ * signal has aborted (for `cut`, once its `grace` is also over), the caller no longer waits. So `work` that ignores its
+ * signal cannot delay the caller. The signal is created only if `work` asks for it. When every call created one, that
+ * was a fifth of the cost of publishing a page of one message.
  *
- * @throws the reason of the abort, or what `work` threw.
+ * @throws the reason of the abort, or the error from `work`.
  */
 export function withDeadline<T>(
   timeout: number,
@@ -114,7 +117,8 @@ export function withDeadline<T>(
     if (over !== undefined) controller.abort(over.why);
     return controller.signal;
   };
-  // Not an async function: with every further tick, fewer pages are settled together if the broker answers at once.
+  // This is not an async function. With every further tick, fewer pages are settled together if the broker answers at
+  // once.
   return new Promise<T>((resolve, reject) => {
     parent?.throwIfAborted();
     const abort = (why: Error) => {
@@ -154,7 +158,7 @@ export function withDeadline<T>(
       reject(why);
     };
     try {
-      // A function of the application may return no promise, whatever its type says.
+      // An application's function can return no promise, even if its type says otherwise.
       Promise.resolve(work(signal)).then((value) => {
         end();
         resolve(value);
@@ -165,7 +169,7 @@ export function withDeadline<T>(
   });
 }
 
-/** Wakes everyone who waits for a change. A ring while nobody waits has no effect. */
+/** Wakes every waiter at a change. A ring while nobody waits has no effect. */
 export class Bell {
   readonly #waiting = new Set<() => void>();
 
@@ -183,7 +187,10 @@ export class Bell {
 /** Runs a task after all tasks that were given before it. */
 export type InTurn = <T>(task: () => Promise<T>) => Promise<T>;
 
-/** Makes a function that runs tasks one at a time, in the order in which they are given. A failed task holds up no other. */
+/**
+ * Returns a function that runs tasks one at a time, in the order in which they are given. A failed task does not stop
+ * the others.
+ */
 export function serially(): InTurn {
   let last: Promise<unknown> = Promise.resolve();
   return (task) => {
@@ -193,7 +200,9 @@ export function serially(): InTurn {
   };
 }
 
-/** Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error. */
+/**
+ * Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error.
+ */
 export function begun(inTurn: InTurn, task: () => Promise<void>): Promise<void> {
   return new Promise((begin) => {
     void inTurn(() => {

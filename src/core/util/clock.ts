@@ -1,9 +1,9 @@
 /**
- * Time and random numbers. Everything in core that waits, measures time or needs a random number uses a `Clock`, so that a
+ * Time and random numbers. All code in core that waits, measures time or needs a random number uses a `Clock`. So a
  * simulation can run core with its own time and its own seed. The default is always `systemClock`.
  */
 export interface Clock {
-  /** Milliseconds since some moment. The number never goes back. It is for durations, not for dates. */
+  /** Milliseconds since some moment. The number never decreases. It is for durations, not for dates. */
   now(): number;
   /** Calls back once, after `ms` milliseconds, unless the function that it returns is called before that. */
   setTimeout(callback: () => void, ms: number): () => void;

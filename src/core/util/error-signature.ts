@@ -4,9 +4,9 @@ import { messageOf, type FailureKind } from '../errors.js';
 const COMPARED = 300;
 
 /**
- * The signature of a failure. Two failures are alike if their signatures are equal. A signature consists of kind, name, code
- * and text, without the parts of the text that differ from message to message: quoted values, numbers, and words that
- * contain a digit, which are ids.
+ * The signature of a failure. Two failures are alike if their signatures are equal. A signature consists of kind, name,
+ * code and text, without the parts of the text that differ from message to message: quoted values, numbers, and words
+ * that contain a digit, which are ids.
  */
 export function signatureOf(error: Error, kind: FailureKind): string {
   const { code } = error as { code?: unknown };

@@ -1,15 +1,16 @@
 import { toError } from '../errors.js';
 
-/** How many levels of causes a text includes. Without a limit, a cycle of causes would never end. */
+/** How many levels of causes a text includes. The limit also ends a cycle of causes. */
 const MAX_DEPTH = 5;
 
-/** How many errors of an `AggregateError` a text includes. */
+/** How many errors from an `AggregateError` a text includes. */
 const MAX_ERRORS = 4;
 
 /**
- * The text of an error: its message, and the texts of its causes that the message does not contain. For an `AggregateError`
- * the text includes its errors. For an error without any text, it is the code or the name. A refused connection to
- * `localhost` is an `AggregateError` that has a code and no message. Passwords of connection strings are left out.
+ * Returns the text of an error: its message, and the texts of those causes that the message does not contain. The text
+ * of an `AggregateError` includes its errors. For an error without any text, returns the code or the name. (A refused
+ * connection to `localhost` is an `AggregateError` that has a code and no message.) Passwords in connection strings are
+ * left out.
  */
 export function textOf(thrown: unknown): string {
   return withoutPasswords(told(thrown, 0));
@@ -18,11 +19,11 @@ export function textOf(thrown: unknown): string {
 function told(thrown: unknown, depth: number): string {
   const error = toError(thrown);
   const { message, name, code, cause, errors } = error as Error & { code?: unknown; errors?: unknown };
-  // Whoever made the error may have set a message that is not a string, whatever the types say.
+  // An error's message can be something other than a string, even if the types say otherwise.
   const own = typeof (message as unknown) === 'string' ? message.trim() : '';
   const within =
     depth === MAX_DEPTH ? [] : [...(Array.isArray(errors) ? (errors as unknown[]).slice(0, MAX_ERRORS) : []), cause];
-  // If `thrown` is not an Error, `toError` has made it the cause. The message describes it already.
+  // If `thrown` is not an Error, `toError` has made it the cause, and the message already describes it.
   const texts = within.flatMap((each) => (each === undefined || cause === thrown ? [] : told(each, depth + 1)));
   const more = [...new Set(texts)].filter((text) => text !== '' && !own.includes(text));
   if (own !== '') return more.length === 0 ? own : `${own}: ${more.join('; ')}`;
@@ -30,14 +31,16 @@ function told(thrown: unknown, depth: number): string {
   return typeof code === 'string' || typeof code === 'number' ? String(code) : name;
 }
 
-/** Hides the password in `scheme://user:password@host`, and in the `password=…` of a connection string with keywords. */
+/**
+ * Hides the password in `scheme://user:password@host`, and in the `password=…` of a connection string with keywords.
+ */
 function withoutPasswords(text: string): string {
   return text
     .replace(/\b([a-z][a-z\d+.-]*:\/\/[^\s:/@]*):\S*@/gi, '$1:***@')
     .replace(/\b(password|pwd)=('[^']*'|"[^"]*"|[^\s;&]+)/gi, '$1=***');
 }
 
-/** A duration as a short text, in a unit that is easy to read. */
+/** Returns a duration as a short text, in a unit that is easy to read. */
 export function durationOf(ms: number): string {
   const seconds = ms / 1_000;
   if (seconds < 1) return `${String(Math.round(ms))} ms`;

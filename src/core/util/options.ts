@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
-/** A day in milliseconds: the maximum of pauses and of most time limits. */
+/** A day in milliseconds: the maximum for pauses and for most time limits. */
 export const DAY = 86_400_000;
 
 /** The range of a numeric option. */

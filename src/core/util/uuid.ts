@@ -2,8 +2,8 @@ let lastTime = 0;
 let counter = 0;
 
 /**
- * For how many ids random bytes are drawn at once. Drawing is a call out of JavaScript. With one call for each id, the call
- * was nine tenths of the cost of an id.
+ * For how many ids random bytes are drawn at once. A draw leaves JavaScript. With one draw for each id, the draws took
+ * nine tenths of the time for an id.
  */
 const DRAWN = 128;
 const RANDOM_BYTES = 10;
@@ -21,9 +21,9 @@ function randomBytes(): Uint8Array {
 }
 
 /**
- * Makes a UUIDv7 (RFC 9562, section 5.7). The ids are ordered by time. In this process they increase even within one
- * millisecond, by the 12-bit counter of section 6.2, method 1. If the clock steps back, the last time is kept. If the
- * counter is exhausted, the last time is advanced by a millisecond. That section allows both.
+ * Creates a UUIDv7 (RFC 9562, section 5.7). The ids are ordered by time. In this process they increase even within one
+ * millisecond, through the 12-bit counter from section 6.2, method 1. If the clock steps back, the last time is kept.
+ * If the counter is exhausted, the last time moves forward by a millisecond. That section allows both.
  */
 export function uuidv7(): string {
   const bytes = randomBytes();

@@ -27,7 +27,7 @@ import { dateOf, destinationState, destinationStates } from './destination-state
 import type { MemoryLog } from './log.js';
 import { copyOf } from './transaction.js';
 
-/** The `admin` of a store in memory. */
+/** The `admin` for a store in memory. */
 export function memoryAdmin(log: MemoryLog): OutboxAdmin {
   const change = (selection: DeadLetterSelection, work: (destination: Destination, parked: Parked) => void) =>
     operate(selection, () => {
@@ -101,7 +101,7 @@ export function memoryAdmin(log: MemoryLog): OutboxAdmin {
 }
 
 /**
- * Finds a destination. `default` always exists, but the log does not have it before its first relay, so the result may be
+ * Finds a destination. `default` always exists, but it is not in the log before its first relay, so the result can be
  * `undefined`.
  *
  * @throws MessengerError `UNKNOWN_DESTINATION`.
@@ -116,7 +116,7 @@ function known(log: MemoryLog, name: string): Destination {
   return destination;
 }
 
-/** The dead letters and blocked messages to which every given filter applies. */
+/** Returns the dead letters and blocked messages that match every given filter. */
 function givenUp(destination: Destination | undefined, { state, since, until, ...filter }: DeadLetterFilter): Parked[] {
   return (destination?.parked ?? []).filter((each) => {
     const { givenUpAt, fate } = each;
@@ -164,7 +164,10 @@ function told({ kept, error, reason, attempts, firstFailedAt, lastFailedAt }: Pa
   };
 }
 
-/** Runs an operation at once. If it throws, for example because of a wrong option, the call rejects and does not throw. */
+/**
+ * Runs an operation at once. If the operation throws, for example because of a wrong option, the call rejects instead
+ * of throwing.
+ */
 function operate<T>(options: StoreCallOptions | undefined, work: () => T): Promise<T> {
   return new Promise((resolve) => {
     options?.signal?.throwIfAborted();

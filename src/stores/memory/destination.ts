@@ -3,10 +3,13 @@ import type { Message } from '../../core/contracts/message.js';
 import { textOf } from '../../core/util/error-text.js';
 import type { Kept } from './kept.js';
 
-/** For how many milliseconds after its last call a relay counts as standing by. Such a relay asks every second. */
+/**
+ * For how many milliseconds after its last call a relay counts as standing by. A relay that stands by calls every
+ * second.
+ */
 const STANDS_BY = 3_000;
 
-/** The feed of a relay, as the relay's destination sees it. */
+/** A relay's feed, as the relay's destination sees it. */
 export interface Holder {
   /** The name of the relay. */
   readonly relay: string | undefined;
@@ -23,12 +26,12 @@ export interface Parked {
   readonly reason: 'failed' | 'behind' | 'delayed' | 'blocked' | 'dead' | 'requeued';
   readonly firstFailedAt: number | null;
   readonly lastFailedAt: number | null;
-  /** When the message is tried, once it is the first parked message of its key. */
+  /** When the message will be tried, once it is the first parked message of its key. */
   readonly nextAt: number;
   readonly givenUpAt: number | null;
   /** Whether the message waits outside the order of its key. */
   readonly alone: boolean;
-  /** The feed whose call for this message was not answered yet. */
+  /** The feed whose call for this message has no answer yet. */
   readonly outstandingAt: Holder | undefined;
 }
 
@@ -41,7 +44,7 @@ interface DestinationOptions {
   readonly forgetAfter?: number | undefined;
 }
 
-/** One destination: which messages it publishes, and which of them are published or parked. */
+/** One destination, with the messages that it publishes. It knows which of them are published or parked. */
 export class Destination {
   readonly name: string;
   readonly topics: readonly string[] | null;
@@ -70,8 +73,8 @@ export class Destination {
   }
 
   /**
-   * Whether the destination is to publish a message: it is addressed to this destination, or it is addressed to none and the
-   * destination publishes its topic.
+   * Whether the destination should publish a message. It should if the message is addressed to it. It also should if
+   * the message has no address and the destination publishes its topic.
    */
   isFor({ seq, message: { destination, topic } }: Kept): boolean {
     if (seq <= this.#after) return false;
@@ -91,12 +94,12 @@ export class Destination {
     return this.#parked.has(seq);
   }
 
-  /** The parked messages, in the order of the log. */
+  /** Returns the parked messages, in the order of the log. */
   get parked(): Parked[] {
     return [...this.#parked.values()].sort((a, b) => a.kept.seq - b.kept.seq);
   }
 
-  /** Notes that a message is published, or is deleted for ever. Its key goes on. */
+  /** Records that a message is published, or is deleted for ever. Its key goes on. */
   published({ seq }: Kept): void {
     this.#settled.add(seq);
     this.#unpark(seq);
@@ -107,7 +110,7 @@ export class Destination {
     this.#unpark(seq);
   }
 
-  /** Has a dead letter or a blocked message tried again. */
+  /** Makes relays try a dead letter or a blocked message again. */
   requeue(parked: Parked, now: number): void {
     this.#put({ ...parked, fate: 'retry', attempts: 0, reason: 'requeued', nextAt: now, givenUpAt: null });
   }
@@ -116,7 +119,7 @@ export class Destination {
   park(kept: Kept, toPark: ToPark, { now, feed }: { readonly now: number; readonly feed: Holder }): void {
     const { attempts, error, retryIn, dead, blocked = false, outstanding = false } = toPark;
     const known = this.#parked.get(kept.seq);
-    // A parked message that was not tried stays as it was.
+    // A parked message that was not tried does not change.
     if (known !== undefined && error === undefined && retryIn === undefined && !dead && !blocked) {
       this.#put({ ...known, outstandingAt: undefined });
       return;
@@ -137,7 +140,7 @@ export class Destination {
     });
   }
 
-  /** Parks a message whose time has not come, or that waits behind a message that holds its key. */
+  /** Parks a message whose time has not come, or a message behind one that holds its key. */
   postpone({ kept, isDelayed }: Postponed, now: number): void {
     this.#put({
       kept,
@@ -159,13 +162,18 @@ export class Destination {
     return this.#waitingKeys.has(key);
   }
 
-  /** How many messages of a topic wait to be tried again. Messages that only wait for their time do not count. */
+  /**
+   * Returns how many messages of a topic wait to be tried again. Messages that only wait for their time do not count.
+   */
   waiting(topic: string | undefined): number {
     const isCounted = (each: Parked) => each.kept.message.topic === topic && each.fate !== 'dead' && !each.alone;
     return [...this.#parked.values()].filter((each) => isCounted(each) && each.reason !== 'delayed').length;
   }
 
-  /** The parked messages that are due, and those that wait behind them, in order. For a key, its first message decides. */
+  /**
+   * Returns the due parked messages, and those that wait behind them, in order. The first message of a key decides
+   * whether the key is due.
+   */
   due(limit: number, { now, feed }: { readonly now: number; readonly feed: Holder }): Parked[] {
     const firsts = new Set(this.firsts());
     const waiting = new Set<string>();
@@ -183,7 +191,9 @@ export class Destination {
     return due;
   }
 
-  /** For callers without a feed: the pending messages that can be published now, and the parked messages that are due. */
+  /**
+   * For callers without a feed: returns the pending messages that can be published now, and the due parked messages.
+   */
   ready(log: readonly Kept[], now: number, limit: number): Message[] {
     const held = new Set<string>();
     const ready: Message[] = [];
@@ -205,8 +215,8 @@ export class Destination {
   }
 
   /**
-   * The parked messages that wait behind no other: messages without a key, messages outside the order of their key, and the
-   * first message of each key.
+   * Returns the parked messages that wait behind no other message. These are messages without a key, messages outside
+   * the order of their key, and the first message of each key.
    */
   firsts(): Parked[] {
     const keys = new Set<string>();
@@ -219,12 +229,12 @@ export class Destination {
     });
   }
 
-  /** Notes that a relay stands by, or that it will open a feed again at once. */
+  /** Records that a relay stands by, or that it will open a feed again at once. */
   standsBy(relay: string | undefined, now: number): void {
     if (relay !== undefined) this.#standby.set(relay, now);
   }
 
-  /** How many relays hold the destination or stand by. */
+  /** Returns how many relays hold the destination or stand by. */
   relays(now: number): number {
     const others = [...this.#standby].filter(([relay, at]) => relay !== this.holder?.relay && at > now - STANDS_BY);
     return others.length + (this.holder === undefined ? 0 : 1);
@@ -236,7 +246,7 @@ export class Destination {
     return now > Math.max(this.createdAt ?? 0, this.#workedAt ?? 0) + this.forgetAfter;
   }
 
-  /** Until when a relay worked on the destination. */
+  /** Returns the time until which a relay worked on the destination. */
   workedAt(now: number): number | null {
     return this.holder === undefined ? this.#workedAt : now;
   }
@@ -270,8 +280,8 @@ export class Destination {
 }
 
 /**
- * A message that a feed has read, but does not hand out: the time of the message has not come, or the message waits behind
- * one that holds its key.
+ * A message that a feed has read but does not hand out. Either its time has not come, or it waits behind a message that
+ * holds its key.
  */
 export interface Postponed {
   readonly kept: Kept;

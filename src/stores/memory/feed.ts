@@ -6,7 +6,10 @@ import { isAlone, isLater, type Destination, type Holder, type Postponed } from 
 import type { Kept } from './kept.js';
 import type { MemoryLog } from './log.js';
 
-/** One relay's hold on a destination in memory: on the whole destination, until the feed is closed or loses its hold. */
+/**
+ * One relay's hold on a destination in memory. It holds the whole destination until the feed is closed or loses its
+ * hold.
+ */
 export class MemoryFeed implements Feed, Holder {
   readonly partitions: readonly number[] = [0];
   readonly unbalanced = false;
@@ -17,7 +20,7 @@ export class MemoryFeed implements Feed, Holder {
   readonly #destination: Destination;
   readonly #pageSize: number;
   readonly #places = new WeakMap<Message, Kept>();
-  /** The pages of the log that are not settled, each with the postponed messages that are parked when it is settled. */
+  /** The unsettled pages of the log. Each has the postponed messages that are parked when the page is settled. */
   readonly #unsettled = new Map<Page, Postponed[]>();
   #readTo = 0;
 
@@ -71,7 +74,7 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
-    // At once, because the relay must know for pages that it has already read which keys are parked.
+    // Settle at once. The relay must know which keys are parked, even for pages that it has already read.
     if (!this.lost.aborted) this.#settle(page, toPark);
     await this.#assertHeld();
   }
@@ -86,7 +89,7 @@ export class MemoryFeed implements Feed, Holder {
     return Promise.resolve();
   }
 
-  /** Ends the hold. The next feed reads the messages again that were read and not settled. */
+  /** Ends the hold. The next feed reads again the messages that were read but not settled. */
   lose(why: string): void {
     if (this.lost.aborted) return;
     this.#destination.released(this.#log.now());
@@ -94,8 +97,7 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   /**
-   * Whether a message that was read and postponed holds a key. Such a message is parked when the page is settled with which
-   * it was read.
+   * Whether a postponed message holds a key. Such a message is parked when the page with which it was read is settled.
    */
   #isHeld(key: string | undefined, postponed: readonly Postponed[]): boolean {
     if (key === undefined) return false;
@@ -104,8 +106,8 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   /**
-   * Parks postponed messages when the last unsettled page is settled, so that no earlier message of their keys is published
-   * after them. If all pages are settled, parks them at once.
+   * Parks postponed messages when the last unsettled page is settled, so that no earlier message of their keys is
+   * published after them. If all pages are settled, it parks them at once.
    */
   #postpone(postponed: readonly Postponed[]): void {
     const last = [...this.#unsettled.values()].at(-1);

@@ -23,12 +23,12 @@ export { MemoryTransaction } from './transaction.js';
 /** The options of a `MemoryStore`. */
 export interface MemoryStoreOptions<Input = MessageInput> {
   /**
-   * Makes a message of the value that the application stores.
+   * Turns the value that the application stores into a message.
    * @default accepts bytes, strings, objects (as JSON) and ready messages
    */
   transform?: Transform<Input>;
   /**
-   * The store's clock, in milliseconds since 1970. For tests of messages that are delayed, retried or cleaned.
+   * The store's clock, in milliseconds since 1970. Set it in tests of messages that are delayed, retried or cleaned.
    * @default Date.now
    */
   now?: () => number;
@@ -39,7 +39,7 @@ export interface MemoryStoreOptions<Input = MessageInput> {
  * destination, until it closes its feed.
  */
 export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<MemoryTransaction> {
-  /** What an operator sees and controls: destinations, parked messages and dead letters. */
+  /** An operator's view of destinations, parked messages and dead letters, and controls for them. */
   readonly admin: OutboxAdmin;
   readonly #transform: Transform<Input>;
   readonly #log: MemoryLog;
@@ -57,8 +57,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Runs `work` with a transaction. The messages that `work` adds to it are stored when `work` resolves, and dropped when
-   * `work` rejects.
+   * Runs `work` with a transaction. The messages that `work` adds to it are stored when `work` resolves, and dropped
+   * when `work` rejects.
    */
   async transaction<T>(work: (transaction: MemoryTransaction) => Promise<T> | T): Promise<T> {
     const transaction = new MemoryTransaction();
@@ -75,12 +75,12 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Stores one message, or an array of messages, when the transaction commits. If a message is addressed to a destination
-   * that does not exist yet, the commit adds it, as `declareDestinations` does.
+   * Stores one message, or an array of messages, when the transaction commits. If a message is addressed to a
+   * destination that does not exist yet, the commit adds it, as `declareDestinations` does.
    *
    * @throws MessengerError `INVALID_TRANSACTION` if the handle is missing or unknown, or its transaction is over;
-   *   `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message that cannot be stored; `UNKNOWN_DESTINATION` for a message
-   *   whose destination was forgotten.
+   *   `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message that cannot be stored; `UNKNOWN_DESTINATION` for a
+   *   message whose destination was forgotten.
    */
   async add(transaction: MemoryTransaction, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     assertOpen(transaction);
@@ -94,7 +94,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
     return Promise.resolve(stored);
   }
 
-  /** The messages that a transaction has stored so far, in order. @throws as `add` does. */
+  /** Returns the messages that a transaction has stored so far, in order. @throws as `add` does. */
   async stored(transaction: MemoryTransaction): Promise<readonly Message[]> {
     await this.add(transaction, []);
     return transaction.added.map((message) => copyOf(message, false));
@@ -137,16 +137,16 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Takes a destination away from the relay that holds it, as if the relay's lease had run out. For tests of what a relay
-   * does then.
+   * Takes a destination away from the relay that holds it, as if the relay's lease had expired. Use it in tests of such
+   * a relay.
    */
   revoke(destination: string = DEFAULT_DESTINATION): void {
     this.#log.destinations.get(destination)?.holder?.lose('the lease was taken away');
   }
 
   /**
-   * Returns up to `batch` messages that the destination `default` has not published, in order. Leaves out a message that
-   * waits for its time, for another attempt, or behind such a message.
+   * Returns up to `batch` messages that the destination `default` has not published, in order. Leaves out messages that
+   * wait for their time, for another attempt, or behind such a message.
    */
   async messages(batch: number): Promise<readonly Message[]> {
     numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
@@ -167,7 +167,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
         `message ${missing.id} is not stored: nothing was marked as published`,
       );
     }
-    // Marks every stored message with one of the ids: a message that was stored twice is one message to its consumer.
+    // Mark every stored message with one of the ids. A message that was stored twice is one message to its consumer.
     const ids = new Set(messages.map(({ id }) => id));
     const destination = this.#log.destination(DEFAULT_DESTINATION);
     for (const each of this.#log.kept) if (ids.has(each.message.id)) destination.published(each);
@@ -175,7 +175,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Deletes messages that were stored `expiration` milliseconds ago or earlier, and that all their destinations have
+   * Deletes messages that were stored at least `expiration` milliseconds ago, and that all their destinations have
    * published.
    */
   async deletePublishedByExpiration(expiration: number): Promise<CleanReport> {
@@ -186,19 +186,19 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Records, with the transaction, that a consumer has received the message with this id. If another open transaction has
-   * recorded the same, waits for the end of that transaction.
+   * Records, with the transaction, that a consumer has received the message with this id. If another open transaction
+   * has recorded the same message, the call waits until that transaction ends.
    *
    * @returns whether the consumer receives this message for the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE` for
-   *   an id, that is empty or that no store can keep.
+   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE`
+   *   for an id, that is empty or that no store can keep.
    */
   receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
     return this.#inbox.receive(transaction, consumer, id);
   }
 
   /**
-   * Deletes the records of messages that a consumer received `expiration` milliseconds ago or earlier.
+   * Deletes the records of messages that a consumer received at least `expiration` milliseconds ago.
    *
    * @returns how many records were deleted.
    */
@@ -207,8 +207,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * All messages that the store has, in the order of the commits. A message is `published` once all its destinations have
-   * published it.
+   * Returns all messages in the store, in the order of the commits. A message is `published` once all its destinations
+   * have published it.
    */
   all(): readonly Message[] {
     return this.#log.kept.map((kept) => copyOf(kept.message, this.#log.isPublished(kept)));

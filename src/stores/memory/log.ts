@@ -31,7 +31,7 @@ export class MemoryLog {
     this.changed.ring();
   }
 
-  /** Finds the destination of a relay. Adds it if it does not exist: it then starts at the beginning of the log. */
+  /** Finds a relay's destination, or adds it. A new destination starts at the beginning of the log. */
   destination(name: string): Destination {
     return this.destinations.get(name) ?? this.add(new Destination(name, {}));
   }
@@ -46,7 +46,9 @@ export class MemoryLog {
     );
   }
 
-  /** Forgets the destinations that have been without a relay for longer than their `forgetAfter`. @returns their names. */
+  /**
+   * Forgets the destinations that have been without a relay for longer than their `forgetAfter`. @returns their names.
+   */
   forgetAbandoned(): string[] {
     const now = this.now();
     const abandoned = [...this.destinations.values()].filter((each) => each.isAbandoned(now));
@@ -55,8 +57,8 @@ export class MemoryLog {
   }
 
   /**
-   * Adds a destination for the messages that are addressed to it alone, if it does not exist. `default` publishes all topics
-   * instead, from the beginning of the log.
+   * Adds a destination if it does not exist. It publishes only the messages that are addressed to it. `default`
+   * publishes all topics instead, from the beginning of the log.
    */
   declare(name: string): void {
     if (this.destinations.has(name)) return;
@@ -69,14 +71,14 @@ export class MemoryLog {
     return destination;
   }
 
-  /** The number of the last message before those that a new destination publishes. */
+  /** Returns the number of the last message before those that a new destination publishes. */
   before(from: 'beginning' | 'end' | Date): number {
     if (from === 'beginning') return 0;
     const first = from === 'end' ? undefined : this.#kept.find(({ storedAt }) => storedAt >= from.getTime());
     return first === undefined ? this.#last : first.seq - 1;
   }
 
-  /** The messages with a number greater than `seq`. */
+  /** Returns the messages with a number greater than `seq`. */
   *behind(seq: number): Generator<Kept, void> {
     let [low, high] = [0, this.#kept.length];
     while (low < high) {
@@ -88,8 +90,8 @@ export class MemoryLog {
   }
 
   /**
-   * Whether at least one destination is to publish the message, and all of them have published it. Destinations that were
-   * forgotten need not have published it.
+   * Whether at least one destination should publish the message, and all such destinations have published it. Forgotten
+   * destinations do not count.
    */
   isPublished(kept: Kept): boolean {
     const own = [...this.destinations.values()].filter((destination) => destination.isFor(kept));
@@ -97,8 +99,8 @@ export class MemoryLog {
   }
 
   /**
-   * Whether a message can be deleted: each destination has published it, does not publish such messages, or was forgotten
-   * and has not parked it.
+   * Whether a message can be deleted. Each destination must have published the message, must not publish such messages,
+   * or must be forgotten without having parked the message.
    */
   isDone(kept: Kept): boolean {
     const all = [...this.destinations.values()];
@@ -106,7 +108,10 @@ export class MemoryLog {
     return all.length > 0 && !all.some((each) => each.isFor(kept) && waits(each));
   }
 
-  /** Deletes the messages that can be deleted and were stored at the time `until` or before. @returns how many. */
+  /**
+   * Deletes the messages that can be deleted and were stored at the time `until` or before. @returns how many it
+   * deleted.
+   */
   clean(until: number): number {
     const isOld = (kept: Kept) => kept.storedAt <= until && this.isDone(kept);
     const old = this.#kept.filter(isOld);

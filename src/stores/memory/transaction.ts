@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import type { Message } from '../../core/contracts/message.js';
 import { describe } from '../../core/util/describe.js';
 
-/** A transaction of a `MemoryStore`, with the messages that it will store. `MemoryStore.transaction` makes one. */
+/** A transaction in a `MemoryStore`, with the messages that it will store. `MemoryStore.transaction` creates it. */
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];

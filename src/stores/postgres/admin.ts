@@ -12,38 +12,38 @@ import { excessGrants, rolesScript, type ExcessGrant, type RolesOptions } from '
 import { storeError } from './schema/store-error.js';
 import type { OperationContext } from './sql/transact.js';
 
-/** What an operator does with an outbox in PostgreSQL. */
+/** An operator's functions for an outbox in PostgreSQL. */
 export interface PostgresAdmin extends OutboxAdmin {
   /**
-   * Changes the number of partitions, while no relay runs.
-   * @throws MessengerError `CONFLICT`, which says what is in the way.
+   * Changes the number of partitions. All relays must be stopped.
+   * @throws MessengerError `CONFLICT`, which says what prevents the change.
    */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void>;
   /**
-   * Makes the tables of a restored dump or a logical copy this cluster's own, so that relays can continue from them
-   * without losing anything. On request it also gives the database to another environment. Relays must be stopped;
-   * writers wait meanwhile. Needs the role that owns the tables.
+   * Prepares the tables of a restored dump or a logical copy for this cluster, so that relays can continue from them
+   * without losing anything. On request it also gives the database to another environment. All relays must be stopped,
+   * and writers wait meanwhile. Needs the role that owns the tables.
    *
-   * @returns what will be published from here, some of it again.
+   * @returns which messages will be published from here, some of them again.
    * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
    *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
    */
   rebase(options?: RebaseOptions): Promise<RebaseResult>;
   /**
-   * Imports the unpublished messages from the table of the Go module. A second run imports the messages that have come
-   * since.
+   * Imports the unpublished messages from the table of the Go module. A second run imports the messages that were
+   * stored there since.
    * @returns how many were imported.
    */
   importFromGo(options?: ImportFromGoOptions): Promise<number>;
-  /** Who holds more rights than the roles of `rolesScript` need. Takes nothing away. */
+  /** Lists the grants beyond those that the roles of `rolesScript` need. It revokes nothing. */
   excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]>;
-  /** The SQL that makes the four roles, with the fewest rights, for these tables. */
+  /** Returns the SQL that creates the four roles for these tables, with the fewest rights. */
   rolesScript(options?: Omit<RolesOptions, 'schema' | 'tablePrefix'>): string;
-  /** The SQL that makes these tables, for `psql` or a migration tool. */
+  /** Returns the SQL that creates these tables, for `psql` or a migration tool. */
   migrationScript(options?: Omit<MigrationScriptOptions, keyof PostgresTableOptions>): Promise<string>;
 }
 
-/** Runs an operation on the tables of a store, and turns its errors into ones that say what to do. */
+/** Runs an operation on a store's tables. Its errors say what to do. */
 export async function operating<T>(
   context: OperationContext,
   work: (context: OperationContext) => Promise<T>,
@@ -56,7 +56,7 @@ export async function operating<T>(
   }
 }
 
-/** The operations on the tables of one store. The store's options say which tables. */
+/** Returns the operations on one store's tables. The store's options say which tables these are. */
 export function postgresAdmin(context: OperationContext, tables: PostgresTableOptions): PostgresAdmin {
   const { schema, tablePrefix } = tables;
   const operate = <T>(work: (context: OperationContext) => Promise<T>) => operating(context, work);

@@ -11,35 +11,35 @@ import type { MessengerEvent } from '../../core/contracts/events.js';
 import { checkedTransform, type MessageInput, type Transform } from '../../core/outbox/transform.js';
 import type { PgPool } from './drivers/pg-client.js';
 
-/** How the tables of a store are made. Durations are in milliseconds. */
+/** The options for the tables of a store. Durations are in milliseconds. */
 export interface PostgresTableOptions {
   /** The schema of the store's tables. @default 'messenger' */
   schema?: string;
   /** A prefix for the name of every table, for several outboxes in one schema. @default '' */
   tablePrefix?: string;
   /**
-   * Keep payloads in a column of type `json`, so that SQL can query them. Payloads must then be JSON; their bytes stay
-   * as they are. @default false
+   * Keeps payloads in a column of type `json`, so that SQL can query them. Payloads must then be JSON. Their bytes do
+   * not change. @default false
    */
   jsonPayload?: boolean;
-  /** How many partitions the keys are spread over: 1 to 1,024. @default 8 */
+  /** The number of partitions among which the keys are divided: 1 to 1,024. @default 8 */
   partitions?: number;
   /**
-   * The longest `cleanUp` that will be used: 60,000 (a minute) to 315,360,000,000 (ten years). It determines how much
-   * time each slice of the log spans. `migrate` changes it; a relay whose retention differs from that of its tables
-   * refuses to start.
+   * The longest `cleanUp` that you will use: 60,000 (a minute) to 315,360,000,000 (ten years). It determines how much
+   * time each slice of the log spans. `migrate` changes the retention of existing tables. A relay refuses to start if
+   * its retention differs from that of its tables.
    *
-   * @default what the tables have; 86_400_000 (a day) when they are made
+   * @default the retention of the tables; 86_400_000 (a day) when the tables are created
    */
   retention?: number;
 }
 
-/** The options of {@link migrationScript}: those of the tables, and these. */
+/** The options of {@link migrationScript}: the options for the tables, and those for the script. */
 export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOptions {}
 
 /**
- * The SQL that creates the tables of an outbox in an empty database, or that brings tables of version `from` to this
- * version. For a migration tool or a review.
+ * Returns the SQL that creates the tables of an outbox in an empty database. With `from`, it returns the SQL that
+ * upgrades tables of that version to this version. Use the SQL with a migration tool or for a review.
  *
  * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
@@ -47,7 +47,7 @@ export async function migrationScript(options: MigrationScriptOptions = {}): Pro
   checkKeys(options, SCRIPT_KEYS);
   const { from, transaction = true, ...tables } = options;
   if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
-  // Nothing comes after the newest version, and a migration tool would take an empty file for a migration.
+  // `from` cannot be the newest version. The script would be empty, and a migration tool would take it for a migration.
   const since = numberOption('from', from, 0, { min: 0, max: SCHEMA_VERSION - 1, integer: true });
   const { names, settings } = tablesOf(tables);
   return migrationSql(names, settings, { from: since, transaction });
@@ -63,12 +63,12 @@ const TABLE_KEYS = {
 
 const SCRIPT_KEYS = { ...TABLE_KEYS, from: true, transaction: true } satisfies KeysOf<MigrationScriptOptions>;
 
-/** Only those options of a store that concern its tables. */
+/** Returns only those options of a store that concern its tables. */
 export function tablesOnly(options: PostgresTableOptions): PostgresTableOptions {
   return Object.fromEntries(Object.entries(options).filter(([name]) => Object.hasOwn(TABLE_KEYS, name)));
 }
 
-/** The names and settings that the options stand for. @throws MessengerError `INVALID_OPTION`. */
+/** Returns the names and settings for these options. @throws MessengerError `INVALID_OPTION`. */
 function tablesOf(options: PostgresTableOptions): { names: Names; settings: Expected } {
   const { schema = 'messenger', tablePrefix = '', jsonPayload = false } = options;
   if (typeof jsonPayload !== 'boolean') throw invalid('jsonPayload', 'true or false', jsonPayload);
@@ -108,44 +108,49 @@ const STORE_KEYS = {
 
 /** The options of a `PostgresStore`. Durations are in milliseconds. */
 export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends PostgresTableOptions {
-  /** Makes a message of what is passed to `add`. @default accepts bytes, strings, JSON objects and ready messages */
+  /** Turns the argument of `add` into a message. @default accepts bytes, strings, JSON objects and ready messages */
   transform?: Transform<Input>;
-  /** Writes through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default none */
+  /**
+   * Lets the store write through the transactions of a query builder or an ORM, such as `drizzleBridge(sql)`. @default
+   * none
+   */
   bridge?: TransactionBridge<Tx>;
-  /** How long other relays wait for a relay that died: 1,000 to 3,600,000. @default 10_000 */
+  /** How long other relays wait before they replace a relay that died: 1,000 to 3,600,000. @default 10_000 */
   lease?: number;
   /**
-   * How long one transaction of a relay, or of a call of `store.admin`, may take: 1 to 3,600,000. `store.migrate` may
-   * take twice as long. `store.admin.importFromGo`, and adding a destination from a time, may take ten times as long.
-   * `store.admin.rebase` has a `timeout` of its own.
+   * How long one transaction of a relay, or of a call of `store.admin`, can take: 1 to 3,600,000. `store.migrate` can
+   * take twice as long. `store.admin.importFromGo` can take ten times as long, and so can adding a destination that
+   * starts from a time. `store.admin.rebase` has its own `timeout`.
    * @default 30_000
    */
   timeout?: number;
   /**
-   * Whether settling waits for the disk (`'sync'`). With `'async'`, a crash of the database repeats the messages of up
-   * to three `wal_writer_delay`s. @default 'async'
+   * With `'sync'`, settling waits for the disk. With `'async'`, it does not: a crash of the database can then repeat
+   * the messages of the last three `wal_writer_delay`s at most. @default 'async'
    */
   settle?: 'async' | 'sync';
   /**
    * The environment to which this outbox belongs, such as `'production'`. The database keeps the first name that
-   * `migrate` or a relay gives. From then on, a relay with another name, or with none, refuses to work on the database,
-   * because a clone looks exactly like the original. Writers are not affected. @default none
+   * `migrate` or a relay gives. From then on, a relay with another name, or with none, refuses to work on the database.
+   * This stops a relay that is connected to a clone, because a clone looks exactly like the original. Writers are not
+   * affected. @default none
    */
   environment?: string;
   /**
    * Whether storing a message notifies a sleeping relay. With `false`, relays find the message by polling. Use `false`
-   * for writers that prepare their transactions, which PostgreSQL refuses after a notification. @default true
+   * for writers that run PREPARE TRANSACTION, because PostgreSQL refuses to prepare a transaction that has notified.
+   * @default true
    */
   notify?: boolean;
   /**
-   * The `pg` Pool from which a relay takes one connection to listen for writers, from the first time that it sleeps
-   * until it stops. The pool must connect to the server itself: a relay detects a pooler in between, and polls instead.
-   * `false` means polling only.
+   * The `pg` Pool from which a relay takes one connection, on which it listens for writers. The relay takes the
+   * connection when it first sleeps, and keeps it until it stops. The pool must connect to the server itself. If a
+   * relay detects a pooler in between, it polls instead. `false` means polling only.
    * @default the store's own client, if it is a `pg` Pool of three connections or more
    */
   listen?: PgPool | false;
   /**
-   * Called with the event `stored` for the messages that `add` has stored. Their transaction may still be rolled back.
+   * Receives the event `stored` for the messages that `add` has stored. Their transaction can still be rolled back.
    * @default none
    */
   onEvent?: (event: MessengerEvent) => void;

@@ -37,8 +37,8 @@ import { storeSettings, tablesOnly, type PostgresStoreOptions, type StoreSetting
 import { FEW, Waker, type Listening } from './relay/waker.js';
 
 /**
- * The outbox in PostgreSQL 14 or newer. Messages are only inserted into the log, and relays read it by cursors, which
- * are snapshots. The store needs no extension and no superuser, and works through PgBouncer in transaction mode.
+ * The outbox in PostgreSQL 14 or newer. Writers only insert messages into the log. Relays read the log with cursors,
+ * which are snapshots. The store needs no extension and no superuser, and works through PgBouncer in transaction mode.
  *
  * @example
  * ```ts
@@ -59,7 +59,9 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   readonly #context: OperationContext;
-  /** What an operator does: manages destinations, dead letters, partitions and rights, or rebases a moved database. */
+  /**
+   * An operator's functions. They manage destinations, dead letters, partitions and rights, or rebase a moved database.
+   */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
@@ -83,17 +85,17 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Stores one message, or an array of messages, in the caller's transaction, with one statement. One call stores up to
-   * 128 Mi characters of JSON, which is some 700,000 small messages. A payload has at most 64 MiB, metadata 1 MiB, an
-   * id and a topic 4,000 bytes, a key 2,000. The messages exist exactly when that transaction commits: the server
-   * refuses the statement outside a transaction.
+   * Stores one message, or an array of messages, in the caller's transaction, with one statement. The messages exist
+   * only if that transaction commits. The server refuses the statement outside a transaction. One call stores up to 128
+   * Mi characters of JSON, which is some 700,000 small messages. A payload has at most 64 MiB, metadata 1 MiB, an id
+   * and a topic 4,000 bytes, and a key 2,000.
    *
    * @returns the messages as they were stored, with their ids.
    * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown or idle handle, and for a handle whose
    *   transaction has ended by the time the statement runs; `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message
    *   that cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination does not exist, or was forgotten;
    *   `SCHEMA_MISMATCH` where the tables are missing; `UNSUPPORTED` where the session's `client_encoding` is not UTF8.
-   *   Other errors of the database arrive as the client throws them.
+   *   Other errors from the database arrive as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     const stored = await this.#writer.add(transaction, messages);
@@ -105,8 +107,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * The messages that a transaction has stored so far and has not rolled back, in order. Mostly useful in tests. Needs
-   * the right to read messages, which a writer's role does not have.
+   * Returns the messages that a transaction has stored so far and has not rolled back, in order. It is mostly useful in
+   * tests. It needs the right to read messages, which a writer's role does not have.
    *
    * @throws as `add` does for a handle that is not a transaction; MessengerError `UNSUPPORTED` for a bare function that
    *   does not resolve to rows.
@@ -119,15 +121,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Wakes the relays of this store in this process: they look for new messages at once. Call it after a commit where
-   * relays cannot be notified and the client does not tell when a transaction ends (`postgres.js`, or a bare function
+   * Wakes this store's relays in this process, so that they look for new messages at once. Call it after a commit if
+   * relays cannot be notified and the client does not report when a transaction ends (`postgres.js`, or a bare function
    * as a handle). Without the call, relays look at their interval.
    */
   readonly wake = (): void => {
     for (const waker of this.#listening.wakers) waker.told();
   };
 
-  /** As `wake`, for these messages, if they are few: a relay that has already read them need not look. */
+  /** Like `wake`. If there are few messages, a relay that has already read them need not look. */
   #waking(messages: readonly Message[]): () => void {
     if (messages.length > FEW) return this.wake;
     const ids = messages.map(({ id }) => id);
@@ -137,8 +139,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * The statement that `add` would run, for transactions that are sent as one batch. Its text is constant (another
-   * constant for messages with a destination), and its only value is text.
+   * Returns the statement that `add` would run, for transactions that are sent as one batch. Its text is constant
+   * (another constant for messages with a destination). Its only value is text.
    *
    * @throws as `add` does for messages that cannot be stored.
    */
@@ -147,13 +149,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Creates the tables, or brings them to this version and to the `retention` that was given. Does nothing where they
-   * are up to date. Safe when several processes call it at once.
+   * Creates the tables, or upgrades them to this version and to the given `retention`. Does nothing if they are up to
+   * date. Several processes can safely call it at once.
    *
    * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production`
    *   where the retention was changed or the environment was set.
-   * @throws MessengerError `SCHEMA_MISMATCH` when the database belongs to another environment, or where the tables have
-   *   other `partitions` or another `jsonPayload` than was given. The error says how to change them.
+   * @throws MessengerError `SCHEMA_MISMATCH` if the database belongs to another environment, or if the tables have
+   *   other `partitions` or another `jsonPayload` than given. The error says how to change them.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#settings.timeout, signal };
@@ -189,8 +191,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Up to `batch` unpublished messages of the default destination, in order. Takes the lease of the destination and
-   * keeps it until `close`.
+   * Returns up to `batch` unpublished messages of the default destination, in order. Takes its lease until `close`.
    *
    * @throws MessengerError `LEASE_LOST` while another relay holds the destination.
    */
@@ -200,23 +201,23 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Marks messages that `messages` returned as published: all of them or none. Messages that stood before the last of
-   * these and are not among them move to the side table, and come first the next time.
+   * Marks messages that `messages` returned as published: all of them or none. Messages that `messages` returned before
+   * the last of these, and that are not among them, move to the side table. They come first the next time.
    *
-   * @throws MessengerError `UNKNOWN_MESSAGE` when one of them was not returned by the last call of `messages`.
+   * @throws MessengerError `UNKNOWN_MESSAGE` when the last call of `messages` did not return one of them.
    */
   async published(...messages: readonly Message[]): Promise<void> {
     return this.#plainSession().published(messages);
   }
 
   /**
-   * Empties every slice of the log in which all messages are published (or dead) at every destination and older than
-   * `expiration` milliseconds by the database's clock. A slice that is in use is left for the next call.
+   * Empties each slice of the log whose messages are published (or dead) at every destination and older than
+   * `expiration` milliseconds by the database's clock. A slice in use stays until the next call.
    *
-   * @returns what was emptied, what was not, and why.
+   * @returns which slices were emptied, which were not, and why.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.
-   * @throws CleaningError where some of the cleaning failed, or the signal aborted. Its `cause` is the signal's reason
-   *   or the first error, and it carries what was cleaned all the same.
+   * @throws CleaningError if a part of the cleaning failed, or if the signal aborted. Its `cause` is the signal's
+   *   reason or the first error. It also reports what was cleaned.
    */
   async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
@@ -225,7 +226,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     );
   }
 
-  /** The retention of the tables, in milliseconds: the longest expiration that they can be cleaned by. */
+  /** Returns the tables' retention, in milliseconds: the longest expiration with which they can be cleaned. */
   retention({ signal }: StoreCallOptions = {}): Promise<number> {
     return operating(this.#context, ({ database, names, timeout }) =>
       tableRetention(database, names, { timeout, signal }),
@@ -233,9 +234,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Adds the destinations that messages are addressed to, where they do not exist yet. Each publishes only the messages
-   * that are addressed to it. A destination that exists stays as it is. `default` publishes the messages that are
-   * addressed to no other.
+   * Adds the missing destinations among those to which messages are addressed. Each publishes only the messages that
+   * are addressed to it. An existing destination does not change. `default` publishes messages without an address.
    *
    * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
    */
@@ -249,7 +249,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Records, in the caller's transaction, that a consumer has received the message with this id. `createInbox` calls
-   * it. If another open transaction has recorded the same, it waits for the end of that transaction.
+   * it. If another open transaction has recorded the same message, the call waits until that transaction ends.
    *
    * @returns whether this is the first time.
    * @throws as `add` does for a handle that is not a transaction, and where the tables are missing; MessengerError
@@ -265,8 +265,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Forgets the messages that a consumer received longer ago than `expiration` milliseconds, by the database's clock.
-   * Deletes a thousand rows per transaction.
+   * Forgets messages that a consumer received more than `expiration` milliseconds ago, by the database's clock. Each
+   * transaction deletes a thousand rows.
    *
    * @returns how many were forgotten.
    * @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
@@ -276,7 +276,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     return operating(this.#context, forget, this.#names.inbox);
   }
 
-  /** Gives back the lease that `messages` took. The client stays open, because it belongs to the application. */
+  /** Gives back the lease that `messages` took. The application's client stays open. */
   async close(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;

@@ -4,48 +4,52 @@ import type { Database, Row } from '../sql/database.js';
 /** Runs one statement in the caller's transaction. */
 export type Run = (text: string, values: readonly Bound[]) => Promise<unknown>;
 
-/** A text; or an object that `pg` asks for a text or null at the moment when it sends the statement. */
+/** A text, or an object that `pg` asks for a text or null when it sends the statement. */
 export type Bound = string | { toPostgres(): string | null };
 
-/** How SQL is run in the transaction of a handle. */
+/** How to run SQL in a handle's transaction. */
 export interface Runner {
   readonly run: Run;
   /**
-   * Whether this handle belongs to one transaction only. Such a handle's transaction has ended if the handle is found
-   * in another one.
+   * Whether this handle belongs to one transaction only. If the handle's connection is then in another transaction, the
+   * handle's own transaction has ended.
    */
   readonly isOneTransaction: boolean;
   /**
-   * An empty text; null where the statement is known to be sent in a transaction, so that the server need not find out.
+   * Null if the statement will certainly be sent in a transaction, so that the server need not check. Otherwise an
+   * empty text.
    */
   readonly known: Bound;
 }
 
 /**
- * What the store knows of one client library. A driver recognises clients and handles by their shape, and imports
+ * What the store knows about one client library. A driver recognises clients and handles by their shape, and imports
  * nothing from the library.
  */
 export interface Driver {
   /** The library's name, for error messages. */
   readonly name: string;
-  /** The database behind a client that the store is built on; `undefined` for a client of another library. */
+  /**
+   * Returns the database behind a client that was passed to the store, or `undefined` for a client of another library.
+   */
   database(client: unknown): Database | undefined;
   /**
-   * How to write through a transaction handle; a reason to refuse it; or `undefined` for a handle of another library.
+   * Returns how to write through a transaction handle, or a reason to refuse it. Returns `undefined` for a handle of
+   * another library.
    */
   handle(handle: unknown): Run | Refusal | undefined;
-  /** Whether each transaction has a handle of its own. @default no */
+  /** Whether each transaction has its own handle. @default no */
   isOneTransaction?(handle: unknown): boolean;
   /**
-   * Null, as the statement of a handle is sent, if the handle is then known to be in a transaction; otherwise an empty
-   * text. @default empty
+   * Returns null if the handle will certainly be in a transaction when its statement is sent, otherwise an empty text.
+   * @default empty
    */
   known?(handle: unknown): Bound;
-  /** How to listen for notifications through a client; `undefined` where that is impossible. */
+  /** Returns how to listen for notifications through a client, or `undefined` if the client cannot listen. */
   listen?(client: unknown): Listen | undefined;
   /**
-   * Calls back when a handle's transaction has ended and its rows can be read. Never calls back where nothing tells of
-   * the end.
+   * Calls back when a handle's transaction has ended and its rows can be read. Never calls back if the client does not
+   * report the end.
    */
   onEnd?(handle: unknown, callback: () => void, forMany: () => void): void;
 }
@@ -53,7 +57,7 @@ export interface Driver {
 /** Opens a session on the server itself, which lasts until it is closed or lost. */
 export type Listen = (heard: {
   readonly onNotification: (channel: string, payload: string) => void;
-  /** The session was lost, and everything that it held is gone. */
+  /** Called when the session is lost, and with it everything that it held. */
   readonly onEnd: () => void;
 }) => Promise<ListeningSession>;
 
@@ -70,16 +74,16 @@ export interface Refusal {
   readonly refused: string;
 }
 
-/** The types of all columns that our statements return, by PostgreSQL's numbers. */
+/** PostgreSQL's numbers for the two types of columns that our statements return. */
 export const BYTEA = 17;
 export const TEXT = 25;
 
 const BACKSLASH = 0x5c;
 
 /**
- * The bytes of a `bytea` as the server writes it, in either form of the setting `bytea_output`. One form is `\x` and
- * two digits for each byte. The other form writes a printable character as it is, a backslash as two, and any other
- * byte as a backslash and three octal digits, so it never begins with `\x`.
+ * Decodes the text that the server writes for a `bytea`, in either format of the setting `bytea_output`. One format is
+ * `\x` and two digits for each byte. The other format writes a printable character as it is, a backslash as two, and
+ * any other byte as a backslash and three octal digits. So text in the other format never begins with `\x`.
  */
 export function bytesOf(text: string): Uint8Array {
   if (text.startsWith('\\x')) return Buffer.from(text.slice(2), 'hex');
@@ -95,8 +99,8 @@ export function bytesOf(text: string): Uint8Array {
 }
 
 /**
- * Whether an error means that its connection is gone: the server ended the session (severity FATAL or PANIC), or the
- * client library (`CONNECTION_…`) or the operating system (`ECONNRESET`, `EPIPE` …) reported it.
+ * Whether an error means that its connection is gone. The server may have ended the session (severity FATAL or PANIC).
+ * Or the client library (`CONNECTION_…`) or the operating system (`ECONNRESET`, `EPIPE` …) reported the loss.
  */
 export function endsConnection(error: unknown): boolean {
   const { severity, severity_local, code } = (error ?? {}) as Record<string, unknown>;
@@ -109,19 +113,22 @@ const BEGIN = 'BEGIN ISOLATION LEVEL READ COMMITTED';
 const LEFT_OPEN = 'messenger: a transaction was left open on this connection';
 
 /**
- * How the transactions of a `Database` begin. If somebody left another transaction open, BEGIN only warns, and our
- * COMMIT would commit that transaction. The `checked` script fails instead: a transaction that begins in a message has
- * the start time of that message, and one that was left open has an earlier one.
+ * Returns the script with which a transaction begins. If somebody left another transaction open, BEGIN only warns, and
+ * our COMMIT would commit that transaction. The `checked` script fails instead, because it compares times. A
+ * transaction that begins in a message has the start time of that message, and a transaction that was left open has an
+ * earlier time.
  */
 export function begin(checked: boolean): string {
   if (!checked) return BEGIN;
   return `${BEGIN}; SELECT CASE WHEN pg_catalog.now() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp() THEN 0 ELSE pg_catalog.concat('${LEFT_OPEN}', pg_catalog.pg_backend_pid())::pg_catalog.int4 END`;
 }
 
-/** How often a transaction is tried on another connection, when a transaction was left open on each so far. */
+/**
+ * How often a transaction is tried on another connection, if each connection so far was left in an open transaction.
+ */
 export const MOST_LEFT_OPEN = 20;
 
-/** Why a transaction could not begin. */
+/** The error when a connection was left in an open transaction, so that ours could not begin. */
 export class LeftOpenError extends MessengerError {
   constructor(cause?: unknown) {
     super(
@@ -132,11 +139,14 @@ export class LeftOpenError extends MessengerError {
   }
 }
 
-/** The error of a script that begins a transaction; a `LeftOpenError` where it means that another one was left open. */
+/**
+ * Translates the error of a script that begins a transaction. Returns a `LeftOpenError` if another transaction was left
+ * open.
+ */
 export function beginError(error: unknown): unknown {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  // A failed transaction (25P02) accepts nothing but its end. A transaction that has run a query (25001) cannot change
-  // its isolation level.
+  // A failed transaction (25P02) accepts only its end. A transaction that has run a query (25001) cannot change its
+  // isolation level.
   const found = code === '25P02' || code === '25001' || (code === '22P02' && String(message).includes(LEFT_OPEN));
   return found ? new LeftOpenError(error) : error;
 }
@@ -144,7 +154,7 @@ export function beginError(error: unknown): unknown {
 /**
  * Runs BEGIN, the preamble, the work, and COMMIT. Runs ROLLBACK if the work rejects and the connection still works.
  *
- * @throws LeftOpenError where the connection is in a transaction already. That transaction stays as it is, or fails.
+ * @throws LeftOpenError if the connection is already in a transaction. This transaction stays open, or fails.
  */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,
@@ -161,7 +171,7 @@ export async function betweenBeginAndCommit<T>(
   try {
     result = await work();
   } catch (error) {
-    // If ROLLBACK fails too, the connection is gone, and the transaction with it. The first error says why.
+    // If ROLLBACK also fails, the connection is gone, and the transaction with it. The first error says why.
     if (!endsConnection(error)) await script('ROLLBACK').catch(() => undefined);
     throw error;
   }

@@ -12,9 +12,7 @@ import { postgresJsDriver, type PostgresJsRoot, type PostgresJsTransaction } fro
 
 const drivers: readonly Driver[] = [pgDriver, neonHttpDriver, postgresJsDriver, pgliteDriver];
 
-/**
- * A client on which a `PostgresStore` can be built. Neon's Pool and Client, over WebSockets, count as those of `pg`.
- */
+/** A client to pass to `PostgresStore`. Neon's Pool and Client, over WebSockets, count as clients of `pg`. */
 export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
 
 /**
@@ -43,7 +41,7 @@ export function databaseOf(client: unknown): Database {
 }
 
 /**
- * How to run SQL in the transaction of a handle, either for its effect (`run`) or for its rows (`query`).
+ * Returns how to run SQL in a handle's transaction, either for its effect (`run`) or for its rows (`query`).
  *
  * @throws MessengerError `INVALID_TRANSACTION` for a missing or unknown handle, and for one that is not in a
  *   transaction.
@@ -93,8 +91,8 @@ export function runnerOf<Tx>(
 }
 
 /**
- * How to listen for notifications: through the client of the option `listen`, or else through the store's own client,
- * if that is a pool with room for one more connection.
+ * Returns how to listen for notifications. It uses the client in the option `listen`. Without the option, it uses the
+ * store's own client, if that is a pool with room for one more connection.
  *
  * @throws MessengerError `INVALID_OPTION` for a client through which the store cannot listen.
  */
@@ -108,7 +106,7 @@ export function listenOf(client: PostgresClient, option: unknown): Listen | unde
   throw new MessengerError('INVALID_OPTION', `listen must be a pg Pool or false, got ${kindOf(option)}`);
 }
 
-/** Calls back when the transaction of a handle has ended, where the client or bridge tells. */
+/** Calls back when a handle's transaction has ended, if the client or bridge reports the end. */
 export function onTransactionEnd<Tx>(
   handle: unknown,
   bridge: TransactionBridge<Tx> | undefined,
@@ -119,7 +117,7 @@ export function onTransactionEnd<Tx>(
   else for (const driver of drivers) driver.onEnd?.(handle, callback, forMany);
 }
 
-/** What kind of value it is. A string is not quoted, because a connection string contains a password. */
+/** Describes the kind of a value. It does not quote a string, because a connection string contains a password. */
 function kindOf(value: unknown): string {
   return typeof value === 'string' ? 'a string' : describe(value);
 }

@@ -2,14 +2,14 @@ import { hasMethods } from '../../../core/util/options.js';
 import type { Driver } from './driver.js';
 
 /**
- * Refuses Neon's HTTP client, the `sql` of `neon()`. It has no transaction to write through, and would be taken for the
- * `sql` of postgres.js. Neon's Pool and Client, over WebSockets, count as those of `pg`.
+ * Refuses Neon's HTTP client, the `sql` of `neon()`. It has no transaction to write through, and looks like the `sql`
+ * of postgres.js. Neon's Pool and Client, over WebSockets, count as clients of `pg`.
  */
 export const neonHttpDriver: Driver = {
   name: 'Neon over HTTP',
   database: () => undefined,
   handle: (handle) =>
-    // Knex is a function with a `transaction` too. So is Bun's client, which also has a `begin`.
+    // Knex is also a function with a `transaction`. So is Bun's client, which also has a `begin`.
     typeof handle === 'function' &&
     hasMethods(handle, 'transaction') &&
     !hasMethods(handle, 'raw') &&

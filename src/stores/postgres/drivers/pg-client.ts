@@ -1,7 +1,7 @@
 import { hasMethods } from '../../../core/util/options.js';
 import { hearStatus, type PgTelling } from './pg-status.js';
 
-/** A query for `pg`, with everything set on which this store relies. */
+/** A query for `pg`. It sets everything on which this store relies. */
 export interface PgQuery {
   text: string;
   values?: unknown[];
@@ -42,16 +42,19 @@ export function isClient(client: unknown): client is PgClient {
 }
 
 function ignore(): void {
-  // A broken connection also rejects the query in flight, or the next one, so nothing is lost here. Without a listener
-  // the event would end the process.
+  // A broken connection also rejects the query in flight, or the next one, so no error is lost here. Without a
+  // listener, the event would end the process.
 }
 
-/** The pools and clients that already have our listeners. Once is enough, however many stores use a client. */
+/**
+ * The pools and clients that already have our listeners. One set of listeners is enough, even if many stores use a
+ * client.
+ */
 const listening = new WeakSet<PgPool | PgClient>();
 
 /**
- * Listens to a pool's clients before the pool hands them out. A server that ends a session at once may say so in the
- * same packet in which it says that it is ready, and that packet is handled before the promise of `connect` settles.
+ * Listens to a pool's clients before the pool hands them out. A server that ends a session at once can say so in the
+ * same packet as its ready message. That packet is handled before the promise of `connect` settles.
  */
 export function listen(client: PgPool | PgClient): void {
   if (listening.has(client)) return;

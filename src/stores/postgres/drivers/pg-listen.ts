@@ -13,15 +13,16 @@ interface PgListening {
 interface PgEvents {
   on(event: 'notification', listener: (notification: { channel: string; payload?: string }) => void): unknown;
   on(event: 'error' | 'end' | 'drain', listener: () => void): unknown;
-  /** The backend that the server named when the connection was made. */
+  /** The backend that the server named when the client connected. */
   readonly processID?: number | null;
 }
 
 /**
- * Takes a connection of the pool for good. When it is closed it is destroyed, with everything that its session holds.
+ * Takes a connection from the pool for good. When the session is closed, the connection is destroyed, with everything
+ * that its session holds.
  *
- * A pooler is recognised by the backend that was named at connection, which is not the one that answers. In transaction
- * mode, a pooler would leave our locks on a server connection that other clients share.
+ * Detects a pooler by comparing backends: the backend that was named at connection differs from the one that answers.
+ * In transaction mode, a pooler would leave our locks on a server connection that other clients share.
  */
 export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   return async ({ onNotification, onEnd }) => {
@@ -47,7 +48,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
     try {
       transactionStatus(client as PgTelling);
       const [backend] = await query('SELECT pg_backend_pid()');
-      // In an open transaction LISTEN would hear nothing, and the transaction would stay open.
+      // In an open transaction, LISTEN would hear nothing, and the transaction would stay open.
       if (['T', 'E'].includes(String(transactionStatus(client as PgTelling)))) throw new LeftOpenError();
       const { processID = null } = events;
       if (processID !== null && String(processID) !== String(backend?.[0])) {
@@ -64,13 +65,13 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   };
 }
 
-/** Whether one connection of a pool can be taken for good, with at least two left. */
+/** Whether one connection of a pool can be taken for good, so that at least two are left. */
 export function hasRoom(pool: unknown): boolean {
   const { options } = pool as { options?: { max?: number } };
   return options?.max === undefined || options.max > 2;
 }
 
-/** The part of a `pg` Client that tells the state of its transaction. */
+/** The part of a `pg` Client that reports the state of its transaction. */
 interface PgTransaction extends PgTelling {
   query(text: string): Promise<unknown>;
 }
@@ -78,13 +79,13 @@ interface PgTransaction extends PgTelling {
 /** The callbacks that wait for the end of a client's transaction. */
 const waiting = new WeakMap<PgTransaction, Set<() => void>>();
 
-/** How many callbacks are kept for one client. Beyond these, `forMany` is kept in place of every further one. */
+/** How many callbacks are kept for one client. After that, `forMany` is kept in place of each further callback. */
 const CALLBACKS = 100;
 
 /**
- * Calls back when the transaction of a client has ended, either way. If many callbacks wait, `forMany` replaces the
- * later ones. A client emits `drain` when it has nothing left to send, so if it is given its next BEGIN at once, the
- * callbacks run one transaction later.
+ * Calls back when a client's transaction has ended, either way. If many callbacks wait, `forMany` replaces the later
+ * ones. A client emits `drain` when it has nothing left to send. If it is given its next BEGIN at once, the callbacks
+ * therefore run one transaction later.
  */
 export function onPgTransactionEnd(client: PgTransaction, callback: () => void, forMany: () => void): void {
   if (transactionStatus(client) === undefined) return;

@@ -1,35 +1,36 @@
 import { hasMethods } from '../../../core/util/options.js';
 import type { Bound } from './driver.js';
 
-/** `I` idle, `T` in a transaction, `E` in a failed one, `null` not connected. */
+/** `I` idle, `T` in a transaction, `E` in a failed transaction, `null` not connected. */
 type Status = string | null;
 
-/** The part of a `pg` Client that tells the state of its transaction. */
+/** The part of a `pg` Client that reports the state of its transaction. */
 export interface PgTelling {
   /** Since pg 8.17. */
   getTransactionStatus?(): Status;
 }
 
 /**
- * The connection of a client that lacks that method. Its event carries the status. `pg-native` has no such connection.
+ * The connection inside a client that lacks that method. Its event carries the status. `pg-native` has no such
+ * connection.
  */
 interface Protocol {
   prependListener(event: 'readyForQuery', listener: (message: { readonly status: Status }) => void): unknown;
 }
 
 /**
- * The transaction status of clients that do not tell it themselves: `pg` before 8.17, and Neon's. The key is the
- * connection, which is the same however a client is wrapped.
+ * The transaction status of clients that do not report it themselves: `pg` before 8.17, and Neon's. The key is the
+ * connection, because it stays the same if a client is wrapped.
  */
 const heard = new WeakMap<object, Status | undefined>();
 
-/** From now on, records the transaction status of a client that does not tell it itself. */
+/** Starts to record the transaction status of a client that does not report it itself. */
 export function hearStatus(client: PgTelling, now?: Status): void {
   const { connection } = client as { connection?: Protocol };
   if (hasMethods(client, 'getTransactionStatus') || !connection || heard.has(connection)) return;
   const hears = hasMethods(connection, 'prependListener');
   heard.set(connection, hears ? now : undefined);
-  // Before the client's own listener, which tells others that the client is idle.
+  // Run before the client's own listener, which reports that the client is idle.
   if (hears) connection.prependListener('readyForQuery', ({ status }) => heard.set(connection, status));
 }
 
@@ -42,15 +43,15 @@ export function isIdle(client: PgTelling): boolean {
   return transactionStatus(client) === 'I' && readyForQuery === true && pipeline !== true;
 }
 
-/** The part of a `pg` Client, since 8.17, that tells which query it is sending. It is null in pipeline mode. */
+/** The part of a `pg` Client, since 8.17, that shows which query it is sending. It is null in pipeline mode. */
 interface Sending {
   readonly _activeQuery: { readonly values?: readonly unknown[] } | null;
 }
 
 /**
- * A value that a client binds as null if it is in a transaction when it sends the value, and as an empty text
- * otherwise. The client asks for the value at that moment, when no query is in flight that could end the transaction.
- * The value must be sent by this client, because another one may not be in a transaction.
+ * Returns a value that a client binds as null if it is in a transaction when it sends the value, and as an empty text
+ * otherwise. The client asks for the value when it sends it. At that moment, no query is in flight that could end the
+ * transaction. Only this client may send the value, because another client may not be in a transaction.
  */
 export function knownTransaction(client: PgTelling): Bound {
   if (!('_activeQuery' in client)) return '';
@@ -63,7 +64,7 @@ export function knownTransaction(client: PgTelling): Bound {
   return value;
 }
 
-/** The transaction status of a client; `undefined` where it is unknown. */
+/** Returns the transaction status of a client, or `undefined` if it is unknown. */
 export function transactionStatus(client: PgTelling): Status | undefined {
   if (client.getTransactionStatus) return client.getTransactionStatus();
   hearStatus(client);

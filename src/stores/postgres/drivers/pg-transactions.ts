@@ -5,8 +5,8 @@ import type { PgClient } from './pg-client.js';
 import { isIdle } from './pg-status.js';
 
 /**
- * Our own type parsers for our own queries: what an application has set globally in `pg` does not change what we read,
- * and we do not change it either. Everything but bytes stays text.
+ * Our own type parsers for our own queries. Parsers that an application sets globally in `pg` do not change what we
+ * read, and we do not change them either. All values except bytes stay text.
  */
 const types = {
   getTypeParser: (oid: number, format?: string) => (format === 'binary' ? refused : oid === BYTEA ? bytesOf : asText),
@@ -21,12 +21,12 @@ function refused(): never {
   );
 }
 
-/** The SQLSTATEs of a pooler without prepared statements, which lost one of ours or already has it. */
+/** The SQLSTATEs from a pooler without prepared statements, which lost one of ours or already has it. */
 const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
 
 function isPreparedStatementFault(error: unknown): boolean {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
-  // FATAL concerns the connection: PgBouncer also uses one of these states to say that a server is gone.
+  // FATAL concerns the connection. PgBouncer also uses one of these states to say that a server is gone.
   return PREPARED_STATEMENT_FAULTS.has(String(code)) && severity !== 'FATAL';
 }
 
@@ -34,18 +34,18 @@ function isPreparedStatementFault(error: unknown): boolean {
 const prepared = new WeakMap<PgClient, Set<string>>();
 
 /**
- * The transactions of one client of the application. Statements are prepared by name. A transaction of a single
- * statement takes one round trip: a script executes the prepared statement. Each of these two ways is used until an
- * error shows that it does not work with the server, or with a pooler in front of it, whose connections may have names
- * that other clients prepared.
+ * Runs the store's transactions on one `pg` client or pool. It prepares statements by name. It sends a transaction with
+ * a single statement in one round trip, as a script that executes the prepared statement. It uses each of these two
+ * ways until an error shows that it does not work with the server, or with a pooler in front of it. A pooler's
+ * connections can have names that other clients prepared.
  */
 export class Transactions {
   #prepare = true;
   #script = true;
 
   /**
-   * Runs a transaction again if it failed because a pooler lost a prepared statement. Nothing of the failed transaction
-   * remains, and each such failure rules out one of the two ways, so this happens twice at most.
+   * Runs a transaction again if it failed because a pooler lost a prepared statement. Nothing from the failed
+   * transaction remains. Each such failure rules out one of the two ways, so this happens at most twice.
    */
   async again<T>(transaction: () => Promise<T>, retries = 2): Promise<T> {
     try {
@@ -66,7 +66,7 @@ export class Transactions {
     );
   }
 
-  /** Runs one statement in one round trip, if this connection has the statement prepared. */
+  /** Runs one statement in one round trip, if this connection has prepared the statement. */
   async once(
     client: PgClient,
     preamble: string,
@@ -77,11 +77,11 @@ export class Transactions {
     if (text === undefined) return this.run(client, preamble, (connection) => connection.query(statement, values));
     try {
       const results = (await client.query({ text, rowMode: 'array', types })) as unknown as { rows: unknown[][] }[];
-      // The results are those of BEGIN, each setting, the statement and COMMIT.
+      // The results come from BEGIN, each setting, the statement and COMMIT, in this order.
       return results.at(-2)?.rows ?? [];
     } catch (error) {
       const why = beginError(error);
-      // A transaction of the application is for the application to end.
+      // Only the application may end its own transaction.
       if (why instanceof LeftOpenError) throw why;
       if (isPreparedStatementFault(error)) this.#script = false;
       if (!endsConnection(error)) await client.query('ROLLBACK').catch(() => undefined);
@@ -105,10 +105,10 @@ export class Transactions {
   }
 }
 
-/** A text in which a literal needs nothing escaped. */
+/** A text that needs no escape in a literal. */
 const PLAIN = /^[^'\\]*$/;
 
-/** A whole transaction as text, with its values as literals; `undefined` where that is impossible. */
+/** Returns a whole transaction as text, with its values as literals, or `undefined` if that is impossible. */
 function scriptOf(
   client: PgClient,
   preamble: string,
@@ -119,7 +119,7 @@ function scriptOf(
   const literals = values.map((value) => {
     if (value === null) return 'NULL';
     const text = String(value);
-    // A snapshot is long where many transactions run, and escaping looks at every character.
+    // A snapshot is long if many transactions run, and escaping would look at every character.
     return PLAIN.test(text) ? `'${text}'` : client.escapeLiteral?.(text);
   });
   return `${begin(!isIdle(client))}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;

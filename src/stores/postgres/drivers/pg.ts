@@ -18,7 +18,7 @@ function poolDatabase(pool: PgPool): Database {
       try {
         return await transactions.again(() => onConnection(pool, bounds, work));
       } catch (error) {
-        // The connection has been destroyed, and the transaction that was left open on it with it.
+        // The connection has been destroyed, and the transaction that was left open on it has ended with it.
         if (!(error instanceof LeftOpenError) || left === 0) throw error;
       }
     }
@@ -30,7 +30,7 @@ function poolDatabase(pool: PgPool): Database {
   };
 }
 
-/** What a caller waits for when the pool has lent all its connections. PostgreSQL has not been asked yet. */
+/** Explains a wait for a pool that has lent all its connections. PostgreSQL has not been asked yet. */
 function exhaustion(pool: PgPool): string | undefined {
   const { max = 10 } = (pool as { options?: { max?: number } }).options ?? {};
   if (pool.totalCount < max || pool.idleCount > 0) return undefined;
@@ -43,7 +43,7 @@ async function onConnection<T>(
   bounds: TransactionBounds,
   work: (client: PgClient) => Promise<T>,
 ): Promise<T> {
-  /** The connection, until whoever comes first gives it back. */
+  /** The connection, until the first caller of `giveBack` gives it back. */
   const held: { client?: PgPoolClient } = {};
   const giveBack = (destroy: boolean) => {
     const { client } = held;
@@ -54,7 +54,7 @@ async function onConnection<T>(
   let reached = false;
   const run = async () => {
     const client = await pool.connect().catch((cause: unknown) => {
-      // The pool's own limit, connectionTimeoutMillis. Its error reads as if the server could not be reached.
+      // This is the pool's own limit, connectionTimeoutMillis. Its error reads as if the server could not be reached.
       const text = exhaustion(pool);
       if (text === undefined || endsConnection(cause)) throw cause;
       throw new MessengerError('TIMEOUT', `${text} within the pool’s connectionTimeoutMillis`, { cause });
@@ -76,7 +76,7 @@ async function onConnection<T>(
     return await bounded(run(), bounds, 'PostgreSQL', () => (reached ? undefined : exhaustion(pool)));
   } catch (error) {
     givenUp = true;
-    // After an error the connection may be in any state: in a transaction, half open, or one query behind.
+    // After an error, the connection can be in any state: in a transaction, half open, or one query behind.
     giveBack(true);
     throw error;
   }
@@ -104,7 +104,7 @@ function clientDatabase(client: PgClient): Database {
   };
 }
 
-/** Refuses a client in a transaction of the application, which our COMMIT would end. */
+/** Refuses a client in the application's transaction, because our COMMIT would end that transaction. */
 function assertIdle(client: PgClient): void {
   const status = transactionStatus(client);
   if (status !== 'T' && status !== 'E') return;
@@ -119,7 +119,7 @@ function inTransaction(cause?: unknown): MessengerError {
   );
 }
 
-/** node-postgres: a Pool or Client for the store, a Client or PoolClient as a transaction handle. */
+/** The driver for node-postgres. The store takes a Pool or Client. A handle is a Client or PoolClient. */
 export const pgDriver: Driver = {
   name: 'pg',
   database(client) {

@@ -22,7 +22,7 @@ export interface PGliteTransaction {
 
 /** The part of PGlite that the store uses. */
 export interface PGliteClient {
-  /** Older types include `undefined`, for work that has rolled back itself. */
+  /** Older types include `undefined`, for work that rolled itself back. */
   transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T | undefined>;
   query(text: string, values?: unknown[]): Promise<unknown>;
   exec(text: string, options?: { onNotice?: (notice: { message: string | undefined }) => void }): Promise<unknown>;
@@ -43,11 +43,11 @@ function isTransaction(handle: unknown): handle is PGliteTransaction {
   );
 }
 
-/** Our own parsers: an application may have set others when it opened the database. */
+/** We use our own parsers, because an application can set others when it opens the database. */
 const parsers = { [BYTEA]: bytesOf, [TEXT]: (value: string) => value };
 /**
- * Our own serializers, for the types of all values in our statements: text, smallint, bigint, integer, oid, double
- * precision.
+ * We use our own serializers for the types of all values in our statements: text, smallint, bigint, integer, oid,
+ * double precision.
  */
 const serializers = Object.fromEntries([TEXT, 21, 20, 23, 26, 701].map((type) => [type, String]));
 const options = { rowMode: 'array', parsers, serializers } as const;
@@ -64,8 +64,8 @@ function connection(transaction: PGliteTransaction): Connection {
 const IN_TRANSACTION = 'messenger: a transaction is open';
 
 /**
- * Finds out whether somebody began a transaction by hand, without ending it (see migration 7). PGlite has one
- * connection, and its `transaction` would join that transaction and commit it.
+ * Detects a transaction that somebody began by hand and did not end (see migration 7). PGlite has one connection, and
+ * its `transaction` would join that transaction and commit it.
  */
 const PROBE = `DO $$
 DECLARE
@@ -110,7 +110,7 @@ function database(client: PGliteClient): Database {
   };
 }
 
-/** PGlite: the database for the store, the transaction of `db.transaction` as a handle. */
+/** The driver for PGlite. The store takes the database. A handle is the transaction from `db.transaction`. */
 export const pgliteDriver: Driver = {
   name: 'PGlite',
   database: (client) => (isClient(client) ? database(client) : undefined),
@@ -126,7 +126,8 @@ export const pgliteDriver: Driver = {
     return (text, values) => handle.query(text, [...values], options);
   },
   onEnd(handle, callback) {
-    // At once: PGlite runs one transaction after the other, so a relay's next poll comes after this one anyway.
+    // Call back at once. PGlite runs one transaction after the other, so a relay's next poll comes after this one
+    // anyway.
     if (isTransaction(handle)) callback();
   },
 };

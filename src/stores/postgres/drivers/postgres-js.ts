@@ -11,7 +11,7 @@ import {
   type Driver,
 } from './driver.js';
 
-/** The part of the result of postgres.js's `unsafe` that the store uses. */
+/** The part of a postgres.js `unsafe` result that the store uses. */
 export interface PostgresJsQuery extends PromiseLike<unknown> {
   raw(): PromiseLike<unknown>;
 }
@@ -23,8 +23,8 @@ export interface PostgresJsSql {
 }
 
 /**
- * The `sql` that `begin` passes, or a reserved one. Neither has `begin`. Older types declare it all the same, and
- * `release` or `savepoint` tells those apart.
+ * The `sql` that `begin` passes, or a reserved `sql`. Neither has `begin`. Older types declare `begin` nevertheless,
+ * and `release` or `savepoint` distinguishes those two from the root `sql`.
  */
 export type PostgresJsTransaction = PostgresJsSql &
   ({ readonly begin?: never } | { release(): void } | { readonly savepoint: unknown });
@@ -35,18 +35,20 @@ export interface PostgresJsRoot extends PostgresJsSql {
   readonly options?: unknown;
 }
 
-/** What `raw` resolves to: every column as the bytes that the server sent. They are text. */
+/** The result of `raw`: every column as the bytes that the server sent. The bytes are text. */
 type RawRows = readonly (readonly (Buffer | null)[])[] & { readonly columns?: readonly { readonly type: number }[] };
 
-/** The type `unknown`: no serializer of the application applies to it. */
+/** The type `unknown`. No serializer of the application applies to it. */
 const UNKNOWN = 705;
 
-/** Marks values so that the client's serializers leave them as they are. The statements state their types. */
+/** Marks values so that the client's serializers do not change them. The statements state the types. */
 function plain(sql: PostgresJsSql, values: readonly Value[]): never[] {
   return values.map((value) => (sql.typed && value !== null ? sql.typed(value as never, UNKNOWN) : value) as never);
 }
 
-/** Why the store cannot run its own transactions on a client. It can still write through handles of that client. */
+/**
+ * Returns why the store cannot run its own transactions on a client. It can still write through that client's handles.
+ */
 function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   const { transform, fetch_types } = (options ?? {}) as {
     transform?: { row?: { from?: unknown } };
@@ -65,7 +67,7 @@ function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   return undefined;
 }
 
-/** Decodes without the client's parsers: an application may have set others. */
+/** Decodes rows without the client's parsers, because an application can set others. */
 function decodeRows(rows: RawRows): Row[] {
   const bytes = new Set(rows.columns?.flatMap(({ type }, i) => (type === BYTEA ? [i] : [])));
   return rows.map((row) =>
@@ -76,7 +78,7 @@ function decodeRows(rows: RawRows): Row[] {
   );
 }
 
-/** The rows of a client of the application, which may have transformed them. */
+/** Decodes rows from the application's client, which may have transformed them. */
 function textsOf(rows: RawRows): unknown {
   return rows.every((row) => Array.isArray(row)) ? decodeRows(rows) : rows;
 }
@@ -91,7 +93,7 @@ function isHandle(client: unknown): client is PostgresJsSql {
 
 function connection(sql: PostgresJsSql): Connection {
   return {
-    // Whether to prepare is the client's own setting (`prepare: false` behind an old PgBouncer).
+    // The client's own setting decides whether to prepare (`prepare: false` behind an old PgBouncer).
     query: async (statement, values = []) =>
       decodeRows((await sql.unsafe(statement.text, plain(sql, values), { prepare: true }).raw()) as RawRows),
   };
@@ -114,10 +116,10 @@ function database(sql: PostgresJsRoot): Database {
           return result;
         } catch (error) {
           // Do not release a connection that has ended. postgres.js takes it back itself, and a second release would
-          // hand it out again: the next query would write to no socket and end the process (seen with 3.4.9). If
-          // somebody left a transaction open on the connection, end it here; the caller tries another connection.
+          // hand it out again. The next query would then write to no socket and end the process (seen with 3.4.9). If
+          // somebody left a transaction open on the connection, end it here. The caller then tries another connection.
           if (error instanceof LeftOpenError) await handle.unsafe('ROLLBACK');
-          // If nobody waits for the work any more, the server's timeout ends it, and the connection is released then.
+          // If nobody waits for the work any more, the server's timeout ends it. The connection is released then.
           if (!endsConnection(error)) handle.release();
           throw error;
         }
@@ -130,14 +132,17 @@ function database(sql: PostgresJsRoot): Database {
         }
       }
     },
-    // Not sent all at once, although postgres.js could: behind PgBouncer 1.18 an answer was sometimes missing.
+    // postgres.js could send all statements at once. We do not, because behind PgBouncer 1.18 an answer was sometimes
+    // missing.
     once(preamble, statement, values, bounds) {
       return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
     },
   };
 }
 
-/** postgres.js: the root `sql` for the store, the `sql` of `begin` (or a reserved one) as a handle. */
+/**
+ * The driver for postgres.js. The store takes the root `sql`. A handle is the `sql` from `begin`, or a reserved `sql`.
+ */
 export const postgresJsDriver: Driver = {
   name: 'postgres.js',
   database: (client) => (isRoot(client) ? database(client) : undefined),
@@ -148,10 +153,10 @@ export const postgresJsDriver: Driver = {
         refused: 'the root sql of postgres.js commits every query by itself: pass the sql that sql.begin gives you',
       };
     }
-    // Raw, so that neither parsers nor transforms change what a statement returns.
+    // Use raw results, so that neither parsers nor transforms change what a statement returns.
     return async (text, values) =>
       textsOf((await handle.unsafe(text, plain(handle, values as readonly string[])).raw()) as RawRows);
   },
-  // A reserved connection runs one transaction after the other.
+  // A reserved connection can run several transactions, one after the other.
   isOneTransaction: (handle) => !hasMethods(handle, 'release'),
 };

@@ -11,10 +11,12 @@ import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 
 const MARK = 'messenger-inbox:';
 
-/** The longest id and consumer together, in bytes: what a PostgreSQL index takes of both, with some room to spare. */
+/**
+ * The largest size of an id and a consumer together, in bytes. Both fit in a PostgreSQL index, with some room to spare.
+ */
 const LONGEST_KEY = 2_000;
 
-/** @throws MessengerError `INVALID_MESSAGE` for a consumer and an id that are too long together. */
+/** @throws MessengerError `INVALID_MESSAGE` for a consumer and an id that together are too long. */
 export function assertKeepable(consumer: string, id: string): void {
   const bytes = Buffer.byteLength(consumer) + Buffer.byteLength(id);
   if (bytes <= LONGEST_KEY) return;
@@ -24,13 +26,13 @@ export function assertKeepable(consumer: string, id: string): void {
   );
 }
 
-/** How many rows one transaction deletes. It locks only these rows, for some milliseconds. */
+/** How many rows one transaction deletes. The transaction locks only these rows, for some milliseconds. */
 const BATCH = 1_000;
 
 /**
  * Records that a consumer has received a message, and resolves to whether this is the first time. If another open
- * transaction has recorded it, PostgreSQL makes the insert wait for the end of that transaction. The server refuses the
- * call outside a transaction.
+ * transaction has recorded the same message, PostgreSQL makes the insert wait until that transaction ends. The server
+ * refuses the call outside a transaction.
  */
 export async function receive(
   { receiveInTransaction }: Names,
@@ -43,10 +45,10 @@ export async function receive(
 }
 
 /**
- * Deletes the record of messages that a consumer received longer ago than `expiration` milliseconds. Rows that somebody
- * else is deleting are left to them.
+ * Deletes the record of messages that a consumer received more than `expiration` milliseconds ago. It skips rows that
+ * another transaction is deleting.
  *
- * @returns how many were deleted.
+ * @returns how many rows it deleted.
  */
 export async function deleteReceived(
   { database, names, timeout }: OperationContext,
@@ -56,8 +58,7 @@ export async function deleteReceived(
 ): Promise<number> {
   assertConsumer(consumer);
   numberOption('expiration', expiration, expiration, { min: 0, max: LONGEST_RETENTION });
-  // Not clock_timestamp(), which changes while the statement runs, so that PostgreSQL could not look it up in the
-  // index.
+  // Do not use clock_timestamp(). Its value changes while the statement runs, so PostgreSQL could not use the index.
   const old = `SELECT ctid FROM ${names.inbox} WHERE consumer = $1::text AND received_at <= statement_timestamp() - $2::double precision * interval '1 ms'
     ORDER BY consumer, received_at LIMIT ${String(BATCH)} FOR UPDATE SKIP LOCKED`;
   const text = `WITH gone AS (DELETE FROM ${names.inbox} WHERE ctid = ANY (ARRAY(${old})) RETURNING 1) SELECT count(*)::text FROM gone`;

@@ -2,7 +2,7 @@ import { notForgotten } from './forget.js';
 import type { Names } from '../sql/names.js';
 import { isFor, statement } from '../sql/statement.js';
 
-/** The statements that clean one slice of the log, as constant text. */
+/** The statements that clean one slice of the log. Their text is constant. */
 export type Cleaning = ReturnType<typeof cleaningOf>;
 
 export function cleaningOf(names: Names, n: number) {
@@ -10,8 +10,8 @@ export function cleaningOf(names: Names, n: number) {
   const slice = names.slice(n);
 
   /**
-   * Selects the sequence numbers of those messages in this slice that the partition of a cursor `c` has neither
-   * delivered nor parked, up to a limit.
+   * Returns SQL for the sequence numbers of unfinished messages in this slice, up to a limit. A message is unfinished
+   * if the partition of cursor `c` has neither delivered nor parked it.
    */
   const undelivered = (limit: string) => {
     const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
@@ -25,14 +25,15 @@ export function cleaningOf(names: Names, n: number) {
   };
   const partitions = `CROSS JOIN LATERAL (SELECT count(*) AS partitions FROM ${cursors} d WHERE d.destination = c.destination) n
   LEFT JOIN ${destinations} t ON t.name = c.destination`;
-  /** Cleaning does not wait for a destination that was forgotten. */
+  /** Cleaning does not wait for forgotten destinations. */
   const counts = `c.${notForgotten(names)}`;
   const isHeld = 'c.owner IS NOT NULL AND c.expires_at > clock_timestamp()';
 
   return {
     /**
-     * $1 expiration and $2 retention, in ms: returns whether the newest message of the slice is older than each, and
-     * how many sequence numbers there are from the oldest message up to it. Returns no row for an empty slice.
+     * $1 expiration and $2 retention, in ms. Returns two flags: whether the newest message of the slice is older than
+     * the expiration, and than the retention. Also returns how many sequence numbers there are from the oldest message
+     * to the newest. Returns no row for an empty slice.
      */
     newest: statement(
       'newest',
@@ -43,11 +44,11 @@ export function cleaningOf(names: Names, n: number) {
     ),
 
     /**
-     * $1 limit. Returns a row for each destination with messages that are neither delivered nor parked: its name,
-     * whether a relay holds any of their partitions, and how many of these messages there are (in each partition, no
-     * more than the limit are counted). If there was never a relay, everything is unfinished, and belongs to no
-     * destination. Everything is also unfinished for a cursor that another cluster wrote (a restored dump), because
-     * what the cursor says about transactions means nothing here.
+     * $1 limit. Returns a row for each destination with messages that are neither delivered nor parked. The row has the
+     * destination's name, whether a relay holds any of the partitions, and the number of messages. In each partition,
+     * it counts no more messages than the limit. If no relay ever ran, all messages are unfinished, and the row has no
+     * destination. All messages are also unfinished for a cursor that another cluster wrote (a restored dump), because
+     * the transaction ids in that cursor mean nothing here.
      */
     unfinished: statement(
       'unfinished',
@@ -58,13 +59,13 @@ export function cleaningOf(names: Names, n: number) {
   UNION ALL SELECT NULL, 'true', '1' WHERE NOT EXISTS (SELECT FROM ${cursors})`,
     ),
 
-    /** Never waits, because a waiting lock holds up every poll and writer behind it. */
+    /** The statement never waits, because all polls and writers would queue behind a waiting lock. */
     lock: statement('slice', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`),
 
     /**
-     * Takes every partition that nobody holds and that has unfinished messages here. As when a relay takes it over, the
-     * partition gets a new epoch, so a relay whose lease has expired can no longer settle any message of it. This
-     * statement never waits either.
+     * Takes every free partition that has unfinished messages here, and gives each partition a new epoch, as if a relay
+     * took it over. So a relay whose lease has expired can no longer settle any message in it. This statement never
+     * waits either.
      */
     fence: statement(
       'fence',
@@ -76,9 +77,10 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Parks whole rows: the messages that were not delivered by the partitions that this transaction has fenced.
-     * Returns how many messages these are, and how many of them the destination publishes. They are due at once. Of the
-     * messages of a key only the first is due, and only if no earlier message of the key waits already.
+     * Parks messages as whole rows. These are the messages that were not delivered by the partitions that this
+     * transaction has fenced. Returns how many messages there are, and how many of them the destination publishes. They
+     * are due at once. For each key, only the first message is due, and only if no earlier message of the key is
+     * already waiting.
      */
     move: statement(
       'move',

@@ -9,33 +9,36 @@ import { SLICES, type Names } from '../sql/names.js';
 import { assertAllIsSeen, retentionOf } from '../schema/verify.js';
 import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 
-/** How long a slice may be locked against its readers, even if this process freezes meanwhile. Milliseconds. */
+/** How long cleaning can lock a slice against its readers, even if this process freezes meanwhile. Milliseconds. */
 const LONGEST_LOCK = 5_000;
 
-/** How many messages of a slice move to the side table at most. They are copied under the lock, within milliseconds. */
+/**
+ * How many messages of a slice move to the side table at most. Cleaning copies them under the lock, within
+ * milliseconds.
+ */
 const MOST_STRAGGLERS = 1_000;
 
-/** What happened to one slice. */
+/** What cleaning did with one slice. */
 type Outcome =
   | { readonly emptied: true; readonly rows: number; readonly moved: number }
   | { readonly emptied: false; readonly reason?: KeptReason; readonly destination?: string };
 
-/** The result of looking at a slice: what to do with it, or why nothing is done. */
+/** What to do with a slice, or why nothing is done. */
 type Look = { readonly ready: true; readonly rows: number; readonly stragglers: number } | (Outcome & { ready: false });
 
 /**
- * Truncates every slice in which each message is finished for every destination and older than `expiration`
- * milliseconds, by the database's clock. A slice that is in use is left for the next time. A slice that fails does not
- * keep another from being emptied.
+ * Truncates each slice whose messages are finished for every destination and older than `expiration` milliseconds, by
+ * the database's clock. A slice that is in use is left for the next time. If one slice fails, the others are still
+ * emptied.
  *
- * If all messages of a slice are older than the tables' retention, the slice is about to be written again, and could
- * then not be emptied for another round. If no more than a thousand of its messages are unfinished, and no relay holds
- * their partitions, these messages move to the side tables of their destinations. The messages of a running relay do
- * not move: the relay may already have them in memory, and what it reads next would overtake them.
+ * Writers soon write to a slice again if all its messages are older than the tables' retention. Such a slice could then
+ * not be emptied for another round. So its unfinished messages move to the side tables of their destinations, if there
+ * are no more than a thousand and no relay holds their partitions. The messages of a running relay do not move. The
+ * relay may already have them in memory, and the messages that it reads next would overtake them.
  *
  * @throws MessengerError `INVALID_OPTION` for an expiration that is longer than the tables' retention.
- * @throws CleaningError if some of the cleaning failed, or the signal aborted. Its `cause` is the signal's reason or
- *   the first error, and it carries what was cleaned all the same.
+ * @throws CleaningError if a part of the cleaning failed, or if the signal aborted. Its `cause` is the signal's reason
+ *   or the first error. It also reports what was cleaned.
  */
 export async function cleanSlices(
   database: Database,
@@ -65,12 +68,12 @@ export async function cleanSlices(
       outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
     } catch (error) {
       if (bounds.signal?.aborted === true) {
-        // The cleaning ends because of the signal, whatever had failed before.
+        // The signal ends the cleaning, so its reason is thrown even if something failed before.
         failed = { error };
         break;
       }
       failed ??= { error };
-      // The other slices can still be emptied, and nobody would empty them if this one always failed.
+      // Continue with the other slices. Nobody would ever empty them if this slice always failed.
       continue;
     }
     if (outcome.emptied) {
@@ -87,14 +90,14 @@ export async function cleanSlices(
   return done;
 }
 
-/** The longest expiration that the tables can be cleaned by, in milliseconds. */
+/** Returns the longest expiration with which the tables can be cleaned, in milliseconds. */
 export async function tableRetention(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
   return database.transaction(
     preamble(bounds.timeout),
     async (connection) => {
-      // A relay does not publish messages that a policy hides from it, and its cursor passes them. A policy on the log
-      // hides them even if each slice shows all its rows.
+      // A relay does not see messages that a policy hides, and its cursor passes them unpublished. A policy on the log
+      // hides messages even if each slice shows all its rows.
       await assertAllIsSeen(connection, names);
       const [row] = await connection.query(width);
       return retentionOf(Number(row?.[0]));
@@ -109,9 +112,9 @@ async function cleanSlice(
   ages: readonly [expiration: number, retention: number],
   bounds: TransactionBounds,
 ): Promise<Outcome> {
-  // These settings make it use the index on (xid, seq). A scan of a slice would hold the lock for seconds.
+  // With these settings PostgreSQL uses the index on (xid, seq). A scan of a slice would hold the lock for seconds.
   const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
-  // Look without the lock first, so that the lock is not taken and held for nothing.
+  // Look without the lock first, so that cleaning does not take the lock for nothing.
   const first = await database.transaction(settings, (connection) => look(connection, cleaning, ages), bounds);
   if (!first.ready) return first;
   try {
@@ -120,7 +123,7 @@ async function cleanSlice(
       async (connection) => {
         await connection.query(cleaning.lock);
         if (first.stragglers > 0) await connection.query(cleaning.fence);
-        // Look again, in a statement after the lock: a transaction that began earlier may have stored into this slice
+        // Look again in a statement after the lock. A transaction that began earlier may have stored into this slice
         // and committed since.
         const second = await look(connection, cleaning, ages);
         if (!second.ready) throw new Kept(second);
@@ -137,7 +140,7 @@ async function cleanSlice(
   }
 }
 
-/** Rolls back a transaction that has found out that it must not change anything. */
+/** Thrown to roll back a transaction when cleaning finds that it must not change the slice. */
 class Kept extends Error {
   constructor(readonly outcome: Outcome) {
     super('the slice is kept');
@@ -158,7 +161,7 @@ async function look(connection: Connection, cleaning: Cleaning, ages: readonly [
   return { ready: false, emptied: false, reason: 'unfinished', ...(destination !== null && { destination }) };
 }
 
-/** Moves the messages that were counted, or none, because a relay may have taken a partition since. */
+/** Moves the counted messages, or none, because a relay may have taken a partition since the count. */
 async function move(connection: Connection, cleaning: Cleaning, counted: number): Promise<number> {
   const [row] = await connection.query(cleaning.move);
   if (Number(row?.[0]) !== counted) throw new Kept({ emptied: false, reason: 'in use' });

@@ -12,12 +12,12 @@ import type {
   DeadLetter,
 } from '../../../core/contracts/admin.js';
 
-/** How many messages one transaction changes. Meanwhile the settlements of their partition wait. */
+/** How many messages one transaction changes. Meanwhile, settlements of the same partition wait. */
 const BATCH = 1_000;
 
 const GIVEN_UP = 'p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL';
 
-/** $1 to $8, as `filterValues` returns them. */
+/** $1 to $8 are the values from `filterValues`. */
 const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
     AND ($2::text IS NULL OR p.id IN (SELECT json_array_elements_text($2::text::json)))
     AND ($3::text IS NULL OR p.key = $3::text) AND ($4::text IS NULL OR p.topic = $4::text)
@@ -26,7 +26,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
     AND ($7::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) >= to_timestamp($7::float8 / 1000))
     AND ($8::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) < to_timestamp($8::float8 / 1000))`;
 
-/** The messages that wait for an operator, in the order in which they were stored. */
+/** Returns the messages that wait for an operator, in the order in which they were stored. */
 export async function deadLetters(
   context: OperationContext,
   options: DeadLettersOptions = {},
@@ -48,11 +48,12 @@ export async function deadLetters(
 }
 
 /**
- * Has messages that were given up tried again, with their attempts counted from zero. Works while relays run. The
- * messages go in their order, and before every later message of their key that is not yet published when the relay
- * notices, which takes up to a second. It uses several transactions, and takes the messages of a key in order.
+ * Makes relays try dead letters and blocked messages again, with their attempts counted from zero. It works while
+ * relays run. The messages go in their order. They go before every later message of their key that is not yet published
+ * when the relay notices them, which takes up to a second. The call uses several transactions, and takes the messages
+ * of a key in order.
  *
- * @returns how many messages; with `dryRun`, how many it would be.
+ * @returns how many messages were requeued, or with `dryRun`, how many would be.
  */
 export async function requeue(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   return change(
@@ -65,10 +66,10 @@ export async function requeue(context: OperationContext, selection: DeadLetterSe
 }
 
 /**
- * Deletes messages that were given up, for ever. Works while relays run. A key that waited behind such a message
- * continues.
+ * Deletes dead letters and blocked messages for ever. It works while relays run. A key that waited behind such a
+ * message continues.
  *
- * @returns how many messages; with `dryRun`, how many it would be.
+ * @returns how many messages were deleted, or with `dryRun`, how many would be.
  */
 export async function discard(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   const text = `DELETE FROM ${context.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
@@ -84,7 +85,7 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
   const partitions = await transact(context, selection, async (connection) => {
     const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
     if (row?.[0] === '0') {
-      // It always exists: before its first relay nothing of it was given up.
+      // The default destination always exists. Before its first relay, it has no dead letters.
       if (destination === DEFAULT_DESTINATION) return 0;
       throw await unknown(context, connection, destination);
     }
@@ -103,8 +104,8 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
         context,
         selection,
         async (connection) => {
-          // Locks first of all, as the settlements of the owner do, so that neither misses what the other does to a
-          // key.
+          // Lock this row first, as the owner's settlements do. Otherwise the operator and the owner could each miss
+          // the other's change to a key.
           const lock = `SELECT FROM ${cursors} WHERE destination = $1::text AND partition = $2::smallint FOR UPDATE`;
           await connection.query(statement('operator', lock), [destination, partition]);
           const found = await connection.query(
@@ -156,7 +157,7 @@ async function changeBatch(
   await connection.query(statement('revise', revise), [destination]);
 }
 
-/** The values of $1 to $8. */
+/** Returns the values for $1 to $8. */
 export function filterValues({
   destination = DEFAULT_DESTINATION,
   ids,

@@ -24,13 +24,16 @@ const STATE = columnsOf<keyof DestinationState>(
   'forgottenAt',
 );
 
-/** Up to what number anything is counted. */
+/** The largest number to which anything is counted. */
 export const COUNTED = 10_000;
 
-/** How many rows from the cursor's place on are searched for the oldest pending message. */
+/** How many rows after the cursor's place are searched for the oldest pending message. */
 const LOOKED_AT = 1_000;
 
-/** Use indexes, whatever the statistics say. Joins with the newest messages may hash. */
+/**
+ * These settings make PostgreSQL use indexes, even if its statistics advise against it. Hash joins stay allowed for the
+ * newest messages.
+ */
 export const STATE_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
   'SET LOCAL enable_bitmapscan = off',
@@ -38,7 +41,7 @@ export const STATE_SETTINGS = [
   'SET LOCAL jit = off',
 ] as const;
 
-/** The states of all destinations, or of the named one. */
+/** Returns the states of all destinations, or of the named destination. */
 export async function destinationStates(
   names: Names,
   connection: Connection,
@@ -48,12 +51,12 @@ export async function destinationStates(
 }
 
 /**
- * $1 a destination, or null for all. Pending messages are counted among the newest messages of the log, which are read
- * once for all destinations, from the end, and among the messages of the transactions that the cursors saw running.
- * Cursors at the same place are looked at once. Messages that are too new for a cursor's snapshot (`unseen` and later)
- * are not compared one by one. They are looked up among the sorted numbers of their transactions, by partition and
- * topic. If the oldest of the newest messages is pending too, there are more, and the oldest pending message stands at
- * the cursor's own place or shortly after it.
+ * $1 a destination, or null for all. The statement counts pending messages among the newest messages of the log, and
+ * among the messages of transactions that the cursors saw running. It reads the newest messages once for all
+ * destinations, from the end. It looks at cursors with the same place only once. Messages that are too new for a
+ * cursor's snapshot (`unseen` and later) are not compared one by one. It finds them in the sorted transaction numbers
+ * for each partition and topic. If the oldest of the newest messages is also pending, there are more pending messages.
+ * The oldest pending message is then at the cursor's own place or shortly after it.
  */
 export function states(names: Names) {
   const { messages, cursors, relays, parked, destinations, settings } = names;

@@ -27,9 +27,9 @@ import type {
 /**
  * Adds a destination: its cursors, and what it publishes.
  *
- * The snapshot of its cursor is taken in one transaction. Before that, another transaction reads the last number of the
- * sequence, then gets its id, and ends. So every transaction that the snapshot neither sees nor lists got its id after
- * that, and draws greater numbers: the number is a safe `low`.
+ * One transaction takes the snapshot for the cursor. An earlier transaction reads the last number of the sequence, then
+ * gets its id, and ends. A transaction that the snapshot neither sees nor lists got its id later, so it draws greater
+ * numbers. The number is therefore a safe `low`.
  *
  * @throws MessengerError `CONFLICT` if there is a destination with that name, `INVALID_OPTION` for an option out of
  *   range.
@@ -45,7 +45,7 @@ export async function addDestination(
   const { messages, cursors, destinations, settings } = context.names;
 
   const low = await transact(context, options, async (connection) => {
-    // Two statements, so that the transaction has no id before the second.
+    // Use two statements, so that the transaction has no id before the second.
     const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
     const [row] = await connection.query(
       statement('sequence', `SELECT coalesce(pg_sequence_last_value(${sequence}), 0)::text`),
@@ -71,8 +71,8 @@ export async function addDestination(
     );
     const [partitions, isAhead] = row as readonly [string, string | null];
     if (isAhead === 'true') throw fromFuture(from);
-    // A time is an open window from the beginning to now, in which everything before that time is delivered. What is
-    // not committed by now comes after the window, whatever its numbers.
+    // A start time becomes an open window from the beginning to now. In this window, all messages before that time
+    // count as delivered. Messages that are committed later come after the window, even if they have smaller numbers.
     const place = {
       beginning: `SELECT '1:1:'::pg_snapshot, NULL::pg_snapshot, 0, 0, 0, 0`,
       end: `SELECT pg_current_snapshot(), NULL::pg_snapshot, 0, low, low, low FROM given`,
@@ -95,15 +95,15 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
       throw destinationExists(name);
     }
   };
-  // A time is searched for in the whole log.
+  // The search for a start time reads the whole log.
   await transact(context, options, add, { patience: since === null ? 1 : 10 });
 }
 
-/** How often another process may seem to be adding a destination without finishing before that is an error. */
+/** How often another process can seem to be adding a destination without finishing before the call throws. */
 const DECLARATIONS = 5;
 
 /**
- * Adds the destinations that messages are addressed to, where they do not exist yet.
+ * Adds the missing destinations among those to which messages are addressed.
  *
  * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
  */
@@ -124,7 +124,7 @@ export async function declareDestinations(
         await declare(context, name, options);
       } catch (error) {
         if (isRefused(error)) throw undeclarable(name, error);
-        // Another process has added it meanwhile, or a relay did so by starting.
+        // Another process has added the destination meanwhile, or a relay added it when the relay started.
         if (!hasCode(error, 'CONFLICT') || left <= 0) throw error;
       }
     }
@@ -139,7 +139,7 @@ function undeclarable(name: string, cause: unknown): MessengerError {
   );
 }
 
-/** Those of the destinations to which messages cannot be addressed yet. */
+/** Returns the destinations to which messages cannot be addressed yet. */
 async function undeclared(
   { names }: OperationContext,
   connection: Connection,
@@ -156,10 +156,10 @@ async function undeclared(
   return rows.map(([name]) => name as string);
 }
 
-/** @throws MessengerError `CONFLICT` if somebody adds it at the same moment. */
+/** @throws MessengerError `CONFLICT` if somebody adds the destination at the same moment. */
 async function declare(context: OperationContext, name: string, { signal }: StoreCallOptions): Promise<void> {
   const { cursors, destinations } = context.names;
-  // A destination that a relay has added by starting publishes everything, and continues to do so.
+  // A destination that a starting relay has added publishes everything, and continues to do so.
   const known = await transact(context, { signal }, async (connection) => {
     await connection.query(lockDestination(cursors), [name]);
     return connection.query(
@@ -172,8 +172,8 @@ async function declare(context: OperationContext, name: string, { signal }: Stor
     );
   });
   if (known.length > 0) return;
-  // Messages that are addressed to a destination cannot exist before it. The default destination, however, publishes
-  // all other messages, from the beginning.
+  // Messages addressed to a new destination cannot exist yet, so it starts at the end. The default destination
+  // publishes all other messages, so it starts at the beginning.
   await addDestination(context, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,
@@ -194,7 +194,8 @@ export async function updateDestination(
   checkUpdateDestination(name, options);
   const { cursors, destinations } = context.names;
   await transact(context, options, async (connection) => {
-    // In a statement before, because a destination that is removed meanwhile must not come back without its cursors.
+    // Lock in a statement before. Otherwise a destination that is removed meanwhile could come back without its
+    // cursors.
     await connection.query(lockDestination(cursors), [name]);
     const rows = await connection.query(
       statement(
@@ -210,7 +211,7 @@ export async function updateDestination(
 }
 
 /**
- * Removes a destination, and everything that is known of it.
+ * Removes a destination and everything that the tables record about it.
  *
  * @returns what was removed with it.
  * @throws MessengerError `CONFLICT` while a relay works on it, and if it has unpublished messages and `discard` is not
@@ -230,7 +231,7 @@ export async function removeDestination(
     await orConflict(connection.query(statement('remove_lock', lock), [name]), relayWorksOn(name));
     const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
-    // After the locks, nobody claims it any more, and everything that was stored for it is committed.
+    // After the locks, no relay can claim the destination, and everything that was stored for it is committed.
     const [state] = await destinationStates(context.names, connection, name);
     if (!state) throw await unknown(context, connection, name);
     if (state.held > 0 || state.relays > 0) throw conflict(relayWorksOn(name));

@@ -4,9 +4,9 @@ import type { Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
 /**
- * Until when somebody worked on the destination `d`: the end of a lease, past or future, or that of a relay that waits
- * for its share. A lease that was released keeps the time of its release. `d` must not begin with `own`, the name used
- * in here.
+ * Returns SQL for the time until which somebody worked on the destination `d`. This is the latest end of a lease, past
+ * or future, or of a registration by a relay that waits for its share. A released lease keeps the time of its release.
+ * `d` must not begin with `own`, because the SQL uses that name.
  */
 export function workedUntil({ cursors, relays }: Names, d: string): string {
   return `(SELECT max(until) FROM (
@@ -14,18 +14,18 @@ export function workedUntil({ cursors, relays }: Names, d: string): string {
     UNION ALL SELECT max(own.expires_at) FROM ${relays} own WHERE own.destination = ${d}) AS worked (until))`;
 }
 
-/** A condition on rows of the cursors: whether cleaning waits for their destination. */
+/** Returns a condition on rows of the cursors that is true if cleaning waits for their destination. */
 export function notForgotten({ destinations }: Names): string {
   return `destination NOT IN (SELECT name FROM ${destinations} WHERE forgotten_at IS NOT NULL)`;
 }
 
 /**
  * Marks the destinations on which nobody has worked for longer than their limit, so that cleaning no longer waits for
- * them. A relay cannot come back to a destination in between: both lock its cursors, and look again in a statement
- * after the lock.
+ * them. A relay cannot return to a destination in between. The relay and this function both lock its cursors, and look
+ * again in a statement after the lock.
  *
- * Yields the name of each destination once that is committed. If one fails, the others are still marked, and the first
- * error is thrown at the end.
+ * Yields the name of each destination after the commit. If it cannot mark one destination, it still marks the others.
+ * The first error is thrown at the end.
  */
 export async function* forgetAbandoned(
   database: Database,
@@ -54,7 +54,7 @@ export async function* forgetAbandoned(
         [name],
       );
       if (marked.length === 0) return false;
-      // A relay that slept through the end of its lease must not continue with it.
+      // A relay that slept past the end of its lease must not continue with it.
       const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
       await connection.query(statement('forget_fence', fence), [name]);
       return true;
@@ -63,7 +63,7 @@ export async function* forgetAbandoned(
     try {
       isForgotten = await database.transaction(preamble(bounds.timeout), forget, bounds);
     } catch (error) {
-      // Somebody works on it.
+      // Somebody works on the destination.
       if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) failed ??= { error };
       if (bounds.signal?.aborted === true) break;
     }

@@ -8,14 +8,15 @@ import { LONGEST_KEY } from '../write/encode.js';
 import { literal, quote } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** Where the messages of the Go module are, and which of their metadata become topic and key. */
+/** The table of the Go module, and the metadata that become topic and key. */
 export interface ImportFromGoOptions extends StoreCallOptions {
   /** The schema of the table. @default 'public' */
   readonly schema?: string | undefined;
   /** The name of the table. @default 'messages' */
   readonly table?: string | undefined;
   /**
-   * The metadata key whose value becomes the message's key: the one from which its broker took the group. @default none
+   * The metadata key whose value becomes the message's key. It is the metadata key from which the module's broker took
+   * the group. @default none
    */
   readonly key?: string | undefined;
   /** The metadata key whose value becomes the message's topic. @default none */
@@ -24,10 +25,10 @@ export interface ImportFromGoOptions extends StoreCallOptions {
 
 const INVALID_TEXT = '22P02';
 
-/** How long writers may wait while this call waits for the table. Milliseconds. */
+/** How long writers wait at most while this call waits for the table. Milliseconds. */
 const LOCK_TIMEOUT = 5_000;
 
-/** How each type of the Go module's payload column is converted: to bytes, and to JSON. */
+/** For each type of the Go module's payload column, the SQL that converts it to bytes and to JSON. */
 const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json: string }>> = {
   text: { bytes: `convert_to(t.payload, 'UTF8')`, json: 't.payload::json' },
   jsonb: { bytes: `convert_to(t.payload::text, 'UTF8')`, json: 't.payload::text::json' },
@@ -36,10 +37,10 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
 };
 
 /**
- * Moves the unpublished messages of the Go module's table into the log, in one transaction, in the order in which the
- * module would have published them, and marks them published there. So a second run imports only what was stored since,
- * by writers that are not replaced yet. The module's relay must be stopped. Messages that it had published stay where
- * they are.
+ * Moves the unpublished messages from the Go module's table into the log, in one transaction, and marks them published
+ * there. They keep the order in which the module would have published them. A second run imports only the messages that
+ * writers of the module have stored since. The module's relay must be stopped. Messages that it had published stay in
+ * the table.
  *
  * @returns how many messages were imported.
  * @throws MessengerError `SCHEMA_MISMATCH` if the table is not the Go module's; `CONFLICT` if a transaction keeps the
@@ -61,7 +62,7 @@ export async function importFromGo(context: OperationContext, options: ImportFro
   const source = `${quote(schema)}.${quote(table)}`;
   const take = async (connection: Connection) => {
     const { created, payload } = await shapeOf(connection, source);
-    // Waits for the transactions that are storing there, and makes later ones wait, so that it imports all messages of
+    // Wait for the transactions that are storing there, and make later ones wait. The import then takes all messages of
     // a transaction or none.
     await orConflict(
       connection.query(statement('adopt_lock', `LOCK TABLE ${source} IN SHARE ROW EXCLUSIVE MODE`)),
@@ -100,7 +101,7 @@ SELECT count(*)::text FROM stored`,
   });
 }
 
-/** What differs between versions of the module's table. */
+/** Finds the columns that differ between versions of the module's table. */
 async function shapeOf(connection: Connection, source: string) {
   const rows = await connection.query(
     statement(

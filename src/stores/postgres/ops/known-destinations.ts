@@ -6,7 +6,7 @@ import { statement } from '../sql/statement.js';
 import type { OperationContext } from '../sql/transact.js';
 
 /**
- * `default` always exists, although it has no rows before its first relay.
+ * Throws unless the destination exists. `default` always exists, although it has no rows before its first relay.
  *
  * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and on which no relay ever worked.
  */
@@ -24,7 +24,7 @@ export async function assertKnown(
   }
 }
 
-/** The error for a destination that nobody added, and on which no relay ever worked. */
+/** Returns the error for a destination that nobody added, and on which no relay ever worked. */
 export async function unknown(
   { names }: OperationContext,
   connection: Connection,

@@ -8,7 +8,7 @@ import { COUNTED, destinationStates, STATE_SETTINGS } from './destination-state.
 import type { DestinationState } from '../../../core/contracts/admin.js';
 import { milliseconds, statement } from '../sql/statement.js';
 
-/** The state of every destination, by name. The cost does not grow with the log. */
+/** Returns the state of every destination, sorted by name. The cost does not grow with the log. */
 export async function destinations(
   context: OperationContext,
   options: StoreCallOptions = {},
@@ -25,9 +25,9 @@ export async function destinations(
 }
 
 /**
- * The states, plus that of `default` if it does not exist yet and there are messages that no destination publishes.
- * Just before the first relay runs, somebody needs to see them. They are counted among the newest of the log, as in all
- * states.
+ * Adds the state of `default` if it does not exist yet and there are messages that no destination publishes. Operators
+ * need to see these messages before the first relay runs. As in all states, they are counted among the newest messages
+ * of the log.
  */
 async function withUnclaimed(
   names: Names,
@@ -65,7 +65,7 @@ const UNCLAIMED = columnsOf('pending', 'oldestPending', 'morePending', 'stalledS
 
 /**
  * $1 JSON array: the topics that some destination publishes. Messages that are addressed to a destination are not
- * counted, because it publishes them.
+ * counted, because that destination publishes them.
  */
 function unclaimed({ messages, settings }: Names) {
   const columns = UNCLAIMED.list({

@@ -1,7 +1,7 @@
 import type { Names } from '../sql/names.js';
 import type { Run } from './rewrite.js';
 
-/** A partition's cursor, as far as it says what its destination has published. */
+/** The part of a partition's cursor that says what its destination has published. */
 interface Place {
   readonly high: number;
   readonly after: number;
@@ -14,10 +14,10 @@ interface Snapshot {
   readonly running: ReadonlySet<number>;
 }
 
-/** Messages that no cursor tells apart, represented by one of them. */
+/** A set of messages that no cursor distinguishes. One of them represents the others. */
 export interface Cell {
   readonly name: string;
-  /** A digit per destination, in their order: 1 if the destination has yet to publish the messages. */
+  /** One digit per destination, in their order. It is 1 if the destination still has to publish the messages. */
   readonly owed: string;
   readonly count: number;
   readonly first: number;
@@ -25,9 +25,10 @@ export interface Cell {
 }
 
 /**
- * The cell of a message `m`, as an expression and what to join for it. The cell says where its transaction and its
- * number stand between all those that any cursor names, and which partitions it belongs to. So each message is looked
- * at once, however many destinations there are, and each destination looks at one message per cell.
+ * Returns an expression for the cell of a message `m`, and the tables to join for it. The cell places the message's
+ * transaction id and number among all ids and numbers in the cursors. It also says to which partitions the message
+ * belongs. So each message is looked at once, even with many destinations, and each destination looks at one message
+ * per cell.
  */
 export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): { cell: string; from: string } {
   const number = (xid: string) => `${xid}::text::bigint`;
@@ -47,8 +48,8 @@ export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): {
 }
 
 /**
- * The cells of a copy of the log, whose rows are marked with their cells, and which destinations have yet to publish
- * the messages.
+ * Returns the cells in a copy of the log, in which each row is marked with its cell. Each cell says which destinations
+ * still have to publish its messages.
  */
 export async function cellsIn(
   run: Run,
@@ -83,7 +84,9 @@ export async function cellsIn(
   });
 }
 
-/** Transaction ids are 64 bits wide. It would take a thousand years until a JavaScript number could not hold one. */
+/**
+ * Transaction ids are 64 bits wide. It would take a thousand years until an id is too large for a JavaScript number.
+ */
 function decode(snapshot: string): Snapshot {
   const [, end, running = ''] = snapshot.split(':');
   return { end: Number(end), running: new Set(running === '' ? [] : running.split(',').map(Number)) };

@@ -4,7 +4,7 @@ import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { milliseconds } from '../sql/statement.js';
 import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js';
 
-/** The columns of a message that was parked. `tooLarge` is its bytes, where they are more than are read. */
+/** The columns of a parked message. `tooLarge` is the size of the message in bytes, if it is too large to read. */
 const PARKED = columnsOf(
   ...MESSAGE.names,
   ...([
@@ -20,7 +20,10 @@ const PARKED = columnsOf(
   ] as const),
 );
 
-/** What is selected for `decodeParked`, from the side table `p`, with a time and a state that the caller tells. */
+/**
+ * Returns the columns to select for `decodeParked`, from the side table `p`. The caller gives the expressions for a
+ * time and a state.
+ */
 export function parkedColumns(jsonPayload: boolean, state: string, time: string): string {
   const size = `(${messageBytes('p', jsonPayload)})`;
   return PARKED.list({
@@ -37,7 +40,7 @@ export function parkedColumns(jsonPayload: boolean, state: string, time: string)
   });
 }
 
-/** A message that was parked, with the time and the state that `parkedColumns` was told. */
+/** Decodes a parked message, with the time and the state that were passed to `parkedColumns`. */
 export function decodeParked(row: Row) {
   const { at } = PARKED;
   const message = new StoredMessage(row, row[at.tooLarge] as string | null);

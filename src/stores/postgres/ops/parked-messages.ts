@@ -6,9 +6,9 @@ import { decodeParked, parkedColumns } from './parked-columns.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
-/** Why a message waits, for each state. `destinations()` counts all of them in `parked`. */
+/** For each state, the SQL condition for messages that wait in it. `destinations()` counts all of them in `parked`. */
 const STATES = {
-  /** The message has failed or was requeued, and is tried at `nextAt`. */
+  /** The message has failed or was requeued, and will be tried at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,
   /** An earlier message of the same key comes first. */
   behind: 'p.blocked_at IS NULL AND p.next_at IS NULL',
@@ -18,7 +18,7 @@ const STATES = {
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 
-/** The messages that wait in the side table, in the order in which they were stored. */
+/** Returns the messages that wait in the side table, in the order in which they were stored. */
 export async function parkedMessages(
   context: OperationContext,
   options: ParkedOptions = {},

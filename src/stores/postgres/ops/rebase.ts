@@ -13,75 +13,79 @@ import { statement } from '../sql/statement.js';
 
 /** The options of `rebase`. */
 export interface RebaseOptions extends StoreCallOptions {
-  /** The environment to which this database belongs from now on. @default the one that it already has */
+  /** The environment to which this database belongs from now on. @default the environment that it already has */
   environment?: string;
   /**
-   * How long the whole rebase may take, in milliseconds: 1 to 86,400,000. The rebase rewrites what is kept of the log.
+   * How long the whole rebase can take, in milliseconds: 1 to 86,400,000. The rebase rewrites all kept messages of the
+   * log.
    * @default 3_600_000 (an hour)
    */
   timeout?: number;
 }
 
-/** What will be published at one destination after a rebase. */
+/** What one destination will publish after a rebase. */
 export interface RebasedDestination {
   readonly destination: string;
   /**
-   * Messages of the log that were not settled when the copy was made, and messages stored since. They will be
-   * published. Messages that the former relays published after the copy was made are published again.
+   * The number of messages in the log that will be published. They were not settled when the copy was made, or were
+   * stored since. Messages that the former relays published after the copy was made are published again.
    */
   readonly undelivered: number;
   /** The smallest and the largest `seq` of these messages; `undefined` if there are none. */
   readonly first: number | undefined;
   readonly last: number | undefined;
-  /** Messages that were parked and will be tried again. They may have been published since the copy was made, too. */
+  /**
+   * The number of parked messages that will be tried again. Some of them may have been published after the copy was
+   * made.
+   */
   readonly parked: number;
 }
 
 /** What `rebase` did. */
 export interface RebaseResult {
-  /** Whether the tables came from another cluster. If not, only the environment was changed. */
+  /** Whether the tables came from another cluster. If not, the rebase changed only the environment. */
   readonly moved: boolean;
   /** Empty unless `moved`. */
   readonly destinations: readonly RebasedDestination[];
-  /** The environment to which the database belongs, if it was given one. */
+  /** The environment to which the database belongs, if it has one. */
   readonly environment: string | undefined;
 }
 
 const HOUR = 3_600_000;
 
-/** How long the rebase waits for writers to finish. Later writers wait behind it. Milliseconds. */
+/** How long the rebase waits for writers to finish. Later writers wait behind the rebase. Milliseconds. */
 const LONGEST_WAIT = 5_000;
 
 /**
- * The transaction ids that the kept messages get. PostgreSQL gives ids below 3 to no transaction, and uses up hundreds
- * of ids above that for its own set-up. So none of these ids will ever belong to a running transaction, and each of
- * them is visible to every snapshot that does not list it. A cursor lists exactly the ids of those messages that its
- * destination has yet to publish.
+ * The transaction ids for the kept messages. PostgreSQL gives ids below 3 to no transaction, and uses hundreds of ids
+ * above that for its own set-up. So none of these ids will ever belong to a running transaction, and every snapshot
+ * that does not list such an id sees it. A cursor lists exactly the ids of the messages that its destination still has
+ * to publish.
  */
 const DELIVERED_EVERYWHERE = 2;
 const FIRST_LABEL = 3;
 /**
- * The most groups of messages. The limit keeps their ids below the first id that a user's transaction can have (above
+ * The largest number of groups. It keeps the groups' ids below the first id that a user's transaction can have (above
  * 600 in every version).
  */
 const MAX_LABELS = 500;
 
-/** Messages that the same destinations have yet to publish. */
+/** Messages that the same destinations still have to publish. */
 interface Group extends Omit<Cell, 'name'> {
   /** The new transaction id of the messages. */
   readonly label: number;
 }
 
 /**
- * Makes the tables of a restored dump or a logical copy this cluster's own, in one transaction. Nothing is lost, and a
- * rebase can be run again. If the tables are already this cluster's own, it only changes the environment.
+ * Prepares the tables of a restored dump or a logical copy for this cluster, in one transaction. Nothing is lost, and a
+ * rebase can be run again. If this cluster wrote the tables, it only changes the environment.
  *
- * A message counts as undelivered if the cursors had not settled it when the copy was made: `seq > high`, or not
- * visible in `from`, except for the messages that the open window had delivered. This compares transaction ids of the
- * old cluster with its own snapshots. Then the log is written again. Every kept message gets a new transaction id,
- * which depends on the destinations that have yet to publish the message. It keeps its `seq`, and with it the order of
- * its key. Each cursor becomes a snapshot of this cluster that sees every message except those that its destination has
- * yet to publish.
+ * A message counts as undelivered if the cursors had not settled it when the copy was made. Such a message has `seq >
+ * high`, or is not visible in `from`, and the open window had not delivered it. This test compares transaction ids of
+ * the old cluster with snapshots of the old cluster. Then the rebase writes the log again. Every kept message gets a
+ * new transaction id, which depends on the destinations that still have to publish the message. It keeps its `seq`, and
+ * so the order of its key. Each cursor becomes a snapshot of this cluster that sees every message except those that its
+ * destination still has to publish.
  *
  * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
  *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
@@ -120,9 +124,10 @@ async function lock(connection: Connection, names: Names): Promise<void> {
       `the schema of ${names.messages} is at version ${String(version)}, but this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
     );
   }
-  // This also stops a relay that has locked its rows and not claimed them yet. No relay locks the log for writing.
+  // This also stops a relay that has locked its rows but not claimed them yet. No relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  // This is found out before locking, because a lock that is strengthened later waits for everybody who waits for it.
+  // Check this before locking. A transaction that strengthens its lock later must also wait for transactions that
+  // already wait for its first lock.
   const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
   await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(
@@ -138,7 +143,7 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   );
 }
 
-/** Whether anything here comes from another cluster. A logical copy does not include sequences. */
+/** Returns whether anything here comes from another cluster. A logical copy does not include sequences. */
 async function isMoved(connection: Connection, names: Names): Promise<boolean> {
   const [row] = await connection.query(
     statement(
@@ -172,7 +177,8 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
     );
     return [...found.values()];
   });
-  // Writers are kept out, so a transaction that is not in this snapshot has not drawn a number of the log yet.
+  // Writers are locked out. So a transaction that this snapshot does not see has not drawn a number from the sequence
+  // yet.
   const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
   const [snapshot, last] = now as [string, string];
   const rebased = [...partitions.keys()].map((destination, i) => {
@@ -206,7 +212,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
   }));
 }
 
-/** How many partitions each destination has. */
+/** Returns how many partitions each destination has. */
 async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>> {
   const rows = await run(
     `SELECT destination, count(*)::text, (min(partition) = 0 AND max(partition) = count(*) - 1)::text FROM ${names.cursors} GROUP BY destination ORDER BY destination`,
@@ -221,10 +227,7 @@ async function partitionsOf(run: Run, names: Names): Promise<Map<string, number>
   return new Map(rows.map(([name, count]) => [name as string, Number(count)]));
 }
 
-/**
- * The messages that some destination has yet to publish, grouped by these destinations, each group with its new
- * transaction id.
- */
+/** Groups the messages by the destinations that still have to publish them. Each group gets a new transaction id. */
 function labelled(cells: readonly Cell[]): Map<string, Group> {
   const groups = new Map<string, Group>();
   for (const { owed, count, first, last } of cells) {
@@ -247,7 +250,10 @@ function labelled(cells: readonly Cell[]): Map<string, Group> {
   return groups;
 }
 
-/** This cluster's snapshot, made blind to these transaction ids, which are ascending and older than any id in it. */
+/**
+ * Returns this cluster's snapshot, changed so that it does not see these transaction ids. The ids are ascending, and
+ * older than any id in the snapshot.
+ */
 function without(snapshot: string, labels: readonly number[]): string {
   if (labels.length === 0) return snapshot;
   const [, end, running = ''] = snapshot.split(':');

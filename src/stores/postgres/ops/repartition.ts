@@ -6,12 +6,12 @@ import { conflict, orConflict, transact, type OperationContext } from '../sql/tr
 import { workedUntil } from './forget.js';
 import { statement } from '../sql/statement.js';
 
-/** How many partitions a store can have. */
+/** The allowed number of partitions in a store. */
 export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
 
 /**
- * Spreads the keys of every destination over another number of partitions, in one transaction. From then on, stores
- * must be given that number as the option `partitions`: relays with the old number are refused.
+ * Divides the keys of every destination among a different number of partitions, in one transaction. From then on, every
+ * store needs that number as its option `partitions`. Relays with the old number are refused.
  *
  * @throws MessengerError `CONFLICT` while a relay works, if the partitions of a destination are not read equally far,
  *   or if messages wait to be tried again. The error says which of these it is, and what to do. `SCHEMA_MISMATCH` if
@@ -27,10 +27,10 @@ export async function repartition(
   const isWorkedOn = (who: string) =>
     `${who}: stop every relay of this store first (one that died is gone when its lease has expired)`;
   await transact(context, options, async (connection) => {
-    // Locks the whole table, because no relay may add the cursors of a new destination in the old number meanwhile.
+    // Lock the whole table, so that no relay adds cursors for a new destination with the old number meanwhile.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
     await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
-    // In statements after the lock, so that they see what was committed before it.
+    // Use statements after the lock. They see all changes that were committed before the lock.
     const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
     const found = await connection.query(
       statement(
@@ -70,7 +70,7 @@ export async function repartition(
   WHERE partition = 0 AND NOT EXISTS (SELECT FROM ${cursors} d WHERE d.destination = c.destination AND d.partition = p)`,
       wanted,
     );
-    // A relay that slept through the end of its lease must not continue with it.
+    // A relay that slept past the end of its lease must not continue with it.
     await run(`UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id()`);
     await run(`DELETE FROM ${claims}`);
     await run(`UPDATE ${settings} SET value = $1::integer::text WHERE name = 'partitions'`, wanted);

@@ -4,20 +4,22 @@ import { literal, type Names } from '../sql/names.js';
 /** Runs a statement in the transaction of a rebase. */
 export type Run = (text: string, values?: readonly Value[]) => Promise<readonly Row[]>;
 
-/** A copy of the log, while the log is empty. */
+/** A copy of the log, which exists while the log itself is empty. */
 export interface Copy {
-  /** A table with all columns of the log, and `mark`. */
+  /** A table with all columns of the log, and the column `mark`. */
   readonly table: string;
-  /** The columns that are inserted into the log: all but the generated ones. */
+  /** The columns to insert into the log: all except the generated ones. */
   readonly columns: readonly string[];
 }
 
 /**
- * Writes the log again: copies it to another table, each row `m` with a `mark`, empties it, and has it filled from the
- * copy. It uses no UPDATE or DELETE, which PostgreSQL refuses on a published table without a replica identity. An
+ * Writes the log again. It copies the log to another table, in which each row `m` has a `mark`. Then it empties the
+ * log, and `fill` fills the log from the copy.
+ *
+ * It uses no UPDATE or DELETE, because PostgreSQL refuses them on a published table without a replica identity. An
  * identity of whole rows would need an equality, which `json` lacks, and a subscriber would read the log once for each
- * row. A subscriber does the same as the publisher: it empties its copy, and fills it again. The copy here is UNLOGGED,
- * so that no publication includes it.
+ * row. A subscriber does the same as the publisher: it empties its copy of the log, and fills it again. The copy here
+ * is UNLOGGED, so that no publication includes it.
  */
 export async function rewriteLog<T>(
   run: Run,
@@ -36,13 +38,15 @@ export async function rewriteLog<T>(
   ];
   await run(`CREATE UNLOGGED TABLE ${copy} AS SELECT m.*, ${mark} AS mark FROM ${messages} m ${from}`);
   await run(`ANALYZE ${copy}`);
-  // Truncate the whole log, not each slice: a slice's TRUNCATE is not sent where the root is published in its place.
+  // Truncate the whole log at once. PostgreSQL does not send a slice's TRUNCATE if the log is published in place of its
+  // slices.
   await run(`TRUNCATE ${messages}`);
-  // A limit is checked for each row that is written, including one from before the migration that added the limit.
+  // PostgreSQL checks a limit for each row that is written, even for a row from before the migration that added the
+  // limit.
   for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
   const result = await fill({ table: copy, columns });
   for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
-  // Rows that were written without limits must not count as rows that had them.
+  // Rows that were written without limits must not count as checked.
   await run(
     `UPDATE ${settings} SET value = (SELECT coalesce(max(seq), 0)::text FROM ${messages}) WHERE name = 'limited_after'`,
   );

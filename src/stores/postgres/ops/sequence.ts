@@ -4,7 +4,7 @@ import { isForeign } from '../schema/provenance.js';
 import { isoTime, statement } from '../sql/statement.js';
 import { rewriteLog, type Run } from './rewrite.js';
 
-/** The sequence of the log. */
+/** Returns the name of the log's sequence. */
 export async function sequenceOf(connection: Connection, names: Names): Promise<string> {
   const [row] = await connection.query(
     statement('sequence', `SELECT pg_get_serial_sequence(${literal(names.messages)}, 'seq')`),
@@ -12,19 +12,19 @@ export async function sequenceOf(connection: Connection, names: Names): Promise<
   return row?.[0] as string;
 }
 
-/** SQL for the last number that was drawn. */
+/** Returns SQL for the number that was drawn last. */
 export function lastDrawn(sequence: string): string {
   return `(SELECT last_value - (NOT is_called)::integer FROM ${sequence})`;
 }
 
-/** SQL for the largest number that is known to have been drawn. */
+/** Returns SQL for the largest number that was certainly drawn. */
 export function largest(names: Names): string {
   return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
 }
 
 /**
- * SQL that says whether the transaction of a message `m`, or a savepoint within that transaction, wrote its row. Such a
- * message was stored here.
+ * Returns SQL for whether a message `m` was stored here. The transaction of such a message, or a savepoint in that
+ * transaction, wrote its row.
  */
 function isOwn(names: Names): string {
   return `(m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
@@ -34,9 +34,9 @@ function isOwn(names: Names): string {
 }
 
 /**
- * Sets the sequence after everything that is stored. Messages that were stored here while it was not there yet, with
- * numbers that copied messages have or had, are stored again, in order. Otherwise they would look like messages
- * delivered long ago.
+ * Moves the sequence past all stored numbers. Before that, messages may have been stored here with numbers that copied
+ * messages have or had. These are stored again, in order. Otherwise they would look like messages that were delivered
+ * long ago.
  */
 export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
   const own = isOwn(names);
@@ -44,7 +44,8 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
   const since = last < max ? '-infinity' : await storedAgainSince(run, names, own);
   if (since === null) return;
-  // Not setval, which is not rolled back: after an interrupted rebase, the next one would find nothing to do here.
+  // Do not use setval, which is not rolled back. After an interrupted rebase, the next one would find nothing to do
+  // here.
   await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
   const again = `(m.seq <= ${String(last)} AND m.stored_at >= ${literal(since)}::timestamptz AND ${own}) IS TRUE`;
@@ -63,12 +64,12 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
 }
 
 /**
- * If the sequence is after everything that is stored, it may have got there through numbers that had been copied.
- * Returns when the first message with such a number was stored here, or null if nothing shows that there is one. One
- * sign is a message with the number of a copied one, because no sequence gives a number twice. The other is a message
- * with such a number whose own transaction wrote its row, after everything that was copied and after the copied leases
- * had expired. (An id of the other cluster may happen to mean something here too, and cursors alone may look copied
- * after somebody has changed them.)
+ * The sequence can be past all stored numbers because it has drawn copied numbers again. This returns when the first
+ * message with such a number was stored here, or null if nothing shows that there is one. There are two signs. One sign
+ * is two messages with the same number, because a sequence gives each number once. The other sign is a message with
+ * such a number whose own transaction wrote its row. That must have happened after everything that was copied and after
+ * the copied leases had expired. (By chance, an id of the other cluster can mean something here too. Cursors can look
+ * copied just because somebody has changed them.)
  */
 async function storedAgainSince(run: Run, names: Names, own: string): Promise<string | null> {
   const [row] = await run(`WITH m AS MATERIALIZED (

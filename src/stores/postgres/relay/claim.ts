@@ -8,10 +8,10 @@ import { CURSOR_ROW, FORGOTTEN, PLACE } from './lease-statements.js';
 import type { Statements } from './statements.js';
 import { arrayText } from '../sql/statement.js';
 
-/** The options with which a lease is claimed. */
+/** The options for claiming a lease. */
 export interface ClaimOptions {
   readonly destination: string;
-  /** The name by which the other relays know this relay. Without it, nobody makes room for it. */
+  /** The name by which the other relays know this relay. Without a name, no other relay makes room for it. */
   readonly relay?: string | undefined;
   /** Claim every partition, or none. */
   readonly whole?: boolean | undefined;
@@ -19,23 +19,23 @@ export interface ClaimOptions {
   readonly partitions: number;
   /** How many milliseconds the lease lasts from each renewal, by the database's clock. */
   readonly lease: number;
-  /** Milliseconds for each transaction. */
+  /** The time limit for each transaction, in milliseconds. */
   readonly timeout: number;
   /** Whether settling waits for the disk. */
   readonly synchronousSettle: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A row of the cursors, as it was read. */
+/** A row of the cursors, as a relay read it. */
 export interface CursorRow {
   readonly partition: number;
   readonly epoch: number;
-  /** Whether somebody holds a lease on it that has not expired. */
+  /** Whether some relay holds an unexpired lease on the row. */
   readonly held: boolean;
   readonly cursor: Cursor;
 }
 
-/** Registers this relay, reads the rows of the destination, and works out what the relay should hold. */
+/** Registers this relay, reads the rows of the destination, and works out which partitions the relay should hold. */
 export async function look(
   connection: Connection,
   statements: Statements,
@@ -77,16 +77,16 @@ export async function isUnbalanced(
   return give.length > 0 || take > 0;
 }
 
-/** What was claimed: where the rows are now, and the cursors of the partitions that are new. */
+/** The result of a claim: the current places of the rows, and the cursors of the newly taken partitions. */
 export interface Claimed {
   readonly epoch: string;
   readonly places: ReadonlyMap<number, string>;
   readonly taken: readonly CursorRow[];
 }
 
-/** A share that was claimed, with its owner and the time when the claim was sent. */
+/** A claimed share, with its owner and the time when the claim was sent. */
 export interface Held {
-  /** Random, and unique to this claim: no other claim ever has it, whatever its epoch. */
+  /** A random value that is unique to this claim. No other claim has it, even with the same epoch. */
   readonly owner: string;
   readonly claimed: Claimed;
   readonly sentAt: number;
@@ -101,7 +101,7 @@ export async function claimShare(
   options: ClaimOptions,
 ): Promise<Held | null> {
   const { timeout, signal } = options;
-  // Look before locking anything: a relay that stands by must never hold up an owner.
+  // Look before locking anything, because a relay that stands by must never delay an owner.
   const { rows, take } = await database.transaction(
     preamble(timeout, 'SET LOCAL synchronous_commit = off'),
     (connection) => look(connection, statements, options, []),
@@ -119,8 +119,8 @@ export async function claimShare(
 }
 
 /**
- * Claims up to `take` free partitions, and those of `kept` again, under one epoch that is higher than any other. This
- * transaction must have locked `kept`, or otherwise know that it holds them, and must commit synchronously.
+ * Claims up to `take` free partitions, and claims those in `kept` again, under one epoch that is higher than any other.
+ * This transaction must have locked `kept`, or otherwise know that it holds them. It must commit synchronously.
  */
 export async function claimRows(
   connection: Connection,
@@ -131,7 +131,7 @@ export async function claimRows(
   const { destination, lease } = options;
   const taken =
     take > 0 ? decodeCursorRows(await connection.query(statements.lockFree, [destination, take]), options) : [];
-  // In a statement after the lock, because whoever forgets a destination has locked the same rows.
+  // Check this in a statement after the lock, because a transaction that forgets a destination locks the same rows.
   await assertRemembered(connection, statements, destination);
   const epoch = String(Math.max(...[...rows, ...taken].map((row) => row.epoch)) + 1);
   const partitions = arrayText([...kept, ...taken.map(({ partition }) => partition)]);
@@ -141,14 +141,14 @@ export async function claimRows(
 }
 
 /**
- * If a process freezes or is cut off in a transaction that has locked the rows, nobody else can claim them until the
- * server ends the transaction. So the server must end it when the lease expires, at the latest.
+ * A process can freeze, or lose its connection, in a transaction that has locked the rows. Nobody else can then claim
+ * them until the server ends the transaction. So the server must end it at the latest when the lease expires.
  */
 export function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
   return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
 }
 
-/** Where the rows are: the `ctid` of each partition. */
+/** Returns the `ctid` of each partition's row. */
 export function decodePlaces(rows: readonly Row[]): Map<number, string> {
   const { at } = PLACE;
   return new Map(rows.map((row) => [Number(row[at.partition]), row[at.place] as string]));
@@ -183,8 +183,8 @@ function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): 
 /**
  * Call this in a claim, after the cursors are locked.
  *
- * @throws MessengerError `DESTINATION_FORGOTTEN` for a destination whose messages may have been cleaned away
- *   unpublished.
+ * @throws MessengerError `DESTINATION_FORGOTTEN` for a destination whose unpublished messages may have been cleaned
+ *   away.
  */
 async function assertRemembered(connection: Connection, statements: Statements, destination: string): Promise<void> {
   const [row] = await connection.query(statements.forgotten, [destination]);

@@ -5,11 +5,11 @@ import { sizeOf, StoredMessage } from '../sql/stored-message.js';
 import { HEAD, PAGE } from './log-statements.js';
 
 /**
- * The messages that were read, up to the first one that was left out because of its size, and the sizes from that one
+ * The messages of a page up to the first one that was too large for this read. `left` has the sizes from that message
  * on.
  */
 export interface DecodedPage {
-  /** Where the window ends. */
+  /** The end of the window. */
   readonly until: string;
   /** The last number that the sequence had given out. */
   readonly passed: number;
@@ -20,8 +20,8 @@ export interface DecodedPage {
 const { at } = PAGE;
 
 /**
- * JavaScript would read a larger number as another one. `verifySchema` refuses such numbers long before, but only looks
- * at the start.
+ * JavaScript would round a larger number to another one. `verifySchema` refuses sequences long before that, but checks
+ * them only when a relay starts.
  */
 function assertCountable(seq: number): void {
   if (Number.isSafeInteger(seq)) return;

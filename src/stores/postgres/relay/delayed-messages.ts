@@ -2,17 +2,20 @@ import { isAlone, type ToParkOrDelay } from './parked.js';
 import type { StoredMessage } from '../sql/stored-message.js';
 
 /**
- * Messages of the log that are not due when they are read, and the messages behind one that holds its key. They are not
- * handed out, and go to the side table with the page with which they were read.
+ * Messages of the log that are not due when they are read, and the messages behind a message that holds its key. The
+ * feed does not hand them out. They go to the side table when the page with which they were read is settled.
  */
 export class DelayedMessages {
   /**
-   * How many messages of each key were kept back from pages that are not settled. After the settlement the side table
-   * knows about them.
+   * For each key, how many messages were kept back from unsettled pages. After the settlement, the side table holds
+   * these messages.
    */
   readonly #held = new Map<string, number>();
 
-  /** Divides these messages, read in this order, into those that can be published now and those that are kept back. */
+  /**
+   * Divides these messages, in the order in which they were read, into messages that can be published now and messages
+   * that are kept back.
+   */
   sift(messages: readonly StoredMessage[]): { messages: readonly StoredMessage[]; delayed: readonly ToParkOrDelay[] } {
     const delayed: ToParkOrDelay[] = [];
     if (this.#held.size === 0 && !messages.some(({ isDelayed }) => isDelayed)) return { messages, delayed };
@@ -27,7 +30,7 @@ export class DelayedMessages {
     return { messages: ready, delayed };
   }
 
-  /** From now on the side table knows about their keys. */
+  /** Call this when these messages are in the side table, which from now on holds their keys. */
   settled(delayed: readonly ToParkOrDelay[]): void {
     for (const each of delayed) {
       const { key } = each.message;

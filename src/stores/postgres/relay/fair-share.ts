@@ -1,11 +1,11 @@
-/** What a relay sees of its destination. */
+/** What a relay sees in its destination. */
 export interface Sight {
-  /** The relays that are running, sorted. */
+  /** The running relays, sorted by name. */
   readonly relays: readonly string[];
   readonly partitions: readonly { readonly partition: number; readonly held: boolean }[];
 }
 
-/** What a relay should give up and take. */
+/** The partitions that a relay should give up or take. */
 export interface Balance {
   /** Partitions to give up. */
   readonly give: readonly number[];
@@ -14,8 +14,8 @@ export interface Balance {
 }
 
 /**
- * An even share for every relay: no two differ by more than one partition, and each relay arrives at the same result
- * without asking the others. A relay that does not stay (`relay` is absent) takes every free partition.
+ * Computes an even share for a relay. The shares of two relays differ by at most one partition, and each relay gets the
+ * same result without asking the others. A relay that does not stay (`relay` is absent) takes every free partition.
  */
 export function balance({ relays, partitions }: Sight, relay: string | undefined, own: readonly number[]): Balance {
   const free = partitions.filter(({ partition, held }) => !held && !own.includes(partition)).length;

@@ -15,12 +15,12 @@ import { sourceOf, type Source } from './source.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
-/** How long a message that became due may wait until the feed looks for it. Milliseconds. */
+/** How long a message that became due can wait until the feed looks for it. Milliseconds. */
 const RETRY_LOOK = 1_000;
 
 /**
- * How long one call of `read` goes on parking when it finds only delayed messages, so that retries and a stop need not
- * wait for it. Milliseconds.
+ * How long one call of `read` continues to park when it finds only delayed messages. Retries and a stop must not wait
+ * longer for it. Milliseconds.
  */
 const LONGEST_PARKING = 500;
 
@@ -43,14 +43,17 @@ export class PostgresFeed implements Feed {
   #parked: Parked;
   #reader: Reader;
   readonly #cursors: HeldCursors;
-  /** How many pages of the log were read and not settled yet. */
+  /** How many pages of the log were read but not settled yet. */
   #unsettled = 0;
   #delayed = new DelayedMessages();
   /** Whether the last page reached the end of the log. */
   #atEnd = false;
-  /** The last page that was read, if none of its messages is due. It is settled once nothing else is unsettled. */
+  /** The last page, if none of its messages is due. The feed settles it once all other pages are settled. */
   #carried: { readonly log: LogPage; readonly delayed: readonly ToParkOrDelay[] } | undefined;
-  /** Parking outside a settlement and looking at parked messages take turns, because neither may miss the other. */
+  /**
+   * Parking outside a settlement and looking at parked messages take turns, because each must see the result of the
+   * other.
+   */
   readonly #beside = serially();
 
   private constructor(
@@ -69,7 +72,7 @@ export class PostgresFeed implements Feed {
     this.#reader = this.#newReader();
   }
 
-  /** Claims a share of the destination. Resolves to `null` while there is nothing for this relay. */
+  /** Claims a share of the destination. Resolves to `null` if there is no partition for this relay now. */
   static async open(
     database: Database,
     statements: Statements,
@@ -80,8 +83,8 @@ export class PostgresFeed implements Feed {
     const { lease, taken } = claimed;
     try {
       const source = await sourceOf(database, statements, options);
-      // The parked keys are read in a statement after the claim has committed. If they were read with the claim, keys
-      // that the old owner parked meanwhile would be missing, and later messages of those keys would overtake.
+      // Read the parked keys in a statement after the claim has committed. If the claim itself read them, keys that the
+      // old owner parked meanwhile would be missing. Later messages of those keys would then overtake.
       const parked = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
     } catch (error) {
@@ -105,7 +108,7 @@ export class PostgresFeed implements Feed {
   async rebalance({ signal }: StoreCallOptions = {}): Promise<void> {
     const taken = await this.#lease.rebalance();
     const { partitions } = this.#lease;
-    // The parked keys are read after the claim, as in `open`.
+    // Read the parked keys after the claim, as `open` does.
     this.#parked = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
     this.#cursors.rebalanced(partitions, taken);
     this.#readAnew();
@@ -123,7 +126,7 @@ export class PostgresFeed implements Feed {
     const until = performance.now() + LONGEST_PARKING;
     for (;;) {
       if (this.#carried !== undefined) {
-        // Never move the cursor past a page that was read and not settled.
+        // Never move the cursor past a page that was read but not settled.
         if (this.#unsettled > 0) return NOTHING;
         const { log, delayed } = this.#carried;
         await this.#beside(() => this.#settle(settledBy(log), this.#parking(delayed)));
@@ -169,11 +172,11 @@ export class PostgresFeed implements Feed {
   }
 
   async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
-    // There is more to read as soon as the pages in flight are settled.
+    // The feed can read more as soon as the pages in flight are settled.
     if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
-      // Nobody tells the feed when a parked message becomes due.
+      // Nothing wakes the feed when a parked message becomes due.
       interval: this.#parked.mayWait ? Math.min(interval, RETRY_LOOK) : interval,
       partitions: this.partitions,
       signals: [signal, this.lost, this.#lease.stirred],
@@ -185,8 +188,8 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: reads the parked messages that are due, and then the new messages. Each call reads
-   * from the settled cursor on.
+   * For the plain `Store` contract: reads the due parked messages, and then the new messages. Each call starts again
+   * from the settled cursor.
    */
   async unpublished(limit: number, signal?: AbortSignal): Promise<{ parked: PostgresPage; page: PostgresPage }> {
     const parked = await this.#giveUp(await this.#parked.due(limit, signal));
@@ -202,7 +205,7 @@ export class PostgresFeed implements Feed {
     }
   }
 
-  /** Returns those of the due messages that can be read. The others become dead letters. */
+  /** Returns the due messages that can be read. The others become dead letters. */
   async #giveUp({ messages, attempts = [], unreadable: errors }: PostgresPage): Promise<PostgresPage> {
     if (errors === undefined) return { messages };
     const dead = messages.flatMap((message, n) => {
@@ -216,9 +219,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: settles, in one transaction, messages of the side table and the first `count`
-   * messages of a page of the log. Of these, the messages in `gaps` were not published and go to the side table, and
-   * the first `passed` messages were settled before.
+   * For the plain `Store` contract: settles messages in the side table and the first `count` messages in a page of the
+   * log, in one transaction. Among the latter, the messages in `gaps` were not published and go to the side table. The
+   * first `passed` messages were settled before.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];
@@ -241,7 +244,7 @@ export class PostgresFeed implements Feed {
     unpark.committed();
   }
 
-  /** Parks the messages that were kept back for later, and those that the relay wants parked. */
+  /** Parks delayed messages that were kept back, and messages that the relay wants to park. */
   #parking(delayed: readonly ToParkOrDelay[], toPark: readonly ToPark[] = []): Change | undefined {
     const park = this.#parked.parking([...delayed, ...toPark]);
     this.#delayed.settled(delayed);
@@ -249,9 +252,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * Stores how far the feed has read when there is nothing to publish: the end of a window that has been read
-   * completely, so that cleaning can see it, and the numbers by which the sequence has advanced without a message for
-   * this feed.
+   * Stores how far the feed has read when there is nothing to publish. It stores the end of a window that was read
+   * completely, so that cleaning sees it. It also stores how far the sequence has advanced without a message for this
+   * feed.
    */
   async #keepUp(): Promise<void> {
     for (const position of this.#reader.positions) {
@@ -260,7 +263,7 @@ export class PostgresFeed implements Feed {
   }
 
   async #settle(position: Position, also?: Change): Promise<void> {
-    // A copy, because the reader moves the place from which it continues.
+    // Make a copy, because the reader changes the cursor in its position.
     const { partitions, cursor } = position;
     const reached = { partitions, cursor };
     if (!also && this.#cursors.areStored(reached)) return;
@@ -269,7 +272,7 @@ export class PostgresFeed implements Feed {
     this.#cursors.settled(reached);
   }
 
-  /** Forgets the pages that were read and not settled. */
+  /** Forgets the pages that were read but not settled. */
   #readAnew(): void {
     this.#reader = this.#newReader();
     this.#unsettled = 0;

@@ -3,16 +3,16 @@ import { sameCursor, type Cursor } from './cursor.js';
 import type { Position } from './reader.js';
 
 /**
- * By how many numbers of the sequence a stored cursor may lag while there is no message of ours. Beyond that, each poll
- * would read the messages of the other partitions since then again.
+ * How many sequence numbers a stored cursor can lag while there is no message for this feed. After a larger lag, each
+ * poll would read the messages of other partitions since then again.
  */
 const FAR_BEHIND = 1_000;
 
 /** The cursors of the partitions that a feed holds. */
 export class HeldCursors {
-  /** As the last acknowledged settlement of each partition stored them. */
+  /** For each partition, the cursor that its last acknowledged settlement stored. */
   readonly #settled: Map<number, Cursor>;
-  /** As the last requested settlement of each partition stores them. */
+  /** For each partition, the cursor that its last requested settlement will store. */
   #asked: Map<number, Cursor>;
 
   constructor(taken: readonly CursorRow[]) {
@@ -20,14 +20,14 @@ export class HeldCursors {
     this.#asked = new Map(this.#settled);
   }
 
-  /** Called when the feed holds these partitions, of which it has just taken some. */
+  /** Call this when the feed holds these partitions. `taken` are those that it has just taken. */
   rebalanced(partitions: readonly number[], taken: readonly CursorRow[]): void {
     for (const partition of this.#settled.keys()) if (!partitions.includes(partition)) this.#settled.delete(partition);
     for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
     this.#asked = new Map(this.#settled);
   }
 
-  /** Where to continue reading. Partitions with equal cursors are read together. */
+  /** Returns where to continue reading. Partitions with equal cursors are read together. */
   get positions(): readonly Position[] {
     const positions: { partitions: number[]; cursor: Cursor }[] = [];
     for (const [partition, cursor] of this.#settled) {
@@ -38,14 +38,12 @@ export class HeldCursors {
     return positions;
   }
 
-  /** The largest number of an acknowledged settlement. */
+  /** The largest number in the acknowledged settlements. */
   get high(): number {
     return Math.max(0, ...[...this.#settled.values()].map(({ high }) => high));
   }
 
-  /**
-   * Whether the stored cursors of these partitions should follow the place of reading, although nothing was published.
-   */
+  /** Whether to store these partitions' cursors although nothing was published, because reading has advanced. */
   areBehind({ partitions, cursor }: Position): boolean {
     return partitions.some((partition) => {
       const asked = this.#asked.get(partition);

@@ -1,19 +1,22 @@
 import { MessengerError } from '../../../core/errors.js';
 import { textOf } from '../../../core/util/error-text.js';
 
-/** How often, at the latest, a relay looks whether others have come or gone. Milliseconds. */
+/** How often a relay looks, at least, whether other relays have come or gone. Milliseconds. */
 const LONGEST_BLINK = 1_000;
 
-/** Whether a lease is held, by this process's own clock, and how it ends. Durations are in milliseconds. */
+/**
+ * Measures by this process's own clock whether a lease is still held, and reports its end. Durations are in
+ * milliseconds.
+ */
 export class LeaseClock {
-  /** How long a renewal is trusted, counted from before it was sent. Less than the database trusts it. */
+  /** How long this process trusts a renewal, counted from just before it was sent. The database trusts it longer. */
   readonly #trusted: number;
   readonly #lost = new AbortController();
   readonly #heartbeat: ReturnType<typeof setInterval>;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #renewedAt = 0;
 
-  /** @param beat Called repeatedly until the lease is lost. */
+  /** @param beat is called repeatedly until the lease is lost. */
   constructor(lease: number, sentAt: number, beat: () => void) {
     this.#trusted = lease * 0.8;
     this.renewed(sentAt);
@@ -21,17 +24,17 @@ export class LeaseClock {
     this.#heartbeat.unref();
   }
 
-  /** Aborted when the lease is lost, or was found not to be renewed in time. */
+  /** Aborts when the lease is lost, or was not renewed in time. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
 
-  /** How long ago the lease was renewed. */
+  /** The time since the lease was renewed. */
   get age(): number {
     return performance.now() - this.#renewedAt;
   }
 
-  /** Called when a statement that was sent at that time has renewed the lease. */
+  /** Call this when a statement that was sent at `sentAt` has renewed the lease. */
   renewed(sentAt: number): void {
     this.#renewedAt = sentAt;
     clearTimeout(this.#timer);
@@ -46,8 +49,8 @@ export class LeaseClock {
   }
 
   /**
-   * Looks at the clock, because a process that was frozen gets here before its timers run. An error that arrived
-   * meanwhile is mentioned, but it is not the reason: the end of the lease may have caused it.
+   * Checks the clock, because a process that was frozen gets here before its timers run. An error that arrived
+   * meanwhile is mentioned, but it is not the reason. The end of the lease may have caused that error.
    */
   look(meanwhile?: unknown): void {
     if (this.age >= this.#trusted) this.#expire(meanwhile);

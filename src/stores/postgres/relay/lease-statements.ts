@@ -3,10 +3,10 @@ import type { Value } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
 import { arrayText, isoTime, lockDestination, statement } from '../sql/statement.js';
 
-/** Settings for the transaction that settles. It finds its rows by their place, without reading the table. */
+/** Settings for a transaction that settles. It finds its rows by their place, and must not scan the table. */
 export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
 
-/** The error of a fenced update that would have changed some of its rows, but not all. */
+/** The error when a fenced update would have changed only some of its rows. */
 export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
 /** A row of the cursors: its owner, whether this cluster wrote it, and the cursor itself. */
@@ -15,23 +15,25 @@ export const CURSOR_ROW = columnsOf(
   ...(['from', 'to', 'after', 'low', 'nextLow', 'high'] as const),
 );
 
-/** Where a row of the cursors is now. */
+/** The current place of a row of the cursors. */
 export const PLACE = columnsOf('partition', 'place');
 
 /** When a destination was forgotten, and its topics. */
 export const FORGOTTEN = columnsOf('at', 'topics');
 
-/** The holder whose rows a fence allows to change. */
+/** The holder whose rows a fence allows a statement to change. */
 export interface Holder {
   readonly destination: string;
   readonly owner: string;
   readonly epoch: string;
 }
 
-/** A place where no row is. */
+/** A place at which no row can be. */
 const NO_PLACE = '(0,0)';
 
-/** $1 to $4 of a fenced statement: the place where the row of each of these partitions is expected, and the holder. */
+/**
+ * Returns $1 to $4 for a fenced statement: the expected place of the row for each of these partitions, and the holder.
+ */
 export function fenceOf(
   { destination, owner, epoch }: Holder,
   partitions: readonly number[],
@@ -42,28 +44,28 @@ export function fenceOf(
   return [arrayText(at), destination, owner, epoch];
 }
 
-/** The statements that claim the cursors of a destination, and move those that are held. */
+/** The statements that claim the cursors of a destination, and those that move held cursors. */
 export function leaseStatements({ cursors, claims, settings, destinations, relays }: Names) {
   /**
-   * Our own rows, as we last wrote them, in our epoch, since the last crash of the server. They are found by their
-   * place alone, because an index would lead through every version that a held-back vacuum has left. For that reason no
-   * index can use the condition on the destination, and OFFSET keeps the token from becoming a join. $1 has the place
-   * of partition n at n + 1. VACUUM FULL and CLUSTER move rows, and another partition of ours may then stand at that
-   * place. The array is read once, in a subquery, and not for each row.
+   * A condition that selects our own rows, as we last wrote them in our epoch, since the last crash of the server. The
+   * rows are found only by their place. An index would lead through every row version that vacuum could not remove yet.
+   * So the condition on the destination is written such that no index can use it, and OFFSET keeps the token from
+   * becoming a join. $1 has the place of partition n at n + 1. VACUUM FULL and CLUSTER move rows, and another partition
+   * of ours can then be at that place. A subquery reads the array once instead of once for each row.
    */
   const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
       AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
   /**
-   * With this column most settlements change no index, and the index that is a row's identity stays short (see
+   * With this column, most settlements change no index, and the index of the replica identity stays short (see
    * migration 9).
    */
   const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
   /**
-   * A fenced update of so many rows, or of none. If it would change another number, it raises an error before that can
-   * be committed, because a single statement may be a whole transaction. In a query, only a failing cast can raise an
-   * error.
+   * A fenced update that changes exactly `count` rows, or none. If it would change another number of rows, it raises an
+   * error before the change can be committed, because a single statement can be a whole transaction. In a query, only a
+   * failing cast can raise an error.
    */
   const whole = (count: string, set: string) => `WITH changed AS (
   UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
@@ -88,7 +90,10 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
 
   return {
     lockDestination: lockDestination(cursors),
-    /** $1 destination, $2 number of partitions, if the tables still have that number. After `lockDestination`. */
+    /**
+     * $1 destination, $2 number of partitions. Inserts nothing if the tables have another number. Run it after
+     * `lockDestination`.
+     */
     createCursors: statement(
       'cursors',
       `INSERT INTO ${cursors} (destination, partition) SELECT $1::text, generate_series(0, $2::integer - 1)
@@ -97,12 +102,15 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
     ),
     /** $1 destination. */
     cursors: statement('look', `${cursorRows} ORDER BY partition`),
-    /** $1 destination, $2 limit: partitions that nobody holds. Skips those that another claim is looking at. */
+    /**
+     * $1 destination, $2 limit. Returns the partitions that nobody holds, but skips those that another claim is looking
+     * at.
+     */
     lockFree: statement(
       'lock',
       `${cursorRows} AND (owner IS NULL OR expires_at <= clock_timestamp()) ORDER BY partition LIMIT $2::bigint FOR UPDATE SKIP LOCKED`,
     ),
-    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms, $5 array of partitions, which are locked or held. */
+    /** $1 destination, $2 owner, $3 epoch, $4 lease in ms, $5 array of partitions, which must be locked or held. */
     claim: statement(
       'claim',
       `UPDATE ${cursors} SET owner = $2::text, epoch = $3::bigint, written_by = pg_current_xact_id(), ${tick},
@@ -115,30 +123,30 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
       `INSERT INTO ${claims} (destination, partition, epoch) SELECT $1::text, unnest($3::smallint[]), $2::bigint
   ON CONFLICT (destination, partition) DO UPDATE SET epoch = excluded.epoch`,
     ),
-    /** $1 destination, $2 array of partitions, which are held. */
+    /** $1 destination, $2 array of partitions, which must be held. */
     giveUp: statement(
       'give',
       `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
   WHERE destination = $1::text AND partition = ANY($2::smallint[])`,
     ),
-    /** $1 destination, $2 relay, $3 lease in ms: registers the relay. */
+    /** $1 destination, $2 relay, $3 lease in ms. Registers the relay. */
     join: statement(
       'join',
       `INSERT INTO ${relays} (destination, relay, expires_at)
   VALUES ($1::text, $2::text, clock_timestamp() + $3::double precision * interval '1 millisecond')
   ON CONFLICT (destination, relay) DO UPDATE SET expires_at = excluded.expires_at`,
     ),
-    /** $1 destination, $2 relay: removes the relay, and every relay that has not renewed its row for an hour. */
+    /** $1 destination, $2 relay. Removes the relay, and every relay that has not renewed its row for an hour. */
     leave: statement(
       'leave',
       `DELETE FROM ${relays} WHERE destination = $1::text AND (relay = $2::text OR expires_at < clock_timestamp() - interval '1 hour')`,
     ),
-    /** $1 destination: the relays that are running. */
+    /** $1 destination. Returns the running relays. */
     relays: statement(
       'relays',
       `SELECT relay FROM ${relays} WHERE destination = $1::text AND expires_at > clock_timestamp() ORDER BY relay`,
     ),
-    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms, $7 to $12 the cursor. */
+    /** $1 to $4 the fence, $5 number of rows, $6 lease in ms, $7 to $12 the cursor. */
     settle: statement(
       'settle',
       whole(
@@ -148,7 +156,7 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
     expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
       ),
     ),
-    /** $1 to $4 the fence, $5 how many rows, $6 lease in ms. */
+    /** $1 to $4 the fence, $5 number of rows, $6 lease in ms. */
     renew: statement(
       'renew',
       whole(
@@ -156,19 +164,21 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
         `written_by = pg_current_xact_id(), ${tick}, expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
       ),
     ),
-    /** $1 to $4 the fence. The time of expiry stays, to tell since when nobody works on the partition. */
+    /** $1 to $4 the fence. The time of expiry stays in the row. It shows since when nobody works on the partition. */
     release: statement(
       'release',
       `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
   WHERE ${fence} RETURNING c.partition::text`,
     ),
-    /** $1 destination, $2 owner, $3 epoch: the same, wherever the rows are now. */
+    /** $1 destination, $2 owner, $3 epoch. Does the same as `release`, even if the rows have moved. */
     releaseMoved: statement(
       'moved',
       `UPDATE ${cursors} SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
   WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
     ),
-    /** $1 destination: when it was forgotten, if it was, and its topics. Run this after its cursors are locked. */
+    /**
+     * $1 destination. Returns its topics and when it was forgotten, if it was. Run this after its cursors are locked.
+     */
     forgotten: statement(
       'forgotten',
       `SELECT ${FORGOTTEN.list({ at: isoTime('forgotten_at'), topics: 'to_json(topics)::text' })} FROM ${destinations} WHERE name = $1::text AND forgotten_at IS NOT NULL`,

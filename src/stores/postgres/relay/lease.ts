@@ -17,10 +17,10 @@ import { LeaseClock } from './lease-clock.js';
 import { fenceOf, PART_OF_LEASE, SETTLE_SETTINGS, type Holder } from './lease-statements.js';
 import type { Statements } from './statements.js';
 
-/** A further change in the transaction that moves a cursor. */
+/** An additional change in the transaction that moves a cursor. */
 export type Change = (connection: Connection) => Promise<void>;
 
-/** A cursor that is to be stored, and the changes to make with it. */
+/** A cursor to store, and the changes to make in the same transaction. */
 interface Settlement {
   readonly partitions: readonly number[];
   cursor: Cursor;
@@ -29,21 +29,21 @@ interface Settlement {
 }
 
 /**
- * One relay's hold on partitions of a destination: rows that it owns under an epoch, and where they are (`ctid`). Every
- * statement that changes these rows or the side table depends on a fenced update of the rows, so a relay that lost its
- * lease changes nothing.
+ * One relay's hold on partitions of a destination: the rows that the relay owns under an epoch, and their places
+ * (`ctid`). Every statement that changes these rows or the side table depends on a fenced update of the rows. So a
+ * relay that lost its lease changes nothing.
  */
 export class Lease {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  /** Random, and unique to this lease: no other lease ever has it, whatever its epoch. */
+  /** A random value that is unique to this lease. No other lease has it, even with the same epoch. */
   readonly #owner: string;
   #epoch: string;
   #places: ReadonlyMap<number, string>;
-  /** Changes are made one after another, because each needs the place to which the one before moved the rows. */
+  /** Changes are made one after another, because each change needs the new place of the rows from the change before. */
   #last: Promise<unknown> = Promise.resolve();
-  /** The settlement that was requested last, until its turn comes. */
+  /** The last requested settlement, until its turn comes. */
   #waiting: Settlement | undefined;
   readonly #clock: LeaseClock;
   #looking = false;
@@ -63,8 +63,8 @@ export class Lease {
   }
 
   /**
-   * Claims this relay's share of the destination under a new epoch. Resolves to `null` while there is nothing for the
-   * relay. The claim is committed synchronously.
+   * Claims this relay's share of the destination under a new epoch. Resolves to `null` while there is no partition for
+   * it. The claim is committed synchronously.
    *
    * @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write the cursor.
    */
@@ -82,7 +82,7 @@ export class Lease {
     return null;
   }
 
-  /** Aborted when the lease is lost, or was not renewed in time by this process's own clock. */
+  /** Aborts when the lease is lost, or was not renewed in time by this process's clock. */
   get lost(): AbortSignal {
     this.#clock.look();
     return this.#clock.lost;
@@ -97,16 +97,14 @@ export class Lease {
     return this.#stirred.signal.aborted;
   }
 
-  /** Aborted as soon as the relay is unbalanced. */
+  /** Aborts as soon as the relay is unbalanced. */
   get stirred(): AbortSignal {
     return this.#stirred.signal;
   }
 
   /**
-   * Stores the cursor of these partitions, and renews the lease on them. Several settlements of the same partitions
-   * that wait for their turn are stored as one, in one transaction.
-   *
-   * @throws MessengerError `LEASE_LOST`.
+   * Stores the cursor of these partitions, and renews the lease on them. If several settlements of the same partitions
+   * wait for their turn, one transaction stores them as one. @throws MessengerError `LEASE_LOST`.
    */
   settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
     const waiting = this.#waiting;
@@ -115,7 +113,7 @@ export class Lease {
       if (also) waiting.also.push(also);
       return waiting.done;
     }
-    // Parked messages must be as durable as the cursor that has passed them, so both are written in one transaction.
+    // Parked messages must be as durable as the cursor that has passed them, so one transaction writes both.
     const settlement: Settlement = { partitions, cursor, also: also ? [also] : [], done: Promise.resolve() };
     settlement.done = this.#inTurn(() => {
       if (this.#waiting === settlement) this.#waiting = undefined;
@@ -127,19 +125,19 @@ export class Lease {
     return settlement.done;
   }
 
-  /** Changes the side table but no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
+  /** Changes the side table, but no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
   change(...also: readonly Change[]): Promise<void> {
     return this.#inTurn(() =>
-      // The partitions are those that are held when the change's turn comes.
+      // Look up the held partitions only when the turn of the change comes.
       this.#update(this.#statements.renew, [this.#options.lease], this.partitions, also),
     );
   }
 
   /**
-   * Gives up the partitions beyond this relay's share, and claims free ones up to its share. Claims the partitions that
-   * it keeps again.
+   * Gives up the partitions beyond this relay's share, and claims free ones up to its share. Claims its kept partitions
+   * again.
    *
-   * @returns the rows that are new.
+   * @returns the rows of the newly claimed partitions.
    * @throws MessengerError `LEASE_LOST`.
    */
   rebalance(): Promise<readonly CursorRow[]> {
@@ -163,8 +161,8 @@ export class Lease {
   }
 
   /**
-   * Gives the partitions back and, unless the relay stays, removes its registration. Never rejects: the lease on a
-   * partition that could not be released expires.
+   * Gives the partitions back. Unless the relay stays, also removes its registration. Never rejects: the lease on a
+   * partition that cannot be released expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();
@@ -177,7 +175,7 @@ export class Lease {
       .transaction(
         locking(this.#options, ...SETTLE_SETTINGS),
         async (connection) => {
-          // The statement is fenced, so it is safe even if the lease is lost: it changes nothing then.
+          // The statement is fenced, so it is safe even if the lease is lost. It then changes nothing.
           if (places.size > 0) await this.#giveBack(connection, places);
           if (relay !== undefined && !stays) await connection.query(this.#statements.leave, [destination, relay]);
         },
@@ -189,7 +187,7 @@ export class Lease {
   async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
     const given = await connection.query(this.#statements.release, fenceOf(this.#self, [...places.keys()], places));
     if (given.length === places.size) return;
-    // A row that was moved still belongs to this lease, and nobody should have to wait until the lease expires.
+    // A row that has moved still belongs to this lease. Nobody should have to wait until the lease expires.
     const { destination, owner, epoch } = this.#self;
     await connection.query(this.#statements.releaseMoved, [destination, owner, epoch]);
   }
@@ -198,7 +196,7 @@ export class Lease {
     return { destination: this.#options.destination, owner: this.#owner, epoch: this.#epoch };
   }
 
-  /** Runs a fenced update of the rows of these partitions. If one of them is no longer ours, none is changed. */
+  /** Runs a fenced update of these partitions' rows. If one of the rows is no longer ours, the update changes none. */
   async #fenced(
     connection: Connection,
     statement: Statements['settle'],
@@ -240,19 +238,19 @@ export class Lease {
             return rows;
           });
     this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
-    // The lease of the other partitions was not renewed.
+    // With fewer partitions, the lease of the others was not renewed.
     if (partitions.length === this.#places.size) this.#clock.renewed(sentAt);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    // A later settlement must not be merged into one from before this change.
+    // Do not merge a later settlement into a settlement from before this change.
     this.#waiting = undefined;
     const change = this.#last.then(() => {
       this.lost.throwIfAborted();
       return work();
     });
     this.#last = change.catch((error: unknown) => {
-      // Whether the change was committed is unknown, and so is where the rows are. Nothing more can be changed.
+      // Nobody knows whether the change was committed, and where the rows are now. No change is safe any more.
       this.#clock.lose('a change of the cursor failed', error);
     });
     return change;
@@ -262,7 +260,9 @@ export class Lease {
     return this.#whileHeld(settings, (before, bounds) => this.#database.transaction(before, work, bounds));
   }
 
-  /** Waits for a transaction while the lease is held. Once the lease is lost, rejects with its reason. */
+  /**
+   * Runs a transaction, and waits for it only while the lease is held. If the lease is lost, rejects with the reason.
+   */
   async #whileHeld<T>(
     settings: readonly string[],
     run: (preamble: string, bounds: TransactionBounds) => Promise<T>,
@@ -271,7 +271,7 @@ export class Lease {
     try {
       return await run(locking(this.#options, ...settings), { timeout, signal: this.#clock.lost });
     } catch (error) {
-      // A process that was frozen may hear that its connection has ended before its timers run.
+      // A process that was frozen can learn that its connection has ended before its own timers run.
       this.#clock.look(error);
       this.#clock.lost.throwIfAborted();
       throw error;
@@ -283,7 +283,7 @@ export class Lease {
     this.change().catch(() => undefined);
   }
 
-  /** Finds out whether relays have come or gone. A look that fails changes nothing, because only the renewal counts. */
+  /** Checks whether relays have come or gone. If the check fails, nothing changes, because only the renewal counts. */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;
@@ -292,7 +292,7 @@ export class Lease {
       const options = { ...this.#options, signal: this.#clock.lost };
       if (await isUnbalanced(this.#database, this.#statements, options, this.partitions)) stirred.abort();
     } catch {
-      // The next look may find out.
+      // The next check may succeed.
     } finally {
       this.#looking = false;
     }

@@ -5,9 +5,9 @@ import { inShare, isFor, statement } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
 /**
- * Settings for the transaction that reads the log (see `read` for the reasons). No more than needed, because each costs
- * a poll a hundredth of its time. The statement asks for messages in order, and without sorting only an index gives
- * that order.
+ * Settings for the transaction that reads the log (`read` gives the reasons). Each setting makes a poll one percent
+ * slower, so there are no more than needed. The statement asks for messages in order. If PostgreSQL cannot sort, only
+ * an index gives that order.
  */
 export const READ_SETTINGS = [
   'SET LOCAL enable_sort = off',
@@ -15,16 +15,18 @@ export const READ_SETTINGS = [
   'SET LOCAL plan_cache_mode = force_generic_plan',
 ] as const;
 
-/** A page of the log. `size` is the size of a message whose payload was left out for being too large. */
+/**
+ * The columns of a page of the log. `size` is the size of a message whose payload was left out because it is too large.
+ */
 export const PAGE = columnsOf(...MESSAGE.names, 'size');
 
 /**
- * What the first row of a page tells, in columns of a message: `to`, whether this server is a standby, and the last
- * number of the sequence.
+ * What the first row of a page contains: `to`, whether this server is a standby, and the last number of the sequence.
+ * The row has the columns of a message, and these are the columns with the three values.
  */
 export const HEAD = { until: 'id', isStandby: 'topic', passed: 'key' } as const;
 
-/** What a destination publishes, and from where. */
+/** The columns that say which messages a destination publishes, and where they are read. */
 export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
 
 /** The statements that read the log. */
@@ -32,7 +34,7 @@ export function logStatements({ messages, settings, destinations }: Names, jsonP
   const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
   const sizeOf = (table: string) => messageBytes(table, jsonPayload);
   const most = `least($9::integer, ${String(MOST_READ)})`;
-  /** For a message that is larger than this read wants, or than can be read, only the size is returned. */
+  /** If a message is too large for this read, or too large to read at all, only its size is returned. */
   const ofAny = PAGE.named({
     ...messageColumns('m', jsonPayload, fieldsUpTo('m', 'm.size', most)),
     size: `CASE WHEN m.size > ${most} THEN m.size::text END`,
@@ -44,11 +46,11 @@ export function logStatements({ messages, settings, destinations }: Names, jsonP
   const wanted = `${inShare('m', '$6', '$7')} AND ${isFor('m', '$10::text', '$8::text[]')}`;
 
   const stored = 'm.seq, m.id, m.topic, m.key, m.metadata, m.payload, m.at, m.deliver_at, m.hold_key';
-  // Filters and shown columns are above the scans. Below them, each of eight slices would set them up for itself, which
-  // is most of the cost of a poll. OFFSET keeps them above.
+  // Filters and result columns are above the scans. Below the scans, each of eight slices would set them up for itself,
+  // and this would be most of the cost of a poll. OFFSET keeps them above.
   const inOrder = (where: string) =>
     `(SELECT ${stored}, m.xid, m.key_hash, m.destination FROM ${messages} m WHERE ${where} ORDER BY m.seq OFFSET 0) m`;
-  /** See `read`. */
+  /** `read` gives the reasons. */
   const lateRows = `    SELECT late.* FROM (
       SELECT xid FROM pg_snapshot_xip($1::pg_snapshot) AS listed (xid) WHERE pg_visible_in_snapshot(xid, (SELECT until FROM w))
     ) x CROSS JOIN LATERAL (
@@ -82,7 +84,7 @@ SELECT ${PAGE.names.join(', ')} FROM (
 ${rows} m
 ) page`,
     );
-  // OFFSET keeps the size from being computed again for each field.
+  // OFFSET keeps PostgreSQL from computing the size again for each field.
   const withSize = (rows: string) => `    (SELECT found.*, ${sizeOf('found')} AS size FROM
 ${rows} found OFFSET 0)`;
 
@@ -91,28 +93,33 @@ ${rows} found OFFSET 0)`;
      * One page of the log. $1 from, $2 to (null opens a window, which ends at this statement's own snapshot), $3 after,
      * $4 low, $5 limit, $6 array of partitions (null: all), $7 number of partitions, $8 array of topics (null: all), $9
      * bytes (null: as many as can be read), $10 destination, $11 the sequence (looking it up by its table takes a tenth
-     * of a poll). For a message larger than $9, payload and metadata are left out, and the last column, or that of the
-     * metadata, has its size. The first row (its number is 0) has `to`, whether this server is a standby (where
-     * snapshots omit running transactions), and the last number that the sequence gave out.
+     * of a poll).
      *
-     * Late rows belong to transactions that `from` saw running and that have ended by `to`. (The others have nothing to
-     * show and are not looked for: 500 of them cost a poll 32 ms, and 0.3 without.) They are read per transaction, with
-     * the order and the limit inside the lateral, because a single `xid = ANY (...) AND seq <= low` would scan the
-     * history. New rows are found by their sequence number. Neither part may ever become a scan, whatever the
-     * statistics say and however small the table was when the plan was made. Hence READ_SETTINGS.
+     * A message larger than $9 comes without payload and metadata. Its size is in the last column, or in place of its
+     * metadata. The first row (its number is 0) has `to`, whether this server is a standby (where snapshots omit
+     * running transactions), and the last number that the sequence gave out.
+     *
+     * Late rows belong to transactions that `from` saw running and that have ended by `to`. (Other transactions have no
+     * visible rows, so the statement does not look for them. With 500 of them, a poll would cost 32 ms instead of 0.3
+     * ms.) Late rows are read per transaction, with the order and the limit inside the lateral, because a single `xid =
+     * ANY (...) AND seq <= low` would scan the history. New rows are found by their sequence number. Neither part may
+     * ever become a scan, even with misleading statistics or a plan from when the table was small. READ_SETTINGS ensure
+     * this.
      */
     read: page(ofLimited, allRows),
-    /** The same after a `from` that saw nothing running, so that no row can be late. It costs half as much. */
+    /** The same for a `from` that saw no transaction running, so that no row can be late. It costs half as much. */
     readNew: page(ofLimited, newRows),
     /**
-     * The same two for messages that had no limits when they were stored. Each message costs half a microsecond more.
+     * The same two statements for messages that were stored before there were limits. Each message costs half a
+     * microsecond more.
      */
     readAny: page(ofAny, withSize(allRows)),
     readAnyNew: page(ofAny, withSize(newRows)),
 
     /**
-     * $1 destination: its topics as a JSON array, or null for all topics; the sequence of the log; and the number after
-     * which every message was stored under the limits of `size.ts`, or null if there are no limits.
+     * $1 destination. Returns three values. The first is its topics as a JSON array, or null for all topics. The second
+     * is the log's sequence. The third is the number after which every message was stored under the limits in
+     * `size.ts`, or null if there are no limits.
      */
     source: statement(
       'source',

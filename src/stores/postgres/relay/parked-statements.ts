@@ -4,20 +4,18 @@ import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { inShare, statement, untried } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
-/**
- * If the messages before a message of the side table have more bytes than this, the message is left for the next look.
- */
+/** If the messages before a message have more bytes than this together, that message is left for the next look. */
 const MOST_AT_ONCE = 16 * 1024 * 1024;
 
 /** The columns of the due messages. */
 export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
 
-/** The columns of `waiting`: how many messages of a key and a topic wait. */
+/** The columns of `waiting`. They say how many messages wait for each key and topic. */
 export const WAITING = columnsOf('key', 'topic', 'count');
 
-/** The statements that park messages, and give back those that are due. */
+/** The statements that park messages, and those that return due messages. */
 export function parkedStatements({ messages, parked, destinations }: Names, jsonPayload: boolean) {
-  /** The messages to park, and how to park them: see `parked.ts`. */
+  /** The messages to park, and how to park each: see `parked.ts`. */
   const records =
     'json_to_recordset($2::text::json) AS s (seq bigint, attempts integer, error text, reason text, "retryIn" double precision, fate text, delayed boolean)';
   const retryAt = `CASE WHEN s.fate = 'retry' THEN clock_timestamp() + s."retryIn" * interval '1 millisecond' END`;
@@ -30,8 +28,9 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
 
   return {
     /**
-     * $1 destination, $2 the messages to park: whole rows are copied from the log. A delayed message waits alone for
-     * its time. If it holds its key, it waits until it is the first message of that key (see `promoteHeads`).
+     * $1 destination, $2 the messages to park. Whole rows are copied from the log. A delayed message waits alone for
+     * its time. If it holds its key, it waits in its key's order until it is the first message of the key (see
+     * `promoteHeads`).
      */
     park: statement(
       'park',
@@ -45,9 +44,8 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
     /**
-     * $1 destination, $2 JSON as for `park`: the messages to park again. If a message without a key waited alone for
-     * its time, it waits like any other message from now on. If a message with a key did, it stays outside its key's
-     * order.
+     * $1 destination, $2 JSON as for `park`: the messages to park again. A message without a key that waited alone for
+     * its time now waits like any other message. A message with a key that did so stays outside its key's order.
      */
     parkAgain: statement(
       'again',
@@ -57,14 +55,17 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   FROM ${records}
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
     ),
-    /** $1 destination, $2 array of sequence numbers: the messages that were published, and so are no longer parked. */
+    /**
+     * $1 destination, $2 array of sequence numbers. Deletes messages that were published, because they are no longer
+     * parked.
+     */
     unpark: statement(
       'unpark',
       `DELETE FROM ${parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[]) RETURNING seq::text`,
     ),
     /**
-     * $1 destination, $2 JSON array of keys: makes the first message of each key due, or lets it wait for its time, if
-     * it does neither already.
+     * $1 destination, $2 JSON array of keys. Makes the first message of each key due, or lets it wait for its time.
+     * Changes nothing if the message is already due or waiting for its time.
      */
     promoteHeads: statement(
       'heads',
@@ -77,9 +78,9 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
     ),
     /**
-     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: how many messages wait in their
-     * key's order, by key and topic, not counting those that only wait for their time. One more row, without key and
-     * topic and with the count 0, if a message waits for a time of its own.
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions. Returns how many messages wait in
+     * their key's order, by key and topic. Messages that only wait for their time do not count. If any message waits
+     * for its own time, there is one more row, without key and topic and with the count 0.
      */
     waiting: statement(
       'waiting',
@@ -88,26 +89,28 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   UNION ALL (SELECT ${WAITING.list({ key: 'NULL', topic: 'NULL', count: `'0'` })} FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
     ),
     /**
-     * $1 destination, $2 array of partitions (null: all), $3 number of partitions: one or two rows if anything waits.
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions. Returns one or two rows if any
+     * message waits.
      */
     anyWaiting: statement(
       'any',
       `(SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.next_at IS NOT NULL AND ${inShare('p', '$2', '$3')} LIMIT 1)
   UNION ALL (SELECT 'waiting' FROM ${parked} p WHERE p.destination = $1::text AND p.dead_at IS NULL AND NOT p.alone AND ${inShare('p', '$2', '$3')} LIMIT 1)`,
     ),
-    /** $1 destination, $2 JSON array of keys: returns the keys of which no message waits any more. */
+    /** $1 destination, $2 JSON array of keys. Returns the keys for which no message waits any more. */
     drainedKeys: statement(
       'drained',
       `SELECT k.key FROM json_array_elements_text($2::text::json) AS k (key)
   WHERE NOT EXISTS (SELECT FROM ${parked} p WHERE p.destination = $1::text AND p.key = k.key AND p.dead_at IS NULL AND NOT p.alone)`,
     ),
     /**
-     * $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions: the due messages and those
-     * behind them, and which of them `waiting` does not count. Only the first message of a key decides whether the key
-     * is due. A message behind it may still have a time of its own, from when it was the first. The result is cut by
-     * sequence number, so only the last messages of a key can be missing from it. BETWEEN and the order by key are
-     * needed: with `=`, the order by seq would also be that of the primary key, which would lead through everything
-     * that waits.
+     * $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions. Returns the due messages
+     * and those behind them, and says which of them `waiting` does not count.
+     *
+     * Only the first message of a key decides whether the key is due. A message behind it can still have its own time,
+     * from when it was the first. The result is cut by sequence number, so only the last messages of a key can be
+     * missing from it. BETWEEN and the order by key are needed. With `=`, the order by seq would also be the order of
+     * the primary key, and that index would lead through all waiting messages.
      */
     due: statement(
       'due',
@@ -139,10 +142,10 @@ FROM (
   ) d
 ) m WHERE coalesce(m.before, 0) <= ${String(MOST_AT_ONCE)} ORDER BY m.seq LIMIT $2::bigint`,
     ),
-    /** $1 destination: its revision, which grows with every requeue and discard. */
+    /** $1 destination. Returns its revision, which grows with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
 
-    /** The encoding in which the database keeps texts, such as UTF8. */
+    /** Returns the encoding in which the database keeps texts, such as UTF8. */
     encoding: statement('encoding', 'SELECT getdatabaseencoding()::text'),
   };
 }

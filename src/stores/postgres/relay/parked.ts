@@ -10,7 +10,7 @@ import { DUE, WAITING } from './parked-statements.js';
 import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
-/** A message that is to go to the side table, because the relay said so or because it is not due. */
+/** A message to move to the side table, because the relay parks it or because it is not due. */
 export interface ToParkOrDelay extends ToPark {
   readonly delayed?: boolean;
 }
@@ -20,33 +20,33 @@ export function isAlone({ message, delayed }: ToParkOrDelay): boolean {
   return delayed === true && message.holdKey !== true;
 }
 
-/** The keys that wait, and how many messages of each topic wait, not counting those that only wait for their time. */
+/**
+ * The keys with waiting messages, and the number of waiting messages for each topic. Messages that only wait for their
+ * time do not count.
+ */
 interface Waiting {
-  /** Each key has a mark of its own, which is replaced whenever a message of the key is parked. */
+  /** Each key has its own mark, which is replaced whenever a message of the key is parked. */
   readonly keys: Map<string, symbol>;
   readonly topics: Map<string | null, number>;
 }
 
 /**
- * The side table of one destination, limited to some partitions: the messages that were parked, and the keys that wait.
+ * The side table for one destination, limited to some partitions. It has the parked messages, and the keys that wait.
  */
 export class Parked {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ClaimOptions;
-  /** The partitions as a parameter of the statements: null for all partitions. */
+  /** The partitions as a statement parameter: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
-  /** Messages that are not counted, because they only waited for their time or wait outside their key's order. */
+  /** Messages that do not count, because they only waited for their time or wait outside their key's order. */
   readonly #uncounted = new WeakSet<Message>();
-  /** The sequence numbers of messages for which a call is still unanswered. */
+  /** The sequence numbers of messages for which the publisher has not answered yet. */
   readonly #outstanding = new Set<string>();
-  /** Whether any message may be waiting. Only then is the table asked for due messages. */
+  /** Whether any message may be waiting. If not, the relay does not query the table for due messages. */
   #mayWait: boolean;
-  /**
-   * The destination's revision before the keys were read. A different revision means that an operator requeued
-   * messages.
-   */
+  /** The destination's revision from before the keys were read. If it has changed, an operator requeued messages. */
   #revision: string | undefined;
   /** The encoding in which the database keeps texts. */
   readonly #encoding: string;
@@ -91,21 +91,21 @@ export class Parked {
     return this.#waiting.keys.has(key);
   }
 
-  /** Whether any message may wait, and become due at some time. */
+  /** Whether any message may be waiting and become due at some time. */
   get mayWait(): boolean {
     return this.#mayWait;
   }
 
   /**
-   * How many messages of a topic wait, to be tried again or behind others of their key. A message that only waits for
-   * its time does not count until it has failed, even if its key waits behind it. A message that left its key's order
-   * to wait for its time never counts.
+   * Returns how many messages of a topic wait to be tried again, or wait behind other messages of their key. A message
+   * that only waits for its time does not count until it has failed, even if its key waits behind it. A message that
+   * left its key's order to wait for its time never counts.
    */
   waiting(topic: string | undefined): number {
     return this.#waiting.topics.get(topic ?? null) ?? 0;
   }
 
-  /** The due messages, and those that wait behind them, in order. */
+  /** Returns the due messages, and those that wait behind them, in order. */
   async due(
     limit: number,
     signal?: AbortSignal,
@@ -133,8 +133,8 @@ export class Parked {
       uncounted: row[at.uncounted] === 'true',
     }));
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
-    // A message that holds its key is read together with the messages before it. Neither it nor the later messages of
-    // its key can be published now.
+    // A message that holds its key is read together with the messages before it. The message itself and the later
+    // messages of its key cannot be published now.
     const held = new Set<string>();
     const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
       const mustWait = isDelayed || this.#outstanding.has(String(seq));
@@ -146,10 +146,10 @@ export class Parked {
   }
 
   /**
-   * Learns the keys of requeued messages, so that their later messages stay behind, including those read ahead. No key
-   * is forgotten here: a key too many only sends its next message through the table. The counts are those of the table,
-   * including topics of which nothing is left. No settlement is in progress (see `Feed`), so nothing was counted that
-   * is not committed yet and would be missing.
+   * Learns the keys of requeued messages. Later messages of these keys must then stay behind, including those that were
+   * read ahead. It forgets no key: an unneeded key only sends its next message through the table. The counts come from
+   * the table, and include topics for which no message is left. No settlement is in progress (see `Feed`), so every
+   * count in memory is already committed.
    */
   async #noticeRequeue(connection: Connection): Promise<void> {
     const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
@@ -162,7 +162,7 @@ export class Parked {
     this.#revision = revision;
   }
 
-  /** Parks messages of the log. Their keys are parked from now on, and their rows are inserted with the settlement. */
+  /** Parks messages of the log. Their keys count as parked from now on. The settlement inserts their rows. */
   parking(toPark: readonly ToParkOrDelay[]): Change | undefined {
     if (toPark.length === 0) return undefined;
     for (const each of toPark) {
@@ -180,9 +180,9 @@ export class Parked {
   }
 
   /**
-   * Takes published messages out of the side table, and parks others again. `committed` must be called after the
-   * commit: it forgets the keys of which no message waits any more. It must not be called earlier, because without the
-   * commit a message that was parked as dead is tried again.
+   * Removes published messages from the side table, and parks others again. Call `committed` after the commit. It
+   * forgets the keys for which no message waits any more. An earlier call would be wrong: without the commit, a message
+   * that was parked as dead is tried again.
    */
   unparking(published: readonly StoredMessage[], toPark: readonly ToPark[]): { change: Change; committed: () => void } {
     const { keys } = this.#waiting;
@@ -193,7 +193,7 @@ export class Parked {
     for (const message of [...published, ...toPark.map((each) => each.message)]) {
       this.#outstanding.delete(String(seqOf(message)));
     }
-    // A message that still waits behind an earlier message of its key stays as it is.
+    // A message that still waits behind an earlier message of its key does not change.
     const changed = toPark.filter(
       ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
     );
@@ -218,7 +218,7 @@ export class Parked {
       drained = rows.map(([key]) => key as string);
     };
     const committed = () => {
-      // A key is not forgotten if a message of it was parked after `unparking` was called.
+      // Keep a key if a message of it was parked after `unparking` was called.
       for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
     };
     return { change, committed };
@@ -246,7 +246,7 @@ export class Parked {
   }
 
   /**
-   * A message that only waited for its time counts from now on, unless it is outside its key's order. `parkAgain` does
+   * From now on, counts a message that only waited for its time, unless it is outside its key's order. `parkAgain` does
    * the same.
    */
   #countFailed(message: Message): void {
@@ -261,14 +261,14 @@ export class Parked {
   }
 }
 
-/** Reads which keys wait and how many messages, and the destination's revision before that. */
+/** Reads which keys wait, with how many messages. Before that, it reads the destination's revision. */
 async function look(
   connection: Connection,
   statements: Statements,
   { destination, partitions }: ClaimOptions,
   share: string | null,
 ): Promise<{ revision: string | undefined; waiting: Waiting }> {
-  // The revision is read before the keys. If messages are requeued in between, the next look reads the keys again
+  // Read the revision before the keys. If messages are requeued in between, the next look then reads the keys again
   // instead of missing them.
   const [row] = await connection.query(statements.revision, [destination]);
   const rows = await connection.query(statements.waiting, [destination, share, partitions]);

@@ -13,12 +13,12 @@ export interface Position {
   readonly cursor: Cursor;
 }
 
-/** Messages that were read together, and the cursor that says that they were delivered. */
+/** Messages that were read together, and the cursor after they are delivered. */
 export interface LogPage {
   readonly messages: readonly StoredMessage[];
-  /** The partitions of the messages. */
+  /** The partitions to which the messages belong. */
   readonly partitions: readonly number[];
-  /** The cursor once the first `count` messages (by default all) are delivered. */
+  /** Returns the cursor once the first `count` messages (by default all) are delivered. */
   cursor(count?: number): Cursor;
 }
 
@@ -28,47 +28,47 @@ export interface ReaderOptions {
   readonly partitions: number;
   /** The destination for which messages are read. */
   readonly destination: string;
-  /** The topics that are read of messages that are not addressed to a destination; `null` for all topics. */
+  /** The topics to read. They limit only messages that are not addressed to a destination. `null` means all topics. */
   readonly topics: readonly string[] | null;
   /** The oid of the log's sequence. */
   readonly sequence: string;
-  /** Messages with greater numbers were stored under the limits. */
+  /** Messages with greater numbers were stored under the limits on their size. */
   readonly limitedAfter: number;
-  /** Milliseconds for each statement. */
+  /** The time limit for each statement, in milliseconds. */
   readonly timeout: number;
-  /** The `high` of the last acknowledged settlement. Asked for before each window is opened. */
+  /** Returns the `high` from the last acknowledged settlement. Called before each window is opened. */
   readonly acknowledgedHigh: () => number;
 }
 
 /**
- * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Small pages are cut
- * from larger reads, because a poll costs its round trips and eight index scans per statement, whatever it returns. At
- * most twice as much is held: what is in hand and what is being read. If messages have suddenly grown, it is `LARGE`
- * times that.
+ * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Each statement costs
+ * its round trips and eight index scans, even if it returns nothing. So the reader cuts small pages from large reads.
+ * It holds up to twice as much, because one read is in hand while the next is under way. If messages have suddenly
+ * grown, it can hold `LARGE` times that.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
-/** For ids and the like, so that four payloads of a MiB are read together, whatever comes with them. */
+/** Room for ids and other small fields, so that four payloads of a MiB are always read together. */
 const LEEWAY = 64 * 1024;
 
 /**
- * Sizes are guessed from the last read. A payload that is so many times larger than what fits is left out at first.
- * Once the sizes are known, as many payloads as fit are read.
+ * Sizes are guessed from the last read. At first, a payload is left out if it is this many times larger than what fits.
+ * Once the sizes are known, the reader reads as many payloads as fit.
  */
 const LARGE = 4;
 
-/** Where reading stands, for partitions with one cursor. */
+/** The place at which reading continues, for partitions with one cursor. */
 interface Place {
   readonly partitions: readonly number[];
-  /** As a parameter of the statement: null for all partitions. */
+  /** The partitions as a statement parameter: null for all partitions. */
   readonly share: string | null;
   cursor: Cursor;
-  /** The last number that the sequence had given out when the window was opened; 0 if that is unknown. */
+  /** The last number that the sequence had given out when the window was opened, or 0 if that is unknown. */
   passed: number;
 }
 
-/** The end of a window up to which all places are read. After that they have one cursor. */
+/** The end of a window to which all places are read. After that, they share one cursor. */
 interface Meeting {
   readonly to: string;
   readonly passed: number;
@@ -78,19 +78,19 @@ interface Meeting {
 }
 
 /**
- * Reads the log from cursors on, ahead of what is settled. One statement reads all partitions with equal cursors. Other
- * partitions join them through a window that ends at the same snapshot for all, once each has been read to the end of
- * that window.
+ * Reads the log from the cursors on, ahead of the settled messages. One statement reads all partitions with equal
+ * cursors. To join partitions with different cursors, the reader gives all of them a window that ends at the same
+ * snapshot, and reads each to the end of that window.
  */
 export class Reader {
   readonly #database: Database;
   readonly #statements: Statements;
   readonly #options: ReaderOptions;
-  /** The settings of each statement. */
+  /** The settings for each statement. */
   readonly #preamble: string;
   #places: Place[];
   #meeting: Meeting | undefined;
-  /** The index of the place that is read next, if there are several. */
+  /** If there are several places, the index of the place that is read next. */
   #turn = 0;
   #pages: LogPage[] = [];
   #ahead: Promise<void> | undefined;
@@ -110,30 +110,30 @@ export class Reader {
     }));
   }
 
-  /** Where reading stands. Once all pages are settled, everything that was read lies before these positions. */
+  /** Where reading continues. Once all pages are settled, every message that was read is before these positions. */
   get positions(): readonly Position[] {
     return this.#places;
   }
 
-  /** Whether the last read reached the end. Messages that may have come since are in windows that are not open yet. */
+  /** Whether the last read reached the end of the log. Messages stored since are in windows that are not open yet. */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
 
-  /** The next page, which was read ahead or is read now. `null` when there is nothing. */
+  /** Returns the next page, which was read ahead or is read now. Returns `null` if there are no more messages. */
   async next(signal?: AbortSignal): Promise<LogPage | null> {
     if (this.#pages.length === 0) await this.#ahead;
     if (this.#failure !== undefined) throw this.#failure;
-    // At the end of an open window, newer messages are in the next one. So there is nothing only once each place has
-    // opened a window and found it empty.
+    // At the end of an open window, newer messages are in the next window. So there are no more messages only when each
+    // place has opened a window and found it empty.
     const empty = new Set<Place>();
     while (this.#pages.length === 0 && !this.#places.every((place) => empty.has(place))) {
       const opened = await this.#read(signal);
       if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
-    // Read ahead only inside a window, because what comes after it may not be written yet. Start as soon as less than
-    // one read is in hand, so that the server reads while this process publishes.
+    // Read ahead only inside a window, because later messages may not be written yet. Start when less than one read is
+    // in hand, so that the server reads while this process publishes.
     const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
     if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
     return page;
@@ -143,8 +143,8 @@ export class Reader {
     this.#ahead ??= this.#read(undefined)
       .then(() => undefined)
       .catch((error: unknown) => {
-        // The next call throws the error, even while pages are left: after any connection error a relay forgets what it
-        // has in memory, because a server that crashed gives out transaction ids again.
+        // The next call throws the error, even if pages are left. After any connection error, a relay forgets its state
+        // in memory, because a server that crashed gives out transaction ids again.
         this.#failure = toError(error);
       })
       .finally(() => {
@@ -152,7 +152,9 @@ export class Reader {
       });
   }
 
-  /** Continues reading at the place whose turn it is. Resolves to that place if it opened a window for it. */
+  /**
+   * Continues reading at the place whose turn it is. If the read opened a window for that place, resolves to the place.
+   */
   async #read(signal: AbortSignal | undefined): Promise<Place | undefined> {
     const place = this.#places[this.#turn];
     if (place === undefined) return undefined;
@@ -160,7 +162,7 @@ export class Reader {
     const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
-    // This must be asked before the statement is sent, not after. That makes it a safe `low`.
+    // Ask for this number before the statement is sent. Otherwise it is no safe `low`.
     const high = acknowledgedHigh();
     const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
     const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
@@ -176,12 +178,12 @@ export class Reader {
     this.#cut(place, window, messages, pageSize, isLast);
     if (before.to === null) this.#meet(place, { to: until, passed, acknowledgedHigh: high });
     if (isLast) this.#arrived(place);
-    // Places take turns, so that one with much to read does not hold up the others.
+    // Places take turns, so that a place with many messages does not delay the others.
     this.#turn = (this.#turn + 1) % this.#places.length;
     return before.to === null ? place : undefined;
   }
 
-  /** Reads up to `limit` messages from a cursor on, until a payload is larger than `largest`. */
+  /** Reads up to `limit` messages after a cursor, but stops at a payload that is larger than `largest`. */
   async #query(
     { share }: Place,
     { from, to, after, low }: Cursor,
@@ -195,15 +197,15 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Late messages may have any number. So if the window before saw transactions running, and messages from before the
-    // limits exist, the first read of a new window asks for every size.
+    // Late messages can have any number. If the window before saw transactions running, and messages from before the
+    // limits exist, the first read of a new window therefore asks for every size.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
-    // A read that opens a window returns few rows, except for the first. A read inside a window returns as many as were
-    // asked for.
+    // Except for the first, a read that opens a window returns few rows. A read inside a window returns all it asked
+    // for.
     const rows =
       to === null
         ? await this.#database.once(this.#preamble, read, values, bounds)
@@ -211,15 +213,15 @@ export class Reader {
     return decodePage(rows);
   }
 
-  /** Opens a window that ends where another place's window ends. That snapshot, too, was taken after every claim. */
+  /** Opens a window that ends where another place's window ends. That snapshot was also taken after every claim. */
   #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
     place.passed = passed;
     return opened(place.cursor, to, acknowledgedHigh);
   }
 
   /**
-   * If all other places are between windows, the window that this place has just opened becomes the window of all.
-   * Otherwise the place continues alone, because one with much to read must not hold up the others.
+   * If all other places are between windows, they use the window that this place has just opened. Otherwise the place
+   * continues alone, because its many messages must not delay the others.
    */
   #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
     const others = this.#places.filter((each) => each !== place);
@@ -228,7 +230,8 @@ export class Reader {
   }
 
   /**
-   * Called when a place has been read to the end of its window. If it was the last to arrive, the places become one.
+   * Call this when a place has been read to the end of its window. When the last place has arrived, the places become
+   * one.
    */
   #arrived(place: Place): void {
     const meeting = this.#meeting;
@@ -242,7 +245,7 @@ export class Reader {
     this.#turn = 0;
   }
 
-  /** Cuts what was read into pages, and moves the place's cursor behind the last one. */
+  /** Cuts the messages into pages, and moves the place's cursor past the last page. */
   #cut(place: Place, window: Cursor, messages: readonly StoredMessage[], pageSize: number, isLast: boolean): void {
     const { partitions, passed } = place;
     let at = window;
@@ -285,8 +288,8 @@ function sawRunning(snapshot: string): boolean {
 }
 
 /**
- * How many of the messages that were left out, with these sizes and in this order, fit next to what was read. At least
- * one, if nothing was read.
+ * Returns how many of the left-out messages, with the sizes in `left`, fit next to those that were read. If nothing was
+ * read, it returns at least one.
  */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);

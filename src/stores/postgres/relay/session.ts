@@ -8,7 +8,7 @@ import type { StoredMessage } from '../sql/stored-message.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
 
-/** The messages that the last call of `messages` returned, and what has happened to them since. */
+/** The messages from the last call of `messages`, and what has happened to them since. */
 interface Returned {
   readonly shown: ReadonlySet<Message>;
   readonly page: PostgresPage;
@@ -19,13 +19,15 @@ interface Returned {
   passed: number;
 }
 
-/** The plain `Store` contract on top of a feed: messages can be listed again and again until they are published. */
+/**
+ * Implements the plain `Store` contract with a feed. Messages can be listed again and again until they are published.
+ */
 export class Session {
   readonly #open: Open;
   #feed: PostgresFeed | undefined;
   #pageSize = 0;
   #returned: Returned | undefined;
-  /** Calls run one after the other, because each builds on the result of the one before. */
+  /** Calls run one after the other, because each call needs the result of the call before. */
   readonly #inTurn = serially();
 
   constructor(open: Open) {
@@ -47,7 +49,7 @@ export class Session {
   async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
-    // A new message waits behind the parked messages of its key, unless these are listed before it.
+    // A new message waits behind the parked messages of its key, unless those are listed before it.
     const waiting = new Set(parked.messages.map(({ key }) => key));
     const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isParked(key));
     const shown = [...parked.messages, ...fresh].slice(0, batch);
@@ -112,7 +114,7 @@ export class Session {
   }
 
   /**
-   * Waits for work with the feed. After an error, forgets the feed, because its state in memory may no longer be true.
+   * Waits for work with the feed. After an error, it forgets the feed, because the feed's state in memory may be wrong.
    */
   async #orForget<T>(work: Promise<T>): Promise<T> {
     try {

@@ -4,7 +4,7 @@ import { SOURCE } from './log-statements.js';
 import type { ReaderOptions } from './reader.js';
 import type { Statements } from './statements.js';
 
-/** What a destination publishes, and from where. */
+/** Which messages a destination publishes, and where they are read. */
 export type Source = Pick<ReaderOptions, 'topics' | 'sequence' | 'limitedAfter'>;
 
 export async function sourceOf(

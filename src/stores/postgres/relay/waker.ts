@@ -8,14 +8,14 @@ import type { Listen, ListeningSession } from '../drivers/driver.js';
 import { Commits } from './commits.js';
 import { awaitSlot, RELEASE_SLOTS, slotsIn, takeSlots, type WakeKeys } from '../write/wake-locks.js';
 
-/** How the relays of one store hear from its writers. */
+/** How the relays of one store learn of new messages from its writers. */
 export interface Listening {
   readonly keys: WakeKeys;
-  /** Absent if only this process can be heard. */
+  /** Absent if the relay can hear only the writers in this process. */
   readonly listen: Listen | undefined;
-  /** The wakers that sleep or have slept, to be woken from within this process. */
+  /** The wakers that sleep or have slept. Writers in this process can wake them. */
   readonly wakers: Set<Waker>;
-  /** Whether it turned out that listening cannot work here, whatever is tried. */
+  /** Whether listening was found to be impossible here, so that trying again is useless. */
   refused: boolean;
 }
 
@@ -29,45 +29,44 @@ export interface Sleep {
 
 /* In milliseconds, except the numbers of messages. */
 
-/** A shorter pause is slept without listening, which costs two statements, and costs writers a notification. */
+/**
+ * The relay does not listen during a shorter pause. Listening costs two statements, and costs writers a notification.
+ */
 const SHORT = 10;
-/** How long a wait for writers may hold a snapshot. Notifications wait for that time as well. */
+/** How long a wait for writers can hold a snapshot. Notifications are delayed for as long. */
 const SLICE = 50;
-/** How long the relay sleeps while it does not hold every slot that it needs. */
+/** How long the relay sleeps while some slots that it needs are missing. */
 const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
-/**
- * How often the session shows that it is alive. The server ends a session that is silent for three times as long,
- * because its relay is frozen.
- */
+/** How often the session shows that it is alive. The server ends a session after three times as long without a sign. */
 const HEARTBEAT = 20_000;
-/** How long a poll is postponed at most when writers report their commits. */
+/** How long a poll is postponed at most while writers report their commits. */
 const LULL = 2;
-/** For up to so many messages, a writer reports each by its id. */
+/** A writer reports up to this many messages by their ids. */
 export const FEW = 10;
 const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
 
 /**
- * The sleep of one relay. All of this is only a hint: the sleep may end too early at any time, and after any failure it
- * ends when its time is over, as it would without listening.
+ * Controls the sleep of one relay. It only gives hints: a sleep can end early at any time, and after any failure it
+ * ends when its time is over, as if the relay did not listen.
  *
- * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, so that the relay polls
- * once more: what was committed before writers saw the slots taken notifies nobody. The relay waits for slots that
- * writers hold, and when it gets one, these writers have finished. It holds the slots until there is work.
+ * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, and the relay polls once
+ * more, because writers that committed before the slots were taken do not notify. The relay waits for slots that
+ * writers hold. When it gets such a slot, these writers have finished. It holds the slots until there is work.
  */
 export class Waker {
   readonly #listening: Listening;
   readonly #tell: (error: Error) => void;
   #session: ListeningSession | undefined;
   #heartbeat: ReturnType<typeof setInterval> | undefined;
-  /** Whether slots are being taken and awaited, one after the other. */
+  /** Whether the relay is taking slots and waiting for them, one after the other. */
   #taking = false;
   #wanted: ReadonlySet<number> = new Set();
   readonly #held = new Set<number>();
   #asleep = false;
-  /** Whether the relay was made to poll since it fell asleep. */
+  /** Whether the relay was woken to poll since it fell asleep. */
   #announced = false;
-  /** Grows whenever slots are given back or lost. Answers to earlier queries then mean nothing. */
+  /** Grows whenever slots are given back or lost. It shows that answers to earlier queries are out of date. */
   #generation = 0;
   #failures = 0;
   #reconnectAt = 0;
@@ -83,8 +82,8 @@ export class Waker {
   }
 
   /**
-   * Resolves when the relay is woken, when a signal aborts, or after `ms` milliseconds; after `interval` if the relay
-   * is sure to be woken. Never rejects.
+   * Resolves when the relay is woken, when a signal aborts, or after `ms` milliseconds. If the relay is sure to be
+   * woken, it waits for `interval` instead. Never rejects.
    */
   async idle({ ms, interval = ms, partitions, signals }: Sleep): Promise<void> {
     if (this.#closed) return;
@@ -94,36 +93,36 @@ export class Waker {
   }
 
   /**
-   * The pause between a page that reached the end of the log and the next poll, if the writers are in this process.
-   * They report their commits, so before the next report there is nothing to find. Messages of other writers wait for
-   * that long. Without this pause, half of all polls at a thousand messages a second found nothing. Never rejects.
+   * Pauses between a page that reached the end of the log and the next poll, if the writers are in this process. They
+   * report their commits, so a poll before the next report finds nothing. Messages from other writers wait as long.
+   * Without it, half of all polls at a thousand messages a second found nothing. Never rejects.
    */
   async lull(): Promise<void> {
-    // The pause is too short for anything else to end it.
+    // The pause is so short that no signal needs to end it.
     if (this.#commits.areTold) await this.#pause(LULL, []);
   }
 
-  /** Ends the sleep, or the next one. */
+  /** Ends the current sleep, or else the next one. */
   wake(): void {
     this.#woken = true;
     this.#bell.ring();
   }
 
   /**
-   * The same when a writer of this process has committed messages with these ids, or unknown ones. Messages that have
-   * already been read need no poll. At a thousand messages a second, a fifth of all polls were made for such messages.
+   * Does the same when a writer in this process has committed messages with these ids, or unknown ones. Messages that
+   * the relay has already read need no poll. At a thousand messages a second, they caused a fifth of all polls.
    */
   told(ids?: readonly string[]): void {
     if (!this.#commits.told(ids)) this.wake();
     else if (this.#commits.areExpected) this.#bell.ring();
   }
 
-  /** Called when messages were read. */
+  /** Call this when messages were read. */
   found(messages: readonly { readonly id: string }[]): void {
     this.#commits.found(messages);
   }
 
-  /** Called when there is work: writers need not notify. */
+  /** Call this when there is work. Writers then need not notify. */
   awake(): void {
     if (!this.#asleep) return;
     this.#asleep = false;
@@ -138,7 +137,7 @@ export class Waker {
     this.wake();
     const session = this.#session;
     if (!session) return;
-    // The server would release them with the session, only a little later.
+    // The server would also release them when the session ends, but a little later.
     await this.#query(session, RELEASE_SLOTS).catch(() => undefined);
     this.#forget(session);
   }
@@ -169,7 +168,7 @@ export class Waker {
     return this.#asleep && this.#session !== undefined && this.#missing().length === 0;
   }
 
-  /** Milliseconds until the next attempt to become sure. */
+  /** Returns the milliseconds until the relay should try again to take its missing slots. */
   #patience(): number {
     const { listen, refused } = this.#listening;
     if (!listen || refused || !this.#asleep) return Infinity;
@@ -180,7 +179,7 @@ export class Waker {
     return [...this.#wanted].filter((slot) => !this.#held.has(slot));
   }
 
-  /** Takes the slots that are free, and waits for writers as long as there are any. Never rejects. */
+  /** Takes the free slots, and waits for writers as long as they hold slots. Never rejects. */
   async #take(listen: Listen): Promise<void> {
     let session = this.#session;
     try {
@@ -264,13 +263,13 @@ export class Waker {
     this.#generation += 1;
     const session = this.#session;
     if (!session) return;
-    // This also gives back slots that are being taken now, because a session runs one statement after the other.
+    // This also gives back slots that are just being taken, because a session runs one statement after the other.
     this.#query(session, RELEASE_SLOTS).catch((error: unknown) => {
       this.#lose(session, error);
     });
   }
 
-  /** Makes the relay poll, and tries again later. */
+  /** Makes the relay poll, and connect again later. */
   #lose(session: ListeningSession | undefined, cause: unknown): void {
     if (this.#closed || session !== this.#session) return;
     if (session) this.#forget(session);

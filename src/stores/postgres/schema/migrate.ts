@@ -7,39 +7,40 @@ import { mismatch, retentionOf, SCHEMA_VERSION, schemaVersion, type Expected } f
 import { revokeDefaults } from './privileges.js';
 import { statement } from '../sql/statement.js';
 
-/** How long a change of tables waits for a transaction that uses the log, in milliseconds. Writers wait behind it. */
-const LONGEST_WAIT = 2_000;
 /**
- * The SQLSTATE when another transaction uses one table and waits for the next, because it locks in another order than
- * we do.
+ * How long a change of the tables waits for a transaction that uses the log, in milliseconds. Meanwhile, writers wait
+ * behind the change.
  */
+const LONGEST_WAIT = 2_000;
+/** The SQLSTATE for a deadlock. It occurs when another transaction locks the tables in a different order than we do. */
 const DEADLOCK_DETECTED = '40P01';
 const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
 /**
- * Avoids an error: a table without an explicit tablespace is in the database's own one, and PostgreSQL refuses to
- * create a partitioned table if `default_tablespace` names that tablespace.
+ * Clears `default_tablespace` if it names the database's own tablespace. PostgreSQL would otherwise refuse to create a
+ * partitioned table. A table without an explicit tablespace goes to the same place anyway.
  */
 const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
   FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
 
-/** The options of a script of the migrations. */
+/** Options for a script with the migrations. */
 export interface ScriptOptions {
   /**
-   * The version that the tables have. The script contains the migrations after it.
+   * The current version of the tables. The script contains the later migrations.
    * @default 0, for tables that are to be created
    */
   from?: number;
   /**
-   * `false` for a migration tool, which runs a transaction of its own. The script then has no `BEGIN` and `COMMIT`, but
-   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. To other tools that is a comment.
+   * Use `false` for a migration tool that runs its own transaction. The script then has no `BEGIN` and `COMMIT`. It has
+   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. Other tools read that as a
+   * comment.
    *
    * @default true
    */
   transaction?: boolean;
 }
 
-/** Every statement that has to run, as one script for `psql` or a migration tool. */
+/** Returns all statements that still have to run, as one script for `psql` or a migration tool. */
 export async function migrationSql(
   names: Names,
   settings: Expected,
@@ -78,31 +79,31 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
 }
 
 /**
- * Locks the tables in the order in which a relay locks them: a relay settles first, and then reads the messages that it
- * parks. In the other order, the two would deadlock. The lock is taken in a block, because a block also works outside a
- * transaction, if a tool sends one statement at a time.
+ * Returns SQL that locks the tables in the order in which a relay locks them. A relay settles first, and then reads the
+ * messages that it parks. In the other order, the two would deadlock. The SQL is a block, because a tool that sends one
+ * statement at a time may run it outside a transaction.
  */
 function lockInOrder({ cursors, messages }: Names): string {
   return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
 }
 
-/** A line that tells whoever reads this file years later how to make the next one. */
+/** Returns a line that says how to make the next script, for people who read this file years later. */
 function heading(from: number): string {
   return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
 }
 
 /**
- * Brings the tables to this version, in one transaction. Safe when several processes do it at once: they wait for one
- * another. Newer tables stay as they are, because within a major version migrations only add. If there is nothing to
- * do, it needs no right to create anything.
+ * Migrates the tables to this version, in one transaction. Several processes can safely do it at once, because they
+ * wait for one another. Newer tables do not change, because within a major version migrations only add. If there is
+ * nothing to do, the call needs no right to create anything.
  *
- * Changes the retention of the tables if another one was asked for. From then on, messages go to other slices. Stored
- * messages stay where they are, and are delivered and cleaned from there.
+ * It also changes the retention of the tables if another one was asked for. From then on, new messages go to other
+ * slices. Messages that are already stored stay in their slices, and are delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
- * @throws MessengerError `CONFLICT` while a transaction that uses the log prevents the change of the tables;
- *   `SCHEMA_MISMATCH` if the tables have another number of partitions, or another kind of payload, than was asked for;
- *   `UNSUPPORTED` on a server that is not PostgreSQL.
+ * @throws MessengerError `CONFLICT` while a transaction that uses the log prevents the change; `SCHEMA_MISMATCH` if the
+ *   number of partitions or the kind of payload differs from the requested one; `UNSUPPORTED` on a server that is not
+ *   PostgreSQL.
  */
 export async function migrate(
   database: Database,
@@ -139,7 +140,7 @@ async function applied(
         `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
       );
       const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
-      // Not CREATE SCHEMA IF NOT EXISTS alone, which needs the right to create even if the schema exists.
+      // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even if the schema exists.
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
@@ -148,7 +149,8 @@ async function applied(
         if (version < SCHEMA_VERSION) await assertNoSubscriber(connection, names, version);
         for (const text of [PATIENCE, lockInOrder(names)]) await run(text);
       }
-      // Another process may have created the tables meanwhile. Options that were not given follow the tables.
+      // Another process may have created the tables meanwhile. Options that were not given take their values from the
+      // tables.
       const existing = version === 0 ? undefined : await tableSettings(connection, names);
       if (existing) assertAsked(names, settings, existing);
       const done: string[] = [];
@@ -170,14 +172,14 @@ async function applied(
 
 type TableSettings = Pick<Expected, 'partitions' | 'jsonPayload'>;
 
-/** The settings that existing tables were made with, and that a migration cannot change. */
+/** Returns the settings with which existing tables were created. A migration cannot change them. */
 async function tableSettings(connection: Connection, { settings }: Names): Promise<TableSettings> {
   const rows = await connection.query(statement('settings', `SELECT name, value FROM ${settings}`));
   const values = new Map(rows.map(([name, value]) => [name, value]));
   return { partitions: Number(values.get('partitions')), jsonPayload: values.get('payload_type') === 'json' };
 }
 
-/** @throws MessengerError `SCHEMA_MISMATCH` for an option that was given and differs from the tables. */
+/** @throws MessengerError `SCHEMA_MISMATCH` for a given option that differs from the tables. */
 function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
   if (asked.partitionsGiven && asked.partitions !== partitions) {
     throw mismatch(
@@ -191,7 +193,7 @@ function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }:
   }
 }
 
-/** Whether the slices of the log span another time than the requested one. */
+/** Returns whether each slice of the log spans a different length of time than requested. */
 async function hasOtherRing(connection: Connection, names: Names, settings: Expected): Promise<boolean> {
   if (!settings.sliceSecondsGiven) return false;
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
@@ -200,8 +202,8 @@ async function hasOtherRing(connection: Connection, names: Names, settings: Expe
 }
 
 /**
- * The default of a partition is not used when messages are stored through the log. It changes with the log's default
- * only for tidiness.
+ * Messages are stored through the log, so PostgreSQL does not use the default of a partition. It changes with the log's
+ * default only for tidiness.
  */
 function changeRing(names: Names, sliceSeconds: number): string[] {
   return [
@@ -217,8 +219,8 @@ function bookkeeping(names: Names): string[] {
 }
 
 /**
- * Records a migration. If a subscription feeds the table, the publisher's row will arrive, and a second row would stop
- * the subscription's worker.
+ * Returns SQL that records a migration. If a subscription fills the table, the publisher's row will arrive, and a
+ * second row would stop the subscription's worker.
  */
 function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied

@@ -8,18 +8,18 @@ interface Migration {
   readonly number: number;
   readonly name: string;
   readonly sql: string;
-  /** The single statements, for drivers that prepare them one at a time. */
+  /** The single statements, for drivers that prepare one statement at a time. */
   readonly statements: readonly string[];
 }
 
 /**
- * This is a function, because the folder does not exist in an application's bundle, and only `migrate` needs it.
- * `import.meta.url` must not stand next to the path, because bundlers such as that of Next.js would take the path for a
- * file to bundle.
+ * A function finds the folder, because the folder does not exist in an application's bundle, and only `migrate` needs
+ * it. `import.meta.url` must not stand next to the path. Bundlers such as the bundler in Next.js would otherwise try to
+ * bundle the path as a file.
  */
 const migrationFolder = (from: string) => new URL('../../../../migrations/postgres/', from);
 
-/** The numbered SQL files in order, with names and settings filled in. */
+/** Reads the numbered SQL files in order, and fills in names and settings. */
 export async function migrations(names: Names, settings: Expected): Promise<Migration[]> {
   const folder = migrationFolder(import.meta.url);
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
@@ -27,7 +27,7 @@ export async function migrations(names: Names, settings: Expected): Promise<Migr
   const known = new Set<string>();
   return texts.map((text, i) => {
     const name = files[i] as string;
-    // Split before the names are filled in, because a name may contain a `;`.
+    // Split before the names are filled in, because a name can contain a `;`.
     const parts = split(text).map(({ script, statement }) => {
       const filled = { script: fill(script, names, settings), statement: fill(statement, names, settings) };
       const made = madeBy(statement, known);
@@ -71,12 +71,12 @@ function fill(sql: string, names: Names, settings: Expected): string {
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
   return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
     const value = values[name];
-    // Double quotes mean that the place is inside a string.
+    // Double quotes mean that the placeholder is inside a string.
     return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
   });
 }
 
-/** The statements of a script, both as they stand in it and without comments. Comments are on lines of their own. */
+/** Splits a script into its statements, each with and without its comments. Comments must be on lines of their own. */
 function split(sql: string): { script: string; statement: string }[] {
   const scripts = sql.match(/(?:^ *--.*\n|'[^']*'|[^;'])+;?/gm) ?? [];
   return scripts.flatMap((script) => {

@@ -1,15 +1,15 @@
 import { literal, type Names } from '../sql/names.js';
 
-/**
- * A table, function or procedure that a statement of a migration creates: its name in braces, and the types of its
- * arguments.
- */
+/** A table, function or procedure that a migration creates, with its name in braces and its argument types. */
 export interface Made {
   readonly name: string;
   readonly signature?: string;
 }
 
-/** What a statement of a migration creates, if that has privileges. `made` lists what was created before. */
+/**
+ * Returns the object that a migration's statement creates, if the object has privileges. `made` lists the functions
+ * that earlier statements created.
+ */
 export function madeBy(text: string, made: Set<string>): Made | undefined {
   const table = /^CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?\{(\w+)\}/.exec(text);
   if (table) return { name: table[1] as string };
@@ -25,17 +25,17 @@ export function madeBy(text: string, made: Set<string>): Made | undefined {
       .replace(/ DEFAULT .*$/, ''),
   );
   const signature = `(${types.join(', ')})`;
-  // A function that is replaced keeps its grants.
+  // PostgreSQL keeps the grants of a function that is replaced.
   if (made.has(name + signature)) return undefined;
   made.add(name + signature);
   return { name, signature };
 }
 
 /**
- * SQL that revokes what default privileges granted on a table (and its sequences) or a function to anybody but its
- * owner. It runs right after the object was created. PostgreSQL itself lets PUBLIC call a new function, and that is
- * revoked too. Whoever may store (or receive) when a function for that is added may call the function, so an upgrade
- * takes nothing from anybody.
+ * Returns SQL that revokes all rights on a new object from everybody but its owner. Default privileges grant such
+ * rights on tables, their sequences and functions, and PostgreSQL itself lets PUBLIC call a new function. The SQL runs
+ * right after the object was created. For a function that stores or receives, it then grants calls to those who can
+ * already store or receive, so an upgrade takes no right away.
  */
 export function revokeDefaults(
   { messages, inbox, receiveInTransaction }: Names,

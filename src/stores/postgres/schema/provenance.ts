@@ -10,7 +10,7 @@ const ENVIRONMENT = 'environment';
 /** SQLSTATE insufficient_privilege. */
 const NOT_ALLOWED = '42501';
 
-/** What to run, for every error about tables that came from elsewhere. */
+/** Returns the command to run, for every error about tables that came from another cluster. */
 export function howToRebase(names: Names, environment?: string): string {
   const prefix = names.prefix === '' ? '' : ` --table-prefix ${names.prefix}`;
   const name = environment === undefined ? '' : ` --environment ${environment}`;
@@ -19,26 +19,26 @@ export function howToRebase(names: Names, environment?: string): string {
 }
 
 /**
- * SQL that says whether another cluster wrote a cursor: the transaction id stored in the row is then not the row's own.
- * The two stay equal through freezing, failover and pg_upgrade, and differ after a dump was restored or the row was
- * copied logically.
+ * Returns SQL for whether another cluster wrote a cursor. In such a row, the stored transaction id differs from the
+ * row's own. The two ids stay equal after freezing, failover and pg_upgrade. They differ after a dump was restored or
+ * the row was copied logically.
  */
 export function isForeign(cursor: string): string {
   return `${cursor}.xmin <> ${cursor}.written_by::xid`;
 }
 
 /**
- * SQL that says whether the log has a transaction id that this cluster has not reached. Its rows then come from another
- * cluster, even if no cursor shows it. It uses the index on (xid, seq) instead of `max`, which xid8 lacks before
- * PostgreSQL 16.
+ * Returns SQL for whether the log has a transaction id that this cluster has not reached. Rows with such an id come
+ * from another cluster, even if no cursor shows it. The SQL uses the index on (xid, seq) instead of `max`, because xid8
+ * has no `max` before PostgreSQL 16.
  */
 export function isAheadOfCluster(names: Names): string {
   return `coalesce((SELECT xid FROM ${names.messages} ORDER BY xid DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()), false)`;
 }
 
 /**
- * Refuses tables whose transaction ids are those of another cluster: here they mean nothing, and messages would be
- * lost. Looks at all destinations, because cleaning goes by the cursors of each.
+ * Refuses tables with transaction ids from another cluster. Those ids mean nothing here, and messages would be lost. It
+ * checks all destinations, because cleaning depends on the cursors of each.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` that says what to run.
  */
@@ -69,9 +69,9 @@ export function checkEnvironment(environment: unknown): string | undefined {
 }
 
 /**
- * Refuses a database that belongs to another environment, because a physical clone looks exactly like the original.
- * Also refuses if this side gives no name: the relay that most likely publishes production's messages from a clone is
- * the one that nobody thought of configuring.
+ * Refuses a database that belongs to another environment. Without this check, nothing distinguishes a physical clone
+ * from the original. It also refuses if this side gives no name. The relay that is most likely to publish production's
+ * messages from a clone is a relay that nobody configured.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` that names both environments, and says what to run.
  */
@@ -86,7 +86,7 @@ export function assertEnvironment(names: Names, stored: string | undefined, give
   );
 }
 
-/** The stored name; `undefined` if none was given yet. */
+/** Returns the stored name, or `undefined` if no name was given yet. */
 export async function environmentOf(connection: Connection, names: Names): Promise<string | undefined> {
   const [row] = await connection.query(
     statement('environment', `SELECT value FROM ${names.settings} WHERE name = ${literal(ENVIRONMENT)}`),
@@ -94,7 +94,7 @@ export async function environmentOf(connection: Connection, names: Names): Promi
   return row?.[0] as string | undefined;
 }
 
-/** Stores the name, in the current transaction. Replaces another name. */
+/** Stores the name in the current transaction. It replaces any other name. */
 export async function setEnvironment(connection: Connection, names: Names, environment: string): Promise<void> {
   await connection.query(
     statement(
@@ -107,7 +107,8 @@ export async function setEnvironment(connection: Connection, names: Names, envir
 }
 
 /**
- * Gives this name to a database that has none. If two relays do so at once, the second one refuses.
+ * Gives this name to a database that has none. If two relays give different names at once, the second relay refuses to
+ * work.
  *
  * @returns whether the database had no name before.
  * @throws MessengerError `SCHEMA_MISMATCH` if the database has another name, or if this role may not store one.

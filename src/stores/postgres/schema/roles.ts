@@ -5,19 +5,19 @@ import { transact, type OperationContext } from '../sql/transact.js';
 import { literal, namesOf, quote, SLICES, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** Which roles `rolesScript` creates, and for the tables of which store. */
+/** The names of the roles that `rolesScript` creates, and of the tables on which they have rights. */
 export interface RolesOptions {
   /** The schema of the store's tables. @default 'messenger' */
   readonly schema?: string;
   /** The prefix of the name of every table. @default '' */
   readonly tablePrefix?: string;
-  /** Stores messages, and can do nothing else. @default 'messenger_writer' */
+  /** The role that stores messages, and can do nothing else. @default 'messenger_writer' */
   readonly writer?: string;
-  /** Runs relays, cleaning included. @default 'messenger_relay' */
+  /** The role that runs relays, which also clean. @default 'messenger_relay' */
   readonly relay?: string;
-  /** Receives each message once through the inbox, and cleans the inbox. @default 'messenger_consumer' */
+  /** The role that receives each message once through the inbox, and cleans the inbox. @default 'messenger_consumer' */
   readonly consumer?: string;
-  /** Owns the tables: migrates them, and does an operator's work. @default 'messenger_migrator' */
+  /** The role that owns the tables. It migrates them, and does an operator's work. @default 'messenger_migrator' */
   readonly migrator?: string;
 }
 
@@ -28,8 +28,8 @@ const ROLES = { writer: true, relay: true, consumer: true, migrator: true } sati
 const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies KeysOf<RolesOptions>;
 
 /**
- * The functions and procedures that store and receive, with their arguments, because a schema may have others of the
- * same name.
+ * The functions and procedures that store and receive. The names include the argument types, because a schema can have
+ * other functions with the same names.
  */
 function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
   const signature = '(text, text, integer, integer, integer, text)';
@@ -43,21 +43,21 @@ function routines({ store, storeAddressed, storeInTransaction, receiveInTransact
   };
 }
 
-/** Everything that a writer needs. It has no right to read messages, and none on the columns that carry the order. */
+/** All rights that a writer needs. It cannot read messages, and has no right on the columns that carry the order. */
 function writerGrants(names: Names): string[] {
   const { schema, messages, destinations } = names;
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
     ...routines(names).writers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
-    // To refuse a message for a destination that does not exist, and to keep the destination until the message is
-    // stored.
+    // With these rights, a writer can refuse a message for a missing destination. It can also keep the destination from
+    // being removed until the message is stored.
     `SELECT (name, forgotten_at) ON ${destinations}`,
     `UPDATE (guard) ON ${destinations}`,
   ];
 }
 
-/** Everything that a relay needs, cleaning included. */
+/** All rights that a relay needs, including those for cleaning. */
 function relayGrants(names: Names): string[] {
   const { schema, messages, migrations, settings, cursors, claims, relays, parked, destinations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n)).join(', ');
@@ -68,14 +68,14 @@ function relayGrants(names: Names): string[] {
     `TRUNCATE ON ${slices}`,
     `SELECT, INSERT, UPDATE ON ${cursors}, ${claims}`,
     `SELECT, INSERT, UPDATE, DELETE ON ${relays}, ${parked}`,
-    // To mark destinations on which nobody works.
+    // A relay marks destinations on which nobody works.
     `UPDATE (forgotten_at) ON ${destinations}`,
   ];
 }
 
 /**
- * Everything that an inbox needs, cleaning included. Rows are locked before they are deleted, which takes the right to
- * update.
+ * All rights that an inbox needs, including those for cleaning. It locks rows before it deletes them, and a lock
+ * requires the right to update.
  */
 function consumerGrants(names: Names): string[] {
   const { schema, inbox } = names;
@@ -93,9 +93,10 @@ function sequence({ schema, prefix }: Names): string {
 }
 
 /**
- * The SQL that creates the roles of an outbox and gives them the rights that they need, and no more. The roles cannot
- * log in: grant them to the users that do (`GRANT messenger_writer TO shop`). Run the script once the tables exist, as
- * a role that may create roles and owns the tables. Run it again after a migration, and as often as you like.
+ * Returns the SQL that creates the roles of an outbox and gives them only the rights that they need. The roles cannot
+ * log in. Grant them to the users that do (`GRANT messenger_writer TO shop`). Run the script once the tables exist,
+ * with a role that may create roles and owns the tables. Run it again after a migration. You can run it as often as you
+ * like.
  *
  * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
@@ -109,7 +110,8 @@ export function rolesScript(options: RolesOptions = {}): string {
   const functions = Object.values(routines(names)).flat();
   const statements = [
     ...Object.values(roles).map(createRole),
-    // The owner of a table can give it only to a role of which it is a member. PostgreSQL 16 calls that right SET, older versions MEMBER.
+    // The owner can give a table only to a role of which the owner is a member. PostgreSQL 16 calls that right SET, and
+    // older versions call it MEMBER.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
     ),
@@ -141,9 +143,9 @@ function tablesOf(names: Names): string[] {
   return [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
 }
 
-/** A right on an object of an outbox that no holder of its roles needs. */
+/** A right on an object of an outbox that none of its roles needs. */
 export interface ExcessGrant {
-  /** Who has the right. `PUBLIC` is everybody. */
+  /** The role that has the right. `PUBLIC` means everybody. */
   readonly grantee: string;
   /** The right and its object, as in a GRANT. */
   readonly grant: string;
@@ -152,9 +154,9 @@ export interface ExcessGrant {
 }
 
 /**
- * Who has more rights on the tables, the sequence and the functions of an outbox than its roles need. That is
- * everything granted to anybody but the owner and the roles, and everything that a role has beyond what `rolesScript`
- * gives it. Takes nothing away.
+ * Lists the rights on an outbox's tables, sequence and functions that its roles do not need. These are all rights that
+ * anybody except the owner and the roles has, and all rights that a role has beyond those from `rolesScript`. It
+ * revokes nothing.
  *
  * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
  */
@@ -212,7 +214,7 @@ SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee) END
   );
 }
 
-/** Each right of a grant, on each of its objects and columns. */
+/** Splits a grant into single rights, each on one object or column. */
 function singly(grant: string): string[] {
   const [, rights = '', kind = '', objects = ''] =
     /^(.*?) ON (SCHEMA |SEQUENCE |FUNCTION |PROCEDURE )?(".*)$/s.exec(grant) ?? [];

@@ -6,8 +6,8 @@ import { howToMigrate } from './verify.js';
 const INSUFFICIENT_PRIVILEGE = '42501';
 
 /**
- * SQLSTATEs that have a meaning for this library, and the message of each. Any other error stays as the client throws
- * it.
+ * SQLSTATEs that have a meaning for this library, and the error text for each. Any other error stays as the client
+ * throws it.
  */
 const MEANINGS: Readonly<
   Record<string, { code: ErrorCode; say: (names: Names, table: string, text: string) => string }>
@@ -41,13 +41,13 @@ const MEANINGS: Readonly<
     code: 'NOT_ALLOWED',
     say: (names, _table, text) => `${text}: ${howToGrant(names)}`,
   },
-  // Raised by the function that stores (migration 4).
+  // The function that stores raises this (migration 4).
   MO001: {
     code: 'UNKNOWN_DESTINATION',
     say: (_names, _table, text) =>
       `${text}, and a message is addressed to it: \`await outbox.migrate()\` adds the destinations of its topics, and \`messenger add-destination NAME --addressed\` adds any other`,
   },
-  // Raised by the procedures that write through a handle (migration 7).
+  // The procedures that write through a handle raise these (migration 7).
   MO002: {
     code: 'INVALID_TRANSACTION',
     say: () => ENDED,
@@ -67,18 +67,18 @@ const MEANINGS: Readonly<
 const ENDED =
   'the transaction of this handle has ended, or has not begun, and nothing was written: await each call before the transaction ends with COMMIT, ROLLBACK or the return of its callback';
 
-/** The error for a handle whose connection is in another transaction by now. */
+/** Returns the error for a handle whose connection is already in another transaction. */
 export function ended(): MessengerError {
   return new MessengerError('INVALID_TRANSACTION', ENDED);
 }
 
-/** What to run if a role lacks a privilege. PostgreSQL names the object, but not the privilege. */
+/** Returns what to run if a role lacks a privilege. PostgreSQL names the object, but not the privilege. */
 function howToGrant({ schema, prefix }: Names): string {
   const flags = `--schema ${schema}${prefix === '' ? '' : ` --table-prefix ${prefix}`}`;
   return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them as the role that owns the tables, and connect as a role that has them`;
 }
 
-/** Translates a client's error about the log, or another table, if it has a meaning for this library. */
+/** Translates a client's error about the log, or about another table, if the error has a meaning for this library. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
   for (const { code, text } of faultsOf(error)) {
@@ -89,7 +89,8 @@ export function storeError(error: unknown, names: Names, table = names.messages)
 }
 
 /**
- * A database whose permission errors say what to run, for a relay that is running. Every other error stays as it is.
+ * Returns a database whose permission errors say what to run. A running relay uses it. Every other error stays as it
+ * is.
  */
 export function explained(database: Database, names: Names): Database {
   const explain = async <T>(work: Promise<T>): Promise<T> => {
@@ -106,8 +107,8 @@ export function explained(database: Database, names: Names): Database {
 }
 
 /**
- * The codes and texts of an error and of the errors that it wraps. Query builders and ORMs keep the driver's error in
- * one of these properties.
+ * Collects the codes and texts of an error and of the errors inside it. Query builders and ORMs keep the driver's error
+ * in one of these properties.
  */
 function faultsOf(error: unknown, depth = 5): { readonly code: string; readonly text: string }[] {
   if (typeof error !== 'object' || error === null || depth === 0) return [];

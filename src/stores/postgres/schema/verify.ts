@@ -7,24 +7,24 @@ import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from
 import { rowSecurityError } from '../sql/independent-database.js';
 import { statement } from '../sql/statement.js';
 
-/** How a store expects its tables to be. */
+/** The settings that a store expects of its tables. */
 export interface Expected {
   readonly partitions: number;
   readonly jsonPayload: boolean;
   /** How many seconds each slice of the log spans. */
   readonly sliceSeconds: number;
-  /** Whether the retention was given. If not, the tables may have another one. */
+  /** Whether the retention was given. If not, the tables can have another retention. */
   readonly sliceSecondsGiven: boolean;
-  /** Whether these options were given. If not, `migrate` follows the tables. */
+  /** Whether these options were given. If not, `migrate` takes their values from the tables. */
   readonly partitionsGiven: boolean;
   readonly jsonPayloadGiven: boolean;
-  /** The environment to which this side says it belongs. */
+  /** The environment that this side claims as its own. */
   readonly environment?: string | undefined;
 }
 
 /**
- * The longest `cleanUp`, in milliseconds, if each slice spans so many seconds. One slice is being written, and one is
- * being emptied.
+ * Returns the longest `cleanUp`, in milliseconds, for slices that span this many seconds. Two slices do not count,
+ * because one is being written and one is being emptied.
  */
 export function retentionOf(sliceSeconds: number): number {
   return sliceSeconds * (SLICES - 2) * 1000;
@@ -33,17 +33,17 @@ export function retentionOf(sliceSeconds: number): number {
 /** The newest migration that this version of the library knows. */
 export const SCHEMA_VERSION = 11;
 
-/** What to run, for every error about missing or old tables. */
+/** Returns the command to run, for every error about missing or old tables. */
 export function howToMigrate(names: Names): string {
   const prefix = names.prefix === '' ? '' : ` --table-prefix ${names.prefix}`;
   return `run \`messenger migrate --schema ${names.schema}${prefix}\` or \`await store.migrate()\` with a role that may create tables`;
 }
 
-/** Whether there are tables, and what the server is. */
+/** The columns that show whether the tables exist, and which kind of server this is. */
 const FOUND = columnsOf('exists', 'version', 'mapsRoles');
 
 /**
- * The number of the newest migration that was applied; 0 if there is none.
+ * Returns the number of the newest migration that was applied, or 0 if there is none.
  *
  * @throws MessengerError `UNSUPPORTED` on a server that is not PostgreSQL.
  */
@@ -61,7 +61,7 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
 }
 
 /**
- * Refuses to work on tables on which messages could be lost or overtake one another.
+ * Refuses tables with which messages could be lost or overtake one another.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run if that helps; `UNSUPPORTED` on a
  *   standby, and on a server that is not PostgreSQL.
@@ -93,7 +93,7 @@ export async function verifySchema(
   );
 }
 
-/** Runs before the lease is looked at, because on a standby the primary's relays seem to hold it. */
+/** Check this before the lease: on a standby, the primary's relays seem to hold the lease. */
 async function assertPrimary(connection: Connection): Promise<void> {
   const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
   if (row?.[0] !== 'true') return;
@@ -104,7 +104,7 @@ async function assertPrimary(connection: Connection): Promise<void> {
 }
 
 /**
- * Asks PostgreSQL itself, which knows who owns a table and who is exempt.
+ * Asks PostgreSQL itself, because PostgreSQL knows who owns a table and who is exempt from its policies.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` if a policy can hide rows of our tables from this role.
  */
@@ -145,12 +145,12 @@ async function verifySettings(
 }
 
 /**
- * How far the sequence may have come: half of what a JavaScript number can count. The other half is enough for a
- * century of a million messages a second.
+ * The largest number that the sequence may have reached: half of what a JavaScript number can count to. The other half
+ * lasts for a century at a million messages a second.
  */
 const LARGEST_SEQ = 2 ** 52;
 
-/** Checks the order of evaluation on which the cursor relies (see migration 1). */
+/** Checks that PostgreSQL evaluates the columns in the order on which the cursor relies (see migration 1). */
 async function verifyLog(connection: Connection, names: Names): Promise<void> {
   const log = `${literal(names.messages)}::regclass`;
   const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;

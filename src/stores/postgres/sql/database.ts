@@ -1,12 +1,12 @@
 import { MessengerError } from '../../../core/errors.js';
 import { onAbort } from '../../../core/util/async.js';
 
-/** Values are bound as text, and the statements cast them, so that any driver can bind them. */
+/** A value to bind. Every value is bound as text and cast by the statement, so that any driver can bind it. */
 export type Value = string | number | null;
-/** A row as an array. Every column is text, except a `bytea`, which is bytes. */
+/** A row as an array. Every column is text, except for `bytea` columns, which are bytes. */
 export type Row = readonly unknown[];
 
-/** A statement of constant text. The name lets a driver prepare it once per connection. */
+/** A statement with constant text. Its name lets a driver prepare the statement once per connection. */
 export interface Statement {
   readonly name: string;
   readonly text: string;
@@ -17,23 +17,28 @@ export interface Connection {
   query(statement: Statement, values?: readonly Value[]): Promise<readonly Row[]>;
 }
 
-/** The bounds of one transaction. */
+/** The limits for one transaction. */
 export interface TransactionBounds {
-  /** Milliseconds for the whole transaction, including the wait for a connection. */
+  /** The time limit in milliseconds for the whole transaction, including the wait for a connection. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What the store needs from a driver: transactions on a connection of their own. */
+/**
+ * What the store needs from a driver: a way to run transactions, each on a connection that nothing else uses meanwhile.
+ */
 export interface Database {
   /**
-   * Runs `work` between BEGIN and COMMIT, at READ COMMITTED whatever the database's default is, because the cursor
-   * needs a fresh snapshot for each statement. Rolls back if the work rejects. `preamble` is SQL without parameters
-   * that runs first, in the same round trip if the driver can do that. When the bounds are exceeded, the connection is
-   * given up and not reused, because its state is unknown.
+   * Runs `work` between BEGIN and COMMIT, and rolls back if the work rejects. The isolation level is always READ
+   * COMMITTED, because the cursor needs a fresh snapshot for each statement. `preamble` is SQL without parameters that
+   * runs first, in the same round trip if the driver can do that. If a limit is exceeded, the driver discards the
+   * connection, because its state is unknown.
    */
   transaction<T>(preamble: string, work: (connection: Connection) => Promise<T>, bounds: TransactionBounds): Promise<T>;
-  /** The same for a single statement with few rows: in one round trip instead of three, if the driver can do that. */
+  /**
+   * Does the same for a single statement that returns few rows. It takes one round trip instead of three if the driver
+   * can do that.
+   */
   once(
     preamble: string,
     statement: Statement,
@@ -42,7 +47,10 @@ export interface Database {
   ): Promise<readonly Row[]>;
 }
 
-/** Timeouts in milliseconds, which the server enforces even when this process is frozen, and further settings. */
+/**
+ * Returns SQL that sets timeouts, in milliseconds, and further settings. The server enforces these timeouts even when
+ * this process is frozen.
+ */
 export function preamble(
   bounds: number | { readonly timeout: number; readonly idle: number },
   ...more: readonly string[]
@@ -57,10 +65,10 @@ export function preamble(
 }
 
 /**
- * The result of `work`, unless the time or the signal ends the wait first. `why` says what the wait was for, if it was
- * not for `what`.
+ * Resolves to the result of `work`, unless the time limit or the signal ends the wait first. A timeout error says that
+ * `what` did not answer, or gives the text that `why` returns.
  *
- * @throws MessengerError `TIMEOUT` after the time; the signal's own reason once it aborts.
+ * @throws MessengerError `TIMEOUT` when the time limit is over. When the signal aborts, throws the signal's own reason.
  */
 export async function bounded<T>(
   work: Promise<T>,

@@ -1,4 +1,4 @@
-/** FNV-1a, 32 bits, unsigned. Good enough to tell a few names apart. */
+/** FNV-1a, 32 bits, unsigned. It is good enough to distinguish a few names. */
 export function fnv1a(text: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);

@@ -5,26 +5,28 @@ import { statement } from './statement.js';
 import { onPostgres } from './lookalikes.js';
 
 /**
- * A policy would silently hide rows of messages, cursors or dead letters, and hidden rows are lost. With this setting
- * PostgreSQL raises an error instead. It is set in every transaction, because policies can be created while a relay
- * runs.
+ * A row-level security policy would silently hide messages, cursors or dead letters, and hidden messages are lost. With
+ * this setting PostgreSQL raises an error instead. Every transaction sets it, because somebody can create a policy
+ * while a relay runs.
  */
 const NEVER_HIDE = 'SET LOCAL row_security = off';
 
 /**
- * A relay that gave up waiting for an operator or for cleaning would forget what it has in memory and publish it again.
- * It is set in every transaction, because an application may have set another limit on one connection of a pool.
+ * A relay must wait for an operator or for cleaning. If the wait failed, the relay would forget the messages in its
+ * memory and publish them again. Every transaction sets this, because an application can set another limit on one
+ * connection of a pool.
  */
 const WAIT = 'SET LOCAL lock_timeout = 0';
 
 /**
- * Other settings that a role, a database or a session can have and that would change what our statements find or how
- * they run. Each costs a poll a hundredth of its time, so a relay sets only those that differ.
+ * Other settings that would change which rows our statements find, or how the statements run. A role, a database or a
+ * session can have its own values for them. Each setting makes a poll one percent slower, so a relay sets only those
+ * that differ.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
-  // PostgreSQL 17 and newer. Every transaction has bounds of its own.
+  // This setting exists in PostgreSQL 17 and newer. Every transaction of ours has its own limits.
   transaction_timeout: '0',
-  // We compare the text that `pg_get_expr` and others write.
+  // We compare the text that functions such as `pg_get_expr` return.
   quote_all_identifiers: 'off',
   standard_conforming_strings: 'on',
   // The plans of polls and settlements depend on these.
@@ -34,14 +36,14 @@ const SETTINGS: Readonly<Record<string, string>> = {
 };
 
 /**
- * If an application's schema comes first, its functions and operators would be taken in place of PostgreSQL's of the
- * same name.
+ * If an application's schema came first, PostgreSQL would call the application's functions and operators in place of
+ * its own functions and operators with the same names.
  */
 const SEARCH_PATH = 'SET LOCAL search_path = pg_catalog, pg_temp';
 
 const setting = (name: string) => `SET LOCAL ${name} = ${SETTINGS[name] ?? ''}`;
 
-/** Everything that can be set at every supported server. */
+/** All settings that every supported server knows. */
 const ALL = [
   NEVER_HIDE,
   WAIT,
@@ -54,7 +56,7 @@ const ALL = [
 /** The settings of a session, its schemas and its encodings. */
 const SESSION = columnsOf(...Object.keys(SETTINGS), 'schemas', 'client', 'server');
 
-/** Without operators, because PostgreSQL finds them by the search path. */
+/** The statement uses no operators, because PostgreSQL looks operators up through the search path. */
 const LOOK = statement(
   'look_settings',
   `SELECT ${SESSION.list({
@@ -66,9 +68,10 @@ const LOOK = statement(
 );
 
 /**
- * Runs transactions that do not depend on the settings of the role, the database or the session. Except for row
- * security and the wait for locks, the one session that `learn` looks at stands for all. So an application must not set
- * other search paths, plans or encodings on single connections of the pool that it gives to a relay.
+ * Runs transactions that do not depend on the settings of the role, the database or the session. `learn` looks at one
+ * session, and assumes that all others have the same settings. Only row security and the lock timeout are set in every
+ * transaction. So an application must not set another search path, plan setting or encoding on a single connection in
+ * the pool that it gives to a relay.
  */
 export class IndependentDatabase implements Database {
   readonly #database: Database;
@@ -85,9 +88,9 @@ export class IndependentDatabase implements Database {
     explained(bounds, () => this.#database.once(this.#with(before), each, values, bounds));
 
   /**
-   * Finds out the settings here, so that from now on only those that differ are set.
+   * Reads the settings of this session. From now on, transactions set only those that differ.
    *
-   * @throws MessengerError `UNSUPPORTED` where the server would take the client's text for that of another encoding.
+   * @throws MessengerError `UNSUPPORTED` if the server would read the client's text in another encoding.
    */
   async learn(bounds: TransactionBounds): Promise<void> {
     const [row] = await onPostgres(this.#database).transaction(
@@ -98,7 +101,7 @@ export class IndependentDatabase implements Database {
     const found = (name: string) => row?.[SESSION.at[name] as number] as string | null;
     assertEncoding(found('client') as string, found('server') as string);
     const differs = Object.keys(SETTINGS).filter((name) => ![null, SETTINGS[name]].includes(found(name)));
-    // If `pg_catalog` is not in the search path, it comes before everything in it.
+    // If `pg_catalog` is not listed in the search path, PostgreSQL searches it before every listed schema.
     const isFirst = (JSON.parse(found('schemas') as string) as string[]).indexOf('pg_catalog') <= 0;
     this.#settings = [NEVER_HIDE, WAIT, ...(isFirst ? [] : [SEARCH_PATH]), ...differs.map(setting)];
   }
@@ -108,7 +111,7 @@ export class IndependentDatabase implements Database {
   }
 }
 
-/** The clients speak UTF-8. Text that they send or read is unaltered if the server does not convert it. */
+/** The clients send and read UTF-8. The text stays unaltered if the server does not convert it. */
 function assertEncoding(client: string, server: string): void {
   if (client === 'UTF8' || (client === 'SQL_ASCII' && ['UTF8', 'SQL_ASCII'].includes(server))) return;
   throw new MessengerError(
@@ -118,7 +121,7 @@ function assertEncoding(client: string, server: string): void {
 }
 
 async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T>): Promise<T> {
-  // What is not waited for would be done all the same.
+  // Stop before the work begins: the work would run to its end even if nobody waited for it.
   signal?.throwIfAborted();
   try {
     return await work();
@@ -128,8 +131,8 @@ async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T
 }
 
 /**
- * PostgreSQL's error for rows that a policy would hide. It is recognised by the routine that raises it, because its
- * text is translated.
+ * Recognises the error that PostgreSQL raises when a policy would hide rows. PostgreSQL translates the text of the
+ * error, so this checks which routine raised it.
  */
 function hiddenRows(error: unknown): MessengerError | undefined {
   const { code, routine, message } = (error ?? {}) as Record<string, unknown>;
@@ -137,7 +140,7 @@ function hiddenRows(error: unknown): MessengerError | undefined {
   return rowSecurityError(String(message), { cause: error });
 }
 
-/** @param what which tables have row-level security, or what PostgreSQL says about them. */
+/** @param what which tables have row-level security, or PostgreSQL's own text about them. */
 export function rowSecurityError(what: string, options?: { cause: unknown }): MessengerError {
   return new MessengerError(
     'SCHEMA_MISMATCH',

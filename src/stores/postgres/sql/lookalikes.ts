@@ -1,7 +1,10 @@
 import { MessengerError, toError } from '../../../core/errors.js';
 import type { Connection, Database } from './database.js';
 
-/** Servers that speak PostgreSQL's protocol but store differently. `version()` tells which they are. */
+/**
+ * Servers that speak PostgreSQL's protocol but store data differently. Each is recognised by the text that `version()`
+ * returns.
+ */
 const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
   ['CockroachDB', /^CockroachDB /],
   // PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, …
@@ -17,12 +20,14 @@ const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
 ];
 
 /**
- * PostgreSQL always says for which platform, or by which compiler, it was built. Aurora DSQL (`PostgreSQL 16`) and
- * Cloud Spanner (`PostgreSQL 14.1`) return only a number.
+ * PostgreSQL always names the platform or the compiler for which it was built. Aurora DSQL (`PostgreSQL 16`) and Cloud
+ * Spanner (`PostgreSQL 14.1`) return only a number.
  */
 const BARE = /^PostgreSQL \d+(\.\d+)*$/;
 
-/** Two columns that tell what a server is. They work on all of these servers, and read no table of ours. */
+/**
+ * Two columns that show which kind of server this is. They work on all of these servers, and read none of our tables.
+ */
 export const SERVER = {
   version: 'pg_catalog.version()',
   mapsRoles: `(SELECT count(*) > 0 FROM pg_catalog.pg_class c
@@ -30,7 +35,9 @@ export const SERVER = {
      WHERE n.nspname = 'sys' AND c.relname = 'iam_pg_role_mappings')::text`,
 } as const;
 
-/** @throws MessengerError `UNSUPPORTED` where the columns `SERVER` are those of a server that is not PostgreSQL. */
+/**
+ * @throws MessengerError `UNSUPPORTED` if the values of the columns `SERVER` come from a server that is not PostgreSQL.
+ */
 export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typeof SERVER, unknown>>): void {
   const name = nameOf(String(version), mapsRoles === 'true');
   if (name === undefined) return;
@@ -38,7 +45,7 @@ export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typ
 }
 
 function nameOf(version: string, mapsRoles: boolean): string | undefined {
-  // The view of IAM roles, which no other server has.
+  // No other server has this view of IAM roles.
   if (mapsRoles) return 'Amazon Aurora DSQL';
   const [name] = BY_VERSION.find(([, pattern]) => pattern.test(version)) ?? [];
   return name ?? (BARE.test(version) ? 'Amazon Aurora DSQL, Cloud Spanner or alike' : undefined);
@@ -48,9 +55,9 @@ function nameOf(version: string, mapsRoles: boolean): string | undefined {
 const FEATURE_NOT_SUPPORTED = '0A000';
 
 /**
- * A database whose transactions recognise a server that refuses to begin a transaction as every PostgreSQL does, in
- * READ COMMITTED and with timeouts. They then reject with a MessengerError `UNSUPPORTED`. Aurora DSQL may refuse,
- * before it could be asked what it is.
+ * Wraps a database to detect a server that refuses to begin a transaction. Every PostgreSQL can begin one in READ
+ * COMMITTED with timeouts. Aurora DSQL can refuse, before we can ask which server it is. The transaction then rejects
+ * with a MessengerError `UNSUPPORTED`.
  */
 export function onPostgres(database: Database): Database {
   return {

@@ -1,10 +1,10 @@
 import { describe } from '../../../core/util/describe.js';
 import { MessengerError } from '../../../core/errors.js';
 
-/** How many slices the log has (migration 1). */
+/** The number of slices in the log (migration 1). */
 export const SLICES = 8;
 
-/** Quoted, schema-qualified names of everything that a store has in its database. */
+/** Quoted, schema-qualified names for every object of a store in its database. */
 export interface Names {
   readonly schema: string;
   readonly prefix: string;
@@ -17,7 +17,7 @@ export interface Names {
   readonly relays: string;
   readonly inbox: string;
   readonly migrations: string;
-  /** Where a rebase keeps the log for a moment. No other transaction ever sees it. */
+  /** The table where a rebase keeps a copy of the log for a moment. No other transaction ever sees this table. */
   readonly copy: string;
   /** The function that stores messages (migration 3). */
   readonly store: string;
@@ -27,18 +27,20 @@ export interface Names {
   readonly storeInTransaction: string;
   /** The procedure that receives messages through an application's handle (migration 7). */
   readonly receiveInTransaction: string;
-  /** The index on the keys of the side table, with the name that PostgreSQL gave it (migration 1). */
+  /** The index on the keys in the side table. PostgreSQL chose its name (migration 1). */
   readonly parkedKeys: string;
-  /** The name of the cursors' primary key of migration 1, without a schema. */
+  /** The primary key of the cursors, from migration 1. Its name has no schema. */
   readonly cursorsKey: string;
-  /** The index on the cursors of migration 2, with the name that PostgreSQL gave it. */
+  /** The index on the cursors from migration 2. PostgreSQL chose its name. */
   readonly cursorsPlaces: string;
-  /** The replica identity of the cursors (migration 9), without a schema. */
+  /** The replica identity of the cursors (migration 9). Its name has no schema. */
   readonly cursorsIdentity: string;
   slice(n: number): string;
 }
 
-/** PostgreSQL cuts identifiers at 63 bytes. The longest suffix, in the names that it gives to indexes, needs 24. */
+/**
+ * PostgreSQL cuts identifiers at 63 bytes. The longest suffix in the names that PostgreSQL gives to indexes needs 24.
+ */
 const MAX_PREFIX_BYTES = 32;
 
 /** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would cut or refuse. */
@@ -71,18 +73,21 @@ export function namesOf(schema: string, prefix: string): Names {
   };
 }
 
-/** An identifier in double quotes, safe whatever it contains. */
+/** Returns an identifier in double quotes. The result is safe for any characters. */
 export function quote(identifier: string): string {
   return `"${identifier.replaceAll('"', '""')}"`;
 }
 
-/** A string literal, safe whatever it contains and whatever `standard_conforming_strings` says. */
+/** Returns a string literal. The literal is safe for any characters and for any `standard_conforming_strings`. */
 export function literal(value: string): string {
   const quoted = `'${value.replaceAll("'", "''")}'`;
   return value.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted;
 }
 
-/** Cuts a table's name as PostgreSQL does for the name of an index: to so many bytes, but at a whole character. */
+/**
+ * Cuts a table's name as PostgreSQL does to name an index. The result has at most this many bytes, and ends with a
+ * whole character.
+ */
 function cut(name: string, bytes: number): string {
   let end = name.length;
   while (new TextEncoder().encode(name.slice(0, end)).byteLength > bytes || /[\uD800-\uDBFF]$/.test(name.slice(0, end)))

@@ -1,19 +1,19 @@
 import { MessengerError } from '../../../core/errors.js';
 
 /**
- * How many bytes a message may have in all to be read. The server sends a payload as text, two characters for each
- * byte, and Node's longest string has 2^29 - 24 characters. Messages that large are no longer stored (see `encode.ts`);
- * this limit is for those that were stored before.
+ * The largest message, in bytes, that a relay can read. The server sends a payload as text, with two characters for
+ * each byte, and Node's longest string has 2^29 - 24 characters. `encode.ts` no longer stores messages that large. This
+ * limit is for messages that were stored before that.
  */
 export const MOST_READ = 255 * 1024 * 1024;
 
-/** When a message is too large, its id, topic and key are left out if they are longer than this. */
+/** If a message is too large, the relay does not read an id, topic or key that is longer than this. */
 const LONGEST_SHOWN = 4_000;
 
 /**
- * The bytes of a payload, without reading what is stored out of line. For `bytea` PostgreSQL knows them. For `json` it
- * knows only the stored size, which is at least a 255th of the real one because of compression. So from 256 KiB of
- * stored size on, the payload is read to measure it.
+ * Returns SQL for the bytes of a payload. The SQL avoids reading data that PostgreSQL stores out of line. For `bytea`,
+ * PostgreSQL knows the size. For `json` it knows only the stored size. Compression can make the stored size as small as
+ * a 255th of the real size. So the SQL reads and measures a payload whose stored size exceeds 256 KiB.
  */
 export function payloadBytes(payload: string, jsonPayload: boolean): string {
   if (!jsonPayload) return `octet_length(${payload})`;
@@ -21,14 +21,14 @@ export function payloadBytes(payload: string, jsonPayload: boolean): string {
   return `(CASE WHEN ${kept} <= ${String(256 * 1024)} THEN ${kept} ELSE octet_length(${payload}::text) END)`;
 }
 
-/** The bytes of everything that is read of a message. Its metadata count with their stored size. */
+/** Returns SQL for the bytes of all the fields that are read from a message. Metadata count with their stored size. */
 export function messageBytes(table: string, jsonPayload: boolean): string {
   const text = (field: string) => `coalesce(octet_length(${table}.${field}), 0)`;
   const payload = `${payloadBytes(`${table}.payload`, jsonPayload)}::bigint`;
   return `${payload} + pg_column_size(${table}.metadata) + ${text('id')} + ${text('topic')} + ${text('key')}`;
 }
 
-/** An expression for each field, in place of the column with its name. */
+/** An SQL expression for each field, used in place of the column with that name. */
 export interface Fields {
   readonly id: string;
   readonly topic: string;
@@ -37,7 +37,7 @@ export interface Fields {
   readonly payload: string;
 }
 
-/** The fields of a message of this size, without those that make it too large. */
+/** Returns the fields to read from a message of this size, without the fields that make the message too large. */
 export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)): Fields {
   const unless = (field: string, instead: string) =>
     `CASE WHEN ${size} > ${String(MOST_READ)} AND octet_length(${table}.${field}) > ${String(LONGEST_SHOWN)} THEN ${instead} ELSE ${table}.${field} END`;
@@ -50,16 +50,16 @@ export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)
   };
 }
 
-/** Metadata whose stored size is up to this are read, whatever limit a read has. */
+/** Metadata with at most this stored size are always read, even if the read has a lower limit. */
 const SMALL_METADATA = 4 * 1024;
 
-/** Stands in place of the metadata, before the size of a message. No JSON begins with it. */
+/** Replaces the metadata, and is followed by the size of the message. No JSON begins with this character. */
 export const LEFT_OUT = '#';
 
 /**
- * The fields of a message that was stored under the limits. If the payload or the metadata are larger than this read
- * wants, they are left out, and the size of both stands in place of the metadata. Each function in this SQL costs a
- * poll 1 us, whatever it finds.
+ * Returns the fields to read from a message that was stored under the limits. A payload or metadata above the limit of
+ * this read is left out. The size of both together then replaces the metadata. Each function call in this SQL adds 1 us
+ * to a poll, even if the poll finds nothing.
  */
 export function fieldsWithin(table: string, most: string, jsonPayload: boolean): Fields {
   const payload = payloadBytes(`${table}.payload`, jsonPayload);
@@ -74,7 +74,7 @@ export function fieldsWithin(table: string, most: string, jsonPayload: boolean):
   };
 }
 
-/** The limits that the log checks when a message is stored (see migrations 6 and 8). */
+/** The limits that the log checks when it stores a message (see migrations 6 and 8). */
 export const LIMITS = [
   'key_at_most_2000_bytes',
   'id_at_most_4000_bytes',
@@ -83,7 +83,7 @@ export const LIMITS = [
   'metadata_at_most_1_mib',
 ] as const;
 
-/** Why a message of so many bytes is given up. */
+/** Returns the error with which a message of this size is given up. */
 export function tooLargeToRead(id: string, bytes: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',

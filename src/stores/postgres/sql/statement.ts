@@ -2,15 +2,15 @@ import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal } from './names.js';
 
-/** A statement whose name is one-to-one with its text, as `pg` demands of prepared statements. */
+/** Gives a statement a name that is unique to its text, as `pg` demands for prepared statements. */
 export function statement(kind: string, text: string): Statement {
-  // The hash need only tell apart the statements of the few stores that share a connection.
+  // The hash only has to distinguish the statements of the few stores that share a connection.
   return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
 }
 
 /**
- * Settings for statements that search the side table or a slice. With them, these statements use an index, whatever the
- * statistics say.
+ * Settings for statements that search the side table or a slice. They make PostgreSQL use an index, even if its
+ * statistics advise against it.
  */
 export const INDEX_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
@@ -22,45 +22,51 @@ export const INDEX_SETTINGS = [
 ] as const;
 
 /**
- * Seconds since 1970 with all their digits. How many digits `date_part` shows depends on the setting
- * `extra_float_digits`.
+ * Returns SQL for the seconds since 1970, with all digits. It avoids `date_part`, whose number of digits depends on the
+ * setting `extra_float_digits`.
  */
 export function epoch(time: string): string {
   return `extract(epoch FROM ${time})::text`;
 }
 
-/** Whole milliseconds since 1970, whatever the setting `extra_float_digits` is; null for an infinite time. */
+/**
+ * Returns SQL for whole milliseconds since 1970, and null for an infinite time. The setting `extra_float_digits` does
+ * not change the result.
+ */
 export function instant(time: string): string {
   return `CASE WHEN isfinite(${time}) THEN (date_part('epoch', ${time}) * 1000)::bigint END::text`;
 }
 
-/** Milliseconds with all their digits. */
+/** Returns SQL for milliseconds, with all digits. */
 export function milliseconds(time: string): string {
   return `(extract(epoch FROM ${time}) * 1000)::text`;
 }
 
-/** A time as text that is read back as the same time, whatever the settings `DateStyle` and `TimeZone` are. */
+/** Returns SQL for a time as text that PostgreSQL reads back as the same time under any `DateStyle` and `TimeZone`. */
 export function isoTime(time: string): string {
   return `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 }
 
 /**
- * Whether a destination publishes a message: one that is addressed to it, or one that is addressed to nobody and has
- * one of its topics (null: any topic).
+ * Returns SQL for whether a destination publishes a message. It publishes the messages that are addressed to it. It
+ * also publishes messages without an address that have one of its topics (null: any topic).
  */
 export function isFor(message: string, destination: string, topics: string): string {
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
 }
 
 /**
- * Whether a message belongs to a partition in the array `share` (null: all partitions), if there are `partitions`
- * partitions.
+ * Returns SQL for whether a message belongs to a partition in the array `share` (null: all partitions). `partitions` is
+ * the number of partitions.
  */
 export function inShare(message: string, share: string, partitions: string): string {
   return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
 }
 
-/** Locks a destination by its name ($1) before its rows are inserted. The rows have no unique index (migration 2). */
+/**
+ * Locks a destination by its name ($1) before rows for it are inserted, because the rows have no unique index
+ * (migration 2).
+ */
 export function lockDestination(cursors: string): Statement {
   return statement(
     'making',
@@ -69,12 +75,12 @@ export function lockDestination(cursors: string): Statement {
 }
 
 /**
- * Whether a message of the side table has only waited for its time, and has not been tried since. This is read from
- * what was stored when the message was parked, so the message stays as it was counted until it is parked again.
+ * SQL for whether a message in the side table has only waited for its time, and has not been tried since. It reads
+ * columns that do not change until the message is parked again, so the count of the message stays the same.
  */
 export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
 
-/** An array as text that PostgreSQL reads. */
+/** Returns an array in the text format that PostgreSQL reads. */
 export function arrayText(values: readonly (string | number)[]): string {
   return `{${values.map((value) => `"${String(value).replace(/["\\]/g, '\\$&')}"`).join(',')}}`;
 }

@@ -6,15 +6,15 @@ import { tooLargeToRead, type Fields } from './size.js';
 import { epoch, instant } from './statement.js';
 
 /**
- * The columns of a message, from which a `StoredMessage` is made. Everything but bytes is text. `delivery` is null
- * unless the message has a time of delivery. It contains the time, whether the message holds its key, and whether the
- * time is still to come by this server's clock.
+ * The columns from which a `StoredMessage` is made. Every column except for bytes is text. `delivery` is null unless
+ * the message has a delivery time. It contains that time, whether the message holds its key, and whether the time is
+ * still to come by this server's clock.
  */
 export const MESSAGE = columnsOf('seq', 'id', 'topic', 'key', 'metadata', 'payload', 'at', 'delivery');
 
 type MessageColumn = (typeof MESSAGE.names)[number];
 
-/** The columns of the messages of a table, with an expression for each field. */
+/** The SQL expressions for a message's columns. `fields` gives the expressions for the fields that can be left out. */
 export function messageColumns(
   table: string,
   jsonPayload: boolean,
@@ -35,7 +35,7 @@ export function messageColumns(
 
 const { at } = MESSAGE;
 
-/** A message as it was read, with its place in the log. */
+/** A message as a relay read it, with its place in the log. */
 export class StoredMessage implements Message {
   readonly id: string;
   readonly metadata: Readonly<Record<string, string>>;
@@ -48,11 +48,14 @@ export class StoredMessage implements Message {
   readonly holdKey: boolean | undefined;
   /** @internal */
   readonly seq: number;
-  /** Whether its time was still to come when the message was read. @internal */
+  /** Whether its delivery time was still to come when the message was read. @internal */
   readonly isDelayed: boolean;
-  /** Roughly how many bytes it takes in memory next to its payload. @internal */
+  /** Roughly how many bytes the message takes in memory besides its payload. @internal */
   readonly overhead: number;
-  /** Its bytes, if they are more than can be read. The message then has no payload and no metadata. @internal */
+  /**
+   * The size of the message in bytes, if it is too large to read. The message then has no payload and no metadata.
+   * @internal
+   */
   readonly tooLarge: number | undefined;
 
   constructor(row: Row, tooLarge: string | null = null) {
@@ -94,8 +97,8 @@ export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Mess
 }
 
 /**
- * The place of a message in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from the
- * log.
+ * Returns a message's place in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from
+ * the log.
  */
 export function seqOf(message: Message): number {
   if (message instanceof StoredMessage) return message.seq;
@@ -104,7 +107,7 @@ export function seqOf(message: Message): number {
 
 const NO_METADATA: Readonly<Record<string, string>> = Object.freeze({});
 
-/** Roughly how many bytes a message takes in memory, to bound how much is read ahead. */
+/** Roughly how many bytes a message takes in memory. Relays limit by it how much they read ahead. */
 export function sizeOf(message: StoredMessage): number {
   return message.payload.byteLength + message.overhead;
 }

@@ -3,19 +3,19 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { preamble, type Connection, type Database } from './database.js';
 import type { Names } from './names.js';
 
-/** What the functions for operators work on. */
+/** What the functions for operators need: a database, the names of its tables, and their settings. */
 export interface OperationContext {
   readonly database: Database;
   readonly names: Names;
   readonly jsonPayload: boolean;
-  /** Milliseconds for each transaction. */
+  /** The time limit for each transaction, in milliseconds. */
   readonly timeout: number;
 }
 
-/** The SQLSTATE of a statement that does not wait for a lock, or has waited long enough. */
+/** The SQLSTATE when a statement does not get a lock at once, or not within its time limit. */
 export const LOCK_NOT_AVAILABLE = '55P03';
 
-/** Runs one transaction of a function for operators. `patience` multiplies the time that it may take. */
+/** Runs one transaction for an operator's function. `patience` multiplies its time limit. */
 export function transact<T>(
   { database, timeout }: OperationContext,
   { signal }: StoreCallOptions,
@@ -27,7 +27,7 @@ export function transact<T>(
 }
 
 /**
- * Runs a statement that locks NOWAIT.
+ * Runs a statement that takes a lock with NOWAIT.
  * @throws MessengerError `CONFLICT` that says who holds the lock.
  */
 export async function orConflict<T>(lock: Promise<T>, whoHoldsIt: string): Promise<T> {

@@ -2,13 +2,13 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Message } from '../../../core/contracts/message.js';
 
 /**
- * The longest key, in bytes. It fits in the side table's index of keys next to the name of a destination, with some
- * room to spare. The limit is on the uncompressed key, because a writer cannot tell how far PostgreSQL will compress
- * it.
+ * The longest key, in bytes. An index on the side table holds the key next to the name of a destination, and has some
+ * room to spare. The limit applies to the uncompressed key, because a writer cannot predict how well PostgreSQL will
+ * compress it.
  */
 export const LONGEST_KEY = 2_000;
 
-/** The longest id and topic, in bytes. Both are read with every message, whatever its size. */
+/** The longest id and topic, in bytes. A relay reads both with every message, even if the message is too large. */
 const LONGEST_NAME = 4_000;
 
 const MIB = 1024 * 1024;
@@ -19,22 +19,22 @@ const MIB = 1024 * 1024;
  */
 const LARGEST_PAYLOAD = 64 * MIB;
 
-/** The largest metadata, in bytes as PostgreSQL writes them. */
+/** The largest metadata, in bytes, in the form in which PostgreSQL stores them. */
 const LARGEST_METADATA = MIB;
 
 /**
- * How many characters of JSON one call stores; a single message may have more. While the JSON is sent, it is in memory
- * several times, next to the messages, which take even more.
+ * How many characters of JSON one call can store, but a single message can have more. While the JSON is sent, memory
+ * holds several copies of it. The messages themselves take even more memory.
  */
 const LARGEST_CALL = 128 * MIB;
 
 /**
- * The messages as the JSON array that the `store` statement takes.
+ * Encodes messages as the JSON array that the `store` statement takes.
  *
  * @throws MessengerError for a message that cannot be stored, and for more messages than one statement takes.
  */
 export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
-  // Messages are encoded one at a time, so only the text of a message stays in memory while the next one is encoded.
+  // Encode the messages one at a time, so that only the text of a message stays in memory while the next is encoded.
   const texts: string[] = [];
   let length = 0;
   let between = '[';
@@ -45,7 +45,7 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
     texts.push(between, text);
     between = ',';
   }
-  // The texts are joined once, because appending to a long text later would copy it again.
+  // Join the texts once, because each append to a long text would copy it again.
   texts.push(texts.length === 0 ? '[]' : ']');
   return texts.join('');
 }
@@ -59,9 +59,9 @@ function recordOf(message: Message, jsonPayload: boolean) {
 }
 
 /**
- * Refuses messages that cannot be stored. The log refuses them too, but its errors say less. If the side table did not
- * accept a key, every relay that has to park the message would end. If a message could not be read, every relay that
- * comes to it would end.
+ * Refuses messages that cannot be stored. The log refuses them too, but its errors say less. If the side table refused
+ * a key, every relay that has to park the message would end. If a message could not be read, every relay that reaches
+ * it would end.
  */
 function assertStorable({ id, topic, key, payload, metadata }: Message): void {
   assertLength('id', id, LONGEST_NAME, '');
@@ -76,7 +76,7 @@ function assertStorable({ id, topic, key, payload, metadata }: Message): void {
 }
 
 function assertLength(field: string, value: string, most: number, of: string): void {
-  // A UTF-16 unit takes three bytes at most.
+  // A UTF-16 unit takes at most three bytes.
   if (value.length * 3 <= most) return;
   const bytes = Buffer.byteLength(value);
   if (bytes <= most) return;
@@ -102,8 +102,7 @@ function tooMuch(fits: number, all: number): MessengerError {
 }
 
 /**
- * How many bytes PostgreSQL makes of an object of strings. If that is far from the limit, the result is a smaller
- * number.
+ * Returns how many bytes PostgreSQL needs for an object of strings. Far from the limit, it returns a smaller number.
  */
 function metadataBytes(metadata: Message['metadata']): number {
   let units = 0;
@@ -112,12 +111,13 @@ function metadataBytes(metadata: Message['metadata']): number {
     units += name.length + (metadata[name]?.length ?? 0);
     entries += 1;
   }
-  // A unit takes six characters at most. Each entry adds quotes, a colon, a comma and two spaces.
+  // A unit takes at most six characters. Each entry adds quotes, a colon, a comma and two spaces.
   if (6 * units + 8 * entries + 2 <= LARGEST_METADATA) return units;
   return Buffer.byteLength(JSON.stringify(metadata)) + 2 * entries - 1;
 }
 
-// A byte order mark is kept and then refused: JSON has none, and removing it would change the payload silently.
+// Keep a byte order mark, so that the JSON parser refuses it. JSON has none, and removing it would silently change the
+// payload.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function jsonText(bytes: Uint8Array, id: string): string {

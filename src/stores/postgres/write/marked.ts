@@ -1,13 +1,13 @@
 import { MessengerError } from '../../../core/errors.js';
 
-/** How deeply libraries nest a row. */
+/** The deepest level at which libraries nest a row in their results. */
 const DEPTH = 5;
 
 /**
- * The text that a statement returned through a transaction of the application, without the mark with which it begins.
- * The mark finds the text, whatever shape a library gives to rows.
+ * Returns the text that a statement returned through the application's transaction, without the mark at its beginning.
+ * The mark identifies the text in rows of any shape.
  *
- * @throws MessengerError `UNSUPPORTED` where the library gives no rows.
+ * @throws MessengerError `UNSUPPORTED` if the library returns no rows.
  */
 export function textAfter(mark: string, result: unknown): string {
   const text = markedText(mark, result);
@@ -18,7 +18,7 @@ export function textAfter(mark: string, result: unknown): string {
   );
 }
 
-/** The same with its mark; `undefined` where the library gives no rows. */
+/** Returns the same text with its mark, or `undefined` if the library returns no rows. */
 export function markedText(mark: string, result: unknown): string | undefined {
   return marked(mark, result, DEPTH);
 }

@@ -4,7 +4,7 @@ import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js
 
 const MARK = 'messenger-stored:';
 
-/** SQL that returns, as one text, the messages that the current transaction has stored so far. */
+/** Returns SQL that selects the messages of the current transaction as one text. */
 export function storedText({ messages }: Names, jsonPayload: boolean): string {
   const payload = jsonPayload ? 'm.payload' : "encode(m.payload, 'base64')";
   const fields = { id: 'm.id', topic: 'm.topic', key: 'm.key', metadata: 'm.metadata', payload };
@@ -14,8 +14,8 @@ export function storedText({ messages }: Names, jsonPayload: boolean): string {
 }
 
 /**
- * Decodes the messages from what a library resolved to.
- * @throws MessengerError `UNSUPPORTED` where the library gives no rows.
+ * Decodes the messages from a library's result for that SQL.
+ * @throws MessengerError `UNSUPPORTED` if the library returns no rows.
  */
 export function decodeStored(result: unknown, jsonPayload: boolean): StoredMessage[] {
   const rows = JSON.parse(textAfter(MARK, result)) as (string | null)[][];

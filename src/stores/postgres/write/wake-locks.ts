@@ -4,27 +4,30 @@ import { fnv1a } from '../sql/hash.js';
 import type { Names } from '../sql/names.js';
 
 /**
- * What the writers and the sleeping relays of one store agree on, so that a writer notifies only a sleeping relay.
- * NOTIFY makes all commits of a cluster wait in line.
+ * The keys that writers and sleeping relays of one store share. With them, a writer notifies a relay only if the relay
+ * sleeps. Writers avoid other notifications, because NOTIFY makes all commits in a cluster wait in line.
  *
- * A sleeping relay holds, or waits for, the advisory locks `(lock, slot)` of its partitions, exclusively. A writer
- * tries to take a shared lock on the slots of its messages until it commits. If it gets the locks, no relay sleeps yet,
- * and a relay that falls asleep now is granted the lock after the writer has committed. If it does not get them, it
+ * A sleeping relay holds, or waits for, exclusive advisory locks `(lock, slot)` for its partitions. A writer tries to
+ * take shared locks on the slots of its messages until it commits. If the writer gets the locks, no relay sleeps yet. A
+ * relay that falls asleep now gets the lock after the writer has committed. If the writer does not get the locks, it
  * notifies.
  */
 export interface WakeKeys {
-  /** The first of the two integers of every advisory lock: a hash of the names of schema and table. */
+  /** The first of the two integers in every advisory lock. It is a hash of the schema and table names. */
   readonly lock: number;
-  /** How many different second integers there are. The one of a message is its partition modulo this number. */
+  /**
+   * How many different second integers there are. For a message, the second integer is its partition modulo this
+   * number.
+   */
   readonly slots: number;
-  /** The channel of the notifications. Their payload is a slot. */
+  /** The channel for notifications. The payload of a notification is a slot. */
   readonly channel: string;
   readonly partitions: number;
 }
 
 /**
- * A writer holds one lock per slot, and by default the server's lock table has room for 64 per connection. A store of
- * 1,024 partitions must not fill that table.
+ * A writer holds one lock per slot. By default, the server's lock table has room for 64 locks per connection, and a
+ * store with 1,024 partitions must not fill that table.
  */
 const MAX_SLOTS = 16;
 
@@ -38,22 +41,26 @@ export function wakeKeys(names: Names, partitions: number): WakeKeys {
   };
 }
 
-/** The beginning of the text that stands for a transaction (migration 7). */
+/** The beginning of the text that identifies a transaction (migration 7). */
 export const TRANSACTION = 'messenger-transaction:';
 
-/** The statements that store messages, and that wake sleeping relays if there are `keys`. */
+/** The statements that store messages. With `keys`, they also wake sleeping relays. */
 export interface Storing {
   /**
-   * The server refuses this statement outside a transaction. $1: the messages as a JSON array, because every client
-   * binds JSON text in the same way. $2: the text that the last call for the same transaction returned; empty if there
-   * was none; null if this is known to run in a transaction. Returns a text that stands for the transaction.
+   * Returns a statement that the server refuses outside a transaction. $1: the messages as a JSON array, because every
+   * client binds JSON text in the same way. $2: the text that the last call for the same transaction returned. It is
+   * empty if there was no such call, and null if the caller knows that a transaction is open. The statement returns a
+   * text that identifies the transaction.
    */
   inTransaction(addressed: boolean): string;
-  /** For a batch, which is a transaction by itself. $1 is the same as above. */
+  /** Returns a statement for a batch, which is a transaction by itself. $1 is the same as above. */
   inBatch(addressed: boolean): string;
 }
 
-/** The messages, or an error (see migration 7). In an expression, only a failing cast can raise an error. */
+/**
+ * SQL for the messages, or an error if their text would be altered (see migration 7). In an expression, only a failing
+ * cast can raise an error.
+ */
 const UNALTERED = `CASE WHEN pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'UTF8' OR pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
   AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[]) THEN $1::pg_catalog.text
   ELSE pg_catalog.concat('messenger-outbox: texts would be altered, since client_encoding is ', pg_catalog.pg_client_encoding())::pg_catalog.int4::pg_catalog.text END`;
@@ -70,18 +77,18 @@ export function storing(names: Names, jsonPayload: boolean, keys: WakeKeys | und
   };
 }
 
-/** How a relay that falls asleep finds a slot. */
+/** The state of a slot when a relay falls asleep. */
 type SlotState =
   /** This relay holds the slot from now on. */
   | 'held'
-  /** Transactions that have stored messages are open. */
+  /** Transactions that have stored messages are still open. */
   | 'storing'
-  /** Another relay holds the slot or waits for it, so writers notify. */
+  /** Another relay holds the slot or waits for it, so writers already notify. */
   | 'sleeping';
 
 const SLOT = columnsOf('slot', 'state');
 
-/** Takes the slots that are free (see `slotsIn`). */
+/** Returns SQL that takes the free slots (see `slotsIn`). */
 export function takeSlots({ lock }: WakeKeys, slots: readonly number[]): string {
   const key = `${String(lock)}, slot`;
   const state = `CASE WHEN pg_try_advisory_lock(${key}) THEN 'held'
@@ -91,15 +98,15 @@ export function takeSlots({ lock }: WakeKeys, slots: readonly number[]): string 
   FROM unnest('{${slots.join(',')}}'::integer[]) AS slot`;
 }
 
-/** The slots that the rows of `takeSlots` show in a state. */
+/** Returns the slots that have this state in the rows of `takeSlots`. */
 export function slotsIn(rows: readonly Row[], state: SlotState): number[] {
   const { at } = SLOT;
   return rows.filter((row) => row[at.state] === state).map((row) => Number(row[at.slot]));
 }
 
 /**
- * Waits for a slot, for at most `ms` milliseconds. A statement holds a snapshot, so an endless wait would hold back
- * vacuum. The block catches the timeout, because every error would be written to the server's log.
+ * Returns SQL that waits for a slot, but at most `ms` milliseconds. A statement holds a snapshot, so an endless wait
+ * would hold back vacuum. The block catches the timeout, because the server would write every error to its log.
  */
 export function awaitSlot({ lock }: WakeKeys, slot: number, ms: number): string {
   return `DO $$ BEGIN
@@ -107,5 +114,5 @@ export function awaitSlot({ lock }: WakeKeys, slot: number, ms: number): string 
 EXCEPTION WHEN lock_not_available THEN NULL; END $$`;
 }
 
-/** Gives back all slots, however often each was taken. */
+/** Gives back all slots, even if a slot was taken several times. */
 export const RELEASE_SLOTS = 'SELECT pg_advisory_unlock_all() IS NULL';

@@ -6,17 +6,17 @@ import { encodeMessages } from './encode.js';
 import { markedText } from './marked.js';
 import { storing, TRANSACTION, type Storing, type WakeKeys } from './wake-locks.js';
 
-/** Stores messages in transactions of the application, with one statement each. */
+/** Stores messages in the application's transactions. Each call runs one statement. */
 export class Writer<Input, Tx> {
   readonly #settings: StoreSettings<Input, Tx>;
   readonly #storing: Storing;
   /**
-   * The text that stands for the transaction in which a handle last wrote, for handles that belong to one transaction
-   * each.
+   * For each handle, the text that identifies the transaction in which the handle last wrote. It has only handles that
+   * belong to one transaction each.
    */
   readonly #transactions = new WeakMap<object, string>();
 
-  /** With `keys`, storing wakes relays that sleep. */
+  /** With `keys`, the statements that store messages also wake sleeping relays. */
   constructor(settings: StoreSettings<Input, Tx>, keys: WakeKeys | undefined) {
     this.#settings = settings;
     this.#storing = storing(settings.names, settings.tables.jsonPayload, keys);
