@@ -94,7 +94,7 @@ describe('drain', () => {
       if (text.startsWith('a1') || text.startsWith('c')) throw refusal('retryable', `${text} is refused`);
     });
     const error = (await drain({ publisher }).catch((thrown: unknown) => thrown)) as PublishError;
-    expect(error.message).toMatch(/^2 messages were published, and some were not: /);
+    expect(error.message).toMatch(/^2 messages were published, but others failed: /);
     const pages = (error.cause as AggregateError).errors as PublishError[];
     expect(pages.map(({ message }) => /\w\d is refused/.exec(message)?.[0])).toEqual([
       'a1 is refused',

@@ -47,15 +47,18 @@ describe('toError', () => {
 
   test.each([
     ['text', 'text'],
-    [5, 'not an Error was thrown: 5'],
-    [undefined, 'not an Error was thrown: undefined'],
-    [Symbol('s'), 'not an Error was thrown: Symbol(s)'],
+    [5, 'a value that is not an Error was thrown: 5'],
+    [undefined, 'a value that is not an Error was thrown: undefined'],
+    [Symbol('s'), 'a value that is not an Error was thrown: Symbol(s)'],
   ])('makes one of %o', (thrown, message) => {
     expect(toError(thrown)).toMatchObject({ message, cause: thrown });
   });
 
   test('makes one of what has no text', () => {
     const thrown: unknown = Object.create(null);
-    expect(toError(thrown)).toMatchObject({ message: 'not an Error was thrown: an object', cause: thrown });
+    expect(toError(thrown)).toMatchObject({
+      message: 'a value that is not an Error was thrown: an object',
+      cause: thrown,
+    });
   });
 });

@@ -45,8 +45,16 @@ describe('an answer that cannot be right', () => {
   const ack = (count: number) => Array.from({ length: count }, () => ACKNOWLEDGED);
 
   test.each<[string, (count: number) => unknown, RegExp]>([
-    ['too few results', (count) => ack(count - 1), /answered 2 results for 3 messages: none of them counts/],
-    ['too many results', (count) => ack(count + 1), /answered 4 results for 3 messages: none of them counts/],
+    [
+      'too few results',
+      (count) => ack(count - 1),
+      /answered 2 results for 3 messages, so all messages of the call count as not published/,
+    ],
+    [
+      'too many results',
+      (count) => ack(count + 1),
+      /answered 4 results for 3 messages, so all messages of the call count as not published/,
+    ],
     ['no results', () => undefined, /answered undefined results for 3 messages/],
     ['something else', () => 'yes', /answered 3 results|answered undefined results/],
     ['a hole', (count) => [ACKNOWLEDGED, , ...ack(count - 2)], /result 1 of 3 is neither/], // eslint-disable-line no-sparse-arrays
@@ -57,7 +65,7 @@ describe('an answer that cannot be right', () => {
     [
       'something thrown that is no Error',
       () => Promise.reject(Object.create(null) as Error),
-      /not an Error was thrown/,
+      /a value that is not an Error was thrown/,
     ],
   ])('%s counts for none of the batch', async (_, answer, text) => {
     const store = await plainStore('a1', 'b1', 'c1');

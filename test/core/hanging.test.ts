@@ -144,7 +144,7 @@ describe('a stop', () => {
     await stopping;
     expect(aborted[0]).toMatchObject({ code: 'TIMEOUT' });
     expect(errorLogger.text()).toBe(
-      'the relay was stopped, and the publisher had not answered after 8 s: messages that are published again: 3',
+      'the relay was stopped, but the publisher did not answer within 8 s: messages to be published again: 3',
     );
     expect([store.cursor, store.parked.size, store.held]).toEqual([0, 0, false]);
     expect(vi.getTimerCount()).toBe(0);
@@ -162,7 +162,7 @@ describe('a stop', () => {
     // Told to give up, it has half a second more to say what it did.
     await vi.advanceTimersByTimeAsync(700);
     await stopping;
-    expect(errorLogger.text()).toMatch(/not answered after 100 ms: messages that are published again: 1$/);
+    expect(errorLogger.text()).toMatch(/did not answer within 100 ms: messages to be published again: 1$/);
     expect(store.cursor).toBe(4);
     expect([...store.parked.values()].map(({ attempts, error }) => [attempts, error])).toEqual([
       [0, undefined],
@@ -211,7 +211,7 @@ describe('a stop', () => {
     const stopping = relay.stop();
     await vi.advanceTimersByTimeAsync(200);
     await stopping;
-    expect(errorLogger.text()).toMatch(/not answered after 0 ms: messages that are published again: 1$/);
+    expect(errorLogger.text()).toMatch(/did not answer within 0 ms: messages to be published again: 1$/);
     expect(store.cursor).toBe(2);
     expect([...store.parked.keys()]).toEqual([1]);
     // It was not waited for: that is no failure.
@@ -247,7 +247,9 @@ describe('a stop', () => {
     expect(ended).toBe(false);
     await vi.advanceTimersByTimeAsync(1);
     await stopping;
-    expect(errorLogger.text()).toMatch(/the datastore does not answer, and what it was not told is published again$/);
+    expect(errorLogger.text()).toMatch(
+      /the datastore does not answer, so messages that were not settled will be published again$/,
+    );
     expect(vi.getTimerCount()).toBe(0);
   });
 

@@ -538,7 +538,7 @@ describe('a store that fails', () => {
     expect(await rejected(relay.ended)).toMatchObject({
       code: 'FATAL',
       cause: store.down,
-      message: 'the datastore cannot be worked on: run messenger migrate',
+      message: 'the datastore cannot be used: run messenger migrate',
     });
   });
 

@@ -14,7 +14,7 @@ describe('a list of options', () => {
     for (const options of [{}, { interval: 1 }, { destination: 'd', signal: undefined }]) checkKeys(options, known);
     expect(() => {
       checkKeys({ intervall: 1 }, known, 'the relay');
-    }).toThrow('unknown option "intervall" of the relay; known are destination, interval, signal');
+    }).toThrow('unknown option "intervall" of the relay; the known options are destination, interval, signal');
     // @ts-expect-error `interval` is forgotten
     const forgotten = { destination: true, signal: true } satisfies KeysOf<Options>;
     expect(() => {

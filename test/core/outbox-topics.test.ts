@@ -59,7 +59,7 @@ describe('the version of a topic', () => {
     expect(await handedOver(second, payload, first)).toMatchObject({
       handled: [],
       refused: [
-        { code: 'INVALID_MESSAGE', message: expect.stringMatching(/version 2, and this is version 1/) as string },
+        { code: 'INVALID_MESSAGE', message: expect.stringMatching(/version 2, but this consumer has version 1/) as string },
       ],
     });
   });
@@ -170,11 +170,11 @@ describe('what a store is asked for and does not have', () => {
     const outbox = defineOutbox({ store: listStore().store, topics: first });
     await expect(outbox.statement('order.paid', { id: '1' })).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: 'this store has no statements: use send with a transaction',
+      message: 'this store cannot give a statement: call send with a transaction instead',
     });
     await expect(outbox.stored(undefined)).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: 'this store cannot tell what a transaction has stored',
+      message: 'this store cannot list the messages that a transaction has stored',
     });
   });
 });

@@ -101,7 +101,7 @@ describe('send', () => {
       });
       await expect(outbox.sendAll(tx, 'order.paid', [{ id: '1' }], { id: 'x' } as never)).rejects.toMatchObject({
         code: 'INVALID_OPTION',
-        message: 'sendAll takes no id: each of the messages has one of its own',
+        message: 'sendAll takes no id, because each message gets its own: leave id out',
       });
     });
     expect(await store.messages(10)).toEqual([]);
@@ -119,9 +119,11 @@ describe('send', () => {
       },
     });
     await store.transaction(async (tx) => {
-      await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(/read again, is not what its schema says: at: /);
-      await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('read again');
-      await expect(outbox.send(tx, 'again', 42)).rejects.toThrow('makes something else');
+      await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(
+        /when read back from JSON, does not match its schema: at: /,
+      );
+      await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('when read back from JSON');
+      await expect(outbox.send(tx, 'again', 42)).rejects.toThrow('changes its own output');
       await expect(outbox.send(tx, 'nothing', undefined)).rejects.toThrow('no JSON form');
       await expect(outbox.send(tx, 'nothing', 1n)).rejects.toThrow('no JSON form');
     });
@@ -179,20 +181,24 @@ describe('send', () => {
     });
 
     it('is refused where the schema makes another of the same class', async () => {
-      await expect(sending(tags, { tags: ['a'] })).rejects.toThrow(': tags is a Set, which would not come back');
+      await expect(sending(tags, { tags: ['a'] })).rejects.toThrow(': tags is a Set, which JSON does not keep');
     });
 
     it('is named where the schema refuses what JSON has made of it', async () => {
-      await expect(sending(z.object({ at: z.date() }), { at })).rejects.toThrow('(at is a Date, which JSON has not)');
+      await expect(sending(z.object({ at: z.date() }), { at })).rejects.toThrow(
+        '(at is a Date, which JSON does not have)',
+      );
     });
 
     it('is told where it is the schema that changes it', async () => {
       const schema = z.object({ a: z.object({ n: z.number().transform((n) => n + 1) }) });
-      await expect(sending(schema, { a: { n: 1 } })).rejects.toThrow('when it is read, at a.n: it must leave');
+      await expect(sending(schema, { a: { n: 1 } })).rejects.toThrow(
+        'reads the output back, at a.n: a schema must leave',
+      );
       const filled = z
         .record(z.string(), z.any())
         .transform((all) => ({ ...all, [`n${String(Object.keys(all).length)}`]: 1 }));
-      await expect(sending(filled, {})).rejects.toThrow('when it is read, at n1: it must leave');
+      await expect(sending(filled, {})).rejects.toThrow('reads the output back, at n1: a schema must leave');
     });
 
     it.each<[string, z.ZodType, unknown]>([
@@ -258,7 +264,7 @@ describe('defineOutbox', () => {
       { store: new MemoryStore(), topics: { t: { schema: Order, destination: '' } } },
       /topics\["t"\]\.destination must be the name of a destination, got ""/,
     ],
-    [{ store: plainStore, topics: { t: { schema: Order, destination: 'kafka' } } }, /this store has none/],
+    [{ store: plainStore, topics: { t: { schema: Order, destination: 'kafka' } } }, /this store has no destinations/],
     [{ store: new MemoryStore(), topics: { t: { schema: Order, keys: 1 } } }, /keys/],
     [{ store: new MemoryStore(), topics: {}, topic: 1 }, /topic/],
   ])('refuses %o', (options, message) => {
@@ -394,7 +400,7 @@ describe('drain', () => {
       cleanUp: 0,
       errorLogger: { error: () => undefined },
     });
-    await expect(drained).rejects.toThrow('29 messages were published, and some were not: ');
+    await expect(drained).rejects.toThrow('29 messages were published, but others failed: ');
     expect(publisher.messages.map(({ key }) => key)).toEqual(ids.filter((id) => id !== '3'));
     expect(store.all().map(({ key }) => key)).toEqual(['3']);
     // As soon as it is due.
@@ -537,10 +543,10 @@ describe('subscribe', () => {
     const handlers = { 'order.created': () => undefined, 'order.paid': () => undefined, 'order.sent': undefined };
     await subscribe(subscriber, { name: 'billing', topics, signal, handlers: handlers as never });
     expect(subscriber.outcomes.map((error) => error?.message)).toEqual([
-      expect.stringMatching(/^message .* of "order.created" is not what its schema says: id: /),
-      expect.stringMatching(/is no JSON$/),
-      expect.stringMatching(/is no JSON$/),
-      expect.stringMatching(/is of version 4, and this is version 3: update this consumer$/),
+      expect.stringMatching(/^message .* of "order.created" does not match its schema: id: /),
+      expect.stringMatching(/is not valid JSON$/),
+      expect.stringMatching(/is not valid JSON$/),
+      expect.stringMatching(/has version 4, but this consumer has version 3: update the consumer$/),
       expect.stringMatching(/no handler/),
       expect.stringMatching(/no handler/),
       expect.stringMatching(/^billing has no handler for topic "unknown"/),
@@ -548,7 +554,9 @@ describe('subscribe', () => {
     ]);
     const old = broker([json('x', 'order.sent')]);
     await subscribe(old, { name: 'b', topics, signal, handlers: { 'order.sent': () => undefined } });
-    expect(old.outcomes[0]?.message).toMatch(/is of version 1, and this is version 2: give the topic an upcast$/);
+    expect(old.outcomes[0]?.message).toMatch(
+      /has version 1, but this consumer has version 2: give the topic an upcast$/,
+    );
   });
 
   it('acknowledges other topics where it is told to', async () => {
@@ -585,7 +593,7 @@ describe('subscribe', () => {
   it('refuses handlers of topics that are not there', async () => {
     const handlers = { 'order.creatd': () => undefined };
     await expect(subscribe(broker([]), { name: 'b', topics, signal, handlers: handlers as never })).rejects.toThrow(
-      'there is no topic order.creatd',
+      'there is no topic "order.creatd"',
     );
   });
 });

@@ -28,7 +28,7 @@ describe('a received payload', () => {
     async (version) => {
       await expect(received('{"cents":42}', version)).rejects.toMatchObject({
         code: 'INVALID_MESSAGE',
-        message: expect.stringMatching(/and this is version 3: update this consumer$/) as string,
+        message: expect.stringMatching(/but this consumer has version 3: update the consumer$/) as string,
       });
     },
   );

@@ -200,7 +200,7 @@ describe('classification', () => {
 
   test.each<[string, () => unknown, RegExp]>([
     ['throws', () => expect.unreachable('my mistake'), /classify failed: .*my mistake/],
-    ['returns what is no kind', () => 'fatal', /classify returned "fatal": it is ignored/],
+    ['returns what is no kind', () => 'fatal', /classify returned "fatal", which is ignored/],
   ])('by the user that %s is told and ignored', async (_, mistake, text) => {
     const store = storeOf('a1', 'b1', 'c1');
     const publisher = scripted((each) => {

@@ -227,7 +227,9 @@ test('takes results that are no promise, and says what is wrong with those that 
     await plainStore('a0'),
     at(() => undefined),
   ).publish();
-  await expect(none).rejects.toThrow('the publisher answered undefined results for 1 messages: none of them counts');
+  await expect(none).rejects.toThrow(
+    'the publisher answered undefined results for 1 messages, so all messages of the call count as not published',
+  );
   const plain = { publish: () => undefined } as unknown as Publisher;
   expect(await new Messenger(await plainStore('a0'), plain).publish()).toBe(1);
 });

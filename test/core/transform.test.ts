@@ -63,17 +63,17 @@ describe('the default transform', () => {
   });
 
   test.each([
-    [42, /cannot make a message of 42 \(number\)/],
-    [true, /cannot make a message of true/],
-    [10n, /cannot make a message of 10 \(bigint\)/],
-    [() => 'x', /cannot make a message of a function/],
+    [42, /cannot make a message from 42 \(number\)/],
+    [true, /cannot make a message from true/],
+    [10n, /cannot make a message from 10 \(bigint\)/],
+    [() => 'x', /cannot make a message from a function/],
     [{ toJSON: () => undefined }, /an object \(Object\) has no JSON form/],
     // What JSON would silently write as {}.
-    [Promise.resolve({ order: 1 }), /cannot make JSON of an object \(Promise\)/],
-    [new Map([['a', 1]]), /cannot make JSON of an object \(Map\)/],
-    [new Set([1]), /cannot make JSON of an object \(Set\)/],
-    [new ArrayBuffer(4), /cannot make JSON of an object \(ArrayBuffer\)/],
-    [new Error('text'), /cannot make JSON of an object \(Error\)/],
+    [Promise.resolve({ order: 1 }), /cannot make JSON from an object \(Promise\)/],
+    [new Map([['a', 1]]), /cannot make JSON from an object \(Map\)/],
+    [new Set([1]), /cannot make JSON from an object \(Set\)/],
+    [new ArrayBuffer(4), /cannot make JSON from an object \(ArrayBuffer\)/],
+    [new Error('text'), /cannot make JSON from an object \(Error\)/],
   ])('refuses %s', (input, text) => {
     expect(() => transform(input)).toThrow(invalid(text));
   });
@@ -82,7 +82,7 @@ describe('the default transform', () => {
     const cycle: Record<string, unknown> = {};
     cycle['self'] = [{ again: cycle }];
     for (const [input, why] of [
-      [cycle, 'self[0].again is a part of itself: a cycle'],
+      [cycle, 'self[0].again is a circular reference'],
       [{ big: 1n }, 'big is a BigInt'],
       [{ 'a b': [0, { total: 7n }] }, '["a b"][1].total is a BigInt'],
     ] as const) {
@@ -99,7 +99,7 @@ describe('the default transform', () => {
         throw new Error('4711');
       },
     };
-    expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: making it threw Error');
+    expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: converting it threw Error');
   });
 
   test('refuses what JSON would lose or change, and says where it is, not what', () => {

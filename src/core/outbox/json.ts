@@ -60,7 +60,7 @@ interface Found {
 }
 
 function whyNot(value: unknown, cause: unknown): string {
-  if (cause instanceof RangeError) return 'it is nested too deeply, or too long';
+  if (cause instanceof RangeError) return 'it is too deeply nested or too long';
   let fault: JsonFault | undefined;
   try {
     fault = lostBy(value);
@@ -68,7 +68,7 @@ function whyNot(value: unknown, cause: unknown): string {
     // Reading the value runs code, such as a getter. That code threw before, and threw again here.
   }
   // The text of an error from a getter or a toJSON of the application may quote the payload. So only its name is used.
-  return fault ? faultText(fault) : `making it threw ${toError(cause).name}`;
+  return fault ? faultText(fault) : `converting it threw ${toError(cause).name}`;
 }
 
 /** The kind of a value that JSON cannot hold, whatever its parts are. `undefined` for a value that JSON can hold. */
@@ -108,7 +108,7 @@ function lost(value: unknown, within: object[]): Found | undefined {
   const kind = kindWithoutJson(value);
   if (kind !== undefined) return { path: [], kind };
   if (typeof value !== 'object' || value === null) return undefined;
-  if (within.includes(value)) return { path: [], kind: 'a part of itself: a cycle' };
+  if (within.includes(value)) return { path: [], kind: 'a circular reference' };
   within.push(value);
   const fault = hasToJson(value) ? lost(value.toJSON(), within) : partsLost(value, within);
   within.pop();
