@@ -9,7 +9,7 @@ const invalid = (text: RegExp) =>
 const transform = (input: unknown) => defaultTransform(input as MessageInput);
 
 describe('the default transform', () => {
-  test('leaves a ready message as it is, of this package or not', () => {
+  test('leaves a ready message as it is, whether it is from this package or not', () => {
     const message = newMessage('x', { key: 'k' });
     expect(transform(message)).toBe(message);
     const foreign: Message = {
@@ -29,7 +29,7 @@ describe('the default transform', () => {
     expect(() => transform({ ...message, metadata: {}, payload: 'text' })).toThrow(invalid(/payload must be bytes/));
   });
 
-  test('makes the payload of bytes and strings, without metadata', () => {
+  test('makes a payload from bytes and strings, without metadata', () => {
     expect(transform(new Uint8Array([1, 2]))).toMatchObject({ payload: new Uint8Array([1, 2]), metadata: {} });
     expect(textOf(transform('text'))).toBe('text');
     expect(transform('text').metadata).toEqual({});
@@ -47,7 +47,7 @@ describe('the default transform', () => {
       '{"number":7}',
     ],
     [{ toJSON: () => 'own' }, '"own"'],
-  ])('makes JSON of %j', (input, json) => {
+  ])('makes JSON from %j', (input, json) => {
     const message = transform(input);
     expect(textOf(message)).toBe(json);
     expect(message.metadata).toEqual({ 'content-type': 'application/json' });
@@ -102,7 +102,7 @@ describe('the default transform', () => {
     expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: converting it threw Error');
   });
 
-  test('refuses what JSON would lose or change, and says where it is, not what', () => {
+  test('refuses what JSON would lose or change, and names the path but not the value', () => {
     const unlike: readonly (readonly [unknown, string])[] = [
       [{ items: [{}, {}, { price: Infinity }] }, 'items[2].price is an infinite number'],
       [{ a: { b: Number.NaN } }, 'a.b is NaN'],
@@ -128,7 +128,7 @@ describe('the default transform', () => {
   });
 });
 
-test('isMessage knows a message by its fields', () => {
+test('isMessage recognizes a message by its fields', () => {
   expect(isMessage(newMessage('x'))).toBe(true);
   for (const other of [null, undefined, 'x', 5, {}, { id: '1', payload: 'x' }]) expect(isMessage(other)).toBe(false);
 });
