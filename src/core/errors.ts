@@ -166,5 +166,7 @@ export function toError(thrown: unknown): Error {
   if (thrown instanceof Error) return thrown;
   // `String(object)` runs the object's own code, which can throw.
   const text = typeof thrown === 'object' && thrown !== null ? 'an object' : String(thrown);
-  return new Error(typeof thrown === 'string' ? thrown : `not an Error was thrown: ${text}`, { cause: thrown });
+  return new Error(typeof thrown === 'string' ? thrown : `a value that is not an Error was thrown: ${text}`, {
+    cause: thrown,
+  });
 }

@@ -49,7 +49,7 @@ function circuit() {
 }
 
 describe('an open circuit', () => {
-  test('lets new messages through before parked ones, which waited longer', async () => {
+  test('lets new messages through before parked messages that waited longer', async () => {
     const { self, open, at, waits } = circuit();
     open();
     const entered: string[] = [];
@@ -72,7 +72,7 @@ describe('an open circuit', () => {
     expect(waits.every((ms) => ms > 0)).toBe(true);
   });
 
-  test('lets parked messages through once the new message that goes first has given up', async () => {
+  test('lets parked messages through after the new message ahead of them gives up', async () => {
     const { self, open, at } = circuit();
     open();
     const over = new AbortController();
@@ -91,7 +91,7 @@ describe('an open circuit', () => {
     expect(self.tryEnter(PATIENT)).toEqual({ probe: true, opened: 1 });
   });
 
-  test('sends no second probe while the first, to a broker that answers, is in flight', async () => {
+  test('sends no second probe while the first probe to an answering broker is in flight', async () => {
     const { self, open, at } = circuit();
     open();
     await at(100);
@@ -100,7 +100,7 @@ describe('an open circuit', () => {
     expect(self.tryEnter(IMPATIENT)).toBeUndefined();
   });
 
-  test('sends a second probe to a silent broker once the pause is over again, and not before', async () => {
+  test('sends a second probe to a silent broker only after another pause', async () => {
     const { self, clock, open, at } = circuit();
     const calls = new Calls(clock);
     open({ ...down, error: calls.tooLate(calls.begin(), 50) });
@@ -112,7 +112,7 @@ describe('an open circuit', () => {
     expect(self.tryEnter(IMPATIENT)?.probe).toBe(true);
   });
 
-  test('wakes who waits as soon as a probe is answered', async () => {
+  test('wakes waiting requests as soon as a probe is answered', async () => {
     const { self, open, at } = circuit();
     open();
     await at(100);
@@ -142,7 +142,7 @@ describe('the listener of a circuit', () => {
     expect(told).toEqual(['paused limit', 'resumed limit after 250']);
   });
 
-  test('is told nothing where nothing was held', () => {
+  test('is told nothing if no messages were held up', () => {
     const { self, told } = circuit();
     self.release();
     expect(told).toEqual([]);

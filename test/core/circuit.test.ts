@@ -42,7 +42,7 @@ describe('a circuit', () => {
     return { self, told, pass: (to: number) => (time = to) };
   }
 
-  test('opens, lets one request find out, and closes when something is acknowledged', () => {
+  test('opens, lets one request through as a probe, and closes when something is acknowledged', () => {
     const { self, told, pass } = circuit();
     expect(self.status).toEqual({ state: 'closed', failures: 0 });
     self.leave(self.tryEnter(false)!, { acknowledged: false, outage });
@@ -58,7 +58,7 @@ describe('a circuit', () => {
     expect(told).toEqual(['paused broker 1 100', 'resumed broker after 100']);
   });
 
-  test('waits for a probe that is silent until the next may go, also where that is due by the time it waits', async () => {
+  test('waits for a silent probe until the next may go, even if the next becomes due before the wait starts', async () => {
     // Each look at the clock takes some time: what becomes due between two of them must not be waited for without end.
     let [time, step] = [0, 1];
     const waits: number[] = [];
@@ -90,7 +90,7 @@ describe('a circuit', () => {
     expect(waits.every((ms) => ms < Infinity)).toBe(true);
   });
 
-  test('waits longer each time, up to its longest pause, whoever else fails meanwhile', () => {
+  test('waits longer each time, up to its longest pause, whatever else fails meanwhile', () => {
     const { self, told, pass } = circuit();
     const [one, other] = [self.tryEnter(false)!, self.tryEnter(false)!];
     self.leave(one, { acknowledged: false, outage });
@@ -103,7 +103,7 @@ describe('a circuit', () => {
     expect(told.slice(0, 6)).toEqual([100, 200, 400, 800, 1_000, 1_000].map((ms, i) => `paused broker ${i + 1} ${ms}`));
   });
 
-  test('what was sent before it opened does not close it', () => {
+  test('is not closed by a request that was sent before it opened', () => {
     const { self } = circuit();
     const [early, failing] = [self.tryEnter(false)!, self.tryEnter(false)!];
     self.leave(failing, { acknowledged: false, outage });
@@ -111,7 +111,7 @@ describe('a circuit', () => {
     expect(self.status.state).toBe('open');
   });
 
-  test('a probe that was not sent leaves it to the next', () => {
+  test('lets another request be the probe if the first was not sent', () => {
     const { self, pass } = circuit();
     self.leave(self.tryEnter(false)!, { acknowledged: false, outage });
     pass(500);
@@ -120,7 +120,7 @@ describe('a circuit', () => {
     expect(self.tryEnter(false)?.probe).toBe(true);
   });
 
-  test('is asked again by whoever waits, also where the time comes between asking and waiting', async () => {
+  test('lets a waiting request through, even if the pause ends just before the wait starts', async () => {
     let time = 0;
     const timers: number[] = [];
     const clock: Clock = {
@@ -140,7 +140,7 @@ describe('a circuit', () => {
     expect(timers.every((ms) => ms > 0)).toBe(true);
   });
 
-  test('tells dates by the wall clock of the moment, and measures by the monotonic one', () => {
+  test('reports dates by the wall clock, and measures time by the monotonic clock', () => {
     vi.useFakeTimers({ now: 5_000_000 });
     const { self, pass } = circuit();
     pass(1_000);
@@ -155,7 +155,7 @@ describe('a circuit', () => {
 });
 
 describe('a broker that is down', () => {
-  test('is asked by few messages, one request at a time, whatever is in flight', async () => {
+  test('gets only a few probes, one request at a time, whatever is in flight', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 400));
     let down = true;
@@ -197,7 +197,7 @@ describe('a broker that is down', () => {
     await relay.stop();
   });
 
-  test('for one relay is not for another', async () => {
+  test('is down only for the relay that sees it fail', async () => {
     vi.useFakeTimers();
     const [one, other] = [storeOf('a1'), storeOf('a1')];
     const errorLogger = recordingLogger();
@@ -211,7 +211,7 @@ describe('a broker that is down', () => {
     await Promise.all(relays.map(({ stop }) => stop()));
   });
 
-  test('is not told by messages that failed before, while new ones can ask', async () => {
+  test('is not probed with messages that failed before while new messages can be sent', async () => {
     vi.useFakeTimers();
     const store = storeOf('p1', 'a1', 'b1');
     const publisher = scriptedBatch((text) => {
@@ -245,7 +245,7 @@ describe('most of a batch that is refused alike', () => {
   test.each([
     ['a permission that was revoked', (text: string) => `User 123 may not publish ${text} to "orders"`],
     ['a topic that was deleted', () => 'no such topic'],
-  ])('is the broker: %s makes no dead letter, and is over when it is over', async (_, reason) => {
+  ])('counts as a broker failure: %s makes no dead letter, and publishing resumes afterwards', async (_, reason) => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 150));
     let revoked = false;
@@ -270,7 +270,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('one message a page: three are believed, the fourth opens the circuit', async () => {
+  test('makes three dead letters with one message a page, and opens the circuit at the fourth', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 30));
     let refuses = true;
@@ -291,7 +291,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('a topic of a few messages among others: none of its stream is a dead letter', async () => {
+  test('makes no dead letter of a topic that has only a few messages among others', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     for (let i = 0; i < 40; i++) addOf(store, i % 4 === 0 ? 'gone' : 'there', `${i}`);
@@ -312,7 +312,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('but refused for their own sake they are parked, and dead letters once others got through', async () => {
+  test('is parked if each message is at fault, and becomes dead letters once others got through', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-p', 60), ...numbered('-', 60));
     const publisher = scriptedBatch((text) => {
@@ -334,7 +334,7 @@ describe('most of a batch that is refused alike', () => {
     expect(store.dead).toHaveLength(60);
   });
 
-  test('is not a few of many: they are dead letters at once', async () => {
+  test('does not include a few refusals among many, which become dead letters at once', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 100));
     const publisher = scriptedBatch((text) => {
@@ -348,7 +348,7 @@ describe('most of a batch that is refused alike', () => {
     await relay.stop();
   });
 
-  test('burns no attempts while it is retried, and one at most when it is parked', async () => {
+  test('uses no attempts while it is retried, and at most one when it is parked', async () => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 20));
     const publisher = scriptedBatch(() => Promise.reject(new Error('busy')));
@@ -362,8 +362,8 @@ describe('most of a batch that is refused alike', () => {
   });
 });
 
-describe('too many messages that wait', () => {
-  test('stop what is new, and not the retries, until they have drained', async () => {
+describe('too many waiting messages', () => {
+  test('stop new messages but not retries, until fewer messages wait', async () => {
     vi.useFakeTimers();
     const store = storeOf();
     addOf(store, 'slow', ...numbered('s', 300));
@@ -406,7 +406,7 @@ describe('too many messages that wait', () => {
     await relay.stop();
   });
 
-  test('are counted by topic, with a limit of their own', async () => {
+  test('are counted for each topic, against its own limit', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     addOf(store, 'tight', ...numbered('t', 4));

@@ -30,7 +30,7 @@ describe('drain', () => {
     expect(store.held).toBe(false);
   });
 
-  it('gives the destination back every ten seconds, so that others get their turn', async () => {
+  it('gives the destination back every ten seconds, so that other relays get a turn', async () => {
     const { store } = storeOf(...TEXTS);
     let now = 0;
     const publisher = scripted(() => {
@@ -64,7 +64,7 @@ describe('drain', () => {
     expect(store.opened).toBe(2);
   });
 
-  it('ends with the loss of its lease in the middle of a page, which the next drain publishes again', async () => {
+  it('ends if its lease is lost in the middle of a page, which the next drain publishes again', async () => {
     const { store, drain } = storeOf(...TEXTS);
     const publisher = scripted((text) => {
       if (text === 'b1' && store.opened === 1) store.revoke();
@@ -75,7 +75,7 @@ describe('drain', () => {
     expect(publisher.sent).toEqual(['a1', 'b1', ...TEXTS.slice(1)]);
   });
 
-  it('does not go on for messages that it has parked itself, however soon they are due', async () => {
+  it('does not wait for messages that it parked itself, however soon they are due', async () => {
     const { store, drain } = storeOf(...TEXTS);
     const publisher = scripted(() => {
       throw refusal('retryable', 'no');
@@ -88,13 +88,13 @@ describe('drain', () => {
     expect(store.held).toBe(false);
   });
 
-  it('tells the failures of every page in one error', async () => {
+  it('reports the failures of every page in one error', async () => {
     const { drain } = storeOf(...TEXTS);
     const publisher = scripted((text) => {
       if (text.startsWith('a1') || text.startsWith('c')) throw refusal('retryable', `${text} is refused`);
     });
     const error = (await drain({ publisher }).catch((thrown: unknown) => thrown)) as PublishError;
-    expect(error.message).toMatch(/^2 messages were published, and some were not: /);
+    expect(error.message).toMatch(/^2 messages were published, but others failed: /);
     const pages = (error.cause as AggregateError).errors as PublishError[];
     expect(pages.map(({ message }) => /\w\d is refused/.exec(message)?.[0])).toEqual([
       'a1 is refused',
@@ -102,7 +102,7 @@ describe('drain', () => {
     ]);
   });
 
-  it('closes its feed when the store fails, with the error of the store', async () => {
+  it('closes its feed and rejects with the store’s error when the store fails', async () => {
     const { store, drain } = storeOf(...TEXTS);
     store.fault = (call) => {
       if (call === 'read' && store.cursor === 2) throw new MessengerError('NOT_ALLOWED', 'no right to read');
@@ -113,7 +113,7 @@ describe('drain', () => {
     expect(store.held).toBe(false);
   });
 
-  it('refuses an option that is wrong before it makes a destination', async () => {
+  it('refuses a wrong option before it adds a destination', async () => {
     const declared: string[] = [];
     const store = Object.assign(new ListFeedStore(), {
       declareDestinations: (names: readonly string[]) => Promise.resolve(void declared.push(...names)),
@@ -130,7 +130,7 @@ describe('drain', () => {
   });
 
   it.each(['open', 'retries', 'read'] as const)(
-    'has not failed when its signal aborts a call of the store, whatever error that makes of it: %s',
+    'does not fail when its signal aborts a call of the store, whatever error the store throws: %s',
     async (aborted) => {
       const { store, drain } = storeOf(...TEXTS);
       let stop = new AbortController();

@@ -18,13 +18,13 @@ describe('errors', () => {
     expect(error.stack).toContain('errors.test');
   });
 
-  test('an error without a cause has no such property', () => {
+  test('have no property cause if no cause is given', () => {
     expect('cause' in new FatalError('text')).toBe(false);
   });
 });
 
 describe('failureKind', () => {
-  test('is what the error says of itself, whichever class it is of', () => {
+  test('is the kind that the error itself has, whatever its class', () => {
     expect(failureKind(new PublishError('x', { kind: 'permanent' }))).toBe('permanent');
     expect(failureKind(new PublishError('x', { kind: 'connection' }))).toBe('connection');
     expect(failureKind(Object.assign(new Error('of another copy'), { kind: 'connection' }))).toBe('connection');
@@ -32,7 +32,7 @@ describe('failureKind', () => {
   });
 
   test.each([new Error('x'), { kind: 'other' }, { kind: 7 }, {}, null, undefined, 'permanent', 5])(
-    'is retryable for %o, since trying again loses nothing',
+    'is retryable for %o, because trying again loses nothing',
     (error) => {
       expect(failureKind(error)).toBe('retryable');
     },
@@ -47,15 +47,18 @@ describe('toError', () => {
 
   test.each([
     ['text', 'text'],
-    [5, 'not an Error was thrown: 5'],
-    [undefined, 'not an Error was thrown: undefined'],
-    [Symbol('s'), 'not an Error was thrown: Symbol(s)'],
-  ])('makes one of %o', (thrown, message) => {
+    [5, 'a value that is not an Error was thrown: 5'],
+    [undefined, 'a value that is not an Error was thrown: undefined'],
+    [Symbol('s'), 'a value that is not an Error was thrown: Symbol(s)'],
+  ])('makes an Error from %o', (thrown, message) => {
     expect(toError(thrown)).toMatchObject({ message, cause: thrown });
   });
 
-  test('makes one of what has no text', () => {
+  test('makes an Error from a value without text', () => {
     const thrown: unknown = Object.create(null);
-    expect(toError(thrown)).toMatchObject({ message: 'not an Error was thrown: an object', cause: thrown });
+    expect(toError(thrown)).toMatchObject({
+      message: 'a value that is not an Error was thrown: an object',
+      cause: thrown,
+    });
   });
 });

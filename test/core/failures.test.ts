@@ -41,12 +41,20 @@ function answering(...answers: readonly ((count: number) => unknown)[]): BatchPu
   };
 }
 
-describe('an answer that cannot be right', () => {
+describe('a wrong answer to a batch', () => {
   const ack = (count: number) => Array.from({ length: count }, () => ACKNOWLEDGED);
 
   test.each<[string, (count: number) => unknown, RegExp]>([
-    ['too few results', (count) => ack(count - 1), /answered 2 results for 3 messages: none of them counts/],
-    ['too many results', (count) => ack(count + 1), /answered 4 results for 3 messages: none of them counts/],
+    [
+      'too few results',
+      (count) => ack(count - 1),
+      /answered 2 results for 3 messages, so all messages of the call count as not published/,
+    ],
+    [
+      'too many results',
+      (count) => ack(count + 1),
+      /answered 4 results for 3 messages, so all messages of the call count as not published/,
+    ],
     ['no results', () => undefined, /answered undefined results for 3 messages/],
     ['something else', () => 'yes', /answered 3 results|answered undefined results/],
     ['a hole', (count) => [ACKNOWLEDGED, , ...ack(count - 2)], /result 1 of 3 is neither/], // eslint-disable-line no-sparse-arrays
@@ -57,9 +65,9 @@ describe('an answer that cannot be right', () => {
     [
       'something thrown that is no Error',
       () => Promise.reject(Object.create(null) as Error),
-      /not an Error was thrown/,
+      /a value that is not an Error was thrown/,
     ],
-  ])('%s counts for none of the batch', async (_, answer, text) => {
+  ])('settles no message of the batch: %s', async (_, answer, text) => {
     const store = await plainStore('a1', 'b1', 'c1');
     const publisher = answering(answer);
     await expect(new Messenger(store, publisher).publish()).rejects.toThrow(text);
@@ -79,7 +87,7 @@ describe('an answer that cannot be right', () => {
 });
 
 describe('a batch that fails in part', () => {
-  test('only what was acknowledged is settled', async () => {
+  test('settles only the acknowledged messages', async () => {
     const store = await plainStore('a1', 'b1', 'c1', '-1');
     const publisher = scriptedBatch((text) => {
       if (text === 'b1' || text === '-1') throw new Error('busy');
@@ -88,7 +96,7 @@ describe('a batch that fails in part', () => {
     expect(await unpublished(store)).toEqual(['b1', '-1']);
   });
 
-  test('what failed for now waits with its key, and the others go on', async () => {
+  test('parks a failed message with the rest of its key, and publishes the other keys', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1', 'a2', 'b1', 'b2', '-1');
     let broken = true;
@@ -116,7 +124,7 @@ describe('a batch that fails in part', () => {
   test.each([
     ['one at a time', () => scripted],
     ['in batches', () => scriptedBatch],
-  ])('what failed for ever is a dead letter, and its key goes on: %s', async (_, kind) => {
+  ])('makes a dead letter of a permanent failure, and goes on with its key: %s', async (_, kind) => {
     const store = new ListFeedStore();
     store.add('a1', 'a2', 'b1', 'a3');
     const errorLogger = recordingLogger();
@@ -135,7 +143,7 @@ describe('a batch that fails in part', () => {
     expect(errorLogger.text()).toMatch(/is a dead letter: too large/);
   });
 
-  test('a dead letter of a batch that keeps the order of keys: the rest of its key is sent again', async () => {
+  test('sends the rest of a key again after a dead letter, if the batch keeps the order of keys', async () => {
     const store = new ListFeedStore();
     store.add('a1', 'a2', 'a3', 'b1');
     const publisher = scriptedBatch(
@@ -152,7 +160,7 @@ describe('a batch that fails in part', () => {
     expect(store.dead).toEqual(['a2']);
   });
 
-  test('attempts are counted on, and told to the store with the error', async () => {
+  test('counts attempts across pages, and passes them with the error to the store', async () => {
     const store = new ListFeedStore();
     store.add('a1', 'a2');
     let attempts = 0;
@@ -177,7 +185,7 @@ describe('a batch that fails in part', () => {
 });
 
 describe('a failure of the connection', () => {
-  test('pauses, burns no attempts, and resumes with the same messages', async () => {
+  test('pauses publishing, uses no attempts, and resumes with the same messages', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'a2', 'b1', '-1');
@@ -207,7 +215,7 @@ describe('a failure of the connection', () => {
     await relay.stop();
   });
 
-  test('of one message stops the rest of the page too, and keeps what was acknowledged', async () => {
+  test('stops the rest of the page, and keeps what was acknowledged, even for a single message', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'b1', 'c1', 'd1');
@@ -226,7 +234,7 @@ describe('a failure of the connection', () => {
     await relay.stop();
   });
 
-  test('does not save a message that the same batch refuses for ever', async () => {
+  test('does not save a message that the same batch refuses permanently', async () => {
     const store = new ListFeedStore();
     store.add('a1', 'b1');
     let down = true;
@@ -246,7 +254,7 @@ describe('a failure of the connection', () => {
 });
 
 describe('a whole batch that fails alike', () => {
-  test('is tried again as a whole five times, then parked message by message', async () => {
+  test('is retried as a whole five times, and then parked message by message', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'b1', '-1');
@@ -286,7 +294,7 @@ describe('a whole batch that fails alike', () => {
     await relay.stop();
   });
 
-  test('and recovers burns no attempts', async () => {
+  test('uses no attempts if the batch recovers', async () => {
     const store = new ListFeedStore();
     store.add('a1', 'b1', '-1');
     let failures = 5;
@@ -306,27 +314,30 @@ describe('a whole batch that fails alike', () => {
     expect(store.parked.size).toBe(0);
   });
 
-  test.each([false, true])('is not one whose messages are all of one key (batch keeps order: %s)', async (keeps) => {
-    vi.useFakeTimers();
-    const store = new ListFeedStore();
-    store.add('a1', 'a2', 'a3');
-    const publisher = scriptedBatch(
-      (text) => {
-        if (text.startsWith('a')) throw new Error('poison');
-      },
-      { batchKeepsKeyOrder: keeps },
-    );
-    const errorLogger = recordingLogger();
-    const relay = started(new Messenger(store, publisher, { errorLogger }));
-    await vi.advanceTimersByTimeAsync(1);
-    store.add('b1');
-    await vi.advanceTimersByTimeAsync(1_500);
-    await relay.stop();
-    expect(publisher.acknowledged).toEqual(['b1']);
-    expect(errorLogger.text()).not.toContain('paused');
-  });
+  test.each([false, true])(
+    'does not count as an outage if all its messages have one key (batch keeps order: %s)',
+    async (keeps) => {
+      vi.useFakeTimers();
+      const store = new ListFeedStore();
+      store.add('a1', 'a2', 'a3');
+      const publisher = scriptedBatch(
+        (text) => {
+          if (text.startsWith('a')) throw new Error('poison');
+        },
+        { batchKeepsKeyOrder: keeps },
+      );
+      const errorLogger = recordingLogger();
+      const relay = started(new Messenger(store, publisher, { errorLogger }));
+      await vi.advanceTimersByTimeAsync(1);
+      store.add('b1');
+      await vi.advanceTimersByTimeAsync(1_500);
+      await relay.stop();
+      expect(publisher.acknowledged).toEqual(['b1']);
+      expect(errorLogger.text()).not.toContain('paused');
+    },
+  );
 
-  test('is not a retry of messages that failed before: they delay their own keys only', async () => {
+  test('does not count as an outage if its messages are retries: they delay only their own keys', async () => {
     vi.useFakeTimers();
     // Without jitter they are due together.
     vi.spyOn(Math, 'random').mockReturnValue(0.5);
@@ -354,7 +365,7 @@ describe('a whole batch that fails alike', () => {
 });
 
 describe('poison messages', () => {
-  test('more of them than a page, at the head of a plain store, do not stop the rest', async () => {
+  test('do not stop the rest of a plain store, even if they fill more than its first page', async () => {
     const poison = Array.from({ length: 350 }, (_, i) => `p${i}-`);
     const store = await plainStore(...poison, 'a1', 'a2', 'b1');
     const publisher = scripted((text) => {
@@ -372,7 +383,7 @@ describe('poison messages', () => {
     expect(await unpublished(store)).toEqual(poison);
   });
 
-  test('that are refused for ever do not either, and are dead letters only when something else got through', async () => {
+  test('do not stop the rest if they are refused permanently, and are dead letters only after another message got through', async () => {
     const poison = Array.from({ length: 350 }, (_, i) => `p${i}-`);
     const store = new ListFeedStore();
     store.add(...poison);
@@ -426,7 +437,7 @@ describe('a plain store', () => {
     expect(publisher.acknowledged).toEqual(['a2', 'a3']);
   });
 
-  test('tries a dead letter again after minutes, since it has nowhere else to keep it', async () => {
+  test('gets a dead letter again after minutes, because it has nowhere else to keep it', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1', 'a2');
     let refuse = true;
@@ -443,7 +454,7 @@ describe('a plain store', () => {
     await relay.stop();
   });
 
-  test('is never asked for two things at once', async () => {
+  test('never gets two calls at once', async () => {
     const inner = await plainStore(...Array.from({ length: 50 }, (_, i) => `-${i}`));
     let running = 0;
     let most = 0;
@@ -467,26 +478,29 @@ describe('a plain store', () => {
     expect(most).toBe(1);
   });
 
-  test.each([0, 1, 2, 5])('that lists slower than it marks brings nothing back (%i turns)', async (turns) => {
-    const inner = await plainStore(...Array.from({ length: 30 }, (_, i) => `-${i}`));
-    const store = {
-      // What it answers with was read before the answer arrives.
-      messages: async (batch: number) => {
-        const listed = await inner.messages(batch);
-        for (let i = 0; i < turns; i++) await Promise.resolve();
-        return listed;
-      },
-      published: (...messages: readonly Message[]) => inner.published(...messages),
-      deletePublishedByExpiration: (age: number) => inner.deletePublishedByExpiration(age),
-    };
-    const publisher = scripted();
-    const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
-    await until(async () => (await inner.messages(1)).length === 0, 'all');
-    await relay.stop();
-    expect(publisher.sent).toEqual(Array.from({ length: 30 }, (_, i) => `-${i}`));
-  });
+  test.each([0, 1, 2, 5])(
+    'never has a message published twice if it lists more slowly than it marks (%i turns)',
+    async (turns) => {
+      const inner = await plainStore(...Array.from({ length: 30 }, (_, i) => `-${i}`));
+      const store = {
+        // What it answers with was read before the answer arrives.
+        messages: async (batch: number) => {
+          const listed = await inner.messages(batch);
+          for (let i = 0; i < turns; i++) await Promise.resolve();
+          return listed;
+        },
+        published: (...messages: readonly Message[]) => inner.published(...messages),
+        deletePublishedByExpiration: (age: number) => inner.deletePublishedByExpiration(age),
+      };
+      const publisher = scripted();
+      const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
+      await until(async () => (await inner.messages(1)).length === 0, 'all');
+      await relay.stop();
+      expect(publisher.sent).toEqual(Array.from({ length: 30 }, (_, i) => `-${i}`));
+    },
+  );
 
-  test('whose messages vanish from it keeps going', async () => {
+  test('keeps being published when its messages vanish', async () => {
     const store = await plainStore('a1', 'b1');
     const publisher = scripted(async (text) => {
       if (text !== 'a1') return;

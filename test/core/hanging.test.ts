@@ -29,7 +29,7 @@ describe('a publisher that never answers', () => {
   test.each([
     ['one at a time', scripted],
     ['in batches', scriptedBatch],
-  ])('is told after the first timeout, and the circuit says it: %s', async (_, kind) => {
+  ])('is logged after the first timeout, and opens the circuit: %s', async (_, kind) => {
     vi.useFakeTimers();
     const store = storeOf(...numbered('-', 50));
     const publisher = kind(never);
@@ -52,7 +52,7 @@ describe('a publisher that never answers', () => {
     await stopped(relay);
   });
 
-  test('is told once a minute, and when it answers again', async () => {
+  test('is logged once a minute, and again when it answers', async () => {
     vi.useFakeTimers();
     const store = storeOf('-1', '-2');
     let hangs = true;
@@ -74,7 +74,7 @@ describe('a publisher that never answers', () => {
     await relay.stop();
   });
 
-  test('for one message only delays the key of that message', async () => {
+  test('delays only the key of the message that it does not answer', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'a2', ...numbered('-', 20));
     const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
@@ -87,7 +87,7 @@ describe('a publisher that never answers', () => {
     await relay.stop();
   });
 
-  test('for the only message there is does not hold up what is stored after it', async () => {
+  test('does not hold up messages that are stored after the unanswered one', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1');
     const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
@@ -100,7 +100,7 @@ describe('a publisher that never answers', () => {
     await stopped(relay);
   });
 
-  test('for one message is its own failure in the end, also with one call at a time', async () => {
+  test('makes one unanswered message a dead letter in the end, even with one call at a time', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', ...numbered('-', 5));
     const publisher = scripted((text) => (text === 'a1' ? never() : undefined));
@@ -115,7 +115,7 @@ describe('a publisher that never answers', () => {
   });
 });
 
-describe('a stop', () => {
+describe('stopping', () => {
   const hanging = () => {
     const aborted: unknown[] = [];
     const hang = (_: string, options?: PublishOptions) => {
@@ -128,29 +128,32 @@ describe('a stop', () => {
   test.each([
     ['one at a time', scripted],
     ['in batches', scriptedBatch],
-  ])('ends within ten seconds whatever the publisher does, and says what comes again: %s', async (_, kind) => {
-    vi.useFakeTimers();
-    const store = storeOf('a1', 'b1', 'c1', 'a2');
-    const { aborted, hang } = hanging();
-    const publisher = kind(hang);
-    const errorLogger = recordingLogger();
-    const relay = started(new Messenger(store, publisher, { errorLogger }));
-    await vi.advanceTimersByTimeAsync(1_000);
-    let ended = false;
-    const stopping = relay.stop().then(() => (ended = true));
-    await vi.advanceTimersByTimeAsync(7_999);
-    expect([ended, aborted]).toEqual([false, []]);
-    await vi.advanceTimersByTimeAsync(1_000);
-    await stopping;
-    expect(aborted[0]).toMatchObject({ code: 'TIMEOUT' });
-    expect(errorLogger.text()).toBe(
-      'the relay was stopped, and the publisher had not answered after 8 s: messages that are published again: 3',
-    );
-    expect([store.cursor, store.parked.size, store.held]).toEqual([0, 0, false]);
-    expect(vi.getTimerCount()).toBe(0);
-  });
+  ])(
+    'ends within ten seconds whatever the publisher does, and logs what will be published again: %s',
+    async (_, kind) => {
+      vi.useFakeTimers();
+      const store = storeOf('a1', 'b1', 'c1', 'a2');
+      const { aborted, hang } = hanging();
+      const publisher = kind(hang);
+      const errorLogger = recordingLogger();
+      const relay = started(new Messenger(store, publisher, { errorLogger }));
+      await vi.advanceTimersByTimeAsync(1_000);
+      let ended = false;
+      const stopping = relay.stop().then(() => (ended = true));
+      await vi.advanceTimersByTimeAsync(7_999);
+      expect([ended, aborted]).toEqual([false, []]);
+      await vi.advanceTimersByTimeAsync(1_000);
+      await stopping;
+      expect(aborted[0]).toMatchObject({ code: 'TIMEOUT' });
+      expect(errorLogger.text()).toBe(
+        'the relay was stopped, but the publisher did not answer within 8 s: messages to be published again: 3',
+      );
+      expect([store.cursor, store.parked.size, store.held]).toEqual([0, 0, false]);
+      expect(vi.getTimerCount()).toBe(0);
+    },
+  );
 
-  test('settles what was acknowledged before it, and publishes the rest again', async () => {
+  test('settles what was acknowledged before, and leaves the rest to be published again', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'b1', 'c1', 'b2');
     const publisher = scripted((text) => (text === 'b1' ? never() : undefined));
@@ -162,7 +165,7 @@ describe('a stop', () => {
     // Told to give up, it has half a second more to say what it did.
     await vi.advanceTimersByTimeAsync(700);
     await stopping;
-    expect(errorLogger.text()).toMatch(/not answered after 100 ms: messages that are published again: 1$/);
+    expect(errorLogger.text()).toMatch(/did not answer within 100 ms: messages to be published again: 1$/);
     expect(store.cursor).toBe(4);
     expect([...store.parked.values()].map(({ attempts, error }) => [attempts, error])).toEqual([
       [0, undefined],
@@ -197,7 +200,7 @@ describe('a stop', () => {
           }),
     );
 
-  test.each(kinds)('takes what a publisher answers once its signal is aborted, %s: a failure', async (_, kind) => {
+  test.each(kinds)('settles a failure that the publisher answers after its signal aborts: %s', async (_, kind) => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'b1');
     const publisher = tellingLate(kind, (_resolve, reject) => {
@@ -211,30 +214,33 @@ describe('a stop', () => {
     const stopping = relay.stop();
     await vi.advanceTimersByTimeAsync(200);
     await stopping;
-    expect(errorLogger.text()).toMatch(/not answered after 0 ms: messages that are published again: 1$/);
+    expect(errorLogger.text()).toMatch(/did not answer within 0 ms: messages to be published again: 1$/);
     expect(store.cursor).toBe(2);
     expect([...store.parked.keys()]).toEqual([1]);
     // It was not waited for: that is no failure.
     expect(events.filter(({ type }) => type === 'failed')).toEqual([]);
   });
 
-  test.each(kinds)('takes what a publisher answers once its signal is aborted, %s: an ack', async (_, kind) => {
-    vi.useFakeTimers();
-    const store = storeOf('a1', 'b1');
-    const publisher = tellingLate(kind, (resolve) => {
-      resolve();
-    });
-    const errorLogger = recordingLogger();
-    const relay = started(new Messenger(store, publisher, { errorLogger, stopTimeout: 0 }));
-    await vi.advanceTimersByTimeAsync(1_000);
-    const stopping = relay.stop();
-    await vi.advanceTimersByTimeAsync(200);
-    await stopping;
-    expect(errorLogger.errors).toEqual([]);
-    expect([store.cursor, store.parked.size]).toEqual([2, 0]);
-  });
+  test.each(kinds)(
+    'settles an acknowledgement that the publisher gives after its signal aborts: %s',
+    async (_, kind) => {
+      vi.useFakeTimers();
+      const store = storeOf('a1', 'b1');
+      const publisher = tellingLate(kind, (resolve) => {
+        resolve();
+      });
+      const errorLogger = recordingLogger();
+      const relay = started(new Messenger(store, publisher, { errorLogger, stopTimeout: 0 }));
+      await vi.advanceTimersByTimeAsync(1_000);
+      const stopping = relay.stop();
+      await vi.advanceTimersByTimeAsync(200);
+      await stopping;
+      expect(errorLogger.errors).toEqual([]);
+      expect([store.cursor, store.parked.size]).toEqual([2, 0]);
+    },
+  );
 
-  test('does not wait for a datastore that hangs either', async () => {
+  test('does not wait for a datastore that hangs', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1');
     store.fault = (call) => (call === 'settle' ? never() : undefined);
@@ -247,11 +253,13 @@ describe('a stop', () => {
     expect(ended).toBe(false);
     await vi.advanceTimersByTimeAsync(1);
     await stopping;
-    expect(errorLogger.text()).toMatch(/the datastore does not answer, and what it was not told is published again$/);
+    expect(errorLogger.text()).toMatch(
+      /the datastore does not answer, so messages that were not settled will be published again$/,
+    );
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test('of publish, as of drain, waits as long', async () => {
+  test('waits as long in publish as in a relay', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'b1');
     const publisher = scripted((text) => (text === 'b1' ? never() : undefined));

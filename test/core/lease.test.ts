@@ -14,8 +14,8 @@ const storeOf = (...texts: readonly string[]): ListFeedStore => {
   return store;
 };
 
-describe('a lease that is lost', () => {
-  test('stops publishing at once, settles nothing, and is claimed again', async () => {
+describe('a relay that loses its lease', () => {
+  test('stops publishing at once, settles nothing, and claims again', async () => {
     const store = storeOf('a1', 'b1', 'c1', 'd1');
     const broker = gate();
     const signals: AbortSignal[] = [];
@@ -42,7 +42,7 @@ describe('a lease that is lost', () => {
     expect(publisher.sent).toEqual(['a1', 'b1', 'a1', 'b1', 'c1', 'd1']);
   });
 
-  test('between two batches sends no second one', async () => {
+  test('sends no second batch if the lease is lost between two batches', async () => {
     const store = storeOf('a1', 'a2');
     const publisher = scriptedBatch((text) => {
       if (text === 'a1' && store.opened === 1) store.revoke();
@@ -53,7 +53,7 @@ describe('a lease that is lost', () => {
     expect(publisher.calls).toEqual([['a1'], ['a1'], ['a2']]);
   });
 
-  test('ends a pause for a broken broker', async () => {
+  test('ends its pause for a failing broker', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'b1');
     const publisher = scriptedBatch(() => Promise.reject(refusal('connection')));
@@ -66,7 +66,7 @@ describe('a lease that is lost', () => {
     await relay.stop();
   });
 
-  test('ends the sleep of an idle relay', async () => {
+  test('stops sleeping if it is idle', async () => {
     vi.useFakeTimers();
     const store = storeOf();
     const relay = started(new Messenger(store, scripted(), { interval: 3_600_000, errorLogger: recordingLogger() }));
@@ -77,7 +77,7 @@ describe('a lease that is lost', () => {
     await relay.stop();
   });
 
-  test('is no outage of the store, not even with a limit of 0', async () => {
+  test('does not count the loss as an outage of the store, even with a limit of 0', async () => {
     const store = storeOf('a1');
     const publisher = scripted();
     const relay = started(
@@ -93,7 +93,7 @@ describe('a lease that is lost', () => {
     await relay.stop();
   });
 
-  test('before anything was read is claimed again too', async () => {
+  test('claims again even if it has read nothing yet', async () => {
     const store = storeOf('a1');
     store.fault = (call) => {
       if (call === 'retries' && store.opened === 1) store.revoke();
@@ -104,7 +104,7 @@ describe('a lease that is lost', () => {
     await relay.stop();
   });
 
-  test('during publish() rejects, and settles nothing', async () => {
+  test('rejects in publish(), and settles nothing', async () => {
     const store = storeOf('a1', 'b1');
     const publisher = scripted(() => {
       store.revoke();
@@ -118,7 +118,7 @@ describe('a lease that is lost', () => {
 });
 
 describe('a destination that another relay holds', () => {
-  test('is left alone, and taken over when it is free', async () => {
+  test('is left alone until it is free, and then taken over', async () => {
     const store = storeOf('a1');
     const [first, second] = [scripted(), scripted()];
     const holder = started(new Messenger(store, first, FAST));
@@ -141,7 +141,7 @@ describe('a destination that another relay holds', () => {
     expect(store.held).toBe(false);
   });
 
-  test('is 0 messages for publish()', async () => {
+  test('gives publish() 0 messages', async () => {
     const store = storeOf('a1');
     const feed = await store.openFeed({ destination: 'default', pageSize: 1 });
     expect(await new Messenger(store, scripted()).publish()).toBe(0);
@@ -150,7 +150,7 @@ describe('a destination that another relay holds', () => {
     expect(store.held).toBe(false);
   });
 
-  test('a standby stops when it is told to', async () => {
+  test('does not keep a standby relay from stopping', async () => {
     vi.useFakeTimers();
     const store = storeOf();
     await store.openFeed({ destination: 'default', pageSize: 1 });
@@ -162,7 +162,7 @@ describe('a destination that another relay holds', () => {
 });
 
 describe('a feed', () => {
-  test('is opened for the destination and page size of the relay, and closed', async () => {
+  test('is opened for the relay’s destination and page size, and closed', async () => {
     const store = storeOf('a1');
     const opening = vi.spyOn(store, 'openFeed');
     await new Messenger(store, scripted(), { destination: 'audit', publishBatchSize: 7 }).publish();
@@ -170,7 +170,7 @@ describe('a feed', () => {
     expect(store.held).toBe(false);
   });
 
-  test('is closed when the store fails, and opened again where it was settled', async () => {
+  test('is closed when the store fails, and reopened after the last settled message', async () => {
     const store = storeOf('a1', 'a2', 'a3', 'a4');
     let left = 3;
     store.fault = (call) => {
@@ -185,7 +185,7 @@ describe('a feed', () => {
     expect(publisher.acknowledged.filter((text, i, all) => all.indexOf(text) === i)).toEqual(['a1', 'a2', 'a3', 'a4']);
   });
 
-  test('is closed after what is being settled, when reading fails meanwhile', async () => {
+  test('is closed only after a settlement in flight when reading fails', async () => {
     const store = storeOf('a1');
     const settled = gate();
     let failed = false;
@@ -206,7 +206,7 @@ describe('a feed', () => {
     expect(publisher.sent).toEqual(['a1']);
   });
 
-  test('after a crash at most the pages in flight are published again', async () => {
+  test('publishes at most the pages in flight again after a crash', async () => {
     const texts = Array.from({ length: 40 }, (_, i) => `-${i}`);
     const store = storeOf(...texts);
     const never = new Promise(() => undefined);
@@ -230,7 +230,7 @@ describe('a feed', () => {
     expect(new Set([...first.sent, ...second.sent]).size).toBe(40);
   });
 
-  test('retries and new messages of a key: what is new never passes what waits', async () => {
+  test('never publishes a new message before a waiting message of its key', async () => {
     const store = storeOf('a1', 'a2', 'a3');
     let failures = 4;
     const publisher = scripted((text) => {

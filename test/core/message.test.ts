@@ -26,7 +26,7 @@ describe('newMessage', () => {
     expect(newMessage('\u0000').payload).toEqual(bytes(0));
   });
 
-  test('has an id, the time, no metadata, and is not published', () => {
+  test('gives a message an id, the time and no metadata, and does not mark it as published', () => {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
     const message = newMessage('x');
     vi.useRealTimers();
@@ -38,7 +38,7 @@ describe('newMessage', () => {
     expect(message.key).toBeUndefined();
   });
 
-  test('keeps what it is told', () => {
+  test('keeps the given options', () => {
     const at = new Date(0);
     const message = newMessage('x', { id: 'chosen', at, topic: 't', key: 'k', metadata: { a: 'b' } });
     expect(message).toMatchObject({ id: 'chosen', at, topic: 't', key: 'k', metadata: { a: 'b' } });
@@ -82,7 +82,7 @@ describe('newMessage', () => {
     expect(broken(options)).toThrow(invalid(text));
   });
 
-  test('never puts the whole of a long value into the error', () => {
+  test('never puts the whole of a long value into an error', () => {
     const error = thrown(broken({ key: '\u0000'.repeat(10_000) })) as Error;
     expect(error.message.length).toBeLessThan(1_000);
   });
@@ -98,13 +98,13 @@ describe('metadata', () => {
     expect(metadata).toEqual({ a: '2' });
   });
 
-  test('setMetadata replaces and chains', () => {
+  test('setMetadata replaces a value and can be chained', () => {
     const message = newMessage('x', { metadata: { a: '1' } });
     expect(message.setMetadata('a', '2').setMetadata('b', '').setMetadata('b', '4')).toBe(message);
     expect(message.metadata).toEqual({ a: '2', b: '4' });
   });
 
-  test('keys are data, whatever an object makes of them', () => {
+  test('treats keys such as __proto__ as plain data', () => {
     const message = newMessage('x').setMetadata('__proto__', 'a').setMetadata('constructor', 'b').setMetadata('1', 'c');
     expect(Object.entries(message.metadata).sort()).toEqual([
       ['1', 'c'],
@@ -148,7 +148,7 @@ describe('metadata', () => {
     ['a string', 'abc', /"abc"/],
     ['a number', 5, /5 \(number\)/],
     ['null', null, /null/],
-  ])('refuses %s for the whole', (_, metadata, text) => {
+  ])('refuses %s in place of an object', (_, metadata, text) => {
     expect(broken({ metadata })).toThrow(invalid(/metadata must be an object of strings/));
     expect(broken({ metadata })).toThrow(invalid(text));
   });
@@ -181,7 +181,7 @@ describe('ids', () => {
     }
   }
 
-  test('are what a message gets', () => {
+  test('are given to new messages', () => {
     expect(newMessage('x').id).toMatch(RFC_9562);
   });
 
@@ -190,7 +190,7 @@ describe('ids', () => {
     expect(uuidv7()).toMatch(/^017f22e2-79b0-7/);
   });
 
-  test('100,000 of one millisecond are valid, unique and increasing, and run little ahead of the clock', () => {
+  test('are valid, unique and increasing for 100,000 in one millisecond, and run only a little ahead of the clock', () => {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
     const ids = Array.from({ length: 100_000 }, uuidv7);
     assertIncreasing(ids);
@@ -198,7 +198,7 @@ describe('ids', () => {
     expect(timeOf(ids.at(-1)!)).toBeLessThanOrEqual(1_700_000_000_000 + 1 + Math.ceil((100_000 - 2_048) / 4_096));
   });
 
-  test('increase while the clock steps back, and follow it once it has caught up', () => {
+  test('keep increasing while the clock steps back, and follow the clock once it has caught up', () => {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
     const ids = [uuidv7()];
     for (const now of [1_699_999_990_000, 0, 1_699_999_999_999, 1_700_000_000_000]) {
@@ -211,7 +211,7 @@ describe('ids', () => {
     expect(timeOf(ids.at(-1)!)).toBe(1_700_000_100_000);
   });
 
-  test('have random bits of their own each, however many are drawn at once', () => {
+  test('each have their own random bits, however many are drawn at once', () => {
     const ids = Array.from({ length: 10_000 }, uuidv7);
     expect(new Set(ids.map((id) => id.slice(19))).size).toBe(10_000);
   });

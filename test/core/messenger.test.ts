@@ -72,7 +72,7 @@ describe('options', () => {
   ];
   const cases = ranges.flatMap(([name, values]) => values.map((value) => [name, value] as const));
 
-  test.each(cases)('%s: %j is refused, quoting it', (name, value) => {
+  test.each(cases)('refuse a wrong %s and quote it: %j', (name, value) => {
     const [outer, inner] = name.split('.') as [string, string?];
     const options = { [outer]: inner === undefined ? value : { [inner]: value } };
     const make = () => new Messenger(new PlainStore(), scripted(), options);
@@ -91,18 +91,18 @@ describe('options', () => {
     ['destination', 5, /destination must be a non-empty string, got 5/],
     ['errorLogger', {}, /errorLogger must have the methods error; error is missing in an object \(Object\)/],
     ['errorLogger', null, /errorLogger must have the methods error; error is missing in null/],
-  ])('%s: %j is refused', (name, value, text) => {
+  ])('refuse a wrong %s: %j', (name, value, text) => {
     expect(() => new Messenger(new PlainStore(), scripted(), { [name]: value })).toThrow(text);
   });
 
-  test('a store and a publisher without their methods are refused, naming what is missing', () => {
+  test('refuse a store or a publisher without its methods, and name the missing methods', () => {
     const store = { messages: () => Promise.resolve([]) } as unknown as Store;
     expect(() => new Messenger(store, scripted())).toThrow(/published, deletePublishedByExpiration is missing/);
     expect(() => new Messenger(undefined as unknown as Store, scripted())).toThrow(/missing in undefined/);
     expect(() => new Messenger(new PlainStore(), {} as never)).toThrow(/publisher must have the methods publish/);
   });
 
-  test('the limits themselves are allowed', () => {
+  test('allow the limits of each range', () => {
     for (const options of [
       { publishBatchSize: 1, interval: 1, cleanUp: 0, concurrency: 1, publishTimeout: 1, storeOutageLimit: 0 },
       { publishBatchSize: 10_000, interval: 86_400_000, concurrency: 1_000, retry: { minDelay: 7, maxDelay: 7 } },
@@ -114,7 +114,7 @@ describe('options', () => {
 });
 
 describe("the seed's defaults", () => {
-  test('a batch is of 100', async () => {
+  test('publish batches of 100', async () => {
     const store = await plainStore(...numbered(250));
     const publisher = scriptedBatch();
     const messenger = new Messenger(store, publisher);
@@ -122,7 +122,7 @@ describe("the seed's defaults", () => {
     expect(publisher.calls).toEqual([numbered(100)]);
   });
 
-  test('an idle relay looks every second, and while there is work at once', async () => {
+  test('read every second when idle, and at once while there is work', async () => {
     vi.useFakeTimers();
     const store = await plainStore(...numbered(1_000));
     const listing = vi.spyOn(store, 'messages');
@@ -139,7 +139,7 @@ describe("the seed's defaults", () => {
     await relay.stop();
   });
 
-  test('errors go to standard error', async () => {
+  test('write errors to standard error', async () => {
     const error = vi.spyOn(console, 'error').mockReturnValue();
     const store = await plainStore('a1');
     const relay = started(
@@ -158,7 +158,7 @@ describe("the seed's defaults", () => {
 });
 
 describe('publish', () => {
-  test('publishes one page and marks it, and says how many', async () => {
+  test('publishes and marks one page, and resolves to the number of messages', async () => {
     const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3');
     const publisher = scripted();
     const messenger = new Messenger(store, publisher, { publishBatchSize: 3 });
@@ -170,7 +170,7 @@ describe('publish', () => {
     expect(await unpublished(store)).toEqual([]);
   });
 
-  test('hands over whole messages', async () => {
+  test('hands whole messages to the publisher', async () => {
     const store = new PlainStore();
     const made = message('x', { topic: 't', key: 'k', metadata: { a: 'b' } });
     await store.transaction((transaction) => store.add(transaction, made));
@@ -249,7 +249,7 @@ describe('publish', () => {
 });
 
 describe('clean', () => {
-  test('deletes what is published and old enough, once', async () => {
+  test('deletes published messages once they are old enough', async () => {
     const store = await plainStore('a1', 'a2');
     await new Messenger(store, scripted(), { publishBatchSize: 1 }).publish();
     await new Messenger(store, scripted(), { cleanUp: 3_600_000 }).clean();
@@ -267,7 +267,7 @@ describe('clean', () => {
     expect(store.all().map(textOf)).toEqual(['a2']);
   });
 
-  test('needs the option, and passes on it and the signal', async () => {
+  test('needs the option cleanUp, and passes the option and the signal to the store', async () => {
     const store = await plainStore();
     const deleting = vi.spyOn(store, 'deletePublishedByExpiration');
     const { signal } = new AbortController();
@@ -283,7 +283,7 @@ describe('clean', () => {
     expect(await rejected(new Messenger(store, scripted(), { cleanUp: 1 }).clean())).toBe(store.down);
   });
 
-  test('happens in start, again and again', async () => {
+  test('runs again and again in start', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1');
     const relay = started(new Messenger(store, scripted(), { cleanUp: 10_000 }));
@@ -297,7 +297,7 @@ describe('clean', () => {
     await relay.stop();
   });
 
-  test('does not happen in start without the option', async () => {
+  test('does not run in start without the option', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1');
     const deleting = vi.spyOn(store, 'deletePublishedByExpiration');
@@ -307,7 +307,7 @@ describe('clean', () => {
     expect(deleting).not.toHaveBeenCalled();
   });
 
-  test('its errors go to the error logger, and publishing goes on', async () => {
+  test('logs its errors, and publishing goes on', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1');
     vi.spyOn(store, 'deletePublishedByExpiration').mockRejectedValue(new Error('cannot delete'));
@@ -325,7 +325,7 @@ describe('clean', () => {
 });
 
 describe('start', () => {
-  test('publishes what is there and what comes, until it is aborted', async () => {
+  test('publishes existing and new messages until it is aborted', async () => {
     const store = await plainStore(...numbered(7));
     const publisher = scripted();
     const relay = started(new Messenger(store, publisher, { ...FAST, publishBatchSize: 2 }));
@@ -350,13 +350,13 @@ describe('start', () => {
     }
   });
 
-  test('with an aborted signal touches nothing', async () => {
+  test('does nothing if its signal has already aborted', async () => {
     const store = faulty(await plainStore('a1'));
     await new Messenger(store, scripted()).start({ signal: AbortSignal.abort() });
     expect(store.calls).toEqual([]);
   });
 
-  test('an error of the broker goes to the error logger, and the rest goes on', async () => {
+  test('logs an error of the broker, and publishes the rest', async () => {
     const store = await plainStore('a1', 'b1', 'c1');
     const errorLogger = recordingLogger();
     let failures = 3;
@@ -380,7 +380,7 @@ describe('start', () => {
   test.each([
     ['throws', (): void => expect.unreachable()],
     ['rejects', (): void => Promise.reject(new Error('no disk')) as unknown as undefined],
-  ])('an error logger that %s changes nothing', async (_, error) => {
+  ])('goes on with an error logger that %s', async (_, error) => {
     const store = await plainStore('a1', 'b1');
     let failed = false;
     const publisher = scripted((text) => {
@@ -398,7 +398,7 @@ describe('start', () => {
 describe('a store that fails', () => {
   const down = new Error('connection refused');
 
-  test.each([0, 30_000, Number.MAX_SAFE_INTEGER])('at start is fatal (limit %i)', async (storeOutageLimit) => {
+  test.each([0, 30_000, Number.MAX_SAFE_INTEGER])('is fatal at the start (limit %i)', async (storeOutageLimit) => {
     const store = faulty(await plainStore('a1'));
     store.down = down;
     const errorLogger = recordingLogger();
@@ -412,7 +412,7 @@ describe('a store that fails', () => {
     expect(store.calls).toEqual(['messages']);
   });
 
-  test('later is tolerated up to the limit, by the clock', async () => {
+  test('is tolerated later, until storeOutageLimit is over by the clock', async () => {
     vi.useFakeTimers();
     const store = faulty(await plainStore('a1'));
     const errorLogger = recordingLogger();
@@ -434,7 +434,7 @@ describe('a store that fails', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test('later is asked again after pauses that grow, up to two seconds', async () => {
+  test('is tried again later after growing pauses of up to two seconds', async () => {
     vi.useFakeTimers();
     vi.spyOn(Math, 'random').mockReturnValue(1);
     const store = faulty(await plainStore('a1'));
@@ -461,7 +461,7 @@ describe('a store that fails', () => {
     await relay.stop();
   });
 
-  test('later is fatal at once with a limit of 0, which is what the seed does', async () => {
+  test('is fatal at once with a limit of 0, as in the seed', async () => {
     const store = faulty(await plainStore('a1'));
     const errorLogger = recordingLogger();
     const relay = started(new Messenger(store, scripted(), { ...FAST, storeOutageLimit: 0, errorLogger }));
@@ -471,7 +471,7 @@ describe('a store that fails', () => {
     expect(errorLogger.errors).toEqual([]);
   });
 
-  test('and recovers is forgiven: the limit counts anew', async () => {
+  test('gets the whole limit again after it recovers', async () => {
     vi.useFakeTimers();
     const store = faulty(await plainStore());
     const publisher = scripted();
@@ -489,7 +489,7 @@ describe('a store that fails', () => {
     expect(errorLogger.errors.map(({ cause }) => cause)).toEqual([down, down, down, down, down]);
   });
 
-  test('to mark messages is fatal too, though it still lists them: else they are published for ever', async () => {
+  test('is fatal if it cannot mark messages but still lists them, because they would be published again and again', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1');
     const errorLogger = recordingLogger();
@@ -506,7 +506,7 @@ describe('a store that fails', () => {
     expect(publisher.sent.length).toBeLessThan(30);
   });
 
-  test('to mark messages the first time is an outage, since it could be reached', async () => {
+  test('has an outage, not a fatal error, if the first marking fails, because it could be reached', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1');
     const marking = vi.spyOn(store, 'published').mockRejectedValueOnce(down).mockRejectedValueOnce(down);
@@ -520,7 +520,7 @@ describe('a store that fails', () => {
     expect(await unpublished(store)).toEqual([]);
   });
 
-  test('to mark one message marks none of its page: all are published again', async () => {
+  test('gets a whole page published again if marking one of its messages fails', async () => {
     const store = await plainStore('a1', 'b1', 'c1');
     vi.spyOn(store, 'published').mockRejectedValueOnce(down);
     const publisher = scripted();
@@ -530,7 +530,7 @@ describe('a store that fails', () => {
     expect(publisher.sent).toEqual(['a1', 'b1', 'c1', 'a1', 'b1', 'c1']);
   });
 
-  test('with a schema that cannot be worked on is fatal whatever the limit', async () => {
+  test('is fatal with an unusable schema, whatever the limit', async () => {
     const store = faulty(await plainStore('a1'));
     const relay = started(new Messenger(store, scripted(), FAST));
     await until(() => store.calls.includes('published'), 'a1');
@@ -538,11 +538,11 @@ describe('a store that fails', () => {
     expect(await rejected(relay.ended)).toMatchObject({
       code: 'FATAL',
       cause: store.down,
-      message: 'the datastore cannot be worked on: run messenger migrate',
+      message: 'the datastore cannot be used: run messenger migrate',
     });
   });
 
-  test('while it is waited for, an abort ends', async () => {
+  test('is no longer waited for after an abort', async () => {
     vi.useFakeTimers();
     const store = faulty(await plainStore('a1'));
     const relay = started(new Messenger(store, scripted(), { errorLogger: recordingLogger() }));
@@ -555,7 +555,7 @@ describe('a store that fails', () => {
 });
 
 describe('abort', () => {
-  test('waits for what is in flight, settles it, and sends nothing after', async () => {
+  test('waits for the messages in flight, settles them, and sends nothing more', async () => {
     const store = await plainStore(...numbered(40));
     const broker = gate();
     const publisher = scripted(() => broker.opened);
@@ -572,7 +572,7 @@ describe('abort', () => {
     expect(await unpublished(store)).toEqual(numbered(40).slice(3));
   });
 
-  test('waits for a batch in flight, and sends no other', async () => {
+  test('waits for a batch in flight, and sends no other batch', async () => {
     const store = await plainStore('a1', 'a2', 'b1');
     const broker = gate();
     const publisher = scriptedBatch(() => broker.opened);
@@ -585,7 +585,7 @@ describe('abort', () => {
     expect(await unpublished(store)).toEqual(['a2']);
   });
 
-  test('a message that fails while it is waited for is reported, and one that was not sent is not', async () => {
+  test('reports a message that fails while the relay stops, but not a message that was not sent', async () => {
     const store = await plainStore('a1', 'a2', 'b1', 'c1');
     const broker = gate();
     const errorLogger = recordingLogger();
@@ -604,7 +604,7 @@ describe('abort', () => {
     expect(await unpublished(store)).toEqual(['a1', 'a2', 'c1']);
   });
 
-  test('waits for the settlement of the page before', async () => {
+  test('waits until the previous page is settled', async () => {
     const store = await plainStore('a1');
     const settled = gate();
     const published = store.published.bind(store);
@@ -620,7 +620,7 @@ describe('abort', () => {
     expect(await unpublished(store)).toEqual([]);
   });
 
-  test('a settlement that fails then is reported', async () => {
+  test('reports a settlement that fails while the relay stops', async () => {
     const store = await plainStore('a1');
     const settled = gate();
     const down = new Error('connection reset');
@@ -637,7 +637,7 @@ describe('abort', () => {
     expect(errorLogger.errors).toEqual([down]);
   });
 
-  test('ends a pause for a broken broker', async () => {
+  test('ends the pause for a failing broker', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1', 'b1');
     const publisher = scriptedBatch(() => Promise.reject(refusal('connection', 'no broker')));

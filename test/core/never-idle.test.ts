@@ -58,7 +58,7 @@ function publisherOf(answer: (call: number) => Promise<void>): BatchPublisher & 
   return publisher;
 }
 
-test('forgets what was settled, although there is always a page in flight', async () => {
+test('forgets settled messages even if a page is always in flight', async () => {
   const store = new EndlessStore();
   const begun: (() => void)[] = [];
   // Each call is answered once the next one has begun.
@@ -77,7 +77,7 @@ test('forgets what was settled, although there is always a page in flight', asyn
   await stopped;
 });
 
-test('has few pages behind one that is not answered, however small they are', async () => {
+test('keeps few pages behind an unanswered page, however small they are', async () => {
   const store = new EndlessStore();
   const broker = gate();
   const publisher = publisherOf((call) => (call === 0 ? broker.opened : Promise.resolve()));

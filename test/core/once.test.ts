@@ -73,7 +73,7 @@ describe.each(publishers)('messages that fail for their own reasons before other
     });
     afterAll(() => pool.end());
 
-    test('are parked, and the others are published within a few calls', async () => {
+    test('are parked while the others are published within a few calls', async () => {
       const client = await pool.connect();
       await client.query('BEGIN');
       await store.add(
@@ -99,7 +99,7 @@ describe.each(publishers)('messages that fail for their own reasons before other
     });
   });
 
-  test('in memory are each told of, every time, and nothing is lost', async () => {
+  test('are each logged every time in memory, and nothing is lost', async () => {
     const store = await plainStore(...HEAD, ...GOOD);
     const { publisher, state } = failing();
     const messenger = new Messenger(store, publisher, options);
@@ -140,7 +140,7 @@ describe('a lease that is lost before anything is sent', () => {
     }
   }
 
-  test.each(publishers)('sends nothing of publish(), %s', async (_, publisherOf) => {
+  test.each(publishers)('stops publish() from sending anything, %s', async (_, publisherOf) => {
     const store = new LosingStore();
     store.add('a1', 'b1');
     const publisher = publisherOf(() => undefined);
@@ -151,7 +151,7 @@ describe('a lease that is lost before anything is sent', () => {
     expect(await messenger.publish()).toBe(2);
   });
 
-  test.each(publishers)('sends nothing of a relay until it has claimed again, %s', async (_, publisherOf) => {
+  test.each(publishers)('stops a relay from sending until it has claimed again, %s', async (_, publisherOf) => {
     const store = new LosingStore();
     store.add('a1', 'b1');
     const openedWhenSent: number[] = [];
@@ -162,7 +162,7 @@ describe('a lease that is lost before anything is sent', () => {
     expect(openedWhenSent).toEqual([2, 2]);
   });
 
-  test('sends nothing of a page', async () => {
+  test('stops a page from being sent', async () => {
     const publisher = scriptedBatch();
     const page = { messages: [message('a1'), message('a2')] };
     const failures: Error[] = [];
@@ -176,7 +176,7 @@ describe('a lease that is lost before anything is sent', () => {
     expect(failures).toEqual([]);
   });
 
-  test('starts no work that has a deadline', async () => {
+  test('stops work with a deadline from starting', async () => {
     let begun = 0;
     const work = async () => void (begun += 1);
     const tooLate = () => new Error('too late');
@@ -190,7 +190,7 @@ describe('a lease that is lost before anything is sent', () => {
 describe('a deadline', () => {
   const tooLate = () => new Error('too late');
 
-  test('aborts the signal of the work, and one that is asked for later is aborted already', async () => {
+  test('aborts the signal of its work, including a signal that is read afterwards', async () => {
     const signals: AbortSignal[] = [];
     let ask: () => AbortSignal = () => new AbortController().signal;
     const ended = withDeadline(1, undefined, tooLate, (signal) => {
@@ -211,7 +211,7 @@ describe('a deadline', () => {
     ]);
   });
 
-  test('ends with its parent, for the same reason, whenever the signal is asked for', async () => {
+  test('ends with its parent and for the same reason, whenever the signal is read', async () => {
     const parent = new AbortController();
     const reason = new Error('the parent');
     const signals: (() => AbortSignal)[] = [];
@@ -235,7 +235,7 @@ describe('a deadline', () => {
     expect(ask?.().aborted).toBe(false);
   });
 
-  test('leaves neither a listener nor a timer of work that throws at once', async () => {
+  test('leaves neither a listener nor a timer if the work throws at once', async () => {
     const parent = new AbortController();
     const removed = vi.spyOn(parent.signal, 'removeEventListener');
     let timers = 0;
@@ -264,7 +264,7 @@ describe('a message that was stored twice', () => {
     return store;
   }
 
-  test.each([1, 2, 3, 100])('ends for publish() with pages of %i', async (publishBatchSize) => {
+  test.each([1, 2, 3, 100])('is done with after publish() with pages of %i', async (publishBatchSize) => {
     const store = await storeWithTwice();
     const publisher = scripted();
     const messenger = new Messenger(store, publisher, { publishBatchSize });
@@ -276,7 +276,7 @@ describe('a message that was stored twice', () => {
     expect((await store.messages(10)).map(textOf)).toEqual([]);
   });
 
-  test.each([1, 2, 3, 100])('ends for a relay with pages of %i', async (publishBatchSize) => {
+  test.each([1, 2, 3, 100])('is done with in a relay with pages of %i', async (publishBatchSize) => {
     const store = await storeWithTwice();
     const publisher = scripted();
     const errorLogger = recordingLogger();

@@ -245,7 +245,7 @@ async function run(seed: number, kind: 'plain' | 'feed'): Promise<void> {
 }
 
 describe.each(['plain', 'feed'] as const)('a %s store', (kind) => {
-  test(`keeps the promises in ${RUNS} random runs (seed ${SEED})`, async () => {
+  test(`keeps its promises in ${RUNS} random runs (seed ${SEED})`, async () => {
     for (let i = 0; i < RUNS; i++) {
       try {
         await run(SEED + i, kind);

@@ -48,29 +48,32 @@ async function handedOver(from: Topics, payload: unknown, to: Topics) {
 describe('the version of a topic', () => {
   const payload = { id: '1', currency: 'CHF' };
 
-  it('goes with each of its messages, from the second on', async () => {
+  it('is stored with each message, from version 2 on', async () => {
     const metadataOf = async (topics: Topics) => (await handedOver(topics, payload, topics)).published[0];
     expect((await metadataOf(second))?.metadata).toMatchObject({ 'schema-version': '2' });
     expect((await metadataOf(first))?.metadata).not.toHaveProperty('schema-version');
   });
 
-  it('is what a subscriber of the same one takes, and of an older one refuses', async () => {
+  it('is accepted by a subscriber of the same version, and refused by a subscriber of an older version', async () => {
     expect(await handedOver(second, payload, second)).toMatchObject({ handled: [payload], refused: [] });
     expect(await handedOver(second, payload, first)).toMatchObject({
       handled: [],
       refused: [
-        { code: 'INVALID_MESSAGE', message: expect.stringMatching(/version 2, and this is version 1/) as string },
+        {
+          code: 'INVALID_MESSAGE',
+          message: expect.stringMatching(/version 2, but this consumer has version 1/) as string,
+        },
       ],
     });
   });
 
-  it('has a subscriber of a newer one bring up what an older outbox has stored', async () => {
+  it('lets a subscriber of a newer version upcast what an older outbox stored', async () => {
     const { handled, refused } = await handedOver(first, { id: '1' }, second);
     expect([handled, refused]).toEqual([[{ id: '1', currency: 'of version 1' }], []]);
   });
 });
 
-it('says of a payload what it is, whatever metadata is handed on of another message', async () => {
+it('describes the payload in the metadata, even if the metadata of another message is passed on', async () => {
   const store = new MemoryStore();
   const outbox = defineOutbox({
     store,
@@ -104,12 +107,12 @@ function listStore() {
   return { list, store };
 }
 
-describe('what becomes of the failures of a topic', () => {
+describe('the failures of a topic', () => {
   const schema = z.object({ id: z.string(), n: z.number() });
   const key = ({ id }: { id: string }) => id;
   const textsOf = (id: string, ...numbers: readonly number[]) => numbers.map((n) => JSON.stringify({ id, n }));
 
-  it('is as its `retry` says, and of another topic as the relay’s', async () => {
+  it('follow the topic’s `retry`, and for another topic the relay’s', async () => {
     const { list, store } = listStore();
     const retry = { maxAttempts: 2, onExhausted: 'block-key' } as const;
     const outbox = defineOutbox({ store, topics: { strict: { schema, key, retry }, other: { schema, key } } });
@@ -136,7 +139,7 @@ describe('what becomes of the failures of a topic', () => {
     expect(publisher.acknowledged).toEqual(textsOf('other', 2));
   });
 
-  it('holds up what is new where as many wait as its `maxParked` says', async () => {
+  it('hold up new messages once `maxParked` messages of the topic wait', async () => {
     const { list, store } = listStore();
     const outbox = defineOutbox({ store, topics: { tight: { schema, maxParked: 2 }, wide: { schema } } });
     const send = (topic: 'tight' | 'wide', n: number) => outbox.send(undefined, topic, { id: topic, n });
@@ -165,22 +168,22 @@ describe('what becomes of the failures of a topic', () => {
   });
 });
 
-describe('what a store is asked for and does not have', () => {
-  it('is unsupported: a statement, and what a transaction has stored', async () => {
+describe('a store without optional methods', () => {
+  it('rejects `statement` and `stored` as unsupported', async () => {
     const outbox = defineOutbox({ store: listStore().store, topics: first });
     await expect(outbox.statement('order.paid', { id: '1' })).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: 'this store has no statements: use send with a transaction',
+      message: 'this store cannot give a statement: call send with a transaction instead',
     });
     await expect(outbox.stored(undefined)).rejects.toMatchObject({
       code: 'UNSUPPORTED',
-      message: 'this store cannot tell what a transaction has stored',
+      message: 'this store cannot list the messages that a transaction has stored',
     });
   });
 });
 
 describe('transaction', () => {
-  it('wakes the relays of this process once it has committed, where nothing else tells of it', async () => {
+  it('wakes the relays of this process after the commit, if nothing else wakes them', async () => {
     const pool = new pg.Pool({ connectionString: await newDatabase(inject('postgres')[17]), max: 5 });
     onTestFinished(() => pool.end());
     const outbox = defineOutbox({ store: new PostgresStore(pool, { listen: false, notify: false }), topics: first });
@@ -203,7 +206,7 @@ describe('transaction', () => {
     }
   });
 
-  it('rejects with what it is rolled back for, on a store without relays to wake as well', async () => {
+  it('rejects with the reason of the rollback, even on a store that has no relays to wake', async () => {
     const store = new MemoryStore();
     const outbox = defineOutbox({ store, topics: first });
     const failure = new Error('the application changed its mind');

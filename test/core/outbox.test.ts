@@ -53,7 +53,7 @@ function kept(): Publisher & { messages: Message[] } {
 }
 
 describe('send', () => {
-  it('stores what the schema makes of the payload, with the topic’s key', async () => {
+  it('stores the output of the schema, with the topic’s key', async () => {
     const { store, outbox } = shop();
     const unknown = { secret: 'x' };
     await store.transaction(async (tx) => {
@@ -77,7 +77,7 @@ describe('send', () => {
     expect(messages[0]?.metadata).toEqual({ 'content-type': 'application/json', tenant: 'acme' });
   });
 
-  it('writes nothing of what the schema refuses, and says where it is wrong without the value', async () => {
+  it('writes nothing that the schema refuses, and says where the payload is wrong without quoting it', async () => {
     const { store, outbox } = shop();
     const wrong = [{ id: '1', total: 'secret-value', at }, { total: 1, at }, undefined, null, 'text'];
     for (const payload of wrong) {
@@ -101,13 +101,13 @@ describe('send', () => {
       });
       await expect(outbox.sendAll(tx, 'order.paid', [{ id: '1' }], { id: 'x' } as never)).rejects.toMatchObject({
         code: 'INVALID_OPTION',
-        message: 'sendAll takes no id: each of the messages has one of its own',
+        message: 'sendAll takes no id, because each message gets its own: leave id out',
       });
     });
     expect(await store.messages(10)).toEqual([]);
   });
 
-  it('refuses what no handler could read: a schema that does not take what it makes, once it is JSON', async () => {
+  it('refuses a payload that no handler could read, because the schema does not accept its own output as JSON', async () => {
     const store = new MemoryStore();
     const outbox = defineOutbox({
       store,
@@ -119,16 +119,18 @@ describe('send', () => {
       },
     });
     await store.transaction(async (tx) => {
-      await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(/read again, is not what its schema says: at: /);
-      await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('read again');
-      await expect(outbox.send(tx, 'again', 42)).rejects.toThrow('makes something else');
+      await expect(outbox.send(tx, 'lossy', { at })).rejects.toThrow(
+        /when read back from JSON, does not match its schema: at: /,
+      );
+      await expect(outbox.send(tx, 'turned', 'text')).rejects.toThrow('when read back from JSON');
+      await expect(outbox.send(tx, 'again', 42)).rejects.toThrow('changes its own output');
       await expect(outbox.send(tx, 'nothing', undefined)).rejects.toThrow('no JSON form');
       await expect(outbox.send(tx, 'nothing', 1n)).rejects.toThrow('no JSON form');
     });
     expect(await store.messages(10)).toEqual([]);
   });
 
-  describe('what would not come back as it was sent', () => {
+  describe('a payload that would change on its way through JSON', () => {
     class Money {
       constructor(readonly cents: number) {}
       toJSON() {
@@ -169,7 +171,7 @@ describe('send', () => {
       [{ bytes: Buffer.from('secret') }, 'bytes is a Buffer'],
       [{ 'a key': { error: new Error('secret') } }, '["a key"].error is an Error'],
       [{ a: [{ big: 1n }] }, 'a[0].big is a BigInt'],
-    ])('is refused, with its path: %o', async (payload, why) => {
+    ])('is refused with its path: %o', async (payload, why) => {
       const refused = await sending(any, payload).catch((error: unknown) => error);
       expect(refused).toMatchObject({
         code: 'INVALID_MESSAGE',
@@ -178,21 +180,25 @@ describe('send', () => {
       expect(String(refused)).not.toContain('secret');
     });
 
-    it('is refused where the schema makes another of the same class', async () => {
-      await expect(sending(tags, { tags: ['a'] })).rejects.toThrow(': tags is a Set, which would not come back');
+    it('is refused if the schema makes a different value of the same class', async () => {
+      await expect(sending(tags, { tags: ['a'] })).rejects.toThrow(': tags is a Set, which JSON does not keep');
     });
 
-    it('is named where the schema refuses what JSON has made of it', async () => {
-      await expect(sending(z.object({ at: z.date() }), { at })).rejects.toThrow('(at is a Date, which JSON has not)');
+    it('is named in the error if the schema refuses the JSON form', async () => {
+      await expect(sending(z.object({ at: z.date() }), { at })).rejects.toThrow(
+        '(at is a Date, which JSON does not have)',
+      );
     });
 
-    it('is told where it is the schema that changes it', async () => {
+    it('is named in the error if the schema changes its own output', async () => {
       const schema = z.object({ a: z.object({ n: z.number().transform((n) => n + 1) }) });
-      await expect(sending(schema, { a: { n: 1 } })).rejects.toThrow('when it is read, at a.n: it must leave');
+      await expect(sending(schema, { a: { n: 1 } })).rejects.toThrow(
+        'reads the output back, at a.n: a schema must leave',
+      );
       const filled = z
         .record(z.string(), z.any())
         .transform((all) => ({ ...all, [`n${String(Object.keys(all).length)}`]: 1 }));
-      await expect(sending(filled, {})).rejects.toThrow('when it is read, at n1: it must leave');
+      await expect(sending(filled, {})).rejects.toThrow('reads the output back, at n1: a schema must leave');
     });
 
     it.each<[string, z.ZodType, unknown]>([
@@ -200,12 +206,12 @@ describe('send', () => {
       ['what a schema makes again: a Date', coerced, { at }],
       ['what a schema makes again: a class', money, { total: new Money(42) }],
       ['what a schema makes again: an empty Set', tags, { tags: [] }],
-    ])('is not %s', async (_, schema, payload) => {
+    ])('does not include %s', async (_, schema, payload) => {
       const back = await sending(schema, payload);
       expect(back).toEqual(schema.parse(payload));
     });
 
-    it('is neither a property that is undefined, nor the sign of a zero, nor the class of what has only properties', async () => {
+    it('does not include an undefined property, the sign of a zero, or the class of an object that has only properties', async () => {
       class Order {
         readonly id = '1';
       }
@@ -213,7 +219,7 @@ describe('send', () => {
     });
   });
 
-  it('keeps the topic’s key where none is given, and refuses options that there are not', async () => {
+  it('keeps the topic’s key if no key is given, and refuses unknown options', async () => {
     const { store, outbox } = shop();
     await store.transaction(async (tx) => {
       await outbox.send(tx, 'order.sent', { id: '1' }, { key: undefined });
@@ -231,7 +237,7 @@ describe('send', () => {
     });
   });
 
-  it('waits for a schema that answers later', async () => {
+  it('waits for an asynchronous schema', async () => {
     const store = new MemoryStore();
     const schema = z.object({ id: z.string().refine((id) => Promise.resolve(id !== 'taken')) });
     const outbox = defineOutbox({ store, topics: { t: { schema } } });
@@ -258,7 +264,7 @@ describe('defineOutbox', () => {
       { store: new MemoryStore(), topics: { t: { schema: Order, destination: '' } } },
       /topics\["t"\]\.destination must be the name of a destination, got ""/,
     ],
-    [{ store: plainStore, topics: { t: { schema: Order, destination: 'kafka' } } }, /this store has none/],
+    [{ store: plainStore, topics: { t: { schema: Order, destination: 'kafka' } } }, /this store has no destinations/],
     [{ store: new MemoryStore(), topics: { t: { schema: Order, keys: 1 } } }, /keys/],
     [{ store: new MemoryStore(), topics: {}, topic: 1 }, /topic/],
   ])('refuses %o', (options, message) => {
@@ -268,7 +274,7 @@ describe('defineOutbox', () => {
 });
 
 describe('a relay of an outbox', () => {
-  it('publishes while its scope lasts, and finishes what is in flight', async () => {
+  it('publishes until its scope ends, and finishes what is in flight', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
     await store.transaction((tx) => outbox.send(tx, 'order.paid', { id: '1' }));
@@ -289,7 +295,7 @@ describe('a relay of an outbox', () => {
     expect(await store.messages(10)).toEqual([]);
   });
 
-  it('ends by its signal, once', async () => {
+  it('ends once when its signal aborts', async () => {
     const { outbox } = shop();
     const stop = new AbortController();
     const relay = await outbox.relay({ publisher: kept(), signal: stop.signal });
@@ -320,7 +326,7 @@ describe('a relay of an outbox', () => {
     }
   });
 
-  it('goes on where the retention of the store changes between asking for it and cleaning by it', async () => {
+  it('goes on if the store’s retention changes between reading and cleaning', async () => {
     const store = Object.assign(new MemoryStore(), { retention: () => Promise.resolve(100) });
     const logged: Error[] = [];
     const errorLogger = { error: (error: Error) => void logged.push(error) };
@@ -340,7 +346,7 @@ describe('a relay of an outbox', () => {
     await relay.stop();
   });
 
-  it('does not start on a store that does not answer, and tells of one that is lost', async () => {
+  it('does not start on a store that does not answer, and reports a store that is lost', async () => {
     const { store, outbox } = shop(new PlainStore());
     const refused = () => Promise.reject(new Error('refused'));
     const messages = store.messages.bind(store);
@@ -358,7 +364,7 @@ describe('a relay of an outbox', () => {
     await outbox.relay({ publisher: kept() }).then((each) => each.stop());
   }, 10_000);
 
-  it('has the retry of each topic', async () => {
+  it('uses the retry options of each topic', async () => {
     const store = new MemoryStore();
     const retry = { maxAttempts: 0 };
     expect(() => defineOutbox({ store, topics: { t: { schema: Order, retry } } })).toThrow(
@@ -374,7 +380,7 @@ describe('a relay of an outbox', () => {
 });
 
 describe('drain', () => {
-  it('goes on past what fails, tells of it at the end, and cleans', async () => {
+  it('goes on past failures, reports them at the end, and cleans', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
     const ids = Array.from({ length: 30 }, (_, i) => String(i));
@@ -394,7 +400,7 @@ describe('drain', () => {
       cleanUp: 0,
       errorLogger: { error: () => undefined },
     });
-    await expect(drained).rejects.toThrow('29 messages were published, and some were not: ');
+    await expect(drained).rejects.toThrow('29 messages were published, but others failed: ');
     expect(publisher.messages.map(({ key }) => key)).toEqual(ids.filter((id) => id !== '3'));
     expect(store.all().map(({ key }) => key)).toEqual(['3']);
     // As soon as it is due.
@@ -402,7 +408,7 @@ describe('drain', () => {
     expect(store.all()).toEqual([]);
   });
 
-  it('ends at once where the broker as a whole fails', async () => {
+  it('ends at once if the broker as a whole fails', async () => {
     const { store, outbox } = shop();
     await store.transaction((tx) => outbox.sendAll(tx, 'order.paid', [{ id: '1' }, { id: '2' }, { id: '3' }]));
     let calls = 0;
@@ -415,7 +421,7 @@ describe('drain', () => {
     expect(calls).toBe(1);
   });
 
-  it('says what it needs', async () => {
+  it('names missing and superfluous options', async () => {
     const { outbox } = shop();
     for (const options of [undefined, null, {}, { publisher: kept(), topics: {} }]) {
       await expect(outbox.drain(options as never)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
@@ -423,7 +429,7 @@ describe('drain', () => {
     }
   });
 
-  it('publishes all that there is, and gives the lease back', async () => {
+  it('publishes every message, and gives the lease back', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
     const payloads = Array.from({ length: 250 }, (_, i) => ({ id: String(i) }));
@@ -433,7 +439,7 @@ describe('drain', () => {
     expect(await outbox.drain({ publisher })).toBe(0);
   });
 
-  it('begins nothing more once its time is over, or its signal aborted', async () => {
+  it('starts nothing new after its budget is used up or its signal aborts', async () => {
     const { store, outbox } = shop();
     const publisher = kept();
     const ids = Array.from({ length: 5 }, (_, i) => ({ id: String(i) }));
@@ -495,7 +501,7 @@ describe('subscribe', () => {
   const json = (value: unknown, topic: string, version?: number) =>
     newMessage(JSON.stringify(value), { topic, ...(version && { metadata: { 'schema-version': String(version) } }) });
 
-  it('hands each message to its topic’s handler, parsed and brought up to its version', async () => {
+  it('hands each message to its topic’s handler, parsed and upcast to the current version', async () => {
     const got: unknown[] = [];
     const messages = [
       json({ id: '1', total: 2, at }, 'order.created'),
@@ -522,7 +528,7 @@ describe('subscribe', () => {
     ]);
   });
 
-  it('refuses what it cannot read or has no handler for, so that the broker keeps it', async () => {
+  it('refuses a message that it cannot read or has no handler for, so that the broker keeps the message', async () => {
     const messages = [
       json({ id: 1 }, 'order.created'),
       newMessage('no json', { topic: 'order.created' }),
@@ -537,10 +543,10 @@ describe('subscribe', () => {
     const handlers = { 'order.created': () => undefined, 'order.paid': () => undefined, 'order.sent': undefined };
     await subscribe(subscriber, { name: 'billing', topics, signal, handlers: handlers as never });
     expect(subscriber.outcomes.map((error) => error?.message)).toEqual([
-      expect.stringMatching(/^message .* of "order.created" is not what its schema says: id: /),
-      expect.stringMatching(/is no JSON$/),
-      expect.stringMatching(/is no JSON$/),
-      expect.stringMatching(/is of version 4, and this is version 3: update this consumer$/),
+      expect.stringMatching(/^message .* of "order.created" does not match its schema: id: /),
+      expect.stringMatching(/is not valid JSON$/),
+      expect.stringMatching(/is not valid JSON$/),
+      expect.stringMatching(/has version 4, but this consumer has version 3: update the consumer$/),
       expect.stringMatching(/no handler/),
       expect.stringMatching(/no handler/),
       expect.stringMatching(/^billing has no handler for topic "unknown"/),
@@ -548,16 +554,18 @@ describe('subscribe', () => {
     ]);
     const old = broker([json('x', 'order.sent')]);
     await subscribe(old, { name: 'b', topics, signal, handlers: { 'order.sent': () => undefined } });
-    expect(old.outcomes[0]?.message).toMatch(/is of version 1, and this is version 2: give the topic an upcast$/);
+    expect(old.outcomes[0]?.message).toMatch(
+      /has version 1, but this consumer has version 2: give the topic an upcast$/,
+    );
   });
 
-  it('acknowledges other topics where it is told to', async () => {
+  it('acknowledges other topics with unhandledTopics: ignore', async () => {
     const subscriber = broker([json('x', 'unknown'), json('x', 'order.sent')]);
     await subscribe(subscriber, { name: 'billing', topics, signal, handlers: {}, unhandledTopics: 'ignore' });
     expect(subscriber.outcomes).toEqual([undefined, undefined]);
   });
 
-  it('rejects where the handler does', async () => {
+  it('rejects if the handler rejects', async () => {
     const subscriber = broker([json({ id: '1', at }, 'order.created')]);
     const failure = new Error('no');
     const handlers = { 'order.created': () => Promise.reject(failure) };
@@ -582,10 +590,10 @@ describe('subscribe', () => {
     expect(got).toEqual([`tx of ${message.id}`]);
   });
 
-  it('refuses handlers of topics that are not there', async () => {
+  it('refuses handlers for unknown topics', async () => {
     const handlers = { 'order.creatd': () => undefined };
     await expect(subscribe(broker([]), { name: 'b', topics, signal, handlers: handlers as never })).rejects.toThrow(
-      'there is no topic order.creatd',
+      'there is no topic "order.creatd"',
     );
   });
 });

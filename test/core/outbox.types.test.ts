@@ -21,7 +21,7 @@ const outboxOf = (pool: pg.Pool) =>
   defineOutbox({ store: new PostgresStore(pool, { bridge: drizzleBridge(sql) }), topics });
 
 describe('typed topics', () => {
-  it('take what their schemas take', () => {
+  it('accept the input of their schemas', () => {
     const calls = (pool: pg.Pool, db: NodePgDatabase) => {
       const outbox = outboxOf(pool);
       return db.transaction(async (tx) => {
@@ -50,7 +50,7 @@ describe('typed topics', () => {
     expectTypeOf(calls).toBeFunction();
   });
 
-  it('give their handlers what their schemas make', () => {
+  it('give their handlers the output of their schemas', () => {
     const calls = (subscriber: Subscriber, signal: AbortSignal) => [
       subscribe(subscriber, {
         name: 'billing',

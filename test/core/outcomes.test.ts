@@ -32,7 +32,7 @@ function outcomesOf(messages: readonly Message[]) {
 const page = (...texts: readonly string[]) => texts.map((text) => message(text, { key: text.slice(0, 1) }));
 
 describe('the outcome of a batch', () => {
-  test('makes a dead letter of each message that is refused for a fault of its own, also behind another of its key', () => {
+  test('makes a dead letter of each message that is refused for its own fault, even behind another message of its key', () => {
     const { take, parked } = outcomesOf(page('a1', 'a2', 'a3', 'b1', 'c1', 'd1', 'e1'));
     const taken = take(
       [0, 1, 2, 3, 4, 5, 6],
@@ -51,7 +51,7 @@ describe('the outcome of a batch', () => {
     ]);
   });
 
-  test('parks a message behind one of its key that is tried again, whatever its own answer is', () => {
+  test('parks a message behind a retried message of its key, whatever its own answer is', () => {
     const { take, parked } = outcomesOf(page('a1', 'a2', 'b1', 'c1', 'd1'));
     take(
       [0, 1, 2, 3, 4],
@@ -78,13 +78,13 @@ describe('the outcome of a batch', () => {
     expect(published).toEqual([]);
   });
 
-  test('tells which messages were published, and nothing of those that were not', () => {
+  test('reports the messages that were published, and no others', () => {
     const { take, published } = outcomesOf(page('a1', 'b1', 'c1', 'd1'));
     take([0, 1, 2, 3], [], acknowledged, failed('retryable', 'busy'), acknowledged, acknowledged);
     expect(published).toEqual([['a1', 'c1', 'd1']]);
   });
 
-  test('of nothing is nothing', () => {
+  test('is empty for an empty batch', () => {
     const { take, published } = outcomesOf(page('a1'));
     expect(take([], [0])).toEqual({ pending: [0], acknowledged: false, outage: undefined });
     expect(published).toEqual([]);

@@ -15,20 +15,20 @@ const received = (payload: string | Uint8Array, version?: string) =>
   );
 
 describe('a received payload', () => {
-  test('of the version of the topic is read as it is', async () => {
+  test('is read as it is if it has the version of the topic', async () => {
     expect(await received('{"cents":42}', '3')).toEqual({ cents: 42 });
   });
 
-  test.each(['1', '2', undefined])('of the older version %s is given to upcast', async (version) => {
+  test.each(['1', '2', undefined])('is passed to upcast if it has the older version %s', async (version) => {
     expect(await received('{"euros":0.42}', version)).toEqual({ cents: 1 });
   });
 
   test.each(['0', '-1', '4', 'three', 'NaN', ''])(
-    'of version %j is refused, and not given to upcast',
+    'is refused without calling upcast if it has version %j',
     async (version) => {
       await expect(received('{"cents":42}', version)).rejects.toMatchObject({
         code: 'INVALID_MESSAGE',
-        message: expect.stringMatching(/and this is version 3: update this consumer$/) as string,
+        message: expect.stringMatching(/but this consumer has version 3: update the consumer$/) as string,
       });
     },
   );
@@ -36,7 +36,7 @@ describe('a received payload', () => {
   test.each([
     ['cut off', '{"cents":'],
     ['not UTF-8', Uint8Array.of(0x22, 0xff, 0x22)],
-  ])('that is %s is refused, with the cause', async (_, payload) => {
+  ])('is refused with the cause if it is %s', async (_, payload) => {
     await expect(received(payload, '3')).rejects.toMatchObject({
       code: 'INVALID_MESSAGE',
       cause: expect.any(Error) as Error,
@@ -46,7 +46,7 @@ describe('a received payload', () => {
 
 describe('options', () => {
   test.each([[null], [7], ['fast'], [[1]], [() => undefined]])(
-    'that are %j are refused, since they are not an object',
+    'are refused if they are %j, because that is not an object',
     (options) => {
       expect(() => {
         checkKeys(options, { interval: true });

@@ -38,7 +38,7 @@ const storeOf = (...texts: readonly string[]): ListFeedStore => {
 };
 
 describe.each([1, 2, 3, 7])('with a depth of %i', (pipelineDepth) => {
-  test('exactly so many pages are published and not settled, and a crash repeats just these', async () => {
+  test('has exactly that many pages published but not settled, and a crash repeats only these pages', async () => {
     const size = 4;
     const texts = numbered(60);
     const store = storeOf(...texts);
@@ -65,7 +65,7 @@ describe.each([1, 2, 3, 7])('with a depth of %i', (pipelineDepth) => {
     expect(new Set([...first.sent, ...second.sent]).size).toBe(60);
   });
 
-  test('messages that are tried again count to what is in flight, too', async () => {
+  test('counts retries as in flight', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'b1', 'c1', 'd1', 'e1', 'f1');
     const open = new Set<string>();
@@ -98,7 +98,7 @@ describe.each([1, 2, 3, 7])('with a depth of %i', (pipelineDepth) => {
   });
 });
 
-test('a depth of 1 publishes, settles, and only then publishes again', async () => {
+test('publishes and settles a page before it publishes the next, with a depth of 1', async () => {
   const store = storeOf(...numbered(6));
   const order: string[] = [];
   store.fault = (call) => {
@@ -129,7 +129,7 @@ describe('pages that are not full', () => {
     return { store, settledAt, publisher, relay };
   }
 
-  test('are settled together every fifty milliseconds, and what comes alone at once', async () => {
+  test('are settled together every fifty milliseconds, but a lone message is settled at once', async () => {
     const { store, settledAt, relay } = await oneByOne({ publishBatchSize: 100 }, 120);
     await vi.advanceTimersByTimeAsync(110);
     expect(store.isDone).toBe(true);
@@ -145,7 +145,7 @@ describe('pages that are not full', () => {
     await relay.stop();
   });
 
-  test('are settled as soon as they make a full page, or there is no room for one', async () => {
+  test('are settled as soon as they add up to a full page, or no more fit in flight', async () => {
     for (const [publishBatchSize, pipelineDepth, most] of [
       [3, 4, 3],
       [100, 1, 1],
@@ -159,7 +159,7 @@ describe('pages that are not full', () => {
     }
   });
 
-  test('are settled at once when the relay is told to stop', async () => {
+  test('are settled at once when the relay is stopped', async () => {
     const { store, relay } = await oneByOne({ publishBatchSize: 100 }, 5);
     const { length } = store.log;
     expect(store.cursor).toBeLessThan(length);
@@ -169,7 +169,7 @@ describe('pages that are not full', () => {
     expect(performance.now()).toBe(before);
   });
 
-  test('are no more calls at once than full ones', async () => {
+  test('make no more calls at once than full pages', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     const broker = gate();
@@ -188,7 +188,7 @@ describe('pages that are not full', () => {
     await relay.stop();
   });
 
-  test('count by their messages to what a crash repeats', async () => {
+  test('are counted by their messages, so that a crash repeats no more than with full pages', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     const never = new Promise(() => undefined);
@@ -206,7 +206,7 @@ describe('pages that are not full', () => {
 });
 
 describe('two pages in flight', () => {
-  test('a key that the first is not done with waits, and the rest of the second goes ahead', async () => {
+  test('hold back a key of the second page until the first page is done with it, and send the rest', async () => {
     const store = storeOf('a1', 'b1', 'a2', 'c1');
     const slow = gate();
     const publisher = scriptedBatch((text) => (text === 'a1' ? slow.opened : undefined));
@@ -222,7 +222,7 @@ describe('two pages in flight', () => {
     expect(publisher.calls).toEqual([['a1', 'b1'], ['c1'], ['a2']]);
   });
 
-  test('a key that the first parks is parked in the second, and none of it is sent', async () => {
+  test('park a key in the second page without sending it if the first page parks it', async () => {
     const store = storeOf('a1', 'b1', 'a2', 'c1');
     const slow = gate();
     let failures = 1;
@@ -242,7 +242,7 @@ describe('two pages in flight', () => {
     expect(publisher.sent.indexOf('a2')).toBeGreaterThan(publisher.sent.lastIndexOf('a1'));
   });
 
-  test('a key that drains while a page holds more of it: what is newer waits for that page', async () => {
+  test('hold back newer messages of a key that drains while another page has more of the key', async () => {
     const store = storeOf('a1', 'x1', 'a2', 'y1', 'a3', 'z1');
     const slow = gate();
     let failures = 1;
@@ -268,7 +268,7 @@ describe('two pages in flight', () => {
     expect(publisher.acknowledged.filter((text) => text.startsWith('a'))).toEqual(['a1', 'a2', 'a3']);
   });
 
-  test('a settlement that fails ends the later page too: it is not settled, and not sent on', async () => {
+  test('neither settle nor send on the later page if settling the first fails', async () => {
     const store = storeOf('a1', 'b1', 'a2', 'a3');
     const slow = gate();
     let failing = true;
@@ -292,7 +292,7 @@ describe('two pages in flight', () => {
     expect(errorLogger.text()).toMatch(/^the datastore fails: connection reset, trying again in \d+ ms$/);
   });
 
-  test('told to stop, everything that was acknowledged is settled, in order, although an earlier page was not begun', async () => {
+  test('settle every acknowledged message in order on a stop, even if an earlier page was not begun', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'a2', 'b1', 'b2', 'c1', 'c2');
     const slow = gate();
@@ -318,7 +318,7 @@ describe('two pages in flight', () => {
 });
 
 describe('publishBatchBytes', () => {
-  test('cuts a page into calls, in order per key, and a larger message goes alone', async () => {
+  test('cuts a page into calls in order per key, and sends a larger message alone', async () => {
     const store = new ListFeedStore();
     const size = (text: string, bytes: number) => message(text, { metadata: { pad: 'x'.repeat(bytes - 60) } });
     store.log.push(size('a1', 400), size('b1', 400), size('a2', 100), size('c1', 5_000), size('d1', 100));
@@ -342,7 +342,7 @@ describe('publishBatchBytes', () => {
   });
 });
 
-test('a publisher without a batch form has no more in flight for having several pages', async () => {
+test('sends no more at once to a publisher without a batch form if several pages are in flight', async () => {
   const store = storeOf(...numbered(40));
   const broker = gate();
   const publisher = scripted(() => broker.opened);
@@ -357,7 +357,7 @@ test('a publisher without a batch form has no more in flight for having several 
   await relay.stop();
 });
 
-describe('a lease that is over by the clock', () => {
+describe('a lease that has expired by the clock', () => {
   /** A store whose feed finds out only when it is asked, as after a process was frozen. */
   function frozen(inner: ListFeedStore): FeedStore & { over: boolean } {
     const self = {
@@ -389,7 +389,7 @@ describe('a lease that is over by the clock', () => {
   test.each([
     ['in batches', scriptedBatch],
     ['one at a time', scripted],
-  ])('is asked for before each request, %s', async (_, publisherOf) => {
+  ])('is noticed before each request, %s', async (_, publisherOf) => {
     const inner = storeOf('a1', 'a2', 'a3');
     const store = frozen(inner);
     const publisher = publisherOf((text) => {
@@ -402,7 +402,7 @@ describe('a lease that is over by the clock', () => {
     expect(publisher.sent).toEqual(['a1', 'a1', 'a2', 'a3']);
   });
 
-  test('is asked for in retries too', async () => {
+  test('is noticed in retries too', async () => {
     const inner = storeOf('a1', 'a2');
     const store = frozen(inner);
     let failures = 1;
@@ -417,7 +417,7 @@ describe('a lease that is over by the clock', () => {
     expect(publisher.sent).toEqual(['a1', 'a1', 'a1', 'a2']);
   });
 
-  test('is what failed, where a call of the store fails first', async () => {
+  test('is reported as the reason if a call of the store fails first', async () => {
     const inner = storeOf();
     const store = frozen(inner);
     let reads = 0;
@@ -441,7 +441,7 @@ describe('a lease that is over by the clock', () => {
   });
 });
 
-test('partitions change hands only while nothing is in flight', async () => {
+test('gives up partitions only while nothing is in flight', async () => {
   const store = storeOf(...numbered(30));
   const random = seeded(7);
   /** Texts that were sent, and are neither settled nor parked. */
@@ -486,7 +486,7 @@ test('partitions change hands only while nothing is in flight', async () => {
   expect(rebalanced).toBeGreaterThan(3);
 });
 
-describe('partitions change hands as soon as what was begun is answered', () => {
+describe('gives up partitions as soon as the calls that have begun are answered', () => {
   /** A relay with a full pipeline that is told of another one, and every call that it made. */
   async function handingOver(publisherOf: (answer: (text: string) => Promise<void>) => Publisher, texts: string[]) {
     vi.useFakeTimers();
@@ -567,7 +567,7 @@ describe('partitions change hands as soon as what was begun is answered', () => 
   });
 });
 
-test('partitions change hands while the broker fails, too: what waits for it is let go', async () => {
+test('gives up partitions while the broker fails, and releases the messages that wait for the broker', async () => {
   vi.useFakeTimers();
   const store = storeOf(...numbered(30));
   let unbalanced = false;

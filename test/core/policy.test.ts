@@ -32,7 +32,7 @@ function storeOf(...texts: readonly string[]): ListFeedStore {
 }
 
 describe('after the last attempt', () => {
-  test('a message is a dead letter, after twenty and about half an hour', async () => {
+  test('makes a message a dead letter after twenty attempts in about half an hour', async () => {
     vi.useFakeTimers();
     const store = storeOf('a1', 'a2', 'b1');
     const publisher = scripted((text) => {
@@ -53,7 +53,7 @@ describe('after the last attempt', () => {
   test.each([
     ['after its attempts', () => new Error('busy'), 3],
     ['at once when it is refused for ever', () => refusal('permanent'), 1],
-  ])('or it blocks its key, and no other: %s', async (_, error, attempts) => {
+  ])('blocks the key of the message, and no other key, with block-key: %s', async (_, error, attempts) => {
     const store = storeOf('a1', 'b1', 'a2', '-1');
     const publisher = scripted((text) => {
       if (text === 'a1') throw error();
@@ -69,7 +69,7 @@ describe('after the last attempt', () => {
     expect(store.parked.get(0)).toMatchObject({ attempts, dead: false, blocked: true });
   });
 
-  test('a plain store keeps a blocked key from going on, too', async () => {
+  test('keeps a key blocked on a plain store too', async () => {
     const store = await plainStore('a1', 'a2', 'b1');
     const publisher = scripted((text) => {
       if (text === 'a1') throw new Error('busy');
@@ -83,7 +83,7 @@ describe('after the last attempt', () => {
     expect(publisher.sent.filter((text) => text.startsWith('a'))).toEqual(['a1', 'a1']);
   });
 
-  test('never, with Infinity', async () => {
+  test('never gives up with maxAttempts: Infinity', async () => {
     const store = storeOf('a1');
     let attempts = 0;
     const publisher = scripted(() => {
@@ -96,7 +96,7 @@ describe('after the last attempt', () => {
     expect(publisher.acknowledged).toEqual(['a1']);
   });
 
-  test('by topic: what a topic does not say is as for all', async () => {
+  test('uses the options of the topic, and the general options where the topic has none', async () => {
     const store = new ListFeedStore();
     for (const topic of ['strict', 'other']) store.log.push(newMessage(topic, { topic, key: topic }));
     const publisher = scriptedBatch((text) => Promise.reject(new Error(text)));
@@ -134,7 +134,7 @@ describe('after the last attempt', () => {
     ],
     [{ onEvent: 5 as never }, 'onEvent must be a function, got 5'],
     [{ classify: {} as never }, 'classify must be a function'],
-  ])('%j is refused', (options, text) => {
+  ])('refuses %j', (options, text) => {
     expect(() => new Messenger(storeOf(), scripted(), options)).toThrow(
       expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringContaining(text) as string }) as Error,
     );
@@ -157,7 +157,7 @@ describe('classification', () => {
     for (const odd of [undefined, null, 5, 'text']) expect(classify(odd, table)).toBeUndefined();
   });
 
-  test('nobody answers: a failure of the connection, unless the error says otherwise', () => {
+  test('treats a missing answer as a connection failure, unless the error says otherwise', () => {
     const refused = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
     expect(failureKind(new TypeError('fetch failed', { cause: refused }))).toBe('connection');
     expect(failureKind(new PublishError('x', { kind: 'retryable', cause: refused }))).toBe('retryable');
@@ -165,7 +165,7 @@ describe('classification', () => {
     expect(NETWORK_FAILURES['ENOTFOUND']).toBe('connection');
   });
 
-  test('failures are alike but for ids, numbers and quoted values', () => {
+  test('treats failures as alike if they differ only in ids, numbers and quoted values', () => {
     const alike = (a: string, b: string) =>
       signatureOf(new Error(a), 'permanent') === signatureOf(new Error(b), 'permanent');
     expect(alike('message 12 to "a" refused', 'message 7 to "b" refused')).toBe(true);
@@ -180,7 +180,7 @@ describe('classification', () => {
   test.each([
     ['in batches', scriptedBatch],
     ['one at a time', scripted],
-  ])('by the user comes first, %s', async (_, publisherOf) => {
+  ])('uses the function classify first, %s', async (_, publisherOf) => {
     const store = storeOf('a1', 'b1', 'c1');
     const publisher = publisherOf((text) => {
       if (text === 'a1') throw refusal('retryable', 'E42');
@@ -200,8 +200,8 @@ describe('classification', () => {
 
   test.each<[string, () => unknown, RegExp]>([
     ['throws', () => expect.unreachable('my mistake'), /classify failed: .*my mistake/],
-    ['returns what is no kind', () => 'fatal', /classify returned "fatal": it is ignored/],
-  ])('by the user that %s is told and ignored', async (_, mistake, text) => {
+    ['returns an unknown kind', () => 'fatal', /classify returned "fatal", which is ignored/],
+  ])('logs and ignores a function classify that %s', async (_, mistake, text) => {
     const store = storeOf('a1', 'b1', 'c1');
     const publisher = scripted((each) => {
       if (each === 'a1') throw refusal('permanent');
@@ -216,7 +216,7 @@ describe('classification', () => {
 });
 
 describe('events', () => {
-  test('tell the life of every message', async () => {
+  test('report the life of every message', async () => {
     const store = storeOf('a1', 'a2', 'b1', 'c1', 'd1');
     let failures = 1;
     const publisher = scriptedBatch((text) => {
@@ -251,7 +251,7 @@ describe('events', () => {
     expect(published).toMatchObject({ duration: expect.any(Number) as number });
   });
 
-  test('a lease that is lost is told with its reason, and is gained again', async () => {
+  test('report a lost lease with its reason, and the lease that is claimed again', async () => {
     const store = storeOf('a1');
     const events: MessengerEvent[] = [];
     const publisher = scripted();
@@ -277,7 +277,7 @@ describe('events', () => {
   test.each([
     ['throws', (): unknown => expect.unreachable('in the handler')],
     ['rejects', (): unknown => Promise.reject(new Error('in the handler'))],
-  ])('a handler that %s changes nothing, and is told once', async (_, onEvent) => {
+  ])('ignore a handler that %s, and log its error once', async (_, onEvent) => {
     const store = storeOf('a1', 'a2', 'b1');
     const publisher = scripted();
     const errorLogger = recordingLogger();
@@ -290,7 +290,7 @@ describe('events', () => {
 });
 
 describe('cleaning', () => {
-  test('goes on beside publishing, and never beside itself', async () => {
+  test('runs beside publishing, but never twice at once', async () => {
     const store = storeOf('a1');
     const slow = gate();
     let running = 0;
@@ -312,7 +312,7 @@ describe('cleaning', () => {
     expect(most).toBe(1);
   });
 
-  test('is told to stop, and waited for', async () => {
+  test('is stopped and awaited when the relay stops', async () => {
     const store = storeOf('a1');
     const slow = gate();
     let told: AbortSignal | undefined;

@@ -24,7 +24,7 @@ afterEach(() => {
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
 
 describe('a publisher without a batch form', () => {
-  test.each([1, 3, 10, 1_000])('has at most %i messages in flight, and no two of a key', async (concurrency) => {
+  test.each([1, 3, 10, 1_000])('has at most %i messages in flight, and never two of one key', async (concurrency) => {
     const texts = [...numbered('a', 40), ...numbered('b', 10), ...numbered('-', 30)].sort(
       (x, y) => Number(x.slice(1)) - Number(y.slice(1)),
     );
@@ -48,7 +48,7 @@ describe('a publisher without a batch form', () => {
     }
   });
 
-  test('ten by default, without a warning of too many listeners', async () => {
+  test('has ten in flight by default, without a warning about too many listeners', async () => {
     const warnings: string[] = [];
     const onWarning = (warning: Error) => void warnings.push(warning.name);
     process.on('warning', onWarning);
@@ -65,7 +65,7 @@ describe('a publisher without a batch form', () => {
     expect(warnings).toEqual([]);
   });
 
-  test('that hangs on one message and ignores its signal is bounded, and the rest goes on', async () => {
+  test('is timed out if it hangs on one message and ignores its signal, and the rest goes on', async () => {
     vi.useFakeTimers();
     const store = await plainStore('a1', 'a2', 'b1');
     let hang = true;
@@ -90,7 +90,7 @@ describe('a publisher without a batch form', () => {
     await relay.stop();
   });
 
-  test('a page of one key may take longer than one message may', async () => {
+  test('may take longer for a page of one key than for one message', async () => {
     vi.useFakeTimers();
     const store = await plainStore(...numbered('a', 20));
     const publisher = scripted(() => new Promise((resolve) => setTimeout(resolve, 900)));
@@ -99,7 +99,7 @@ describe('a publisher without a batch form', () => {
     expect(await publishing).toBe(20);
   });
 
-  test('that hangs delays an abort by publishTimeout at most, not by that of a page', async () => {
+  test('delays an abort by at most publishTimeout if it hangs, not by the timeout of a page', async () => {
     vi.useFakeTimers();
     const store = await plainStore(...numbered('a', 50), ...numbered('-', 50));
     const publisher = scripted(() => new Promise(() => undefined));
@@ -119,28 +119,28 @@ describe('a publisher without a batch form', () => {
 });
 
 describe('a publisher with a batch form', () => {
-  test('never gets two messages of one key in a call', async () => {
+  test('never gets two messages of one key in one call', async () => {
     const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
     const publisher = scriptedBatch();
     expect(await new Messenger(store, publisher).publish()).toBe(7);
     expect(publisher.calls).toEqual([['a1', 'b1', '-1', '-2'], ['a2', 'b2'], ['a3']]);
   });
 
-  test('that keeps the order of keys gets a page as it is', async () => {
+  test('gets a page as it is if it keeps the order of keys', async () => {
     const store = await plainStore('a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2');
     const publisher = scriptedBatch(() => undefined, { batchKeepsKeyOrder: true });
     expect(await new Messenger(store, publisher).publish()).toBe(7);
     expect(publisher.calls).toEqual([['a1', 'a2', 'b1', '-1', 'a3', '-2', 'b2']]);
   });
 
-  test('is asked by its method, and its single form is not used', async () => {
+  test('is called only through its batch method', async () => {
     const store = await plainStore('a1');
     const publisher = scriptedBatch();
     publisher.publish = () => Promise.reject(new Error('not this one'));
     expect(await new Messenger(store, publisher).publish()).toBe(1);
   });
 
-  test('that hangs is bounded, its signal aborted, and the batch is sent again', async () => {
+  test('is timed out and aborted if it hangs, and the batch is sent again', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1', 'b1');
@@ -159,7 +159,7 @@ describe('a publisher with a batch form', () => {
     await relay.stop();
   });
 
-  test('an acknowledgement that comes after the deadline does not count', async () => {
+  test('cannot acknowledge messages after the deadline', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     store.add('a1');
@@ -182,7 +182,7 @@ describe('a publisher with a batch form', () => {
 });
 
 describe('a publisher that is a function', () => {
-  test('publishes, and what it throws is a failure', async () => {
+  test('publishes, and fails with the error that it throws', async () => {
     const store = await plainStore('a0', 'b0');
     const seen: string[] = [];
     const messenger = new Messenger(store, async (message, options) => {
@@ -194,7 +194,7 @@ describe('a publisher that is a function', () => {
     expect(seen).toEqual(['a0', 'b0']);
   });
 
-  test('is one of an outbox and of the routes of a Mux too', async () => {
+  test('can publish for an outbox and for a route of a Mux', async () => {
     const store = new PlainStore();
     const outbox = defineOutbox({ store, topics: { placed: { schema: z.string() } } });
     const seen: string[] = [];
@@ -218,7 +218,7 @@ describe('a publisher that is a function', () => {
   });
 });
 
-test('takes results that are no promise, and says what is wrong with those that are none', async () => {
+test('accepts results that are not a promise, and says what is wrong with invalid results', async () => {
   const publish = () => Promise.reject(new Error('not called'));
   const at = (publishBatch: unknown) => ({ publish, publishBatch }) as BatchPublisher;
   const all = at((messages: readonly Message[]) => messages.map(() => ACKNOWLEDGED));
@@ -227,7 +227,9 @@ test('takes results that are no promise, and says what is wrong with those that 
     await plainStore('a0'),
     at(() => undefined),
   ).publish();
-  await expect(none).rejects.toThrow('the publisher answered undefined results for 1 messages: none of them counts');
+  await expect(none).rejects.toThrow(
+    'the publisher answered undefined results for 1 messages, so all messages of the call count as not published',
+  );
   const plain = { publish: () => undefined } as unknown as Publisher;
   expect(await new Messenger(await plainStore('a0'), plain).publish()).toBe(1);
 });

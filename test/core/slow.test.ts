@@ -61,7 +61,7 @@ async function trickle(store: ListFeedStore, texts: readonly string[]): Promise<
   }
 }
 
-test('a slow call delays its own key, and settling goes on; its answer settles it', async () => {
+test('delays only the key of a slow call, goes on settling, and settles the call when it is answered', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, calls, of } = held('s1');
@@ -85,7 +85,7 @@ test('a slow call delays its own key, and settling goes on; its answer settles i
 test.for([
   ['retryable', 1],
   ['connection', 0],
-] as const)('a slow call that fails (%s) is a failure as any', async ([kind, failures]) => {
+] as const)('treats a slow call that fails (%s) like any other failure', async ([kind, failures]) => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, calls, of } = held('s1');
@@ -104,7 +104,7 @@ test.for([
   await relay.stop();
 });
 
-test('a call that never answers is a failure at its timeout, and not sent beside itself', async () => {
+test('fails an unanswered call at its timeout, and does not send its message again before', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, calls } = held('s1');
@@ -118,7 +118,7 @@ test('a call that never answers is a failure at its timeout, and not sent beside
   await relay.stop();
 });
 
-test('a slow call of a retry delays its own key, too', async () => {
+test('delays only the key of a slow call in a retry too', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   let tries = 0;
@@ -137,7 +137,7 @@ test('a slow call of a retry delays its own key, too', async () => {
   await relay.stop();
 });
 
-test('a slow call of a batch publisher is parked whole', async () => {
+test('parks all messages of a slow call of a batch publisher', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -180,7 +180,7 @@ function batches(answer: (text: string) => Promise<void>) {
   return { publisher, calls };
 }
 
-test('where each page is one call, a batch publisher is given as many at once as the pipeline is deep, slow ones among them', async () => {
+test('gives a batch publisher at most pipelineDepth calls at once, including slow calls, if each page is one call', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   // Longer than until the next message: pages of one, several at once.
@@ -198,7 +198,7 @@ test('where each page is one call, a batch publisher is given as many at once as
   await relay.stop();
 });
 
-test('a slow call of several messages that fail alike says nothing of the broker: others were acknowledged', async () => {
+test('does not open the circuit when all messages of a slow call fail alike, because others were acknowledged', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const slow = ['s1', 't1', 'u1', 'v1', 'w1', 'x1'];
@@ -220,7 +220,7 @@ test('a slow call of several messages that fail alike says nothing of the broker
   await relay.stop();
 });
 
-test('what is parked with a slow call is due when that call must have ended, whenever its page was sent', async () => {
+test('parks the messages of a slow call until that call must have ended, whenever its page was sent', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -237,7 +237,7 @@ test('what is parked with a slow call is due when that call must have ended, whe
   await relay.stop();
 });
 
-test('slow calls count to what is in flight: at the limit nothing more is read', async () => {
+test('counts slow calls as in flight, and reads no more at the limit', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const slow = numbered('-', 0, 12);
@@ -260,7 +260,7 @@ test('slow calls count to what is in flight: at the limit nothing more is read',
   await relay.stop();
 });
 
-test('told to stop, a slow call is waited for', async () => {
+test('waits for a slow call when the relay is stopped', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer, of } = held('s1');
@@ -276,7 +276,7 @@ test('told to stop, a slow call is waited for', async () => {
   expect(store.isDone).toBe(true);
 });
 
-test('a slow call that is never answered does not hold up a stop for longer than it may take', async () => {
+test('waits no longer than stopTimeout for a slow call that is never answered', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer } = held('s1');
@@ -288,7 +288,7 @@ test('a slow call that is never answered does not hold up a stop for longer than
   expect(store.isDone).toBe(false);
 });
 
-test('a lease that is lost ends the wait for a slow call', async () => {
+test('stops waiting for a slow call when the lease is lost', async () => {
   vi.useFakeTimers();
   const store = new ListFeedStore();
   const { answer } = held('s1');
@@ -302,7 +302,7 @@ test('a lease that is lost ends the wait for a slow call', async () => {
   await relay.stop();
 });
 
-test('a store of one’s own is as little held up', async () => {
+test('does not hold up a custom store either', async () => {
   vi.useFakeTimers();
   const store = new PlainStore();
   const { answer, calls, of } = held('s1');
@@ -321,7 +321,7 @@ test('a store of one’s own is as little held up', async () => {
   await relay.stop();
 });
 
-describe('what is slow', () => {
+describe('a slow call', () => {
   const results = [ACKNOWLEDGED];
 
   async function isSlow(pace: Pace, after: number, isAnswered = true): Promise<boolean> {
@@ -333,13 +333,13 @@ describe('what is slow', () => {
     return told;
   }
 
-  test('is what takes a second, where calls usually take less than a tenth of that', async () => {
+  test('takes at least a second where calls usually take less than a tenth of a second', async () => {
     vi.useFakeTimers();
     const pace = new Pace({ clock: systemClock, timeout: 30_000 });
     expect([await isSlow(pace, 990), await isSlow(pace, 1_010)]).toEqual([false, true]);
   });
 
-  test('is what takes ten times as long as usual, and never more than half of the timeout', async () => {
+  test('takes ten times as long as usual, or half of the timeout if that is less', async () => {
     vi.useFakeTimers();
     const pace = new Pace({ clock: systemClock, timeout: 30_000 });
     const take = async (ms: number) => {
@@ -362,7 +362,7 @@ describe('what is slow', () => {
     expect(pace.patience).toBe(15_000);
   });
 
-  test('is nothing while no call that was begun later is acknowledged: it may be the broker', async () => {
+  test('does not count as slow until a later call is acknowledged, because the broker itself may be slow', async () => {
     vi.useFakeTimers();
     const pace = new Pace({ clock: systemClock, timeout: 30_000 });
     const slow = isSlow(pace, 20_000, false);

@@ -30,36 +30,44 @@ describe('the text of an error', () => {
   test.each<[string, unknown, string]>([
     ['is its message', new Error('busy'), 'busy'],
     [
-      'has those of an AggregateError',
+      'has the messages in an AggregateError',
       refusedTwice(),
       'connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432',
     ],
     [
-      'has those of causes that it does not repeat',
+      'has the messages of causes that it does not repeat',
       new Error('fetch failed', { cause: new Error('', { cause: refusedTwice() }) }),
       'fetch failed: connect ECONNREFUSED ::1:5432; connect ECONNREFUSED 127.0.0.1:5432',
     ],
-    ['and not those that it does', new Error('not done: busy', { cause: new Error('busy') }), 'not done: busy'],
-    ['is its code without a message', coded('', 'ECONNRESET'), 'ECONNRESET'],
-    ['or its name', new RangeError(''), 'RangeError'],
-    ['is what was thrown', 'a string', 'a string'],
     [
-      'has no password of a URL',
+      'leaves out the messages of causes that it repeats',
+      new Error('not done: busy', { cause: new Error('busy') }),
+      'not done: busy',
+    ],
+    ['is its code if it has no message', coded('', 'ECONNRESET'), 'ECONNRESET'],
+    ['is its name if it has neither message nor code', new RangeError(''), 'RangeError'],
+    ['is the string that was thrown', 'a string', 'a string'],
+    [
+      'hides the password in a URL',
       new Error('no host in postgres://me:p@ss:w/rd@db/x now'),
       'no host in postgres://me:***@db/x now',
     ],
-    ['nor of a connection string', new Error("host=db password='a b' user=me"), 'host=db password=*** user=me'],
+    [
+      'hides the password in a connection string',
+      new Error("host=db password='a b' user=me"),
+      'host=db password=*** user=me',
+    ],
   ])('%s', (_, error, text) => {
     expect(textOf(error)).toBe(text);
   });
 
-  test('ends where causes are a circle', () => {
+  test('ends if the causes are circular', () => {
     const error = new Error('');
     error.cause = error;
     expect(textOf(error)).toBe('Error');
   });
 
-  test('of durations is read at a glance', () => {
+  test('shows durations in readable units', () => {
     expect([0, 450, 2_000, 2_340, 13_400, 61_000, 600_000, 10_800_000].map(durationOf)).toEqual([
       '0 ms',
       '450 ms',
@@ -72,7 +80,7 @@ describe('the text of an error', () => {
     ]);
   });
 
-  test('of a datastore that cannot be reached is that of its causes', async () => {
+  test('names the causes if the datastore cannot be reached', async () => {
     const store = new ListFeedStore();
     store.fault = () => {
       throw refusedTwice();
@@ -91,7 +99,7 @@ describe('the console', () => {
   const printed = (spy: ReturnType<typeof lines>) =>
     spy.mock.calls.map(([line]) => String(line).replace(/^\d{4}-\d\d-\d\dT[\d:.]+Z /, 'TIME '));
 
-  test('has one line for an error that a system has, with the time and whose it is', () => {
+  test('prints one line for a system error, with the time and the relay’s name', () => {
     const spy = lines();
     consoleErrorLogger.error(new MessengerError('TIMEOUT', 'too\n  late', { cause: refusedTwice() }));
     consoleLogger('orders').error(coded('connect ECONNREFUSED', 'ECONNREFUSED'));
@@ -103,7 +111,7 @@ describe('the console', () => {
     ]);
   });
 
-  test('has the stack of a bug, once', () => {
+  test('prints the stack of a bug once', () => {
     const spy = lines();
     const logger = consoleLogger();
     for (let i = 0; i < 3; i++) {
@@ -116,7 +124,7 @@ describe('the console', () => {
     expect(more).toHaveLength(4);
   });
 
-  test('names the destination of a relay', async () => {
+  test('prints the destination of a relay', async () => {
     const spy = lines();
     const store = new ListFeedStore();
     store.add('a1');
@@ -129,7 +137,7 @@ describe('the console', () => {
     ]);
   });
 
-  test('is not needed: a logger without info, or one that throws, changes nothing', () => {
+  test('can be replaced by a logger without info or a logger that throws', () => {
     const logger = safeLogger({ error: () => undefined });
     logger.info?.('over');
     safeLogger({ error: () => undefined, info: () => expect.unreachable() }).info?.('over');
@@ -153,7 +161,7 @@ describe('an outage', () => {
   }
   const refused = coded('connect ECONNREFUSED 127.0.0.1:9092', 'ECONNREFUSED');
 
-  test('is told when it starts, once a minute, and when it is over', () => {
+  test('is logged when it starts, once a minute, and when it is over', () => {
     const { self, told, pass } = outages();
     for (let i = 0; i <= 65; i++) {
       self.failed(refused, 2_000);
@@ -170,7 +178,7 @@ describe('an outage', () => {
     expect(self.status).toBeUndefined();
   });
 
-  test('is told at once when its reason is another, and as what it is', () => {
+  test('is logged at once with the new reason when its reason changes', () => {
     const { self, told, pass } = outages('datastore');
     self.failed(refused, 50);
     pass(100);
@@ -185,7 +193,7 @@ describe('an outage', () => {
     ]);
   });
 
-  test('that comes and goes is told a few times a minute', () => {
+  test('is logged only a few times a minute if it comes and goes', () => {
     const { self, told, pass } = outages();
     for (let i = 0; i < 600; i++) {
       self.failed(refused, 100);
@@ -199,7 +207,7 @@ describe('an outage', () => {
     expect(told.at(-1)).toMatch(/^the broker has not answered for 60 s/);
   });
 
-  test('of a datastore is told by the relay, and its status says it', async () => {
+  test('of a datastore is logged by the relay and shown in its status', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     const errorLogger = {
@@ -242,8 +250,8 @@ describe('an outage', () => {
   });
 });
 
-describe('failures alike', () => {
-  test('are told ten times in a minute, then how many more there were; others at once', () => {
+describe('similar failures', () => {
+  test('are logged ten times a minute and then counted, while other failures are logged at once', () => {
     let time = 0;
     const clock: Clock = { now: () => time, setTimeout: () => () => undefined, random: () => 1 };
     const errorLogger = recordingLogger();
@@ -258,7 +266,7 @@ describe('failures alike', () => {
     ]);
   });
 
-  test('of messages are told so by a relay, and what is given up always', async () => {
+  test('of messages are logged so by a relay, which always logs the messages that it gives up', async () => {
     vi.useFakeTimers();
     const store = new ListFeedStore();
     // Those that fail are few among the others.

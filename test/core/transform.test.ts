@@ -9,7 +9,7 @@ const invalid = (text: RegExp) =>
 const transform = (input: unknown) => defaultTransform(input as MessageInput);
 
 describe('the default transform', () => {
-  test('leaves a ready message as it is, of this package or not', () => {
+  test('leaves a ready message as it is, whether it is from this package or not', () => {
     const message = newMessage('x', { key: 'k' });
     expect(transform(message)).toBe(message);
     const foreign: Message = {
@@ -29,7 +29,7 @@ describe('the default transform', () => {
     expect(() => transform({ ...message, metadata: {}, payload: 'text' })).toThrow(invalid(/payload must be bytes/));
   });
 
-  test('makes the payload of bytes and strings, without metadata', () => {
+  test('makes a payload from bytes and strings, without metadata', () => {
     expect(transform(new Uint8Array([1, 2]))).toMatchObject({ payload: new Uint8Array([1, 2]), metadata: {} });
     expect(textOf(transform('text'))).toBe('text');
     expect(transform('text').metadata).toEqual({});
@@ -47,7 +47,7 @@ describe('the default transform', () => {
       '{"number":7}',
     ],
     [{ toJSON: () => 'own' }, '"own"'],
-  ])('makes JSON of %j', (input, json) => {
+  ])('makes JSON from %j', (input, json) => {
     const message = transform(input);
     expect(textOf(message)).toBe(json);
     expect(message.metadata).toEqual({ 'content-type': 'application/json' });
@@ -63,17 +63,17 @@ describe('the default transform', () => {
   });
 
   test.each([
-    [42, /cannot make a message of 42 \(number\)/],
-    [true, /cannot make a message of true/],
-    [10n, /cannot make a message of 10 \(bigint\)/],
-    [() => 'x', /cannot make a message of a function/],
+    [42, /cannot make a message from 42 \(number\)/],
+    [true, /cannot make a message from true/],
+    [10n, /cannot make a message from 10 \(bigint\)/],
+    [() => 'x', /cannot make a message from a function/],
     [{ toJSON: () => undefined }, /an object \(Object\) has no JSON form/],
     // What JSON would silently write as {}.
-    [Promise.resolve({ order: 1 }), /cannot make JSON of an object \(Promise\)/],
-    [new Map([['a', 1]]), /cannot make JSON of an object \(Map\)/],
-    [new Set([1]), /cannot make JSON of an object \(Set\)/],
-    [new ArrayBuffer(4), /cannot make JSON of an object \(ArrayBuffer\)/],
-    [new Error('text'), /cannot make JSON of an object \(Error\)/],
+    [Promise.resolve({ order: 1 }), /cannot make JSON from an object \(Promise\)/],
+    [new Map([['a', 1]]), /cannot make JSON from an object \(Map\)/],
+    [new Set([1]), /cannot make JSON from an object \(Set\)/],
+    [new ArrayBuffer(4), /cannot make JSON from an object \(ArrayBuffer\)/],
+    [new Error('text'), /cannot make JSON from an object \(Error\)/],
   ])('refuses %s', (input, text) => {
     expect(() => transform(input)).toThrow(invalid(text));
   });
@@ -82,7 +82,7 @@ describe('the default transform', () => {
     const cycle: Record<string, unknown> = {};
     cycle['self'] = [{ again: cycle }];
     for (const [input, why] of [
-      [cycle, 'self[0].again is a part of itself: a cycle'],
+      [cycle, 'self[0].again is a circular reference'],
       [{ big: 1n }, 'big is a BigInt'],
       [{ 'a b': [0, { total: 7n }] }, '["a b"][1].total is a BigInt'],
     ] as const) {
@@ -99,10 +99,10 @@ describe('the default transform', () => {
         throw new Error('4711');
       },
     };
-    expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: making it threw Error');
+    expect(() => transform(secret)).toThrow('an object (Object) has no JSON form: converting it threw Error');
   });
 
-  test('refuses what JSON would lose or change, and says where it is, not what', () => {
+  test('refuses what JSON would lose or change, and names the path but not the value', () => {
     const unlike: readonly (readonly [unknown, string])[] = [
       [{ items: [{}, {}, { price: Infinity }] }, 'items[2].price is an infinite number'],
       [{ a: { b: Number.NaN } }, 'a.b is NaN'],
@@ -128,7 +128,7 @@ describe('the default transform', () => {
   });
 });
 
-test('isMessage knows a message by its fields', () => {
+test('isMessage recognizes a message by its fields', () => {
   expect(isMessage(newMessage('x'))).toBe(true);
   for (const other of [null, undefined, 'x', 5, {}, { id: '1', payload: 'x' }]) expect(isMessage(other)).toBe(false);
 });

@@ -28,13 +28,13 @@ it.each([
   ['TypeORM', (env: Env) => start('typeorm', env), ANY_ORDER],
   ['MikroORM', (env: Env) => start('mikro-orm', env), ANY_ORDER],
   ['Sequelize', (env: Env) => start('sequelize', env), ANY_ORDER],
-] as const)('%s: a row and its message', async (_, run, printed) => {
+] as const)('%s: stores a row and its message', async (_, run, printed) => {
   const sample = await run(await database());
   await sample.printed(printed);
   await ends(sample);
 });
 
-it('prisma: a row and its message, and both forms of a transaction', async () => {
+it('prisma: stores a row and its message, in both forms of a transaction', async () => {
   // The client that `prisma generate` made of the example's schema, which has the page's model too.
   const client = pathToFileURL(path.join(root, 'examples/prisma/generated/client.ts')).href;
   const setup = `
@@ -49,27 +49,27 @@ it('prisma: a row and its message, and both forms of a transaction', async () =>
   await ends(sample);
 });
 
-it('pglite: a row, its message, and one drain', async () => {
+it('pglite: stores a row and its message, and drains', async () => {
   const sample = await start('pglite', {});
   await sample.printed('published order.created of order-1\n1 message');
   expect(await sample.ended).toBe(0);
 });
 
-it('fastify: a relay beside the app, until SIGTERM', async () => {
+it('fastify: relays beside the app until SIGTERM', async () => {
   const sample = await start('fastify', { ...(await database()), PORT: '0' });
   await sample.printed('health: 200');
   sample.child.kill('SIGTERM');
   expect([await sample.ended, sample.output().trim()]).toEqual([0, 'health: 200']);
 });
 
-it('hono: a relay beside the server, until SIGTERM', async () => {
+it('hono: relays beside the server until SIGTERM', async () => {
   const sample = await start('hono', { ...(await database()), PORT: '0' });
   await sample.printed('ready');
   sample.child.kill('SIGTERM');
   expect([await sample.ended, sample.output().trim()]).toEqual([0, 'ready']);
 });
 
-it('nest: a service that stores, and a method that handles', async () => {
+it('nest: stores in a service and handles in a method', async () => {
   // As every application of Nest has it: tsx reads the decorators of the program by this file.
   const TSX_TSCONFIG_PATH = path.join(root, 'test/docs/tsconfig.decorators.json');
   const sample = await start('nest', { ...(await database()), PORT: '0', TSX_TSCONFIG_PATH });
@@ -78,29 +78,29 @@ it('nest: a service that stores, and a method that handles', async () => {
   await ends(sample);
 });
 
-it('drain: publishes what there is', async () => {
+it('drain: publishes every stored message', async () => {
   const sample = await start('drain', await database());
   await sample.printed('published order.created\n1 message');
   expect(await sample.ended).toBe(0);
 });
 
-it('drain-route: answers a cron job, and no stranger', async () => {
+it('drain-route: answers a cron job and refuses strangers', async () => {
   const sample = await start('drain-route', { ...(await database()), CRON_SECRET: 'secret' });
   expect([await sample.ended, sample.output()]).toEqual([0, '{"published":0}\n401\n']);
 });
 
-it('testing-handlers: a handler that gets everything twice', async () => {
+it('testing-handlers: gives a handler every message twice', async () => {
   const sample = await start('testing-handlers', {});
   expect([await sample.ended, sample.output().trim()]).toEqual([0, '1 invoice, 0 dead']);
 });
 
-it('second-destination: one topic for a second reader', async () => {
+it('second-destination: publishes one topic to a second destination', async () => {
   const sample = await start('second-destination', await database());
   const lines = ['broker: order.created', 'broker: order.paid', 'audit: order.created'];
   expect([await sample.ended, sample.output().trim().split('\n').toSorted()]).toEqual([0, lines.toSorted()]);
 });
 
-it('delayed: with and without holdKey', async () => {
+it('delayed: delivers later with and without holdKey', async () => {
   const sample = await start('delayed', await database());
   await sample.printed('{"cart":"a","what":"reminder"}');
   await sample.printed('{"cart":"b","what":"changed"}');
@@ -113,7 +113,7 @@ it('delayed: with and without holdKey', async () => {
   await ends(sample);
 });
 
-it('dead-letters: given up, listed, requeued and published', async () => {
+it('dead-letters: gives up, lists, requeues and publishes a message', async () => {
   const sample = await start('dead-letters', await database());
   expect(await sample.ended).toBe(0);
   expect(sample.output()).toMatch(
@@ -121,7 +121,7 @@ it('dead-letters: given up, listed, requeued and published', async () => {
   );
 });
 
-it('blocked-keys: a key waits until its message is discarded', async () => {
+it('blocked-keys: holds a key until its blocked message is discarded', async () => {
   const sample = await start('blocked-keys', await database());
   expect(await sample.ended).toBe(0);
   expect(sample.output()).toMatch(
@@ -129,7 +129,7 @@ it('blocked-keys: a key waits until its message is discarded', async () => {
   );
 });
 
-it('sqs-fifo: a typed topic through a FIFO queue', async () => {
+it('sqs-fifo: publishes a typed topic through a FIFO queue', async () => {
   const aws = await startAws();
   try {
     const { name } = await aws.queue({ fifo: true });
@@ -147,7 +147,7 @@ it('sqs-fifo: a typed topic through a FIFO queue', async () => {
   }
 });
 
-it('upcast: a message that an older version stored', async () => {
+it('upcast: handles a message that an older version stored', async () => {
   const sample = await start('upcast', {});
   expect([await sample.ended, sample.output()]).toEqual([0, 'a message of version 1\norder-1: 4200 cents\n']);
 });

@@ -8,7 +8,7 @@ const start = sampleRunner();
 
 const database = () => newDatabase(inject('postgres')[17]);
 
-it('migrate: in a program of the release step, and again', async () => {
+it('migrate: migrates in a release step, and can run again', async () => {
   const url = await database();
   const first = await start('migrate', { DATABASE_URL: url });
   expect([await first.ended, first.output()]).toEqual([0, expect.stringContaining('applied 0001_outbox.sql, ')]);
@@ -16,7 +16,7 @@ it('migrate: in a program of the release step, and again', async () => {
   expect([await second.ended, second.output()]).toEqual([0, 'nothing to do\n']);
 });
 
-it('migration-script: the whole, and what is new', async () => {
+it('migration-script: prints the whole script, and only what is new', async () => {
   const sample = await start('migration-script', {});
   const [all, next] = [0, 10].map(
     (from) =>
@@ -29,7 +29,7 @@ it('migration-script: the whole, and what is new', async () => {
   expect([printed.code, printed.stdout[0]]).toEqual([0, all]);
 });
 
-it('roles: with names of their own, and what somebody has beyond them', async () => {
+it('roles: uses custom role names, and reports extra rights', async () => {
   const url = await database();
   const sample = await start('roles', { DATABASE_URL: url });
   expect([await sample.ended, sample.output()]).toEqual([
@@ -42,7 +42,7 @@ it('roles: with names of their own, and what somebody has beyond them', async ()
   );
 });
 
-it('cleaning: what is kept, and why', async () => {
+it('cleaning: reports what is kept and why', async () => {
   const sample = await start('cleaning', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -54,7 +54,7 @@ it('cleaning: what is kept, and why', async () => {
   ]);
 });
 
-it('watching: events, the state of a destination, and health', async () => {
+it('watching: prints events, the state of a destination and health', async () => {
   const sample = await start('watching', { DATABASE_URL: await database(), PORT: '0' });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -66,7 +66,7 @@ it('watching: events, the state of a destination, and health', async () => {
   ]);
 });
 
-it('several-relays: share the partitions, and take those of one that stops', async () => {
+it('several-relays: share the partitions, and take over from a relay that stops', async () => {
   const sample = await start('several-relays', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output()]).toEqual([0, 'shared: 4 and 4\nalone again: 8\n']);
 });
@@ -79,13 +79,13 @@ it('environment: a clone publishes nothing until it is rebased', async () => {
   ]);
 });
 
-it('waking: a relay that sleeps is woken by a commit', async () => {
+it('waking: wakes a sleeping relay by a commit', async () => {
   const url = await database();
   const sample = await start('waking', { DATABASE_URL: url, DIRECT_URL: url });
   expect([await sample.ended, sample.output()]).toEqual([0, 'published at once\n']);
 });
 
-it('drain-by-cron: what a cron job runs', async () => {
+it('drain-by-cron: drains as a cron job does', async () => {
   const sample = await start('drain-by-cron', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output()]).toEqual([0, 'published 1\n']);
 });

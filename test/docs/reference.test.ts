@@ -18,7 +18,7 @@ async function passes(sample: Sample): Promise<void> {
   expect([code, sample.output()]).toEqual([0, expect.stringMatching(/fail 0/)]);
 }
 
-it('write-a-store: in SQLite, and passes the suites', async () => {
+it('write-a-store: stores in SQLite, and passes the suites', async () => {
   await passes(await start('write-a-store', {}));
 });
 
@@ -27,15 +27,15 @@ it('publish-function: a function is a publisher', async () => {
   expect([await sample.ended, sample.output()]).toEqual([0, 'order.created of order-1: {"total":42}\npublished 1\n']);
 });
 
-it('write-a-publisher: to a webhook, and passes the suite', async () => {
+it('write-a-publisher: publishes to a webhook, and passes the suite', async () => {
   await passes(await start('write-a-publisher', {}));
 });
 
-it('write-a-subscriber: from a queue, and passes the suite', async () => {
+it('write-a-subscriber: receives from a queue, and passes the suite', async () => {
   await passes(await start('write-a-subscriber', {}));
 });
 
-it('write-a-bridge: stores through a transaction, and refuses what is none', async () => {
+it('write-a-bridge: stores through a transaction, and refuses anything else', async () => {
   const sample = await start('write-a-bridge', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -43,7 +43,7 @@ it('write-a-bridge: stores through a transaction, and refuses what is none', asy
   ]);
 });
 
-it('options: one of each kind', async () => {
+it('options: accepts one option of each kind', async () => {
   const sample = await start('options', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -51,7 +51,7 @@ it('options: one of each kind', async () => {
   ]);
 });
 
-it('errors: told apart by their codes', async () => {
+it('errors: tells errors apart by their codes', async () => {
   const sample = await start('errors', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -59,7 +59,7 @@ it('errors: told apart by their codes', async () => {
   ]);
 });
 
-it('events: of messages that are published and refused', async () => {
+it('events: prints the events of published and refused messages', async () => {
   const sample = await start('events', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output().trim().split('\n')]).toEqual([
     0,
@@ -70,7 +70,7 @@ it('events: of messages that are published and refused', async () => {
   ]);
 });
 
-it('store-from-sql: a trigger of the application', async () => {
+it('store-from-sql: stores from a trigger of the application', async () => {
   const sample = await start('store-from-sql', { DATABASE_URL: await database() });
   expect([await sample.ended, sample.output()]).toEqual([0, 'order.created order-1 42\n']);
 });
@@ -110,7 +110,7 @@ describe('the reference of commands', () => {
     }
   });
 
-  it('shows what they print', async () => {
+  it('shows what the commands print', async () => {
     const url = await database();
     const prints = async (command: string, line: string | RegExp, code = 0) => {
       const ended = await messenger(url, ...command.split(' '));

@@ -12,7 +12,7 @@ const start = sampleRunner();
 /** All that the pages say. */
 const said = [...pages.values()].join('\n');
 
-it('runs every program on the pages, in this folder', async () => {
+it('runs every program on the pages by a test in this folder', async () => {
   expect([...said.matchAll(/<!-- sample: [\w-]+ -->\s+```ts\n/g)]).toHaveLength([...said.matchAll(/```ts\n/g)].length);
   const folder = import.meta.dirname;
   const files = (await readdir(folder)).filter((file) => file.endsWith('.test.ts'));
@@ -21,14 +21,14 @@ it('runs every program on the pages, in this folder', async () => {
   expect(new Set(run)).toEqual(new Set(samples.keys()));
 });
 
-it('readme: Drizzle, a relay, and Ctrl-C', async () => {
+it('readme: stores with Drizzle, relays, and ends on Ctrl-C', async () => {
   const sample = await start('readme', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('published order.created of order-1');
   sample.child.kill('SIGINT');
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
 });
 
-it('readme-messenger: the layer below', async () => {
+it('readme-messenger: publishes through the lower layer', async () => {
   const sample = await start('readme-messenger', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   expect([await sample.ended, sample.output().trim()]).toEqual([0, 'published order.created']);
 });
@@ -40,18 +40,18 @@ it('quick start: stores in a transaction, relays, and ends on Ctrl-C', async () 
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
 });
 
-it('destinations: each topic to its own broker', async () => {
+it('destinations: publishes each topic to its own broker', async () => {
   const sample = await start('destinations', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   expect([await sample.ended, sample.output().trim()]).toEqual([0, 'closed order.created closed mail.wanted']);
 });
 
-it('handles: postgres.js, a bare function, and a statement', async () => {
+it('handles: stores with postgres.js, a bare function and a statement', async () => {
   const sample = await start('handles', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('stored 3 messages');
   expect(await sample.ended).toBe(0);
 });
 
-it('neon: over WebSockets, and over HTTP', async () => {
+it('neon: stores over WebSockets and over HTTP', async () => {
   const url = await newDatabase(inject('postgres')[17]);
   const proxy = await startNeonProxy(url);
   // What Neon runs before its servers, on this machine.
@@ -71,45 +71,45 @@ it('neon: over WebSockets, and over HTTP', async () => {
   }
 });
 
-it('typed: Drizzle, typed topics, a relay and a handler', async () => {
+it('typed: stores typed topics with Drizzle, relays and handles them', async () => {
   const sample = await start('typed', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('an invoice of 42 for order-1');
   await sample.printed('the circuit is closed');
   expect(await sample.ended).toBe(0);
 });
 
-it('server: a relay beside Express, until SIGTERM', async () => {
+it('server: relays beside Express until SIGTERM', async () => {
   const sample = await start('server', { DATABASE_URL: await newDatabase(inject('postgres')[17]), PORT: '0' });
   await sample.printed('ready');
   sample.child.kill('SIGTERM');
   expect([await sample.ended, sample.output().trim()]).toEqual([0, 'ready']);
 });
 
-it('testing: what a transaction stores, and what would be published', async () => {
+it('testing: shows what a transaction stores and what would be published', async () => {
   const sample = await start('testing', {});
   await sample.printed('drained order.created of order-1');
   expect(await sample.ended).toBe(0);
 });
 
-it('testing-rolled-back: in a transaction of the test', async () => {
+it('testing-rolled-back: runs in a transaction of the test', async () => {
   const sample = await start('testing-rolled-back', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('pass 1');
   expect(await sample.ended).toBe(0);
 });
 
-it('inbox: Drizzle, and one effect of three deliveries', async () => {
+it('inbox: has one effect from three deliveries, with Drizzle', async () => {
   const sample = await start('inbox', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('invoices: 1');
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
 });
 
-it('inbox-pg: a transaction by hand', async () => {
+it('inbox-pg: opens the transaction by hand', async () => {
   const sample = await start('inbox-pg', { DATABASE_URL: await newDatabase(inject('postgres')[17]) });
   await sample.printed('delivery 1: handled\ndelivery 2: handled before');
   expect([await sample.ended, sample.output()]).toEqual([0, expect.not.stringContaining('Error')]);
 });
 
-it('aws: SNS to SQS to a handler', async () => {
+it('aws: publishes through SNS and SQS to a handler', async () => {
   const aws = await startAws();
   try {
     const queue = await aws.queue();

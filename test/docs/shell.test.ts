@@ -15,7 +15,7 @@ async function partsRun(): Promise<string[]> {
   return texts.flatMap((text) => [...text.matchAll(/\bshellLines\('([^']+)'/g)].map(([, part = '']) => part));
 }
 
-it('runs the shell lines of every page, or says why not', async () => {
+it('runs the shell lines of every page, or lists why not', async () => {
   const parts = [...(await partsRun()), ...Object.keys(NOT_RUN)];
   const holding = (part: string) => shellBlocks.filter(({ lines }) => lines.includes(part));
   expect(parts.filter((part) => holding(part).length === 0)).toEqual([]);
@@ -23,7 +23,7 @@ it('runs the shell lines of every page, or says why not', async () => {
   expect(shellBlocks.filter((block) => !known.has(block))).toEqual([]);
 });
 
-it('calls messenger on the pages as it can be called', () => {
+it('shows only valid messenger commands on the pages', () => {
   const calls = shellBlocks.flatMap(({ page, lines }) =>
     [...lines.replaceAll('\\\n', ' ').matchAll(/\bmessenger ([a-z-]+)([^\n|;&>]*)/g)].map(
       ([call, name = '', rest = '']) => ({ page, call, name, flags: rest.match(/--[a-z-]+/g) ?? [] }),
@@ -43,12 +43,12 @@ const PREPARED: Readonly<Record<string, (store: PostgresStore) => Promise<unknow
   },
 };
 
-it('needs no preparation for what is on no page', () => {
+it('has no preparation for commands that are on no page', () => {
   const unused = Object.keys(PREPARED).filter((part) => !callsOfMessenger.some(({ lines }) => lines.includes(part)));
   expect(unused).toEqual([]);
 });
 
-it.each(callsOfMessenger)('runs messenger as $page has it: $lines', async ({ lines }) => {
+it.each(callsOfMessenger)('runs the messenger commands of $page: $lines', async ({ lines }) => {
   const { url, pool } = await database();
   const store = new PostgresStore(pool);
   await store.migrate();

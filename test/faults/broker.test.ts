@@ -103,7 +103,7 @@ it.each(forms)('has the console tell each outage, and ends a stop although the b
       expect.stringMatching(/^TIME messenger-outbox: the broker (does not answer|fails): .+, trying again in \d+ ms$/),
       expect.stringMatching(/^TIME messenger-outbox: the broker (answers|works) again after .+ \(attempts: \d+\)$/),
       expect.stringMatching(
-        /^TIME messenger-outbox: the relay was stopped, and the publisher had not answered after 500 ms: messages that are published again: \d+$/,
+        /^TIME messenger-outbox: the relay was stopped, but the publisher did not answer within 500 ms: messages to be published again: \d+$/,
       ),
     ]);
 

@@ -167,7 +167,7 @@ describe('on PostgreSQL', () => {
     };
     const retry = { minDelay: 1, maxDelay: 1 };
     await expect(outbox.drain({ publisher: failing, concurrency: 1, retry, publishBatchSize: 100 })).rejects.toThrow(
-      'published, and some were not',
+      'published, but others failed',
     );
     const left = async () => (await store.admin.destinations())[0]?.parked ?? 0;
     expect(await left()).toBe(4);

@@ -44,7 +44,7 @@ function expectKept({ violations }: Report): void {
 if (SIMULATION_SEED === undefined)
   describe(`the relay engine in worlds from seed ${SEED} on`, () => {
     test(
-      'keeps every promise, whatever goes wrong',
+      'keeps every promise whatever goes wrong',
       async () => {
         let report: Report | undefined;
         const asked = await askedOfSystem(async () => {
@@ -81,7 +81,7 @@ if (SIMULATION_SEED === undefined)
       },
     );
 
-    test('is the same again with the same seed', async () => {
+    test('does exactly the same again with the same seed', async () => {
       const first = await simulate(worlds(SEED, 20));
       const again = await simulate(worlds(SEED, 20));
       expect(summary(again)).toBe(summary(first));

@@ -53,7 +53,7 @@ describe.each([
   { format: 'plain', into: 'another cluster' },
   { format: 'custom', into: 'the same cluster' },
 ])('a dump ($format) that was restored into $into', ({ format, into }) => {
-  it('is refused, and gone on from with nothing lost or twice after a rebase', async () => {
+  it('is refused until a rebase, and then nothing is lost or published twice', async () => {
     const old = await Outbox.at(await newDatabase(one.url()));
     const { left } = await fill(old);
     // Never in the dump, whatever becomes of it.
@@ -83,7 +83,7 @@ describe.each([
   });
 });
 
-it('goes on after pg_upgrade as if nothing had been', async () => {
+it('goes on after pg_upgrade as if nothing had happened', async () => {
   const old = await start();
   const next = await start();
   try {
@@ -113,7 +113,7 @@ it('goes on after pg_upgrade as if nothing had been', async () => {
   }
 });
 
-it('refuses to relay from a clone that pg_basebackup made of a server at work', async () => {
+it('refuses to relay from a clone that pg_basebackup made of a running server', async () => {
   const production = await start();
   let clone: EmbeddedPostgres | undefined;
   try {

@@ -58,7 +58,7 @@ export function destinationExists(name: string): MessengerError {
 
 /** Returns the error text for removing a destination on which a relay works. */
 export function relayWorksOn(name: string): string {
-  return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (one that died is gone when its lease has expired)`;
+  return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (a relay that died still counts until its lease expires)`;
 }
 
 /**
@@ -81,7 +81,7 @@ export function hasMessages(
 ): MessengerError {
   return new MessengerError(
     'CONFLICT',
-    `destination ${JSON.stringify(name)} has not published ${morePending ? 'all of what is older than the newest 10,000 messages of the log, and ' : ''}${String(pending)} messages, ${String(parked)} more wait to be tried again, and ${String(dead)} are dead letters: to remove it with them, pass { discard: true }`,
+    `destination ${JSON.stringify(name)} has not published ${morePending ? 'at least ' : ''}${String(pending)} messages, ${String(parked)} more wait to be tried again, and ${String(dead)} are dead letters: pass { discard: true } to discard them with the destination`,
   );
 }
 
@@ -112,7 +112,8 @@ export function checkUpdateDestination(name: string, options: UpdateDestinationO
   checkKeys(options, { forgetAfter: true, signal: true } satisfies KeysOf<UpdateDestinationOptions>);
   assertDestination(name);
   const forgetAfter: unknown = options.forgetAfter;
-  if (forgetAfter === undefined) throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null');
+  if (forgetAfter === undefined)
+    throw new MessengerError('INVALID_OPTION', 'forgetAfter must be a number or null, got undefined');
   if (forgetAfter !== null) checkForgetAfter(forgetAfter);
 }
 

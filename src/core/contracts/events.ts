@@ -105,7 +105,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   const tell = (thrown: unknown) => {
     if (told) return;
     told = true;
-    errorLogger.error(new Error(`onEvent failed: ${textOf(thrown)} (told once)`, { cause: thrown }));
+    errorLogger.error(new Error(`onEvent failed: ${textOf(thrown)} (reported only once)`, { cause: thrown }));
   };
   return (event) => {
     try {

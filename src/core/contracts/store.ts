@@ -36,7 +36,7 @@ export class CleaningError extends MessengerError {
   readonly report: CleanReport;
 
   constructor(report: CleanReport, options: { cause: unknown }) {
-    super('CLEANING_FAILED', `not all was cleaned: ${textOf(options.cause)}`, options);
+    super('CLEANING_FAILED', `cleaning did not finish: ${textOf(options.cause)}`, options);
     this.report = report;
   }
 }

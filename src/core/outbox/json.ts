@@ -66,7 +66,7 @@ interface Found {
 }
 
 function whyNot(value: unknown, cause: unknown): string {
-  if (cause instanceof RangeError) return 'it is nested too deeply, or too long';
+  if (cause instanceof RangeError) return 'it is too deeply nested or too long';
   let fault: JsonFault | undefined;
   try {
     fault = lostBy(value);
@@ -74,7 +74,7 @@ function whyNot(value: unknown, cause: unknown): string {
     // Reading the value runs code, such as a getter. That code threw an error before, and has now thrown again.
   }
   // An error from an application's getter or toJSON can quote the payload in its text. So only its name is used.
-  return fault ? faultText(fault) : `making it threw ${toError(cause).name}`;
+  return fault ? faultText(fault) : `converting it threw ${toError(cause).name}`;
 }
 
 /**
@@ -117,7 +117,7 @@ function lost(value: unknown, within: object[]): Found | undefined {
   const kind = kindWithoutJson(value);
   if (kind !== undefined) return { path: [], kind };
   if (typeof value !== 'object' || value === null) return undefined;
-  if (within.includes(value)) return { path: [], kind: 'a part of itself: a cycle' };
+  if (within.includes(value)) return { path: [], kind: 'a circular reference' };
   within.push(value);
   const fault = hasToJson(value) ? lost(value.toJSON(), within) : partsLost(value, within);
   within.pop();

@@ -144,13 +144,19 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   checkKeys(options, { store: true, topics: true } satisfies KeysOf<OutboxOptions<Tx, S>>);
   const { store } = options;
   if (!hasMethods(store, 'add', 'messages', 'published')) {
-    throw new MessengerError('INVALID_OPTION', 'store must be a store that is written to, such as a PostgresStore');
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `store must be a store that messages are written to, such as a PostgresStore, got ${describe(store)}`,
+    );
   }
   const topics = defineTopics<S>(options.topics);
   const addressed = addressedBy(topics);
   const declare = store.declareDestinations?.bind(store);
   if (addressed.length > 0 && declare === undefined) {
-    throw new MessengerError('INVALID_OPTION', 'topics have a destination, and this store has none: leave it out');
+    throw new MessengerError(
+      'INVALID_OPTION',
+      'topics have a destination, but this store has no destinations: leave destination out of the topics',
+    );
   }
   /** Adds a relay's destination, if it belongs to a topic and does not exist yet. */
   const ready = async ({ destination }: RelaySettings): Promise<void> => {
@@ -176,7 +182,10 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
         throw new MessengerError('INVALID_MESSAGE', `sendAll takes an array of payloads, got ${describe(payloads)}`);
       }
       if (sendOptions !== undefined && 'id' in sendOptions) {
-        throw new MessengerError('INVALID_OPTION', 'sendAll takes no id: each of the messages has one of its own');
+        throw new MessengerError(
+          'INVALID_OPTION',
+          'sendAll takes no id, because each message gets its own: leave id out',
+        );
       }
       const messages: Message[] = [];
       for (const payload of payloads) messages.push(await messageOf(topics, topic, payload, sendOptions));
@@ -184,13 +193,16 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
     },
     async statement(topic, payload, sendOptions) {
       if (store.statement === undefined) {
-        throw new MessengerError('UNSUPPORTED', 'this store has no statements: use send with a transaction');
+        throw new MessengerError(
+          'UNSUPPORTED',
+          'this store cannot give a statement: call send with a transaction instead',
+        );
       }
       return store.statement(await messageOf(topics, topic, payload, sendOptions));
     },
     async stored(transaction) {
       if (store.stored === undefined) {
-        throw new MessengerError('UNSUPPORTED', 'this store cannot tell what a transaction has stored');
+        throw new MessengerError('UNSUPPORTED', 'this store cannot list the messages that a transaction has stored');
       }
       return store.stored(transaction);
     },
@@ -224,10 +236,15 @@ function assertOptions(call: string, options: unknown, topics: Topics): void {
     const destinations = destinationsOf(topics);
     if (isTold || destinations.includes(DEFAULT_DESTINATION)) return;
     const names = destinations.map((name) => JSON.stringify(name)).join(', ');
-    throw new MessengerError('INVALID_OPTION', `${call} needs a destination, since every topic has one: ${names}`);
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `${call} needs the option destination, because every topic has a destination: pass one of ${names}`,
+    );
   }
   const why =
-    typeof options === 'object' && options !== null ? 'topics are those of the outbox' : 'a publisher is needed';
+    typeof options === 'object' && options !== null
+      ? 'leave out topics, which the outbox has'
+      : `got ${describe(options)}`;
   throw new MessengerError('INVALID_OPTION', `${call} takes the options of a Messenger, with a publisher: ${why}`);
 }
 

@@ -103,7 +103,10 @@ export function typedSubscription<S extends Schemas, Tx = undefined>(options: To
   }
   const strangers = Object.keys(handlers).filter((topic) => !Object.hasOwn(topics, topic));
   if (strangers.length > 0) {
-    throw new MessengerError('INVALID_OPTION', `handlers: there is no topic ${strangers.join(', ')}`);
+    throw new MessengerError(
+      'INVALID_OPTION',
+      `handlers: there is no topic ${strangers.map((topic) => JSON.stringify(topic)).join(', ')}`,
+    );
   }
   return {
     name,

@@ -174,16 +174,16 @@ export async function payloadOf(topics: Topics, message: Message): Promise<unkno
   try {
     payload = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(message.payload));
   } catch (cause) {
-    throw new MessengerError('INVALID_MESSAGE', `${what} is no JSON`, { cause });
+    throw new MessengerError('INVALID_MESSAGE', `${what} is not valid JSON`, { cause });
   }
   const { version = 1, upcast } = topic;
   const stored = Number(message.metadata[VERSION] ?? 1);
   if (stored !== version) {
     if (!(stored >= 1 && stored < version) || upcast === undefined) {
-      const remedy = stored >= 1 && stored < version ? 'give the topic an upcast' : 'update this consumer';
+      const remedy = stored >= 1 && stored < version ? 'give the topic an upcast' : 'update the consumer';
       throw new MessengerError(
         'INVALID_MESSAGE',
-        `${what} is of version ${String(message.metadata[VERSION] ?? 1)}, and this is version ${String(version)}: ${remedy}`,
+        `${what} has version ${String(message.metadata[VERSION] ?? 1)}, but this consumer has version ${String(version)}: ${remedy}`,
       );
     }
     payload = await upcast(payload, stored);
@@ -204,33 +204,41 @@ function topicOf(topics: Topics, name: string): Topic {
 async function parsedBy({ schema }: Topic, value: unknown, what: string): Promise<never> {
   const result = await schema['~standard'].validate(value);
   if (result.issues === undefined) return result.value as never;
-  throw new MessengerError('INVALID_MESSAGE', `${what} is not what its schema says: ${issuesText(result.issues)}`);
+  throw new MessengerError('INVALID_MESSAGE', `${what} does not match its schema: ${issuesText(result.issues)}`);
 }
 
 /** @throws MessengerError `INVALID_MESSAGE` if a handler would receive a value that differs from `parsed`. */
 async function assertKept(topic: Topic, name: string, parsed: unknown, json: string): Promise<void> {
   let again: unknown;
   try {
-    again = await parsedBy(topic, JSON.parse(json), `what would be stored of ${JSON.stringify(name)}, read again,`);
+    again = await parsedBy(
+      topic,
+      JSON.parse(json),
+      `the payload of ${JSON.stringify(name)}, when read back from JSON,`,
+    );
   } catch (error) {
     // The schema only reports that it received null, or a string. The actual cause, a value that JSON cannot hold, says
     // more.
     const fault = changedBy(parsed, JSON.parse(json));
     if (fault?.kind === undefined) throw error;
-    throw new MessengerError('INVALID_MESSAGE', `${toError(error).message} (${faultText(fault)}, which JSON has not)`, {
-      cause: error,
-    });
+    throw new MessengerError(
+      'INVALID_MESSAGE',
+      `${toError(error).message} (${faultText(fault)}, which JSON does not have)`,
+      {
+        cause: error,
+      },
+    );
   }
   const fault = changedBy(parsed, again);
   if (fault === undefined) return;
   if (fault.kind !== undefined) {
     throw new MessengerError(
       'INVALID_MESSAGE',
-      `the payload of ${JSON.stringify(name)} cannot be stored as JSON: ${faultText(fault)}, which would not come back. Send what JSON has, or let the schema take its JSON and make the same of it`,
+      `the payload of ${JSON.stringify(name)} cannot be stored as JSON: ${faultText(fault)}, which JSON does not keep. Send a value that JSON keeps, or let the schema turn the JSON back into the same value`,
     );
   }
   throw new MessengerError(
     'INVALID_MESSAGE',
-    `the schema of ${JSON.stringify(name)} makes something else of what would be stored when it is read${fault.path === '' ? '' : `, at ${fault.path}`}: it must leave what it has made as it is`,
+    `the schema of ${JSON.stringify(name)} changes its own output when it reads the output back${fault.path === '' ? '' : `, at ${fault.path}`}: a schema must leave its own output unchanged`,
   );
 }

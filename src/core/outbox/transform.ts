@@ -44,7 +44,7 @@ export function defaultTransform(input: MessageInput): Message {
   if (typeof value !== 'object') {
     throw new MessengerError(
       'INVALID_MESSAGE',
-      `cannot make a message of ${describe(value)}: give a message, bytes, a string or an object, or a transform of your own`,
+      `cannot make a message from ${describe(value)}: pass a message, bytes, a string or an object, or give the store a transform`,
     );
   }
   return newMessage(toJson(value), { metadata: { 'content-type': 'application/json' } });
@@ -69,6 +69,6 @@ function toJson(value: object): string {
   if (fault === undefined) return json;
   throw new MessengerError(
     'INVALID_MESSAGE',
-    `cannot make JSON of ${describe(value)}: ${faultText(fault)}, which JSON leaves out or turns into something else`,
+    `cannot make JSON from ${describe(value)}: ${faultText(fault)}, which JSON drops or changes`,
   );
 }

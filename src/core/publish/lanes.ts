@@ -213,7 +213,7 @@ async function answersOf<Item>(items: readonly Item[], options: LaneOptions<Item
 }
 
 function behind(cause: Error): PublishError {
-  return notSent('behind an earlier failure of its key', cause, true);
+  return notSent('an earlier message of its key failed', cause, true);
 }
 
 function unanswered(): PublishError {

@@ -43,7 +43,7 @@ async function request(messages: readonly Message[], options: PublishPageOptions
     const wrong = wrongIn(results, messages.length);
     isAcknowledged = wrong === undefined && results.some(({ acknowledged }) => acknowledged);
     if (wrong === undefined) return results;
-    throw new PublishError(`${wrong}: none of them counts`, { kind: 'retryable' });
+    throw new PublishError(`${wrong}, so all messages of the call count as not published`, { kind: 'retryable' });
   } catch (thrown) {
     const result: PublishResult = { acknowledged: false, error: toError(thrown) };
     return messages.map(() => result);

@@ -40,7 +40,7 @@ export async function cleanOnce(
       errorLogger.error(
         new MessengerError(
           'DESTINATION_FORGOTTEN',
-          `no relay has worked on destination ${JSON.stringify(name)} for longer than its forgetAfter: cleaning no longer waits for it, and what it has not published goes`,
+          `no relay has worked on destination ${JSON.stringify(name)} for longer than its forgetAfter: cleaning no longer waits for this destination, and deletes messages that the destination has not published`,
         ),
       );
     }

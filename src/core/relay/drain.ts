@@ -52,7 +52,7 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
   if (cleanUp !== undefined && signal?.aborted !== true) await cleanOnce(settings, cleanUp, signal);
   const [first] = done.failures;
   if (first === undefined) return done.total;
-  throw new PublishError(`${String(done.total)} messages were published, and some were not: ${textOf(first)}`, {
+  throw new PublishError(`${String(done.total)} messages were published, but others failed: ${textOf(first)}`, {
     kind: first.kind,
     cause: new AggregateError(done.failures),
   });

@@ -81,7 +81,7 @@ export async function reaching(work: Promise<void> | undefined): Promise<void> {
     await work;
   } catch (error) {
     if (hasCode(error, 'UNKNOWN_DESTINATION')) throw error;
-    const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED', 'NOT_ALLOWED') ? 'worked on' : 'reached';
+    const can = hasCode(error, 'SCHEMA_MISMATCH', 'UNSUPPORTED', 'NOT_ALLOWED') ? 'used' : 'reached';
     throw new FatalError(`the datastore cannot be ${can}: ${textOf(error)}`, { cause: error });
   }
 }

@@ -202,9 +202,9 @@ export async function relayFeed(
     await pipeline.end();
   } finally {
     if (unanswered > 0) {
-      const text = `the relay was stopped, and the publisher had not answered after ${durationOf(options.stopTimeout)}`;
+      const text = `the relay was stopped, but the publisher did not answer within ${durationOf(options.stopTimeout)}`;
       options.errorLogger.error(
-        new MessengerError('TIMEOUT', `${text}: messages that are published again: ${String(unanswered)}`),
+        new MessengerError('TIMEOUT', `${text}: messages to be published again: ${String(unanswered)}`),
       );
     }
   }
@@ -240,7 +240,7 @@ function fullTopic(
     return {
       topic,
       limit,
-      error: new MessengerError('PARKING_LIMIT', `${text}: nothing new is published until they drain`),
+      error: new MessengerError('PARKING_LIMIT', `${text}: no new messages are published until fewer wait`),
     };
   }
   return undefined;

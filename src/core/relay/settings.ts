@@ -198,7 +198,12 @@ function kindsBy(classify: MessengerOptions['classify'], errorLogger: ErrorLogge
     try {
       kind = classify(error);
       if (kind === undefined || isFailureKind(kind)) return kind ?? failureKind(error);
-      errorLogger.error(new MessengerError('INVALID_OPTION', `classify returned ${describe(kind)}: it is ignored`));
+      errorLogger.error(
+        new MessengerError(
+          'INVALID_OPTION',
+          `classify returned ${describe(kind)}, which is ignored: return 'retryable', 'permanent', 'connection' or undefined`,
+        ),
+      );
     } catch (thrown) {
       errorLogger.error(new Error(`classify failed: ${textOf(thrown)}`, { cause: thrown }));
     }

@@ -31,11 +31,11 @@ export async function runRelay(options: RelayOptions, stop: AbortSignal, onStart
     // All further results come too late. The relay's lease ends by itself.
     work.catch(() => undefined);
     const lasted = durationOf(options.stopTimeout);
-    const text = `the relay was stopped, and had not ended long after the ${lasted} that it waits for the publisher`;
+    const text = `the relay was stopped, but is still not done long after its stopTimeout of ${lasted}`;
     options.errorLogger.error(
       new MessengerError(
         'TIMEOUT',
-        `${text}: the datastore does not answer, and what it was not told is published again`,
+        `${text}: the datastore does not answer, so messages that were not settled will be published again`,
       ),
     );
   });
@@ -181,7 +181,7 @@ async function holding(
 }
 
 function unworkable(error: unknown): FatalError {
-  return new FatalError(`the datastore cannot be worked on: ${textOf(error)}`, { cause: error });
+  return new FatalError(`the datastore cannot be used: ${textOf(error)}`, { cause: error });
 }
 
 function isUnworkable(error: unknown): boolean {

@@ -63,7 +63,7 @@ export function checkKeys(options: unknown, known: Readonly<Record<string, true>
     const of = where === undefined ? '' : ` of ${where}`;
     throw new MessengerError(
       'INVALID_OPTION',
-      `unknown option ${describe(unknown)}${of}; known are ${Object.keys(known).join(', ')}`,
+      `unknown option ${describe(unknown)}${of}; the known options are ${Object.keys(known).join(', ')}`,
     );
   }
 }

@@ -434,7 +434,7 @@ describe.each(outermostVersions)('cleaning on PostgreSQL %i', (version) => {
     const cleaning = store.deletePublishedByExpiration(HOUR);
     await expect(cleaning).rejects.toMatchObject({
       code: 'CLEANING_FAILED',
-      message: expect.stringMatching(/^not all was cleaned: .*index row size/) as string,
+      message: expect.stringMatching(/^cleaning did not finish: .*index row size/) as string,
       cause: expect.objectContaining({ code: '54000' }) as unknown,
       report: { emptied: 2, rows: 2, moved: 1, kept: [] },
     });

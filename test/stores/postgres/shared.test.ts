@@ -119,7 +119,7 @@ describe.each(outermostVersions)('on PostgreSQL %i', (version) => {
         expect(ended).toBeInstanceOf(FatalError);
         expect(ended).toMatchObject({
           message: expect.stringMatching(
-            /cannot be worked on: .*3600000 ms is longer than the 60000 ms.*retention/,
+            /cannot be used: .*3600000 ms is longer than the 60000 ms.*retention/,
           ) as string,
           cause: { code: 'INVALID_OPTION' },
         });
