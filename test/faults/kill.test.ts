@@ -71,11 +71,12 @@ it('repeats exactly what may be in flight when it is killed with all of that pub
       expect(unsettled).toBeLessThanOrEqual(BOUND);
       if (unsettled === BOUND) {
         await relay.ended('SIGKILL');
-        // The server would still finish the settlement that waits, where the whole transaction was sent at once.
-        await eventually('the end of its sessions', async () => {
+        // The server would still finish the settlement that waits, where the whole transaction was sent at once. Only that
+        // session: those of PgBouncer keep the name of whoever used them last.
+        await eventually('the end of the settlement', async () => {
           const left = await outbox.sql(
-            'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()',
-            [relay.name],
+            'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = $2 AND datname = current_database()',
+            [relay.name, 'Lock'],
           );
           return left.length === 0;
         });
@@ -159,21 +160,16 @@ it('would be seen to lose: a publisher that does not wait for the broker', async
   await Outbox.run(await newDatabase(inject('postgres')[17]), { form: 'early' }, async (outbox) => {
     const { broker } = outbox;
     await outbox.write(Array.from({ length: 10 * PAGE }, () => undefined));
-    broker.hold();
     const relay = outbox.relay('killed');
-    // Acknowledged and settled without the broker, whose gate is closed.
-    await eventually('a settlement', async () => (await outbox.cursor()).every(({ high }) => Number(high) > 0));
+    // Acknowledged and settled without the broker.
+    await eventually('a settlement', async () => (await outbox.cursor()).some(({ high }) => Number(high) > 0));
     await relay.ended('SIGKILL');
     await outbox.expireLeases();
-    const sent = broker.requests.length;
-    broker.open();
-    const next = outbox.relay('next');
-    await eventually('the next relay works', () => broker.firstsOf('next') > 0);
-    await eventually('nothing more is on its way', async () =>
-      (await outbox.cursor()).every(({ high }) => Number(high) === 10 * PAGE),
+    const next = outbox.relay('next', { form: 'batch' });
+    await eventually('the next relay settles the rest', async () =>
+      (await outbox.cursor()).some(({ high }) => Number(high) === 10 * PAGE),
     );
     await next.ended('SIGKILL');
-    expect(sent).toBeLessThan(10);
     expect((await outbox.wrong()).lost).not.toEqual([]);
   });
 });
