@@ -12,7 +12,7 @@ import { percentile } from './report.js';
 export interface SideConfig {
   /** The folder of its package, built. */
   readonly build: string;
-  /** How many messages are drained; a fortieth of them are stored, of each. */
+  /** How many messages are drained; a tenth of them are stored, one in each transaction. */
   readonly messages: number;
   readonly urls: Readonly<Record<'store' | 'latency' | 'drain', string>>;
 }
@@ -121,7 +121,7 @@ async function fill(): Promise<void> {
 /** Transactions a second, of one message each. */
 async function storing(): Promise<number> {
   const { pool, store } = databases.store;
-  const transactions = Math.ceil(messages / 40);
+  const transactions = Math.ceil(messages / 10);
   const start = performance.now();
   await write(pool, transactions, async (client, i) => {
     await client.query('BEGIN');
