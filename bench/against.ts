@@ -10,6 +10,7 @@ import pg from 'pg';
 import type { EmbeddedPostgres } from '../test/support/embedded-postgres.js';
 import type { Answer, MeasureName, SideConfig, Start } from './against-side.js';
 import { compared, type Pairs } from './ratios.js';
+import { median } from './report.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -28,12 +29,16 @@ export interface AgainstOptions {
   readonly messages: number;
 }
 
+/** How often each side of a pair is measured. The value of the side is the median. */
+const ROUNDS = 3;
+
+type SideName = 'ours' | 'theirs';
+
 /**
  * Builds another commit beside this one, and measures both in turn on one server: each in a process of its own, which
- * loads that build by what it exports, and in databases of its own. Which one begins changes with every pair. Each pair
- * has two new processes, because a process keeps for its whole life what it happened to compile and where its heap lies:
- * of two processes with
- * the same code, one drained slower than the other in seven of seven pairs, by 1 to 5 %.
+ * loads that build by what it exports, and in databases of its own. Which one begins changes with every pair and round.
+ * Each pair has two new processes, because a process keeps for its whole life what it happened to compile and where its
+ * heap lies: of two processes with the same code, one drained slower than the other in seven of seven pairs, by 1 to 5 %.
  *
  * @returns whether something is worse by more than 3 % beyond the spread.
  */
@@ -83,17 +88,18 @@ async function measured(server: EmbeddedPostgres, sides: readonly Side[], pairs:
     try {
       for (const side of inTurn) await side.start();
       for (const figure of figures) {
-        const values: Record<string, number> = {};
+        const values = { ours: [] as number[], theirs: [] as number[] };
         // The first round is a warm-up: a process that has run for a while has compiled what it runs.
-        for (const round of ['warm-up', 'counted']) {
-          for (const side of inTurn) {
+        for (let round = 0; round <= ROUNDS; round++) {
+          for (const side of round % 2 === 0 ? inTurn : inTurn.toReversed()) {
             // What the other has left to be written would be written while this one is measured.
             await client.query('CHECKPOINT');
             const value = await side.measure(figure.name);
-            if (round === 'counted') values[side.name] = value;
+            if (round > 0) values[side.name].push(value);
           }
         }
-        const { ours = NaN, theirs = NaN } = values;
+        const ours = median(values.ours);
+        const theirs = median(values.theirs);
         console.log(`  ${figure.name} pair ${String(pair)}: ${shown(ours)} ${figure.unit}, theirs ${shown(theirs)}`);
         figure.ours.push(ours);
         figure.theirs.push(theirs);
@@ -129,7 +135,7 @@ function report(figures: readonly Pairs[], commit: string): boolean {
   }
   console.log(table.toString());
   console.log(
-    `medians of ${String(figures[0]?.ours.length)} pairs, each of two new processes; a ratio is that of one pair, this commit's value by the other's`,
+    `medians of ${String(figures[0]?.ours.length)} pairs, each of two new processes and the medians of ${String(ROUNDS)} rounds; a ratio is that of one pair, this commit's value by the other's`,
   );
   return isWorse;
 }
@@ -140,11 +146,11 @@ function shown(value: number): string {
 
 /** One of the two commits, with its databases, and the process that has loaded its build at the moment. */
 class Side {
-  readonly name: string;
+  readonly name: SideName;
   readonly #config: SideConfig;
   #child: ChildProcess | undefined;
 
-  private constructor(name: string, config: SideConfig) {
+  private constructor(name: SideName, config: SideConfig) {
     this.name = name;
     this.#config = config;
   }
@@ -152,7 +158,7 @@ class Side {
   /** Makes its databases, and stores what is drained. */
   static async of(
     server: EmbeddedPostgres,
-    { name, build, messages }: Omit<SideConfig, 'urls'> & { name: string },
+    { name, build, messages }: Omit<SideConfig, 'urls'> & { name: SideName },
   ): Promise<Side> {
     const urls = {
       store: await server.createDatabase(`${name}_store`),
