@@ -40,7 +40,7 @@ const hazards: Record<string, Hazard> = {
     play: claimDuringSettlement,
     mutant: (() => {
       let load: typeof Parked.load;
-      let loaded: Promise<Parked>;
+      let loaded: ReturnType<typeof Parked.load>;
       return {
         parked: (original) => {
           load = (...args) => original.Parked.load(...args);

@@ -135,14 +135,18 @@ const hazards: Record<string, Hazard> = {
       return a.acknowledged;
     },
     mutant: (() => {
-      let early: Promise<Parked> | undefined;
+      let early: ReturnType<typeof Parked.load> | undefined;
       let load: (typeof Parked)['load'];
       return {
         parked: (original) => {
           load = (...args) => original.Parked.load(...args);
           return {
             Parked: {
-              load: async (...args: Parameters<typeof Parked.load>) => (await early) ?? load(...args),
+              load: (...args: Parameters<typeof Parked.load>) => {
+                const loaded = early ?? load(...args);
+                early = undefined;
+                return loaded;
+              },
             } as unknown as typeof Parked,
           };
         },

@@ -11,7 +11,7 @@ import { givenUp, NOTHING, rowsUpTo, settledBy, type PostgresPage } from './page
 import { Parked, type ToParkOrDelay } from './parked.js';
 import { Reader, type LogPage, type Position } from './reader.js';
 import { unreadable, type StoredMessage } from '../sql/stored-message.js';
-import { sourceOf, type Source } from './source.js';
+import type { Source } from './source.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
@@ -82,11 +82,10 @@ export class PostgresFeed implements Feed {
     if (claimed === null) return null;
     const { lease, taken } = claimed;
     try {
-      const source = await sourceOf(database, statements, options);
       // Read the parked keys in a statement after the claim has committed. If the claim itself read them, keys that the
       // old owner parked meanwhile would be missing. Later messages of those keys would then overtake.
-      const parked = await Parked.load(database, statements, options, lease.partitions);
-      return new PostgresFeed(database, statements, options, { lease, taken, parked, source });
+      const loaded = await Parked.load(database, statements, options, lease.partitions);
+      return new PostgresFeed(database, statements, options, { lease, taken, ...loaded });
     } catch (error) {
       await lease.release(true);
       throw error;
@@ -109,7 +108,8 @@ export class PostgresFeed implements Feed {
     const taken = await this.#lease.rebalance();
     const { partitions } = this.#lease;
     // Read the parked keys after the claim, as `open` does.
-    this.#parked = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
+    const { parked } = await Parked.load(this.#database, this.#statements, { ...this.#options, signal }, partitions);
+    this.#parked = parked;
     this.#cursors.rebalanced(partitions, taken);
     this.#readAnew();
   }

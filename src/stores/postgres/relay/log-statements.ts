@@ -27,7 +27,7 @@ export const PAGE = columnsOf(...MESSAGE.names, 'size');
 export const HEAD = { until: 'id', isStandby: 'topic', passed: 'key' } as const;
 
 /** The columns that say which messages a destination publishes, and where they are read. */
-export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter');
+export const SOURCE = columnsOf('topics', 'sequence', 'limitedAfter', 'encoding');
 
 /** The statements that read the log. */
 export function logStatements({ messages, settings, destinations }: Names, jsonPayload: boolean) {
@@ -117,9 +117,9 @@ ${rows} found OFFSET 0)`;
     readAnyNew: page(ofAny, withSize(newRows)),
 
     /**
-     * $1 destination. Returns three values. The first is its topics as a JSON array, or null for all topics. The second
+     * $1 destination. Returns four values. The first is its topics as a JSON array, or null for all topics. The second
      * is the log's sequence. The third is the number after which every message was stored under the limits in
-     * `size.ts`, or null if there are no limits.
+     * `size.ts`, or null if there are no limits. The fourth is the encoding in which the database keeps texts.
      */
     source: statement(
       'source',
@@ -128,6 +128,7 @@ ${rows} found OFFSET 0)`;
         sequence: `${sequence}::oid::text`,
         limitedAfter: `(SELECT value FROM ${settings} WHERE name = 'limited_after' AND ${String(LIMITS.length)} = (
       SELECT count(*) FROM pg_constraint WHERE conrelid = ${literal(messages)}::regclass AND conname = ANY('{${LIMITS.join(',')}}'::name[])))`,
+        encoding: 'getdatabaseencoding()::text',
       })}`,
     ),
   };

@@ -144,8 +144,5 @@ FROM (
     ),
     /** $1 destination. Returns its revision, which grows with every requeue and discard. */
     revision: statement('revision', `SELECT revision::text FROM ${destinations} WHERE name = $1::text`),
-
-    /** Returns the encoding in which the database keeps texts, such as UTF8. */
-    encoding: statement('encoding', 'SELECT getdatabaseencoding()::text'),
   };
 }

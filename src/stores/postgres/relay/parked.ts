@@ -7,6 +7,7 @@ import { preamble, type Connection, type Database, type Statement } from '../sql
 import type { Change } from './lease.js';
 import { seqOf, StoredMessage, unreadable } from '../sql/stored-message.js';
 import { DUE, WAITING } from './parked-statements.js';
+import { sourceOf, type Source } from './source.js';
 import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
@@ -68,23 +69,25 @@ export class Parked {
     this.#encoding = encoding;
   }
 
+  /** Reads what waits in these partitions, and in the same transaction what the destination publishes. */
   static async load(
     database: Database,
     statements: Statements,
     options: ClaimOptions,
     partitions: readonly number[],
-  ): Promise<Parked> {
-    const { timeout, signal } = options;
+  ): Promise<{ parked: Parked; source: Source }> {
+    const { destination, timeout, signal } = options;
     const share = partitions.length === options.partitions ? null : arrayText(partitions);
-    const found = await database.transaction(
+    const { source, ...found } = await database.transaction(
       preamble(timeout, ...INDEX_SETTINGS),
-      async (connection) => {
-        const [row] = await connection.query(statements.encoding);
-        return { ...(await look(connection, statements, options, share)), encoding: row?.[0] as string };
-      },
+      async (connection) => ({
+        source: await sourceOf(connection, statements, destination),
+        ...(await look(connection, statements, options, share)),
+      }),
       { timeout, signal },
     );
-    return new Parked(database, statements, options, share, found);
+    const { encoding } = source;
+    return { parked: new Parked(database, statements, options, share, { ...found, encoding }), source };
   }
 
   has(key: string): boolean {
