@@ -164,31 +164,44 @@ describe.each(postgresVersions)('an idle relay, on PostgreSQL %i', (version) => 
   );
 });
 
-/** The runs of a statement whose plan is made in different circumstances, each with these circumstances. */
+/** A statement, and its call under the name `look`. */
+interface Look {
+  readonly statement: Statement;
+  readonly call: string;
+}
+
+/** The runs of statements whose plans are made in different circumstances, each with its name and these circumstances. */
 async function explainings(
   world: World,
-  statement: Statement,
-  call: string,
+  looks: Readonly<Record<string, Look>>,
   settings: readonly string[],
   { fill, table }: { fill: () => Promise<unknown>; table: string },
 ): Promise<Record<string, Node>> {
-  const [early, late] = [await world.session(), await world.session()];
-  const run = async (session: Session): Promise<Node> => {
-    await explain(session, call, settings);
-    return explain(session, call, settings);
-  };
   await world.sql(`ALTER TABLE ${table} SET (autovacuum_enabled = off)`);
-  await prepare(early, 'look', statement);
+  const planned = await Promise.all(
+    Object.entries(looks).map(async ([name, look]) => {
+      const [early, late] = [await world.session(), await world.session()];
+      await prepare(early, 'look', look.statement);
+      return { name, ...look, early, late };
+    }),
+  );
   // Six times, because after five runs a generic plan may be kept.
-  for (let n = 0; n < 6; n++) await explain(early, call, settings);
+  for (const { early, call } of planned) for (let n = 0; n < 6; n++) await explain(early, call, settings);
   await fill();
-  const plans: Record<string, Node> = { 'planned when it was empty': await run(early) };
-  await prepare(late, 'look', statement);
-  plans['never analyzed'] = await run(late);
+  const plans: Record<string, Node> = {};
+  const run = async (how: string, when: 'early' | 'late'): Promise<void> => {
+    for (const { name, call, [when]: session } of planned) {
+      await explain(session, call, settings);
+      plans[`${name}, ${how}`] = await explain(session, call, settings);
+    }
+  };
+  await run('planned when it was empty', 'early');
+  for (const { late, statement } of planned) await prepare(late, 'look', statement);
+  await run('never analyzed', 'late');
   await world.sql(`ANALYZE ${table}`);
-  plans['analyzed'] = await run(late);
-  for (let n = 0; n < 6; n++) await explain(late, call, settings);
-  plans['analyzed, after some runs'] = await run(late);
+  await run('analyzed', 'late');
+  for (const { late, call } of planned) for (let n = 0; n < 6; n++) await explain(late, call, settings);
+  await run('analyzed, after some runs', 'late');
   return plans;
 }
 
@@ -215,7 +228,8 @@ describe.each(postgresVersions)('cleaning, on PostgreSQL %i', (version) => {
       const slice = world.names.slice(3);
       await world.relay();
       const { unfinished } = cleaningOf(world.names, 3);
-      const plans = await explainings(world, unfinished, `look(${limit})`, INDEX_SETTINGS, {
+      const looks = { unfinished: { statement: unfinished, call: `look(${limit})` } };
+      const plans = await explainings(world, looks, INDEX_SETTINGS, {
         table: slice,
         fill: async () => {
           await load(world, FINISHED / 2, '3');
@@ -304,8 +318,10 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
   const numbered = (key: string, count: number) => Array.from({ length: count }, (_, n) => `${key}:${n + 1}`);
 
   /** The plans of looks, over what `fill` has parked. */
-  const looks = (world: World, fill: () => Promise<unknown>) =>
-    explainings(world, statementsOf(world.names, false).due, CALL, INDEX_SETTINGS, { table: world.names.parked, fill });
+  const looks = (world: World, fill: () => Promise<unknown>) => {
+    const due = { statement: statementsOf(world.names, false).due, call: CALL };
+    return explainings(world, { due }, INDEX_SETTINGS, { table: world.names.parked, fill });
+  };
 
   function expectFew(plans: Record<string, Node>, most: number): void {
     for (const [how, plan] of Object.entries(plans)) {
@@ -347,31 +363,30 @@ describe.each(postgresVersions)('a look for retries, on PostgreSQL %i', (version
       expect(await due(world)).toEqual([]);
     }, url));
 
-  it.each(['due', 'promoteHeads', 'waiting', 'anyWaiting', 'drainedKeys'] as const)(
-    '%s reads none of many delayed messages, with the same key or with none',
-    (kind) =>
-      inWorld(async (world) => {
-        const { parked } = world.names;
-        const fill = async () => {
-          for (const key of ['slow', null]) await park(world, key, WAITING, '1 hour');
-          await world.sql(`UPDATE ${parked} SET alone = true, next_at = now() + interval '1 hour'`);
-          await park(world, 'slow', 3, '-1 second');
-          await world.sql(`VACUUM ${parked}`);
-        };
-        const call = {
-          due: CALL,
-          promoteHeads: `look('default', '["slow"]')`,
-          drainedKeys: `look('default', '["slow"]')`,
-        }[kind as string];
-        const statement = statementsOf(world.names, false)[kind];
-        const settings = { table: parked, fill };
-        expectFew(
-          await explainings(world, statement, call ?? `look('default', NULL, 8)`, INDEX_SETTINGS, settings),
-          60,
-        );
-        if (kind === 'due') expect(await due(world)).toHaveLength(3);
-      }, url),
-  );
+  it('reads none of many delayed messages with any statement, with the same key or with none', () =>
+    inWorld(async (world) => {
+      const { parked } = world.names;
+      const { due: statement, promoteHeads, waiting, anyWaiting, drainedKeys } = statementsOf(world.names, false);
+      const ofKey = `look('default', '["slow"]')`;
+      const ofShare = `look('default', NULL, 8)`;
+      const all = {
+        due: { statement, call: CALL },
+        promoteHeads: { statement: promoteHeads, call: ofKey },
+        waiting: { statement: waiting, call: ofShare },
+        anyWaiting: { statement: anyWaiting, call: ofShare },
+        drainedKeys: { statement: drainedKeys, call: ofKey },
+      };
+      const fill = async () => {
+        for (const key of ['slow', null]) await park(world, key, WAITING, '1 hour');
+        await world.sql(`UPDATE ${parked} SET alone = true, next_at = now() + interval '1 hour'`);
+        await park(world, 'slow', 3, '-1 second');
+        await world.sql(`VACUUM ${parked}`);
+      };
+      const plans = await explainings(world, all, INDEX_SETTINGS, { table: parked, fill });
+      expect(Object.keys(plans)).toHaveLength(5 * 4);
+      expectFew(plans, 60);
+      expect(await due(world)).toHaveLength(3);
+    }, url));
 
   it('finds a due key behind a long one that is not due', () =>
     inWorld(async (world) => {
