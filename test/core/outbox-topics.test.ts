@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { hasCode } from '../../src/core/errors.js';
 import type { WritableStore } from '../../src/core/outbox/outbox.js';
 import type { FeedStore } from '../../src/core/contracts/store.js';
-import { defineOutbox, defineTopics, subscribe, type Message, type Topics } from '../../src/index.js';
+import { defineOutbox, defineTopics, newMessage, subscribe, type Message, type Topics } from '../../src/index.js';
 import { MemoryStore } from '../../src/stores/memory/index.js';
 import { PostgresStore } from '../../src/stores/postgres/index.js';
 import { memoryBroker } from '../../src/testing/index.js';
@@ -179,6 +179,48 @@ describe('a store without optional methods', () => {
       code: 'UNSUPPORTED',
       message: 'this store cannot list the messages that a transaction has stored',
     });
+  });
+});
+
+describe('migrate', () => {
+  const migrating = (topics: Topics) => {
+    const calls: unknown[][] = [];
+    const store = {
+      ...listStore().store,
+      migrate: async (...args: unknown[]) => void calls.push(['migrate', ...args]),
+      declareDestinations: async (...args: unknown[]) => void calls.push(['declare', ...args]),
+    };
+    return { outbox: defineOutbox({ store, topics }), calls };
+  };
+  const { signal } = new AbortController();
+
+  it('creates the tables, and then the destinations of topics', async () => {
+    const { outbox, calls } = migrating({ 'order.paid': { schema: Paid, destination: 'audit' } });
+    await outbox.migrate({ signal });
+    expect(calls).toEqual([
+      ['migrate', { signal }],
+      ['declare', ['audit'], { signal }],
+    ]);
+  });
+
+  it('adds no destination if no topic has one', async () => {
+    const { outbox, calls } = migrating(first);
+    await outbox.migrate({ signal });
+    expect(calls).toEqual([['migrate', { signal }]]);
+  });
+
+  it('does nothing for a store that needs no tables', async () => {
+    const outbox = defineOutbox({ store: listStore().store, topics: first });
+    expect(await outbox.migrate()).toBeUndefined();
+  });
+});
+
+describe('stored', () => {
+  it('lists what a transaction has stored with the store’s own method', async () => {
+    const { store } = listStore();
+    const stored = async (transaction: unknown) => [newMessage('x', { id: `of ${String(transaction)}` })];
+    const outbox = defineOutbox({ store: { ...store, stored }, topics: first });
+    expect((await outbox.stored('tx')).map(({ id }) => id)).toEqual(['of tx']);
   });
 });
 
