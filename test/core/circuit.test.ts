@@ -193,7 +193,16 @@ describe('a broker that is down', () => {
     expect(store.isDone).toBe(true);
     expect(messenger.circuit).toEqual({ state: 'closed', failures: 0 });
     expect(events.filter(({ type }) => type === 'resumed')).toHaveLength(1);
-    expect(events.filter(({ type }) => type === 'paused')).toHaveLength(sizes.filter((size) => size === 10).length);
+    const pauses = events.filter(({ type }) => type === 'paused');
+    expect(pauses).toHaveLength(sizes.filter((size) => size === 10).length);
+    expect(pauses[0]).toEqual({
+      type: 'paused',
+      destination: 'default',
+      reason: 'broker',
+      error: expect.objectContaining({ message: 'no broker' }) as Error,
+      failures: 1,
+      retryIn: expect.any(Number) as number,
+    });
     await relay.stop();
   });
 
@@ -394,6 +403,8 @@ describe('too many waiting messages', () => {
     const limits = () =>
       events.filter((event) => 'reason' in event && event.reason === 'limit').map(({ type }) => type);
     expect(limits()).toEqual(['paused']);
+    // Nobody knows when fewer messages will wait.
+    expect(events.find(({ type }) => type === 'paused')).not.toHaveProperty('retryIn');
     const sent = publisher.sent.length;
     await vi.advanceTimersByTimeAsync(300_000);
     expect(publisher.sent.length).toBeGreaterThan(sent);
