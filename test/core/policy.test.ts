@@ -274,6 +274,43 @@ describe('events', () => {
     ]);
   });
 
+  test('report which partitions a relay gave up and gained when it made room for others', async () => {
+    const store = storeOf();
+    const open = store.openFeed.bind(store);
+    const shares = [
+      [0, 1, 2],
+      [0, 1],
+      [0, 1],
+      [0, 1, 3],
+    ];
+    store.openFeed = async (options) => {
+      const feed = await open(options);
+      return (
+        feed && {
+          ...feed,
+          get unbalanced() {
+            return shares.length > 1;
+          },
+          get partitions() {
+            return shares[0]!;
+          },
+          rebalance: async () => void shares.shift(),
+        }
+      );
+    };
+    const events: MessengerEvent[] = [];
+    const onEvent = (event: MessengerEvent) => void events.push(event);
+    const relay = started(new Messenger(store, scripted(), { ...FAST, onEvent }));
+    await until(() => shares.length === 1, 'the last share');
+    await relay.stop();
+    const destination = 'default';
+    expect(events.slice(0, -1)).toEqual([
+      { type: 'leased', destination, partitions: [0, 1, 2] },
+      { type: 'lease-lost', destination, partitions: [2] },
+      { type: 'leased', destination, partitions: [3] },
+    ]);
+  });
+
   test.each([
     ['throws', (): unknown => expect.unreachable('in the handler')],
     ['rejects', (): unknown => Promise.reject(new Error('in the handler'))],
