@@ -1,6 +1,4 @@
-/**
- * Every `code` that an error from this package can have. Switch on the code, because the texts of errors can change.
- */
+/** Every `code` that an error from this package can have. Switch on the code, because error messages can change. */
 export type ErrorCode =
   /** A message was created or stored without a payload. */
   | 'EMPTY_MESSAGE_PAYLOAD'
@@ -9,13 +7,13 @@ export type ErrorCode =
   /** An option is unknown, out of range or of the wrong type. The error quotes the option. */
   | 'INVALID_OPTION'
   /**
-   * There is no transaction that the call can use.
+   * The call has no usable transaction.
    *
-   * - `send`, `add`, `stored` and `receive`: the handle is missing, of an unknown kind or not in a transaction, or its
-   *   transaction has ended or failed.
-   * - `once` of an inbox: the function `transaction` of the inbox did not run its callback to the end, or the
-   *   transaction was rolled back while the handler ran.
-   * - Any call of a store that is built on a `pg` Client: this Client is in a transaction of the application.
+   * - `send`, `add`, `stored` and `receive`: the handle is missing, is of an unknown kind or is not in a transaction,
+   *   or its transaction has ended or failed.
+   * - `once` on an inbox: the inbox's `transaction` function did not run its callback to the end, or the transaction
+   *   was rolled back while the handler was running.
+   * - Any call to a store that uses a `pg` Client: the application has a transaction open on this Client.
    */
   | 'INVALID_TRANSACTION'
   /** The adapter does not support this call, this server or this session. */
@@ -33,31 +31,33 @@ export type ErrorCode =
    * No destination has this name, or it was forgotten. The error lists the existing destinations, or says what to do.
    */
   | 'UNKNOWN_DESTINATION'
-  /** No relay worked on the destination for longer than its `forgetAfter`, and cleaning no longer waits for it. */
+  /** The destination had no relay for longer than its `forgetAfter`, so cleaning no longer waits for it. */
   | 'DESTINATION_FORGOTTEN'
-  /** The state of the store does not allow the call now. The error says what prevents it, and what to do. */
+  /** The store's current state does not allow the call. The error says what prevents the call, and what to do. */
   | 'CONFLICT'
-  /** Another relay holds this relay's lease, or has taken it over. */
+  /** Another relay holds the lease, or has taken it over from this relay. */
   | 'LEASE_LOST'
-  /** A call to a store or a broker was not answered in time. A call that its signal ended is not a timeout. */
+  /** A store or a broker did not answer a call in time. A call that was ended by its signal is not a timeout. */
   | 'TIMEOUT'
   /** A part of the store was not cleaned: see `CleaningError`. */
   | 'CLEANING_FAILED'
-  /** Passed to the error logger, never thrown: the datastore does not answer or fails, and the relay tries again. */
+  /**
+   * The datastore is failing or not answering, and the relay will try again. Passed to the error logger, never thrown.
+   */
   | 'DATASTORE_FAILED'
-  /** Passed to the error logger, never thrown: writers cannot wake the relay, which polls at its interval. */
+  /** Writers cannot wake the relay, so it polls at its interval. Passed to the error logger, never thrown. */
   | 'WAKE_FAILED'
   /** The broker did not acknowledge a message. */
   | 'PUBLISH_FAILED'
-  /** The number of messages of a topic that wait to be tried again has reached `maxParked`. */
+  /** The number of a topic's messages that are waiting for another attempt has reached `maxParked`. */
   | 'PARKING_LIMIT'
   /**
-   * The relay cannot go on: a `FatalError`. In Nest, it can also be a plain `MessengerError` in the health and in the
-   * error logger, because a subscriber ended by itself.
+   * The relay cannot continue. The error is a `FatalError`. In Nest, health checks and the error logger can also
+   * receive a plain `MessengerError` with this code if a subscriber ended by itself.
    */
   | 'FATAL';
 
-/** All codes, in an object so that a code can be looked up at run time. */
+/** All codes, as an object, so that a code can be looked up at run time. */
 const CODES: Readonly<Record<ErrorCode, true>> = {
   EMPTY_MESSAGE_PAYLOAD: true,
   INVALID_MESSAGE: true,
@@ -80,7 +80,9 @@ const CODES: Readonly<Record<ErrorCode, true>> = {
   FATAL: true,
 };
 
-/** The base class of every error from this package. It has a stable `code`, and a `cause` if there is one. */
+/**
+ * The base class of every error from this package. It has a stable `code`, and a `cause` if another error caused it.
+ */
 export class MessengerError extends Error {
   readonly code: ErrorCode;
 
@@ -99,9 +101,8 @@ export class EmptyMessagePayloadError extends MessengerError {
 }
 
 /**
- * Ends a relay, and rejects `Messenger.start`. It means that the relay could not reach the datastore at start, or for
- * longer than `storeOutageLimit`, or that it cannot work on this datastore. The `cause` is the store's own error. Code
- * `FATAL`.
+ * Ends a relay, and rejects `Messenger.start`. Either the relay could not reach the datastore at start or for longer
+ * than `storeOutageLimit`, or it cannot use this datastore. The `cause` is the store's own error. Code `FATAL`.
  */
 export class FatalError extends MessengerError {
   constructor(message: string, options?: { cause?: unknown }) {
@@ -114,13 +115,17 @@ export class FatalError extends MessengerError {
  *
  * | kind | what fails | what the relay does |
  * |---|---|---|
- * | `retryable` | this message, this time | parks the message and its key, and tries again with backoff |
- * | `permanent` | this message, for ever (too large, refused) | at once what `onExhausted` says; by default a dead letter |
- * | `connection` | any message (no broker, no permission) | pauses with backoff; counts no attempt of any message |
+ * | `retryable` | this attempt | parks the message, holds back later ones with its key, retries with backoff |
+ * | `permanent` | this message, always (too large, rejected) | applies `onExhausted` at once (default: dead letter) |
+ * | `connection` | every message (no broker, no permission) | pauses with backoff; counts no failed attempts |
  *
- * Whatever the kind of a failure, the relay takes it for a failure of the broker in three cases: a call is not answered, and
- * no other call was acknowledged meanwhile; most messages of a batch fail alike; or one refusal after another is alike. See
- * `CircuitStatus`.
+ * Regardless of the kind, the relay treats a failure as a broker outage in three cases:
+ *
+ * - A call is not answered, and no other call is acknowledged in the meantime.
+ * - Most messages in a batch fail with similar errors.
+ * - A topic gets several similar rejections in a row.
+ *
+ * See `CircuitStatus`.
  */
 export type FailureKind = 'retryable' | 'permanent' | 'connection';
 
@@ -135,8 +140,8 @@ export class PublishError extends MessengerError {
 }
 
 /**
- * Whether an error has one of these codes. It compares the code and not the class, because core and a store can come
- * from two copies of this package, one imported and one required.
+ * Whether an error has one of these codes. Compares codes instead of classes, because core and a store can come from
+ * two copies of this package, one loaded with `import` and one with `require`.
  */
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
@@ -144,7 +149,7 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean
 }
 
 /**
- * Returns the code of an error from this package, and `undefined` for any other error. Like `hasCode`, it ignores the
+ * Returns the code of an error from this package, or `undefined` for any other error. Like `hasCode`, it ignores the
  * class.
  */
 export function codeOf(error: unknown): ErrorCode | undefined {
@@ -153,8 +158,8 @@ export function codeOf(error: unknown): ErrorCode | undefined {
 }
 
 /**
- * Returns an error's message. An error class from another package can have a message that is not a string, even if its
- * type says otherwise.
+ * Returns an error's message. In an error from another package, the message can be something other than a string, even
+ * if its type says otherwise.
  */
 export function messageOf(error: Error): string {
   const { message } = error as { message: unknown };

@@ -1,5 +1,5 @@
 /**
- * Checks of the options of `admin`. All stores use them, so all stores throw the same errors.
+ * Checks for the options of the `admin` methods. All stores use these checks, so all stores throw the same errors.
  *
  * @module
  */
@@ -21,8 +21,8 @@ import type {
 const HUNDRED_YEARS = 3_155_760_000_000;
 
 /**
- * How many bytes the name of a destination can have. An entry in a PostgreSQL index holds such a name and the longest
- * key, and not much more.
+ * The longest name of a destination, in bytes. A PostgreSQL index entry has room for such a name together with the
+ * longest key, and not much more.
  */
 const LONGEST_DESTINATION = 500;
 
@@ -37,7 +37,7 @@ export function assertDestination(name: unknown): asserts name is string {
 }
 
 /**
- * Returns the error for a destination that nobody added and on which no relay ever worked. `known` has the names of the
+ * Returns the error for a destination that was never added and never had a relay. `known` contains the names of the
  * existing destinations.
  */
 export function unknownDestination(name: string, known: readonly string[]): MessengerError {
@@ -48,7 +48,7 @@ export function unknownDestination(name: string, known: readonly string[]): Mess
   );
 }
 
-/** Returns the error for adding a destination that already exists. */
+/** Returns the error for an attempt to add a destination that already exists. */
 export function destinationExists(name: string): MessengerError {
   return new MessengerError(
     'CONFLICT',
@@ -56,14 +56,14 @@ export function destinationExists(name: string): MessengerError {
   );
 }
 
-/** Returns the error text for removing a destination on which a relay works. */
+/** Returns the error message for an attempt to remove a destination that a relay is serving. */
 export function relayWorksOn(name: string): string {
   return `a relay works on destination ${JSON.stringify(name)}: stop its relays first (a relay that died still counts until its lease expires)`;
 }
 
 /**
- * Returns the error for a relay whose destination was forgotten at the time `at`. `topics` has the destination's topics
- * as JSON, if it has some.
+ * Returns the error for a relay whose destination was forgotten at the time `at`. `topics` is the JSON of the
+ * destination's topics, if it was added with topics.
  */
 export function destinationForgotten(destination: string, at: string, topics: string | undefined): MessengerError {
   const name = JSON.stringify(destination);
@@ -74,7 +74,7 @@ export function destinationForgotten(destination: string, at: string, topics: st
   );
 }
 
-/** Returns the error for removing a destination with its messages, but without the option `discard`. */
+/** Returns the error for an attempt to remove a destination that still has messages, without the `discard` option. */
 export function hasMessages(
   name: string,
   { pending, morePending, parked, dead }: { pending: number; morePending: boolean; parked: number; dead: number },
@@ -103,7 +103,7 @@ export function checkAddDestination(name: string, options: AddDestinationOptions
   checkForgetAfter(forgetAfter);
 }
 
-/** Returns the error for a destination that would start in the future, by the store's clock. */
+/** Returns the error for a `from` date that is in the future, by the store's clock. */
 export function fromFuture(from: AddDestinationOptions['from']): MessengerError {
   return new MessengerError('INVALID_OPTION', `from must not be in the future, got ${describe(from)}`);
 }
@@ -122,7 +122,7 @@ export function checkRemoveDestination(name: string, options: RemoveDestinationO
   assertDestination(name);
 }
 
-/** The filters that select messages of a destination. */
+/** The filters for a destination's messages. */
 const FILTERS = { ids: true, key: true, topic: true, state: true, error: true, since: true, until: true } as const;
 
 const FILTER_KEYS = { ...FILTERS, destination: true, signal: true } satisfies KeysOf<DeadLetterFilter>;

@@ -5,18 +5,18 @@ import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 import type { CleanReport } from './store.js';
 
-/** The properties of an event about a message that failed, or that is parked or given up. */
+/** The properties of an event about a message that failed, was parked, was blocked or became a dead letter. */
 interface ParkedEvent {
   readonly destination: string;
   readonly message: Message;
-  /** How often the message has failed so far. */
+  /** How many times the message has failed so far. */
   readonly attempts: number;
 }
 
 /**
- * One thing that happened to messages, to a relay or to the store. `type` says which. You can turn events into logs,
- * metrics and traces. The events of one message come in the order in which things happened. Durations are in
- * milliseconds of a monotonic clock.
+ * Something that happened to messages, to a relay or to the store. `type` says what happened. You can turn events into
+ * logs, metrics and traces. The events for one message arrive in the order in which they happened. Durations are in
+ * milliseconds, measured with a monotonic clock.
  */
 export type MessengerEvent =
   /** The application has stored messages in a transaction. The transaction can still be rolled back. */
@@ -39,22 +39,24 @@ export type MessengerEvent =
       readonly duration: number;
     }
   /**
-   * An attempt failed, so the message is parked or given up. An event `parked`, `dead` or `blocked` follows when the
-   * message is settled.
+   * An attempt to publish a message failed. When the message is settled, a `parked`, `dead` or `blocked` event follows.
    */
   | ({ readonly type: 'failed'; readonly error: Error; readonly kind: FailureKind } & ParkedEvent)
   /**
-   * A message was parked and settled. It waits `retryIn` for its next attempt. Without `error`, it waits behind an
-   * earlier message of its key, or for the answer to its slow call.
+   * A message was parked and settled. Its next attempt is after `retryIn`. If `error` is absent, the message is waiting
+   * behind an earlier message with the same key, or for the answer to its slow call.
    */
   | ({ readonly type: 'parked'; readonly error?: Error; readonly retryIn?: number } & ParkedEvent)
-  /** A message became a dead letter and was settled. Its key goes on. */
+  /** A message became a dead letter and was settled. Later messages with the same key are still published. */
   | ({ readonly type: 'dead'; readonly error: Error } & ParkedEvent)
-  /** A message was blocked and settled. It is not tried again, and its key waits behind it for an operator. */
+  /**
+   * A message was blocked and settled. Neither it nor later messages with the same key are tried until an operator
+   * acts.
+   */
   | ({ readonly type: 'blocked'; readonly error: Error } & ParkedEvent)
   /** The relay has gained these partitions. */
   | { readonly type: 'leased'; readonly destination: string; readonly partitions: readonly number[] }
-  /** The relay no longer has these partitions. It gave them back or away or, with `error`, it lost them. */
+  /** The relay no longer has these partitions. If `error` is set, the relay lost them. Otherwise it released them. */
   | {
       readonly type: 'lease-lost';
       readonly destination: string;
@@ -62,9 +64,11 @@ export type MessengerEvent =
       readonly error?: Error;
     }
   /**
-   * The circuit is open. `broker`: the relay publishes nothing for `retryIn`, after `failures` failures in a row.
-   * `limit`: too many messages of a topic wait to be tried again, and the relay publishes only retries until fewer
-   * wait.
+   * The circuit is open. The `reason` is one of these:
+   *
+   * - `broker`: after `failures` failures in a row, the relay publishes nothing for `retryIn`.
+   * - `limit`: too many of a topic's messages are waiting for another attempt. The relay publishes only retries until
+   *   fewer messages are waiting.
    */
   | {
       readonly type: 'paused';
@@ -82,8 +86,8 @@ export type MessengerEvent =
       readonly pausedFor: number;
     }
   /**
-   * A cleaning has ended after `duration`. `report` comes from the store and says what was cleaned. `error` says why a
-   * part was not cleaned.
+   * A cleaning has ended after `duration`. `report` is the store's report on what was cleaned. `error` says why a part
+   * of the store was not cleaned.
    */
   | {
       readonly type: 'cleaned';
@@ -97,8 +101,8 @@ export type MessengerEvent =
 export type EventHandler = (event: MessengerEvent) => unknown;
 
 /**
- * Wraps a handler, so that its errors change nothing. The logger receives the first error. Later errors are dropped,
- * because there could be one for each message.
+ * Wraps a handler, so that an error in the handler does not affect the relay. The logger receives the first error.
+ * Later errors are dropped, because there could be one for each message.
  */
 export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): EventHandler {
   let told = false;
@@ -110,7 +114,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   return (event) => {
     try {
       const handled = onEvent(event);
-      // An asynchronous handler also fits the type. Its rejection would end the process.
+      // The type also allows an asynchronous handler. If its rejection were not handled, it would end the process.
       if (handled instanceof Promise) handled.catch(tell);
     } catch (thrown) {
       tell(thrown);
@@ -118,7 +122,7 @@ export function safeHandler(onEvent: EventHandler, errorLogger: ErrorLogger): Ev
   };
 }
 
-/** Returns the event for a message that was parked or given up, once it is settled. */
+/** Returns the event for a message that was settled as parked, blocked or a dead letter. */
 export function eventOf(toPark: ToPark, destination: string): MessengerEvent {
   const { message, attempts, error, retryIn, dead, blocked } = toPark;
   const common = { destination, message, attempts };

@@ -2,28 +2,28 @@ import type { StoreCallOptions } from './call-options.js';
 import { MessengerError } from '../errors.js';
 import { describe } from '../util/describe.js';
 
-/** A store that records which consumer has received which message. `createInbox` uses it. */
+/** A store that records which messages each consumer has received. `createInbox` uses it. */
 export interface InboxStore<Tx> {
   /**
-   * Records, in the application's transaction, that a consumer has received the message with this id. The record stays
-   * only if that transaction commits. If another open transaction has recorded the same message for this consumer, the
-   * call waits until that transaction ends.
+   * Records, in the application's transaction, that a consumer has received the message with this id. The record is
+   * kept only if that transaction commits. If another open transaction has recorded the same message for this consumer,
+   * the call waits until that transaction ends.
    *
-   * @returns whether the consumer receives this message for the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` if the handle is not an open transaction; `INVALID_OPTION` for a
-   *   consumer, and `INVALID_MESSAGE` for an id, that is empty or that the store cannot keep.
+   * @returns whether this is the first time that the consumer has received this message.
+   * @throws MessengerError `INVALID_TRANSACTION` if the handle is not an open transaction; `INVALID_OPTION` if the
+   *   consumer is empty or the store cannot keep it; `INVALID_MESSAGE` if the id is empty or the store cannot keep it.
    */
   receive(transaction: Tx, consumer: string, id: string): Promise<boolean>;
   /**
-   * Deletes the records of messages that a consumer received more than `expiration` milliseconds ago, by the store's
-   * clock. It deletes them in small parts.
+   * Deletes a consumer's records of messages received more than `expiration` milliseconds ago, by the store's clock. It
+   * deletes the records in small batches.
    *
    * @returns how many records were deleted.
    */
   deleteReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number>;
 }
 
-/** The longest retention of the records of received messages, in milliseconds: ten years. */
+/** The longest retention for records of received messages, in milliseconds: ten years. */
 export const LONGEST_RETENTION = 3_650 * 86_400_000;
 
 /** @throws MessengerError `INVALID_OPTION` if the value cannot be the name of a consumer. */

@@ -2,26 +2,27 @@ import { textOf } from '../util/error-text.js';
 import { signatureOf } from '../util/error-signature.js';
 
 /**
- * Receives the errors that do not stop the work. A relay limits how many errors it passes on: see
+ * Receives the errors that do not stop the relay or the subscriber. A relay limits how many errors it passes on: see
  * `MessengerOptions.errorLogger`. A logger must not throw. If it does, its error is ignored.
  */
 export interface ErrorLogger {
   error(error: Error): void;
-  /** Receives one line of text when an outage is over. @default the line is dropped */
+  /** Receives one line when an outage is over. @default the line is dropped */
   info?(text: string): void;
 }
 
 /**
- * The default logger. It writes to standard error through the console, with one line for each error and its time. It
- * prints the stack of a bug, but only once.
+ * The default logger. It writes each error with the time, on one line, to the console's standard error. If the error is
+ * a bug, the logger also prints its stack, but only once for each bug.
  */
 export const consoleErrorLogger: ErrorLogger = consoleLogger();
 
-/** How many bugs a logger remembers, so that it prints the stack of each only once. */
+/** How many bugs a logger remembers, so that it prints the stack of each bug only once. */
 const MAX_BUGS = 1_000;
 
 /**
- * Creates a logger of the same kind. Each of its lines contains `name`, which shows to which relay the line belongs.
+ * Creates a logger like `consoleErrorLogger`. If `name` is given, each line contains it, to show which relay logged the
+ * line.
  */
 export function consoleLogger(name?: string): ErrorLogger {
   const bugs = new Set<string>();
@@ -45,8 +46,8 @@ export function consoleLogger(name?: string): ErrorLogger {
 }
 
 /**
- * Returns the innermost error in a chain of causes, if it has no code. Such an error is a bug, because errors from a
- * system have a code.
+ * Returns the innermost error in a chain of causes, if it has no code. Such an error counts as a bug, because errors
+ * from other systems have a code.
  */
 function bugOf(error: Error, depth = 10): Error | undefined {
   const { code, cause } = error as Error & { code?: unknown };
@@ -54,14 +55,14 @@ function bugOf(error: Error, depth = 10): Error | undefined {
   return code === undefined || code === '' ? error : undefined;
 }
 
-/** Wraps a logger, so that the logger's own errors cannot stop the work. */
+/** Wraps a logger, so that an error in the logger cannot stop the caller. */
 export function safeLogger(logger: {
   error(error: Error): unknown;
   info?: ((text: string) => unknown) | undefined;
 }): ErrorLogger {
   const safely = (log: () => unknown) => {
     try {
-      // An asynchronous logger also fits the type. Its rejection would end the process.
+      // The type also allows an asynchronous logger. If its rejection were not handled, it would end the process.
       const logged = log();
       if (logged instanceof Promise) logged.catch(() => undefined);
     } catch {

@@ -3,21 +3,21 @@ import { uuidv7 } from '../util/uuid.js';
 import { describe } from '../util/describe.js';
 
 /**
- * A message: what an application stores, a relay publishes and a consumer receives. It is read-only, because stores and
- * brokers hand out the objects that they hold.
+ * A message that an application stores, a relay publishes and a consumer receives. It is read-only, because stores and
+ * brokers return the objects that they keep, not copies.
  */
 export interface Message {
-  /** A unique id: a UUIDv7, unless the application chose another id. Brokers that de-duplicate do so by this id. */
+  /** A unique id: a UUIDv7, unless the application chose another id. Brokers that deduplicate use this id. */
   readonly id: string;
-  /** The header of the message: string keys, string values. */
+  /** The message's headers, as string keys with string values. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** The body: at least one byte. */
+  /** The message's body, which has at least one byte. */
   readonly payload: Uint8Array;
   /** Whether the broker has acknowledged the message. */
   readonly published: boolean;
   /** When the application created the message, by the application's clock. Never used for ordering. */
   readonly at: Date;
-  /** What the message is about, for routing. */
+  /** The kind of message, used for routing. */
   readonly topic?: string | undefined;
   /**
    * Messages with the same key are published in the order in which they were stored. `PostgresStore` accepts a key of
@@ -25,15 +25,15 @@ export interface Message {
    */
   readonly key?: string | undefined;
   /**
-   * The message is not published before this time, by the store's clock. Until then it is outside the order of its key,
-   * unless `holdKey` is true.
+   * The message is not published before this time, by the store's clock. Until then, later messages with the same key
+   * do not wait for it, unless `holdKey` is true.
    */
   readonly deliverAt?: Date | undefined;
-  /** Whether later messages of the same key wait until this message is published. Only with `deliverAt` and `key`. */
+  /** Whether later messages with the same key wait until this message is published. Requires `deliverAt` and `key`. */
   readonly holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes the message. A store can omit this field when it hands the message to a relay,
-   * because only a relay of that destination reads the message.
+   * The only destination that publishes the message. A store can omit this field from the messages that it returns to a
+   * relay, because only that destination's relays read such a message.
    */
   readonly destination?: string | undefined;
 }
@@ -42,7 +42,7 @@ export interface Message {
 export interface NewMessageOptions {
   /** @default a UUIDv7 */
   id?: string;
-  /** The metadata. It is copied. @default {} */
+  /** The metadata, which is copied. @default {} */
   metadata?: Readonly<Record<string, string>>;
   /** @default now, by this machine's clock */
   at?: Date;
@@ -51,22 +51,22 @@ export interface NewMessageOptions {
   /** @default none: the message has no order relative to others */
   key?: string | undefined;
   /**
-   * The message is not published before this time, by the store's clock. A time in the past makes no difference. Until
-   * then the message is outside the order of its key: messages that are stored later are published before it.
+   * The message is not published before this time, by the store's clock. A time in the past has no effect. Until then,
+   * later messages with the same key do not wait for this message.
    *
    * @default the message is published at once
    */
   deliverAt?: Date | undefined;
   /**
-   * Whether later messages of the same key wait until this message is published. Only with `deliverAt` and `key`.
+   * Whether later messages with the same key wait until this message is published. Requires `deliverAt` and `key`.
    * @default false
    */
   holdKey?: boolean | undefined;
   /**
-   * The one destination that publishes the message, even if the destination has other topics. It must exist when the
-   * message is stored.
+   * The only destination that publishes the message, even if its topics do not include the message's topic. The
+   * destination must exist when the message is stored.
    *
-   * @default every destination that publishes the topic of the message
+   * @default every destination that publishes the message's topic
    */
   destination?: string | undefined;
 }
@@ -86,7 +86,7 @@ export class GenericMessage implements Message {
 
   /**
    * @throws EmptyMessagePayloadError for a payload of zero bytes.
-   * @throws MessengerError `INVALID_MESSAGE` that names the field with a wrong value.
+   * @throws MessengerError `INVALID_MESSAGE` that names the field with an invalid value.
    */
   constructor(payload: Uint8Array, options: NewMessageOptions = {}) {
     this.payload = payload;
@@ -106,17 +106,17 @@ export class GenericMessage implements Message {
     return this.#metadata;
   }
 
-  /** Sets one metadata value, and replaces an earlier value with the same key. Returns the message, for chaining. */
+  /** Sets one metadata value, replacing any earlier value for the same key. Returns the message, for chaining. */
   setMetadata(key: string, value: string): this {
     assertMetadataEntry(key, value);
-    // Do not use an assignment, because an assignment to `__proto__` would be lost.
+    // Do not assign the value, because an assignment to `__proto__` would be lost.
     Object.defineProperty(this.#metadata, key, { value, writable: true, enumerable: true, configurable: true });
     return this;
   }
 }
 
 /**
- * Makes a message of a payload. Bytes are taken as they are, and a string as UTF-8.
+ * Creates a message from a payload. Bytes are used unchanged, and a string is encoded as UTF-8.
  *
  * @throws EmptyMessagePayloadError for an empty payload.
  * @throws MessengerError `INVALID_MESSAGE` for any other value that cannot be stored.
@@ -128,7 +128,7 @@ export class GenericMessage implements Message {
  * ```
  */
 export function newMessage(payload: Uint8Array | string, options?: NewMessageOptions): GenericMessage {
-  // Untyped code can pass no payload. That counts as an empty payload, and must not crash further down.
+  // Untyped code can omit the payload. A missing payload counts as empty, and must not cause a crash further down.
   if ((payload as unknown) === undefined || (payload as unknown) === null) throw new EmptyMessagePayloadError();
   return new GenericMessage(typeof payload === 'string' ? encodeText(payload, 'payload') : payload, options);
 }
@@ -143,7 +143,10 @@ function encodeText(text: string, field: string): Uint8Array {
 const FIRST_TIME = Date.parse('0001-01-01T00:00:00.000Z');
 const LAST_TIME = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** Checks that any store can keep a message. @throws as the constructor of `GenericMessage` does, if no store can. */
+/**
+ * Checks that every store can keep a message.
+ * @throws as the constructor of `GenericMessage` does, if the message is invalid.
+ */
 export function assertMessage(value: Message): void {
   if (!(value.payload instanceof Uint8Array)) {
     throw new MessengerError(
@@ -165,7 +168,7 @@ export function assertMessage(value: Message): void {
   assertMetadata(value.metadata);
 }
 
-/** Other years do not have four digits, so databases and brokers cannot read them. */
+/** Checks that the year has four digits, because databases and brokers cannot read other years. */
 function assertTime(value: unknown, field: string): void {
   if (value instanceof Date && value.getTime() >= FIRST_TIME && value.getTime() <= LAST_TIME) return;
   throw new MessengerError(
@@ -188,7 +191,7 @@ function assertHoldKey({ holdKey, key, deliverAt }: Message): void {
 }
 
 function assertMetadata(metadata: unknown): void {
-  // The entries of an iterable (an array, a Map, Headers) are not its properties.
+  // An iterable (an array, a Map, Headers) is rejected, because its entries are not its properties.
   if (typeof metadata !== 'object' || metadata === null || Symbol.iterator in metadata) {
     throw new MessengerError(
       'INVALID_MESSAGE',
@@ -223,7 +226,7 @@ function assertOptionalText(value: unknown, field: string): void {
   assertText(value, field);
 }
 
-/** Checks that every database and broker can hold a text. Such a text has no NUL and no lone surrogate. */
+/** Checks that every database and broker can store a string. Such a string contains no NUL and no lone surrogate. */
 function assertText(value: string, field: string): void {
   if (value.includes('\u0000')) {
     throw new MessengerError(
@@ -235,7 +238,7 @@ function assertText(value: string, field: string): void {
 }
 
 function assertWellFormed(value: string, field: string): void {
-  // Do not use String.prototype.isWellFormed: users can compile with the ES2023 library, which lacks it.
+  // Do not use String.prototype.isWellFormed, because users can compile with the ES2023 library, which lacks it.
   if (/\p{Surrogate}/u.test(value)) {
     throw new MessengerError('INVALID_MESSAGE', `message ${field} must be well-formed Unicode, got ${describe(value)}`);
   }

@@ -11,28 +11,30 @@ export type KeptReason = 'in use' | 'not expired' | 'unfinished';
 export interface CleanReport {
   /** How many slices were emptied. */
   readonly emptied: number;
-  /** Roughly how many messages the emptied slices had. It is the number of sequence numbers that they spanned. */
+  /** Roughly how many messages were in the emptied slices: the number of sequence numbers that the slices spanned. */
   readonly rows: number;
   /**
-   * How many unfinished messages were moved from the emptied slices and parked. They are published like other parked
+   * How many unfinished messages were moved out of the emptied slices and parked. They are published like other parked
    * messages.
    */
   readonly moved: number;
   /**
-   * The slices that have messages and were not emptied, and why. If a destination is the reason, `destination` is its
-   * name.
+   * The slices that contain messages but were not emptied, each with the reason. If a destination is the reason,
+   * `destination` is its name.
    */
   readonly kept: readonly { readonly slice: string; readonly reason: KeptReason; readonly destination?: string }[];
-  /** The destinations that this cleaning forgot. Their unpublished messages are cleaned away with the rest. */
+  /**
+   * The destinations that were forgotten during this cleaning. Their unpublished messages are cleaned like all others.
+   */
   readonly forgotten?: readonly string[];
 }
 
 /**
- * A cleaning failed in part, or was stopped. The `cause` is the first error, or the reason of the abort. Code
+ * A cleaning partly failed, or was stopped. The `cause` is the first error, or the abort reason. Code
  * `CLEANING_FAILED`.
  */
 export class CleaningError extends MessengerError {
-  /** What the cleaning achieved nevertheless. */
+  /** The report on the part of the cleaning that succeeded. */
   readonly report: CleanReport;
 
   constructor(report: CleanReport, options: { cause: unknown }) {
@@ -42,28 +44,28 @@ export class CleaningError extends MessengerError {
 }
 
 /**
- * The contract of a datastore. One relay needs only these three methods. A class that implements them is a working
- * store. The relay never calls two of them at once.
+ * The contract for a datastore. A single relay needs only the three required methods, so a class that implements them
+ * is a working store. The relay never calls two of them at once.
  */
 export interface Store {
   /** Returns up to `batch` unpublished messages, in the order in which the relay must publish them. */
   messages(batch: number, options?: StoreCallOptions): Promise<readonly Message[]>;
-  /** Marks messages as published: all of them, or none if one of them cannot be marked. */
+  /** Marks messages as published. If one of them cannot be marked, none of them are. */
   published(...messages: readonly Message[]): Promise<void>;
   /**
    * Deletes messages that are published and older than `expiration` milliseconds. Resolves to nothing, or to a
    * `CleanReport`. Can reject with a `CleaningError`.
    */
   deletePublishedByExpiration(expiration: number, options?: StoreCallOptions): Promise<unknown>;
-  /** The longest `expiration` with which the store can clean, in milliseconds. Absent if the store has no limit. */
+  /** Returns the longest `expiration` that the store supports, in milliseconds. Absent if the store has no limit. */
   retention?(options?: StoreCallOptions): Promise<number>;
 }
 
-/** A store with leases, cursors and parked messages, so that relays need not scan the messages for every page. */
+/** A store with leases, cursors and parked messages, so that relays do not have to scan the messages for every page. */
 export interface FeedStore extends Store {
   /**
-   * Takes this relay's share of a destination's partitions and opens a feed for them. Resolves to `null` while other
-   * relays hold all of them. The relay then asks again later.
+   * Takes this relay's share of a destination's partitions, and opens a feed for them. Resolves to `null` while other
+   * relays hold all of the partitions. The relay then tries again later.
    */
   openFeed(options: FeedOptions): Promise<Feed | null>;
 }
@@ -73,7 +75,7 @@ export function isCleanReport(value: unknown): value is CleanReport {
   return typeof (value as Partial<CleanReport> | null | undefined)?.emptied === 'number';
 }
 
-/** Whether an error is a `CleaningError`, which also reports what the cleaning achieved. */
+/** Whether an error is a `CleaningError`, with a report on the part of the cleaning that succeeded. */
 export function isCleaningError(error: unknown): error is CleaningError {
   return hasCode(error, 'CLEANING_FAILED') && isCleanReport((error as Partial<CleaningError>).report);
 }

@@ -1,16 +1,16 @@
 import type { ErrorLogger } from './logger.js';
 import type { Message } from './message.js';
 
-/** What a handler receives in addition to the message. */
+/** The context that a handler receives in addition to the message. */
 export interface HandlerContext {
-  /** Aborts when the subscriber stops and the time for running handlers is over. */
+  /** Aborts when the subscriber is stopping and the time limit for running handlers has passed. */
   readonly signal: AbortSignal;
 }
 
-/** Handles one message. If the handler rejects, the message is not acknowledged, and is delivered again. */
+/** Handles one message. If the handler rejects, the message is not acknowledged, and will be delivered again. */
 export type Handler = (message: Message, context: HandlerContext) => Promise<void> | void;
 
-/** A handler, and its name for logs and errors. */
+/** A handler, with its name for logs and errors. */
 export interface Subscription {
   readonly name: string;
   readonly handler: Handler;
@@ -22,11 +22,11 @@ export interface SubscriberOptions {
   errorLogger?: ErrorLogger;
 }
 
-/** Receives messages from a broker and hands them to subscriptions. */
+/** Receives messages from a broker and passes them to subscriptions. */
 export interface Subscriber {
   /**
    * Receives messages until the signal aborts. Then it stops receiving, waits for running handlers, and resolves. It
-   * acknowledges a message to the broker only after the handler of the message has succeeded.
+   * acknowledges a message to the broker only after the message's handler has succeeded.
    */
   subscribe(subscription: Subscription, options: { signal: AbortSignal }): Promise<void>;
 }

@@ -1,31 +1,37 @@
 import { MessengerError, toError } from '../errors.js';
 
-/** A part of a value that JSON cannot hold: its path and its kind, but never the part itself. */
+/**
+ * Describes a part of a value that JSON cannot represent, by its path and its kind. It never contains the part itself.
+ */
 export interface JsonFault {
   /** The path of the part, such as `items[2].price`. Empty for the value as a whole. */
   readonly path: string;
   /**
-   * The kind of the part, such as `a Map`. `undefined` if JSON can hold the part, and something else has changed it.
+   * The kind of the part, such as `a Map`. `undefined` if JSON can represent the part, but something else has changed
+   * it.
    */
   readonly kind: string | undefined;
 }
 
 /**
- * Built-in classes whose contents JSON leaves out. An object of such a class still has a JSON form if it has a
- * `toJSON`.
+ * Built-in classes whose contents are lost in JSON. An object of such a class still has a JSON form if it has a
+ * `toJSON` method.
  */
 const WITHOUT_JSON = new Set(
   ['Map', 'Set', 'WeakMap', 'WeakSet', 'RegExp', 'Error', 'Promise', 'Arguments'].map((name) => `[object ${name}]`),
 );
 
-/** `JSON.stringify` with its real type. TypeScript's type omits the `undefined` for a value without a JSON form. */
+/**
+ * `JSON.stringify` with its actual type. TypeScript's own type omits the `undefined` that it returns for a value
+ * without a JSON form.
+ */
 const stringify: (value: unknown) => string | undefined = JSON.stringify;
 
 /**
- * Returns the JSON for a value, even if JSON loses or changes a part of the value: see `lostBy` and `changedBy`.
+ * Returns a value as JSON, even if a part of the value is lost or changed: see `lostBy` and `changedBy`.
  *
- * @throws MessengerError `INVALID_MESSAGE` that names the path of a BigInt or a cycle, and for a value without a JSON
- *   form.
+ * @throws MessengerError `INVALID_MESSAGE` if the value has no JSON form. For a BigInt or a cycle, the error names the
+ *   path.
  */
 export function jsonOf(value: unknown, what: string): string {
   let json: string | undefined;
@@ -39,27 +45,28 @@ export function jsonOf(value: unknown, what: string): string {
   throw new MessengerError('INVALID_MESSAGE', `${what} has no JSON form${kind === undefined ? '' : `: it is ${kind}`}`);
 }
 
-/** Returns a fault as the end of a sentence, such as `items[2].price is an infinite number`. */
+/** Returns a clause that describes the part, such as `items[2].price is an infinite number`. */
 export function faultText({ path, kind = 'changed' }: JsonFault): string {
   return `${path === '' ? 'it' : path} is ${kind}`;
 }
 
-/** Returns the first part of a value that JSON would silently leave out or turn into something else. */
+/** Returns the first part of a value that `JSON.stringify` would silently leave out or turn into something else. */
 export function lostBy(value: unknown): JsonFault | undefined {
   const fault = lost(value, []);
   return fault && { path: pathOf(fault.path), kind: fault.kind };
 }
 
 /**
- * Returns the first part of a value that differs from `again`, which was made from the value's JSON. Properties that
- * are `undefined` can be absent from `again`, because JSON leaves them out. `0` and `-0` count as equal.
+ * Compares a value with `again`, which was created from the value's JSON, and returns the first part that differs.
+ * Properties that are `undefined` can be absent from `again`, because JSON leaves them out. `0` and `-0` count as
+ * equal.
  */
 export function changedBy(value: unknown, again: unknown): JsonFault | undefined {
   const fault = changed(value, again);
   return fault && { path: pathOf(fault.path), kind: fault.kind };
 }
 
-/** A fault whose path is still being built, from the last key to the first. */
+/** A `JsonFault` whose path is still being built, starting with its last key. */
 interface Found {
   readonly path: (string | number)[];
   readonly kind: string | undefined;
@@ -71,15 +78,16 @@ function whyNot(value: unknown, cause: unknown): string {
   try {
     fault = lostBy(value);
   } catch {
-    // Reading the value runs code, such as a getter. That code threw an error before, and has now thrown again.
+    // Reading the value can run code, such as a getter. That code has thrown an error again.
   }
-  // An error from an application's getter or toJSON can quote the payload in its text. So only its name is used.
+  // The message of an error from an application's getter or toJSON can quote the payload. So only the error's name is
+  // used.
   return fault ? faultText(fault) : `converting it threw ${toError(cause).name}`;
 }
 
 /**
- * Returns the kind of a value that JSON cannot hold even if it can hold the value's parts. Returns `undefined` for a
- * value that JSON can hold.
+ * Returns the kind of a value that JSON cannot represent, without looking at the value's parts. Returns `undefined` if
+ * JSON can represent the value itself.
  */
 function kindWithoutJson(value: unknown): string | undefined {
   switch (typeof value) {
@@ -109,7 +117,7 @@ function kindOfObject(value: object): string | undefined {
   if (hasToJson(value)) return undefined;
   const name = nameOf(value);
   if (ArrayBuffer.isView(value) || WITHOUT_JSON.has(Object.prototype.toString.call(value))) return name;
-  // An instance of a class that does not keep its contents in properties.
+  // The value is an instance of a class that does not keep its contents in properties.
   return Object.keys(value).length === 0 ? `${name} without properties` : undefined;
 }
 
@@ -134,7 +142,7 @@ function partsLost(value: object, within: object[]): Found | undefined {
   }
   for (const key of Object.keys(value)) {
     const part = (value as Record<string, unknown>)[key];
-    // By convention, such a property counts as absent.
+    // By convention, a property that is `undefined` counts as absent.
     if (part === undefined) continue;
     const fault = lost(part, within);
     if (fault) return at(key, fault);
@@ -155,14 +163,18 @@ function changed(value: unknown, again: unknown): Found | undefined {
     }
     return undefined;
   }
-  // A value with a `toJSON` is unchanged if the schema has created an object of the same class with the same JSON.
+  // A value with a `toJSON` method counts as unchanged if the schema has created an object of the same class with the
+  // same JSON.
   const isSameClass = Object.getPrototypeOf(value) === Object.getPrototypeOf(again);
   if (isForm) return isSameClass && stringify(value) === stringify(again) ? undefined : differs;
   if (differs.kind !== undefined) return isSameClass ? entriesChanged(value, again, differs) : differs;
   return partsChanged(value as Record<string, unknown>, again as Record<string, unknown>);
 }
 
-/** Returns the fault for an object that JSON cannot hold, unless the schema has restored the object's entries. */
+/**
+ * Compares the entries of two objects that JSON cannot represent. Returns `undefined` if the schema has restored all
+ * entries, or else `differs`.
+ */
 function entriesChanged(value: object, again: object, differs: Found): Found | undefined {
   if (!(Symbol.iterator in value && Symbol.iterator in again)) return differs;
   const fault = changed([...(value as Iterable<unknown>)], [...(again as Iterable<unknown>)]);
@@ -190,7 +202,7 @@ function hasToJson(value: object): value is { toJSON(): unknown } {
   return typeof (value as { toJSON?: unknown }).toJSON === 'function';
 }
 
-/** The name of an object's class, with an article: `a Map`, `an Order`. */
+/** Returns the name of an object's class with an article, such as `a Map` or `an Order`. */
 function nameOf(value: object): string {
   const name = (value as { constructor?: { name?: unknown } }).constructor?.name;
   if (typeof name !== 'string' || name === '') return 'an object';

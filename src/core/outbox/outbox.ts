@@ -20,23 +20,23 @@ import {
   type Topics,
 } from './topics.js';
 
-/** A store to which applications write. `add` and `stored` take the transaction's handle as their first argument. */
+/** A store that applications write to. `add` and `stored` take the transaction's handle as their first argument. */
 export interface WritableStore<Tx> extends Store {
   add(transaction: Tx, messages: Message | readonly Message[]): Promise<readonly Message[]>;
-  /** Creates or updates the store's tables. Absent if the store has none. */
+  /** Creates or updates the store's tables. Absent if the store has no tables. */
   migrate?(options?: StoreCallOptions): Promise<unknown>;
   /**
-   * Returns the statement that `add` would run, for transactions that are sent as one batch. Absent if the store has no
-   * statements.
+   * Returns the statement that `add` would run, for applications that send a transaction as one batch of statements.
+   * Absent if the store does not use statements.
    */
   statement?(messages: Message | readonly Message[]): { text: string; values: string[] };
-  /** Returns the messages that a transaction has stored so far, in order. Absent if the store does not know them. */
+  /** Returns the messages that a transaction has stored so far, in order. Absent if the store cannot list them. */
   stored?(transaction: Tx): Promise<readonly Message[]>;
-  /** Makes the store's relays in this process look for new messages. Absent if the store does not know its relays. */
+  /** Makes the store's relays in this process look for new messages. Absent if the store cannot wake its relays. */
   wake?(): void;
   /**
-   * Adds the destinations to which messages are addressed, if they do not exist yet. Absent if the store has no
-   * destinations.
+   * Adds the named destinations that do not exist yet, so that messages can be addressed to them. Absent if the store
+   * has no destinations.
    */
   declareDestinations?(names: readonly string[], options?: StoreCallOptions): Promise<void>;
 }
@@ -52,7 +52,7 @@ export interface Outbox<Tx, S extends Schemas> {
   readonly topics: Topics<S>;
   /**
    * Creates the store's tables, or updates them to this version, and adds the topics' destinations. Several processes
-   * can call this at the same time.
+   * can call this method at the same time.
    *
    * @throws as the store's `migrate` and `declareDestinations` do.
    */
@@ -71,7 +71,10 @@ export interface Outbox<Tx, S extends Schemas> {
     payload: PayloadOf<S, Name>,
     options?: SendOptions,
   ): Promise<Message>;
-  /** Like `send`, for many messages with one topic. Stores them in one statement, in their order. */
+  /**
+   * Like `send`, but for several payloads with the same topic. Stores the messages with one statement, in the order of
+   * `payloads`.
+   */
   sendAll<Name extends keyof S & string>(
     transaction: Tx,
     topic: Name,
@@ -79,9 +82,9 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: Omit<SendOptions, 'id'>,
   ): Promise<readonly Message[]>;
   /**
-   * Returns the statement that `send` would run, for transactions that are sent as one batch.
+   * Returns the statement that `send` would run, for applications that send a transaction as one batch of statements.
    *
-   * @throws as `send` does; MessengerError `UNSUPPORTED` if the store has no statements.
+   * @throws as `send` does; MessengerError `UNSUPPORTED` if the store does not use statements.
    */
   statement<Name extends keyof S & string>(
     topic: Name,
@@ -89,43 +92,43 @@ export interface Outbox<Tx, S extends Schemas> {
     options?: SendOptions,
   ): Promise<{ text: string; values: string[] }>;
   /**
-   * Returns the messages that a transaction has stored so far, in order. It is for tests: see
+   * Returns the messages that a transaction has stored so far, in order. Use it in tests: see
    * `messenger-outbox/testing`.
    *
-   * @throws MessengerError `UNSUPPORTED` if the store does not know them; `INVALID_TRANSACTION` as `send` does.
+   * @throws MessengerError `UNSUPPORTED` if the store cannot list them; `INVALID_TRANSACTION` as `send` does.
    */
   stored(transaction: Tx): Promise<readonly Message[]>;
   /**
-   * Runs the application's transaction, and wakes the relays in this process once the transaction has committed. It is
-   * for libraries that do not report a commit. Without it, a relay is woken by a notification, or looks at its
-   * interval.
+   * Runs the application's transaction, and wakes the relays in this process once it has committed. Use it if your
+   * database library does not report commits. Otherwise, a relay notices new messages only through a notification, or
+   * at its next interval.
    */
   transaction<T>(run: () => Promise<T>): Promise<T>;
   /**
-   * Starts a relay beside the application, for one destination. Resolves when the relay has reached the store. The
-   * relay also cleans. Unless `cleanUp` says otherwise, it deletes published messages after seven days, or after the
+   * Starts a relay for one destination, in the application's process. Resolves when the relay has reached the store.
+   * The relay also cleans. Unless you set `cleanUp`, it deletes published messages after seven days, or after the
    * retention of the store's tables if that is shorter.
    *
-   * @throws FatalError if the relay cannot reach the store, or cannot work on its tables.
-   * @throws MessengerError `INVALID_OPTION` if no destination is given although every topic has one;
-   *   `UNKNOWN_DESTINATION` if the destination of the relay belongs to a topic, does not exist, and this role may not
-   *   add it.
+   * @throws FatalError if the relay cannot reach the store, or cannot use its tables.
+   * @throws MessengerError `INVALID_OPTION` if the relay needs a `destination`, because every topic names one;
+   *   `UNKNOWN_DESTINATION` if the relay's destination is named by a topic but does not exist, and the database role is
+   *   not allowed to add it.
    */
   relay(options: OutboxRelayOptions): Promise<Relay>;
   /**
-   * Publishes messages until there are no new ones or the time is over. Use it in a cron job or a serverless function.
-   * A message that fails is parked for a later drain, and does not delay the rest. If the broker as a whole fails, the
-   * drain publishes nothing more. At the end, the drain gives its lease back and, with `cleanUp`, cleans.
+   * Publishes messages until there are no new ones, or until the `budget` is used up. Use it in a cron job or a
+   * serverless function. A message that fails is parked for a later drain, and does not delay the rest. During a broker
+   * outage, the drain stops publishing. At the end, the drain releases its lease. If `cleanUp` is set, it then cleans.
    *
    * @returns how many messages the broker acknowledged.
-   * @throws PublishError at the end, with `cleanUp` after the cleaning, if some messages were not acknowledged. If the
-   *   cleaning fails, its error is thrown instead. Otherwise throws as `relay` does, and the store's own errors.
+   * @throws PublishError if some messages were not acknowledged. It is thrown at the end, after any cleaning. If the
+   *   cleaning fails, its error is thrown instead. Also throws as `relay` does, and the store's own errors.
    */
   drain(options: DrainOptions): Promise<number>;
 }
 
 /**
- * Defines the outbox of an application: the store of its messages, and their topics.
+ * Defines an application's outbox: the store for its messages, and their topics.
  *
  * @throws MessengerError `INVALID_OPTION` that names what is wrong.
  *
@@ -158,7 +161,7 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
       'topics have a destination, but this store has no destinations: leave destination out of the topics',
     );
   }
-  /** Adds a relay's destination, if it belongs to a topic and does not exist yet. */
+  /** Adds a relay's destination, if a topic names it and it does not exist yet. */
   const ready = async ({ destination }: RelaySettings): Promise<void> => {
     if (!addressed.includes(destination)) return;
     await reaching(declare?.([destination]));
@@ -229,7 +232,9 @@ export function defineOutbox<Tx, S extends Schemas>(options: OutboxOptions<Tx, S
   };
 }
 
-/** Checks the options for a relay or a drain, so that an application without types learns which options are missing. */
+/**
+ * Checks the options for a relay or a drain, so that an error tells an untyped application which options are missing.
+ */
 function assertOptions(call: string, options: unknown, topics: Topics): void {
   if (typeof options === 'object' && options !== null && !('topics' in options)) {
     const isTold = (options as { destination?: unknown }).destination !== undefined;

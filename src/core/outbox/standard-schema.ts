@@ -1,6 +1,6 @@
 /**
- * The part of Standard Schema v1 (https://standardschema.dev) that this library uses. Schemas from zod 3.24, valibot 1
- * and arktype 2, or newer, have it without an adapter.
+ * The part of Standard Schema v1 (https://standardschema.dev) that this library uses. Schemas from zod 3.24, valibot 1,
+ * arktype 2 and later versions implement it without an adapter.
  */
 export interface StandardSchema<Input = unknown, Output = Input> {
   readonly '~standard': {
@@ -11,11 +11,11 @@ export interface StandardSchema<Input = unknown, Output = Input> {
   };
 }
 
-/** The result of validating: a value, or issues. */
+/** The result of a validation: a value, or issues. */
 export type SchemaResult<Output> =
   { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly SchemaIssue[] };
 
-/** One fault in a value: what is wrong, and where. */
+/** One problem in a value, with the path to the part that is invalid. */
 export interface SchemaIssue {
   readonly message: string;
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
@@ -28,8 +28,8 @@ export type SchemaInput<S extends StandardSchema> = NonNullable<S['~standard']['
 export type SchemaOutput<S extends StandardSchema> = NonNullable<S['~standard']['types']>['output'];
 
 /**
- * Returns issues as one text: `total: expected a number; items.0.id: is missing`. If a schema's messages quote values,
- * the text contains these values.
+ * Joins issues into one string, such as `total: expected a number; items.0.id: is missing`. If a schema's messages
+ * quote values, the string contains these values.
  */
 export function issuesText(issues: readonly SchemaIssue[]): string {
   return issues

@@ -7,26 +7,28 @@ import { defineTopics, payloadOf, type ParsedOf, type Schemas, type Topics } fro
 
 /**
  * Makes the effect of a message happen once, even if the message is delivered several times. `createInbox` from
- * `messenger-outbox/inbox` creates one.
+ * `messenger-outbox/inbox` creates an inbox.
  */
 export interface Inbox<Tx> {
   /**
-   * Runs `work` in a transaction that also records that this message was handled. Does not run `work` if the message
-   * was handled before.
+   * Runs `work` in a transaction, which also records that the message was handled. If the message has already been
+   * handled, does not run `work`.
    *
    * @returns whether `work` ran.
    */
   once(message: Message, work: (transaction: Tx) => Promise<unknown>): Promise<boolean>;
 }
 
-/** What a topic's handler receives in addition to the payload. */
+/** The context that a topic's handler receives in addition to the payload. */
 export interface TopicContext<Tx> extends HandlerContext {
   readonly message: Message;
-  /** The inbox's transaction. Changes that the handler writes through it happen once. `undefined` without an inbox. */
+  /**
+   * The inbox's transaction. Changes that the handler makes in it take effect only once. `undefined` without an inbox.
+   */
   readonly tx: Tx;
 }
 
-/** The handlers of a subscription, by topic. You can omit topics. */
+/** A subscription's handlers, keyed by topic. You can leave out topics. */
 export type TopicHandlers<S extends Schemas, Tx> = {
   readonly [Name in keyof S]?: (payload: ParsedOf<S, Name>, context: TopicContext<Tx>) => unknown;
 };
@@ -41,17 +43,16 @@ export interface TopicSubscription<S extends Schemas, Tx = undefined> {
   /** @default no inbox: a handler can be called more than once for a message */
   readonly inbox?: Inbox<Tx>;
   /**
-   * What happens to messages with a topic that has no handler. `refuse`: handling them fails, and the broker treats
-   * them like other messages that fail. `ignore`: they are acknowledged, and nothing else happens.
+   * How to treat messages whose topic has no handler. With `refuse`, handling them fails, and the broker treats them
+   * like other failed messages. With `ignore`, they are acknowledged and dropped.
    * @default 'refuse'
    */
   readonly unhandledTopics?: 'refuse' | 'ignore';
 }
 
 /**
- * Receives messages with typed topics until the signal aborts. If a message has an older version, the topic's `upcast`
- * converts its payload to the current version. Then the topic's schema reads the payload, and the topic's handler
- * receives it.
+ * Receives messages with typed topics until the signal aborts. If a message's payload has an older version, the topic's
+ * `upcast` first converts it. The topic's schema then parses the payload, and the topic's handler receives the result.
  *
  * @throws MessengerError `INVALID_OPTION` that names what is wrong. Also throws the subscriber's own errors.
  */
@@ -71,7 +72,7 @@ const KEYS = {
 } satisfies KeysOf<TopicSubscription<Schemas>>;
 
 /**
- * Turns a subscription to typed topics into a plain one, for code that accepts plain subscriptions.
+ * Turns a subscription to typed topics into a plain subscription, for code that accepts only plain ones.
  *
  * @throws MessengerError `INVALID_OPTION` that names what is wrong.
  */

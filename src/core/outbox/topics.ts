@@ -8,9 +8,9 @@ import { policyOf } from '../relay/policies.js';
 import { checkKeys, numberOption, type KeysOf } from '../util/options.js';
 import { issuesText, type SchemaInput, type SchemaOutput, type StandardSchema } from './standard-schema.js';
 
-/** The definition of one topic: the schema of its messages, their order, and what happens to failures. */
+/** The definition of one topic: the schema of its messages, the key that orders them, and how failures are handled. */
 export interface Topic<S extends StandardSchema = StandardSchema> extends TopicOptions {
-  /** The schema for the payloads, from zod, valibot, arktype, or any other library with Standard Schema. */
+  /** The schema for the payloads, from zod, valibot, arktype or any other library that supports Standard Schema. */
   readonly schema: S;
   /**
    * Returns the key of a message. Messages with the same key are published in order.
@@ -18,16 +18,16 @@ export interface Topic<S extends StandardSchema = StandardSchema> extends TopicO
    */
   key?(this: void, payload: SchemaOutput<S>): string | undefined;
   /**
-   * The one destination that publishes the topic's messages, such as the destination for its broker. A message keeps
-   * the destination that its topic had when the message was stored.
-   * @default every destination that publishes the topic: `default`, if no other was added
+   * The only destination that publishes the topic's messages, such as the destination for a certain broker. A message
+   * keeps the destination that its topic had when the message was stored.
+   * @default every destination that publishes the topic; only `default` if no other destination was added
    */
   readonly destination?: string;
-  /** The version of the schema. It is stored with each message. @default 1 */
+  /** The version of the schema. It is stored with each message, unless it is 1. @default 1 */
   readonly version?: number;
   /**
-   * Turns a payload that was stored with an older version into a payload that this schema accepts. Without this
-   * function, messages with older versions are refused.
+   * Converts a payload that was stored with an older version into a payload that this schema accepts. Without this
+   * function, messages with older versions are rejected.
    */
   upcast?(this: void, payload: unknown, version: number): unknown;
 }
@@ -44,7 +44,7 @@ export type PayloadOf<S extends Schemas, Name extends keyof S> = SchemaInput<S[N
 /** The payload type that a topic's handler receives. */
 export type ParsedOf<S extends Schemas, Name extends keyof S> = SchemaOutput<S[Name]>;
 
-/** The metadata entry for the version of a payload's schema. Absent for version 1. */
+/** The metadata key for the version of a payload's schema. Version 1 is not stored. */
 const VERSION = 'schema-version';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
@@ -70,10 +70,10 @@ const TOPIC_KEYS = {
 } satisfies KeysOf<Topic>;
 
 /**
- * Defines topics for the applications that store messages and those that handle them. Checks the topics and returns
- * them unchanged.
+ * Defines topics, both for applications that store messages and for applications that handle them. Checks the topics,
+ * and returns them unchanged.
  *
- * @throws MessengerError `INVALID_OPTION` that names the topic and what is wrong with it.
+ * @throws MessengerError `INVALID_OPTION` that names the topic and says what is wrong with it.
  */
 export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   if (typeof topics !== 'object' || (topics as unknown) === null) {
@@ -102,7 +102,8 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
         `${at}.destination must be the name of a destination, got ${describe(destination)}`,
       );
     }
-    // Check with the shortest `minDelay`, because a relay's `minDelay` for all topics can be shorter than the default.
+    // Use the shortest possible `minDelay` for this check, because a relay's `minDelay` for all topics can be shorter
+    // than the default.
     policyOf(`${at}.`, { minDelay: 1, ...topic.retry }, topic.maxParked);
     numberOption(`${at}.version`, topic.version, 1, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
     for (const member of ['key', 'upcast'] as const) {
@@ -113,13 +114,13 @@ export function defineTopics<S extends Schemas>(topics: Topics<S>): Topics<S> {
   return topics;
 }
 
-/** Returns the destinations that these topics name, each of them once. */
+/** Returns the destinations that these topics name, without duplicates. */
 export function addressedBy(topics: Topics): string[] {
   return [...new Set(Object.values(topics).flatMap(({ destination }) => destination ?? []))];
 }
 
 /**
- * Returns the destinations that publish these topics, each of them once. Includes `default`, unless every topic names
+ * Returns the destinations that publish these topics, without duplicates. Includes `default`, unless every topic names
  * another destination.
  */
 export function destinationsOf(topics: Topics): string[] {
@@ -129,13 +130,13 @@ export function destinationsOf(topics: Topics): string[] {
 }
 
 /**
- * Creates a message for a topic. The schema parses the payload, and the message contains the result as JSON, without
- * the parts that the schema strips and with those that it fills in. The schema must accept that JSON again and produce
- * an equal value, so that handlers receive what was stored. Properties that are `undefined`, and properties whose keys
- * are symbols, are left out.
+ * Creates a message for a topic. The schema parses the payload, and the message contains the output of the schema as
+ * JSON. If the schema strips fields or adds defaults, the JSON reflects that. The schema must also accept this JSON and
+ * produce an equal value from it, so that handlers receive the value that was stored. Properties that are `undefined`,
+ * and properties whose keys are symbols, are left out.
  *
- * @throws MessengerError `INVALID_MESSAGE` for a topic that does not exist, for a payload that the schema refuses, and
- *   for a payload that the schema would not produce again from its JSON.
+ * @throws MessengerError `INVALID_MESSAGE` if the topic does not exist, if the schema rejects the payload, or if the
+ *   schema does not produce an equal value from the JSON.
  */
 export async function messageOf(
   topics: Topics,
@@ -150,7 +151,7 @@ export async function messageOf(
   const json = jsonOf(parsed, `the payload of ${JSON.stringify(name)}`);
   await assertKept(topic, name, parsed, json);
   const { version = 1 } = topic;
-  // The metadata can come from another message. The version in them says nothing about this payload.
+  // The metadata can come from another message. In that case, its version says nothing about this payload.
   const { [VERSION]: _, ...rest } = metadata ?? {};
   return newMessage(json, {
     ...options,
@@ -162,10 +163,10 @@ export async function messageOf(
 }
 
 /**
- * Reads a message's payload with the schema of its topic.
+ * Parses a message's payload with the schema of its topic.
  *
- * @throws MessengerError `INVALID_MESSAGE` if the payload cannot be read: it is not JSON, its version is unknown or
- *   newer, or the schema refuses it.
+ * @throws MessengerError `INVALID_MESSAGE` if the topic does not exist, the payload is not JSON, or the schema rejects
+ *   the payload. Also if the payload's version is unknown or newer, or if it is older and the topic has no `upcast`.
  */
 export async function payloadOf(topics: Topics, message: Message): Promise<unknown> {
   const topic = topicOf(topics, message.topic ?? '');
@@ -217,8 +218,8 @@ async function assertKept(topic: Topic, name: string, parsed: unknown, json: str
       `the payload of ${JSON.stringify(name)}, when read back from JSON,`,
     );
   } catch (error) {
-    // The schema only reports that it received null, or a string. The actual cause, a value that JSON cannot hold, says
-    // more.
+    // The schema reports only that it received null or a string. The actual cause is a value that JSON cannot
+    // represent, so the error also names that value.
     const fault = changedBy(parsed, JSON.parse(json));
     if (fault?.kind === undefined) throw error;
     throw new MessengerError(

@@ -3,13 +3,13 @@ import { faultText, jsonOf, lostBy } from './json.js';
 import { assertMessage, newMessage, type Message } from '../contracts/message.js';
 import { describe } from '../util/describe.js';
 
-/** What the default transform accepts: a ready message, bytes, a string, or an object that is sent as JSON. */
+/** The values that the default transform accepts: a complete message, bytes, a string, or an object to send as JSON. */
 export type MessageInput = Message | Uint8Array | string | object;
 
 /** Turns the value that the application stores into a message. */
 export type Transform<Input = MessageInput> = (input: Input) => Message;
 
-/** Whether a value has the shape of a message. Only a message has all these fields together. */
+/** Whether a value is a message. No other value is expected to have all these fields. */
 export function isMessage(value: unknown): value is Message {
   const candidate = value as Partial<Message> | null;
   return (
@@ -23,14 +23,15 @@ export function isMessage(value: unknown): value is Message {
 }
 
 /**
- * The default transform. A ready message stays as it is. Bytes and strings become the payload. Any other object becomes
- * JSON, with the metadata `content-type: application/json`. In this JSON, a Date and any other object with a `toJSON`
- * is what its `toJSON` returns. Properties that are `undefined`, and properties whose keys are symbols, are left out.
+ * The default transform. It returns a complete message unchanged. Bytes and strings become the payload. Any other
+ * object becomes JSON, with the metadata `content-type: application/json`. A Date, or any other object with a `toJSON`
+ * method, is converted with that method. Properties that are `undefined`, and properties whose keys are symbols, are
+ * left out.
  *
  * @throws EmptyMessagePayloadError for `undefined`, `null`, `''` or zero bytes.
- * @throws MessengerError `INVALID_MESSAGE` for a value that cannot be a message (a number, a function). Also for an
- *   object of which JSON would lose or change a part (a BigInt, a cycle, `NaN`, a Map, `undefined` in an array): the
- *   error names the path of that part.
+ * @throws MessengerError `INVALID_MESSAGE` for a value that cannot become a message, such as a number or a function.
+ *   Also for an object that JSON cannot represent exactly, such as one that contains a BigInt, a cycle, `NaN`, a Map,
+ *   or `undefined` in an array. The error then names the path of the part that JSON cannot represent.
  */
 export function defaultTransform(input: MessageInput): Message {
   if (isMessage(input)) {
@@ -51,8 +52,8 @@ export function defaultTransform(input: MessageInput): Message {
 }
 
 /**
- * Returns the transform for a store: the given transform with a check of its messages, or else the default transform,
- * which checks its messages itself. So each message is checked once.
+ * Returns the transform for a store. If a transform is given, adds a check of its messages. Otherwise, returns the
+ * default transform, which already checks its messages. So each message is checked exactly once.
  */
 export function checkedTransform<Input>(transform: Transform<Input> | undefined): Transform<Input> {
   if (transform === undefined) return defaultTransform as unknown as Transform<Input>;

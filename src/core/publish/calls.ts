@@ -9,23 +9,28 @@ export interface Call {
 }
 
 const unanswered = new WeakSet<Error>();
-/** Errors that only say that a message was not sent. If `isBehind`, the reason is an earlier message of its key. */
+/**
+ * Errors that only report that a message was not sent. `isBehind` is true if an earlier message with the same key is
+ * the reason.
+ */
 const unsent = new WeakMap<Error, { readonly isBehind: boolean }>();
 
 /**
- * Whether this is the error of a call that was not answered in time, while no other call of the publisher was
- * acknowledged.
+ * Whether an error reports that a call was not answered in time, and that no other call to the publisher was
+ * acknowledged in the meantime.
  */
 export function isUnanswered(error: unknown): boolean {
   return error instanceof Error && unanswered.has(error);
 }
 
-/** Whether an error only says that a message was not sent, because other messages fail or the relay is stopping. */
+/**
+ * Whether an error only reports that a message was not sent, because other messages failed or the relay is stopping.
+ */
 export function isUnsent(error: Error): boolean {
   return unsent.has(error);
 }
 
-/** Whether an error says that a message was not sent because a call for another key was not answered. */
+/** Whether an error reports that a message was not sent because a call for another key was not answered. */
 export function isHeldUp(error: Error): boolean {
   return unsent.get(error)?.isBehind === false && isUnanswered(error.cause);
 }
@@ -38,9 +43,9 @@ export function notSent(why: string, cause: unknown, isBehind = false): PublishE
 }
 
 /**
- * The calls to one publisher that are in flight. It knows how long the relay has waited for the oldest call. If a call
- * is not answered in time, it decides whether only that call is slow. That is so if other calls are acknowledged
- * meanwhile. Otherwise the publisher answers no call.
+ * Tracks the calls in flight to one publisher, and how long the oldest of them has been waiting. For a call that is not
+ * answered in time, it decides whether only that call is slow, because other calls were acknowledged in the meantime,
+ * or whether the publisher is not answering at all.
  */
 export class Calls {
   readonly #clock: Clock;
@@ -52,9 +57,7 @@ export class Calls {
     this.#clock = clock;
   }
 
-  /**
-   * How many milliseconds the relay has waited for the oldest call in flight, or `undefined` if no call is in flight.
-   */
+  /** How many milliseconds the oldest call in flight has been waiting, or `undefined` if no call is in flight. */
   get waiting(): number | undefined {
     for (const { since } of this.#inFlight) return this.#clock.now() - since;
     return undefined;

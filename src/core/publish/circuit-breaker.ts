@@ -3,36 +3,46 @@ import type { Clock } from '../util/clock.js';
 import { backoff, type Backoff } from './retry-policy.js';
 import { Bell } from '../util/async.js';
 
-/** The state of publishing to a destination at this moment. */
+/** The current state of publishing to a destination. */
 export interface CircuitStatus {
   /**
-   * `closed`: messages are published. `open`: no message is published until `retryAt`. `half-open`: a few messages are
-   * sent to find out whether the broker is back, and all others wait for their answer.
+   * The state of the circuit:
    *
-   * The circuit opens if the connection fails, if a call is not answered in time while no other call is acknowledged,
-   * or if most messages in a batch fail alike. It also opens at the fourth similar refusal in a row in one topic. It is
-   * also open while `maxParked` messages of a topic wait. Retries go on then.
+   * - `closed`: messages are published.
+   * - `open`: no message is published until `retryAt`. If the circuit is open because of `maxParked`, only new messages
+   *   are held back, and retries continue.
+   * - `half-open`: a few messages are sent to find out whether the broker is back. All others wait for the answer.
+   *
+   * The circuit opens in these cases:
+   *
+   * - The connection fails.
+   * - A call is not answered in time, and no other call is acknowledged in the meantime.
+   * - Most messages in a batch fail with similar errors.
+   * - A topic gets its fourth similar rejection in a row.
+   * - `maxParked` messages with the same topic are waiting.
    */
   readonly state: 'closed' | 'open' | 'half-open';
   /** How many times the broker has failed since it last acknowledged a message. */
   readonly failures: number;
-  /** Since when the circuit has not been closed. */
+  /** When the circuit left the `closed` state. Absent while it is closed. */
   readonly since?: Date;
-  /** When the relay tries the broker next. Absent while the circuit is closed, or open only because of `maxParked`. */
+  /**
+   * When the relay next tries the broker. Absent while the circuit is closed, or is open only because of `maxParked`.
+   */
   readonly retryAt?: Date;
-  /** The error for which the circuit is open. */
+  /** The error that opened the circuit. Absent while the circuit is closed. */
   readonly error?: Error;
-  /** Since when the relay has waited for the answer to the oldest call in flight. Absent while no call is in flight. */
+  /** When the oldest call in flight began. Absent while no call is in flight. */
   readonly waitingSince?: Date;
 }
 
 /** Permission to send one request. */
 export interface Pass {
-  /** The request finds out whether the broker is back, so it should be small. */
+  /** Whether the request is a probe, which finds out whether the broker is back. A probe should be small. */
   readonly probe: boolean;
   /**
-   * How often the circuit had opened when the permission was given. If it has opened again since, the answer to this
-   * request says nothing about the present state of the broker.
+   * How many times the circuit had opened when the permission was granted. If it has opened again since then, the
+   * answer to this request says nothing about the broker's current state.
    */
   readonly opened: number;
 }
@@ -42,42 +52,45 @@ export interface Answer {
   /** Whether the broker acknowledged any message. */
   readonly acknowledged: boolean;
   /**
-   * The failure of the broker as a whole, if there was one. It has the error, the signature that such failures share,
-   * and whether the failure of the broker is certain.
+   * The broker outage that the request revealed, if any, with its error and its signature. `certain` is false if the
+   * outage is only suspected.
    */
   readonly outage?: { readonly error: Error; readonly signature: string; readonly certain: boolean } | undefined;
 }
 
-/** Decides who can send, and when. `publishPage` needs no more from a circuit. */
+/** Decides which callers can send, and when. It is the part of a circuit that `publishPage` uses. */
 export interface Gate {
   /**
-   * Asks for permission without waiting. A `patient` caller leaves it to others to find out whether the broker is back,
-   * because messages that failed before say little about the broker.
+   * Requests permission without waiting. A `patient` caller lets other callers go first with their probes, because its
+   * own messages have failed before, and so say little about the broker.
    */
   tryEnter(patient: boolean): Pass | undefined;
   /** Waits for permission. Resolves to `undefined` if a signal aborts first. */
   enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined>;
-  /** Gives the permission back, with the answer. Without an answer, nothing was sent. */
+  /** Returns the permission, with the answer to the request. `answer` is absent if nothing was sent. */
   leave(pass: Pass, answer?: Answer): void;
-  /** The signature of the failures for which the circuit is open, or `undefined` if it is not open for failures. */
+  /**
+   * The signature of the failure that opened the circuit. `undefined` if the circuit is closed, or is open only because
+   * of `maxParked`.
+   */
   readonly signature: string | undefined;
 }
 
-/** Learns when a circuit pauses and resumes publishing. Durations are in milliseconds. */
+/** Is notified when a circuit pauses and resumes publishing. Durations are in milliseconds. */
 export interface CircuitListener {
   paused(reason: 'broker' | 'limit', error: Error, failures: number, retryIn?: number): void;
   resumed(reason: 'broker' | 'limit', pausedFor: number): void;
 }
 
-/** Why publishing is paused, and since when by the clock. */
+/** The reason why publishing is paused, and the time on the clock when the pause began. */
 interface Pause {
   readonly error: Error;
   readonly since: number;
 }
 
 /**
- * A circuit breaker (Nygard, "Release It!", 2007) for one destination. While the broker as a whole fails, one request
- * at a time finds out whether it is back, with backoff between these requests.
+ * A circuit breaker (Nygard, "Release It!", 2007) for one destination. During a broker outage, it lets through one
+ * probe at a time to find out whether the broker is back, with backoff between the probes.
  */
 export class Circuit implements Gate {
   readonly #clock: Clock;
@@ -86,9 +99,9 @@ export class Circuit implements Gate {
   readonly #changed = new Bell();
   #broken: (Pause & { readonly signature: string; readonly retryIn: number; readonly retryAt: number }) | undefined;
   #held: Pause | undefined;
-  /** How many requests in flight are probes, which find out whether the broker is back. */
+  /** How many probes are in flight. */
   #probes = 0;
-  /** The time from which another probe can be sent although the probes in flight have not been answered. */
+  /** When another probe can be sent even if the probes in flight have not been answered. */
   #nextProbeAt = Infinity;
   /** How many impatient callers are waiting for permission. */
   #impatient = 0;
@@ -105,7 +118,7 @@ export class Circuit implements Gate {
     const broken = this.#broken;
     const pause = broken ?? this.#held;
     if (pause === undefined) return { state: 'closed', failures: this.#failures };
-    // Compute dates from the present wall clock, because somebody may have set it since the pause began.
+    // Compute dates from the current wall clock, because it may have been changed since the pause began.
     const date = (time: number) => new Date(Date.now() + time - this.#clock.now());
     return {
       state: this.#probes > 0 ? 'half-open' : 'open',
@@ -128,8 +141,8 @@ export class Circuit implements Gate {
 
   async enter(patient: boolean, ...signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     if (patient) return this.#enter(patient, signals);
-    // Count the caller until it has its permission. Otherwise it would count only while it sleeps, and a patient caller
-    // that is woken at the same time could be first.
+    // Count the caller until it has its permission. If it counted only while it sleeps, a patient caller that is woken
+    // at the same time could enter first.
     this.#impatient += 1;
     try {
       return await this.#enter(patient, signals);
@@ -142,8 +155,8 @@ export class Circuit implements Gate {
   async #enter(patient: boolean, signals: readonly AbortSignal[]): Promise<Pass | undefined> {
     while (!signals.some(({ aborted }) => aborted)) {
       if (this.#broken === undefined) return this.tryEnter(patient);
-      // Read the clock once. Otherwise a retry that is not due in `#tryProbe` could be due a moment later in `#wait`,
-      // which would then wait without a time limit.
+      // Read the clock only once. Otherwise, a probe that is not due yet in `#tryProbe` could be due a moment later in
+      // `#wait`, which would then wait without a time limit.
       const now = this.#clock.now();
       const { retryAt } = this.#broken;
       const pass = this.#tryProbe(patient, retryAt, now);
@@ -157,7 +170,7 @@ export class Circuit implements Gate {
     const isHeld = this.#probes > 0 && now < this.#nextProbeAt;
     if (isHeld || now < retryAt || (patient && this.#impatient > 0)) return undefined;
     this.#probes += 1;
-    // A message that is never answered must not keep other messages from finding out whether the broker is back.
+    // A probe that is never answered must not prevent other probes forever.
     const { error, retryIn } = this.#broken ?? {};
     const isSilent = error !== undefined && isUnanswered(error);
     this.#nextProbeAt = isSilent && retryIn !== undefined ? now + retryIn : Infinity;
@@ -165,8 +178,8 @@ export class Circuit implements Gate {
   }
 
   async #wait(left: number, signals: readonly AbortSignal[]): Promise<void> {
-    // A caller without a time limit waits until another caller's request is answered, or until a caller that goes first
-    // has entered or given up.
+    // Without a time limit, a caller waits until another caller's probe is answered, or until an impatient caller has
+    // entered or has stopped waiting.
     await this.#changed.wait(this.#clock, left > 0 ? left : Infinity, ...signals);
   }
 
@@ -179,7 +192,7 @@ export class Circuit implements Gate {
     if (pass.probe) this.#changed.ring();
   }
 
-  /** Pauses the publishing of new messages until waiting messages have drained. */
+  /** Opens the circuit for new messages, because too many messages are waiting. */
   hold(error: Error): void {
     this.#held ??= { error, since: this.#clock.now() };
     this.#listener.paused('limit', error, this.#failures);

@@ -1,12 +1,12 @@
 import type { FailureKind } from '../errors.js';
 
-/** The kinds of failures, by the `code` or the `name` of the error. Extend a table by spreading it. */
+/** Maps the `code` or the `name` of an error to a kind of failure. To extend a table, spread it into a new one. */
 export type FailureTable = Readonly<Record<string, FailureKind>>;
 
 /**
- * Failures that mean that nobody answers, or nobody who can be trusted. The codes come from Node's `net`, `dns` and
- * `tls`, and from undici's `fetch`. The codes for a connection that breaks midway (`ECONNRESET`, `EPIPE`) are not in
- * this table. Some brokers break the connection to answer a single message that they cannot accept.
+ * Failures that mean that no server answers, or that the server's certificate is not trusted. The codes come from
+ * Node's `net`, `dns` and `tls`, and from undici's `fetch`. The table does not contain the codes for a connection that
+ * breaks midway (`ECONNRESET`, `EPIPE`), because some brokers break the connection to reject a single message.
  */
 export const NETWORK_FAILURES: FailureTable = {
   ECONNREFUSED: 'connection',
@@ -28,8 +28,8 @@ export const NETWORK_FAILURES: FailureTable = {
 const MAX_CAUSES = 10;
 
 /**
- * Returns the kind that a table gives to an error. It looks up the error's `code`, or else its `name`, or else the
- * `code` and `name` of its `cause`, and so on. Returns `undefined` if the table contains none of them.
+ * Looks up an error in a table, first by its `code`, then by its `name`, then by the `code` and `name` of its `cause`,
+ * and so on. Returns `undefined` if the table contains none of them.
  */
 export function classify(error: unknown, table: FailureTable): FailureKind | undefined {
   let each = error;
@@ -44,14 +44,14 @@ export function classify(error: unknown, table: FailureTable): FailureKind | und
 
 /** Returns the kind for one code or name, or `undefined` if the table does not contain it. */
 export function lookUp(name: unknown, table: FailureTable): FailureKind | undefined {
-  // Only own properties count, so that an error named `constructor` finds nothing in the table.
+  // Use only own properties. Otherwise, an error named `constructor` would match an inherited property.
   return typeof name === 'string' && Object.hasOwn(table, name) ? table[name] : undefined;
 }
 
 /**
  * Returns the kind of a publisher's error: the error's own `kind`, or else its kind in `NETWORK_FAILURES`, or else
- * `retryable`, because another attempt loses nothing. It checks the shape, so that it also understands an adapter with
- * another copy of this package.
+ * `retryable`, because another attempt does no harm. It checks the `kind` property instead of the class, so that it
+ * also recognises errors from an adapter that uses another copy of this package.
  */
 export function failureKind(error: unknown): FailureKind {
   const kind = (error as { kind?: unknown } | null | undefined)?.kind;

@@ -7,8 +7,8 @@ import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 /** The options of `sendInLanes`. */
 export interface LaneOptions<Item> {
   /**
-   * Returns an item's lane. Items in one lane are sent one after the other. With `undefined`, the item has its own
-   * lane.
+   * Returns an item's lane, or `undefined` if the item has a lane of its own. Items in the same lane are sent one after
+   * the other.
    */
   laneOf(item: Item): string | undefined;
   /**
@@ -18,19 +18,22 @@ export interface LaneOptions<Item> {
   send(items: readonly Item[]): Promise<readonly PublishResult[]>;
   /** Limits how many requests are in flight at once. */
   readonly room: Room;
-  /** The most items in one request: at least 1. */
+  /** The maximum number of items in one request: at least 1. */
   readonly maxItems: number;
-  /** The largest total size of the items in one request, by `sizeOf`. @default no limit */
+  /** The maximum total size of the items in one request, as measured by `sizeOf`. @default no limit */
   readonly maxSize?: number;
   /** Returns the size of an item. @default 0 */
   sizeOf?(item: Item): number;
-  /** Returns an error for an item that is not worth sending. @default none */
+  /** Returns an error for an item that must not be sent. @default every item can be sent */
   refusalOf?(item: Item): PublishError | undefined;
-  /** The signals of this call are checked before each request. Once one of them is aborted, nothing more is sent. */
+  /**
+   * The options with the call's signals, which are checked before each request. Once one of them has aborted, nothing
+   * more is sent.
+   */
   readonly call?: PublishOptions | undefined;
   /**
-   * Finds slow requests. The items in a slow request get the result `Outstanding`. So do the items behind them in their
-   * lanes, which are not sent. The slow request keeps its room.
+   * Detects slow requests. The items in a slow request get the result `Outstanding`. So do the items behind them in the
+   * same lanes, which are not sent. A slow request still counts towards `room`.
    * @default waits for slow requests
    */
   readonly pace?: Pace | undefined;
@@ -38,7 +41,7 @@ export interface LaneOptions<Item> {
   readonly kindOf?: (error: Error) => FailureKind;
 }
 
-/** Room for a number of requests at once. All calls with the same `Room` share it. */
+/** Limits how many requests are in flight at once. All calls with the same `Room` share its limit. */
 export class Room {
   #free: number;
   #waiting: (() => void)[] = [];
@@ -56,7 +59,7 @@ export class Room {
 
   giveBack(): void {
     this.#free += 1;
-    // A waiting call that no longer needs the room leaves it to the next call.
+    // A waiting call that no longer needs room leaves it to the next call.
     while (this.#free > 0 && this.#waiting.length > 0) this.#waiting.shift()?.();
   }
 
@@ -66,15 +69,15 @@ export class Room {
   }
 }
 
-/** The rest of a lane: the items that still have to be sent, with their places in the result. */
+/** The items in a lane that still have to be sent, each with its index in the results. */
 type Lane<Item> = { readonly item: Item; readonly place: number }[];
 
 /**
- * Sends items with bounded concurrency, and in order within a lane. A request contains at most one item from a lane.
- * The next item in the lane is sent after that item was acknowledged. After a failure, the rest of the lane is not
- * sent. If the connection fails, or on an abort, no further request is sent.
+ * Sends items with bounded concurrency, and in order within a lane. A request contains at most one item from each lane.
+ * The next item in a lane is sent only after the previous item was acknowledged. After a failure, the rest of the lane
+ * is not sent. After a connection failure or an abort, no further requests are sent.
  *
- * Resolves to one result for each item, in the order given. Never rejects.
+ * Resolves to one result for each item, in the order of `items`. Never rejects.
  */
 export function sendInLanes<Item>(
   items: readonly Item[],
@@ -91,7 +94,7 @@ export function sendInLanes<Item>(
     for (const { place } of lane.splice(0)) results[place] = { acknowledged: false, error };
   };
 
-  /** Records the answer to a lane's first item. */
+  /** Records the result of a lane's first item. */
   const settle = (lane: Lane<Item>, result: PublishResult): void => {
     const head = lane.shift();
     if (head !== undefined) results[head.place] = result;
@@ -127,7 +130,8 @@ export function sendInLanes<Item>(
 
   /**
    * Sends the first items of these lanes in one request, and records their results.
-   * @returns the promise of a slow request that is no longer waited for; empty otherwise.
+   * @returns an array with the request's promise if the request is slow, so that nothing else waits for it; otherwise
+   *   an empty array.
    */
   const request = async (lanes: readonly Lane<Item>[]): Promise<Promise<unknown>[]> => {
     const answering = answersOf(

@@ -2,10 +2,10 @@ import { isUnanswered } from './calls.js';
 import type { FailureKind } from '../errors.js';
 import type { Message } from '../contracts/message.js';
 
-/** The broker's answer for one message of a batch. */
+/** The broker's answer for one message in a batch. */
 export interface Answered {
   readonly message: Message;
-  /** Failed attempts before this one. */
+  /** How many attempts failed before this one. */
   readonly attempts: number;
   /** Absent if the message was acknowledged. */
   readonly failure?: Failure;
@@ -18,45 +18,53 @@ export interface Failure {
   readonly signature: string;
 }
 
-/** A failure of the broker as a whole. */
+/** A broker outage: the broker as a whole is failing, and not just one message. */
 export interface Outage extends Failure {
-  /** Whether the error itself says that the broker fails. Otherwise a failure of the broker is only suspected. */
+  /** Whether the error itself shows that there is an outage. Otherwise, the outage is only suspected. */
   readonly certain: boolean;
 }
 
 type Topic = string | undefined;
 
 /**
- * How many similar refusals in a row, for different messages of a topic, are blamed on the messages. One more is blamed
- * on the broker.
+ * How many similar rejections in a row, of different messages with the same topic, are blamed on the messages. The next
+ * one is blamed on the broker.
  */
 const BELIEVED_ON_END = 3;
 
 /** How many topics, and how many messages, are remembered. Beyond that, the oldest are forgotten. */
 const MAX_KEPT = 10_000;
 
-/** A message that was parked although the broker may have caused the failure. */
+/** A record of a message that was parked for a failure that the broker may have caused. */
 interface Doubt {
   readonly signature: string;
-  /** How often the message was parked like this. */
+  /** How many times the message has been parked for such a failure. */
   readonly times: number;
-  /** The value of `#acknowledgements` when the message was last parked like this. */
+  /** The value of `#acknowledgements` when the message was last parked for such a failure. */
   readonly at: number;
 }
 
 /**
- * Decides whether the broker or the message caused a failure, if the error does not say.
+ * Decides whether the broker or the message caused a failure, if the error itself does not show that.
  *
- * The broker is blamed in three cases: a call is not answered while no other call is acknowledged, most messages in a
- * batch fail alike, or a topic gets one similar refusal after another. The message is blamed as soon as another message
- * of its topic was acknowledged, and this message then fails again as before.
+ * The broker is blamed in three cases:
+ *
+ * - A call is not answered, and no other call is acknowledged in the meantime.
+ * - Most messages in a batch fail with similar errors.
+ * - A topic gets several similar rejections in a row.
+ *
+ * A message is blamed if it fails again with a similar error after another message with the same topic was
+ * acknowledged.
  */
 export class OutageDetector {
-  /** Whether the broker has been tried often enough, and has acknowledged nothing since. */
+  /** Whether messages have been tried often enough in a suspected outage. Any acknowledgement resets this to false. */
   exhausted = false;
   readonly #refusals = new Map<Topic, { signature: string; count: number }>();
   readonly #doubts = new Map<string, Doubt>();
-  /** For each topic with doubts: the value of `#acknowledgements` when a message of the topic was last acknowledged. */
+  /**
+   * The value of `#acknowledgements` when a message with the topic was last acknowledged. Kept only for topics with
+   * doubts.
+   */
   readonly #acknowledged = new Map<Topic, number>();
   #acknowledgements = 0;
 
@@ -74,8 +82,8 @@ export class OutageDetector {
   }
 
   /**
-   * Whether the broker may still be refusing every message of this topic, and not only this message. That is so if the
-   * message was parked in such doubt before, for a similar failure, and no message of its topic was acknowledged since.
+   * Whether the broker may still be rejecting every message with this topic, and not only this message. True if the
+   * message was parked for a similar failure before, and no message with its topic has been acknowledged since then.
    */
   isDoubted({ id, topic }: Message, { signature }: Failure): boolean {
     const doubt = this.#doubts.get(id);
@@ -84,7 +92,7 @@ export class OutageDetector {
 
   /**
    * Remembers that a message is parked for a failure that the broker may have caused.
-   * @returns how often the message was parked like this.
+   * @returns how many times the message has been parked for such a failure.
    */
   doubt({ id, topic }: Message, { signature }: Failure): number {
     const times = (this.#doubts.get(id)?.times ?? 0) + 1;
@@ -100,9 +108,9 @@ export class OutageDetector {
   }
 
   /**
-   * Returns the failure of the broker as a whole, or `undefined` if the broker did not fail.
+   * Returns the broker outage that the answers reveal, or `undefined` if there is none.
    *
-   * @param open The signature of the failures for which publishing is paused now.
+   * @param open The signature of the failure for which publishing is currently paused.
    */
   judge(answers: readonly Answered[], open: string | undefined): Outage | undefined {
     const failed = answers.flatMap(({ failure }) => failure ?? []);
@@ -116,7 +124,7 @@ export class OutageDetector {
     return outage && { ...outage, certain: false };
   }
 
-  /** Returns the failure of a message that has not failed before, and whose call was not answered. */
+  /** Returns the failure of a message whose call was not answered, if the message had not failed before. */
   #unanswered(answers: readonly Answered[]): Failure | undefined {
     return answers.find(
       (answered) =>
@@ -125,9 +133,9 @@ export class OutageDetector {
   }
 
   /**
-   * Returns the failure that more than half of a batch has in common. Messages with the same key count as one, because
-   * they fail together. Messages that failed before do not count, because another failure says nothing about the
-   * broker.
+   * Returns one of the failures if more than half of the messages in a batch have similar failures. Messages with the
+   * same key count as one, because they fail together. The failures of messages that failed before do not count,
+   * because they say nothing about the broker.
    */
   #most(answers: readonly Answered[]): Failure | undefined {
     const units = new Set<unknown>();
@@ -150,8 +158,8 @@ export class OutageDetector {
   }
 
   /**
-   * Returns a refusal that follows similar refusals in the same topic, if no message of the topic was acknowledged in
-   * between.
+   * Returns a rejection that comes after `BELIEVED_ON_END` similar rejections for the same topic, with no
+   * acknowledgement for that topic between them.
    */
   #refusedOnEnd(answers: readonly Answered[]): Failure | undefined {
     let outage: Failure | undefined;

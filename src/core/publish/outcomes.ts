@@ -11,17 +11,17 @@ import type { PublishResult } from '../contracts/publisher.js';
 import { backoff } from './retry-policy.js';
 import type { Answered, Failure, Outage } from './outage-detector.js';
 
-/** The result of one batch. */
+/** The outcome of one batch. */
 interface Taken {
-  /** The places of the page's messages that still have to be sent, in order. */
+  /** The indexes of the page's messages that still have to be sent, in order. */
   readonly pending: readonly number[];
   readonly acknowledged: boolean;
   readonly outage: Outage | undefined;
 }
 
 /**
- * Collects the broker's answers for the messages of one page, by their places, and decides what happens to each
- * message.
+ * Collects the broker's answers for the messages in one page, and decides what happens to each message. A `place` is
+ * the index of a message in the page.
  */
 export class Outcomes {
   readonly #page: Page;
@@ -31,7 +31,7 @@ export class Outcomes {
   readonly #blocked = new Set<string>();
   readonly #late: Late[] = [];
   #acknowledged = 0;
-  /** How many batches in a row ended with a suspected failure of the broker. */
+  /** How many batches in a row ended with a suspected broker outage. */
   #rounds = 0;
 
   constructor(page: Page, options: PublishPageOptions) {
@@ -43,12 +43,12 @@ export class Outcomes {
     return this.#blocked.has(key);
   }
 
-  /** Parks a message behind an earlier message of its key. */
+  /** Parks a message behind an earlier message with the same key. */
   behind(place: number): void {
     this.#park(place, {});
   }
 
-  /** Gives up a message that cannot be handed to any publisher. This says nothing about the broker. */
+  /** Records the failure of a message that cannot be passed to any publisher. It says nothing about the broker. */
   unreadable(place: number, error: Error): void {
     this.#fail(place, { error, kind: 'permanent', signature: '' });
   }
@@ -63,7 +63,7 @@ export class Outcomes {
   }
 
   /**
-   * Parks the messages in a batch that have no answer yet. Other code waits for their answers (see `late`).
+   * Parks the messages in a batch that have no answer yet. Their answers arrive later: see `Late`.
    *
    * @returns the rest of the batch, with its results.
    */
@@ -74,7 +74,7 @@ export class Outcomes {
   ): { readonly batch: readonly number[]; readonly results: readonly PublishResult[] } {
     const errorOf = (result: PublishResult | undefined) => (result?.acknowledged === false ? result.error : undefined);
     if (!results.some((result) => errorOf(result) instanceof Outstanding)) return { batch, results };
-    // The time counts from now, because the call may have begun just now although its page was sent some time ago.
+    // Count the time from now, because a call may have begun just now, even if its page was sent some time ago.
     const retryIn = this.#options.pace?.timeout ?? 0;
     const calls = new Map<Promise<readonly PublishResult[]>, { places: number[]; within: number[] }>();
     const answered = batch.filter((place, i) => {
@@ -103,7 +103,9 @@ export class Outcomes {
     return { batch: answered, results: results.filter((_, i) => kept.has(batch[i] as number)) };
   }
 
-  /** Records every result of a batch. `rest` has the places of the page that were not in the batch. */
+  /**
+   * Records every result of a batch. `rest` contains the indexes of the remaining messages that were not in the batch.
+   */
   take(batch: readonly number[], rest: readonly number[], results: readonly PublishResult[], duration: number): Taken {
     if (batch.length === 0) return { pending: rest, acknowledged: false, outage: undefined };
     const { outageDetector, circuit, onPublished } = this.#options;
@@ -138,7 +140,7 @@ export class Outcomes {
     return { pending, acknowledged, outage };
   }
 
-  /** Whether messages that fail alike have been tried often enough. */
+  /** Whether messages with similar failures have been tried often enough. */
   #isEnough(outage: Outage | undefined, acknowledged: boolean, holdsUpOthers: boolean): boolean {
     if (outage?.certain !== false) {
       this.#rounds = 0;
@@ -147,14 +149,14 @@ export class Outcomes {
     const { outageDetector, probes } = this.#options;
     const fromLog = this.#page.attempts === undefined;
     this.#rounds += 1;
-    // Messages that were parked before have been tried often enough, and can wait where they were parked.
+    // Messages that were parked before have already been tried often enough, and can stay parked.
     if (this.#rounds <= (fromLog && !outageDetector.exhausted ? Math.min(probes, holdsUpOthers ? 1 : probes) : 0))
       return false;
     if (fromLog && !acknowledged) outageDetector.exhausted = true;
     return true;
   }
 
-  /** Records the failures, and returns the places to send again. */
+  /** Records the failures, and returns the indexes of the messages to send again. */
   #settle(
     batch: readonly number[],
     answers: readonly (Answered | undefined)[],
@@ -163,8 +165,8 @@ export class Outcomes {
   ): number[] {
     const again: number[] = [];
     /**
-     * Keys for which an earlier message in this batch is now a dead letter. A later message of such a key can be
-     * refused for its own fault.
+     * Keys for which an earlier message in this batch is now a dead letter. If a later message with such a key was
+     * rejected too, its own failure decides what happens to it.
      */
     const pastDead = new Set<string>();
     batch.forEach((place, i) => {
@@ -198,7 +200,7 @@ export class Outcomes {
 
   /**
    * Records a failure that the message itself caused.
-   * @returns whether the message is now a dead letter, so that its key goes on.
+   * @returns whether the message is now a dead letter, so that later messages with its key can still be published.
    */
   #fail(place: number, failure: Failure): boolean {
     const { outageDetector, policyOf, onFailure } = this.#options;
@@ -234,8 +236,8 @@ export class Outcomes {
 
   #park(place: number, more: Partial<ToPark>): void {
     const { key } = this.#message(place);
-    // Later messages also wait behind a dead letter until it is settled. Otherwise, after a crash, the dead letter
-    // would be tried again after them.
+    // Later messages with the key also wait behind a dead letter until it is settled. Otherwise, after a crash, the
+    // dead letter would be tried again after them.
     if (key !== undefined) this.#blocked.add(key);
     this.#toPark.push(this.#toParkOf(place, more));
   }
@@ -244,7 +246,7 @@ export class Outcomes {
     return { message: this.#message(place), attempts: this.#attempts(place), dead: false, ...more };
   }
 
-  /** Reports how many messages were in flight when the relay stopped waiting for them. They are published again. */
+  /** Reports how many messages were in flight when the relay stopped waiting for them. They will be published again. */
   #tellCut(results: readonly PublishResult[]): void {
     const { cut, onCut } = this.#options;
     if (cut?.signal.aborted !== true) return;
@@ -253,7 +255,8 @@ export class Outcomes {
 
   /**
    * Returns the answer for a message. Returns `undefined` if the message was not sent because another call was not
-   * answered. Also returns `undefined` if the relay is stopping and did not send the message, or did not wait for it.
+   * answered. Also returns `undefined` if the relay is stopping, and so did not send the message or stopped waiting for
+   * its answer.
    */
   #answered(place: number, result: PublishResult): Answered | undefined {
     const message = this.#message(place);

@@ -5,7 +5,7 @@ import type { PublishOptions, PublishResult } from '../contracts/publisher.js';
 /** No call counts as slow before this time has passed, even if other calls are fast. Milliseconds. */
 const SHORTEST_PATIENCE = 1_000;
 
-/** A call is slow if it takes this many times as long as a call usually takes. */
+/** A call is slow if it takes this many times as long as a typical call. */
 const SLOW = 10;
 
 /**
@@ -17,13 +17,13 @@ const STEP = 0.1;
 type Results = readonly PublishResult[];
 
 /**
- * Stands for a missing answer. Either the page no longer waits for the answer to this message, or the message is not
+ * Stands for a missing answer. Either the page no longer waits for the answer for this message, or the message was not
  * sent because it is behind such a message.
  */
 export class Outstanding extends PublishError {
   /**
-   * All results of the slow call, once it has ended, and the place of this message among them. Absent if the message is
-   * not sent.
+   * The promise of all the slow call's results, and the index of this message in them. Absent if the message was not
+   * sent.
    */
   readonly call: { readonly results: Promise<Results>; readonly place: number } | undefined;
 
@@ -41,13 +41,13 @@ export interface CallOptions extends PublishOptions {
 
 /** A call that has no answer yet, and is not known to be slow yet. */
 interface Call {
-  /** The number of the call, counted from the first. */
+  /** The call's position in the order in which calls began, counted from 1. */
   readonly place: number;
   readonly begunAt: number;
   readonly onSlow: () => void;
 }
 
-/** Learns how long one destination's calls usually take, and finds the calls that are slow in comparison. */
+/** Learns how long calls for one destination usually take, and detects calls that are slow in comparison. */
 export class Pace {
   /** How many milliseconds a call can take before it counts as failed. */
   readonly timeout: number;
@@ -56,13 +56,13 @@ export class Pace {
   readonly #calls = new Set<Call>();
   #places = 0;
   /**
-   * The number of the acknowledged call that began last. It shows that the broker answers, so calls that began earlier
-   * are late.
+   * The `place` of the acknowledged call that began last. It shows that the broker is answering, so calls that began
+   * earlier are overdue.
    */
   #acknowledged = 0;
   #typical = 0;
   #cancel: (() => void) | undefined;
-  /** Whether a call has taken longer than `patience`, and no call that began after it was acknowledged. */
+  /** Whether a call has taken longer than `patience`, but no call that began after it has been acknowledged. */
   #isDoubted = false;
 
   constructor({ clock, timeout }: { clock: Clock; timeout: number }) {
@@ -70,15 +70,15 @@ export class Pace {
     this.timeout = timeout;
   }
 
-  /** How many milliseconds a call can take before it is slow. It is never more than half of the call's timeout. */
+  /** How many milliseconds a call can take before it is slow: at most half of the call's timeout. */
   get patience(): number {
     return Math.min(this.timeout / 2, Math.max(SHORTEST_PATIENCE, SLOW * this.#typical));
   }
 
   /**
-   * Resolves to the results of a call with `count` messages. As soon as the call is slow, resolves to `Outstanding` for
-   * each message. A call is slow if it takes longer than `patience` and a call that began after it was acknowledged.
-   * Without such a later call, the broker itself may hang.
+   * Resolves to the results of a call with `count` messages. If the call is slow, resolves early, to `Outstanding` for
+   * each message. A call is slow once it has taken longer than `patience` and a call that began after it has been
+   * acknowledged. Without such a later call, the broker itself may be hanging.
    *
    * @param results Must not reject.
    */

@@ -5,28 +5,28 @@ import { Outcomes } from './outcomes.js';
 import { send } from './request.js';
 import type { Earlier, Late, PageOutcome, PublishPageOptions } from './types.js';
 
-/** A page whose publication is under way. */
+/** The publication of a page. */
 export interface Publication {
   /** @throws only the reason of `lost`. */
   readonly outcome: Promise<PageOutcome>;
-  /** Whether a message of this key is neither acknowledged nor parked yet. */
+  /** Whether a message with this key is neither acknowledged nor parked yet. */
   isBusy(key: string): boolean;
-  /** Whether a message of this key was parked. */
+  /** Whether a message with this key was parked. */
   hasParked(key: string): boolean;
 }
 
-/** How many messages are sent at most to find out whether a broker is back. */
+/** The maximum number of messages in a probe, which finds out whether a broker is back. */
 const PROBE_SIZE = 10;
 
-/** The places of the messages to send next, and of those that have to wait. Both are in order. */
+/** The indexes of the messages to send next, and of the messages that have to wait. Both are in order. */
 interface Next {
   readonly batch: readonly number[];
   readonly rest: readonly number[];
 }
 
 /**
- * Publishes a page in order per key. Sends each message until it is acknowledged, parked or given up. While the broker
- * as a whole fails, the page waits, and no attempts are counted.
+ * Publishes a page. Messages with the same key are sent in order. Each message is tried until it is acknowledged, is
+ * parked or becomes a dead letter. During a broker outage, the page waits, and no failed attempts are counted.
  */
 export function publishPage(page: Page, options: PublishPageOptions, earlier: Earlier): Publication {
   return new PagePublication(page, options, earlier);
@@ -38,11 +38,14 @@ class PagePublication implements Publication {
   readonly #options: PublishPageOptions;
   readonly #earlier: Earlier;
   readonly #outcomes: Outcomes;
-  /** The `stop` signal from when the page was begun. After partitions change hands, later pages have another signal. */
+  /**
+   * The `stop` signal at the time when the page was begun. After partitions have changed hands, new pages use another
+   * signal.
+   */
   readonly #stop: AbortSignal;
-  /** The places of the messages that still have to be sent, in order. */
+  /** The indexes of the messages that still have to be sent, in order. */
   #pending: readonly number[];
-  /** The keys of the pending messages. This set is filled when a key is first looked up. */
+  /** The keys of the pending messages. This set is created when a key is first looked up. */
   #busy: Set<string | undefined> | undefined;
 
   constructor(page: Page, options: PublishPageOptions, earlier: Earlier) {
@@ -90,7 +93,7 @@ class PagePublication implements Publication {
     const inBatch = publisher.batchKeepsKeyOrder === true ? undefined : new Set<string>();
     const batch: number[] = [];
     const rest: number[] = [];
-    /** Keys with a message that has to wait. The later messages of such a key also have to wait. */
+    /** Keys with a message that has to wait. Later messages with such a key also have to wait. */
     const waiting = new Set<string>();
     let bytes = 0;
     for (const place of this.#pending) {
@@ -137,8 +140,8 @@ class PagePublication implements Publication {
   }
 
   /**
-   * Sends nothing, because the rest of the page waits for earlier pages. Nothing may happen between looking at these
-   * pages and waiting. Otherwise a ring of `progress` in between would be missed.
+   * Sends nothing, because the rest of the page has to wait for earlier pages. There must be no `await` between the
+   * check of the earlier pages and this wait. Otherwise, a ring of `progress` could be missed.
    */
   async #sendNothing(pass: Pass, { rest }: Next): Promise<void> {
     const { circuit, clock, progress } = this.#options;
@@ -170,7 +173,9 @@ class PagePublication implements Publication {
   }
 }
 
-/** Waits for the answer to a slow call, and decides what happens to its messages, as for any parked messages. */
+/**
+ * Waits for the answer to a slow call. Then decides what happens to the call's messages, as for other parked messages.
+ */
 export async function publishLate(
   { page, results, sentAt, pass }: Late,
   options: PublishPageOptions,
@@ -180,8 +185,8 @@ export async function publishLate(
   const outcomes = new Outcomes(page, options);
   const places = page.messages.map((_, place) => place);
   const taken = outcomes.take(places, [], all, options.clock.now() - sentAt);
-  // Other calls were acknowledged during the wait for this call. Its messages have nothing in common except that they
-  // were sent in one call.
+  // Ignore a suspected outage. Other calls were acknowledged while this call was in flight, and its messages have
+  // nothing in common except that they were sent in one call.
   const outage = taken.outage?.certain === true ? taken.outage : undefined;
   options.circuit.leave({ ...pass, probe: false }, { acknowledged: taken.acknowledged, outage });
   const outcome = outcomes.outcome(taken.pending);
@@ -191,7 +196,7 @@ export async function publishLate(
 
 const encoder = new TextEncoder();
 
-/** Roughly how many bytes a message takes: payload, metadata, id, topic and key. */
+/** Returns roughly how many bytes a message takes, including its payload, metadata, id, topic and key. */
 function sizeOf({ id, payload, metadata, topic = '', key = '' }: Message): number {
   const texts = [id, topic, key, ...Object.entries(metadata).flat()];
   return payload.byteLength + encoder.encode(texts.join('')).byteLength;

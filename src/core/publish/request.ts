@@ -9,7 +9,7 @@ import { withDeadline } from '../util/async.js';
 
 type Results = readonly PublishResult[];
 
-/** How to return a partial answer before a call has ended. */
+/** Lets a call return a partial answer before it has ended. */
 interface Early {
   readonly pace: Pace;
   readonly onEarly: (results: Results) => void;
@@ -17,7 +17,7 @@ interface Early {
 
 /**
  * Sends messages in one call, and resolves to a result for each. If the call is slow, the messages without an answer
- * get the result `Outstanding`. This does not apply to a call that finds out whether the broker is back. Never rejects.
+ * get the result `Outstanding`, unless the call is a probe. Never rejects.
  */
 export function send(messages: readonly Message[], options: PublishPageOptions, { probe }: Pass): Promise<Results> {
   const pace = probe ? undefined : options.pace;
@@ -28,7 +28,7 @@ export function send(messages: readonly Message[], options: PublishPageOptions, 
   });
 }
 
-/** Makes one call. Its deadline, and the end of the lease, also apply to late answers. Never rejects. */
+/** Makes one call. The deadline and the loss of the lease also apply to late answers. Never rejects. */
 async function request(messages: readonly Message[], options: PublishPageOptions, early?: Early): Promise<Results> {
   const { timeout, clock, calls, cut } = options;
   const call = calls?.begin();
@@ -88,14 +88,14 @@ function callsOf(results: Results): Promise<unknown>[] {
 }
 
 /**
- * Returns the options for a call. Whenever `signal` is read, such as before each of several requests, the lease is
+ * Returns the options for a call. Each time `signal` is read, such as before each of several requests, the lease is
  * checked again.
  */
 function callOptions(options: PublishPageOptions, signal: () => AbortSignal, pace: CallOptions['pace']): CallOptions {
   return {
     ...(pace && { pace }),
     get signal() {
-      // Reading `lost` aborts it if the lease is lost, and that aborts the signal of the call.
+      // If the lease is lost, reading `lost` aborts it, which also aborts the call's signal.
       return options.lost.aborted ? options.lost : signal();
     },
     stop: options.stop,
@@ -103,8 +103,8 @@ function callOptions(options: PublishPageOptions, signal: () => AbortSignal, pac
 }
 
 /**
- * Returns what is wrong with the answer to a batch, or `undefined` if it is right. Untyped code can use the wrong types
- * for a publisher.
+ * Describes what is wrong with the answer to a batch, or returns `undefined` if the answer is valid. A publisher
+ * without types can return any value.
  */
 function wrongIn(results: unknown, count: number): string | undefined {
   const { length } = (results ?? {}) as { length?: unknown };
@@ -115,7 +115,7 @@ function wrongIn(results: unknown, count: number): string | undefined {
     const { acknowledged, error } = (result ?? {}) as { acknowledged?: unknown; error?: unknown };
     return acknowledged === true || (acknowledged === false && error instanceof Error);
   };
-  // Do not use `every`: it skips the holes in a sparse array.
+  // Do not use `every`, because it skips the holes in a sparse array.
   const place = Array.from(results as unknown[]).findIndex((result) => !isResult(result));
   return place < 0
     ? undefined

@@ -7,9 +7,9 @@ export interface Backoff {
 }
 
 /**
- * Returns the delay before the next attempt, after `failures` failed ones. It is exponential with full jitter (Brooker,
- * "Exponential Backoff And Jitter", AWS, 2015), but never less than half of `minDelay`. So a run of small random
- * numbers cannot overload a broker. The default delays are in `relay/policies.ts`.
+ * Returns the delay before the next attempt, after `failures` failed attempts. The delay is exponential with full
+ * jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015), but it is never less than half of `minDelay`. So a
+ * series of small random numbers cannot overload a broker. The default delays are in `relay/policies.ts`.
  */
 export function backoff(
   failures: number,
@@ -21,19 +21,19 @@ export function backoff(
   return floor + chance.random() * (ceiling - floor);
 }
 
-/** How a message that fails is tried again, and what happens to it in the end. */
+/** How a failed message is retried, and what happens to it after its last attempt. */
 export interface RetryPolicy extends Backoff {
-  /** How many attempts are made before the message is given up, including the first. It can be `Infinity`. */
+  /** The maximum number of attempts, including the first. Can be `Infinity`. */
   readonly maxAttempts: number;
-  /** What then happens to the message and its key. */
+  /** What happens to the message and its key after the last attempt. */
   readonly onExhausted: 'dead-letter' | 'block-key';
 }
 
-/** A `RetryPolicy`, and how many messages of a topic can wait. */
+/** A topic's `RetryPolicy`, and how many of the topic's messages can wait. */
 export interface TopicPolicy extends RetryPolicy {
-  /** How many messages can wait. It can be `Infinity`. */
+  /** How many messages can wait. Can be `Infinity`. */
   readonly maxParked: number;
 }
 
-/** The policy of a topic. `undefined` stands for messages without a topic. */
+/** Returns the policy for a topic. `undefined` stands for messages without a topic. */
 export type PolicyOf = (topic: string | undefined) => TopicPolicy;

@@ -5,7 +5,7 @@ import type { CallOptions } from './pace.js';
 import { ACKNOWLEDGED, type BatchPublisher, type Publisher } from '../contracts/publisher.js';
 import { Room, sendInLanes } from './lanes.js';
 
-/** A batch form that knows for each message whether its call is slow. */
+/** A batch form that detects a slow call for each message individually. */
 export interface PacedPublisher extends BatchPublisher {
   readonly isPaced: true;
 }
@@ -15,9 +15,9 @@ export function isPaced(publisher: BatchPublisher): publisher is PacedPublisher 
 }
 
 /**
- * Creates a batch form for a publisher that has none. It sends a key's messages one at a time. It sends up to
- * `concurrency` messages with different keys at once, in all calls together. After a failure, the later messages of
- * that key in the call are not sent and fail as retryable. So the publisher keeps key order.
+ * Creates a batch form for a publisher that has none. It sends messages with the same key one at a time. Across all its
+ * calls, up to `concurrency` messages are in flight at once. After a failure, later messages with that key in the same
+ * call are not sent, and fail as retryable. So the batch form keeps key order.
  */
 export function asBatchPublisher(
   publisher: Publisher,

@@ -15,24 +15,24 @@ export interface Attempt {
   readonly message: Message;
   readonly error: Error;
   readonly kind: FailureKind;
-  /** Failed attempts so far, including this one. */
+  /** How many attempts have failed so far, including this one. */
   readonly attempts: number;
 }
 
-/** What a page of the log needs to know about the messages before it. */
+/** Tells a page of the log about the messages before it. */
 export interface Earlier {
-  /** Whether a message of this key was parked. Then the page's messages of this key have to wait behind it. */
+  /** Whether a message with this key was parked. If so, the page's messages with this key have to wait behind it. */
   isParked(key: string): boolean;
   /**
-   * Whether an earlier page is still busy with this key. Then the page's messages of this key wait until `progress`
+   * Whether an earlier page is still busy with this key. If so, the page's messages with this key wait until `progress`
    * rings.
    */
   isBusy(key: string): boolean;
 }
 
 /**
- * Says that there are no earlier messages. This is so for a page of parked messages, because new messages of their keys
- * wait for them.
+ * Stands for no earlier messages. Pages of parked messages use it, because new messages with the same keys wait behind
+ * parked ones.
  */
 export const NONE_EARLIER: Earlier = { isParked: () => false, isBusy: () => false };
 
@@ -41,14 +41,15 @@ export interface PublishPageOptions {
   readonly publisher: BatchPublisher;
   /** Rings when any page has made progress. */
   readonly progress: Bell;
-  /** How many milliseconds one call to the publisher can take. */
+  /** The time limit for one call to the publisher, in milliseconds. */
   readonly timeout: number;
-  /** How many bytes one call to the publisher can take, by `sizeOf`. It can be `Infinity`. */
+  /** The maximum size of one call to the publisher in bytes, as measured by `sizeOf`. Can be `Infinity`. */
   readonly batchBytes: number;
   readonly policyOf: PolicyOf;
   readonly kindOf: (error: Error) => FailureKind;
   /**
-   * Aborts when the lease is lost. Publishing then stops at once, and rejects. It is read again before each request.
+   * Aborts when the lease is lost. Publishing then stops at once, and rejects. This property is read again before each
+   * request.
    */
   readonly lost: AbortSignal;
   /**
@@ -58,22 +59,23 @@ export interface PublishPageOptions {
   readonly stop: AbortSignal;
   /** When the relay stops waiting for messages in flight after `stop`. @default never */
   readonly cut?: Cut | undefined;
-  /**
-   * Called with the number of messages that were in flight at the `cut` and not acknowledged. They are published again.
-   */
+  /** Called with the number of messages that were still in flight when `cut` aborted. They will be published again. */
   readonly onCut?: ((messages: number) => void) | undefined;
-  /** Watches the calls. Absent if the publisher itself watches them, message by message. */
+  /** Tracks the calls. Absent if the publisher itself tracks a call for each message. */
   readonly calls?: Calls | undefined;
   readonly circuit: Gate;
   readonly outageDetector: OutageDetector;
-  /** How often messages that failed alike are tried again, as after a failure of the broker, before they are parked. */
+  /** How many times messages with similar failures are tried again, as in a broker outage, before they are parked. */
   readonly probes: number;
   readonly clock: Clock;
-  /** If given, a message whose call is slow is parked while its answer is waited for. */
+  /** If given, messages in a slow call are parked until the call is answered. */
   readonly pace?: Pace | undefined;
-  /** Called once for each failure after which a message is parked or given up. `isLast` says that it is given up. */
+  /**
+   * Called once for each failure after which a message is parked. `isLast` is true if the message will not be tried
+   * again.
+   */
   readonly onFailure: (error: PublishError, attempt: Attempt, isLast: boolean) => void;
-  /** Called with the messages that were acknowledged, and how long the request took, in milliseconds. */
+  /** Called with the acknowledged messages, and the duration of the request in milliseconds. */
   readonly onPublished?: ((messages: readonly Message[], duration: number) => void) | undefined;
 }
 
@@ -83,16 +85,16 @@ export interface PageOutcome {
   readonly toPark: readonly ToPark[];
   /** Messages that were not sent, or whose result is unknown, when `stop` aborted. */
   readonly untried: readonly ToPark[];
-  /** Calls that were slow. Their messages are among `toPark` until the calls are answered. */
+  /** The slow calls. Their messages are in `toPark`, and stay parked until the calls are answered. */
   readonly late: readonly Late[];
 }
 
-/** Whether there is anything to settle. If no message of a page was tried, the page stays as it was. */
+/** Whether there is anything to settle. There is nothing if no message in the page was tried. */
 export function hasChanged({ acknowledged, toPark }: PageOutcome): boolean {
   return acknowledged > 0 || toPark.length > 0;
 }
 
-/** A call to the publisher that had no answer yet when the rest of its page was answered. */
+/** A call to the publisher that had not been answered when the rest of its page was. */
 export interface Late {
   /** The messages in the call. */
   readonly page: Page & { readonly attempts: readonly number[] };

@@ -6,12 +6,12 @@ import { isBatchPublisher, type BatchPublisher, type Publisher } from '../contra
 import { ANSWER_GRACE } from './stopping.js';
 import { withDeadline } from '../util/async.js';
 
-/** The longest delay that `setTimeout` takes, in milliseconds. */
+/** The longest delay that `setTimeout` supports, in milliseconds. */
 const MAX_TIMEOUT = 2_147_483_647;
 
 /**
- * Returns the publisher's own batch form. If the publisher has none, returns a batch form that sends a key's messages
- * one at a time, each with its own deadline.
+ * Returns the publisher's own batch form. If the publisher has none, returns a batch form that sends messages with the
+ * same key one at a time, and gives each message its own deadline.
  */
 export function batchForm(
   publisher: Publisher,
@@ -44,8 +44,8 @@ export function batchForm(
               },
             }),
           clock,
-          // A publisher that has to end can still say what happened to the message. The page waits no longer than this
-          // grace.
+          // After the abort, the publisher can still report what happened to the message. The page waits no longer than
+          // this grace.
           signal && { signal, grace: ANSWER_GRACE },
         );
         isAcknowledged = true;
@@ -54,7 +54,7 @@ export function batchForm(
       }
     },
   };
-  // All messages of a page can have the same key. The page then takes as long as all of them together.
+  // All messages in a page can have the same key. The page then takes as long as all their calls together.
   return {
     publisher: asBatchPublisher(bounded, concurrency, kindOf),
     publishTimeout: Math.min(publishTimeout * (pageSize + 1), MAX_TIMEOUT),

@@ -1,28 +1,31 @@
 import { Bell } from '../util/async.js';
 
-/** The limits for a pipeline's work in progress. */
+/** The limits on a pipeline's work in progress. */
 export interface CapacityOptions {
   readonly pageSize: number;
   /**
-   * How many pages can be published at once. The messages that are published but not settled can also fill as many
-   * pages.
+   * How many pages can be published at once. At any time, the messages that are being published or settled can fill at
+   * most this many pages.
    */
   readonly depth: number;
   /**
-   * Whether a slow call counts as a page that is being published. If a page is published by several calls, it does not.
-   * Such a page makes its next call while the slow one is waiting, and counts once.
+   * Whether a slow call counts as a page that is being published. It does not if a page is published with several
+   * calls. Such a page makes its next call while the slow call is waiting, and counts only once.
    */
   readonly countsLate: boolean;
 }
 
-/** Counts a pipeline's work in progress. A page counts as a full page until its messages are known. */
+/** Counts a pipeline's work in progress. A page counts as a full page until its actual size is known. */
 export class Capacity {
   /** Rings when there may be room for another page. */
   readonly freed = new Bell();
   readonly #options: CapacityOptions;
-  /** How many pages are being published, or have entered to be published. */
+  /** How many pages are being published, or have reserved room for that. */
   #publishing = 0;
-  /** How many messages are published but not settled, including the reserved room. */
+  /**
+   * How many messages are being published or are not settled yet, including the room that is reserved for more
+   * messages.
+   */
   #inFlight = 0;
   /** How many slow calls have not been answered. */
   #late = 0;
@@ -35,7 +38,7 @@ export class Capacity {
     return this.#inFlight === 0;
   }
 
-  /** Whether the pipeline waits for a slow call. */
+  /** Whether the pipeline is waiting for a slow call. */
   get isLate(): boolean {
     return this.#late > 0;
   }
@@ -46,7 +49,7 @@ export class Capacity {
     return this.#publishing + (countsLate ? this.#late : 0) < depth;
   }
 
-  /** Whether there is room for one more page of messages that are published but not settled. */
+  /** Whether there is room for the messages of one more page. */
   get hasRoom(): boolean {
     const { depth, pageSize } = this.#options;
     return this.#inFlight + pageSize <= depth * pageSize;
@@ -58,20 +61,22 @@ export class Capacity {
     this.#inFlight += this.#options.pageSize;
   }
 
-  /** Gives back the room of a page that is not published after all. */
+  /** Releases the room that was reserved for a page that is not published after all. */
   leave(): void {
     this.#publishing -= 1;
     this.free(this.#options.pageSize);
   }
 
-  /** Records that the publication of a page has ended, except for `late` slow calls. */
+  /**
+   * Records that the publication of a page has ended. `late` is the number of its slow calls that are still in flight.
+   */
   published(late: number): void {
     this.#publishing -= 1;
     this.#late += late;
     this.freed.ring();
   }
 
-  /** Reserves room for a slow call that is waited for. */
+  /** Reserves room for a slow call whose answer is still to come. */
   awaitLate(): void {
     this.#inFlight += this.#options.pageSize;
   }
@@ -82,7 +87,7 @@ export class Capacity {
     this.freed.ring();
   }
 
-  /** Frees the room for `messages` messages, which are settled or never existed. */
+  /** Releases room for this many messages, because they were settled, or because a page was not full. */
   free(messages: number): void {
     this.#inFlight -= messages;
     this.freed.ring();

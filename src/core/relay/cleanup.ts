@@ -12,7 +12,7 @@ const WEEK = 7 * DAY;
 
 /**
  * Returns how old a published message must be to be cleaned. It asks the store each time, because `migrate` can change
- * the store's retention while a relay runs.
+ * the store's retention while a relay is running.
  */
 async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal | undefined): Promise<number> {
   if (cleanUp !== 'by retention') return cleanUp;
@@ -20,10 +20,10 @@ async function expirationOf(store: Store, cleanUp: CleanUp, signal: AbortSignal 
 }
 
 /**
- * Cleans once, and reports the cleaning. Forgotten destinations are logged as errors, because somebody should know that
- * their unpublished messages are given up.
+ * Cleans once, and reports the cleaning. Logs forgotten destinations as errors, because their unpublished messages will
+ * be deleted.
  *
- * @returns the expiration with which it cleaned, in milliseconds.
+ * @returns the expiration used for the cleaning, in milliseconds.
  * @throws the store's own errors.
  */
 export async function cleanOnce(
@@ -50,8 +50,8 @@ export async function cleanOnce(
     tell(await store.deletePublishedByExpiration(expiration, { signal }));
     return expiration;
   } catch (error) {
-    // Report what was cleaned, because nobody reports it later. If a cleaning was stopped before it cleaned anything,
-    // it needs no report.
+    // Report what was cleaned, because no later cleaning reports it. A cleaning that was stopped before it cleaned
+    // anything needs no report.
     if (isCleaningError(error) && (signal?.aborted !== true || hasDone(error.report))) tell(error.report, { error });
     throw error;
   }
@@ -64,12 +64,12 @@ function hasDone({ emptied, forgotten = [] }: CleanReport): boolean {
 /**
  * Cleans repeatedly while the relay publishes, until the signal aborts. Cleans only while this relay holds partitions.
  *
- * @throws only MessengerError `INVALID_OPTION`, if the store cannot clean with this `cleanUp`.
+ * @throws only MessengerError `INVALID_OPTION`, if the store does not support this `cleanUp`.
  */
 export async function cleanBeside(options: RelayOptions, isHolding: () => boolean, stop: AbortSignal): Promise<void> {
   const { cleanUp, interval, clock, alike } = options;
   if (cleanUp === undefined) return;
-  // Cleaning costs some look-ups even if there is nothing to clean, and a message can stay a little longer.
+  // Even if there is nothing to clean, cleaning costs some queries. It does no harm if a message stays a little longer.
   const pauseFor = (expiration: number) => Math.max(interval, Math.min(MAX_PAUSE, expiration / 10));
   let pause = pauseFor(cleanUp === 'by retention' ? WEEK : cleanUp);
   while (!stop.aborted) {
@@ -77,9 +77,9 @@ export async function cleanBeside(options: RelayOptions, isHolding: () => boolea
       try {
         pause = pauseFor(await cleanOnce(options, cleanUp, stop));
       } catch (error) {
-        // If the store cannot clean with the given `cleanUp`, the options are wrong. Throw the error at once instead of
-        // logging it every minute. Do not throw for `by retention`, because the store's retention may have changed
-        // since the relay asked for it.
+        // If the store does not support the given `cleanUp`, the option is invalid. Throw the error at once instead of
+        // logging it every minute. But do not throw for `by retention`, because then the store's retention may have
+        // changed since the relay asked for it.
         if (cleanUp !== 'by retention' && hasCode(error, 'INVALID_OPTION')) throw error;
         if (!isAborted(stop)) alike.tellError(toError(error));
       }

@@ -10,9 +10,9 @@ import { onAbort } from '../util/async.js';
 /** The options of a drain. */
 export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
   /**
-   * How many milliseconds the drain can send messages. After that it sends nothing more, even if messages are left. It
-   * waits for messages in flight, up to `stopTimeout`, and settles them. With `cleanUp`, it can take longer by one
-   * cleaning.
+   * How many milliseconds the drain can spend on sending messages. After that, it sends nothing more, even if messages
+   * are left. It waits up to `stopTimeout` for messages in flight, and settles them. If `cleanUp` is set, the cleaning
+   * takes additional time.
    * @default 10_000
    */
   readonly budget?: number;
@@ -24,12 +24,12 @@ export interface DrainOptions extends Omit<OutboxRelayOptions, 'interval'> {
 }
 
 /**
- * Publishes until there are no new messages, the broker as a whole fails, or the time is over. Then cleans, if
+ * Publishes until there are no new messages, there is a broker outage, or the budget is used up. Then cleans, if
  * `cleanUp` is set.
  */
 export async function drained(settings: RelaySettings, budget: number, signal?: AbortSignal): Promise<number> {
   const { clock, cleanUp } = settings;
-  /** Aborts when the time is over, or when `signal` aborts. */
+  /** Aborts when the budget is used up, or when `signal` aborts. */
   const over = new AbortController();
   const end = () => {
     over.abort(signal?.reason);
@@ -61,13 +61,13 @@ export async function drained(settings: RelaySettings, budget: number, signal?: 
 interface Drain {
   readonly settings: RelaySettings;
   readonly signal: AbortSignal;
-  /** Also looks at the clock, because a process that was frozen gets here before its timers run. */
+  /** Also checks the clock, because a process that was frozen can get here before its timers run. */
   readonly isOver: () => boolean;
 }
 
 /**
- * How long a drain keeps one feed, in milliseconds. Then it gives its partitions back, and takes free partitions. So
- * waiting relays get their turn, and the drain also gets partitions that a dead relay held.
+ * How long a drain keeps one feed, in milliseconds. After that, it releases its partitions and takes free ones. So
+ * waiting relays get their turn, and the drain also gets partitions that were held by a dead relay.
  */
 const ONE_FEED = 10_000;
 
@@ -81,7 +81,7 @@ interface Done {
 
 /**
  * Publishes round after round.
- * @returns whether another feed may find more messages, because this feed is lost or its time is over.
+ * @returns whether another feed may find more messages, because the lease for this feed is lost or its time is over.
  */
 async function drainFeed(feed: Feed, { settings, signal, isOver }: Drain, done: Done): Promise<boolean> {
   const until = settings.clock.now() + ONE_FEED;

@@ -9,29 +9,30 @@ import { circuitStatus, datastoreStatus, type DatastoreStatus } from './status.j
 import { runRelay } from './supervisor.js';
 import { uuidv7 } from '../util/uuid.js';
 
-/**
- * The options of a relay. They are those of a `Messenger`, except `topics`, which come from the topics of the outbox.
- */
+/** The options of a relay. They are the options of a `Messenger` without `topics`, which come from the outbox. */
 export interface OutboxRelayOptions extends Omit<MessengerOptions, 'topics'> {
   /** Sends messages to the broker. An async function that sends one message is enough. */
   readonly publisher: Publisher | PublishFunction;
-  /** Ends the relay, as `stop` does. */
+  /** Ends the relay when it aborts, as `stop` does. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A relay that runs beside the application. With `await using`, it ends when its scope ends. */
+/**
+ * A relay that runs in the application's process. If you declare it with `await using`, it ends at the end of its
+ * scope.
+ */
 export interface Relay extends AsyncDisposable {
   /**
    * Resolves when the relay has ended. Rejects with the `FatalError` that ended the relay. That error is also logged.
    */
   readonly ended: Promise<void>;
-  /** The state of publishing at this moment. */
+  /** The current state of publishing. */
   readonly circuit: CircuitStatus;
-  /** The state of the datastore at this moment. */
+  /** The current state of the datastore. */
   readonly datastore: DatastoreStatus;
   /**
-   * Finishes the work in flight, if it is answered within `stopTimeout`, and then resolves.
-   * @throws the `FatalError` that ended the relay before.
+   * Stops the relay. It finishes the work in flight that is answered within `stopTimeout`, and then resolves.
+   * @throws the `FatalError` that ended the relay, if it had already ended with one.
    */
   stop(): Promise<void>;
 }
@@ -51,7 +52,7 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
     });
   });
   await Promise.race([reached, ended]);
-  // If nobody waits for `ended`, its rejection must not end the process, but somebody must learn of it.
+  // If the application does not wait for `ended`, a rejection must not end the process, but it must be logged.
   ended.catch((error: unknown) => {
     settings.errorLogger.error(toError(error));
   });
@@ -73,8 +74,8 @@ export async function started(settings: RelaySettings, signal: AbortSignal | und
 }
 
 /**
- * Waits for work that must happen before a relay has reached the store.
- * @throws FatalError if the store cannot be reached or worked on.
+ * Waits for work that must be done before a relay starts.
+ * @throws FatalError if the store cannot be reached or used.
  */
 export async function reaching(work: Promise<void> | undefined): Promise<void> {
   try {

@@ -5,35 +5,39 @@ import type { Message } from '../contracts/message.js';
 import type { Store } from '../contracts/store.js';
 import { serially, sleepBy } from '../util/async.js';
 
-/** A message of a plain store that has failed, or that waits behind a message that has failed. */
+/** A message in a plain store that has failed, or that waits behind a failed message. */
 interface Waiting {
   readonly attempts: number;
   /** When the message is due, in milliseconds of the relay's clock. */
   readonly due: number;
-  /** The key that waits with the message; `undefined` for a dead letter, because its key goes on. */
+  /**
+   * The key whose later messages wait behind this message. `undefined` for a dead letter, because nothing waits behind
+   * it.
+   */
   readonly key: string | undefined;
   readonly topic: string | undefined;
 }
 
 /**
  * How many failed messages are remembered. At this limit, the feed reads no new messages until some of them are
- * published. A plain store lists failed messages first, so each read asks for that many more messages.
+ * published. A plain store lists failed messages first, so each read has to request that many additional messages.
  */
 const MAX_WAITING = 10_000;
 
 /**
- * How long a message that the broker refuses for ever rests between attempts, in milliseconds. A plain store has no
- * place for dead letters.
+ * The pause between attempts for a message that would otherwise be a dead letter, in milliseconds. A plain store cannot
+ * keep dead letters.
  */
 const DEAD_RETRY = 300_000;
 
 /**
  * Creates a feed from a plain `Store`, for one relay. It keeps in memory the state that other stores keep in a side
- * table. The state starts empty with each feed, because the store still lists these messages as unpublished.
+ * table. Each feed starts with an empty state. Nothing is lost, because the store still lists these messages as
+ * unpublished.
  */
 export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Feed {
   const never = new AbortController().signal;
-  /** The map is by id, because the store can create new objects for its messages each time. */
+  /** Keyed by message id, because the store can create new objects for its messages each time. */
   const waiting = new Map<string, Waiting>();
   const waitingKeys = new Map<string, number>();
   const waitingTopics = new Map<string | undefined, number>();
@@ -59,7 +63,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     count(waitingTopics, known.topic, -1);
   }
 
-  /** Lists enough messages so that waiting messages and messages in flight cannot hide new ones. */
+  /** Requests enough messages to include new ones after those that are waiting or in flight. */
   async function list(options: StoreCallOptions | undefined): Promise<readonly Message[]> {
     return store.messages(pageSize + waiting.size + unsettled.size, options);
   }
@@ -75,8 +79,8 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
 
     async read(options) {
       if (waiting.size >= MAX_WAITING) return { messages: [] };
-      // Take the state from before the list is requested, because a message that is settled meanwhile can still be on
-      // the list.
+      // Use the state from before the request, because a message that is settled during the request can still be in the
+      // list.
       const known = new Set([...waiting.keys(), ...unsettled]);
       const messages = (await list(options)).filter(({ id }) => !known.has(id)).slice(0, pageSize);
       for (const { id } of messages) unsettled.add(id);
@@ -93,7 +97,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
           if (state === undefined) return false;
           const { key } = state;
           const isDue = state.due <= now && (key === undefined || !blocked.has(key));
-          // No message of a key comes before the first one, even if its own time has come.
+          // A message must not be tried before an earlier message with the same key, even if it is due.
           if (!isDue && key !== undefined) blocked.add(key);
           return isDue;
         })
@@ -102,7 +106,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
     },
 
     async settle(page, toPark) {
-      // Park messages at once, so that pages that were already read know about them.
+      // Park messages at once, so that `isParked` is already correct for pages that were read before.
       for (const each of toPark) wait(each);
       const kept = new Set(toPark.map(({ message }) => message));
       const published = page.messages.filter((message) => !kept.has(message));
@@ -117,7 +121,7 @@ export function listStoreFeed(store: Store, pageSize: number, clock: Clock): Fee
   };
 }
 
-/** Counts up or down. A name whose count reaches zero is removed. */
+/** Adds `by` to the count for a name, and removes the name if its count reaches zero. */
 function count<Name>(counts: Map<Name, number>, name: Name, by: number): void {
   const left = (counts.get(name) ?? 0) + by;
   if (left === 0) counts.delete(name);

@@ -10,16 +10,16 @@ import { isAbort, isAborted, type Cut } from '../util/async.js';
 /** The first pause of an idle relay. Each further pause is twice as long, up to the interval. Milliseconds. */
 const FIRST_IDLE_PAUSE = 2;
 
-/** How long a message that became due can wait until the relay notices it. Milliseconds. */
+/** The longest time before the relay notices that a parked message is due. Milliseconds. */
 const MAX_RETRY_LOOK = 1_000;
 
-/** How often a busy relay checks whether other relays have come or gone. Milliseconds. */
+/** The interval at which a busy relay checks whether other relays have started or stopped. Milliseconds. */
 const GIVE_WAY = 250;
 
 /**
- * How often messages that failed alike are tried again, as after a failure of the broker. A broker has enough time to
- * restart meanwhile. The limit keeps messages that fail alike through their own faults from stopping the others for
- * ever.
+ * How many times messages with similar failures are tried again, as in a broker outage. That gives a broker enough time
+ * to restart. If the messages themselves cause the similar failures, this limit keeps them from stopping all other
+ * messages forever.
  */
 const PROBES = 5;
 
@@ -29,21 +29,22 @@ const PROBES = 5;
  */
 const DRAINED = 0.9;
 
-/** What the work with a feed reports about its store. */
+/** Is notified of the store's health while a feed is in use. */
 export interface StoreHealth {
-  /** The store answered. */
+  /** Called when the store has answered. */
   readonly onReached: () => void;
   /**
-   * The store did everything that it was asked to do. A store that lists messages but cannot mark them does not work.
+   * Called when the store has done everything that it was asked to do. A store that can list messages but not mark them
+   * is not working.
    */
   readonly onWorking: () => void;
 }
 
 /**
- * Publishes a feed's messages, both new and parked ones, until it has to stop, or until it is better to open another
- * feed. Then it settles the messages in flight.
+ * Publishes a feed's messages, both new and parked ones, until the signal aborts or a call to the feed fails. Then it
+ * waits for the messages in flight, and settles them if it can.
  *
- * @throws the feed's error, or the reason why its lease is lost.
+ * @throws the feed's error, or the reason for the loss of its lease.
  */
 export async function relayFeed(
   feed: Feed,
@@ -93,9 +94,9 @@ export async function relayFeed(
 
   let unbalancedSince: number | undefined;
   /**
-   * Whether partitions should change hands now. Changing hands waits for every call in flight. Therefore it does not
-   * begin while the pipeline waits for a slow call, which would delay everything else. But if one slow call has
-   * followed another for as long as one call can take, it begins anyway.
+   * Whether partitions should change hands now. The handover has to wait for every call in flight. Therefore, it does
+   * not begin while the pipeline is waiting for a slow call, which would delay everything else. But if the feed has
+   * been unbalanced for as long as one call can take, the handover begins anyway.
    */
   function isToHandOver(): boolean {
     if (pipeline.round.aborted) return true;
@@ -122,7 +123,7 @@ export async function relayFeed(
       if (page.messages.length > 0) {
         pause = FIRST_IDLE_PAUSE;
         onEvent?.({ type: 'claimed', destination, messages: page.messages, retries: false });
-        // If the round has ended, drop the page. The relay that then holds its partitions reads it again.
+        // If the round has ended, drop the page. Whichever relay then holds its partitions reads it again.
         if (await enter(page, round)) pipeline.publish(page);
       } else {
         if (pipeline.isIdle) health.onWorking();
@@ -135,7 +136,8 @@ export async function relayFeed(
   }
 
   /**
-   * Waits for room for a page, and until enough waiting messages are gone. @returns whether the page can be published.
+   * Waits until there is room for a page, and until none of its topics has too many waiting messages.
+   * @returns whether the page can be published.
    */
   async function enter(page: Page, round: AbortSignal): Promise<boolean> {
     for (;;) {
@@ -156,7 +158,9 @@ export async function relayFeed(
     }
   }
 
-  /** Publishes parked messages that are due. While keys drain, it looks for more at once. */
+  /**
+   * Publishes parked messages that are due. As long as messages are acknowledged, it looks for more without a pause.
+   */
   async function publishAgain(): Promise<void> {
     while (await pipeline.enter()) {
       const { round } = pipeline;
@@ -180,7 +184,7 @@ export async function relayFeed(
   }
 
   /**
-   * Makes room for other relays even while new messages wait. They can wait for their turn, for a broker, or for parked
+   * Makes room for other relays even while new messages are waiting for their turn, for the broker or for parked
    * messages.
    */
   async function giveWay(): Promise<void> {
@@ -192,9 +196,9 @@ export async function relayFeed(
   }
 
   const orFail = (error: unknown) => {
-    // A call that was cut short because all work ends has not failed.
+    // A call that was cut short because all work is ending has not failed.
     if (isAbort(error, pipeline.over)) return;
-    // In a process that was frozen, any call can be the first to fail because the lease is lost.
+    // After a process was frozen, any call can be the first to fail because of the lost lease.
     pipeline.fail(feed.lost.aborted ? feed.lost.reason : error);
   };
   await Promise.all([publishAgain, publishNew, giveWay].map((work) => work().catch(orFail)));
@@ -220,7 +224,7 @@ async function rebalance(feed: Feed, { onEvent, destination }: RelayOptions, sig
   if (gained.length > 0) onEvent?.({ type: 'leased', destination, partitions: gained });
 }
 
-/** Returns the first topic in a page for which the number of waiting messages has reached its limit. */
+/** Returns the first topic in a page whose number of waiting messages has reached the topic's limit. */
 function fullTopic(
   feed: Feed,
   { messages }: Page,

@@ -12,19 +12,19 @@ import { uuidv7 } from '../util/uuid.js';
 
 /** The options of a call. */
 export interface MessengerCallOptions {
-  /** Once this signal aborts, the work ends after the messages in flight are settled. */
+  /** Once this signal aborts, the call ends as soon as the messages in flight are settled. */
   signal?: AbortSignal;
 }
 
 /** The options of `start`. */
 export interface StartOptions extends MessengerCallOptions {
-  /** Called once, as soon as the relay has reached the store and can work on it. @default nothing is called */
+  /** Called once, as soon as the relay has reached the store and can use it. @default nothing is called */
   onStarted?: () => void;
 }
 
 /**
- * Publishes a store's messages, and cleans away the published ones. Each message is published at least once, and in
- * order per key. A message counts as published only when the broker has acknowledged it.
+ * Publishes a store's messages, and cleans the published ones. Each message is published at least once. Messages with
+ * the same key are published in order. A message counts as published only when the broker has acknowledged it.
  *
  * If the process dies, at most `publishBatchSize` times `pipelineDepth` messages are published again. These are the
  * messages that were being published or settled.
@@ -46,23 +46,23 @@ export class Messenger {
     this.#settings = relaySettings(store, publisher, options);
   }
 
-  /** The state of publishing to the broker at this moment. */
+  /** The current state of publishing to the broker. */
   get circuit(): CircuitStatus {
     return circuitStatus(this.#settings);
   }
 
-  /** The state of the datastore at this moment. */
+  /** The current state of the datastore. */
   get datastore(): DatastoreStatus {
     return datastoreStatus(this.#settings);
   }
 
   /**
-   * Publishes once: the due messages that failed before, and one page of new messages.
+   * Publishes the due messages that failed before, and one page of new messages.
    *
-   * @returns how many messages the broker acknowledged; 0 also while another relay holds the destination. If the signal
-   *   aborts, how many were acknowledged by then.
-   * @throws PublishError if some messages were not acknowledged, after the others are settled. Its `cause` is an
-   *   `AggregateError` with an error for each. Otherwise the store's own errors.
+   * @returns how many messages the broker acknowledged. If the signal aborts, these are the messages that were
+   *   acknowledged by then. If other relays hold the destination, the result is 0.
+   * @throws PublishError if some messages were not acknowledged. It is thrown after the others are settled. Its `cause`
+   *   is an `AggregateError` with one error for each failure. Also throws the store's own errors.
    */
   async publish({ signal }: MessengerCallOptions = {}): Promise<number> {
     const round = newRound();
@@ -73,9 +73,9 @@ export class Messenger {
   }
 
   /**
-   * Cleans once, as the option `cleanUp` says.
+   * Cleans once, according to the `cleanUp` option.
    *
-   * @throws MessengerError `INVALID_OPTION` if that option was not given. Otherwise the store's own errors, such as a
+   * @throws MessengerError `INVALID_OPTION` if `cleanUp` is not set. Also throws the store's own errors, such as a
    *   `CleaningError` from `PostgresStore`.
    */
   async clean({ signal }: MessengerCallOptions = {}): Promise<void> {
@@ -90,11 +90,11 @@ export class Messenger {
   }
 
   /**
-   * Publishes and cleans until the signal aborts and the messages in flight are settled. Errors of the broker and short
-   * outages of the store go to the error logger.
+   * Publishes and cleans until the signal aborts, and then settles the messages in flight. The error logger receives
+   * the broker's errors, and the store's errors during short outages.
    *
    * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if its tables
-   *   are missing or this library cannot work on them.
+   *   are missing or cannot be used by this library.
    */
   async start({ signal, onStarted }: StartOptions = {}): Promise<void> {
     await runRelay({ ...this.#settings, relay: uuidv7() }, signal ?? new AbortController().signal, onStarted);

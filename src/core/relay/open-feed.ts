@@ -3,14 +3,14 @@ import type { Feed, FeedOptions } from '../contracts/feed.js';
 import { isFeedStore, type Store } from '../contracts/store.js';
 import { listStoreFeed } from './list-store-feed.js';
 
-/** Opens a feed for any store: the store's own feed if it offers one, or else a feed from `listStoreFeed`. */
+/** Opens a feed for any store: the store's own feed if the store offers one, or else a feed from `listStoreFeed`. */
 export async function openFeed(store: Store, options: FeedOptions, clock: Clock = systemClock): Promise<Feed | null> {
   return isFeedStore(store) ? store.openFeed(options) : listStoreFeed(store, options.pageSize, clock);
 }
 
 /**
- * Returns the same store, but with one call at a time. The contract of `Store` promises one call at a time, and a
- * relay's calls overlap.
+ * Wraps a store so that its methods are called one at a time. The `Store` contract promises that, but a relay makes
+ * overlapping calls.
  */
 export function oneAtATime(store: Store): Store {
   let last: Promise<unknown> = Promise.resolve();

@@ -2,35 +2,36 @@ import type { FailureKind } from '../errors.js';
 import type { MessengerEvent } from '../contracts/events.js';
 import type { ErrorLogger } from '../contracts/logger.js';
 
-/** How a message that fails is tried again. All durations are in milliseconds. */
+/** How a failed message is retried. All durations are in milliseconds. */
 export interface RetryOptions {
-  /** The longest possible first pause: 1 to 86,400,000. @default 500 */
+  /** The upper limit for the first pause: 1 to 86,400,000. @default 500 */
   minDelay?: number;
-  /** The longest possible pause: from `minDelay` to 86,400,000. @default 300_000, or `minDelay` if that is more */
+  /** The upper limit for any pause: from `minDelay` to 86,400,000. @default 300_000, or `minDelay` if that is more */
   maxDelay?: number;
   /**
-   * How many attempts are made before a message is given up, including the first: 1 or more, or `Infinity`. The longest
-   * possible pause is `minDelay`, doubled with each further failure, but at most `maxDelay`. Each pause is random,
-   * between half of `minDelay` and the longest possible pause. With the defaults, 20 attempts take 27 minutes on
-   * average, and at most 54.
+   * The maximum number of attempts for a message, including the first: 1 or more, or `Infinity`. The pause after each
+   * failure is random, between half of `minDelay` and an upper limit. That limit is `minDelay` for the first pause. It
+   * doubles with each further failure, up to `maxDelay`. With the defaults, 20 attempts take 27 minutes on average, and
+   * at most 54.
    * @default 20
    */
   maxAttempts?: number;
   /**
-   * What happens to a message after its last attempt, or at once if the broker refuses it for ever. Either it becomes a
-   * dead letter and its key goes on, or it blocks its key until an operator decides.
+   * What happens to a message after its last attempt, or at once if the broker rejects it permanently. With
+   * `'dead-letter'`, it becomes a dead letter, and later messages with its key are still published. With `'block-key'`,
+   * later messages with its key wait until an operator decides.
    * @default 'dead-letter'
    */
   onExhausted?: 'dead-letter' | 'block-key';
 }
 
-/** The options for the messages of one topic, where they differ. */
+/** The options that can differ for one topic. */
 export interface TopicOptions {
-  /** How a message of the topic is tried again. Missing options have the same values as for every topic. */
+  /** How the topic's failed messages are retried. Options that are left out have the same values as for all topics. */
   retry?: RetryOptions;
   /**
-   * How many messages of the topic can wait at a relay, because they failed or are behind others of their key.
-   * @default the same as for every topic
+   * How many of the topic's messages can wait for another attempt or behind earlier messages with the same key.
+   * @default the same as for all topics
    */
   maxParked?: number;
 }
@@ -40,20 +41,20 @@ export interface MessengerOptions {
   /** How many messages are published and settled together: 1 to 10,000. @default 100 */
   publishBatchSize?: number;
   /**
-   * Roughly how many bytes are handed to the publisher at once, including payloads, metadata, ids, topics and keys. A
-   * page is divided into as many calls as necessary. A larger message goes alone.
-   * @default Infinity: publishers know the limits of their brokers
+   * Roughly how many bytes are passed to the publisher in one call, including payloads, metadata, ids, topics and keys.
+   * A page is split into as many calls as necessary. A message that is larger than this is sent in a call of its own.
+   * @default Infinity: publishers already respect their brokers' limits
    */
   publishBatchBytes?: number;
   /**
-   * How many pages are published at once: 1 to 100. The messages that are published but not settled can fill as many
-   * pages of `publishBatchSize`. If the process dies, at most these messages are published again. With 1, a page is
-   * published and settled before the next page is published, so a slow call delays everything. Pages that are not full
-   * are settled together, every 50 ms.
+   * How many pages are published at once: 1 to 100. At any time, at most `pipelineDepth` times `publishBatchSize`
+   * messages are being published or settled. If the process dies, at most these messages are published again. With 1,
+   * each page is settled before the next page is published, so a slow call delays all other messages. Pages that are
+   * not full are settled together, every 50 ms.
    * @default 4
    */
   pipelineDepth?: number;
-  /** The longest pause of an idle relay: 1 to 86,400,000. While there is work, there is no pause. @default 1_000 */
+  /** The longest pause of an idle relay: 1 to 86,400,000. A relay with work does not pause. @default 1_000 */
   interval?: number;
   /**
    * Deletes published messages that are older than this. `false` keeps them.
@@ -63,53 +64,59 @@ export interface MessengerOptions {
    */
   cleanUp?: number | false;
   /**
-   * Receives the errors that do not stop the relay, but not too many of them. An outage of the broker or the datastore
-   * is reported when it starts, once a minute while it lasts, and at once when its reason changes. When it is over,
-   * `info` receives a line. For similar failed attempts, even of different messages, ten are reported in a minute, and
-   * then how many more there were. A message that is given up is always reported. `onEvent` receives every attempt.
+   * Receives the errors that do not stop the relay, at a limited rate. A broker or datastore outage is reported when it
+   * starts, once a minute while it lasts, and at once when its reason changes. When it is over, `info` receives a line.
+   * Of similar failed attempts, even for different messages, only ten are reported within a minute, followed by the
+   * number of the others. When a message becomes a dead letter or is blocked, that is always reported. `onEvent`
+   * receives every failed attempt.
    * @default standard error: one line for each error, with the time
    */
   errorLogger?: ErrorLogger;
-  /** Called with each event: see `MessengerEvent`. An error that it throws changes nothing. @default none */
+  /** Called with each event: see `MessengerEvent`. An error that it throws does not affect the relay. @default none */
   onEvent?: (event: MessengerEvent) => void;
-  /** The destination for which this relay works, if the store has destinations. @default 'default' */
+  /** The destination that this relay serves, if the store has destinations. @default 'default' */
   destination?: string;
   /**
-   * How many messages with different keys are in flight at once, if the publisher has no batch form: 1 to 1,000.
+   * How many messages are in flight at once if the publisher has no `publishBatch`: 1 to 1,000. They all have different
+   * keys, or no key.
    * @default 10
    */
   concurrency?: number;
   /**
    * How long one call to the publisher can take before it counts as failed: 1 to 86,400,000. A call is slow if it takes
    * ten times as long as usual and at least a second, or if it takes half of this time. Once a call that began later is
-   * acknowledged, the messages of a slow call are parked with their keys until the answer comes. The slow call still
-   * counts as in flight, and towards `concurrency`.
+   * acknowledged, the messages in the slow call are parked until it is answered, and later messages with the same keys
+   * wait. The slow call still counts as in flight, and towards `concurrency`.
    * @default 30_000
    */
   publishTimeout?: number;
-  /** How long a running relay tolerates a store that does not answer; 0 means not at all. @default 30_000 */
+  /** How long a running relay tolerates a store outage. With 0, the first failure ends the relay. @default 30_000 */
   storeOutageLimit?: number;
   /**
-   * How long a stop waits for the publisher: 0 to 86,400,000. After that, the signal of each call aborts. Messages that
-   * were acknowledged are settled. The next relay publishes the others again. The stop ends within two seconds after
-   * that, even if something does not answer.
+   * How long a stopping relay waits for the publisher: 0 to 86,400,000. After that, the signal of each call aborts.
+   * Acknowledged messages are settled, and the next relay publishes the others again. The relay then ends within two
+   * seconds, even if the publisher or the store does not answer.
    * @default 8_000
    */
   stopTimeout?: number;
-  /** How a message that fails is tried again. The same pauses, up to a minute, apply when the broker fails. */
+  /**
+   * How failed messages are retried. During a broker outage, the relay makes the same pauses, but none longer than a
+   * minute.
+   */
   retry?: RetryOptions;
   /**
-   * How many messages of one topic can wait, to be tried again or behind others of their key: 1 or more, or `Infinity`.
-   * Once this many wait, the relay publishes no new messages until the number has fallen to nine tenths. Messages that
-   * are in flight at that moment can exceed the limit, by `publishBatchSize` times `pipelineDepth`.
+   * How many of a topic's messages can wait for another attempt or behind earlier messages with the same key: 1 or
+   * more, or `Infinity`. Once this many are waiting, the relay publishes no new messages until the number has fallen to
+   * nine tenths of the limit. Messages that are in flight at that moment can push the number above the limit, by at
+   * most `publishBatchSize` times `pipelineDepth`.
    * @default 10_000
    */
   maxParked?: number;
-  /** The options that differ by topic. @default none */
+  /** Options for individual topics, keyed by topic. @default none */
   topics?: Readonly<Record<string, TopicOptions>>;
   /**
-   * Decides what an error from the publisher means. With `undefined`, the error itself decides. For tables of errors,
-   * see `classify` in `messenger-outbox/adapter`.
+   * Returns the kind of failure for an error from the publisher. If it returns `undefined`, the relay classifies the
+   * error itself. To classify errors with a table, see `classify` in `messenger-outbox/adapter`.
    */
   classify?: (error: Error) => FailureKind | undefined;
 }

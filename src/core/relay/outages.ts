@@ -6,17 +6,18 @@ import { classify, type FailureTable, NETWORK_FAILURES } from '../publish/failur
 import { signatureOf } from '../util/error-signature.js';
 import type { ErrorLogger } from '../contracts/logger.js';
 
-/** How often an ongoing problem is logged again. Milliseconds. */
+/** The interval at which an ongoing problem is logged again. Milliseconds. */
 const AGAIN = 60_000;
 
-/** How many similar errors are logged one by one in that time. */
+/** How many similar errors are logged individually within `AGAIN`. */
 const ONE_BY_ONE = 10;
 
-/** How many outages that come and go are logged in that time. */
+/** How many short outages are logged within `AGAIN`. */
 const OUTAGES = 5;
 
 /**
- * How many kinds of errors are remembered. Beyond that, the oldest are forgotten, and logged as new if they come again.
+ * How many kinds of errors are remembered. Beyond that, the oldest are forgotten, and logged as new if they occur
+ * again.
  */
 const MAX_KINDS = 1_000;
 
@@ -58,7 +59,7 @@ export class Alike {
     }
     const more = kind?.more ?? 0;
     this.#kinds.delete(signature);
-    // If these errors go on as before, only one is logged each time from now on.
+    // From now on, if these errors continue at this rate, only one of them is logged in each interval.
     this.#kinds.set(signature, { since: now, told: more > 0 ? ONE_BY_ONE : 1, more: 0 });
     if (this.#kinds.size > MAX_KINDS)
       for (const oldest of [...this.#kinds.keys()].slice(0, 1)) this.#kinds.delete(oldest);
@@ -66,7 +67,7 @@ export class Alike {
     this.#logger.error(errorOf(more === 0 ? '' : ` (and ${String(more)} more like it in ${since})`));
   }
 
-  /** Logs an error as it is, or with the number of similar errors that were not logged. */
+  /** Logs an error. If similar errors were not logged, their number is added to the message. */
   tellError(error: Error): void {
     this.tell(signatureOf(error, 'retryable'), (more) => {
       if (more === '') return error;
@@ -85,9 +86,9 @@ export interface OutageStatus {
 }
 
 /**
- * Logs the outages of a broker or a datastore, one after the other. Each outage is logged when it starts, once a minute
- * while it lasts, at once when its reason changes, and when it is over. Outages that come and go are logged a few times
- * a minute.
+ * Logs the outages of a broker or a datastore. Each outage is logged when it starts, once a minute while it lasts, at
+ * once when its reason changes, and when it is over. If there are many short outages, only a few are logged each
+ * minute.
  */
 export class Outages {
   readonly #of: OutageOf;
@@ -97,7 +98,7 @@ export class Outages {
     { readonly since: number; readonly isSilent: boolean; error: Error; attempts: number; isTold: boolean } | undefined;
   /** When each reason was last logged. */
   readonly #toldAt = new Map<string, number>();
-  /** When the outages that were logged ended. */
+  /** The end times of the outages that were logged. */
   #endedAt: number[] = [];
 
   constructor(of: OutageOf, logger: ErrorLogger, clock: Clock) {
@@ -106,7 +107,7 @@ export class Outages {
     this.#clock = clock;
   }
 
-  /** The present outage, or `undefined` if there is none. */
+  /** The current outage, or `undefined` if there is none. */
   get status(): OutageStatus | undefined {
     return this.#now;
   }
@@ -129,7 +130,7 @@ export class Outages {
     this.#logger.error(this.#errorOf(error, lasts, outage.attempts, retryIn));
   }
 
-  /** Records that something worked, which ends the outage. */
+  /** Records that an attempt succeeded, which ends the outage. */
   over(): void {
     if (this.#now === undefined) return;
     const { since, isTold, isSilent: wasSilent, attempts } = this.#now;
@@ -154,7 +155,7 @@ export class Outages {
   }
 }
 
-/** Codes of a connection that broke, or of a server that is not there to answer. */
+/** Error codes for a broken connection, or for a server that is not available. */
 const SILENT: FailureTable = {
   ...NETWORK_FAILURES,
   ECONNRESET: 'connection',
@@ -164,7 +165,7 @@ const SILENT: FailureTable = {
   CONNECTION_ENDED: 'connection',
   CONNECTION_DESTROYED: 'connection',
   CONNECT_TIMEOUT: 'connection',
-  // admin_shutdown, crash_shutdown, cannot_connect_now, and connection exceptions of PostgreSQL
+  // PostgreSQL's admin_shutdown, crash_shutdown, cannot_connect_now and connection exceptions
   '57P01': 'connection',
   '57P02': 'connection',
   '57P03': 'connection',
@@ -174,7 +175,7 @@ const SILENT: FailureTable = {
   '08006': 'connection',
 };
 
-/** Whether an error says that nobody answers, rather than that something was refused. */
+/** Whether an error means that there was no answer, rather than an answer with an error. */
 function isSilent(error: Error): boolean {
   return hasCode(error, 'TIMEOUT') || isUnanswered(error) || classify(error, SILENT) !== undefined;
 }

@@ -2,9 +2,9 @@ import type { Feed, Page } from '../contracts/feed.js';
 import type { Publication } from '../publish/page.js';
 import { hasChanged, type Earlier, type PageOutcome } from '../publish/types.js';
 
-/** A page of the log that is not settled yet. */
+/** A page from the log that is not settled yet. */
 export interface LogPage {
-  /** The number of the page, counted from the first. */
+  /** The page's position in the order in which pages were read, counted from 1. */
   readonly place: number;
   readonly page: Page;
   readonly publication: Publication;
@@ -12,12 +12,13 @@ export interface LogPage {
   outcome: PageOutcome | undefined;
   /** The promise of the page's settlement, once it has begun. */
   settlement: Promise<void> | undefined;
-  /** Whether the store knows which messages of the page were parked, including dead letters. */
+  /** Whether the store has recorded which of the page's messages were parked, including dead letters. */
   isSettled: boolean;
 }
 
 /**
- * Whether `is` is true for a key in any page before this one. It is asked for each message, so it allocates nothing.
+ * Whether `is` returns true for any page before this one and the given key. This function is called for each message,
+ * so it must not allocate.
  */
 type IsEarlier = (is: (each: LogPage, key: string) => boolean, key: string) => boolean;
 
@@ -47,8 +48,8 @@ export class PageLog {
   /** Begins to publish a page, and gives it access to the pages before it. */
   publish(page: Page, begin: (earlier: Earlier) => Publication): LogPage {
     const place = (this.#places += 1);
-    // Look at the pages again each time. A copy would hold the pages before this one, which would hold the pages before
-    // them, without end.
+    // Iterate over the current pages each time. A copy of the list would keep all earlier pages in memory, because each
+    // page would keep the pages before it.
     const isEarlier: IsEarlier = (is, key) => {
       for (const each of this.#pages) {
         if (each.place >= place) return false;
@@ -72,9 +73,9 @@ export class PageLog {
   }
 
   /**
-   * Settles the first pages whose publication has ended. They are settled at the same time, so that a store can settle
-   * them as one. Pages at the end in which nothing was done wait until a later page is settled. Never rejects, because
-   * each page has its own `settlement`.
+   * Settles the oldest pages, up to the first page whose publication has not ended. The settlements run at the same
+   * time, so that a store can combine them. If nothing was done in the last of these pages, those pages wait until a
+   * later page is settled. Never rejects: each page's own `settlement` rejects instead.
    */
   async settle(settle: (page: Page, outcome: PageOutcome) => Promise<void>): Promise<void> {
     const over: { readonly entry: LogPage; readonly outcome: PageOutcome }[] = [];

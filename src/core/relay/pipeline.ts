@@ -7,14 +7,14 @@ import { hasChanged, NONE_EARLIER, type PageOutcome, type PublishPageOptions } f
 import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
 
 /**
- * How long an incomplete page waits to be settled together with others. At a thousand messages a second, pages have one
- * or two messages. Settling each page alone would be a third of all the work that a relay gives the server.
- * Milliseconds.
+ * How long a page that is not full waits to be settled together with other pages. At a thousand messages a second,
+ * pages have one or two messages. Settling each of them separately would cause a third of the relay's load on the
+ * database server. Milliseconds.
  */
 const GATHERING = 50;
 
 /**
- * At most this many times `depth` pages are published but not settled, since each message is compared with all earlier
+ * Limits the number of unsettled pages to this many times `depth`, because each message is compared with all earlier
  * pages.
  */
 const SMALL_PAGES = 16;
@@ -22,17 +22,17 @@ const SMALL_PAGES = 16;
 /** The pipeline's options in addition to the options for publishing a page. */
 export interface PipelineOptions {
   readonly feed: Feed;
-  /** The most messages in a page. */
+  /** The maximum number of messages in a page. */
   readonly pageSize: number;
   /**
-   * How many pages can be published at once. The messages that are published but not settled can also fill as many
-   * pages.
+   * How many pages can be published at once. At any time, the messages that are being published or settled can fill at
+   * most this many pages.
    */
   readonly depth: number;
   /** Once this signal aborts, the work ends after the messages in flight are settled. */
   readonly stop: AbortSignal;
   readonly publishing: Omit<PublishPageOptions, 'progress' | 'lost' | 'stop'>;
-  /** Called for each page that was settled. */
+  /** Called after each page is settled, with the messages that were parked. */
   readonly onSettled: (toPark: readonly ToPark[]) => void;
 }
 
@@ -47,7 +47,10 @@ export class Pipeline {
   readonly #publishOptions: PublishPageOptions;
   /** Aborts when all work must end, because the pipeline has to stop, or because something failed. */
   readonly #over = new AbortController();
-  /** Aborts to end the work that was begun since partitions last changed hands. That work then begins no more calls. */
+  /**
+   * Aborts at the end of a round, before partitions change hands. Work that belongs to the round then begins no more
+   * calls.
+   */
   #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has made progress. */
@@ -59,7 +62,7 @@ export class Pipeline {
   readonly #running = new Set<Promise<unknown>>();
   #settledAt = -Infinity;
   #lastOfLog: Promise<unknown> = Promise.resolve();
-  /** Looking at parked messages and settling take turns. */
+  /** Prevents overlaps between reading parked messages and settling. */
   readonly #inTurn = serially();
   #failure: { readonly error: unknown } | undefined;
   #unsettled: { readonly error: unknown } | undefined;
@@ -87,7 +90,7 @@ export class Pipeline {
     if (stop.aborted) onStop();
   }
 
-  /** Aborts when nothing more may begin. */
+  /** Aborts when no more work may begin. */
   get over(): AbortSignal {
     return this.#over.signal;
   }
@@ -97,7 +100,7 @@ export class Pipeline {
     return this.#round.signal;
   }
 
-  /** Whether the pipeline waits for a slow call. */
+  /** Whether the pipeline is waiting for a slow call. */
   get isLate(): boolean {
     return this.#capacity.isLate;
   }
@@ -107,9 +110,10 @@ export class Pipeline {
   }
 
   /**
-   * Waits for room for one more page: in this round, or in any round if none is given.
+   * Waits until there is room for one more page, and reserves it. If `round` is given, it waits only until that round
+   * ends.
    *
-   * @returns whether there is room; `false` if the round, or all work, has ended.
+   * @returns whether room was reserved; `false` if the round has ended, or all work has.
    */
   async enter(round = this.over): Promise<boolean> {
     while (!round.aborted) {
@@ -123,7 +127,7 @@ export class Pipeline {
     return false;
   }
 
-  /** Gives back the room of a page that is not published after all. */
+  /** Releases the room that was reserved for a page that is not published after all. */
   leave(): void {
     this.#capacity.leave();
   }
@@ -137,7 +141,9 @@ export class Pipeline {
     return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
-  /** Publishes and settles a page of the log. Uses the room that `enter` reserved for it, and gives this room back. */
+  /**
+   * Publishes and settles a page from the log. Uses the room that `enter` reserved for it, and then releases this room.
+   */
   publish(page: Page): void {
     const entry = this.#log.publish(page, (earlier) => publishPage(page, this.#publishOptions, earlier));
     const previous = this.#lastOfLog;
@@ -147,7 +153,8 @@ export class Pipeline {
       if (this.#isRipe) this.#ripe.ring();
       await previous;
       if (entry.settlement === undefined) await this.#gathering();
-      // This page's room is free once the page itself is settled. Other pages in the same turn do not matter.
+      // Wait only until the turn has begun. This page's room is released once the page itself is settled, whatever
+      // happens to other pages in the same turn.
       if (entry.settlement === undefined) await begun(this.#inTurn, () => this.#settleLog());
       await entry.settlement;
       this.#followUp(outcome);
@@ -159,7 +166,8 @@ export class Pipeline {
   /** Publishes and settles a page of parked messages. @returns how many were acknowledged. */
   async publishRetries(page: Page): Promise<number> {
     return this.#run(page, async () => {
-      // No other page has messages with these keys, because new messages of the keys are parked as long as these are.
+      // No other page has messages with these keys, because new messages with these keys are parked as long as these
+      // messages are.
       const outcome = await this.#outcomeOf(publishPage(page, this.#publishOptions, NONE_EARLIER));
       if (hasChanged(outcome)) await this.#inTurn(() => this.#settle(page, outcome));
       this.#followUp(outcome);
@@ -183,16 +191,16 @@ export class Pipeline {
     }
   }
 
-  /** Lets no more calls begin, so that `handOver` need not wait for pages that were only read. */
+  /** Prevents any more calls in this round, so that `handOver` does not have to wait for pages that were only read. */
   endRound(): void {
     this.#round.abort();
     this.#ripe.ring();
   }
 
   /**
-   * Waits until every call in flight is answered and settled, and lets partitions change hands. The rest of a page that
-   * was begun is parked, and is due at once. A page that was not begun is dropped, and the relay that then holds its
-   * partitions reads it again.
+   * Waits until every call in flight is answered and settled. Then runs `work`, during which partitions change hands.
+   * If a page was partly published, its remaining messages are parked, and are due at once. A page that was not begun
+   * is dropped, and whichever relay then holds its partitions reads it again.
    */
   async handOver(work: () => Promise<void>): Promise<void> {
     this.endRound();
@@ -205,12 +213,12 @@ export class Pipeline {
     this.#capacity.freed.ring();
   }
 
-  /** Sleeps, but only until all work must end or the lease is lost. */
+  /** Sleeps for `ms` milliseconds, or until all work must end or the lease is lost. */
   async sleep(ms: number): Promise<void> {
     await sleepBy(this.#options.publishing.clock, ms, this.over, this.#options.feed.lost);
   }
 
-  /** Lets nothing more begin. `end` throws the first error that is passed here. */
+  /** Ends all work because of an error. `end` throws the first error that was passed here. */
   fail(error: unknown): void {
     this.#failure ??= { error };
     this.#end();
@@ -228,7 +236,7 @@ export class Pipeline {
     this.#round.abort(this.over.reason);
   }
 
-  /** Waits for a publication. When it has ended, there is room to publish another page. */
+  /** Waits until a publication has ended, and then makes room for publishing another page. */
   async #outcomeOf({ outcome }: Publication): Promise<PageOutcome> {
     let late = 0;
     try {
@@ -255,9 +263,9 @@ export class Pipeline {
     return this.#log.gathered >= this.#options.pageSize || !this.#hasRoom || this.round.aborted;
   }
 
-  /** Works on a page that has room, and then gives this room back. A failure ends all work. */
+  /** Runs the work for a page that has reserved room, and then releases this room. A failure ends all work. */
   #run<T>({ messages: { length } }: Page, work: () => Promise<T>): Promise<T> {
-    // The page keeps only the room that it needs.
+    // Keep only as much room as the page needs.
     this.#capacity.free(this.#options.pageSize - length);
     const running = work()
       .catch((error: unknown) => {
@@ -279,7 +287,7 @@ export class Pipeline {
   }
 
   async #settle(page: Page, outcome: PageOutcome): Promise<void> {
-    // After a settlement has failed, nobody knows the state of the store until it is read again.
+    // After a settlement has failed, the state of the store is unknown until it is read again.
     if (this.#unsettled !== undefined) throw this.#unsettled.error;
     const toPark = [...outcome.toPark, ...outcome.untried];
     try {
@@ -292,7 +300,7 @@ export class Pipeline {
   }
 
   #tellSettled(toPark: readonly ToPark[]): void {
-    // An earlier settlement in the same turn may have failed. The store then does not work.
+    // If an earlier settlement in the same turn has failed, the store is not working.
     if (this.#unsettled !== undefined) return;
     this.#options.onSettled(toPark);
     this.settled.ring();

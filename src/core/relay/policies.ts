@@ -4,7 +4,7 @@ import { checkKeys, DAY, limitOption, numberOption, type KeysOf } from '../util/
 import type { MessengerOptions, RetryOptions, TopicOptions } from './options.js';
 import type { PolicyOf, TopicPolicy } from '../publish/retry-policy.js';
 
-/** Returns the policy for each topic. */
+/** Returns a function that returns the policy for a topic. */
 export function policies(options: MessengerOptions): PolicyOf {
   const { retry = {}, maxParked, topics = {} } = options;
   const common = policyOf('', retry, maxParked);
@@ -30,7 +30,8 @@ const RETRY_KEYS = {
 } satisfies KeysOf<RetryOptions>;
 
 /**
- * Checks these options, and returns the resulting policy. `prefix` names the options in errors.
+ * Checks these options, and returns the resulting policy. In error messages, `prefix` comes before the names of the
+ * options.
  * @throws MessengerError `INVALID_OPTION`.
  */
 export function policyOf(prefix: string, retry: RetryOptions, maxParked: number | undefined): TopicPolicy {

@@ -11,12 +11,12 @@ import { stoppingOf } from './stopping.js';
 import { Bell, isAbort, onAbort } from '../util/async.js';
 
 /**
- * The results so far of one round over an open feed. They are kept during the round, so that an error in the middle
- * loses nothing.
+ * The results so far of one round of publishing from a feed. They are recorded during the round, so that they are not
+ * lost if the round ends with an error.
  */
 export interface Round {
   acknowledged: number;
-  /** Whether the round found a message that no earlier round has parked. */
+  /** Whether the round has found a message that no earlier round parked. */
   isNew: boolean;
   readonly failures: PublishError[];
   /**
@@ -30,7 +30,7 @@ export function newRound(parked = new Set<string>()): Round {
   return { acknowledged: 0, isNew: false, failures: [], parked };
 }
 
-/** Whether the broker as a whole failed. A running relay would then pause, but here the work ends. */
+/** Whether there was a broker outage. In an outage, a running relay pauses, but a round ends. */
 export function isBrokerDown({ failures }: Round): boolean {
   return failures.some(({ kind }) => kind === 'connection');
 }
@@ -46,9 +46,9 @@ export function roundError({ acknowledged, failures }: Round): PublishError | un
 }
 
 /**
- * Opens a feed, works with it, and closes it.
+ * Opens a feed, passes it to `work`, and closes it.
  *
- * @returns `undefined` while another relay holds the destination, and if the signal ended the work.
+ * @returns the result of `work`, or `undefined` if other relays hold the destination or the signal ended the work.
  */
 export async function withFeed<T>(
   { store, destination, pageSize, clock }: RelaySettings,
@@ -59,7 +59,8 @@ export async function withFeed<T>(
     const feed = await openFeed(store, { destination, pageSize, signal }, clock);
     return await (feed === null ? undefined : work(feed).finally(() => feed.close()));
   } catch (error) {
-    // The work had to end while it looked for more messages. It has not failed, even if the store threw an error.
+    // The signal ended the work while it was looking for more messages. That is not a failure, even if the store threw
+    // an error.
     if (signal !== undefined && isAbort(error, signal)) return undefined;
     throw error;
   }
@@ -77,12 +78,15 @@ export async function publishRound(
   for (let next = pages.shift(); next !== undefined; next = pages.shift()) {
     const { toPark } = await publishNext(feed, await next(), settings, round, signal);
     if (isBrokerDown(round)) return;
-    // Messages that waited behind a dead letter go on, now that the dead letter is settled.
+    // Messages that waited behind a dead letter can be published now that the dead letter is settled.
     if (toPark.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
   }
 }
 
-/** Publishes and settles one page without waiting for a broker that fails. If the connection fails, the page ends. */
+/**
+ * Publishes and settles one page without waiting for a failing broker. After a connection failure, nothing more is
+ * sent.
+ */
 async function publishNext(
   feed: Feed,
   page: Page,
@@ -126,10 +130,7 @@ async function publishNext(
   }
 }
 
-/**
- * Returns the options for publishing a page without an immediate second try, and without waiting for a broker that is
- * down.
- */
+/** Returns the options for publishing a page without immediate retries, and without waiting during a broker outage. */
 function withoutPause(
   settings: RelaySettings,
   { failures }: Round,
@@ -156,7 +157,7 @@ function withoutPause(
   };
 }
 
-/** Returns a gate that lets all messages through until the connection fails. Then the work ends. */
+/** Returns a gate that lets all messages through until the connection fails. Then it stops the work. */
 function endingGate(stop: AbortController, failures: PublishError[]): Gate {
   const pass = { probe: false, opened: 0 };
   return {

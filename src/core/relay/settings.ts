@@ -21,8 +21,8 @@ import { OutageDetector } from '../publish/outage-detector.js';
 import { Alike, Outages } from './outages.js';
 
 /**
- * How old, in milliseconds, a published message must be to be cleaned away. `by retention` means seven days, or the
- * retention of the store if that is shorter.
+ * How many milliseconds old a published message must be to be cleaned. `by retention` stands for seven days, or for the
+ * store's retention if that is shorter.
  */
 export type CleanUp = number | 'by retention';
 
@@ -33,7 +33,7 @@ export interface RelaySettings {
   readonly destination: string;
   readonly pageSize: number;
   readonly pipelineDepth: number;
-  /** How many bytes one call to the publisher can take. It can be `Infinity`. */
+  /** The maximum size of one call to the publisher in bytes. Can be `Infinity`. */
   readonly batchBytes: number;
   readonly interval: number;
   readonly publishTimeout: number;
@@ -45,11 +45,11 @@ export interface RelaySettings {
   readonly outageDetector: OutageDetector;
   /** The calls to the publisher that are in flight. */
   readonly calls: Calls;
-  /** Whether the publisher's batch form watches `calls` itself, message by message. */
+  /** Whether the publisher's batch form itself records a call in `calls` for each message. */
   readonly watchesCalls: boolean;
   readonly pace: Pace;
   readonly errorLogger: ErrorLogger;
-  /** Logs errors that occur again and again. */
+  /** Logs frequent errors. */
   readonly alike: Alike;
   /** Logs the outages of the datastore. */
   readonly outages: Outages;
@@ -61,7 +61,7 @@ export interface RelaySettings {
 
 /** The settings of a relay that keeps running. */
 export interface RelayOptions extends RelaySettings {
-  /** The name by which the other relays of its destination know this relay: see `FeedOptions`. */
+  /** The name that identifies this relay to the destination's other relays: see `FeedOptions`. */
   readonly relay: string;
 }
 
@@ -85,8 +85,8 @@ const KEYS = {
 } satisfies KeysOf<MessengerOptions>;
 
 /**
- * The longest pause while the broker fails, in milliseconds. The relay notices within it that the broker is back, and a
- * try costs little.
+ * The longest pause during a broker outage, in milliseconds. The pause must be short, so that the relay soon notices
+ * that the broker is back. A probe costs little.
  */
 const MAX_PAUSE = 60_000;
 
@@ -162,10 +162,7 @@ export function relaySettings(
   };
 }
 
-/**
- * Reports pauses to the logger, because somebody should know about them. It also reports the beginning and the end of
- * each pause with an event.
- */
+/** Returns a listener that logs pauses, and emits an event at the beginning and at the end of each pause. */
 function circuitListener(
   destination: string,
   { outages, alike }: { readonly outages: Outages; readonly alike: Alike },
@@ -188,8 +185,8 @@ function circuitListener(
 }
 
 /**
- * Returns the user's classification, if there is one for the error. If `classify` throws, or returns a wrong value,
- * this is logged and ignored.
+ * Returns a function that classifies errors with the user's `classify`, or else with `failureKind`. If `classify`
+ * throws or returns an invalid value, that is logged and ignored.
  */
 function kindsBy(classify: MessengerOptions['classify'], errorLogger: ErrorLogger): (error: Error) => FailureKind {
   if (classify === undefined) return failureKind;

@@ -3,20 +3,20 @@ import type { RelaySettings } from './settings.js';
 
 /** The state of a relay's datastore. */
 export interface DatastoreStatus {
-  /** `failing`: the relay's last request to the datastore failed, and the relay tries again. */
+  /** `failing` if the relay's last request to the datastore failed, so that the relay will try again. */
   readonly state: 'working' | 'failing';
-  /** Since when the datastore has been failing. */
+  /** When the datastore began to fail. Absent while it is working. */
   readonly since?: Date;
-  /** The error with which the datastore failed last. */
+  /** The datastore's last error. Absent while it is working. */
   readonly error?: Error;
 }
 
-/** The state of publishing to the broker at this moment. */
+/** Returns the current state of publishing to the broker. */
 export function circuitStatus({ circuit, calls: { waiting } }: RelaySettings): CircuitStatus {
   return { ...circuit.status, ...(waiting !== undefined && { waitingSince: before(waiting) }) };
 }
 
-/** The state of the datastore at this moment. */
+/** Returns the current state of the datastore. */
 export function datastoreStatus({ outages: { status: outage }, clock }: RelaySettings): DatastoreStatus {
   return outage === undefined
     ? { state: 'working' }
@@ -24,7 +24,7 @@ export function datastoreStatus({ outages: { status: outage }, clock }: RelaySet
 }
 
 /**
- * Returns the date this many milliseconds ago. It uses the present wall clock, because somebody may have set it since.
+ * Returns the date this many milliseconds ago. It uses the current wall clock, which may have been changed since then.
  */
 function before(ms: number): Date {
   return new Date(Date.now() - ms);

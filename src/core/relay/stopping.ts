@@ -6,14 +6,17 @@ import { onAbort, type Cut } from '../util/async.js';
 /** How long a publisher has, after its call was aborted, to report which messages were acknowledged. Milliseconds. */
 export const ANSWER_GRACE = 500;
 
-/** How long after the abort of its calls a relay has ended, even if something has not answered. Milliseconds. */
+/**
+ * A relay ends this long after the abort of its calls, even if the publisher or the store has not answered.
+ * Milliseconds.
+ */
 const LAST = 2_000;
 
-/** How some work ends after it was asked to stop. */
+/** The time limits for work that was asked to stop. */
 export interface Stopping {
   /** When the relay stops waiting for calls in flight. */
   readonly cut: Cut;
-  /** Resolves when the relay waits for nothing any more. */
+  /** Resolves when the relay stops waiting altogether. */
   readonly overdue: Promise<void>;
   /** Call this when the work has ended. It cancels the timers, and stops listening to the signals. */
   readonly end: () => void;
@@ -34,8 +37,8 @@ export function stoppingOf(stop: AbortSignal, stopTimeout: number, clock: Clock)
     };
     cancels.push(clock.setTimeout(abort, stopTimeout), clock.setTimeout(onOverdue, stopTimeout + LAST));
   };
-  // One listener waits for the cut all the time. Otherwise each call would add its own listener to the signal, and
-  // remove it again.
+  // Keep one callback registered on the cut's signal all the time. Otherwise, each call would add a listener to the
+  // signal and remove it again.
   cancels.push(
     onAbort(stop, begin),
     onAbort(cut.signal, () => undefined),

@@ -10,25 +10,25 @@ import { stoppingOf } from './stopping.js';
 import { isAbort, isAborted, onAbort, sleepBy, type Cut } from '../util/async.js';
 
 /**
- * How long a relay that stands by waits before it asks for a feed again. These requests also show the other relays that
- * it is there. Milliseconds.
+ * How long a relay on standby waits before it asks for a feed again. These requests also show the other relays that it
+ * exists. Milliseconds.
  */
 const LONGEST_STANDBY = 1_000;
 
-/** How soon a relay tries a store again after the store failed. Milliseconds. */
+/** How soon a relay tries a store again after a failure. Milliseconds. */
 const STORE_BACKOFF: Backoff = { minDelay: 50, maxDelay: 2_000 };
 
 /**
  * Publishes until the signal aborts. Then finishes the work in flight, if it is answered in time.
  *
  * @throws FatalError if the store cannot be reached at start, or for longer than `storeOutageLimit`, or if this library
- *   cannot work on its schema.
+ *   cannot use its schema.
  */
 export async function runRelay(options: RelayOptions, stop: AbortSignal, onStarted?: () => void): Promise<void> {
   const stopping = stoppingOf(stop, options.stopTimeout, options.clock);
   const work = relayUntil(options, stop, stopping.cut, onStarted);
   const giveUp = stopping.overdue.then(() => {
-    // All further results come too late. The relay's lease ends by itself.
+    // Ignore any later error. The relay's lease expires by itself.
     work.catch(() => undefined);
     const lasted = durationOf(options.stopTimeout);
     const text = `the relay was stopped, but is still not done long after its stopTimeout of ${lasted}`;
@@ -87,7 +87,7 @@ interface RelayState {
   readonly onStarted: (() => void) | undefined;
 }
 
-/** Opens one feed after the other, and publishes its messages. */
+/** Opens one feed after the other, and publishes the messages from each. */
 async function relayFeeds(
   options: RelayOptions,
   end: { readonly signal: AbortSignal; readonly cut: Cut },
@@ -97,7 +97,10 @@ async function relayFeeds(
   const { store, destination, relay, pageSize, interval, storeOutageLimit, errorLogger, clock, alike, outages } =
     options;
   const stop = end.signal;
-  /** The store has been failing since its first failure after it last worked. */
+  /**
+   * How many times the store has failed since it last worked. `failingSince` is the time of the first of these
+   * failures.
+   */
   let failures = 0;
   let failingSince: number | undefined;
   const onReached = () => {
@@ -131,7 +134,7 @@ async function relayFeeds(
     } catch (thrown) {
       const error = failureOf(thrown);
       if (isAborted(stop)) {
-        // Messages that were acknowledged but could not be settled are published again. Somebody should know that.
+        // Log the error, because messages that were acknowledged but could not be settled will be published again.
         if (!isAbort(error, stop)) errorLogger.error(toError(error));
         return;
       }
@@ -139,7 +142,7 @@ async function relayFeeds(
       failingSince ??= clock.now();
       const outage = clock.now() - failingSince;
       if (isUnworkable(error)) throw unworkable(error);
-      // While the relay runs, an operator can repair this. At start, it is a mistake.
+      // While the relay is running, an operator can fix this. At start, it is a configuration error.
       if (!state.reached && hasCode(error, 'NOT_ALLOWED', 'UNSUPPORTED', 'UNKNOWN_DESTINATION'))
         throw unworkable(error);
       if (!state.reached && !isLeaseLost(error))
@@ -159,7 +162,7 @@ async function relayFeeds(
   }
 }
 
-/** Works with a feed, closes it afterwards, and reports the partitions that it held. */
+/** Runs `work` with a feed, closes the feed afterwards, and emits events for the partitions that it held. */
 async function holding(
   feed: Feed,
   { onEvent, destination }: RelayOptions,
@@ -189,8 +192,8 @@ function isUnworkable(error: unknown): boolean {
 }
 
 /**
- * If an error of the store caused the loss of a lease, returns that error. Then the store failed, and no other relay
- * has taken the lease.
+ * Returns the error that caused a failure. If the store's own error caused the loss of a lease, returns the store's
+ * error, because then no other relay has taken the lease.
  */
 function failureOf(thrown: unknown): unknown {
   return isLeaseLost(thrown) ? ((thrown as Error).cause ?? thrown) : thrown;

@@ -1,6 +1,6 @@
 import { systemClock, type Clock } from './clock.js';
 
-/** The callbacks that wait for a signal, and the one listener that calls all of them. */
+/** The callbacks that are waiting for a signal, and the one listener that calls all of them. */
 interface Waiting {
   readonly callbacks: Set<() => void>;
   readonly listener: () => void;
@@ -9,8 +9,8 @@ interface Waiting {
 const waitingFor = new WeakMap<AbortSignal, Waiting>();
 
 /**
- * Calls back when the signal aborts. Returns a function that removes the callback. A signal has only one listener for
- * all its callbacks. Node warns of a leak at the eleventh listener, and a page needs more callbacks.
+ * Calls back when the signal aborts. Returns a function that removes the callback. All callbacks for a signal share one
+ * listener, because Node warns of a leak at the eleventh listener, and a page needs more callbacks than that.
  */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waitingFor.get(signal);
@@ -33,12 +33,14 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
-/** Reads `aborted` again, because the type checker assumes that a signal has not changed since it was last read. */
+/** Reads `aborted` again. The type checker otherwise assumes that `aborted` has not changed since it was last read. */
 export function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
 
-/** Whether an error only says that this signal aborted. The signal's reason is then the error or one of its causes. */
+/**
+ * Whether an error only reports that this signal aborted. If so, the error or one of its causes is the signal's reason.
+ */
 export function isAbort(error: unknown, { reason }: AbortSignal): boolean {
   if (reason === undefined) return false;
   for (let each = error; each !== undefined; each = each instanceof Error ? each.cause : undefined) {
@@ -52,14 +54,14 @@ export function sleep(ms: number, ...signals: readonly (AbortSignal | undefined)
   return sleepBy(systemClock, ms, ...signals);
 }
 
-/** Like `sleep`, but with a given clock. With `Infinity` it sleeps until a signal aborts. */
+/** Like `sleep`, but uses the given clock. If `ms` is `Infinity`, it sleeps until a signal aborts. */
 export function sleepBy(clock: Clock, ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return sleepAmong(undefined, clock, ms, signals);
 }
 
 /**
- * Sleeps like `sleepBy`. During the sleep, `sleeping` (if given) contains a callback that ends the sleep. A bell can
- * call it.
+ * Sleeps like `sleepBy`. If `sleeping` is given, it contains a callback during the sleep, which a bell can call to end
+ * the sleep.
  */
 function sleepAmong(
   sleeping: Set<() => void> | undefined,
@@ -85,8 +87,8 @@ function sleepAmong(
 }
 
 /**
- * Decides when the caller stops waiting for a call. When `signal` aborts, the signal of the call also aborts. Then the
- * call has the time `grace` to report what it has done.
+ * Determines when a caller stops waiting for a call. When `signal` aborts, the call's own signal also aborts. The call
+ * then has `grace` milliseconds to report what it has done.
  */
 export interface Cut {
   readonly signal: AbortSignal;
@@ -95,12 +97,12 @@ export interface Cut {
 }
 
 /**
- * Runs `work` with a signal that aborts after `timeout` milliseconds, or when `parent` or `cut` aborts. Once this
- * signal has aborted (for `cut`, once its `grace` is also over), the caller no longer waits. So `work` that ignores its
- * signal cannot delay the caller. The signal is created only if `work` asks for it. When every call created one, that
- * was a fifth of the cost of publishing a page of one message.
+ * Runs `work` with a signal that aborts after `timeout` milliseconds, or when `parent` or `cut` aborts. The caller
+ * stops waiting when this signal aborts, except that after `cut` aborts, it waits for `grace` more milliseconds. So
+ * `work` cannot delay the caller by ignoring its signal. The signal is created only if `work` asks for it. When every
+ * call created one, that took a fifth of the time for publishing a page with one message.
  *
- * @throws the reason of the abort, or the error from `work`.
+ * @throws the abort reason, or the error from `work`.
  */
 export function withDeadline<T>(
   timeout: number,
@@ -117,8 +119,8 @@ export function withDeadline<T>(
     if (over !== undefined) controller.abort(over.why);
     return controller.signal;
   };
-  // This is not an async function. With every further tick, fewer pages are settled together if the broker answers at
-  // once.
+  // Do not make this function async. When the broker answers immediately, each additional tick reduces the number of
+  // pages that are settled together.
   return new Promise<T>((resolve, reject) => {
     parent?.throwIfAborted();
     const abort = (why: Error) => {
@@ -158,7 +160,7 @@ export function withDeadline<T>(
       reject(why);
     };
     try {
-      // An application's function can return no promise, even if its type says otherwise.
+      // An application's function might not return a promise, even if its type says that it does.
       Promise.resolve(work(signal)).then((value) => {
         end();
         resolve(value);
@@ -169,7 +171,7 @@ export function withDeadline<T>(
   });
 }
 
-/** Wakes every waiter at a change. A ring while nobody waits has no effect. */
+/** Wakes every waiter when something changes. A ring has no effect if there are no waiters. */
 export class Bell {
   readonly #waiting = new Set<() => void>();
 
@@ -184,11 +186,11 @@ export class Bell {
   }
 }
 
-/** Runs a task after all tasks that were given before it. */
+/** Runs a task after all tasks that were passed before it have ended. */
 export type InTurn = <T>(task: () => Promise<T>) => Promise<T>;
 
 /**
- * Returns a function that runs tasks one at a time, in the order in which they are given. A failed task does not stop
+ * Returns a function that runs tasks one at a time, in the order in which they are passed. A failed task does not stop
  * the others.
  */
 export function serially(): InTurn {
@@ -200,9 +202,7 @@ export function serially(): InTurn {
   };
 }
 
-/**
- * Runs a task in its turn, and resolves once the task has begun. It waits neither for the task's end nor for its error.
- */
+/** Runs a task in its turn. Resolves as soon as the task has begun, without waiting for its result or its error. */
 export function begun(inTurn: InTurn, task: () => Promise<void>): Promise<void> {
   return new Promise((begin) => {
     void inTurn(() => {

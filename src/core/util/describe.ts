@@ -1,4 +1,4 @@
-/** Describes a value for an error message. The text is short, and never contains a whole payload. */
+/** Describes a value for an error message. The description is short, and never contains a whole payload. */
 export function describe(value: unknown): string {
   if (value === null) return 'null';
   if (value instanceof Date)

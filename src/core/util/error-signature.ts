@@ -1,12 +1,12 @@
 import { messageOf, type FailureKind } from '../errors.js';
 
-/** How many characters of an error's text are compared. */
+/** How many characters of an error's message are compared. */
 const COMPARED = 300;
 
 /**
- * The signature of a failure. Two failures are alike if their signatures are equal. A signature consists of kind, name,
- * code and text, without the parts of the text that differ from message to message: quoted values, numbers, and words
- * that contain a digit, which are ids.
+ * Returns the signature of a failure. Failures with the same signature count as similar. A signature consists of the
+ * failure's kind and the error's name, code and message. Parts of the error's message that vary are left out: quoted
+ * values, numbers, and words that contain a digit, which are probably ids.
  */
 export function signatureOf(error: Error, kind: FailureKind): string {
   const { code } = error as { code?: unknown };

@@ -1,16 +1,16 @@
 import { toError } from '../errors.js';
 
-/** How many levels of causes a text includes. The limit also ends a cycle of causes. */
+/** How many levels of causes are included. The limit also ends a cycle of causes. */
 const MAX_DEPTH = 5;
 
-/** How many errors from an `AggregateError` a text includes. */
+/** How many errors from an `AggregateError` are included. */
 const MAX_ERRORS = 4;
 
 /**
- * Returns the text of an error: its message, and the texts of those causes that the message does not contain. The text
- * of an `AggregateError` includes its errors. For an error without any text, returns the code or the name. (A refused
- * connection to `localhost` is an `AggregateError` that has a code and no message.) Passwords in connection strings are
- * left out.
+ * Describes an error in one string: its message, and the descriptions of those causes that the message does not already
+ * contain. For an `AggregateError`, its errors are also included. If there are no messages at all, returns the code or
+ * the name. (A refused connection to `localhost` is an `AggregateError` with a code but no message.) Passwords in
+ * connection strings are masked.
  */
 export function textOf(thrown: unknown): string {
   return withoutPasswords(told(thrown, 0));
@@ -19,11 +19,12 @@ export function textOf(thrown: unknown): string {
 function told(thrown: unknown, depth: number): string {
   const error = toError(thrown);
   const { message, name, code, cause, errors } = error as Error & { code?: unknown; errors?: unknown };
-  // An error's message can be something other than a string, even if the types say otherwise.
+  // An error's message can be something other than a string, even if its type says otherwise.
   const own = typeof (message as unknown) === 'string' ? message.trim() : '';
   const within =
     depth === MAX_DEPTH ? [] : [...(Array.isArray(errors) ? (errors as unknown[]).slice(0, MAX_ERRORS) : []), cause];
-  // If `thrown` is not an Error, `toError` has made it the cause, and the message already describes it.
+  // If `thrown` is not an Error, `toError` has created an error with `thrown` as its cause. The message already
+  // describes it.
   const texts = within.flatMap((each) => (each === undefined || cause === thrown ? [] : told(each, depth + 1)));
   const more = [...new Set(texts)].filter((text) => text !== '' && !own.includes(text));
   if (own !== '') return more.length === 0 ? own : `${own}: ${more.join('; ')}`;
@@ -31,16 +32,14 @@ function told(thrown: unknown, depth: number): string {
   return typeof code === 'string' || typeof code === 'number' ? String(code) : name;
 }
 
-/**
- * Hides the password in `scheme://user:password@host`, and in the `password=…` of a connection string with keywords.
- */
+/** Masks the password in `scheme://user:password@host`, and after `password=` in a keyword/value connection string. */
 function withoutPasswords(text: string): string {
   return text
     .replace(/\b([a-z][a-z\d+.-]*:\/\/[^\s:/@]*):\S*@/gi, '$1:***@')
     .replace(/\b(password|pwd)=('[^']*'|"[^"]*"|[^\s;&]+)/gi, '$1=***');
 }
 
-/** Returns a duration as a short text, in a unit that is easy to read. */
+/** Formats a duration as a short string, in a unit that is easy to read. */
 export function durationOf(ms: number): string {
   const seconds = ms / 1_000;
   if (seconds < 1) return `${String(Math.round(ms))} ms`;

@@ -1,7 +1,7 @@
 import { MessengerError } from '../errors.js';
 import { describe } from './describe.js';
 
-/** A day in milliseconds: the maximum for pauses and for most time limits. */
+/** A day in milliseconds. It is the maximum for pauses and for most time limits. */
 export const DAY = 86_400_000;
 
 /** The range of a numeric option. */
@@ -14,7 +14,7 @@ export interface Range {
 /**
  * Checks a numeric option.
  *
- * @returns its value, or the default.
+ * @returns the option's value, or the default.
  * @throws MessengerError `INVALID_OPTION` that quotes the value and the range.
  */
 export function numberOption(
@@ -36,7 +36,7 @@ export function numberOption(
 /**
  * Checks an option that is a whole number of 1 or more, or `Infinity` for no limit.
  *
- * @returns its value, or the default.
+ * @returns the option's value, or the default.
  * @throws MessengerError `INVALID_OPTION`.
  */
 export function limitOption(name: string, value: unknown, fallback: number): number {
@@ -44,14 +44,14 @@ export function limitOption(name: string, value: unknown, fallback: number): num
   return numberOption(name, value, fallback, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
-/** The names of all options of a type. A missing name, or a name that the type does not have, is a compile error. */
+/** The names of all options in a type. A missing or additional name is a compile error. */
 export type KeysOf<Options> = Readonly<Record<keyof Options, true>>;
 
 /**
- * Checks the names of options, so that a misspelt option is not ignored.
+ * Checks the names of the options, so that a misspelt option is not ignored.
  *
  * @param known The names of all options: `{ interval: true } satisfies KeysOf<Options>`.
- * @param where What the options belong to, if the call does not make that clear.
+ * @param where The object that the options belong to, for error messages. Omit it if the call already makes that clear.
  * @throws MessengerError `INVALID_OPTION` if `options` is not an object, or has a key that is not in `known`.
  */
 export function checkKeys(options: unknown, known: Readonly<Record<string, true>>, where?: string): void {
@@ -74,7 +74,7 @@ export function hasMethods(value: unknown, ...names: readonly string[]): boolean
   return names.every((name) => typeof (value as Record<string, unknown>)[name] === 'function');
 }
 
-/** @throws MessengerError `INVALID_OPTION` for anything but a function, or nothing. */
+/** @throws MessengerError `INVALID_OPTION` if the value is neither a function nor `undefined`. */
 export function checkFunction(name: string, value: unknown): void {
   if (value === undefined || typeof value === 'function') return;
   throw new MessengerError('INVALID_OPTION', `${name} must be a function, got ${describe(value)}`);

@@ -2,8 +2,8 @@ let lastTime = 0;
 let counter = 0;
 
 /**
- * For how many ids random bytes are drawn at once. A draw leaves JavaScript. With one draw for each id, the draws took
- * nine tenths of the time for an id.
+ * How many ids share one call for random bytes. The call leaves JavaScript. With one call for each id, the calls took
+ * nine tenths of the time for creating an id.
  */
 const DRAWN = 128;
 const RANDOM_BYTES = 10;
@@ -21,16 +21,18 @@ function randomBytes(): Uint8Array {
 }
 
 /**
- * Creates a UUIDv7 (RFC 9562, section 5.7). The ids are ordered by time. In this process they increase even within one
- * millisecond, through the 12-bit counter from section 6.2, method 1. If the clock steps back, the last time is kept.
- * If the counter is exhausted, the last time moves forward by a millisecond. That section allows both.
+ * Creates a UUIDv7 (RFC 9562, section 5.7). The ids are ordered by time. Within a process, they increase even within
+ * one millisecond, because they contain the 12-bit counter from section 6.2, method 1. If the clock steps back, the ids
+ * keep using the last time. If the counter is exhausted, the last time moves forward by one millisecond. That section
+ * allows both.
  */
 export function uuidv7(): string {
   const bytes = randomBytes();
   const now = Date.now();
   if (now > lastTime) {
     lastTime = now;
-    // A random start in the lower half of the range leaves at least 2,048 ids for this millisecond.
+    // The counter starts at a random value in the lower half of its range. That leaves at least 2,048 ids for this
+    // millisecond.
     counter = (((bytes[8] ?? 0) << 8) | (bytes[9] ?? 0)) & 0x7ff;
   } else if (++counter > 0xfff) {
     lastTime += 1;

@@ -27,7 +27,7 @@ import { dateOf, destinationState, destinationStates } from './destination-state
 import type { MemoryLog } from './log.js';
 import { copyOf } from './transaction.js';
 
-/** The `admin` for a store in memory. */
+/** Creates the `admin` for a store in memory. */
 export function memoryAdmin(log: MemoryLog): OutboxAdmin {
   const change = (selection: DeadLetterSelection, work: (destination: Destination, parked: Parked) => void) =>
     operate(selection, () => {
@@ -101,8 +101,7 @@ export function memoryAdmin(log: MemoryLog): OutboxAdmin {
 }
 
 /**
- * Finds a destination. `default` always exists, but it is not in the log before its first relay, so the result can be
- * `undefined`.
+ * Finds a destination. `default` counts as existing even before its first relay. The result is then `undefined`.
  *
  * @throws MessengerError `UNKNOWN_DESTINATION`.
  */
@@ -165,8 +164,8 @@ function told({ kept, error, reason, attempts, firstFailedAt, lastFailedAt }: Pa
 }
 
 /**
- * Runs an operation at once. If the operation throws, for example because of a wrong option, the call rejects instead
- * of throwing.
+ * Runs an operation at once, and returns a promise for its result. If the operation throws, for example because of an
+ * invalid option, the promise rejects.
  */
 function operate<T>(options: StoreCallOptions | undefined, work: () => T): Promise<T> {
   return new Promise((resolve) => {

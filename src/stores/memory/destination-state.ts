@@ -3,12 +3,12 @@ import { DEFAULT_DESTINATION } from '../../core/contracts/feed.js';
 import { Destination } from './destination.js';
 import type { MemoryLog } from './log.js';
 
-/** The highest count. Larger numbers are reported as this number. */
+/** The highest count that is reported. Higher counts are also reported as this number. */
 const COUNTED = 10_000;
 
 /**
- * Returns the states of all destinations, sorted by name. Includes `default` before its first relay if there are
- * messages that only `default` will publish.
+ * Returns the states of all destinations, sorted by name. Even before its first relay, `default` is included if there
+ * are messages that only `default` will publish.
  */
 export function destinationStates(log: MemoryLog): DestinationState[] {
   const states = [...log.destinations.values()].map((each) => destinationState(log, each));
@@ -49,7 +49,7 @@ export function destinationState(log: MemoryLog, destination: Destination): Dest
 }
 
 /**
- * Returns the state of `default` before its first relay. It will publish the messages that no other destination
+ * Returns the state of `default` before its first relay. `default` will publish the messages that no other destination
  * publishes.
  */
 function unclaimedState(log: MemoryLog): DestinationState {

@@ -4,16 +4,15 @@ import { textOf } from '../../core/util/error-text.js';
 import type { Kept } from './kept.js';
 
 /**
- * For how many milliseconds after its last call a relay counts as standing by. A relay that stands by calls every
- * second.
+ * How many milliseconds after its last call a relay still counts as standing by. A relay on standby calls every second.
  */
 const STANDS_BY = 3_000;
 
-/** A relay's feed, as the relay's destination sees it. */
+/** The part of a relay's feed that the destination uses. */
 export interface Holder {
   /** The name of the relay. */
   readonly relay: string | undefined;
-  /** Ends the hold. */
+  /** Takes the destination away from the feed. */
   lose(why: string): void;
 }
 
@@ -26,10 +25,10 @@ export interface Parked {
   readonly reason: 'failed' | 'behind' | 'delayed' | 'blocked' | 'dead' | 'requeued';
   readonly firstFailedAt: number | null;
   readonly lastFailedAt: number | null;
-  /** When the message will be tried, once it is the first parked message of its key. */
+  /** When the message will be tried, provided that it is the first parked message with its key by then. */
   readonly nextAt: number;
   readonly givenUpAt: number | null;
-  /** Whether the message waits outside the order of its key. */
+  /** Whether the message waits independently of other messages with its key. */
   readonly alone: boolean;
   /** The feed whose call for this message has no answer yet. */
   readonly outstandingAt: Holder | undefined;
@@ -38,30 +37,30 @@ export interface Parked {
 /** The options of a destination. Times are in milliseconds since 1970. */
 interface DestinationOptions {
   readonly topics?: readonly string[] | undefined;
-  /** The number of the last message before those that the destination publishes. */
+  /** The sequence number after which the destination starts. */
   readonly after?: number;
   readonly createdAt?: number;
   readonly forgetAfter?: number | undefined;
 }
 
-/** One destination, with the messages that it publishes. It knows which of them are published or parked. */
+/** A destination. It records which of its messages are published or parked. */
 export class Destination {
   readonly name: string;
   readonly topics: readonly string[] | null;
   readonly createdAt: number | null;
   forgetAfter: number | null;
   forgottenAt: number | null = null;
-  /** The feed that holds the destination now. */
+  /** The feed that currently holds the destination. */
   holder: Holder | undefined;
-  /** The parked messages, by number. */
+  /** The parked messages, keyed by sequence number. */
   readonly #parked = new Map<number, Parked>();
-  /** How many parked messages of each key wait in the order of the key. */
+  /** How many parked messages hold back later messages with the same key, keyed by that key. */
   readonly #waitingKeys = new Map<string, number>();
   readonly #after: number;
-  /** The numbers of the messages that were published or parked. */
+  /** The sequence numbers of the messages that were published or parked. */
   readonly #settled = new Set<number>();
   #workedAt: number | null = null;
-  /** When each relay last stood by, by the name of the relay. */
+  /** The time at which each relay last stood by, keyed by the relay's name. */
   readonly #standby = new Map<string, number>();
 
   constructor(name: string, { topics, after = 0, createdAt, forgetAfter }: DestinationOptions) {
@@ -73,8 +72,8 @@ export class Destination {
   }
 
   /**
-   * Whether the destination should publish a message. It should if the message is addressed to it. It also should if
-   * the message has no address and the destination publishes its topic.
+   * Whether the destination should publish a message: either the message is addressed to this destination, or it is not
+   * addressed to any destination and this destination publishes its topic.
    */
   isFor({ seq, message: { destination, topic } }: Kept): boolean {
     if (seq <= this.#after) return false;
@@ -99,7 +98,10 @@ export class Destination {
     return [...this.#parked.values()].sort((a, b) => a.kept.seq - b.kept.seq);
   }
 
-  /** Records that a message is published, or is deleted for ever. Its key goes on. */
+  /**
+   * Records that a message was published, or was permanently deleted. Later messages with its key no longer wait for
+   * it.
+   */
   published({ seq }: Kept): void {
     this.#settled.add(seq);
     this.#unpark(seq);
@@ -115,7 +117,7 @@ export class Destination {
     this.#put({ ...parked, fate: 'retry', attempts: 0, reason: 'requeued', nextAt: now, givenUpAt: null });
   }
 
-  /** Parks a message of the log, or parks a parked message again. */
+  /** Parks a message from the log, or parks a parked message again. */
   park(kept: Kept, toPark: ToPark, { now, feed }: { readonly now: number; readonly feed: Holder }): void {
     const { attempts, error, retryIn, dead, blocked = false, outstanding = false } = toPark;
     const known = this.#parked.get(kept.seq);
@@ -140,7 +142,7 @@ export class Destination {
     });
   }
 
-  /** Parks a message whose time has not come, or a message behind one that holds its key. */
+  /** Parks a message that is waiting for its `deliverAt`, or behind such a message with the same key. */
   postpone({ kept, isDelayed }: Postponed, now: number): void {
     this.#put({
       kept,
@@ -157,13 +159,14 @@ export class Destination {
     });
   }
 
-  /** Whether later messages of a key must wait. */
+  /** Whether later messages with a key must wait. */
   isParked(key: string): boolean {
     return this.#waitingKeys.has(key);
   }
 
   /**
-   * Returns how many messages of a topic wait to be tried again. Messages that only wait for their time do not count.
+   * Returns how many of a topic's messages are waiting for another attempt. Messages that are only waiting for their
+   * `deliverAt` do not count.
    */
   waiting(topic: string | undefined): number {
     const isCounted = (each: Parked) => each.kept.message.topic === topic && each.fate !== 'dead' && !each.alone;
@@ -171,8 +174,8 @@ export class Destination {
   }
 
   /**
-   * Returns the due parked messages, and those that wait behind them, in order. The first message of a key decides
-   * whether the key is due.
+   * Returns the due parked messages, and those that wait behind them, in order. The first parked message with a key
+   * decides whether the messages with that key are due.
    */
   due(limit: number, { now, feed }: { readonly now: number; readonly feed: Holder }): Parked[] {
     const firsts = new Set(this.firsts());
@@ -215,8 +218,8 @@ export class Destination {
   }
 
   /**
-   * Returns the parked messages that wait behind no other message. These are messages without a key, messages outside
-   * the order of their key, and the first message of each key.
+   * Returns the parked messages that do not wait behind another message. These are messages without a key, messages
+   * that wait independently of their key, and the first parked message with each key.
    */
   firsts(): Parked[] {
     const keys = new Set<string>();
@@ -246,7 +249,7 @@ export class Destination {
     return now > Math.max(this.createdAt ?? 0, this.#workedAt ?? 0) + this.forgetAfter;
   }
 
-  /** Returns the time until which a relay worked on the destination. */
+  /** Returns when a relay last served the destination. */
   workedAt(now: number): number | null {
     return this.holder === undefined ? this.#workedAt : now;
   }
@@ -280,20 +283,20 @@ export class Destination {
 }
 
 /**
- * A message that a feed has read but does not hand out. Either its time has not come, or it waits behind a message that
- * holds its key.
+ * A message that a feed has read but does not return yet. It is waiting for its `deliverAt`, or behind such a message
+ * with the same key.
  */
 export interface Postponed {
   readonly kept: Kept;
   readonly isDelayed: boolean;
 }
 
-/** Whether a postponed message waits outside the order of its key. */
+/** Whether a postponed message waits independently of other messages with its key. */
 export function isAlone({ kept: { message }, isDelayed }: Postponed): boolean {
   return isDelayed && (message.key === undefined || message.holdKey !== true);
 }
 
-/** Whether the time of a message has not come. */
+/** Whether a message is not due yet, because its `deliverAt` is in the future. */
 export function isLater({ deliverAt }: Message, now: number): boolean {
   return deliverAt !== undefined && deliverAt.getTime() > now;
 }

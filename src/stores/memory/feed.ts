@@ -7,8 +7,8 @@ import type { Kept } from './kept.js';
 import type { MemoryLog } from './log.js';
 
 /**
- * One relay's hold on a destination in memory. It holds the whole destination until the feed is closed or loses its
- * hold.
+ * A relay's feed for a destination in memory. It holds the whole destination until the feed is closed or loses the
+ * destination.
  */
 export class MemoryFeed implements Feed, Holder {
   readonly partitions: readonly number[] = [0];
@@ -20,7 +20,7 @@ export class MemoryFeed implements Feed, Holder {
   readonly #destination: Destination;
   readonly #pageSize: number;
   readonly #places = new WeakMap<Message, Kept>();
-  /** The unsettled pages of the log. Each has the postponed messages that are parked when the page is settled. */
+  /** The unsettled pages from the log, each with the postponed messages to park when the page is settled. */
   readonly #unsettled = new Map<Page, Postponed[]>();
   #readTo = 0;
 
@@ -74,7 +74,7 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   async settle(page: Page, toPark: readonly ToPark[]): Promise<void> {
-    // Settle at once. The relay must know which keys are parked, even for pages that it has already read.
+    // Settle at once, because the relay must know which keys are parked, even for pages that it has already read.
     if (!this.lost.aborted) this.#settle(page, toPark);
     await this.#assertHeld();
   }
@@ -89,7 +89,7 @@ export class MemoryFeed implements Feed, Holder {
     return Promise.resolve();
   }
 
-  /** Ends the hold. The next feed reads again the messages that were read but not settled. */
+  /** Releases the destination. The next feed reads the unsettled messages again. */
   lose(why: string): void {
     if (this.lost.aborted) return;
     this.#destination.released(this.#log.now());
@@ -97,7 +97,8 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   /**
-   * Whether a postponed message holds a key. Such a message is parked when the page with which it was read is settled.
+   * Whether a postponed message holds back later messages with this key. The postponed message is parked when the page
+   * that it was read with is settled.
    */
   #isHeld(key: string | undefined, postponed: readonly Postponed[]): boolean {
     if (key === undefined) return false;
@@ -106,8 +107,8 @@ export class MemoryFeed implements Feed, Holder {
   }
 
   /**
-   * Parks postponed messages when the last unsettled page is settled, so that no earlier message of their keys is
-   * published after them. If all pages are settled, it parks them at once.
+   * Parks postponed messages when the last unsettled page is settled, so that no earlier message with the same key is
+   * published after them. If all pages are settled, parks them at once.
    */
   #postpone(postponed: readonly Postponed[]): void {
     const last = [...this.#unsettled.values()].at(-1);

@@ -2,12 +2,12 @@ import { assertConsumer, assertReceivedId, LONGEST_RETENTION, type InboxStore } 
 import { numberOption } from '../../core/util/options.js';
 import { assertOpen, type MemoryTransaction } from './transaction.js';
 
-/** Records in memory which consumer has received which message. */
+/** Records in memory which messages each consumer has received. */
 export class MemoryInbox implements InboxStore<MemoryTransaction> {
   readonly #now: () => number;
-  /** When each message was received, by consumer and id. */
+  /** The time at which each message was received, keyed by consumer and message id. */
   readonly #received = new Map<string, number>();
-  /** The open transaction that has received a message, by consumer and id. */
+  /** The open transaction that has received each message, keyed by consumer and message id. */
   readonly #receiving = new Map<string, MemoryTransaction>();
 
   constructor(now: () => number) {
@@ -47,7 +47,10 @@ export class MemoryInbox implements InboxStore<MemoryTransaction> {
     for (const key of received) this.#received.set(key, this.#now());
   }
 
-  /** Lets other transactions receive the messages of a transaction that has ended, if it has not committed. */
+  /**
+   * Ends the claims of a transaction that has ended. If it did not commit, other transactions can now receive its
+   * messages.
+   */
   end({ received }: MemoryTransaction): void {
     for (const key of received) this.#receiving.delete(key);
   }

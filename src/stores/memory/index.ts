@@ -24,7 +24,7 @@ export { MemoryTransaction } from './transaction.js';
 export interface MemoryStoreOptions<Input = MessageInput> {
   /**
    * Turns the value that the application stores into a message.
-   * @default accepts bytes, strings, objects (as JSON) and ready messages
+   * @default accepts bytes, strings, objects (as JSON) and complete messages
    */
   transform?: Transform<Input>;
   /**
@@ -35,11 +35,11 @@ export interface MemoryStoreOptions<Input = MessageInput> {
 }
 
 /**
- * A store that keeps everything in memory. Its messages are gone when the process ends. One relay at a time works on a
- * destination, until it closes its feed.
+ * A store that keeps everything in memory. Its messages are lost when the process ends. Only one relay at a time can
+ * serve a destination. Other relays wait until it closes its feed.
  */
 export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<MemoryTransaction> {
-  /** An operator's view of destinations, parked messages and dead letters, and controls for them. */
+  /** Shows destinations, parked messages and dead letters to an operator, and lets the operator control them. */
   readonly admin: OutboxAdmin;
   readonly #transform: Transform<Input>;
   readonly #log: MemoryLog;
@@ -76,7 +76,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
 
   /**
    * Stores one message, or an array of messages, when the transaction commits. If a message is addressed to a
-   * destination that does not exist yet, the commit adds it, as `declareDestinations` does.
+   * destination that does not exist yet, the commit adds the destination, as `declareDestinations` does.
    *
    * @throws MessengerError `INVALID_TRANSACTION` if the handle is missing or unknown, or its transaction is over;
    *   `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message that cannot be stored; `UNKNOWN_DESTINATION` for a
@@ -101,8 +101,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Adds the destinations to which messages are addressed, if they do not exist yet. Each of them, except `default`,
-   * publishes only the messages that are addressed to it.
+   * Adds the named destinations that do not exist yet, so that messages can be addressed to them. Each of them, except
+   * `default`, publishes only messages that are addressed to it.
    *
    * @throws MessengerError `INVALID_OPTION` for a name that cannot be the name of a destination.
    */
@@ -115,8 +115,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   /**
    * Takes a destination for a relay. Resolves to `null` while another relay holds the destination.
    *
-   * @throws MessengerError `INVALID_OPTION`; `DESTINATION_FORGOTTEN` if the destination was forgotten, because it was
-   *   without a relay for longer than its `forgetAfter`.
+   * @throws MessengerError `INVALID_OPTION`; `DESTINATION_FORGOTTEN` if the destination was forgotten, because it had
+   *   been without a relay for longer than its `forgetAfter`.
    */
   async openFeed(options: FeedOptions): Promise<Feed | null> {
     assertDestination(options.destination);
@@ -137,16 +137,16 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Takes a destination away from the relay that holds it, as if the relay's lease had expired. Use it in tests of such
-   * a relay.
+   * Takes a destination away from the relay that holds it, as if the relay's lease had expired. Use it to test how a
+   * relay handles the loss of its lease.
    */
   revoke(destination: string = DEFAULT_DESTINATION): void {
     this.#log.destinations.get(destination)?.holder?.lose('the lease was taken away');
   }
 
   /**
-   * Returns up to `batch` messages that the destination `default` has not published, in order. Leaves out messages that
-   * wait for their time, for another attempt, or behind such a message.
+   * Returns up to `batch` messages that the `default` destination has not published, in order. Leaves out dead letters,
+   * blocked messages, messages that are not due yet, and messages that have to wait behind another message.
    */
   async messages(batch: number): Promise<readonly Message[]> {
     numberOption('batch', batch, batch, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
@@ -154,7 +154,7 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Marks messages as published at the destination `default`: all of them or none.
+   * Marks messages as published by the `default` destination. If one of them is not stored, none are marked.
    *
    * @throws MessengerError `UNKNOWN_MESSAGE` if one of them is not stored.
    */
@@ -175,8 +175,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Deletes messages that were stored at least `expiration` milliseconds ago, and that all their destinations have
-   * published.
+   * Deletes messages that were stored at least `expiration` milliseconds ago and were published by all their
+   * destinations.
    */
   async deletePublishedByExpiration(expiration: number): Promise<CleanReport> {
     numberOption('expiration', expiration, expiration, { min: 0, max: Number.MAX_SAFE_INTEGER });
@@ -186,12 +186,12 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Records, with the transaction, that a consumer has received the message with this id. If another open transaction
-   * has recorded the same message, the call waits until that transaction ends.
+   * Records, as part of the transaction, that a consumer has received the message with this id. If another open
+   * transaction has recorded the same message for this consumer, the call waits until that transaction ends.
    *
-   * @returns whether the consumer receives this message for the first time.
-   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` for a consumer, and `INVALID_MESSAGE`
-   *   for an id, that is empty or that no store can keep.
+   * @returns whether this is the first time that the consumer has received this message.
+   * @throws MessengerError `INVALID_TRANSACTION` as `add` does; `INVALID_OPTION` if the consumer is empty or no store
+   *   can keep it; `INVALID_MESSAGE` if the id is empty or no store can keep it.
    */
   receive(transaction: MemoryTransaction, consumer: string, id: string): Promise<boolean> {
     return this.#inbox.receive(transaction, consumer, id);
@@ -207,8 +207,8 @@ export class MemoryStore<Input = MessageInput> implements FeedStore, InboxStore<
   }
 
   /**
-   * Returns all messages in the store, in the order of the commits. A message is `published` once all its destinations
-   * have published it.
+   * Returns all messages in the store, in commit order. A message's `published` is true once all its destinations have
+   * published it.
    */
   all(): readonly Message[] {
     return this.#log.kept.map((kept) => copyOf(kept.message, this.#log.isPublished(kept)));

@@ -5,7 +5,7 @@ import { Bell } from '../../core/util/async.js';
 import { Destination } from './destination.js';
 import type { Kept } from './kept.js';
 
-/** The committed messages, in the order of their commits, and the destinations that publish them. */
+/** The committed messages, in commit order, and the destinations that publish them. */
 export class MemoryLog {
   /** Rings when there may be something to publish. */
   readonly changed = new Bell();
@@ -13,7 +13,7 @@ export class MemoryLog {
   /** The store's clock, in milliseconds since 1970. */
   readonly now: () => number;
   #kept: Kept[] = [];
-  /** The number of the newest message. */
+  /** The sequence number of the newest message. */
   #last = 0;
 
   constructor(now: () => number) {
@@ -47,7 +47,8 @@ export class MemoryLog {
   }
 
   /**
-   * Forgets the destinations that have been without a relay for longer than their `forgetAfter`. @returns their names.
+   * Forgets the destinations that have been without a relay for longer than their `forgetAfter`.
+   * @returns the names of the forgotten destinations.
    */
   forgetAbandoned(): string[] {
     const now = this.now();
@@ -57,8 +58,8 @@ export class MemoryLog {
   }
 
   /**
-   * Adds a destination if it does not exist. It publishes only the messages that are addressed to it. `default`
-   * publishes all topics instead, from the beginning of the log.
+   * Adds a destination if it does not exist. A destination added here publishes only messages that are addressed to it,
+   * except `default`, which publishes all topics from the beginning of the log.
    */
   declare(name: string): void {
     if (this.destinations.has(name)) return;
@@ -71,14 +72,14 @@ export class MemoryLog {
     return destination;
   }
 
-  /** Returns the number of the last message before those that a new destination publishes. */
+  /** Returns the sequence number after which a new destination starts. */
   before(from: 'beginning' | 'end' | Date): number {
     if (from === 'beginning') return 0;
     const first = from === 'end' ? undefined : this.#kept.find(({ storedAt }) => storedAt >= from.getTime());
     return first === undefined ? this.#last : first.seq - 1;
   }
 
-  /** Returns the messages with a number greater than `seq`. */
+  /** Returns the messages with a sequence number greater than `seq`. */
   *behind(seq: number): Generator<Kept, void> {
     let [low, high] = [0, this.#kept.length];
     while (low < high) {
@@ -90,8 +91,8 @@ export class MemoryLog {
   }
 
   /**
-   * Whether at least one destination should publish the message, and all such destinations have published it. Forgotten
-   * destinations do not count.
+   * Whether at least one destination should publish the message, and all such destinations have published it. A
+   * forgotten destination counts as having published it.
    */
   isPublished(kept: Kept): boolean {
     const own = [...this.destinations.values()].filter((destination) => destination.isFor(kept));
@@ -99,8 +100,8 @@ export class MemoryLog {
   }
 
   /**
-   * Whether a message can be deleted. Each destination must have published the message, must not publish such messages,
-   * or must be forgotten without having parked the message.
+   * Whether a message can be deleted. That is so if each destination that should publish the message has published it,
+   * or has been forgotten without parking it.
    */
   isDone(kept: Kept): boolean {
     const all = [...this.destinations.values()];
@@ -109,8 +110,8 @@ export class MemoryLog {
   }
 
   /**
-   * Deletes the messages that can be deleted and were stored at the time `until` or before. @returns how many it
-   * deleted.
+   * Deletes the messages that were stored at or before the time `until`, if they can be deleted.
+   * @returns how many messages were deleted.
    */
   clean(until: number): number {
     const isOld = (kept: Kept) => kept.storedAt <= until && this.isDone(kept);

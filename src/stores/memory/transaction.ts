@@ -6,7 +6,7 @@ import { describe } from '../../core/util/describe.js';
 export class MemoryTransaction {
   /** @internal */
   readonly added: Message[] = [];
-  /** The messages that were received, by consumer and id. @internal */
+  /** The messages that were received, keyed by consumer and message id. @internal */
   readonly received = new Set<string>();
   /** @internal */
   over = false;
