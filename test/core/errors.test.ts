@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { EmptyMessagePayloadError, FatalError, MessengerError, PublishError, toError } from '../../src/core/errors.js';
+import {
+  codeOf,
+  EmptyMessagePayloadError,
+  FatalError,
+  hasCode,
+  MessengerError,
+  PublishError,
+  toError,
+} from '../../src/core/errors.js';
 import { failureKind } from '../../src/core/publish/failure-kinds.js';
 
 describe('errors', () => {
@@ -20,6 +28,29 @@ describe('errors', () => {
 
   test('have no property cause if no cause is given', () => {
     expect('cause' in new FatalError('text')).toBe(false);
+  });
+});
+
+describe('the code of an error', () => {
+  test('is found whatever the class of the error is', () => {
+    const ofAnotherCopy = Object.assign(new Error('x'), { code: 'TIMEOUT' });
+    expect(codeOf(ofAnotherCopy)).toBe('TIMEOUT');
+    expect(hasCode(ofAnotherCopy, 'FATAL', 'TIMEOUT')).toBe(true);
+    expect(hasCode(ofAnotherCopy, 'FATAL')).toBe(false);
+  });
+
+  test.each([
+    [null],
+    [undefined],
+    ['TIMEOUT'],
+    [new Error('x')],
+    [{ code: 'ECONNREFUSED' }],
+    [{ code: 'toString' }],
+    [{ code: 7 }],
+    [{ code: ['TIMEOUT'] }],
+  ])('is absent for %o, which this package never throws', (error) => {
+    expect(codeOf(error)).toBeUndefined();
+    expect(hasCode(error, 'TIMEOUT')).toBe(false);
   });
 });
 

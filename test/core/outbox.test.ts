@@ -261,6 +261,14 @@ describe('defineOutbox', () => {
     ],
     [{ store: new MemoryStore(), topics: { t: { schema: Order, version: 0 } } }, /topics\["t"\]\.version/],
     [
+      { store: new MemoryStore(), topics: { t: { schema: Order, version: 1.5 } } },
+      /topics\["t"\]\.version must be a whole number from 1 to 9007199254740991, got 1\.5/,
+    ],
+    [
+      { store: new MemoryStore(), topics: { t: { schema: Order, destination: 7 } } },
+      /topics\["t"\]\.destination must be the name of a destination, got 7/,
+    ],
+    [
       { store: new MemoryStore(), topics: { t: { schema: Order, destination: '' } } },
       /topics\["t"\]\.destination must be the name of a destination, got ""/,
     ],

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Message } from '../../src/core/contracts/message.js';
 import type { PublishResult } from '../../src/core/contracts/publisher.js';
 import { Outcomes } from '../../src/core/publish/outcomes.js';
+import type { PublishPageOptions } from '../../src/core/publish/types.js';
 import { message, pageOptions, refusal, scriptedBatch, textOf } from './scripted.js';
 
 const acknowledged: PublishResult = { acknowledged: true };
@@ -11,11 +12,14 @@ const failed = (kind: 'permanent' | 'retryable' | 'connection', text: string): P
   error: refusal(kind, text),
 });
 
-function outcomesOf(messages: readonly Message[]) {
+function outcomesOf(
+  messages: readonly Message[],
+  { attempts, ...more }: Partial<PublishPageOptions> & { attempts?: readonly number[] } = {},
+) {
   const published: string[][] = [];
   const outcomes = new Outcomes(
-    { messages },
-    pageOptions(scriptedBatch(), { onPublished: (each) => void published.push(each.map(textOf)) }),
+    { messages, ...(attempts && { attempts }) },
+    pageOptions(scriptedBatch(), { onPublished: (each) => void published.push(each.map(textOf)), ...more }),
   );
   const take = (batch: readonly number[], rest: readonly number[], ...results: PublishResult[]) =>
     outcomes.take(batch, rest, results, 1);
@@ -88,5 +92,71 @@ describe('the outcome of a batch', () => {
     const { take, published } = outcomesOf(page('a1'));
     expect(take([], [0])).toEqual({ pending: [0], acknowledged: false, outage: undefined });
     expect(published).toEqual([]);
+  });
+
+  test('of an empty batch leaves the failures of the broker that were counted before as they were', () => {
+    const { take, parked } = outcomesOf(page('a1', 'b1'), { probes: 1 });
+    const alike = () => take([0, 1], [], failed('permanent', 'denied'), failed('permanent', 'denied'));
+    expect(alike().pending).toEqual([0, 1]);
+    take([], [0, 1]);
+    expect(alike().pending).toEqual([]);
+    expect(parked()).toMatchObject([
+      { text: 'a1', attempts: 1, dead: false },
+      { text: 'b1', attempts: 1, dead: false },
+    ]);
+  });
+
+  test('of messages that were parked before is final at once, even if the broker may have failed', () => {
+    const { take, parked } = outcomesOf(page('a1', 'b1'), { attempts: [0, 0], probes: 1 });
+    const taken = take([0, 1], [], failed('permanent', 'denied'), failed('permanent', 'denied'));
+    expect(taken).toMatchObject({ pending: [], outage: { certain: false } });
+    expect(parked()).toMatchObject([
+      { text: 'a1', attempts: 1, dead: false },
+      { text: 'b1', attempts: 1, dead: false },
+    ]);
+  });
+
+  test('tells of messages in flight only if some were when the relay stopped waiting', () => {
+    const cut = new AbortController();
+    const counts: number[] = [];
+    const { take } = outcomesOf(page('a1', 'b1'), {
+      cut: { signal: cut.signal, grace: 0 },
+      onCut: (count) => void counts.push(count),
+    });
+    cut.abort();
+    take([0, 1], [], acknowledged, acknowledged);
+    expect(counts).toEqual([]);
+    take([0, 1], [], acknowledged, failed('connection', 'stopped'));
+    expect(counts).toEqual([1]);
+  });
+
+  test('sends all again while the broker is down, but not a message that is refused for its own fault', () => {
+    const { take, parked } = outcomesOf(page('a1', 'b1', 'c1', 'd1'));
+    const taken = take(
+      [0, 1, 2],
+      [3],
+      failed('permanent', 'too large'),
+      failed('connection', 'down'),
+      failed('retryable', 'busy'),
+    );
+    expect(taken.pending).toEqual([1, 2, 3]);
+    expect(parked()).toMatchObject([{ text: 'a1', attempts: 1, dead: true, error: 'too large' }]);
+  });
+
+  test('parks messages without a key, each for itself', () => {
+    const { take, parked } = outcomesOf(['-1', '-2', '-3', '-4', '-5', '-6', '-7'].map((text) => message(text)));
+    take(
+      [0, 1, 2, 3, 4, 5, 6],
+      [],
+      failed('permanent', 'too large'),
+      failed('retryable', 'busy'),
+      failed('permanent', 'no such field'),
+      ...Array.from({ length: 4 }, () => acknowledged),
+    );
+    expect(parked()).toEqual([
+      { text: '-1', attempts: 1, dead: true, error: 'too large' },
+      { text: '-2', attempts: 1, dead: false, error: 'busy' },
+      { text: '-3', attempts: 1, dead: true, error: 'no such field' },
+    ]);
   });
 });

@@ -15,6 +15,15 @@ const received = (payload: string | Uint8Array, version?: string) =>
   );
 
 describe('a received payload', () => {
+  test('is refused if it has an older version and the topic has no upcast', async () => {
+    const { schema, version } = topics.order;
+    const old = newMessage('{"cents":42}', { id: 'm1', topic: 'order', metadata: { 'schema-version': '2' } });
+    await expect(payloadOf({ order: { schema, version } }, old)).rejects.toMatchObject({
+      code: 'INVALID_MESSAGE',
+      message: 'message m1 of "order" has version 2, but this consumer has version 3: give the topic an upcast',
+    });
+  });
+
   test('is read as it is if it has the version of the topic', async () => {
     expect(await received('{"cents":42}', '3')).toEqual({ cents: 42 });
   });
@@ -39,6 +48,7 @@ describe('a received payload', () => {
   ])('is refused with the cause if it is %s', async (_, payload) => {
     await expect(received(payload, '3')).rejects.toMatchObject({
       code: 'INVALID_MESSAGE',
+      message: expect.stringMatching(/^message \S+ of "order" is not valid JSON$/) as string,
       cause: expect.any(Error) as Error,
     });
   });

@@ -142,6 +142,20 @@ describe('the console', () => {
     logger.info?.('over');
     safeLogger({ error: () => undefined, info: () => expect.unreachable() }).info?.('over');
   });
+
+  test('can be replaced by an asynchronous logger, whose rejections are ignored, whatever its promises are', () => {
+    const ignored = vi.fn();
+    // A promise of a library, not of the language.
+    const then = (_: unknown, reject: (reason: Error) => unknown) => {
+      ignored(reject(new Error('the disk is full')));
+    };
+    const logger = safeLogger({ error: () => ({ then }), info: () => Promise.reject(new Error('the disk is full')) });
+    logger.error(new Error('x'));
+    logger.info?.('over');
+    return vi.waitFor(() => {
+      expect(ignored).toHaveBeenCalledOnce();
+    });
+  });
 });
 
 describe('an outage', () => {

@@ -39,6 +39,7 @@ describe('the default transform', () => {
     [{ order: 1, nested: { at: new Date(0) } }, '{"order":1,"nested":{"at":"1970-01-01T00:00:00.000Z"}}'],
     [{}, '{}'],
     [[1, 'a'], '[1,"a"]'],
+    [{ note: null, notes: [null] }, '{"note":null,"notes":[null]}'],
     [{ id: 'domain', payload: 'not a message' }, '{"id":"domain","payload":"not a message"}'],
     [
       new (class Order {

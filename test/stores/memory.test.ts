@@ -52,6 +52,13 @@ describe('MemoryStore', () => {
     features: { concurrentTransactions: true, savepoints: false, refusesEndedTransactions: true, persistent: false },
   });
 
+  it('says how to select messages if no filter is given', async () => {
+    await expect(new MemoryStore().admin.discard({ destination: 'a' })).rejects.toMatchObject({
+      code: 'INVALID_OPTION',
+      message: 'say which messages: pass at least one of ids, key, topic, state, error, since, until, or { all: true }',
+    });
+  });
+
   it('publishes what is for a destination there alone, and makes it where it is missing', async () => {
     const store = new MemoryStore();
     await store.declareDestinations(['audit']);

@@ -60,21 +60,20 @@ export function safeLogger(logger: {
   error(error: Error): unknown;
   info?: ((text: string) => unknown) | undefined;
 }): ErrorLogger {
-  const safely = (log: () => unknown) => {
+  const safely = async (log: () => unknown) => {
     try {
       // The type also allows an asynchronous logger. If its rejection were not handled, it would end the process.
-      const logged = log();
-      if (logged instanceof Promise) logged.catch(() => undefined);
+      await log();
     } catch {
       // The logger is the last resort. Nothing else could report its own error.
     }
   };
   return {
     error(error) {
-      safely(() => logger.error(error));
+      void safely(() => logger.error(error));
     },
     info(text) {
-      safely(() => logger.info?.(text));
+      void safely(() => logger.info?.(text));
     },
   };
 }

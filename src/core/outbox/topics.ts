@@ -180,8 +180,9 @@ export async function payloadOf(topics: Topics, message: Message): Promise<unkno
   const { version = 1, upcast } = topic;
   const stored = Number(message.metadata[VERSION] ?? 1);
   if (stored !== version) {
-    if (!(stored >= 1 && stored < version) || upcast === undefined) {
-      const remedy = stored >= 1 && stored < version ? 'give the topic an upcast' : 'update the consumer';
+    const isOlder = stored >= 1 && stored < version;
+    if (!isOlder || upcast === undefined) {
+      const remedy = isOlder ? 'give the topic an upcast' : 'update the consumer';
       throw new MessengerError(
         'INVALID_MESSAGE',
         `${what} has version ${String(message.metadata[VERSION] ?? 1)}, but this consumer has version ${String(version)}: ${remedy}`,

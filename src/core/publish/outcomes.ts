@@ -136,7 +136,7 @@ export class Outcomes {
         results.some((result) => !result.acknowledged && isHeldUp(result.error)),
       ),
     );
-    const pending = again.length === 0 ? rest : [...again, ...rest].sort((a, b) => a - b);
+    const pending = [...again, ...rest].sort((a, b) => a - b);
     return { pending, acknowledged, outage };
   }
 
