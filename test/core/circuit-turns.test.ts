@@ -112,6 +112,20 @@ describe('an open circuit', () => {
     expect(self.tryEnter(IMPATIENT)?.probe).toBe(true);
   });
 
+  test('is closed once, by the first of two probes that a silent broker answers', async () => {
+    const { self, clock, open, at, told } = circuit();
+    const calls = new Calls(clock);
+    open({ ...down, error: calls.tooLate(calls.begin(), 50) });
+    await at(100);
+    const first = self.tryEnter(IMPATIENT)!;
+    await at(200);
+    const second = self.tryEnter(IMPATIENT)!;
+    self.leave(second, { acknowledged: true });
+    self.leave(first, { acknowledged: true });
+    expect(told).toEqual(['paused broker', 'resumed broker after 200']);
+    expect(self.status.state).toBe('closed');
+  });
+
   test('wakes waiting requests as soon as a probe is answered', async () => {
     const { self, open, at } = circuit();
     open();

@@ -184,6 +184,57 @@ describe('a batch that fails in part', () => {
   });
 });
 
+describe('parked messages', () => {
+  test('are all sent as soon as the first of their key is acknowledged, however small the pages are', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1', 'a2', 'a3', 'a4', 'a5');
+    let failures = 1;
+    const publisher = scripted(() => {
+      if (failures-- > 0) throw new Error('busy');
+    });
+    const relay = started(new Messenger(store, publisher, { publishBatchSize: 1, errorLogger: recordingLogger() }));
+    await vi.advanceTimersByTimeAsync(400);
+    expect([publisher.sent, store.parked.size]).toEqual([['a1'], 5]);
+    // The relay looks for due messages every second.
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(publisher.acknowledged).toEqual(['a1', 'a2', 'a3', 'a4', 'a5']);
+    expect(store.isDone).toBe(true);
+    await relay.stop();
+  });
+
+  test('are not settled if the relay is stopped before they are sent', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    store.add('a1');
+    let settlements = 0;
+    store.fault = (call) => {
+      if (call === 'settle') settlements += 1;
+    };
+    const publisher = scripted((text) => {
+      throw text === 'a1' ? new Error('busy') : refusal('connection', 'no broker');
+    });
+    const claimed: string[] = [];
+    const relay = started(
+      new Messenger(store, publisher, {
+        errorLogger: recordingLogger(),
+        retry: { minDelay: 5_000 },
+        onEvent: (event) => {
+          if (event.type === 'claimed' && event.retries) claimed.push(...event.messages.map(textOf));
+        },
+      }),
+    );
+    await vi.advanceTimersByTimeAsync(100);
+    store.add('b1');
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([claimed, settlements]).toEqual([['a1'], 1]);
+    await relay.stop();
+    expect(publisher.sent.filter((text) => text === 'a1')).toHaveLength(1);
+    expect(settlements).toBe(1);
+    expect([...store.parked.values()]).toMatchObject([{ attempts: 1 }]);
+  });
+});
+
 describe('a failure of the connection', () => {
   test('pauses publishing, uses no attempts, and resumes with the same messages', async () => {
     vi.useFakeTimers();
@@ -251,6 +302,23 @@ describe('a failure of the connection', () => {
     expect(publisher.calls).toEqual([['a1', 'b1'], ['b1']]);
     expect(store.dead).toEqual(['a1']);
   });
+});
+
+test('publish sends no new messages after a retry that finds the broker down', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  store.add('a1');
+  let error: Error = new Error('busy');
+  const publisher = scripted(() => {
+    throw error;
+  });
+  const messenger = new Messenger(store, publisher, { errorLogger: recordingLogger() });
+  await expect(messenger.publish()).rejects.toThrow('busy');
+  error = refusal('connection', 'no broker');
+  store.add('b1');
+  await vi.advanceTimersByTimeAsync(1_000);
+  await expect(messenger.publish()).rejects.toMatchObject({ kind: 'connection' });
+  expect(publisher.sent).toEqual(['a1', 'a1']);
 });
 
 describe('a whole batch that fails alike', () => {

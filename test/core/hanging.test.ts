@@ -7,7 +7,29 @@ import { ListFeedStore, recordingLogger, scripted, scriptedBatch, started } from
 
 afterEach(() => {
   vi.useRealTimers();
+  vi.restoreAllMocks();
 });
+
+/** A store with one call that hangs until it is aborted. */
+function storeHangingIn(call: 'read' | 'retries'): ListFeedStore {
+  const store = storeOf('a1');
+  const opening = store.openFeed.bind(store);
+  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
+    const feed = await opening(options);
+    return (
+      feed && {
+        ...feed,
+        [call]: ({ signal }: { signal?: AbortSignal } = {}) =>
+          new Promise((_, reject) => {
+            signal?.addEventListener('abort', () => {
+              reject(signal.reason as Error);
+            });
+          }),
+      }
+    );
+  });
+  return store;
+}
 
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
 const never = () => new Promise(() => undefined);
@@ -257,6 +279,38 @@ describe('stopping', () => {
       /the datastore does not answer, so messages that were not settled will be published again$/,
     );
     expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test.each(['read', 'retries'] as const)(
+    'aborts a call of the store that hangs, which is no failure: %s',
+    async (call) => {
+      vi.useFakeTimers();
+      const errorLogger = recordingLogger();
+      const events: MessengerEvent[] = [];
+      const onEvent = (event: MessengerEvent) => void events.push(event);
+      const relay = started(new Messenger(storeHangingIn(call), scripted(), { errorLogger, onEvent }));
+      await vi.advanceTimersByTimeAsync(1_000);
+      let ended = false;
+      const stopping = relay.stop().then(() => (ended = true));
+      await vi.advanceTimersByTimeAsync(0);
+      expect(ended).toBe(true);
+      await stopping;
+      expect(errorLogger.errors).toEqual([]);
+      expect(events.at(-1)).toEqual({ type: 'lease-lost', destination: 'default', partitions: [0] });
+    },
+  );
+
+  test.each(['read', 'retries'] as const)('aborts a call of the store that hangs in publish: %s', async (call) => {
+    vi.useFakeTimers();
+    const store = storeHangingIn(call);
+    const stop = new AbortController();
+    let result: unknown;
+    void new Messenger(store, scripted()).publish({ signal: stop.signal }).then((count) => (result = count));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([result, store.held]).toEqual([undefined, true]);
+    stop.abort();
+    await vi.advanceTimersByTimeAsync(0);
+    expect([result, store.held]).toEqual([0, false]);
   });
 
   test('waits as long in publish as in a relay', async () => {

@@ -567,6 +567,37 @@ describe('gives up partitions as soon as the calls that have begun are answered'
   });
 });
 
+test('reads no more if the relay is stopped while partitions change hands', async () => {
+  const store = storeOf('-1');
+  const handedOver = gate();
+  let isHandingOver = false;
+  let reads = 0;
+  const opening = store.openFeed.bind(store);
+  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
+    const feed = await opening(options);
+    return (
+      feed && {
+        ...feed,
+        unbalanced: true,
+        rebalance: () => {
+          isHandingOver = true;
+          return handedOver.opened;
+        },
+        read: (call) => {
+          reads += 1;
+          return feed.read(call);
+        },
+      }
+    );
+  });
+  const relay = started(new Messenger(store, scripted(), { ...FAST, errorLogger: recordingLogger() }));
+  await until(() => isHandingOver, 'a change of hands');
+  const stopping = relay.stop();
+  handedOver.open();
+  await stopping;
+  expect(reads).toBe(0);
+});
+
 test('gives up partitions while the broker fails, and releases the messages that wait for the broker', async () => {
   vi.useFakeTimers();
   const store = storeOf(...numbered(30));

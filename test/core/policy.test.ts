@@ -127,6 +127,11 @@ describe('after the last attempt', () => {
     [{ topics: { a: { retry: { minDelay: -1 } } } }, 'topics["a"].retry.minDelay must be'],
     [{ topics: { a: { maxParked: 1.5 } } }, 'topics["a"].maxParked must be'],
     [{ topics: { a: { retries: 1 } as never } }, 'unknown option "retries"'],
+    [{ topics: { a: { retry: 7 as never } } }, 'topics["a"].retry must be an object, got 7 (number)'],
+    [
+      { topics: { a: { retry: { attempts: 1 } as never } } },
+      'unknown option "attempts" of topics["a"].retry; the known',
+    ],
     [{ topics: null as never }, 'topics must be an object'],
     [
       { retry: { maxDelay: 10, minDelay: 5 }, topics: { a: { retry: { minDelay: 20 } } } },
@@ -249,6 +254,28 @@ describe('events', () => {
     expect(events).toContainEqual({ type: 'cleaned', destination: 'default', duration: expect.any(Number) as number });
     const published = events.find(({ type }) => type === 'published');
     expect(published).toMatchObject({ duration: expect.any(Number) as number });
+  });
+
+  test('tell retries from messages that are sent for the first time', async () => {
+    const store = storeOf('a1', 'a2', 'b1');
+    let failures = 1;
+    const publisher = scriptedBatch((text) => {
+      if (text === 'a1' && failures-- > 0) throw new Error('busy');
+    });
+    const claimed: [text: string, retries: boolean][] = [];
+    const onEvent = (event: MessengerEvent) => {
+      if (event.type === 'claimed') for (const each of event.messages) claimed.push([textOf(each), event.retries]);
+    };
+    const relay = started(new Messenger(store, publisher, { ...FAST, errorLogger: recordingLogger(), onEvent }));
+    await until(() => store.isDone, 'all');
+    await relay.stop();
+    expect(claimed).toEqual([
+      ['a1', false],
+      ['a2', false],
+      ['b1', false],
+      ['a1', true],
+      ['a2', true],
+    ]);
   });
 
   test('report a lost lease with its reason, and the lease that is claimed again', async () => {

@@ -302,6 +302,43 @@ test('stops waiting for a slow call when the lease is lost', async () => {
   await relay.stop();
 });
 
+test('gives up no partitions before a slow call is answered, and goes on meanwhile', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  let unbalanced = false;
+  let rebalanced = 0;
+  const opening = store.openFeed.bind(store);
+  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
+    const feed = await opening(options);
+    return (
+      feed && {
+        ...feed,
+        get unbalanced() {
+          return unbalanced;
+        },
+        rebalance: async () => {
+          unbalanced = false;
+          rebalanced += 1;
+          await feed.rebalance();
+        },
+      }
+    );
+  });
+  const { answer, calls, of } = held('s1');
+  const relay = relayOf(store, scripted(answer));
+  await trickle(store, ['a1', 's1', ...numbered('a', 2, 200)]);
+  expect([...store.parked.values()].map((each) => textOf(each.message))).toEqual(['s1']);
+  unbalanced = true;
+  await trickle(store, numbered('b', 1, 100));
+  expect(rebalanced).toBe(0);
+  expect(calls.filter((text) => text.startsWith('b')).length).toBeGreaterThan(90);
+  of('s1').resolve();
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(rebalanced).toBe(1);
+  expect(store.isDone).toBe(true);
+  await relay.stop();
+});
+
 test('does not hold up a custom store either', async () => {
   vi.useFakeTimers();
   const store = new PlainStore();

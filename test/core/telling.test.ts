@@ -1,8 +1,8 @@
 /** What the error logger is told: of outages, of what fails alike, and in which words. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { Clock } from '../../src/core/util/clock.js';
+import { systemClock, type Clock } from '../../src/core/util/clock.js';
 import { durationOf, textOf } from '../../src/core/util/error-text.js';
-import { FatalError, MessengerError } from '../../src/core/errors.js';
+import { FatalError, MessengerError, PublishError } from '../../src/core/errors.js';
 import { consoleErrorLogger, consoleLogger, safeLogger } from '../../src/core/contracts/logger.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
 import { Alike, Outages } from '../../src/core/relay/outages.js';
@@ -192,6 +192,13 @@ describe('an outage', () => {
     expect(self.status).toBeUndefined();
   });
 
+  test('of a broker is logged as a failure of the connection, with its cause', () => {
+    const errorLogger = recordingLogger();
+    new Outages('broker', errorLogger, systemClock).failed(refused, 50);
+    expect(errorLogger.errors).toEqual([expect.any(PublishError)]);
+    expect(errorLogger.errors[0]).toMatchObject({ kind: 'connection', cause: refused });
+  });
+
   test('is logged at once with the new reason when its reason changes', () => {
     const { self, told, pass } = outages('datastore');
     self.failed(refused, 50);
@@ -277,6 +284,31 @@ describe('similar failures', () => {
     for (let i = 100; i < 200; i++) alike.tellError(new Error(`message ${i} is busy`));
     expect(errorLogger.errors.slice(11).map(({ message }) => message)).toEqual([
       'message 100 is busy (and 90 more like it in 60 s)',
+    ]);
+  });
+
+  test('of messages are counted by a relay, and logged with kind and cause', async () => {
+    vi.useFakeTimers();
+    const store = new ListFeedStore();
+    // Those that fail are few among the others.
+    for (let i = 0; i < 60; i++) store.add(...(i % 2 ? [`p${'x'.repeat(i)}1`] : [`-${i}`, `-${i}x`]));
+    const publisher = scripted((text) => {
+      if (text.startsWith('p')) throw new Error(`busy with ${text}`);
+    });
+    const errorLogger = recordingLogger();
+    const retry = { minDelay: 1_000, maxDelay: 1_000, maxAttempts: Infinity };
+    const relay = started(new Messenger(store, publisher, { errorLogger, retry }));
+    await vi.advanceTimersByTimeAsync(65_000);
+    await relay.stop();
+    expect(errorLogger.errors).toHaveLength(11);
+    const text = /^message \S+ was not published \(attempt \d+, next in \d+ ms\): (busy with px+1)(.*)$/;
+    const told = errorLogger.errors.map((error) => ({ error, match: text.exec(error.message) }));
+    for (const { error, match } of told) {
+      expect(error).toMatchObject({ kind: 'retryable', cause: { message: match?.[1] } });
+    }
+    expect(told.map(({ match }) => match?.[2])).toEqual([
+      ...Array.from({ length: 10 }, () => ''),
+      expect.stringMatching(/^ \(and \d+ more like it in 6\d s\)$/),
     ]);
   });
 

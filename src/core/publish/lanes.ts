@@ -149,14 +149,13 @@ export function sendInLanes<Item>(
   return new Promise((resolve) => {
     const { room, call } = options;
     let isWaiting = false;
-    let isDone = false;
     const hasRoom = (): boolean => {
       if (room.take()) return true;
       if (!isWaiting) {
         isWaiting = true;
         room.whenFree(() => {
           isWaiting = false;
-          if (!isDone) pump();
+          pump();
         });
       }
       return false;
@@ -182,7 +181,6 @@ export function sendInLanes<Item>(
         });
       }
       if (inFlight > 0 || (isWaiting && stopped === undefined)) return;
-      isDone = true;
       if (stopped !== undefined) for (const lane of free) fail(lane, stopped);
       resolve(results);
     };

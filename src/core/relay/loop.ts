@@ -76,11 +76,8 @@ export async function relayFeed(
       onFailure: (error, attempt, isLast) => {
         if (isLast) options.errorLogger.error(error);
         else {
-          alike.tell(signatureOf(attempt.error, attempt.kind), (more) =>
-            more === ''
-              ? error
-              : new PublishError(`${error.message}${more}`, { kind: attempt.kind, cause: attempt.error }),
-          );
+          const { error: cause, kind } = attempt;
+          alike.tell(signatureOf(cause, kind), (more) => new PublishError(`${error.message}${more}`, { kind, cause }));
         }
         onEvent?.({ type: 'failed', destination, ...attempt });
       },

@@ -12,14 +12,14 @@ export function policies(options: MessengerOptions): PolicyOf {
     throw new MessengerError('INVALID_OPTION', `topics must be an object of options by topic, got ${describe(topics)}`);
   }
   const special = new Map(
-    Object.entries(topics).map(([topic, own]): [string, TopicPolicy] => {
+    Object.entries(topics).map(([topic, own]): [string | undefined, TopicPolicy] => {
       const at = `topics[${JSON.stringify(topic)}]`;
       checkKeys(own, { retry: true, maxParked: true } satisfies KeysOf<TopicOptions>, at);
       checkKeys(own.retry ?? {}, RETRY_KEYS, `${at}.retry`);
       return [topic, policyOf(`${at}.`, { ...retry, ...own.retry }, own.maxParked ?? maxParked)];
     }),
   );
-  return (topic) => (topic === undefined ? undefined : special.get(topic)) ?? common;
+  return (topic) => special.get(topic) ?? common;
 }
 
 const RETRY_KEYS = {

@@ -21,7 +21,7 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
     };
     waiting = { callbacks, listener };
     waitingFor.set(signal, waiting);
-    signal.addEventListener('abort', listener, { once: true });
+    signal.addEventListener('abort', listener);
   }
   const { callbacks, listener } = waiting;
   callbacks.add(callback);
