@@ -1,5 +1,6 @@
 /** What the relay makes of a publisher that fails: message by message, key by key, or as a whole. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import type { FailureKind } from '../../src/core/errors.js';
 import type { MessengerEvent } from '../../src/core/contracts/events.js';
 import type { Message } from '../../src/core/contracts/message.js';
 import { Messenger } from '../../src/core/relay/messenger.js';
@@ -319,6 +320,24 @@ test('publish sends no new messages after a retry that finds the broker down', a
   await vi.advanceTimersByTimeAsync(1_000);
   await expect(messenger.publish()).rejects.toMatchObject({ kind: 'connection' });
   expect(publisher.sent).toEqual(['a1', 'a1']);
+});
+
+test('publish also sends the messages behind a retry that becomes a dead letter, after the new messages', async () => {
+  vi.useFakeTimers();
+  const store = new ListFeedStore();
+  store.add('a1', 'a2');
+  let kind: FailureKind = 'retryable';
+  const publisher = scripted((text) => {
+    if (text === 'a1') throw refusal(kind);
+  });
+  const messenger = new Messenger(store, publisher, { errorLogger: recordingLogger() });
+  await expect(messenger.publish()).rejects.toThrow('retryable');
+  kind = 'permanent';
+  store.add('b1');
+  await vi.advanceTimersByTimeAsync(1_000);
+  await expect(messenger.publish()).rejects.toThrow('permanent');
+  expect(store.dead).toEqual(['a1']);
+  expect(publisher.acknowledged).toEqual(['b1', 'a2']);
 });
 
 describe('a whole batch that fails alike', () => {

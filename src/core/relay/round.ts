@@ -79,7 +79,7 @@ export async function publishRound(
     const { toPark } = await publishNext(feed, await next(), settings, round, signal);
     if (isBrokerDown(round)) return;
     // Messages that waited behind a dead letter can be published now that the dead letter is settled.
-    if (toPark.some(({ dead }) => dead) && pages.length === 0) pages.push(retries);
+    if (toPark.some(({ dead }) => dead) && pages.at(-1) !== retries) pages.push(retries);
   }
 }
 
