@@ -145,8 +145,8 @@ async function lock(connection: Connection, names: Names): Promise<void> {
 }
 
 /**
- * Returns whether anything in the tables comes from another cluster. The last condition detects a logical copy, which
- * does not include sequences.
+ * Returns whether anything in the tables comes from another cluster. The last condition is needed because a logical
+ * copy does not include sequences.
  */
 async function isMoved(connection: Connection, names: Names): Promise<boolean> {
   const [row] = await connection.query(
