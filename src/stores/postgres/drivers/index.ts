@@ -28,7 +28,7 @@ export type TransactionHandle =
 const KNOWN_HANDLES =
   'a pg Client or PoolClient in a transaction, the sql of postgres.js sql.begin, the transaction of PGlite db.transaction, or a function (sql, params) => Promise';
 
-/** @throws MessengerError `INVALID_OPTION` for a client of an unknown library. */
+/** @throws MessengerError `INVALID_OPTION` for a client from an unknown library. */
 export function databaseOf(client: unknown): Database {
   for (const driver of drivers) {
     const database = driver.database(client);

@@ -9,7 +9,7 @@ interface PgListening {
   release(destroy?: boolean): void;
 }
 
-/** The part of a `pg` Client that only listening uses. */
+/** The additional part of a `pg` Client that listening needs. */
 interface PgEvents {
   on(event: 'notification', listener: (notification: { channel: string; payload?: string }) => void): unknown;
   on(event: 'error' | 'end' | 'drain', listener: () => void): unknown;

@@ -42,7 +42,7 @@ function exhaustion(pool: PgPool): string | undefined {
   return `all ${String(max)} connections of the pool are in use: release the clients that you do not need, raise the pool’s max, or give the store a pool of its own. None became free`;
 }
 
-/** Runs one transaction on a connection of the pool. */
+/** Runs one transaction on a connection from the pool. */
 async function onConnection<T>(
   pool: PgPool,
   bounds: TransactionBounds,

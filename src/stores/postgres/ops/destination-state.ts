@@ -24,7 +24,7 @@ const STATE = columnsOf<keyof DestinationState>(
   'forgottenAt',
 );
 
-/** The largest count in a state. Counting stops there. */
+/** The limit of every count in a state. Counting stops there. */
 export const COUNTED = 10_000;
 
 /** How many rows after the cursor's position are searched for the oldest pending message. */

@@ -12,7 +12,7 @@ import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/co
 const STATES = {
   /** The message has failed or was requeued, and will be tried at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,
-  /** An earlier message of the same key comes first. */
+  /** An earlier message with the same key comes first. */
   behind: 'p.blocked_at IS NULL AND p.next_at IS NULL',
   /** The message's `deliverAt` time has not come yet, or has only just come. */
   delayed: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND ${untried}`,

@@ -65,11 +65,11 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
 
 /**
  * Returns the time at which the sequence first assigned a copied number again to a message in this cluster, or null if
- * nothing shows that it did. The sequence can be past all stored numbers because of this. There are two signs. One sign
- * is two messages with the same number, because a sequence assigns each number only once. The other sign is a message
- * with a copied number whose own transaction wrote its row. It must have been stored after everything that was copied,
- * and after the copied leases had expired. (By chance, a transaction id from the other cluster can also be valid here.
- * Cursors can look copied just because somebody has changed them.)
+ * nothing shows that it did. Even if it did, the sequence can now be past all stored numbers. There are two signs. One
+ * sign is two messages with the same number, because a sequence assigns each number only once. The other sign is a
+ * message with a copied number whose own transaction wrote its row. It must have been stored after everything that was
+ * copied, and after the copied leases had expired. (By chance, a transaction id from the other cluster can also be
+ * valid here. Cursors can look copied just because somebody has changed them.)
  */
 async function storedAgainSince(run: Run, names: Names, own: string): Promise<string | null> {
   const [row] = await run(`WITH m AS MATERIALIZED (

@@ -146,7 +146,7 @@ export async function claimRows(
 /**
  * Returns the preamble of a transaction that locks rows. A process can freeze or lose its connection in such a
  * transaction. No other relay can then claim the rows until the server ends the transaction. So the server must end it
- * no later than the lease expires.
+ * when the lease expires, at the latest.
  */
 export function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
   return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);

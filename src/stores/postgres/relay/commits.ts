@@ -2,10 +2,7 @@ import { systemClock } from '../../../core/util/clock.js';
 
 /** After one writer reports a commit, the other writers are expected to report theirs within this many milliseconds. */
 const LATELY = 100;
-/**
- * The largest number of ids that are kept of messages that were reported but not read. The same limit applies to
- * messages that were read but not reported.
- */
+/** The largest number of message ids in `#expected`, and in `#found`. */
 const REMEMBERED = 1_000;
 
 /**
@@ -50,7 +47,7 @@ export class Commits {
     return true;
   }
 
-  /** Call this when messages were read. */
+  /** Call this when messages have been read. */
   found(messages: readonly { readonly id: string }[]): void {
     if (!this.areTold) {
       this.#found.clear();

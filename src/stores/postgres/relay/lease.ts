@@ -137,8 +137,8 @@ export class Lease {
   }
 
   /**
-   * Gives up the partitions beyond this relay's share, and claims free partitions up to its share. Claims the
-   * partitions that it keeps again.
+   * Gives up the partitions beyond this relay's share, and claims free partitions up to its share. Claims again the
+   * partitions that it keeps.
    *
    * @returns the rows of the newly claimed partitions.
    * @throws MessengerError `LEASE_LOST`.

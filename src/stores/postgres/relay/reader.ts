@@ -208,7 +208,7 @@ export class Reader {
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
     // Except for the first, a read that opens a window returns few rows. A read inside a window returns as many rows as
-    // it may.
+    // its limit allows.
     const rows =
       to === null
         ? await this.#database.once(this.#preamble, read, values, bounds)

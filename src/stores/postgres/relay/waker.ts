@@ -27,7 +27,7 @@ export interface Sleep {
   readonly signals: readonly (AbortSignal | undefined)[];
 }
 
-/* In milliseconds, except the numbers of messages. */
+/* The following constants are in milliseconds, except for numbers of messages. */
 
 /**
  * The shortest pause during which the relay listens. Listening costs the relay two statements, and the writers a
@@ -124,7 +124,7 @@ export class Waker {
     else if (this.#commits.areExpected) this.#bell.ring();
   }
 
-  /** Call this when messages were read. */
+  /** Call this when messages have been read. */
   found(messages: readonly { readonly id: string }[]): void {
     this.#commits.found(messages);
   }

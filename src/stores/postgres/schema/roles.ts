@@ -104,7 +104,7 @@ function sequence({ schema, prefix }: Names): string {
  * have been created, with a role that may create roles and owns the tables. Run it again after each migration. You can
  * run it as often as you like.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
+ * @throws MessengerError `INVALID_OPTION` for an option that is out of range. The error quotes the option.
  */
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, OPTIONS);
@@ -164,7 +164,7 @@ export interface ExcessGrant {
  * privileges of anybody except the owner and the roles, and all privileges of a role that `rolesScript` does not grant.
  * Revokes nothing.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
+ * @throws MessengerError `INVALID_OPTION` for an option that is out of range. The error quotes the option.
  */
 export async function excessGrants(
   admin: OperationContext,

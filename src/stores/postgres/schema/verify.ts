@@ -13,7 +13,7 @@ export interface Expected {
   readonly jsonPayload: boolean;
   /** How many seconds each slice of the log spans. */
   readonly sliceSeconds: number;
-  /** Whether the retention was given. If not, the tables can have another retention. */
+  /** Whether the retention was given. If not, the tables can have any retention. */
   readonly sliceSecondsGiven: boolean;
   /** Whether these options were given. If not, `migrate` takes their values from the tables. */
   readonly partitionsGiven: boolean;

@@ -29,7 +29,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   // We compare the text that functions such as `pg_get_expr` return.
   quote_all_identifiers: 'off',
   standard_conforming_strings: 'on',
-  // The plans of polls and settlements depend on these.
+  // The plans of polls and settlements depend on these settings.
   enable_indexscan: 'on',
   enable_nestloop: 'on',
   enable_tidscan: 'on',

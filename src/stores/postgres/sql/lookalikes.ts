@@ -21,7 +21,7 @@ const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
 
 /**
  * In PostgreSQL, `version()` always includes the platform or the compiler. In Aurora DSQL (`PostgreSQL 16`) and Cloud
- * Spanner (`PostgreSQL 14.1`), it returns only a number.
+ * Spanner (`PostgreSQL 14.1`), it returns only the name and a version number.
  */
 const BARE = /^PostgreSQL \d+(\.\d+)*$/;
 

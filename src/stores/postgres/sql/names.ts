@@ -29,11 +29,11 @@ export interface Names {
   readonly receiveInTransaction: string;
   /** The index on the keys in the side table. PostgreSQL chose its name (migration 1). */
   readonly parkedKeys: string;
-  /** The primary key of the cursors, from migration 1. Its name has no schema. */
+  /** The primary key of the cursors (migration 1). This name does not include the schema. */
   readonly cursorsKey: string;
-  /** The index on the cursors from migration 2. PostgreSQL chose its name. */
+  /** The index on the cursors (migration 2). PostgreSQL chose its name. */
   readonly cursorsPlaces: string;
-  /** The replica identity of the cursors (migration 9). Its name has no schema. */
+  /** The replica identity of the cursors (migration 9). This name does not include the schema. */
   readonly cursorsIdentity: string;
   slice(n: number): string;
 }

@@ -84,7 +84,7 @@ type SlotState =
   | 'held'
   /** Transactions that have stored messages are still open. */
   | 'storing'
-  /** Another relay holds the slot or waits for it, so writers already notify. */
+  /** Another relay holds the slot or waits for it, so writers already send notifications. */
   | 'sleeping';
 
 const SLOT = columnsOf('slot', 'state');
