@@ -141,7 +141,7 @@ function matches(value: unknown, matcher: unknown): boolean {
   return Object.entries(matcher).every(([key, part]) => matches((value as Record<string, unknown>)[key], part));
 }
 
-/** How a `MemoryBroker` delivers messages. */
+/** The options of `memoryBroker`. */
 export interface MemoryBrokerOptions {
   /** How often a message is delivered before it counts as dead. @default 3 */
   readonly maxDeliveries?: number;

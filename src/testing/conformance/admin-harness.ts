@@ -52,7 +52,7 @@ export function published<Handle>(harness: AdminHarness<Handle>, destination: st
   });
 }
 
-/** Stores messages, and parks all of them as failed. `how` says how, such as `{ dead: true }`. */
+/** Stores messages, and parks all of them as failed. `how` contains further properties, such as `{ dead: true }`. */
 export async function giveUp<Handle>(
   harness: AdminHarness<Handle>,
   messages: readonly Message[],
