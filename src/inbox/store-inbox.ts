@@ -28,10 +28,10 @@ export interface InboxOptions<Tx, Handle = Tx> {
   /** The name of the consumer, such as `'billing'`. Each consumer handles a message independently of the others. */
   readonly consumer: string;
   /**
-   * Runs the callback in one of the application's transactions, and resolves to the callback's result, such as `(fn) =>
-   * db.transaction(fn)`. It must commit when the callback resolves, and must roll back and reject when the callback
-   * rejects. A library may call the callback again. Then the last call counts. It must be a real transaction. If every
-   * statement commits by itself, a message counts as handled even if its handler fails.
+   * Runs the callback in one of the application's transactions, and resolves to the callback's result. An example is
+   * `(fn) => db.transaction(fn)`. It must commit when the callback resolves, and must roll back and reject when the
+   * callback rejects. A library may call the callback again. Then the last call counts. The callback must really run in
+   * a transaction. If every statement commits by itself, a message counts as handled even if its handler fails.
    *
    * Even if you already have such a function, write an arrow function such as `(fn) => inTransaction(fn)`. The compiler
    * infers the type of the handle from the arrow function.
@@ -39,8 +39,8 @@ export interface InboxOptions<Tx, Handle = Tx> {
   readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
   /**
    * How long the inbox remembers a handled message: an hour or more. The message must not be delivered again after this
-   * time. So it must be longer than the time for which the broker and its dead-letter queues keep a message (at most 14
-   * days in SQS).
+   * time. So the retention must be longer than the time for which the broker and its dead-letter queues keep a message
+   * (at most 14 days in SQS).
    *
    * @default 604_800_000, seven days
    */
