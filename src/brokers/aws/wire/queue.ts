@@ -12,7 +12,7 @@ export type GetQueueUrl = (lookup: QueueLookup, signal: AbortSignal | undefined)
 
 /** A queue that was given as a name, a URL or an ARN. */
 export interface Queue {
-  /** As it was given. */
+  /** The name, URL or ARN that was given. */
   readonly given: string;
   readonly fifo: boolean;
   /**

@@ -16,12 +16,12 @@ export interface SessionSettings {
   readonly retrySeconds: number | undefined;
   readonly stopTimeout: number;
   readonly messageIdKey: string;
-  /** Whether messages of one group are handled one at a time, in order. */
+  /** Whether the messages in a group are handled one at a time, in order. */
   readonly ordered: boolean;
   readonly logger: ErrorLogger;
 }
 
-/** A delivery, with the receipt that is needed to answer it. */
+/** A delivery, with the receipt for deleting it or changing its visibility. */
 export interface ReceivedDelivery extends Delivery {
   readonly ReceiptHandle?: string | undefined;
 }
