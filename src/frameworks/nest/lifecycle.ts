@@ -12,7 +12,7 @@ export interface State {
   readonly relay: HostedRelay;
   /** The errors of subscribers that failed, keyed by the subscriber's name. */
   readonly failures: Map<string, Error>;
-  /** Receives these errors. */
+  /** Receives the errors of subscribers that failed. */
   readonly logger: ErrorLogger;
   /** Ends the subscribers. */
   readonly stopping: AbortController;
