@@ -62,7 +62,7 @@ export function discard(): Command {
     });
 }
 
-/** Asks for confirmation, unless the messages were selected by id. Then the user already knows how many there are. */
+/** Asks for confirmation, unless the messages were selected by id, because the user then knows how many there are. */
 async function agree(admin: OutboxAdmin, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
   const count = await admin.discard({ ...options, dryRun: true });
