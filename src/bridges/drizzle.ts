@@ -7,28 +7,28 @@ import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { splitAtPlaces } from './_shared/placeholders.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The part of Drizzle's `sql` that is used: as a template tag. */
+/** The part of Drizzle's `sql` that the bridge uses: the template tag. */
 export type DrizzleSql = (strings: TemplateStringsArray, ...values: string[]) => unknown;
 
-/** The part of Drizzle's transaction that is used. `db` has `execute` too, but not `rollback`. */
+/** The part of Drizzle's transaction that the bridge uses. `db` has `execute` too, but not `rollback`. */
 export interface DrizzleTransaction {
   execute(query: never): PromiseLike<unknown>;
   rollback(): never;
 }
 
-/** Where drivers with a `pg` client keep it. */
+/** The place where Drizzle's drivers keep a `pg` client. */
 interface WithClient {
   readonly _?: { readonly session?: { readonly client?: { getTransactionStatus?(): string | null } } };
 }
 
 /**
- * Accepts the `tx` of `db.transaction`, also a nested one, of any PostgreSQL driver of Drizzle 0.29 or newer.
+ * Accepts the `tx` from `db.transaction`, nested or not, with any PostgreSQL driver in Drizzle 0.29 or newer.
  *
- * Drizzle does not tell of a commit, so relays are woken by notifications, or look at their interval. The server
- * refuses a `tx` whose transaction has ended. But if such a `tx` is used for the first time then, and its connection is
- * already in another transaction, it writes into that one.
+ * Drizzle does not report commits, so notifications wake the relays, or the relays poll at their interval. The server
+ * rejects a `tx` whose transaction has ended. There is one exception. If a `tx` is first used after its transaction has
+ * ended, and its connection is already in another transaction, the message is stored in that transaction.
  *
- * @param sql what `drizzle-orm` exports under that name.
+ * @param sql the `sql` that `drizzle-orm` exports.
  */
 export function drizzleBridge(sql: DrizzleSql): TransactionBridge<DrizzleTransaction> {
   return {
@@ -48,7 +48,7 @@ export function drizzleBridge(sql: DrizzleSql): TransactionBridge<DrizzleTransac
   };
 }
 
-/** A statement with `$1`, `$2` … as a template that has its values in their places. */
+/** Turns a statement with `$1`, `$2` … into a template with the values in place of the placeholders. */
 function tagged(sql: DrizzleSql, text: string, values: readonly string[]): unknown {
   const { strings, places } = splitAtPlaces(text, values);
   return sql(Object.assign(strings, { raw: strings }), ...places);

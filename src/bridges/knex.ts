@@ -6,7 +6,7 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The part of `Knex.Transaction` that is used. A `Knex` has `raw` too, but not the rest. */
+/** The part of `Knex.Transaction` that the bridge uses. A `Knex` has `raw` too, but not the rest. */
 export interface KnexTransaction {
   raw(text: string): { options(options: { text: string; values: string[] }): PromiseLike<unknown> };
   isCompleted(): boolean;
@@ -15,9 +15,10 @@ export interface KnexTransaction {
 }
 
 /**
- * Accepts the `trx` of `knex.transaction`, also a nested one, and what a `transactionProvider` returns, of Knex's own
- * clients for PostgreSQL. A client of somebody else that does not pass on `options` rejects the statement; use a
- * function as the handle there. The commit of the outermost transaction wakes the relays of this process.
+ * Accepts the `trx` from `knex.transaction`, nested or not, and the transaction that a `transactionProvider` returns,
+ * with Knex's own clients for PostgreSQL. A third-party client that does not pass on `options` rejects the statement.
+ * With such a client, use a function as the handle. The commit of the outermost transaction wakes the relays in this
+ * process.
  */
 export function knexBridge(): TransactionBridge<KnexTransaction> {
   return {
@@ -32,14 +33,15 @@ export function knexBridge(): TransactionBridge<KnexTransaction> {
         ? 'this Knex transaction has ended: store before it commits or rolls back'
         : undefined;
     },
-    // Through `options`, which Knex passes to `pg` unchanged. As bindings, a `?` in the text would have to be escaped,
-    // which is impossible after a backslash, and the message of every error would contain the payloads.
+    // Use `options`, which Knex passes to `pg` unchanged. With bindings, a `?` in the SQL would have to be escaped,
+    // which is impossible after a backslash, and every error message would contain the payloads.
     execute: (transaction, text, values) => transaction.raw(text).options({ text, values: [...values] }),
     onCommit(transaction, callback) {
-      // A nested transaction is fulfilled once its savepoint is released, which is not a commit.
+      // The promise of a nested transaction is fulfilled once its savepoint is released, which is not a commit.
       let outermost = transaction;
       while (outermost.parentTransaction) outermost = outermost.parentTransaction;
-      // It is also fulfilled after a rollback without a reason. The application sees a rejection too, and handles it.
+      // The promise is also fulfilled after a rollback without a reason. If it rejects, the application sees the
+      // rejection too, and handles it.
       outermost.executionPromise.then(callback, () => undefined);
     },
   };

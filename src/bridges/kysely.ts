@@ -6,31 +6,36 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The part of Kysely's `CompiledQuery` that is used. */
+/** The part of Kysely's `CompiledQuery` that the bridge uses. */
 export interface KyselyCompiledQuery {
   raw(text: string, values: unknown[]): unknown;
 }
 
-/** The part of Kysely's `Transaction` that is used. A `Kysely` has it too; `isTransaction` tells the two apart. */
+/**
+ * The part of Kysely's `Transaction` that the bridge uses. A `Kysely` has the same members, and `isTransaction`
+ * distinguishes the two.
+ */
 export interface KyselyTransaction {
   readonly isTransaction: true;
   executeQuery(query: never): PromiseLike<unknown>;
 }
 
-/** What a transaction of `db.startTransaction` tells about itself, but one of `db.transaction` does not. */
+/**
+ * The state that a transaction from `db.startTransaction` reports, and a transaction from `db.transaction` does not.
+ */
 interface Controlled {
   readonly isCommitted?: boolean;
   readonly isRolledBack?: boolean;
 }
 
 /**
- * Accepts the `trx` of `db.transaction().execute` or of `db.startTransaction().execute`, also after its savepoints.
+ * Accepts the `trx` from `db.transaction().execute` or `db.startTransaction().execute`, also after its savepoints.
  *
- * Kysely does not tell of a commit, so relays are woken by notifications, or look at their interval. The bridge
- * recognises that a controlled transaction has ended. For the other kind, Kysely 0.28.18 refuses the query itself, and
- * the server refuses what an older Kysely sends outside a transaction.
+ * Kysely does not report commits, so notifications wake the relays, or the relays poll at their interval. The bridge
+ * recognises that a transaction from `db.startTransaction` has ended. For a transaction from `db.transaction`, Kysely
+ * 0.28.18 rejects the query itself. If an older Kysely sends the query outside a transaction, the server rejects it.
  *
- * @param compiled what `kysely` exports as `CompiledQuery`. Its queries are sent as they are: no plugin changes them.
+ * @param compiled the `CompiledQuery` that `kysely` exports. No plugin changes its queries.
  */
 export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<KyselyTransaction> {
   return {
@@ -46,7 +51,7 @@ export function kyselyBridge(compiled: KyselyCompiledQuery): TransactionBridge<K
         ? 'this Kysely transaction has ended: store before it commits or rolls back'
         : undefined;
     },
-    // A copy, because Kysely freezes the values that it is given.
+    // Pass a copy, because Kysely freezes the values that it is given.
     execute: (transaction, text, values) => transaction.executeQuery(compiled.raw(text, [...values]) as never),
   };
 }

@@ -7,7 +7,7 @@ import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { splitAtPlaces } from './_shared/placeholders.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The part of MikroORM's `EntityManager` that is used. */
+/** The part of MikroORM's `EntityManager` that the bridge uses. */
 export interface MikroOrmTransaction {
   getTransactionContext(): unknown;
   getConnection(): {
@@ -15,7 +15,7 @@ export interface MikroOrmTransaction {
   };
 }
 
-/** A transaction of Knex, on which MikroORM 6 and older run. */
+/** A Knex transaction. MikroORM 6 and older are built on Knex. */
 interface KnexTransaction {
   readonly executionPromise?: Promise<unknown>;
   readonly parentTransaction?: KnexTransaction;
@@ -23,9 +23,9 @@ interface KnexTransaction {
 }
 
 /**
- * Accepts the `em` of `em.transactional`, also of a nested one, or an `em` on which `em.begin` was called. It writes at
- * once, and does not wait for a flush. Types cannot recognise an `em` without a transaction, so it is refused when it
- * is used.
+ * Accepts the `em` from `em.transactional`, nested or not, or an `em` on which `em.begin` was called. Messages are
+ * written at once, without waiting for a flush. The types cannot exclude an `em` without a transaction, so such an `em`
+ * is rejected at run time.
  */
 export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
   return {
@@ -36,14 +36,15 @@ export function mikroOrmBridge(): TransactionBridge<MikroOrmTransaction> {
       if (!context) {
         return 'a MikroORM em outside a transaction commits every query by itself: pass the em that em.transactional gives you';
       }
-      // The em of `transactional` keeps its context after the transaction has ended.
+      // The `em` from `transactional` keeps its context after the transaction has ended.
       return context.isCompleted?.() === true
         ? 'this MikroORM transaction has ended: store before it commits or rolls back'
         : undefined;
     },
     execute(em, text, values) {
       const { strings, places } = splitAtPlaces(text, values);
-      // MikroORM writes `\?` for a `?` of the statement itself, and takes `??` for a name. Hence the spaces.
+      // In MikroORM, `\?` is a `?` of the statement itself, and `??` is a placeholder for a name. The spaces prevent a
+      // `??`.
       const query = strings.map((string) => string.replaceAll('?', '\\?')).join(' ? ');
       return em.getConnection().execute(query, places, 'run', em.getTransactionContext() as never);
     },

@@ -6,7 +6,7 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The part of Prisma's transaction that is used, and what only a `PrismaClient` has. */
+/** The part of Prisma's transaction that the bridge uses. Only a `PrismaClient` has `$connect`. */
 export interface PrismaTransaction {
   $executeRawUnsafe(query: string, ...values: string[]): PromiseLike<number>;
   $queryRawUnsafe(query: string, ...values: string[]): PromiseLike<unknown>;
@@ -14,16 +14,17 @@ export interface PrismaTransaction {
 }
 
 /**
- * Accepts the `tx` of `prisma.$transaction(async (tx) => …)`, also of an extended client, and a nested one in versions
- * of Prisma that have them. Once the transaction has ended or timed out, Prisma itself rejects with its `P2028`.
+ * Accepts the `tx` from `prisma.$transaction(async (tx) => …)`, also with an extended client, and a nested `tx` in
+ * versions of Prisma that have nested transactions. Once the transaction has ended or timed out, Prisma itself rejects
+ * with its error `P2028`.
  *
  * `prisma.$transaction([…])` needs no bridge: `store.statement` returns what `prisma.$executeRawUnsafe` accepts.
  *
- * The tx and the client of Prisma 8 are refused, because they accept no SQL text. Give Prisma 8 a client of `pg`, and
- * store through that client: `const db = postgres({ contract, pg: client })`, then `db.transaction(async () =>
+ * The `tx` and the client of Prisma 8 are rejected, because they do not accept SQL text. Give Prisma 8 a `pg` client,
+ * and store through that client: `const db = postgres({ contract, pg: client })`, then `db.transaction(async () =>
  * outbox.send(client, …))`.
  *
- * Prisma does not tell of a commit, so relays are woken by notifications, or look at their interval.
+ * Prisma does not report commits, so notifications wake the relays, or the relays poll at their interval.
  */
 export function prismaBridge(): TransactionBridge<PrismaTransaction> {
   return {
@@ -36,7 +37,7 @@ export function prismaBridge(): TransactionBridge<PrismaTransaction> {
         : undefined;
     },
     execute: (transaction, text, values) => transaction.$executeRawUnsafe(text, ...values),
-    // `$executeRawUnsafe` resolves to a count.
+    // `$executeRawUnsafe` resolves to a count, not to rows.
     queryText: (transaction, text, values) => transaction.$queryRawUnsafe(text, ...values),
   };
 }
@@ -45,7 +46,7 @@ const PRISMA_8 =
   'this handle comes from Prisma 8, whose transactions accept no SQL text: build Prisma on a client of pg, ' +
   'postgres({ contract, pg: client }), and pass that client inside db.transaction(async (tx) => …)';
 
-/** The client and the tx of Prisma 8 both have these properties, and those of Prisma 7 have none of them. */
+/** In Prisma 8, the client and the `tx` both have all of these properties. In Prisma 7, they have none of them. */
 function isOfPrisma8(handle: unknown): boolean {
   return typeof handle === 'object' && handle !== null && ['sql', 'orm', 'nativeEnums'].every((name) => name in handle);
 }

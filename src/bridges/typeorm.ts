@@ -6,13 +6,16 @@
 import type { TransactionBridge } from '../core/contracts/bridge.js';
 import { hasMethods } from '../core/util/options.js';
 
-/** The object that holds the connection, and knows the state of its transaction. */
+/** The object that holds the connection, and reports the state of its transaction. */
 interface Runner {
   readonly isTransactionActive?: boolean;
   readonly isReleased?: boolean;
 }
 
-/** The part of TypeORM's `EntityManager` or `QueryRunner` that is used, and what only a `DataSource` has. */
+/**
+ * The part of TypeORM's `EntityManager` or `QueryRunner` that the bridge uses. Only a `DataSource` has
+ * `createQueryRunner`.
+ */
 export interface TypeormTransaction extends Runner {
   query(query: string, parameters?: string[]): PromiseLike<unknown>;
   readonly queryRunner?: Runner;
@@ -20,19 +23,19 @@ export interface TypeormTransaction extends Runner {
 }
 
 /**
- * Accepts the `manager` of `dataSource.transaction`, also of a nested one; or a `QueryRunner` that has started a
- * transaction, or its `manager`. Types cannot tell `dataSource.manager` from these, so it is refused when it is used.
+ * Accepts the `manager` from `dataSource.transaction`, nested or not. Also accepts a `QueryRunner` that has started a
+ * transaction, or its `manager`. The types cannot exclude `dataSource.manager`, so it is rejected at run time.
  *
- * A transaction that has ended is refused if TypeORM itself ended it, but not if it was ended by a `COMMIT` or
- * `ROLLBACK` sent as SQL.
+ * A transaction that has ended is rejected if TypeORM itself ended it, but not if a `COMMIT` or `ROLLBACK` that was
+ * sent as SQL ended it.
  *
- * TypeORM tells only the subscribers of a data source of a commit, so relays are woken by notifications, or look at
- * their interval.
+ * TypeORM reports a commit only to the subscribers of a data source, so notifications wake the relays, or the relays
+ * poll at their interval.
  */
 export function typeormBridge(): TransactionBridge<TypeormTransaction> {
   return {
     handleName: 'the manager of TypeORM’s dataSource.transaction',
-    // A QueryRunner looks much like a client of pg, and would be taken for one.
+    // A QueryRunner looks much like a `pg` client, and would otherwise be taken for one.
     isHandle: (handle) =>
       hasMethods(handle, 'query', 'getRepository') || hasMethods(handle, 'query', 'startTransaction'),
     refusalOf(transaction) {

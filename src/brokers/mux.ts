@@ -19,20 +19,22 @@ import {
 
 /** The options of `Mux`. */
 export interface MuxOptions {
-  /** Gets the messages for which there is no route. @default none: they fail permanently */
+  /** Receives the messages that have no route. @default none: they fail permanently */
   fallback?: Publisher | PublishFunction;
   /**
-   * How many calls are in flight at once to a route without a batch form. For each key there is only one. @default 10
+   * How many calls can be in flight at once to a route without `publishBatch`. For each key, there is only one at a
+   * time. @default 10
    */
   concurrency?: number;
 }
 
 /**
- * One publisher made of several. The value of one metadata entry decides where a message goes. The routes share one
- * destination of the relay, and so its fate: a broker that is down holds up the others. If that must not happen, use a
- * destination for each.
+ * Combines several publishers into one. The value of one metadata entry decides which publisher gets a message. All
+ * routes share one destination of the relay, so a broker that is down also holds up the messages for the other routes.
+ * If that must not happen, use a separate destination for each broker.
  *
- * A call never sends two messages of one key, because two routes have no common order (`batchKeepsKeyOrder` is false).
+ * A relay never passes two messages with the same key in one batch, because two routes have no common order
+ * (`batchKeepsKeyOrder` is false).
  *
  * @example
  * ```ts
@@ -46,9 +48,9 @@ export class Mux implements BatchPublisher {
   readonly #fallback: BatchPublisher | undefined;
 
   /**
-   * @param metadataKey The metadata entry that decides.
-   * @param routes Publishers by the values of that entry, at least one.
-   * @throws MessengerError `INVALID_OPTION` that quotes what is wrong.
+   * @param metadataKey The name of the metadata entry that decides.
+   * @param routes The publishers, keyed by the value of that entry. There must be at least one.
+   * @throws MessengerError `INVALID_OPTION`. The error quotes the invalid value.
    */
   constructor(
     metadataKey: string,
@@ -69,7 +71,9 @@ export class Mux implements BatchPublisher {
     this.#fallback = fallback === undefined ? undefined : batched('fallback', fallback, concurrency);
   }
 
-  /** @throws PublishError `permanent` if there is no route for the message; otherwise what the route throws. */
+  /**
+   * @throws PublishError `permanent` if there is no route for the message. Otherwise, the error that the route throws.
+   */
   async publish(message: Message, options?: PublishOptions): Promise<void> {
     const route = this.#routeOf(message);
     if (route instanceof PublishError) throw route;
@@ -126,7 +130,7 @@ function batched(name: string, given: Publisher | PublishFunction, concurrency: 
   return isBatchPublisher(publisher) ? publisher : asBatchPublisher(publisher, concurrency);
 }
 
-/** A route that rejects as a whole does not affect the messages of other routes. */
+/** If a route rejects as a whole, the messages of the other routes are not affected. */
 async function answersOf(
   route: BatchPublisher,
   messages: readonly Message[],

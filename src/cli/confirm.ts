@@ -2,9 +2,9 @@ import { createInterface } from 'node:readline/promises';
 import { MessengerError } from '../core/errors.js';
 
 /**
- * Asks on a terminal whether to continue. A script must have said so with `--yes`.
+ * Asks on a terminal whether to continue. A script must pass `--yes` instead.
  *
- * @param what What would be done, as a clause: `delete 12 messages of "default" for ever`.
+ * @param what The action, as a clause: `delete 12 messages of "default" for ever`.
  * @throws MessengerError `INVALID_OPTION` if there is no terminal to ask on, `CONFLICT` if the answer is not yes.
  */
 export async function confirm(what: string, yes: boolean): Promise<void> {
@@ -30,7 +30,7 @@ export async function confirm(what: string, yes: boolean): Promise<void> {
   throw new MessengerError('CONFLICT', `the answer was not yes: nothing was changed`);
 }
 
-/** Prints a remark on standard error, so that a script can read the output. */
+/** Prints a remark to standard error, so that scripts can read standard output. */
 export function note(text: string): void {
   console.error(text);
 }

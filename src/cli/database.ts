@@ -4,7 +4,7 @@ import { MessengerError } from '../core/errors.js';
 import { PostgresStore, type PostgresStoreOptions } from '../stores/postgres/index.js';
 import { nameOf } from './values.js';
 
-/** The flags that say which outbox to work on. */
+/** The flags that select the outbox. */
 export interface DatabaseFlags {
   url?: string;
   schema?: string;
@@ -12,7 +12,7 @@ export interface DatabaseFlags {
   jsonPayload?: boolean;
 }
 
-/** Adds the options of every command that works on an outbox in PostgreSQL. */
+/** Adds the options that every command on an outbox in PostgreSQL has. */
 export function databaseOptions(command: Command): Command {
   return command
     .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
@@ -22,7 +22,8 @@ export function databaseOptions(command: Command): Command {
 }
 
 /**
- * Connects, and ends the connection whatever happens. `otherwise` says, in the error, what to do without a database.
+ * Connects, calls `use`, and closes the connection in any case. If no database was given, the error ends with
+ * `otherwise`, which says what to do without a database.
  */
 export async function withStore<T>(
   { url = process.env['DATABASE_URL'], ...options }: PostgresStoreOptions & { url?: string },
@@ -42,7 +43,7 @@ export async function withStore<T>(
   }
 }
 
-/** What an operator does that any store can do, on the outbox that the flags say. */
+/** Runs an operator function that every store has, on the outbox that the flags select. */
 export async function withAdmin<T>(flags: DatabaseFlags, use: (admin: OutboxAdmin) => Promise<T>): Promise<T> {
   return withStore(flags, (store) => use(store.admin));
 }
@@ -60,8 +61,8 @@ async function clientLibrary() {
 }
 
 /**
- * Without this check, pg would report an error about a host that nobody named. The value is not quoted, because it may
- * contain a password.
+ * Without this check, `pg` would report an error about a host that the user did not name. The value is not quoted,
+ * because it may contain a password.
  */
 function assertUrl(url: string): void {
   if (/^postgres(ql)?:\/\/./.test(url) && URL.canParse(url)) return;

@@ -91,7 +91,7 @@ async function askFor({ name, pending, morePending, parked, dead }: DestinationS
   );
 }
 
-/** @throws MessengerError `UNKNOWN_DESTINATION` that lists the destinations that exist. */
+/** @throws MessengerError `UNKNOWN_DESTINATION`. The error lists the destinations that exist. */
 function find(states: readonly DestinationState[], wanted: string): DestinationState {
   const found = states.find(({ name }) => name === wanted);
   if (found) return found;
@@ -101,7 +101,7 @@ function find(states: readonly DestinationState[], wanted: string): DestinationS
   );
 }
 
-/** What an operator can do about a state that needs attention. */
+/** Returns advice on what an operator can do about a state that needs attention. */
 function adviceOn(state: DestinationState): string[] {
   const name = JSON.stringify(state.name);
   const flag = state.name === 'default' ? '' : ` --destination ${state.name}`;

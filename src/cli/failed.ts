@@ -5,7 +5,7 @@ import { confirm, note } from './confirm.js';
 import { databaseOptions, withAdmin, type DatabaseFlags } from './database.js';
 import { listed, nameOf, time, wholeNumber } from './values.js';
 
-/** `messenger parked`: what is parked and not given up. */
+/** `messenger parked`: lists the parked messages. Dead letters are not among them. */
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
     .description(
@@ -18,7 +18,7 @@ export function parked(): Command {
     });
 }
 
-/** `messenger dead-letters`: lists the messages that were given up. */
+/** `messenger dead-letters`: lists dead letters and blocked messages. */
 export function deadLetters(): Command {
   return paged(givenUp(new Command('dead-letters')))
     .description('print the messages that were given up, as JSON, one per line, with payloads as text')
@@ -32,7 +32,7 @@ export function deadLetters(): Command {
     });
 }
 
-/** `messenger requeue`: has messages that were given up tried again. */
+/** `messenger requeue`: makes relays try dead letters and blocked messages again. */
 export function requeue(): Command {
   return givenUp(new Command('requeue'))
     .description('have messages that were given up tried again, in order, even while relays run')
@@ -45,7 +45,7 @@ export function requeue(): Command {
     });
 }
 
-/** `messenger discard`: deletes messages that were given up, once somebody has agreed to their number. */
+/** `messenger discard`: deletes dead letters and blocked messages, after somebody has confirmed their number. */
 export function discard(): Command {
   return givenUp(new Command('discard'))
     .description('delete messages that were given up, for ever, even while relays run')
@@ -62,7 +62,7 @@ export function discard(): Command {
     });
 }
 
-/** If somebody names each message, they know how many there are. */
+/** Asks for confirmation, unless the messages were selected by id, because the user then knows how many there are. */
 async function agree(admin: OutboxAdmin, options: DeadLetterSelection, yes: boolean): Promise<void> {
   if (yes || options.dryRun === true || options.ids !== undefined) return;
   const count = await admin.discard({ ...options, dryRun: true });
@@ -106,7 +106,7 @@ function selecting(command: Command): Command {
     .option('--error <text>', 'only messages whose error contains this text', nameOf);
 }
 
-/** The flags of a `DeadLetterSelection`. */
+/** Adds the flags of a `DeadLetterSelection`. */
 function givenUp(command: Command): Command {
   return selecting(command)
     .option('--state <state>', 'only dead, or only blocked', nameOf)
@@ -124,7 +124,7 @@ function paged(command: Command): Command {
     .option('--after <seq>', 'only messages with a greater seq than this', wholeNumber);
 }
 
-/** Divides the flags into those that say which outbox to work on, and the rest. Contains only flags that were given. */
+/** Divides the flags into those that select the outbox, and the rest. Contains only flags that were given. */
 function parted<T extends DatabaseFlags>(flags: T) {
   const { url, schema, tablePrefix, jsonPayload, ...options } = flags;
   const database = Object.entries({ url, schema, tablePrefix, jsonPayload }).filter(([, value]) => value !== undefined);

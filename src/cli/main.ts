@@ -24,7 +24,7 @@ try {
     const error = toError(thrown);
     const code = error instanceof MessengerError ? ` [${error.code}]` : '';
     const cause = error.cause instanceof Error && error.message !== '' ? textOf(error.cause) : undefined;
-    // Without the cause, which gets a line of its own.
+    // Leave out the cause, which gets its own line.
     const text = cause === undefined ? textOf(error) : textOf(error.message);
     console.error(`messenger: ${text}${code}`);
     if (cause !== undefined && !text.includes(cause)) console.error(`  because: ${cause}`);

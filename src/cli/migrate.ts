@@ -12,7 +12,7 @@ interface MigrateFlags extends PostgresTableOptions {
   transaction: boolean;
 }
 
-/** `messenger migrate`: creates the tables of an outbox, or prints the SQL that would. */
+/** `messenger migrate`: creates the tables of an outbox, or prints the SQL that creates them. */
 export function migrateCommand(): Command {
   return databaseOptions(new Command('migrate'))
     .description('create the tables of an outbox in PostgreSQL, or bring them to this version')

@@ -8,7 +8,7 @@ import { nameOf, only, wholeNumber } from './values.js';
 const TABLES = ['schema', 'tablePrefix'] as const;
 const ROLES = ['writer', 'relay', 'consumer', 'migrator'] as const;
 
-/** The commands of an operator. Each calls one function of the store, and prints the result. */
+/** The operator commands. Each command calls one function of the store, and prints the result. */
 export function operatorCommands(): Command[] {
   return [
     ...[repartition(), roles(), importGo()],

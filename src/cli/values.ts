@@ -1,9 +1,9 @@
 import { InvalidArgumentError } from 'commander';
 
-/** Milliseconds of each unit that a duration can have. */
+/** The number of milliseconds in each unit that a duration can have. */
 const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const;
 
-/** Refuses a text that begins with `--`: if a value is forgotten, the next flag would be taken for it. */
+/** Rejects a value that begins with `--`. If a value was forgotten, the next flag would otherwise be taken for it. */
 export function nameOf(text: string): string {
   if (text.startsWith('--')) throw new InvalidArgumentError('a value is missing before this flag.');
   if (text === '') throw new InvalidArgumentError('must not be empty.');
@@ -16,7 +16,7 @@ export function wholeNumber(text: string): number {
   return value;
 }
 
-/** The milliseconds of `7d`, `12h`, `30m`, `30s`, `500ms`. A number alone means milliseconds. */
+/** Returns the milliseconds in `7d`, `12h`, `30m`, `30s` or `500ms`. A number alone is in milliseconds. */
 export function duration(text: string): number {
   const value = milliseconds(text);
   if (value !== undefined) return value;
@@ -32,7 +32,7 @@ function milliseconds(text: string): number | undefined {
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
-/** The Date of a moment, or of how long ago it was. */
+/** Returns the Date for a time such as `2026-01-31T12:00:00Z`, or for a duration before now such as `7d`. */
 export function time(text: string): Date {
   const ago = /[a-z]$/.test(text) ? milliseconds(text) : undefined;
   const value = ago === undefined ? moment(text) : new Date(Date.now() - ago);
@@ -40,7 +40,7 @@ export function time(text: string): Date {
   throw new InvalidArgumentError('must be a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d or 12h.');
 }
 
-/** Only ISO 8601. `Date` would make a year of `7`, and the third of March of the 31st of February. */
+/** Accepts only ISO 8601. `Date` would also accept `7` (as July 2001), and would turn 31 February into 3 March. */
 function moment(text: string): Date {
   const [, day] =
     /^(\d{4}-\d{2}-\d{2})(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?$/.exec(text) ?? [];
@@ -54,7 +54,7 @@ export function listed(value: string, values: readonly string[] = []): string[] 
   return [...values, nameOf(value)];
 }
 
-/** Those of the given flags that have these names. */
+/** Returns only the flags that have these names. */
 export function only<Flags extends object, Key extends keyof Flags>(
   flags: Flags,
   ...keys: readonly Key[]

@@ -8,22 +8,22 @@ import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
-/** The part of Fastify that is used. */
+/** The part of Fastify that the plugin uses. */
 export interface FastifyApp {
   decorate(name: string, value: unknown): unknown;
   addHook(name: 'onReady' | 'onClose' | 'preClose', hook: () => Promise<void>): unknown;
 }
 
-/** The part of Avvio, which boots and closes Fastify, that adds what is closed next. */
+/** The part of Avvio that adds a hook for closing. Avvio boots and closes Fastify. */
 interface Closing {
   onClose?(hook: () => Promise<void>): unknown;
 }
 
 /** The options of the plugin. */
 export interface OutboxPluginOptions {
-  /** Becomes `app.outbox`. */
+  /** The outbox, which becomes `app.outbox`. */
   readonly outbox: RelaySource;
-  /** The relay that runs beside this server. With `errorLogger: app.log` it logs to Fastify's log. @default none */
+  /** The relay that runs alongside this server. With `errorLogger: app.log`, it logs to Fastify's log. @default none */
   readonly relay?: HostedRelayOptions;
 }
 
@@ -33,10 +33,11 @@ const KEYS = { outbox: true, relay: true } satisfies KeysOf<OutboxPluginOptions>
 
 /**
  * Decorates the server with `outbox` and with `outboxHealth()`, which returns a `RelayHealth`. Starts the relay when
- * the server becomes ready, and stops it when the server closes: after the last request, and before other plugins close
- * what they opened, such as the database, wherever they are registered. For Fastify 4.20 and newer.
+ * the server becomes ready, and stops it when the server closes. The relay stops after the last request, and before
+ * other plugins close their resources, such as the database, wherever these plugins are registered. Requires Fastify
+ * 4.20 or newer.
  *
- * `ready()` and `listen()` reject with the `FatalError` of a relay that cannot start. `close()` the server then.
+ * If the relay cannot start, `ready()` and `listen()` reject with its `FatalError`. Call `close()` then.
  *
  * @throws MessengerError `INVALID_OPTION` from `register`.
  *
@@ -60,17 +61,18 @@ export const outboxPlugin = Object.assign(
     app.decorate('outboxHealth', relay.health);
     app.addHook('onReady', relay.start);
     app.addHook('onClose', relay.stop);
-    // Fastify closes first what was added last, so a database that is registered after this plugin would be closed
-    // before it. This hook runs when nothing can be added any more, while the server waits for its last request. What
-    // is added now is closed next. `addHook` would be too late.
+    // Fastify runs the close hooks in reverse order, so a database that is registered after this plugin would be closed
+    // before the relay. This hook runs when no plugin can be added any more, while the server waits for its last
+    // request. A close hook that is added now runs next. `addHook` would be too late.
     app.addHook('preClose', async () => {
       (app as Closing).onClose?.(relay.stop);
     });
   },
   {
-    // As fastify-plugin does, so that the whole server sees the decorations, not only children of the plugin.
+    // As in fastify-plugin, this makes the decorations available to the whole server, and not only to the plugin's
+    // children.
     [Symbol.for('skip-override')]: true,
-    // Other plugins wait for this one by its name: `fp(plugin, { dependencies: ['messenger-outbox'] })`.
+    // Other plugins can depend on this plugin by its name: `fp(plugin, { dependencies: ['messenger-outbox'] })`.
     [Symbol.for('plugin-meta')]: { name: 'messenger-outbox' },
   },
 );

@@ -26,21 +26,19 @@ const DISCOVERY = Symbol('discovery');
 
 /**
  * Makes the outbox injectable everywhere. The relay and the subscribers start as the last step of the application's
- * bootstrap, which rejects if they cannot start. They stop as the first step of its shutdown, and finish what is in
- * flight, before any `onModuleDestroy` of the application, wherever the module is imported. Messages that requests
- * store after that wait for the next relay. Nest shuts down on signals only with `app.enableShutdownHooks()`.
+ * bootstrap, which rejects if they cannot start. They stop as the first step of its shutdown, and finish the messages
+ * that are in flight, before any `onModuleDestroy` of the application. It does not matter where the module is imported.
+ * Messages that requests store after that wait for the next relay. Nest shuts down on signals only with
+ * `app.enableShutdownHooks()`.
  */
 // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- Nest knows modules by their class
 export class OutboxModule {
-  /**
-   * @returns the module, which is to be imported once. @throws MessengerError `INVALID_OPTION` when the application
-   *   starts.
-   */
+  /** @returns the module. Import it only once. @throws MessengerError `INVALID_OPTION` when the application starts. */
   static forRoot({ discovery, ...options }: OutboxModuleOptions & OutboxModuleWiring) {
     return OutboxModule.forRootAsync({ ...(discovery && { discovery }), useFactory: () => options });
   }
 
-  /** As `forRoot`, with options that a factory makes from what is injected. */
+  /** Like `forRoot`, with options that a factory creates from injected providers. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- as Nest types what it injects
   static forRootAsync<Injected extends any[]>(options: OutboxModuleFactory<Injected>) {
     const { imports = [], inject = [], useFactory, discovery } = options;
@@ -58,7 +56,8 @@ export class OutboxModule {
       exports: [OPTIONS, OUTBOX, STATE, OUTBOX_HEALTH],
     };
     const modules = { token: ModulesContainer, optional: true };
-    // Nest calls the hooks of one of these two modules first, and those of the other last (see `firstAndLast`).
+    // Nest calls the hooks of one of these two modules first, and the hooks of the other module last (see
+    // `firstAndLast`).
     return {
       module: OutboxModule,
       imports: [outbox],

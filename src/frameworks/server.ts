@@ -1,5 +1,5 @@
 /**
- * The relay beside a Node.js server: Express, Hono on Node.js, Koa, or plain `node:http`.
+ * Runs a relay alongside a Node.js server: Express, Hono on Node.js, Koa, or plain `node:http`.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { checkKeys, type KeysOf } from '../core/util/options.js';
 
 export type { RelayHealth } from './_shared/lifecycle.js';
 
-/** The part of a `node:http` server that is used. */
+/** The part of a `node:http` server that `withRelay` uses. */
 export interface NodeServer {
   readonly listening: boolean;
   keepAliveTimeout?: number;
@@ -18,22 +18,22 @@ export interface NodeServer {
   close(): unknown;
 }
 
-/** A server, and the relay beside it. */
+/** The options of `withRelay`: a server, and the relay that runs alongside it. */
 export interface ServiceOptions<Server extends NodeServer> {
   readonly outbox: RelaySource;
   readonly relay: HostedRelayOptions;
-  /** Starts the server. Called once the relay runs, so that no server listens without one. */
+  /** Starts the server. Called after the relay has started, so that no server listens without a relay. */
   readonly listen: () => Server | Promise<Server>;
 }
 
-/** A server that listens, and its relay. With `await using` both end at the end of the scope. */
+/** A server that is listening, and its relay. With `await using`, both stop at the end of the scope. */
 export interface Service<Server extends NodeServer> extends AsyncDisposable {
   readonly server: Server;
   readonly health: () => RelayHealth;
   /**
-   * Settles when the server is closed and the relay has ended. Rejects as soon as the relay cannot continue, with its
-   * `FatalError`. The server continues then, and the messages that it stores wait. Wait for this promise, so that the
-   * process ends.
+   * Settles when the server is closed and the relay has ended. Rejects with the relay's `FatalError` as soon as the
+   * relay cannot continue. The server then continues to run, and the messages that it stores wait. Await this promise,
+   * so that the process ends in this case.
    */
   readonly ended: Promise<void>;
   /**
@@ -44,11 +44,12 @@ export interface Service<Server extends NodeServer> extends AsyncDisposable {
 }
 
 /**
- * Starts a relay, and then a server. When the server closes, whoever closed it, the relay stops too. No signal handlers
- * are installed.
+ * Starts a relay, and then a server. When the server closes, for whatever reason, the relay stops too. No signal
+ * handlers are installed.
  *
- * @throws FatalError if the relay cannot start; no server listens then. MessengerError `INVALID_OPTION`. What `listen`
- *   throws, or the error that the server emits instead of listening; the relay was stopped then.
+ * @throws FatalError if the relay cannot start. No server is listening then. MessengerError `INVALID_OPTION`. Also
+ *   throws the error that `listen` throws, or that the server emits instead of listening. The relay has been stopped
+ *   then.
  *
  * @example
  * ```ts
@@ -67,7 +68,7 @@ export async function withRelay<Server extends NodeServer>(options: ServiceOptio
     const closed = new Promise<unknown>((resolve) => server.once('close', resolve)).then(relay.stop);
     await listening(server);
     const stop = () => {
-      // Do not wait for idle connections. The server reads this timeout when the answer of the last request has been
+      // Do not wait for idle connections. The server reads this timeout when the response to the last request has been
       // sent.
       server.keepAliveTimeout = 1;
       server.close();

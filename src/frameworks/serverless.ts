@@ -1,5 +1,6 @@
 /**
- * The outbox where no process runs for long: drained by the request of a cron job, or after a response.
+ * The outbox in environments where no process runs for long. A request from a cron job drains it, or it is drained
+ * after a response.
  *
  * @module
  */
@@ -10,15 +11,16 @@ import { accessOf, type DrainAccess, type DrainRequest, type GivenAccess } from 
 
 export type { DrainAccess, DrainRequest } from './serverless/access.js';
 
-/** The part of an `Outbox` that can be drained, whatever its topics. */
+/** The part of an `Outbox` that can be drained, for an outbox with any topics. */
 export interface DrainSource {
   drain(options: DrainOptions): Promise<number>;
 }
 
 /**
- * A `fetch`-style handler that publishes the stored messages, for route handlers of Next.js, Hono, Bun, Deno, workers.
- * It answers 200 with `{ published }`, 401 to strangers, and 500 if not everything could be published or `authorize`
- * threw. The error logger gets that error in full. The lease is given back before the handler answers.
+ * Returns a `fetch`-style handler that publishes the stored messages, for route handlers in Next.js, Hono, Bun, Deno or
+ * workers. The handler answers 200 with `{ published }`, or 401 if the request is not authorized, or 500 if not all
+ * messages could be published or `authorize` threw an error. The error logger receives that error in full. The lease is
+ * released before the handler answers.
  *
  * @throws MessengerError `INVALID_OPTION` without `secret` and `authorize`, or with both.
  *
@@ -46,8 +48,8 @@ export function drainHandler<R extends DrainRequest = Request>(
 }
 
 /**
- * `outbox.drain` for hooks that run after a response, such as `after` of Next.js and `waitUntil` of workers. An error
- * goes to the error logger, and the messages stay stored for the next time.
+ * Wraps `outbox.drain` for hooks that run after a response, such as `after` in Next.js and `waitUntil` in workers. An
+ * error goes to the error logger, and the messages stay stored for the next drain.
  *
  * @returns a function that never rejects.
  *

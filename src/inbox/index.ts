@@ -1,5 +1,5 @@
 /**
- * The inbox: the effect of a message happens once, however often the message is delivered.
+ * The inbox: each message takes effect once, however often the message is delivered.
  *
  * @module
  */
@@ -8,13 +8,14 @@ import { storeInbox, type InboxOptions, type StoreInbox } from './store-inbox.js
 
 export type { Handled, InboxOptions, StoreInbox } from './store-inbox.js';
 /**
- * An inbox for `subscribe`. Each message is handled in a transaction that also records the message. If it was handled
- * before, the handler is not called. If the handler rejects, everything is rolled back, and the message is delivered
- * again. If a message is delivered twice at once, the second delivery waits for the first.
+ * Creates an inbox for `subscribe`. Each message is handled in a transaction that also records the message. If the
+ * message was handled before, the handler is not called. If the handler rejects, everything is rolled back, and the
+ * message is delivered again. If a message is delivered twice at once, the second delivery waits for the first.
  *
- * @throws MessengerError `INVALID_OPTION` that names what is wrong. Its `once` rejects with what the handler and the
- *   database library throw, and with a MessengerError: `INVALID_TRANSACTION` for a `transaction` that does not run its
- *   callback in a transaction, `SCHEMA_MISMATCH` if the tables are missing.
+ * @throws MessengerError `INVALID_OPTION`. The error names what is wrong. The inbox's `once` method rejects with the
+ *   errors that the handler and the database library throw. It also rejects with a MessengerError:
+ *   `INVALID_TRANSACTION` if `transaction` does not run its callback in a transaction, and `SCHEMA_MISMATCH` if the
+ *   tables are missing.
  *
  * @example
  * ```ts

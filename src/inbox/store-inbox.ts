@@ -10,49 +10,53 @@ import { checkKeys, type KeysOf, numberOption, hasMethods } from '../core/util/o
 const HOUR = 3_600_000;
 const WEEK = 7 * 24 * HOUR;
 
-/** An inbox cleans by itself at most once in this time. Milliseconds. */
+/** An inbox cleans automatically at most once in this many milliseconds. */
 const CLEANING_PAUSE = HOUR;
 
-/** What the callback of a transaction resolves to. Pass it on: it carries the type of the handle. */
+/** The value that the callback of `transaction` resolves to. Pass it on, because it carries the type of the handle. */
 export interface Handled<Tx> {
   readonly handle: Tx;
 }
 
 /** The options of an inbox. Durations are in milliseconds. */
 export interface InboxOptions<Tx, Handle = Tx> {
-  /** Where received messages are recorded: a `PostgresStore` in the database of the effects, or a `MemoryStore`. */
+  /**
+   * The store that records received messages: a `PostgresStore` in the database that the handlers change, or a
+   * `MemoryStore`.
+   */
   readonly store: InboxStore<Handle>;
-  /** Whose inbox it is, such as `'billing'`. Each consumer handles the same message for itself. */
+  /** The name of the consumer, such as `'billing'`. Each consumer handles a message independently of the others. */
   readonly consumer: string;
   /**
-   * Runs the callback in a transaction of the application, and resolves to what the callback resolved to: `(fn) =>
-   * db.transaction(fn)`. It commits when the callback resolves, and rolls back and rejects when the callback rejects. A
-   * library may call the callback again; the last call counts. It must be a transaction: if every statement commits by
-   * itself, a message whose handler fails counts as handled.
+   * Runs the callback in one of the application's transactions, and resolves to the callback's result. An example is
+   * `(fn) => db.transaction(fn)`. It must commit when the callback resolves, and must roll back and reject when the
+   * callback rejects. A library may call the callback again. Then the last call counts. The callback must really run in
+   * a transaction. If every statement commits by itself, a message counts as handled even if its handler fails.
    *
-   * Write it as an arrow function even if you already have such a function, `(fn) => inTransaction(fn)`: the compiler
-   * infers the type of the handle from it.
+   * Even if you already have such a function, write an arrow function such as `(fn) => inTransaction(fn)`. The compiler
+   * infers the type of the handle from the arrow function.
    */
   readonly transaction: (work: <T>(transaction: T) => Promise<Handled<T>>) => Promise<Handled<Tx> | undefined>;
   /**
-   * How long a handled message is remembered, an hour or more. It must be longer than anything can deliver the message
-   * again, which is as long as the broker keeps a message, including its dead-letter queues (at most 14 days in SQS).
+   * How long the inbox remembers a handled message: an hour or more. The message must not be delivered again after this
+   * time. So the retention must be longer than the time for which the broker and its dead-letter queues keep a message
+   * (at most 14 days in SQS).
    *
    * @default 604_800_000, seven days
    */
   readonly retention?: number | undefined;
-  /** Gets the errors of cleaning in the background. @default the console */
+  /** Receives errors from cleaning in the background. @default the console */
   readonly errorLogger?: ErrorLogger | undefined;
 }
 
-/** An inbox that records handled messages in a store. `createInbox` makes one. */
+/** An inbox that records handled messages in a store. `createInbox` creates one. */
 export interface StoreInbox<Tx> extends Inbox<Tx> {
   /**
-   * Forgets messages that were handled longer ago than `retention`. The inbox does this by itself in the background after a
-   * message, at most once an hour.
+   * Deletes the records of messages that were handled longer ago than `retention`. The inbox also does this
+   * automatically after a message, in the background, at most once an hour.
    *
-   * @returns how many were forgotten.
-   * @throws what the store throws; the reason of the signal.
+   * @returns the number of deleted records.
+   * @throws the store's errors, or the signal's reason.
    */
   clean(options?: StoreCallOptions): Promise<number>;
 }
@@ -65,7 +69,7 @@ const KEYS = {
   errorLogger: true,
 } satisfies KeysOf<InboxOptions<unknown>>;
 
-/** What `createInbox` makes, with a given clock. */
+/** Creates the same inbox as `createInbox`, with a given clock. */
 export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, Handle>, clock: Clock): StoreInbox<Tx> {
   const { store, consumer, transaction, retention, errorLogger } = checked(options);
   const clean: StoreInbox<Tx>['clean'] = async (callOptions) => store.deleteReceived(consumer, retention, callOptions);
@@ -79,8 +83,8 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
     const isFirst = await store.receive(tx as Handle, consumer, id);
     if (!isFirst) return false;
     await work(tx as Tx);
-    // If a statement failed and was caught, or the handler rolled back, COMMIT rolls back, and most libraries do not
-    // report it. So ask again whether the record is still there.
+    // If the handler caught the error of a failed statement, or rolled back itself, COMMIT rolls back, and most
+    // libraries do not report this. So check again whether the record is still there.
     if (await store.receive(tx as Handle, consumer, id)) throw rolledBack();
     return true;
   }
@@ -88,7 +92,7 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
   return {
     async once(message, work) {
       assertReceivedId((message as Partial<typeof message> | null | undefined)?.id);
-      /** What happened in the last call of the callback. */
+      /** The outcome of the last call of the callback. */
       let last: Outcome | undefined;
       await transaction((tx) => {
         const call: Outcome = (last = {});
@@ -102,7 +106,8 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
             throw error;
           },
         );
-        // Whoever does not wait for it learns of it from `outcomeOf`. Without this, a rejection would end the process.
+        // If `transaction` does not wait for this promise, `outcomeOf` reports the error. Without this line, a
+        // rejection would end the process.
         handled.catch(() => undefined);
         return handled;
       });
@@ -114,15 +119,15 @@ export function storeInbox<Tx extends Handle, Handle>(options: InboxOptions<Tx, 
   };
 }
 
-/** What happened in one call of a transaction's callback. Neither property is set while it runs. */
+/** The outcome of one call of a transaction's callback. Neither property is set while the callback runs. */
 interface Outcome {
   ran?: boolean;
   failure?: { readonly error: unknown };
 }
 
 /**
- * Whether the work ran. @throws if the transaction resolved and the work did not, because the message must not be
- * acknowledged then.
+ * Returns whether the work ran. @throws if the transaction resolved but the work did not, because the message must not
+ * be acknowledged then.
  */
 function outcomeOf(last: Outcome | undefined): boolean {
   if (last === undefined) throw notRun('resolved without calling its callback');
@@ -145,7 +150,7 @@ function notRun(what: string): MessengerError {
   );
 }
 
-/** Runs something when called, but only one run at a time, and not again before so many milliseconds have passed. */
+/** Returns a function that calls `run`, unless it is still running or was called less than `pause` milliseconds ago. */
 function atMostEvery(pause: number, clock: Clock, run: () => Promise<unknown>): () => void {
   let next = -Infinity;
   let running = false;

@@ -1,6 +1,6 @@
 /**
- * For the tests of an application: shows what its transactions store and what would be published, and has a broker in
- * memory.
+ * Helpers for an application's tests. They show which messages its transactions store and which would be published, and
+ * include an in-memory broker.
  *
  * @module
  */
@@ -22,26 +22,26 @@ export interface Sent<Name = string, Payload = unknown> {
   readonly message: Message;
 }
 
-/** A message of one of the topics. Its topic tells which. */
+/** A message for one of the topics. Its `topic` tells which one. */
 export type SentOf<S extends Schemas> = { [Name in keyof S & string]: Sent<Name, ParsedOf<S, Name>> }[keyof S & string];
 
 /**
- * What a payload must look like: a part of it, with matchers such as `expect.anything()` of Vitest and Jest anywhere;
- * or a function that returns `true` for a payload that matches.
+ * Describes an expected payload. It is either a part of the payload, which can contain matchers such as
+ * `expect.anything()` from Vitest and Jest anywhere, or a function that returns `true` for a matching payload.
  */
 export type Matcher<Payload> =
   | ((payload: Payload) => boolean)
   | (Payload extends object ? { readonly [Key in keyof Payload]?: unknown } : Payload)
   | { asymmetricMatch(other: unknown): boolean };
 
-/** What a test can ask an outbox. */
+/** The functions that inspect an outbox in a test. */
 export interface OutboxTesting<Tx, S extends Schemas> {
-  /** The messages that a transaction has stored so far in the outbox's topics, in order. */
+  /** Resolves to the messages that a transaction has stored so far for the outbox's topics, in order. */
   readonly stored: (transaction: Tx) => Promise<SentOf<S>[]>;
   /**
-   * Asserts that a transaction has stored a message of this topic that matches.
+   * Asserts that a transaction has stored a matching message for this topic.
    *
-   * @returns the first message that matches. @throws Error that shows what was stored instead.
+   * @returns the first message that matches. @throws Error if there is none. The error shows what was stored instead.
    */
   readonly expectStored: <Name extends keyof S & string>(
     transaction: Tx,
@@ -49,15 +49,16 @@ export interface OutboxTesting<Tx, S extends Schemas> {
     matcher?: Matcher<ParsedOf<S, Name>>,
   ) => Promise<Sent<Name, ParsedOf<S, Name>>>;
   /**
-   * Publishes committed messages until none are left, and resolves to those of the outbox's topics, in order. It drains
-   * each of their destinations, one after the other, or only the given one. The messages are then published, so a
-   * second call returns only later ones. Do not use it beside a relay, which takes the messages first.
+   * Publishes committed messages until none are left, and resolves to the messages for the outbox's topics, in order.
+   * It drains each destination of these topics, one after the other, or only the given destination. The messages then
+   * count as published, so a second call returns only later messages. Do not use it while a relay is running, because
+   * the relay would take the messages first.
    */
   readonly drained: (options?: Omit<DrainOptions, 'publisher'>) => Promise<SentOf<S>[]>;
 }
 
 /**
- * Looks into an outbox from a test, under any test runner.
+ * Inspects an outbox in a test, under any test runner.
  *
  * @example
  * ```ts
@@ -122,7 +123,7 @@ export function outboxTesting<Tx, S extends Schemas>(outbox: Outbox<Tx, S>): Out
   };
 }
 
-/** A matcher as JSON. Matchers of a test runner appear with their own names. */
+/** Returns a matcher as JSON. A test runner's matchers appear under their own names. */
 function textOf(matcher: unknown): string {
   return JSON.stringify(matcher, (_, part: unknown) =>
     hasMethods(part, 'asymmetricMatch', 'toString') ? String(part) : part,
@@ -140,25 +141,25 @@ function matches(value: unknown, matcher: unknown): boolean {
   return Object.entries(matcher).every(([key, part]) => matches((value as Record<string, unknown>)[key], part));
 }
 
-/** How a `MemoryBroker` delivers messages. */
+/** The options of `memoryBroker`. */
 export interface MemoryBrokerOptions {
   /** How often a message is delivered before it counts as dead. @default 3 */
   readonly maxDeliveries?: number;
   /**
-   * How often each message is delivered again although its handler succeeded. Handlers must cope with that. @default 0
+   * How often each message is delivered again although its handler succeeded. Handlers must tolerate that. @default 0
    */
   readonly duplicates?: number;
-  /** Gets an error for each dead message, with the reason. @default the console */
+  /** Receives an error for each dead message, with the reason. @default the console */
   readonly errorLogger?: ErrorLogger;
 }
 
-/** A broker in memory: a publisher, and a subscriber to what is published. */
+/** An in-memory broker. It is a publisher, and also a subscriber that receives the published messages. */
 export interface MemoryBroker extends Publisher, Subscriber {
-  /** Everything that was published, in order. */
+  /** All messages that were published, in order. */
   readonly published: readonly Message[];
-  /** Messages that failed as often as allowed, and why. */
+  /** The messages that failed `maxDeliveries` times, each with its last error. */
   readonly dead: readonly { readonly message: Message; readonly error: unknown }[];
-  /** Resolves when every published message is handled or dead at every subscription. */
+  /** Resolves when every published message has been handled or is dead at every subscription. */
   idle(): Promise<void>;
 }
 
@@ -169,8 +170,8 @@ interface Queue {
 }
 
 /**
- * A broker for tests. Every subscription gets every message that is published while it runs, in order, and gets it
- * again if its handler failed.
+ * A broker for tests. Every subscription gets every message that is published while the subscription runs, in order. If
+ * the handler fails, the subscription gets the message again.
  *
  * @throws MessengerError `INVALID_OPTION`.
  */

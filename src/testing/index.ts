@@ -1,5 +1,6 @@
 /**
- * For tests of applications, under any runner: shows what their transactions store, and has a broker in memory.
+ * Helpers for an application's tests, under any test runner. They show which messages its transactions store, and
+ * include an in-memory broker.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
- * Splits a statement at its `$1`, `$2` …, for libraries that write placeholders in another way. Returns the text
- * between them, and the values in the order in which they stand there. Whatever is in quotes counts as text, because
- * names of tables may contain anything.
+ * Splits a statement at its placeholders `$1`, `$2` …, for libraries that write placeholders in another way. Returns
+ * the SQL between the placeholders, and the values in the order of the placeholders. Anything in quotes is not a
+ * placeholder, because table names may contain any characters.
  */
 export function splitAtPlaces(text: string, values: readonly string[]): { strings: string[]; places: string[] } {
   const strings: string[] = [];

@@ -30,17 +30,17 @@ export interface SnsPublisherOptions extends AwsPublisherOptions {
 const TOPIC_ARN = /^arn:[^:]+:sns:[^:]+:\d+:[A-Za-z0-9_-]{1,256}(\.fifo)?$/;
 
 /**
- * Sends messages to an SNS topic in batches, and reads the answer to every entry.
+ * Sends messages to an SNS topic in batches, and reads the result of every entry.
  *
- * The body is the payload if that is text that AWS carries unchanged, and its base64 otherwise. Attributes carry the id
- * (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into the 10 attributes of a raw delivery to
- * SQS. The attribute `messenger` is the envelope: a JSON object with everything that attributes cannot carry.
- * `SqsSubscriber` puts the message together again.
+ * If the payload is text that AWS transmits unchanged, the body is the payload itself. Otherwise, the body is the
+ * payload in base64. Attributes carry the id (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into
+ * the 10 attributes of a raw delivery to SQS. The `messenger` attribute is the envelope: a JSON object with everything
+ * that the other attributes cannot carry. `SqsSubscriber` puts the message together again.
  *
- * On a FIFO topic the group is the message's `key`, or else the metadata entry `groupIdKey`, or else `defaultGroupId`.
- * The de-duplication id is the message id. If AWS does not accept a text as such an id (a space, an umlaut, more than
- * 128 characters), the id is `sha256:` and the hash of the text. Messages of one group (on a standard topic, of one
- * key) are sent one after the other.
+ * On a FIFO topic, the message group is the message's `key`, or else the metadata entry that `groupIdKey` names, or
+ * else `defaultGroupId`. The de-duplication id is the message id. If AWS does not accept one of these strings as an id
+ * (a space, an umlaut, more than 128 characters), the id is `sha256:` and the hash of the string. Messages in the same
+ * group (on a standard topic, with the same key) are sent one after the other.
  *
  * @example
  * ```ts
@@ -52,7 +52,7 @@ export class SnsPublisher implements BatchPublisher {
   readonly #settings: PublisherSettings;
   readonly #send: SendBatch;
 
-  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION`. The error quotes the invalid value. */
   constructor(client: SnsPublisherClient, options: SnsPublisherOptions) {
     checkClient(client, 'an SNSClient');
     checkPublisherOptions<SnsPublisherOptions>(options, { topic: true });

@@ -4,29 +4,29 @@ import type { DatastoreStatus } from '../../core/relay/status.js';
 import type { OutboxRelayOptions, Relay } from '../../core/relay/handle.js';
 import { hasMethods } from '../../core/util/options.js';
 
-/** The part of an `Outbox` that runs relays, whatever its topics. */
+/** The part of an `Outbox` that runs relays, for an outbox with any topics. */
 export interface RelaySource {
   relay(options: OutboxRelayOptions): Promise<Relay>;
 }
 
-/** How an application's relay is started. There is no `signal`, because the relay ends with its application. */
+/** The options of an application's relay. There is no `signal`, because the relay ends with its application. */
 export type HostedRelayOptions = Omit<OutboxRelayOptions, 'signal'>;
 
-/** How long a call of the publisher may take before `publishing` becomes `false`. Milliseconds. */
+/** How many milliseconds a call of the publisher may take before `publishing` becomes `false`. */
 const SLOW = 10_000;
 
-/** The state of an application's relay at this moment. As JSON, errors have only their `code` and `kind`. */
+/** The state of an application's relay at this moment. In JSON, errors have only their `code` and `kind`. */
 export interface RelayHealth {
   /**
-   * Whether the application needs no restart. It is `false` before the relay has started and once it has ended. It
-   * stays `true` while the broker or the datastore is down: the application can continue, and a restart would repair
-   * nothing. So use it for liveness and readiness.
+   * `true` if the application needs no restart. It is `false` before the relay has started and after it has ended. It
+   * stays `true` while the broker or the datastore is down, because the application can continue, and a restart would
+   * not help. Use it for liveness and readiness checks.
    */
   readonly ok: boolean;
   /**
-   * Whether messages get through, as far as a started relay knows. It is `false` while `circuit` is not closed, while
-   * the publisher has not answered a call for ten seconds (`circuit.waitingSince`), while `datastore` is failing, and
-   * once the relay has ended. Use it for alerts.
+   * Whether messages are getting through, as far as a started relay can tell. It is `false` while `circuit` is not
+   * closed, while the publisher has not answered a call for ten seconds (`circuit.waitingSince`), while `datastore` is
+   * failing, and after the relay has ended. Use it for alerts.
    */
   readonly publishing?: boolean;
   /** `none`: this application runs no relay. `failed`: the relay did not start, or it ended with `error`. */
@@ -35,17 +35,17 @@ export interface RelayHealth {
   readonly circuit?: CircuitStatus;
   /** Only once the relay has started. */
   readonly datastore?: DatastoreStatus;
-  /** Why the relay failed. */
+  /** The error that made the relay fail. */
   readonly error?: Error;
 }
 
 /** A relay with the life cycle of a framework. Every method can be called twice. */
 export interface HostedRelay {
-  /** Resolves when the relay has reached the store. @throws what `Outbox.relay` throws. */
+  /** Resolves when the relay has reached the store. @throws the errors that `Outbox.relay` throws. */
   readonly start: () => Promise<void>;
   /**
-   * Finishes what is in flight, as far as the broker answers within `stopTimeout`. Never rejects: a failed relay has
-   * already reported its error, and an application closes anyway.
+   * Finishes the messages that are in flight, as far as the broker answers within `stopTimeout`. Never rejects, because
+   * a failed relay has already reported its error, and the application closes anyway.
    */
   readonly stop: () => Promise<void>;
   readonly health: () => RelayHealth;
@@ -54,8 +54,9 @@ export interface HostedRelay {
 }
 
 /**
- * The relay of an application, for the hooks of its framework. Without options there is no relay, and the application
- * only stores messages. A relay that ends with an error reports it to its `errorLogger`, as every relay does.
+ * Creates an application's relay, for the hooks of its framework. Without `options`, there is no relay, and the
+ * application only stores messages. A relay that ends with an error reports it to its `errorLogger`, as every relay
+ * does.
  *
  * @throws MessengerError `INVALID_OPTION` if `outbox` is not an outbox.
  */
@@ -88,7 +89,7 @@ export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | u
     start: () => (started ??= options === undefined ? Promise.resolve() : run(options)),
     async stop() {
       stopping.abort();
-      // Whoever started the relay knows why the start failed, and the logger knows about later failures.
+      // The caller of `start` got the error if the start failed, and the logger got later errors.
       await started?.catch(() => undefined);
       await relay?.ended.catch(() => undefined);
     },
@@ -113,13 +114,13 @@ function statusOf({ circuit, datastore }: Relay, isRunning: boolean) {
 }
 
 /**
- * Limits the errors in a health to their codes when it is written as JSON. Strangers may read it, and other fields may
- * be secret or circular.
+ * Reduces the errors in a health object to their `code` and `kind` when it is converted to JSON. Strangers may read the
+ * JSON, and other fields of an error may be secret or circular.
  */
 export function withCodes<Health extends RelayHealth>(health: Health): Health {
   const toJSON = (): unknown => {
     function replace(this: Readonly<Record<string, unknown>>, key: string, value: unknown): unknown {
-      // The value before its own `toJSON`.
+      // This is the value before its own `toJSON` was called.
       const error = this[key];
       if (!(error instanceof Error)) return value;
       const { code, kind } = error as { code?: unknown; kind?: unknown };
@@ -127,6 +128,6 @@ export function withCodes<Health extends RelayHealth>(health: Health): Health {
     }
     return JSON.parse(JSON.stringify({ ...health }, replace));
   };
-  // Not enumerable, so that a copy has the errors themselves.
+  // `toJSON` is not enumerable, so that a copy contains the errors themselves.
   return Object.defineProperty(health, 'toJSON', { value: toJSON });
 }

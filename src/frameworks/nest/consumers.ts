@@ -19,7 +19,7 @@ interface Consumer {
 }
 
 /**
- * Gives each subscriber its handlers.
+ * Assigns each subscriber its handlers.
  *
  * @throws MessengerError `INVALID_OPTION` if it is unclear which method handles which message.
  */
@@ -51,7 +51,8 @@ export function consumersOf(
     const own = new Map<string, MessageHandler>();
     for (const handler of handlers.filter((each) => (each.subscriber ?? rest.name) === rest.name)) {
       const other = own.get(handler.topic);
-      // Both would share one acknowledgement: if one of them fails, the message would be delivered to the other again.
+      // Both methods would share one acknowledgement. If one of them failed, the message would be delivered to the
+      // other one again too.
       if (other) {
         const both = `${other.label} and ${handler.label}`;
         throw new MessengerError(
@@ -68,8 +69,8 @@ export function consumersOf(
 }
 
 /**
- * Receives until the signal has aborted and the handlers have ended. If the subscriber fails or ends before that, the
- * error is kept and logged.
+ * Receives until the signal has aborted and the handlers have ended. If the subscriber fails or ends before that, an
+ * error is recorded and logged.
  */
 export async function consume(
   { subscriber, subscription }: Consumer,

@@ -22,10 +22,10 @@ export interface MessageHandler extends Pick<Mark, 'topic' | 'subscriber'> {
 }
 
 /**
- * The decorated methods of every provider and controller.
+ * Returns the decorated methods of every provider and controller.
  *
- * @throws MessengerError `INVALID_OPTION` for a class that does not have exactly one instance, because a message is not
- *   a request.
+ * @throws MessengerError `INVALID_OPTION` for a request-scoped or transient class. A message is not a request, so the
+ *   class must have exactly one instance.
  */
 export function messageHandlers(discovery: Discovery): MessageHandler[] {
   const handlers = new Map<unknown, MessageHandler[]>();
@@ -40,7 +40,7 @@ export function messageHandlers(discovery: Discovery): MessageHandler[] {
         `${type} handles messages, so it can be neither request-scoped nor transient`,
       );
     }
-    // An alias has the same instance.
+    // An alias provider has the same instance.
     handlers.set(
       instance,
       marks.map(({ name, topic, subscriber }) => ({

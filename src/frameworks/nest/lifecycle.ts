@@ -7,16 +7,16 @@ import { consume, consumersOf } from './consumers.js';
 import { messageHandlers, type Discovery } from './discovery.js';
 import type { OutboxHealth, OutboxModuleOptions } from './options.js';
 
-/** What runs: the hooks control it, and the health reports on it. */
+/** The relay and the subscribers. The hooks control them, and the health reports on them. */
 export interface State {
   readonly relay: HostedRelay;
-  /** By the name of the subscriber. */
+  /** The errors of subscribers that failed, keyed by the subscriber's name. */
   readonly failures: Map<string, Error>;
-  /** Gets the failures. */
+  /** Receives the errors of subscribers that failed. */
   readonly logger: ErrorLogger;
-  /** Ends the relay and the subscribers. */
+  /** Ends the subscribers. */
   readonly stopping: AbortController;
-  /** One promise for each subscriber that receives. */
+  /** One promise for each subscriber that has been started. */
   readonly consuming: Promise<void>[];
 }
 
@@ -57,7 +57,7 @@ export function stopOf({ relay, stopping, consuming }: State) {
   };
 }
 
-/** The hooks that start everything, and stop it again. */
+/** The hooks that start and stop the relay and the subscribers. */
 export function hooksOf(options: OutboxModuleOptions, state: State, discovery?: Discovery) {
   const { outbox, subscribers = [] } = options;
   const { relay, failures, logger, consuming } = state;

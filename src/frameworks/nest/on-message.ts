@@ -2,7 +2,7 @@ import { MessengerError } from '../../core/errors.js';
 import type { TopicContext } from '../../core/outbox/subscribe.js';
 import type { ParsedOf, Schemas, Topics } from '../../core/outbox/topics.js';
 
-/** What the decorator leaves on a class. */
+/** The record of a decorated method, which the decorator stores on the class. */
 export interface Mark {
   readonly topic: string;
   /** The subscriber for which the method handles messages, if there is more than one. */
@@ -13,14 +13,17 @@ export interface Mark {
   readonly prototype: object;
 }
 
-/** Where a class keeps its marks. The symbol is registered, so that two copies of this package use the same one. */
+/**
+ * The property that contains a class's marks. The symbol is registered, so that two copies of this package use the same
+ * symbol.
+ */
 const MARKS = Symbol.for('messenger-outbox.on-message');
 
 /**
- * Makes the decorator of methods that handle messages, for the topics of an application. The type of a method's
- * parameter is checked against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one. A
- * method with many topics has one decorator for each. A method that overrides another inherits its topics, unless it is
- * decorated itself.
+ * Creates the decorator for methods that handle messages on an application's topics. The compiler checks the type of a
+ * method's parameter against its topic. `context.tx` is the transaction of the subscriber's inbox, if it has one. A
+ * method with many topics needs one decorator for each topic. A method that overrides another method inherits that
+ * method's topics, unless it is decorated itself.
  *
  * @returns a decorator that throws MessengerError `INVALID_OPTION` for an unknown topic.
  *
@@ -48,17 +51,17 @@ export function onMessageOf<S extends Schemas>(topics: Topics<S>) {
           `${prototype.name}.${String(name)} is static, but only methods of a provider's instance handle messages: make it an instance method`,
         );
       }
-      // A method can have many marks. Those of a method that it overrides are not among them.
+      // A method can have many marks. They do not include the marks of a method that it overrides.
       const others = marksOf(prototype).filter((mark) => mark.name !== name || mark.prototype === prototype);
       const marks: Mark[] = [...others, { prototype, name, topic, subscriber: options.subscriber }];
-      // On the prototype and by name, not on the function, because other decorators, such as one for transactions,
-      // replace the function.
+      // Store the marks on the prototype, by name, and not on the function, because other decorators, such as one for
+      // transactions, replace the function.
       Object.defineProperty(prototype, MARKS, { value: marks, configurable: true });
     };
   };
 }
 
-/** The marks that the decorator has left on a prototype or an instance. */
+/** Returns the marks that the decorator has stored on a prototype, also through an instance. */
 export function marksOf(value: unknown): readonly Mark[] {
   const marks = typeof value === 'object' ? (value as { [MARKS]?: unknown } | null)?.[MARKS] : undefined;
   return Array.isArray(marks) ? (marks as Mark[]) : [];

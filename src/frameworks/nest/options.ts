@@ -8,7 +8,7 @@ import type { Discovery } from './discovery.js';
 export interface OutboxModuleOptions {
   readonly outbox: RelaySource & { readonly topics: Topics };
   /**
-   * The relay that runs beside this application. With `errorLogger: new Logger('outbox')`, Nest logs its errors.
+   * The relay that runs alongside this application. With `errorLogger: new Logger('outbox')`, Nest logs its errors.
    * @default none
    */
   readonly relay?: HostedRelayOptions;
@@ -18,27 +18,27 @@ export interface OutboxModuleOptions {
    */
   readonly subscribers?: readonly NestSubscriber[];
   /**
-   * Gets the error when a subscriber failed, or ended too early. With `new Logger('outbox')`, Nest logs it. Errors of
-   * handlers go to the logger of the subscriber itself.
-   * @default that of the relay, or else the console
+   * Receives the error when a subscriber fails or ends too early. With `new Logger('outbox')`, Nest logs it. Errors
+   * from handlers go to the subscriber's own logger.
+   * @default the relay's `errorLogger`, or else the console
    */
   readonly errorLogger?: ErrorLogger;
 }
 
-/** What Nest must know before it creates anything. */
+/** The options that Nest needs before it creates any provider. */
 export interface OutboxModuleWiring {
   /**
-   * `DiscoveryService` of `@nestjs/core`, which finds the methods that `OnMessage` decorates. Needed with
-   * `subscribers`. Without subscribers, a method that it finds is refused.
+   * `DiscoveryService` of `@nestjs/core`, which finds the methods that `OnMessage` decorates. Required with
+   * `subscribers`. Without subscribers, a method that it finds is rejected.
    * @default none: methods that `OnMessage` decorates are not looked for
    */
   readonly discovery?: new (...injected: never[]) => Discovery;
 }
 
-/** The options, made by a provider of Nest. */
+/** A Nest provider that creates the module's options. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- as Nest types what it injects
 export interface OutboxModuleFactory<Injected extends any[]> extends OutboxModuleWiring {
-  /** The modules that provide what `inject` names. They are destroyed after the relay has stopped. */
+  /** The modules that export the providers in `inject`. They are destroyed after the relay has stopped. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- of any kind that Nest knows
   readonly imports?: any[];
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- of any kind that Nest knows
@@ -48,8 +48,11 @@ export interface OutboxModuleFactory<Injected extends any[]> extends OutboxModul
 
 /** The state of the application's relay and subscribers. */
 export interface OutboxHealth {
-  /** `ok` only if no subscriber has failed either. `failures` has the errors of those that have, by name. */
+  /**
+   * Returns the relay's health. `ok` is `true` only if no subscriber has failed either. `failures` contains the errors
+   * of the subscribers that have failed, keyed by name.
+   */
   now(): RelayHealth & { readonly failures: Readonly<Record<string, Error>> };
-  /** The same for `HealthCheckService` of Terminus 11. @param key @default 'outbox' */
+  /** Returns the same state for the `HealthCheckService` of Terminus 11. @param key @default 'outbox' */
   indicator(key?: string): Record<string, { status: 'up' | 'down' }>;
 }

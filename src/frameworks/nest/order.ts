@@ -2,15 +2,15 @@ import type { ModulesContainer } from '@nestjs/core';
 import { MessengerError } from '../../core/errors.js';
 
 /**
- * When Nest calls the hooks of the application's modules, makes it begin with the module of one provider and end with
- * that of another.
+ * Changes the order in which Nest calls the hooks of the application's modules. Nest then begins with the module of one
+ * provider, and ends with the module of another provider.
  *
- * Nest goes through modules by their distance from the root module. When it starts, it begins with the farthest. When
- * it stops, it does the same up to Nest 10, and the reverse since Nest 11. Among modules of the same distance the order
- * of imports decides. So the pool of a module beside ours, or of the root module, could end before the relay had
- * settled what was in flight. No hook comes before `onModuleDestroy`, and a module has no option that changes this
- * order. Nest sets `distance` before it creates providers, and reads it when it calls hooks, so a provider can change
- * it.
+ * Nest orders modules by their distance from the root module. When the application starts, Nest begins with the
+ * farthest module. When the application stops, Nest uses the same order up to Nest 10, and the reverse order since Nest
+ * 11. For modules with the same distance, the order of imports decides. So the connection pool of a neighbouring
+ * module, or of the root module, could end before the relay has settled the messages that are in flight. No hook runs
+ * before `onModuleDestroy`, and a module has no option that changes this order. Nest sets `distance` before it creates
+ * providers, and reads it when it calls hooks, so a provider can change it.
  *
  * @throws MessengerError `INVALID_OPTION` if Nest does not provide its modules.
  */

@@ -1,23 +1,23 @@
 import { MessengerError } from '../../core/errors.js';
 import type { ErrorLogger } from '../../core/contracts/logger.js';
 
-/** The part of a `Request` that is used. */
+/** The part of a `Request` that the handler uses. */
 export interface DrainRequest {
   readonly headers: { get(name: string): string | null };
 }
 
-/** Who may have the outbox drained. Exactly one of the two must be given. */
+/** Decides which requests may drain the outbox. Exactly one of the two options must be given. */
 export type DrainAccess<R> =
   | {
       /**
-       * Expected as `Authorization: Bearer …`, as Vercel's cron jobs send `CRON_SECRET`. While it is `undefined` or
-       * empty, because an environment variable is missing, every request is refused, and the error logger gets an
-       * error.
+       * The secret that a request must send as `Authorization: Bearer …`. Vercel's cron jobs send `CRON_SECRET` in this
+       * way. While the secret is `undefined` or empty, for example because an environment variable is missing, every
+       * request is rejected, and the error logger receives an error.
        */
       readonly secret: string | undefined;
     }
   | {
-      /** Lets a request in only if it returns `true`. */
+      /** The request is accepted only if this function returns `true`. */
       readonly authorize: (request: R) => boolean | Promise<boolean>;
     };
 
@@ -28,8 +28,8 @@ export interface GivenAccess<R> {
 }
 
 /**
- * @returns a function that says whether a request is let in. @throws MessengerError `INVALID_OPTION` without `secret`
- *   and `authorize`, or with both.
+ * @returns a function that resolves to whether a request is accepted. @throws MessengerError `INVALID_OPTION` without
+ *   `secret` and `authorize`, or with both.
  */
 export function accessOf<R extends DrainRequest>(
   access: DrainAccess<R>,
@@ -57,7 +57,7 @@ export function accessOf<R extends DrainRequest>(
   };
 }
 
-/** Compares digests, which have the same length, so that the time taken does not show where the texts differ. */
+/** Compares digests, which have the same length, so that the time taken does not show where the strings differ. */
 async function same(one: string, other: string): Promise<boolean> {
   const digest = async (text: string) =>
     new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));

@@ -12,38 +12,38 @@ import { excessGrants, rolesScript, type ExcessGrant, type RolesOptions } from '
 import { storeError } from './schema/store-error.js';
 import type { OperationContext } from './sql/transact.js';
 
-/** An operator's functions for an outbox in PostgreSQL. */
+/** Operator functions for an outbox in PostgreSQL. */
 export interface PostgresAdmin extends OutboxAdmin {
   /**
    * Changes the number of partitions. All relays must be stopped.
-   * @throws MessengerError `CONFLICT`, which says what prevents the change.
+   * @throws MessengerError `CONFLICT`. The error says what prevents the change.
    */
   repartition(partitions: number, options?: StoreCallOptions): Promise<void>;
   /**
    * Prepares the tables of a restored dump or a logical copy for this cluster, so that relays can continue from them
-   * without losing anything. On request it also gives the database to another environment. All relays must be stopped,
-   * and writers wait meanwhile. Needs the role that owns the tables.
+   * without losing messages. With the `environment` option, it also assigns the database to that environment. All
+   * relays must be stopped. Writers wait until the rebase ends. It must run with the role that owns the tables.
    *
-   * @returns which messages will be published from here, some of them again.
-   * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
-   *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
+   * @returns the messages that each destination will publish. Some of them may already have been published.
+   * @throws MessengerError `CONFLICT` while a relay holds a destination, or while a transaction that stored messages is
+   *   open; `SCHEMA_MISMATCH` if the tables are missing, incomplete, or at an older version.
    */
   rebase(options?: RebaseOptions): Promise<RebaseResult>;
   /**
    * Imports the unpublished messages from the table of the Go module. A second run imports the messages that were
-   * stored there since.
-   * @returns how many were imported.
+   * stored there since the first run.
+   * @returns the number of imported messages.
    */
   importFromGo(options?: ImportFromGoOptions): Promise<number>;
-  /** Lists the grants beyond those that the roles of `rolesScript` need. It revokes nothing. */
+  /** Lists the grants that the roles from `rolesScript` do not need. Revokes nothing. */
   excessGrants(options?: Parameters<typeof excessGrants>[1]): Promise<readonly ExcessGrant[]>;
-  /** Returns the SQL that creates the four roles for these tables, with the fewest rights. */
+  /** Returns the SQL that creates the four roles for these tables, each with the fewest privileges. */
   rolesScript(options?: Omit<RolesOptions, 'schema' | 'tablePrefix'>): string;
   /** Returns the SQL that creates these tables, for `psql` or a migration tool. */
   migrationScript(options?: Omit<MigrationScriptOptions, keyof PostgresTableOptions>): Promise<string>;
 }
 
-/** Runs an operation on a store's tables. Its errors say what to do. */
+/** Runs an operation on a store's tables, and translates its errors into errors that say what to do. */
 export async function operating<T>(
   context: OperationContext,
   work: (context: OperationContext) => Promise<T>,
@@ -56,7 +56,7 @@ export async function operating<T>(
   }
 }
 
-/** Returns the operations on one store's tables. The store's options say which tables these are. */
+/** Returns the operations on one store's tables. `tables` contains the store's options for its tables. */
 export function postgresAdmin(context: OperationContext, tables: PostgresTableOptions): PostgresAdmin {
   const { schema, tablePrefix } = tables;
   const operate = <T>(work: (context: OperationContext) => Promise<T>) => operating(context, work);

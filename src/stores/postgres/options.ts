@@ -18,16 +18,16 @@ export interface PostgresTableOptions {
   /** A prefix for the name of every table, for several outboxes in one schema. @default '' */
   tablePrefix?: string;
   /**
-   * Keeps payloads in a column of type `json`, so that SQL can query them. Payloads must then be JSON. Their bytes do
-   * not change. @default false
+   * Stores payloads in a `json` column, so that SQL can query them. Payloads must then be JSON. Their bytes do not
+   * change. @default false
    */
   jsonPayload?: boolean;
   /** The number of partitions among which the keys are divided: 1 to 1,024. @default 8 */
   partitions?: number;
   /**
-   * The longest `cleanUp` that you will use: 60,000 (a minute) to 315,360,000,000 (ten years). It determines how much
-   * time each slice of the log spans. `migrate` changes the retention of existing tables. A relay refuses to start if
-   * its retention differs from that of its tables.
+   * The longest `cleanUp` value that you will use: 60,000 (a minute) to 315,360,000,000 (ten years). It determines how
+   * much time each slice of the log spans. `migrate` changes the retention of existing tables. A relay refuses to start
+   * if its `retention` differs from the retention of the tables.
    *
    * @default the retention of the tables; 86_400_000 (a day) when the tables are created
    */
@@ -39,15 +39,16 @@ export interface MigrationScriptOptions extends PostgresTableOptions, ScriptOpti
 
 /**
  * Returns the SQL that creates the tables of an outbox in an empty database. With `from`, it returns the SQL that
- * upgrades tables of that version to this version. Use the SQL with a migration tool or for a review.
+ * upgrades tables from that version to the newest version. Use the SQL with a migration tool or for a review.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
+ * @throws MessengerError `INVALID_OPTION` for an option that is out of range. The error quotes the option.
  */
 export async function migrationScript(options: MigrationScriptOptions = {}): Promise<string> {
   checkKeys(options, SCRIPT_KEYS);
   const { from, transaction = true, ...tables } = options;
   if (typeof transaction !== 'boolean') throw invalid('transaction', 'true or false', transaction);
-  // `from` cannot be the newest version. The script would be empty, and a migration tool would take it for a migration.
+  // `from` cannot be the newest version. The script would then be empty, and a migration tool would still treat it as a
+  // migration.
   const since = numberOption('from', from, 0, { min: 0, max: SCHEMA_VERSION - 1, integer: true });
   const { names, settings } = tablesOf(tables);
   return migrationSql(names, settings, { from: since, transaction });
@@ -118,22 +119,22 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
   /** How long other relays wait before they replace a relay that died: 1,000 to 3,600,000. @default 10_000 */
   lease?: number;
   /**
-   * How long one transaction of a relay, or of a call of `store.admin`, can take: 1 to 3,600,000. `store.migrate` can
-   * take twice as long. `store.admin.importFromGo` can take ten times as long, and so can adding a destination that
-   * starts from a time. `store.admin.rebase` has its own `timeout`.
+   * How long one transaction of a relay or of a `store.admin` call can take: 1 to 3,600,000. `store.migrate` can take
+   * twice as long. `store.admin.importFromGo` can take ten times as long, and so can `store.admin.addDestination` with
+   * a start time. `store.admin.rebase` has its own `timeout`.
    * @default 30_000
    */
   timeout?: number;
   /**
-   * With `'sync'`, settling waits for the disk. With `'async'`, it does not: a crash of the database can then repeat
-   * the messages of the last three `wal_writer_delay`s at most. @default 'async'
+   * With `'sync'`, settling waits for the disk. With `'async'`, it does not. If the database crashes, relays can then
+   * repeat the messages from the last three `wal_writer_delay`s at most. @default 'async'
    */
   settle?: 'async' | 'sync';
   /**
    * The environment to which this outbox belongs, such as `'production'`. The database keeps the first name that
-   * `migrate` or a relay gives. From then on, a relay with another name, or with none, refuses to work on the database.
-   * This stops a relay that is connected to a clone, because a clone looks exactly like the original. Writers are not
-   * affected. @default none
+   * `migrate` or a relay sets. From then on, a relay with a different name, or without a name, refuses to use the
+   * database. This stops a relay in another environment that is connected to a clone. Without the name, the relay could
+   * not tell the clone from the original. Writers are not affected. @default none
    */
   environment?: string;
   /**
@@ -143,14 +144,14 @@ export interface PostgresStoreOptions<Input = MessageInput, Tx = never> extends 
    */
   notify?: boolean;
   /**
-   * The `pg` Pool from which a relay takes one connection, on which it listens for writers. The relay takes the
-   * connection when it first sleeps, and keeps it until it stops. The pool must connect to the server itself. If a
-   * relay detects a pooler in between, it polls instead. `false` means polling only.
+   * The `pg` Pool from which a relay takes one connection, to listen for notifications from writers. The relay takes
+   * the connection when it first sleeps, and keeps it until it stops. The pool must connect directly to the server. If
+   * a relay detects a pooler between the pool and the server, it polls instead. With `false`, relays only poll.
    * @default the store's own client, if it is a `pg` Pool of three connections or more
    */
   listen?: PgPool | false;
   /**
-   * Receives the event `stored` for the messages that `add` has stored. Their transaction can still be rolled back.
+   * Receives the `stored` event for the messages that `add` has stored. Their transaction can still be rolled back.
    * @default none
    */
   onEvent?: (event: MessengerEvent) => void;
@@ -170,7 +171,9 @@ export interface StoreSettings<Input, Tx> {
   readonly onEvent: ((event: MessengerEvent) => void) | undefined;
 }
 
-/** @throws MessengerError `INVALID_OPTION` for an option that is unknown or out of range, which the error quotes. */
+/**
+ * @throws MessengerError `INVALID_OPTION` for an option that is unknown or out of range. The error quotes the option.
+ */
 export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx>): StoreSettings<Input, Tx> {
   checkKeys(options, STORE_KEYS);
   const { settle = 'async', notify = true, transform, bridge, onEvent } = options;

@@ -60,15 +60,16 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #listening: Listening;
   readonly #context: OperationContext;
   /**
-   * An operator's functions. They manage destinations, dead letters, partitions and rights, or rebase a moved database.
+   * The operator functions. They manage destinations, dead letters, partitions and privileges, and rebase a moved
+   * database.
    */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
   /**
-   * @throws MessengerError `INVALID_OPTION` for an unknown client, or for an option out of range, which the error
-   *   quotes.
+   * @throws MessengerError `INVALID_OPTION` for an unknown client, or for an option that is out of range. The error
+   *   quotes the option.
    */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input, Tx> = {}) {
     this.#settings = storeSettings(options);
@@ -86,16 +87,16 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Stores one message, or an array of messages, in the caller's transaction, with one statement. The messages exist
-   * only if that transaction commits. The server refuses the statement outside a transaction. One call stores up to 128
-   * Mi characters of JSON, which is some 700,000 small messages. A payload has at most 64 MiB, metadata 1 MiB, an id
-   * and a topic 4,000 bytes, and a key 2,000.
+   * only if that transaction commits. The server rejects the statement outside a transaction. One call can store up to
+   * 128 Mi characters of JSON, which is about 700,000 small messages. A payload can have at most 64 MiB, metadata 1
+   * MiB, an id or a topic 4,000 bytes, and a key 2,000 bytes.
    *
    * @returns the messages as they were stored, with their ids.
-   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown or idle handle, and for a handle whose
+   * @throws MessengerError `INVALID_TRANSACTION` for a missing, unknown or idle handle, or for a handle whose
    *   transaction has ended by the time the statement runs; `INVALID_MESSAGE` or `EMPTY_MESSAGE_PAYLOAD` for a message
    *   that cannot be stored; `UNKNOWN_DESTINATION` for a message whose destination does not exist, or was forgotten;
-   *   `SCHEMA_MISMATCH` where the tables are missing; `UNSUPPORTED` where the session's `client_encoding` is not UTF8.
-   *   Other errors from the database arrive as the client throws them.
+   *   `SCHEMA_MISMATCH` if the tables are missing; `UNSUPPORTED` if the session's `client_encoding` is not UTF8. Other
+   *   errors from the database are thrown unchanged, as the client throws them.
    */
   async add(transaction: TransactionHandle | Tx, messages: Input | readonly Input[]): Promise<readonly Message[]> {
     const stored = await this.#writer.add(transaction, messages);
@@ -108,7 +109,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Returns the messages that a transaction has stored so far and has not rolled back, in order. It is mostly useful in
-   * tests. It needs the right to read messages, which a writer's role does not have.
+   * tests. It needs the privilege to read messages, which the writer role does not have.
    *
    * @throws as `add` does for a handle that is not a transaction; MessengerError `UNSUPPORTED` for a bare function that
    *   does not resolve to rows.
@@ -123,13 +124,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   /**
    * Wakes this store's relays in this process, so that they look for new messages at once. Call it after a commit if
    * relays cannot be notified and the client does not report when a transaction ends (`postgres.js`, or a bare function
-   * as a handle). Without the call, relays look at their interval.
+   * as a handle). Without the call, relays find the messages by polling at their interval.
    */
   readonly wake = (): void => {
     for (const waker of this.#listening.wakers) waker.told();
   };
 
-  /** Like `wake`. If there are few messages, a relay that has already read them need not look. */
+  /** Like `wake`. If there are few messages, a relay that has already read them does not have to poll. */
   #waking(messages: readonly Message[]): () => void {
     if (messages.length > FEW) return this.wake;
     const ids = messages.map(({ id }) => id);
@@ -139,8 +140,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Returns the statement that `add` would run, for transactions that are sent as one batch. Its text is constant
-   * (another constant for messages with a destination). Its only value is text.
+   * Returns the statement that `add` would run, for transactions that are sent as one batch. Its SQL is constant. (If
+   * any of the messages has a destination, it is a different constant.) Its only value is a string.
    *
    * @throws as `add` does for messages that cannot be stored.
    */
@@ -149,13 +150,13 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Creates the tables, or upgrades them to this version and to the given `retention`. Does nothing if they are up to
-   * date. Several processes can safely call it at once.
+   * Creates the tables, or upgrades them to the newest version and to the given `retention`. Does nothing if they are
+   * up to date. Several processes can safely call it at once.
    *
-   * @returns the names of the migrations that were applied now, and `retention 60000 ms` or `environment production`
-   *   where the retention was changed or the environment was set.
-   * @throws MessengerError `SCHEMA_MISMATCH` if the database belongs to another environment, or if the tables have
-   *   other `partitions` or another `jsonPayload` than given. The error says how to change them.
+   * @returns the names of the migrations that this call applied. If it changed the retention or set the environment,
+   *   the result also contains `retention 60000 ms` or `environment production`, for example.
+   * @throws MessengerError `SCHEMA_MISMATCH` if the database belongs to another environment, or if its tables differ
+   *   from the `partitions` or `jsonPayload` option. The error says how to change them.
    */
   async migrate({ signal }: StoreCallOptions = {}): Promise<string[]> {
     const bounds = { timeout: 2 * this.#settings.timeout, signal };
@@ -191,7 +192,8 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Returns up to `batch` unpublished messages of the default destination, in order. Takes its lease until `close`.
+   * Returns up to `batch` unpublished messages for the default destination, in order. Holds the destination's lease
+   * until `close`.
    *
    * @throws MessengerError `LEASE_LOST` while another relay holds the destination.
    */
@@ -201,22 +203,23 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Marks messages that `messages` returned as published: all of them or none. Messages that `messages` returned before
-   * the last of these, and that are not among them, move to the side table. They come first the next time.
+   * Marks messages that `messages` returned as published, either all of them or none. If `messages` returned other
+   * messages before the last of these, and they are not marked, they move to the side table. The next call of
+   * `messages` returns them first.
    *
-   * @throws MessengerError `UNKNOWN_MESSAGE` when the last call of `messages` did not return one of them.
+   * @throws MessengerError `UNKNOWN_MESSAGE` if the last call of `messages` did not return one of these messages.
    */
   async published(...messages: readonly Message[]): Promise<void> {
     return this.#plainSession().published(messages);
   }
 
   /**
-   * Empties each slice of the log whose messages are published (or dead) at every destination and older than
-   * `expiration` milliseconds by the database's clock. A slice in use stays until the next call.
+   * Empties each slice of the log whose messages are published or dead letters at every destination, and are older than
+   * `expiration` milliseconds by the database's clock. A slice that is in use is left for the next call.
    *
    * @returns which slices were emptied, which were not, and why.
-   * @throws MessengerError `INVALID_OPTION` for an expiration beyond the tables' retention.
-   * @throws CleaningError if a part of the cleaning failed, or if the signal aborted. Its `cause` is the signal's
+   * @throws MessengerError `INVALID_OPTION` for an expiration that is longer than the tables' retention.
+   * @throws CleaningError if a part of the cleaning failed, or if the signal was aborted. Its `cause` is the signal's
    *   reason or the first error. It also reports what was cleaned.
    */
   async deletePublishedByExpiration(expiration: number, { signal }: StoreCallOptions = {}): Promise<CleanReport> {
@@ -226,7 +229,7 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
     );
   }
 
-  /** Returns the tables' retention, in milliseconds: the longest expiration with which they can be cleaned. */
+  /** Returns the tables' retention, in milliseconds: the longest expiration that cleaning can use. */
   retention({ signal }: StoreCallOptions = {}): Promise<number> {
     return operating(this.#context, ({ database, names, timeout }) =>
       tableRetention(database, names, { timeout, signal }),
@@ -234,14 +237,15 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Adds the missing destinations among those to which messages are addressed. Each publishes only the messages that
-   * are addressed to it. An existing destination does not change. `default` publishes messages without an address.
+   * Adds those of the named destinations that are missing, so that messages can be addressed to them. An added
+   * destination publishes only the messages that are addressed to it. `default` also publishes messages without an
+   * address. Existing destinations do not change.
    *
    * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
    */
   declareDestinations(names: readonly string[], options?: StoreCallOptions): Promise<void> {
     return operating(this.#context, async (context) => {
-      // Verify first: nothing may be added to the tables of another environment or another cluster.
+      // Verify first, because nothing may be added to the tables of another environment or another cluster.
       await this.#verify();
       await declareDestinations(context, names, options);
     });
@@ -249,11 +253,11 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
 
   /**
    * Records, in the caller's transaction, that a consumer has received the message with this id. `createInbox` calls
-   * it. If another open transaction has recorded the same message, the call waits until that transaction ends.
+   * this method. If another open transaction has recorded the same message, the call waits until that transaction ends.
    *
-   * @returns whether this is the first time.
-   * @throws as `add` does for a handle that is not a transaction, and where the tables are missing; MessengerError
-   *   `INVALID_OPTION` or `INVALID_MESSAGE` for a consumer or an id that is empty or that PostgreSQL cannot keep;
+   * @returns true if the consumer has received the message for the first time.
+   * @throws as `add` does for a handle that is not a transaction, or if the tables are missing; MessengerError
+   *   `INVALID_OPTION` or `INVALID_MESSAGE` for a consumer or an id that is empty or that PostgreSQL cannot store;
    *   `UNSUPPORTED` for a bare function that does not resolve to rows.
    */
   async receive(transaction: TransactionHandle | Tx, consumer: string, id: string): Promise<boolean> {
@@ -265,18 +269,18 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   }
 
   /**
-   * Forgets messages that a consumer received more than `expiration` milliseconds ago, by the database's clock. Each
-   * transaction deletes a thousand rows.
+   * Deletes the records of messages that a consumer received more than `expiration` milliseconds ago, by the database's
+   * clock. Each transaction deletes a thousand rows.
    *
-   * @returns how many were forgotten.
-   * @throws MessengerError `INVALID_OPTION` for an expiration beyond ten years.
+   * @returns the number of deleted records.
+   * @throws MessengerError `INVALID_OPTION` for an expiration that is longer than ten years.
    */
   deleteReceived(consumer: string, expiration: number, options?: StoreCallOptions): Promise<number> {
     const forget = (context: OperationContext) => deleteReceived(context, consumer, expiration, options);
     return operating(this.#context, forget, this.#names.inbox);
   }
 
-  /** Gives back the lease that `messages` took. The application's client stays open. */
+  /** Releases the lease that `messages` took. The application's client stays open. */
   async close(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;

@@ -1,5 +1,5 @@
 /**
- * What the suites of an `admin` are given, and what they do with it.
+ * The harness for the admin suites, and helpers for their tests.
  *
  * @module
  */
@@ -10,21 +10,21 @@ import type { FeedStore } from '../../core/contracts/store.js';
 import { assert } from './assert.js';
 import { failed, idsOf, stored, type StoreHarness, type StoreSuite, type TestedStore } from './store-harness.js';
 
-/** One store over an empty place of its own. Its role may do all that an operator and a relay do. */
+/** One store with empty storage of its own. Its role may do everything that an operator and a relay do. */
 export interface AdminHarness<Handle> extends Pick<StoreHarness<Handle>, 'transaction' | 'close'> {
   readonly store: FeedStore & TestedStore<Handle> & { readonly admin: OutboxAdmin };
 }
 
-/** What the suite needs. */
+/** The parameters of the suite. */
 export interface AdminSuite<Handle> extends Pick<StoreSuite<Handle>, 'it'> {
-  /** A new harness: called once per test. */
+  /** Creates a new harness. Called once per test. */
   readonly create: () => Promise<AdminHarness<Handle>>;
 }
 
-/** Declares a test that gets a harness of its own. */
+/** Declares a test that gets its own harness. */
 export type AdminTest<Handle> = (name: string, body: (harness: AdminHarness<Handle>) => Promise<void>) => void;
 
-/** Works with a feed of a destination, and closes it. */
+/** Opens a feed for a destination, runs `work` with the feed, and closes it. */
 export async function using<Handle, T>(
   { store }: AdminHarness<Handle>,
   destination: string,
@@ -39,7 +39,7 @@ export async function using<Handle, T>(
   }
 }
 
-/** Publishes what a destination has: the ids, in order. */
+/** Publishes all messages that a destination has, and resolves to their ids, in order. */
 export function published<Handle>(harness: AdminHarness<Handle>, destination: string): Promise<unknown[]> {
   return using(harness, destination, async (feed) => {
     const ids: unknown[] = [];
@@ -52,7 +52,7 @@ export function published<Handle>(harness: AdminHarness<Handle>, destination: st
   });
 }
 
-/** Stores messages, and gives all of them up. */
+/** Stores messages, and parks all of them as failed. `how` contains further properties, such as `{ dead: true }`. */
 export async function giveUp<Handle>(
   harness: AdminHarness<Handle>,
   messages: readonly Message[],

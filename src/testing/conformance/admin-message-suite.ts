@@ -1,5 +1,5 @@
 /**
- * The part of the suite of an `admin` about messages: what is listed, tried again and discarded.
+ * The part of the admin suite about messages. It tests how they are listed, requeued and discarded.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { behind, dueOf, failed, idsOf, later, message, stored } from './store-ha
 
 const HOUR = 3_600_000;
 
-/** Declares the tests of what is parked, and what was given up. */
+/** Declares the tests for parked messages and dead letters. */
 export function adminMessageTests<Handle>(test: AdminTest<Handle>): void {
   listing(test);
   changing(test);

@@ -1,5 +1,5 @@
 /**
- * What the `admin` of every store must do, as tests for any runner.
+ * Tests for everything that the `admin` of a store must do, under any test runner.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { behind, failed, idsOf, message, stored } from './store-harness.js';
 const HOUR = 3_600_000;
 
 /**
- * Declares the tests of the contract `OutboxAdmin`.
+ * Declares the tests for the `OutboxAdmin` contract.
  *
  * @example
  * ```ts

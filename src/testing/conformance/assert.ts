@@ -1,5 +1,5 @@
 /**
- * The few assertions of the suites. They throw plain errors, so that they work under any test runner.
+ * The few assertions that the suites use. They throw plain errors, so that they work under any test runner.
  *
  * @module
  */
@@ -10,13 +10,15 @@ export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(message);
 }
 
-/** @throws Error that shows both values unless they are the same as JSON (bytes as an array of numbers). */
+/**
+ * @throws Error unless both values are equal as JSON, with bytes as an array of numbers. The error shows both values.
+ */
 export function assertEqual(actual: unknown, expected: unknown, what: string): void {
   const [is, ought] = [show(actual), show(expected)];
   if (is !== ought) throw new Error(`${what}: expected ${shorten(ought)}, got ${shorten(is)}`);
 }
 
-/** Returns a function that declares tests. Each test has a harness of its own, which is closed at its end. */
+/** Returns a function that declares tests. Each test has its own harness, which is closed at the end of the test. */
 export function testsWith<Harness extends { readonly close: () => Promise<void> }>(
   it: (name: string, test: () => Promise<void>) => unknown,
   create: () => Promise<Harness>,
@@ -33,7 +35,7 @@ export function testsWith<Harness extends { readonly close: () => Promise<void> 
   };
 }
 
-/** The error with which a promise rejects. @throws Error if it resolves. */
+/** Returns the error with which a promise rejects. @throws Error if it resolves. */
 export async function rejection(promise: Promise<unknown>, what: string): Promise<unknown> {
   try {
     await promise;
@@ -43,7 +45,7 @@ export async function rejection(promise: Promise<unknown>, what: string): Promis
   throw new Error(`${what}: expected a rejection, but it resolved`);
 }
 
-/** Asserts that a call rejects with an error of this package that has the code, and whose message names the value. */
+/** Asserts that a call rejects with a MessengerError that has this code, and that its message contains `names`. */
 export async function refused(call: Promise<unknown>, code: ErrorCode, names = '', what: string = code): Promise<void> {
   const error = await rejection(call, what);
   assert(error instanceof MessengerError, `${what}: expected a MessengerError, got ${String(error)}`);
@@ -51,7 +53,7 @@ export async function refused(call: Promise<unknown>, code: ErrorCode, names = '
   assert(error.message.includes(names), `${what}: expected the message to name ${names}: ${error.message}`);
 }
 
-/** Polls until the condition holds. @throws Error after `deadline` milliseconds, which names what was waited for. */
+/** Polls until the condition holds. @throws Error after `deadline` milliseconds. The error contains `what`. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string,

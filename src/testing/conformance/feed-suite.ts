@@ -1,5 +1,5 @@
 /**
- * The part of the store suite about feeds: everything on which a relay relies.
+ * The part of the store suite about feeds. It tests everything that a relay relies on.
  *
  * @module
  */
@@ -26,7 +26,7 @@ import {
 /** Opens a feed, which is closed at the end of the test. */
 type Open = (options?: { destination?: string; pageSize?: number; store?: Store }) => Promise<Feed>;
 
-/** Declares the tests of the contract `FeedStore`. */
+/** Declares the tests for the `FeedStore` contract. */
 export function feedTests<Handle>(declare: StoreTest<Handle>, features: StoreFeatures): void {
   const test = (name: string, body: (harness: StoreHarness<Handle>, open: Open) => Promise<void>): void => {
     declare(`feed: ${name}`, async (harness) => {
@@ -75,7 +75,7 @@ function reading<Handle>(test: Test<Handle>): void {
     const ids = idsOf(await stored(harness, some(8)));
     for (const settled of [0, 1, 1]) {
       const feed = await open({ pageSize: 2 });
-      // To the end and beyond: a read that finds nothing more settles nothing.
+      // Read until a page is empty. The read that finds nothing more must settle nothing.
       const pages = await readAll(feed);
       for (const page of pages.slice(0, settled)) await feed.settle(page, []);
       assertEqual(idsOf(pages.flatMap(({ messages }) => messages)), ids, 'read');
@@ -200,7 +200,7 @@ function parking<Handle>(test: Test<Handle>): void {
     );
     const due = await dueOf(feed);
     assertEqual([idsOf(due.messages), due.attempts], [idsOf(messages), [0, 0, 0, 0]], 'due');
-    // Not tried again, so it stays due.
+    // These messages were not tried again, so they stay due.
     await feed.settle(due, [behind(due, 0), behind(due, 1), behind(due, 2)]);
     const left = await dueOf(feed);
     assertEqual(idsOf(left.messages), idsOf(messages.slice(0, 3)), 'due again');
@@ -359,7 +359,7 @@ function delaying<Handle>(test: Test<Handle>): void {
     const messages = [message(), ...Array.from({ length: 4 }, () => later(HOUR)), message(), later(HOUR)];
     await stored(harness, messages);
     const first = await open({ pageSize: 1 });
-    // Nothing of it is settled, so all of it is read again.
+    // No page is settled, so the next feed reads all of these messages again.
     for (let i = 0; i < 10; i++) await first.read();
     await first.close();
     const second = await open({ pageSize: 1 });
@@ -491,7 +491,7 @@ function delaying<Handle>(test: Test<Handle>): void {
   });
 }
 
-/** Reads (or looks for retries) and settles messages as published, until nothing is left. */
+/** Gets pages from `next`, and settles their messages as published, until nothing is left. */
 async function drained(feed: Feed, next: () => Promise<Page> = () => feed.read()): Promise<Message[]> {
   const messages: Message[] = [];
   for (;;) {

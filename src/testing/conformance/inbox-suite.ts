@@ -1,5 +1,5 @@
 /**
- * Tests of everything that the store of an inbox must do, for any runner.
+ * Tests for everything that the store of an inbox must do, under any test runner.
  *
  * @module
  */
@@ -8,20 +8,20 @@ import { uuidv7 } from '../../core/util/uuid.js';
 import { assert, assertEqual, gate, refused, rejection, testsWith } from './assert.js';
 import { needed, type StoreFeatures, type StoreHarness } from './store-harness.js';
 
-/** What a store declares that it can do, as for the store suite. */
+/** The features that the store of an inbox declares. They have the same meaning as in the store suite. */
 export type InboxFeatures = Pick<
   StoreFeatures,
   'concurrentTransactions' | 'savepoints' | 'refusesEndedTransactions' | 'persistent'
 >;
 
-/** One store, on an empty place of its own. */
+/** One store with empty storage of its own. */
 export interface InboxHarness<Handle> extends Pick<StoreHarness<Handle>, 'transaction' | 'savepoint' | 'close'> {
   readonly store: InboxStore<Handle>;
-  /** Ends the store, and resolves to a new one on the same data. */
+  /** Closes the store, and resolves to a new store with the same data. */
   readonly reopen?: () => Promise<InboxStore<Handle>>;
 }
 
-/** What the suite needs. */
+/** The parameters of the suite. */
 export interface InboxSuite<Handle> {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
@@ -33,7 +33,7 @@ export interface InboxSuite<Handle> {
 type InboxTest<Handle> = (name: string, body: (harness: InboxHarness<Handle>) => Promise<void>) => void;
 
 /**
- * Declares the tests of the contract `InboxStore`.
+ * Declares the tests for the `InboxStore` contract.
  *
  * @example
  * ```ts
@@ -136,7 +136,7 @@ function atOnce<Handle>(test: InboxTest<Handle>, features: InboxFeatures): void 
         order.push('the second goes on');
         return time;
       });
-      // Another message is not held up meanwhile. A call that does not wait would have finished by then.
+      // Other messages are not held up meanwhile. If the second call did not wait, it would have finished by then.
       for (let n = 0; n < 5; n++) await received(harness, 'billing', `other ${String(n)}`, 1);
       end();
       await (isFirst ? rejection(first, 'the first transaction') : first);
@@ -210,7 +210,10 @@ function forgetting<Handle>(test: InboxTest<Handle>): void {
   });
 }
 
-/** Receives a message so many times, each in a transaction of its own. Returns whether each was the first. */
+/**
+ * Receives a message `times` times, each time in a separate transaction. Returns for each call whether it was the
+ * first.
+ */
 async function received<Handle>(
   { store, transaction }: Pick<InboxHarness<Handle>, 'store' | 'transaction'>,
   consumer: string,

@@ -1,5 +1,5 @@
 /**
- * Conformance suites for stores, their admin, inboxes, publishers and subscribers of your own, under any test runner.
+ * Conformance suites for your own stores and their `admin`, inboxes, publishers and subscribers, under any test runner.
  *
  * @module
  */

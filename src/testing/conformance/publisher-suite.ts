@@ -1,5 +1,5 @@
 /**
- * Tests of everything that a publisher must do, for any runner.
+ * Tests for everything that a publisher must do, under any test runner.
  *
  * @module
  */
@@ -14,55 +14,55 @@ import {
 import { assert, assertEqual, rejection } from './assert.js';
 
 /**
- * What a publisher declares that it can do. The suite tests that the publisher refuses what it declares that it cannot
- * do.
+ * The features that a publisher declares. The suite also tests that the publisher rejects what it declares as
+ * unsupported.
  */
 export interface PublisherFeatures {
-  /** It has `publishBatch`. If false, it must not have it. */
+  /** The publisher has `publishBatch`. If false, it must not have this method. */
   readonly batch: boolean;
   /**
-   * The value of its `batchKeepsKeyOrder`. If true, the suite tests its order, and that a failure fails the later
-   * messages of its key.
+   * The value of the publisher's `batchKeepsKeyOrder`. If true, the suite tests the order in a batch. It also tests
+   * that a failed message makes the later messages with the same key fail.
    */
   readonly batchKeepsKeyOrder: boolean;
-  /** The consumer gets messages of one key in the order in which they were published. If false, this is not tested. */
+  /**
+   * The consumer gets messages with the same key in the order in which they were published. If false, this is not
+   * tested.
+   */
   readonly ordered: boolean;
-  /** The broker drops a message that it already has, by its id. If false, the message arrives twice. */
+  /** The broker drops a message if it already has a message with the same id. If false, the message arrives twice. */
   readonly deduplicates: boolean;
-  /** It accepts messages without a key. If false, it refuses them permanently. */
+  /** The publisher accepts messages without a key. If false, such messages fail permanently. */
   readonly keyless: boolean;
-  /** From how many bytes a payload is refused permanently; `null` if there is no such limit. */
+  /** The number of bytes from which a payload fails permanently; `null` if there is no such limit. */
   readonly maxPayloadBytes: number | null;
-  /** Above how many metadata entries a message is refused permanently; `null` if there is no such limit. */
+  /** The number of metadata entries above which a message fails permanently; `null` if there is no such limit. */
   readonly maxMetadata: number | null;
   /** `topic`, `key` and `at` reach the consumer. If false, they do not. */
   readonly carriesHeader: boolean;
-  /** There is a broker to reach, and the harness has `unreachable`. If false, it must not have it. */
+  /** The publisher connects to a broker, and the harness has `unreachable`. If false, the harness must not have it. */
   readonly connects: boolean;
 }
 
 /** A message as it reached the consumer. */
 export type ReceivedMessage = Pick<Message, 'id' | 'payload' | 'metadata' | 'topic' | 'key' | 'at'>;
 
-/** One publisher, on a place of its own in a broker. */
+/** One publisher, for a queue or topic that nothing else uses. */
 export interface PublisherHarness {
   readonly publisher: Publisher;
   /**
-   * Waits until `count` messages have arrived since the start, and a little longer for surplus ones. Resolves to all of
-   * them in the order of arrival.
+   * Waits until `count` messages have arrived since the start, and a little longer for surplus messages. Resolves to
+   * all messages in the order of arrival.
    */
   readonly received: (count: number) => Promise<readonly ReceivedMessage[]>;
   /** The same kind of publisher for a broker that does not exist; absent if there is no broker to reach. */
   readonly unreachable?: () => Publisher | Promise<Publisher>;
-  /**
-   * For `batchKeepsKeyOrder`: returns a message with the given key that the broker refuses permanently in a batch with
-   * others.
-   */
+  /** For `batch`: returns a message with the given key that fails permanently in a batch with others. */
   readonly refused: (key: string) => Message;
   readonly close: () => Promise<void>;
 }
 
-/** What the suite needs. */
+/** The parameters of the suite. */
 export interface PublisherSuite {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
@@ -72,7 +72,7 @@ export interface PublisherSuite {
 }
 
 /**
- * Declares the tests of the contract `Publisher` and, where declared, `BatchPublisher`.
+ * Declares the tests for the `Publisher` contract and, if declared, for the `BatchPublisher` contract.
  *
  * @example
  * ```ts
@@ -254,7 +254,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
   const { maxPayloadBytes } = features;
   if (maxPayloadBytes !== null) {
     test('splits a batch by bytes, and fails only the message above the limit', async ({ publisher, received }) => {
-      // Three of these exceed one request of any broker with that limit for a message.
+      // Three of these messages exceed one request to any broker with that limit for a message.
       const messages = Array.from({ length: 7 }, (_, i) =>
         i === 4 ? oversized(maxPayloadBytes) : some({}, 'x'.repeat(Math.floor(maxPayloadBytes * 0.4))),
       );
@@ -306,7 +306,7 @@ function batchTests(test: Test, features: PublisherFeatures): void {
 
 let keys = 0;
 
-/** A message that every publisher accepts. It has a key of its own, because some need one. */
+/** A message that every publisher accepts. It has its own key, because some publishers need one. */
 function some(options: NewMessageOptions = {}, payload = 'payload'): Message {
   return newMessage(payload, { key: `own-${String(++keys)}`, ...options });
 }
@@ -324,7 +324,7 @@ function batched(publisher: Publisher): BatchPublisher {
   return publisher;
 }
 
-/** Publishes as the relay would: with the batch form if there is one. */
+/** Publishes as a relay would: with `publishBatch` if the publisher has it. */
 async function publishAll(publisher: Publisher, messages: readonly Message[]): Promise<void> {
   if (!isBatchPublisher(publisher)) {
     for (const message of messages) await publisher.publish(message);
@@ -345,7 +345,7 @@ function assertKind(error: unknown, kind: string): void {
   assertEqual(failureKind(error), kind, `kind of the error "${error.message}"`);
 }
 
-/** Compares by id, because brokers without order may deliver in any order. */
+/** Compares messages by id, because brokers without order may deliver in any order. */
 function assertSame(
   got: readonly ReceivedMessage[],
   sent: readonly Message[],

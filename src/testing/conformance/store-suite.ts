@@ -1,5 +1,5 @@
 /**
- * Tests of everything that a store must do, for any runner.
+ * Tests for everything that a store must do, under any test runner.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import {
 } from './store-harness.js';
 
 /**
- * Declares the tests of the contract `Store` and, where declared, `FeedStore`.
+ * Declares the tests for the `Store` contract and, if declared, for the `FeedStore` contract.
  *
  * @example
  * ```ts
@@ -105,7 +105,7 @@ function publishing<Handle>(test: StoreTest<Handle>, features: StoreFeatures): v
     const again = await store.messages(20);
     assertEqual([...idsOf(again)].sort(), idsOf(left).sort(), 'messages left');
     for (const key of ['a', 'b']) assertEqual(idsOf(ofKey(again, key)), idsOf(ofKey(left, key)), `order of key ${key}`);
-    // Those that the subset has passed, at places 0, 2, 3 and 5.
+    // The unpublished messages before the last message of the subset, at places 0, 2, 3 and 5.
     assertEqual([...idsOf(again.slice(0, 4))].sort(), idsOf(left.slice(0, 4)).sort(), 'first of all');
     const drained = await drain(store, 2);
     assertEqual(
@@ -242,7 +242,7 @@ function transactions<Handle>(test: StoreTest<Handle>, features: StoreFeatures):
       const listed = await store.messages(10);
       assertEqual(idsOf(listed), idsOf([y1, y2]), 'messages while an older transaction is open');
       await store.published(listed[0] as Message);
-      // The older transaction stores it after the others of its key were committed.
+      // The older transaction stores this message after the others with the same key were committed.
       await store.add(older, y3);
     });
     const left = await drain(store, 10);
@@ -290,7 +290,7 @@ function fidelity<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
     keeps('keeps payloads byte for byte', () => [
       newMessage(Uint8Array.from({ length: 256 }, (_, byte) => byte)),
       ...['\u0000', ' ', 'plain', '\ufeffbom', ...texts].map((text) => newMessage(text)),
-      // Not UTF-8, and a view into a larger buffer.
+      // Bytes that are not UTF-8, and a view into a larger buffer.
       newMessage(new Uint8Array([0xed, 0xa0, 0x80, 0xff])),
       newMessage(Uint8Array.from({ length: 100 }, (_, byte) => byte).subarray(10, 20)),
       newMessage(new Uint8Array(1_000_000).fill(7)),
@@ -547,7 +547,10 @@ function cleaning<Handle>(test: StoreTest<Handle>, features: StoreFeatures): voi
   });
 }
 
-/** Cleans until nothing is kept. What is in use for a moment, even by the database itself, is left to the next call. */
+/**
+ * Cleans until no messages are kept. If messages are briefly in use, even by the database itself, the next call deletes
+ * them.
+ */
 async function cleaned(harness: Pick<StoreHarness<unknown>, 'store' | 'kept'>): Promise<void> {
   await until(async () => {
     await harness.store.deletePublishedByExpiration(0);
@@ -570,7 +573,7 @@ function ofKey(messages: readonly (Message | undefined)[], key: string): (Messag
   return messages.filter((each) => each?.key === key);
 }
 
-/** Every field of a message, for comparison. Metadata entries have no order. */
+/** Returns a message's fields for a comparison. Metadata entries have no order, so they are sorted. */
 function fieldsOf({ id, topic, key, at, metadata, payload, published }: Message): unknown {
   return [
     id,

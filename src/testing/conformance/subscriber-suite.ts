@@ -1,5 +1,5 @@
 /**
- * Tests of everything that a subscriber must do, for any runner.
+ * Tests for everything that a subscriber must do, under any test runner.
  *
  * @module
  */
@@ -8,28 +8,31 @@ import type { Handler, HandlerContext, Subscriber, SubscriberOptions } from '../
 import { assert, assertEqual, gate, rejection, until } from './assert.js';
 
 /**
- * What a subscriber declares that it can do. The suite tests that the subscriber refuses what it declares that it
- * cannot do.
+ * The features that a subscriber declares. The suite also tests that the subscriber rejects what it declares as
+ * unsupported.
  */
 export interface SubscriberFeatures {
   /**
-   * A message whose handler failed is delivered again. If false, it never is, and the suite waits to see no delivery.
+   * A message whose handler failed is delivered again. If false, it is never delivered again, and the suite waits to
+   * verify this.
    */
   readonly redelivers: boolean;
-  /** Messages of one key are handled one at a time and in order, even if one fails. If false, this is not tested. */
+  /**
+   * Messages with the same key are handled one at a time and in order, even if one fails. If false, this is not tested.
+   */
   readonly ordered: boolean;
-  /** It accepts a limit on concurrent handlers. If false, `create` with `concurrency` must reject. */
+  /** The subscriber accepts a limit on concurrent handlers. If false, `create` with `concurrency` must reject. */
   readonly concurrency: boolean;
   /**
    * A message stays with this consumer while its handler runs longer than the broker's timeout. If false, this is not
    * tested.
    */
   readonly extendsWhileHandling: boolean;
-  /** It waits for handlers when it stops. If false, `create` with `stopTimeout` must reject. */
+  /** The subscriber waits for handlers when it stops. If false, `create` with `stopTimeout` must reject. */
   readonly stopTimeout: boolean;
 }
 
-/** What the suite asks of a subscriber. */
+/** The options with which the suite creates a subscriber. */
 export interface SubscriberSetup extends Required<SubscriberOptions> {
   /** How many handlers may run at once. */
   readonly concurrency?: number;
@@ -37,21 +40,24 @@ export interface SubscriberSetup extends Required<SubscriberOptions> {
   readonly stopTimeout?: number;
 }
 
-/** One subscriber, on a place of its own in a broker. */
+/** One subscriber, for a queue or topic that nothing else uses. */
 export interface SubscriberHarness {
   readonly subscriber: Subscriber;
   /** Puts messages into the broker, in this order. */
   readonly publish: (messages: readonly Message[]) => Promise<void>;
   /** How many messages the broker still holds, including those that are being handled. */
   readonly pending: () => Promise<number>;
-  /** After how many milliseconds the broker gives an unacknowledged message to somebody else. Short, for tests. */
+  /**
+   * The number of milliseconds after which the broker delivers an unacknowledged message to another consumer. It should
+   * be short, so that tests are fast.
+   */
   readonly timeout: number;
-  /** From now on nothing reaches the broker. The subscriber must log the errors. */
+  /** Makes the broker unreachable from now on. The subscriber must log the errors. */
   readonly breakBroker: () => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
-/** What the suite needs. */
+/** The parameters of the suite. */
 export interface SubscriberSuite {
   /** Declares a test: `it` of vitest, jest or mocha, or `test` of node:test. */
   readonly it: (name: string, test: () => Promise<void>) => unknown;
@@ -62,7 +68,7 @@ export interface SubscriberSuite {
   readonly patience?: number;
 }
 
-/** A running subscription, and what it has seen. */
+/** A running subscription, and the messages and errors that it has seen. */
 interface Running extends SubscriberHarness {
   readonly handled: readonly Message[];
   readonly errors: readonly Error[];
@@ -79,7 +85,7 @@ type Run = (
 ) => Promise<Running>;
 
 /**
- * Declares the tests of the contract `Subscriber`.
+ * Declares the tests for the `Subscriber` contract.
  *
  * @example
  * ```ts
@@ -186,7 +192,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
       for (const key of new Set(messages.map((message) => message.key))) {
         const ids = (some: readonly Message[]): string[] =>
           some.filter((message) => message.key === key).map(({ id }) => id);
-        // The failed message is handled twice in a row: no other message of its key comes in between.
+        // The failed message is handled twice in a row, with no other message with the same key in between.
         const expected = ids(messages).flatMap((id) => (id === failed ? [id, id] : [id]));
         assertEqual(ids(handled), expected, `order of key ${String(key)}`);
       }
@@ -261,7 +267,7 @@ export function subscriberTestSuite({ it, create, features, patience = 15_000 }:
   }
 }
 
-/** Runs a test's subscription, and ends it whatever the result of the test is. */
+/** Runs a test's subscription, and ends it whether the test passes or fails. */
 async function running(create: SubscriberSuite['create'], body: (run: Run) => Promise<void>): Promise<void> {
   const ends: (() => Promise<void>)[] = [];
   try {
@@ -308,12 +314,12 @@ function aborted(signal: AbortSignal): Promise<void> {
 
 let keys = 0;
 
-/** A message with a key of its own, because some brokers need one. */
+/** A message with its own key, because some brokers need one. */
 function one(): Message {
   return newMessage('one', { key: `own-${String(++keys)}` });
 }
 
-/** Whether a condition stays false for so many milliseconds. */
+/** Whether a condition stays false for this many milliseconds. */
 async function never(condition: () => boolean, milliseconds: number): Promise<boolean> {
   const end = Date.now() + milliseconds;
   while (Date.now() < end) {

@@ -33,24 +33,24 @@ export interface SqsPublisherClient {
 /** The options of `SqsPublisher`. */
 export interface SqsPublisherOptions extends AwsPublisherOptions {
   /**
-   * The queue by name, URL or ARN. A name or an ARN is looked up with the first message, which needs the permission
-   * `sqs:GetQueueUrl`.
+   * The name, URL or ARN of the queue. A name or an ARN is looked up when the first message is sent, which needs the
+   * `sqs:GetQueueUrl` permission.
    */
   queue: string;
 }
 
 /**
- * Sends messages to an SQS queue in batches, and reads the answer to every entry.
+ * Sends messages to an SQS queue in batches, and reads the result of every entry.
  *
- * The body is the payload if that is text that AWS carries unchanged, and its base64 otherwise. Attributes carry the id
- * (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into the 10 attributes of SQS. The attribute
- * `messenger` is the envelope: a JSON object with everything that attributes cannot carry. `SqsSubscriber` puts the
- * message together again.
+ * If the payload is text that AWS transmits unchanged, the body is the payload itself. Otherwise, the body is the
+ * payload in base64. Attributes carry the id (`messageIdKey`), `topic`, `key`, and as many metadata entries as fit into
+ * the 10 attributes of SQS. The `messenger` attribute is the envelope: a JSON object with everything that the other
+ * attributes cannot carry. `SqsSubscriber` puts the message together again.
  *
- * On a FIFO queue the group is the message's `key`, or else the metadata entry `groupIdKey`, or else `defaultGroupId`.
- * The de-duplication id is the message id. If AWS does not accept a text as such an id (a space, an umlaut, more than
- * 128 characters), the id is `sha256:` and the hash of the text. Messages of one group (on a standard queue, of one
- * key) are sent one after the other.
+ * On a FIFO queue, the message group is the message's `key`, or else the metadata entry that `groupIdKey` names, or
+ * else `defaultGroupId`. The de-duplication id is the message id. If AWS does not accept one of these strings as an id
+ * (a space, an umlaut, more than 128 characters), the id is `sha256:` and the hash of the string. Messages in the same
+ * group (on a standard queue, with the same key) are sent one after the other.
  *
  * @example
  * ```ts
@@ -62,7 +62,7 @@ export class SqsPublisher implements BatchPublisher {
   readonly #settings: PublisherSettings;
   readonly #send: SendBatch;
 
-  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION`. The error quotes the invalid value. */
   constructor(client: SqsPublisherClient, options: SqsPublisherOptions) {
     checkClient(client, 'an SQSClient');
     checkPublisherOptions<SqsPublisherOptions>(options, { queue: true });

@@ -1,6 +1,6 @@
 /**
- * Receives the messages of an SQS queue, standard or FIFO, that were sent to it or to SNS topics to which it
- * subscribes.
+ * Receives messages from an SQS queue, standard or FIFO. The messages were sent to the queue itself, or to SNS topics
+ * that the queue subscribes to.
  *
  * @module
  */
@@ -43,18 +43,19 @@ export interface SqsSubscriberClient {
 
 /** The options of `SqsSubscriber`. */
 export interface SqsSubscriberOptions extends SubscriberOptions {
-  /** The queue by name, URL or ARN. A name or an ARN needs the permission `sqs:GetQueueUrl`. */
+  /** The name, URL or ARN of the queue. A name or an ARN needs the `sqs:GetQueueUrl` permission. */
   queue: string;
   /**
-   * How many messages are in hand at once: those whose handlers run and, on a FIFO queue, those that wait in their
-   * group. @default 10
+   * How many messages the subscriber holds at once. These are the messages whose handlers are running and, on a FIFO
+   * queue, the messages that are waiting in their group. @default 10
    */
   concurrency?: number;
   /** How many seconds one receive waits for a message, 0 to 20. @default 20 */
   waitTimeSeconds?: number;
   /**
-   * How many seconds a received message is hidden from other consumers, 2 to 43,200. Every half of that time it starts
-   * again for messages in hand, so a handler may take longer, up to the 12 hours of SQS.
+   * How many seconds a received message is hidden from other consumers, 2 to 43,200. Whenever half of this time has
+   * passed, the subscriber restarts it for the messages that it holds. So a handler may take longer, up to SQS's limit
+   * of 12 hours.
    * @default 30
    */
   visibilityTimeoutSeconds?: number;
@@ -64,34 +65,34 @@ export interface SqsSubscriberOptions extends SubscriberOptions {
    */
   retryDelay?: number;
   /**
-   * How many milliseconds a stop waits for handlers before it aborts their signal. Two seconds later the stop has
-   * ended, and messages whose handlers still run are delivered again.
+   * How many milliseconds a stop waits for handlers before it aborts their signal. No more than two seconds later, the
+   * subscriber has stopped, and messages whose handlers are still running are delivered again.
    * @default 8_000
    */
   stopTimeout?: number;
-  /** The attribute that carries the message id. Give the publisher the same one. @default 'message-id' */
+  /** The attribute that carries the message id. Use the same attribute in the publisher. @default 'message-id' */
   messageIdKey?: string;
 }
 
 /**
- * How many milliseconds a request may take, in addition to the wait of a receive. A dead connection must not hold up a
- * stop.
+ * How many milliseconds a request may take, in addition to the time that a receive waits for messages. A dead
+ * connection must not hold up a stop.
  */
 const REQUEST_TIMEOUT = 10_000;
 
 /**
- * Hands the messages of an SQS queue to a handler, and deletes each message after its handler has succeeded.
+ * Hands messages from an SQS queue to a handler, and deletes each message after its handler has succeeded.
  *
  * - If a handler fails, the error is logged and the message is delivered again (`retryDelay`). Give the queue a redrive
  *   policy, because only SQS decides after how many receives a message becomes a dead letter.
- * - On a FIFO queue the messages of a group are handled one at a time and in order. If one fails, the messages of its
- *   group that are in hand go back to the queue. SQS counts that as a receive for each of them.
- * - Stopping releases the messages that were received and not started, and waits for running handlers.
- * - Errors of SQS are logged, and receiving continues with backoff (0.1 to 30 s), for ever.
+ * - On a FIFO queue, the messages in a group are handled one at a time and in order. If one fails, the messages in its
+ *   group that the subscriber holds go back to the queue. SQS counts that as a receive for each of them.
+ * - A stop releases the messages that were received but not started, and waits for running handlers.
+ * - Errors from SQS are logged, and the subscriber never stops trying to receive, with a backoff of 0.1 to 30 seconds.
  *
- * Payload, id, metadata, topic, key and time are those of the message that `SqsPublisher` or `SnsPublisher` sent, with
- * raw delivery or without. A message from elsewhere has the broker's id, its attributes as metadata, and its group as
- * key.
+ * The handler gets the payload, id, metadata, topic, key and time of the message that `SqsPublisher` or `SnsPublisher`
+ * sent, with or without raw delivery. A message from another sender has the broker's message id as its id, its
+ * attributes as metadata, and its message group as its key.
  *
  * @example
  * ```ts
@@ -105,7 +106,7 @@ export class SqsSubscriber implements Subscriber {
   readonly #settings: SessionSettings;
   readonly #waitTimeSeconds: number;
 
-  /** @throws MessengerError `INVALID_OPTION` that quotes what is wrong. */
+  /** @throws MessengerError `INVALID_OPTION`. The error quotes the invalid value. */
   constructor(client: SqsSubscriberClient, options: SqsSubscriberOptions) {
     checkClient(client, 'an SQSClient');
     checkKeys(options, KEYS);

@@ -11,32 +11,33 @@ export const TOPIC_KEY = 'topic';
 export const KEY_KEY = 'key';
 
 /**
- * The attribute with everything of a message that is neither its body nor in an attribute of its own. A JSON object:
+ * The attribute with all parts of a message that are neither in the body nor in their own attributes. It is a JSON
+ * object:
  *
  * | field | meaning |
  * |---|---|
- * | `at` | when the application created it, ISO 8601 |
- * | `topic`, `key` | if it has them; older versions read them only from here |
- * | `own` | which of the attributes `topic` and `key` are the message's, and not metadata |
- * | `id` | the message id, if AWS refuses it in an attribute |
- * | `encoding` | `base64` if the body is base64, absent if it is the payload as text |
- * | `metadata` | entries without an attribute: AWS refuses its name or value, the name is taken, or there are ten |
+ * | `at` | the time when the application created the message, ISO 8601 |
+ * | `topic`, `key` | present if the message has them; older versions read them only from here |
+ * | `own` | which of the `topic` and `key` attributes are the message's own, and not metadata |
+ * | `id` | the message id, if AWS does not accept it in an attribute |
+ * | `encoding` | `base64` if the body is base64, absent if the body is the payload as text |
+ * | `metadata` | entries without an attribute: AWS rejects the name or value, the name is taken, or there are ten |
  */
 export const ENVELOPE_KEY = 'messenger';
 
 /**
- * The most attributes of one message in SQS. The same holds for SNS with raw delivery to SQS, which drops messages with
- * more.
+ * The largest number of attributes on one message in SQS. The limit also applies to SNS with raw delivery to SQS, which
+ * drops messages with more attributes.
  */
 const MAX_ATTRIBUTES = 10;
 
-/** How many metadata entries fit next to id, topic, key and envelope. */
+/** How many metadata entries fit next to the id, the topic, the key and the envelope. */
 const MAX_ATTRIBUTE_KEYS = MAX_ATTRIBUTES - 4;
 
-/** Metadata that `defineOutbox` adds. Nobody filters by them, so they give way to those of the application. */
+/** Metadata entries that `defineOutbox` adds. Nobody filters by them, so the application's own entries go first. */
 const ADDED = ['content-type', 'schema-version'];
 
-/** The content of the attribute `messenger`. */
+/** The content of the `messenger` attribute. */
 export interface Envelope {
   at?: string;
   topic?: string;
@@ -50,7 +51,7 @@ export interface Envelope {
 /** Attribute names and their string values. */
 export type Attributes = Readonly<Record<string, string>>;
 
-/** The settings that decide which attributes a publisher makes. */
+/** The settings that decide which attributes a publisher creates. */
 export interface AttributeSettings {
   readonly messageIdKey: string;
   /** Metadata entries that become attributes before others. */
@@ -60,7 +61,7 @@ export interface AttributeSettings {
 const NAME = /^(?!aws\.|amazon\.)(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)$/i;
 
 /**
- * Whether AWS accepts a name for an attribute and the SDK keeps it. The SDK assigns to objects, which loses
+ * Whether AWS accepts an attribute name and the SDK keeps it. The SDK assigns attributes to plain objects, which loses
  * `__proto__`.
  */
 function isAttributeName(name: string): boolean {
@@ -68,7 +69,7 @@ function isAttributeName(name: string): boolean {
 }
 
 /**
- * @param taken Names of attributes that it must not have, in addition to that of the envelope.
+ * @param taken The names that the attribute must not have, in addition to the envelope's name.
  * @throws MessengerError `INVALID_OPTION` for a `messageIdKey` that AWS or the envelope does not allow.
  */
 export function checkMessageIdKey(value: unknown, taken: readonly string[] = []): string {
@@ -99,12 +100,16 @@ export function checkAttributeKeys(value: unknown): readonly string[] {
   return [...(value as string[])];
 }
 
-/** The attributes of a message: as much of it as they can carry, and the envelope with the rest. */
+/**
+ * Returns the attributes of a message. They carry as much of the message as they can, and the envelope carries the
+ * rest.
+ */
 export function encodeAttributes(message: Message, settings: AttributeSettings, base64: boolean): Attributes {
   const { id, topic, key } = message;
   const own = Object.entries({ [TOPIC_KEY]: topic, [KEY_KEY]: key }).filter(isCarriedEntry);
   const named = isCarried(id) ? [[settings.messageIdKey, id] as const] : [];
-  // A filter would take a metadata entry `topic` for the topic, whether or not the topic is an attribute.
+  // A filter policy would take a metadata entry named `topic` for the message's topic, whether or not the topic itself
+  // is an attribute.
   const taken = [settings.messageIdKey, ENVELOPE_KEY];
   if (topic !== undefined) taken.push(TOPIC_KEY);
   if (key !== undefined) taken.push(KEY_KEY);
@@ -128,7 +133,10 @@ export function encodeAttributes(message: Message, settings: AttributeSettings, 
   return Object.fromEntries([...fitting, ...own, ...named, [ENVELOPE_KEY, toJson(envelope)]]);
 }
 
-/** The envelope in a message's attributes; `undefined` if the attribute is missing or comes from somebody else. */
+/**
+ * Returns the envelope in a message's attributes, or `undefined` if the attribute is missing or comes from another
+ * sender.
+ */
 export function decodeEnvelope(attributes: Attributes): Envelope | undefined {
   const text = attributes[ENVELOPE_KEY];
   if (text === undefined) return undefined;
@@ -145,7 +153,7 @@ function isCarriedEntry(entry: [string, string | undefined]): entry is [string, 
   return entry[1] !== undefined && isCarried(entry[1]);
 }
 
-/** JSON escapes control characters itself, but leaves these two, which AWS would replace. */
+/** `JSON.stringify` escapes control characters, but not these two characters, which AWS would replace. */
 function toJson(envelope: Envelope): string {
   return JSON.stringify(envelope).replace(/[\ufffe\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16)}`);
 }

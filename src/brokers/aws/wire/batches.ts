@@ -9,10 +9,10 @@ import { fifoParameters, groupOf, type FifoParameters } from './fifo.js';
 import { readReply, type BatchReply } from './reply.js';
 import type { PublisherSettings } from './settings.js';
 
-/** The most entries in one request, in SQS and in SNS. */
+/** The largest number of entries in one request to SQS or SNS. */
 const MAX_ENTRIES = 10;
 
-/** One message of a batch. SQS and SNS have different names for its body. */
+/** One message in a batch. SQS and SNS have different names for its body. */
 export interface Entry {
   readonly Id: string;
   readonly body: string;
@@ -33,9 +33,9 @@ interface Prepared {
 }
 
 /**
- * Sends messages in batches of at most 10 entries and `maxBatchBytes`, and answers for each message. Messages of one
- * group, or of one key if there are no groups, are sent one after the other, because AWS may fail an entry of a batch
- * and accept a later one of the same group.
+ * Sends messages in batches of at most 10 entries and `maxBatchBytes`, and returns a result for each message. Messages
+ * in the same group, or with the same key if there are no groups, are sent one after the other, because AWS may fail
+ * one entry in a batch and accept a later entry in the same group.
  */
 export async function sendBatches(
   messages: readonly Message[],
@@ -60,7 +60,7 @@ export async function sendBatches(
   });
 }
 
-/** Sends one message and throws its error. */
+/** Sends one message, and throws its error if it fails. */
 export async function sendOne(
   message: Message,
   settings: PublisherSettings,
@@ -85,12 +85,12 @@ async function prepare(message: Message, id: string, settings: PublisherSettings
     const fifo = settings.fifo ? await fifoParameters(message, group, settings) : {};
     return { lane, size, entry: { Id: id, body, MessageAttributes, fifo } };
   } catch (error) {
-    // A message that cannot be sent must not reject the call, because the other messages can be sent.
+    // A message that cannot be sent must not make the whole call reject, because the other messages can be sent.
     return { lane, size: 0, error: error instanceof PublishError ? error : requestFailure(error) };
   }
 }
 
-/** What AWS counts: the body, and the name, type and value of every attribute. */
+/** Returns the size that AWS counts: the body, and the name, type and value of every attribute. */
 function sizeOf(body: string, attributes: Readonly<Record<string, string>>): number {
   return Object.entries(attributes).reduce(
     (size, [name, value]) => size + byteLength(name) + 'String'.length + byteLength(value),
@@ -112,7 +112,8 @@ async function sendEntries(
     return errors.map((error) => (error === undefined ? ACKNOWLEDGED : { acknowledged: false, error }));
   } catch (thrown) {
     const error = requestFailure(thrown, signal);
-    // If a request is refused as a whole, at most one message is at fault. Sending each alone shows which one.
+    // If AWS rejects a request as a whole, a single message may be the cause. Sending each message alone shows which
+    // one.
     if (error.kind === 'permanent' && entries.length > 1) {
       return (await Promise.all(entries.map((entry) => sendEntries([entry], send, signal)))).flat();
     }
@@ -120,7 +121,7 @@ async function sendEntries(
   }
 }
 
-/** The most bytes that AWS accepts, of a message and of a request. */
+/** The largest size, in bytes, that AWS accepts for a message and for a request. */
 const LARGEST = 1_048_576;
 
 function tooLarge(message: Message, size: number, limit: number): PublishError {

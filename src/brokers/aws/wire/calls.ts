@@ -1,14 +1,14 @@
 import { toError } from '../../../core/errors.js';
 
-/** The most entries in one request to SQS. */
+/** The largest number of entries in one request to SQS. */
 const MAX_ENTRIES = 10;
 
 /** Makes one batch call. Resolves to the error of each item, or `undefined`, in order. */
 type Call<Item> = (items: readonly Item[]) => Promise<readonly (Error | undefined)[]>;
 
 /**
- * Lets single calls share requests, without a timer: calls that arrive while the most requests are in flight go
- * together in the next one.
+ * Lets single calls share requests, without a timer. Calls that arrive while `parallel` requests are in flight go
+ * together in the next request.
  */
 export class BatchedCalls<Item> {
   readonly #call: Call<Item>;
@@ -21,7 +21,7 @@ export class BatchedCalls<Item> {
     this.#parallel = parallel;
   }
 
-  /** Resolves with the error of this item, or `undefined`; never rejects. */
+  /** Resolves to the error of this item, or `undefined`. Never rejects. */
   run(item: Item): Promise<Error | undefined> {
     return new Promise((done) => {
       this.#waiting.push({ item, done });

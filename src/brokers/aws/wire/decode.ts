@@ -2,7 +2,7 @@ import type { Message } from '../../../core/contracts/message.js';
 import { decodeEnvelope, ENVELOPE_KEY, type Attributes } from './attributes.js';
 import { decodeBody } from './body.js';
 
-/** The part of a message delivered by SQS that is read. */
+/** The part of an SQS delivery that is read. */
 export interface Delivery {
   readonly MessageId?: string | undefined;
   readonly Body?: string | undefined;
@@ -17,7 +17,7 @@ export interface DeliveredAttribute {
   readonly BinaryValue?: Uint8Array | undefined;
 }
 
-/** The content of a delivery, independent of how it came. */
+/** The content of a delivery, independent of how it arrived. */
 interface Content {
   readonly id: string;
   readonly body: string;
@@ -26,20 +26,21 @@ interface Content {
 }
 
 /**
- * The message of an SQS delivery. It may come from a publisher of this package or anybody else, through SQS, or through
- * SNS with raw delivery or without (a JSON envelope). Never throws: whatever was sent can be handled.
+ * Returns the message in an SQS delivery. The message may come from a publisher in this package or from any other
+ * sender. It may come through SQS directly, or through SNS, with raw delivery or without it (in a JSON envelope). Never
+ * throws, so that every message can be handled.
  *
- * The id is the attribute `messageIdKey`, or else the broker's. Binary attributes become base64.
+ * The id is the attribute that `messageIdKey` names, or else the broker's message id. Binary attributes become base64.
  */
 export function decodeDelivery(delivery: Delivery, messageIdKey: string): Message {
   const { id, body, at, attributes } = contentOf(delivery);
   const envelope = decodeEnvelope(attributes);
-  // Messages of older versions have no `own`. Their attributes with these names are metadata.
+  // Messages from older versions have no `own`. In these messages, attributes named `topic` or `key` are metadata.
   const own = envelope === undefined ? [] : [ENVELOPE_KEY, ...(envelope.own ?? [])];
   const others = new Map(Object.entries(attributes).filter(([name]) => !own.includes(name)));
   const givenId = envelope?.id ?? others.get(messageIdKey);
   others.delete(messageIdKey);
-  // For a message from elsewhere, the group is the key. Our envelope says whether there is a key.
+  // For a message from another sender, the group is the key. Our own envelope shows whether there is a key.
   const key = envelope === undefined ? delivery.Attributes?.['MessageGroupId'] : envelope.key;
   return {
     id: givenId ?? id,
@@ -55,7 +56,8 @@ export function decodeDelivery(delivery: Delivery, messageIdKey: string): Messag
 function contentOf(delivery: Delivery): Content {
   const body = delivery.Body ?? '';
   const attributes = Object.entries(delivery.MessageAttributes ?? {});
-  // SNS puts the attributes inside its envelope. So a body with attributes beside it only looks like an envelope.
+  // SNS puts the attributes inside its envelope. So if the delivery itself has attributes, its body only looks like an
+  // envelope.
   const notification = attributes.length === 0 ? parseNotification(body) : undefined;
   if (notification !== undefined) return notification;
   const sent = Number(delivery.Attributes?.['SentTimestamp']);
@@ -72,7 +74,7 @@ function contentOf(delivery: Delivery): Content {
   };
 }
 
-/** The content of an SNS envelope; `undefined` for any other body. */
+/** Returns the content of an SNS envelope, or `undefined` for any other body. */
 function parseNotification(body: string): Content | undefined {
   if (!body.startsWith('{')) return undefined;
   let value: unknown;

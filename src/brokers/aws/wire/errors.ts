@@ -2,7 +2,7 @@ import { textOf } from '../../../core/util/error-text.js';
 import { PublishError, toError, type FailureKind } from '../../../core/errors.js';
 import { lookUp, NETWORK_FAILURES, type FailureTable } from '../../../core/publish/failure-kinds.js';
 
-/** The part of an error of the AWS SDK or of Node that is read. */
+/** The part of an AWS SDK or Node error that is read. */
 interface SdkError {
   readonly name?: unknown;
   readonly code?: unknown;
@@ -11,10 +11,10 @@ interface SdkError {
 }
 
 /**
- * The kind of each AWS error, by its name without prefixes (`AWS.SimpleQueueService.`) and without the suffixes
- * `Exception` and `Error`. The same failure has several spellings, by service, by protocol and as the code of a batch
- * entry. An error that is not listed goes by its HTTP status, and is otherwise retryable, because trying again loses
- * nothing.
+ * The kind of each AWS error, keyed by its name without prefixes (`AWS.SimpleQueueService.`) and without the suffixes
+ * `Exception` and `Error`. The name of the same failure depends on the service and the protocol, and on whether it is
+ * the code of a batch entry. If an error is not listed, its HTTP status decides. If that does not decide either, the
+ * error is retryable, because trying again loses nothing.
  *
  * Sources: "Common errors" and the error lists of SendMessageBatch and PublishBatch in the API references of SQS and
  * SNS.
@@ -22,7 +22,7 @@ interface SdkError {
 const KINDS: FailureTable = {
   ...NETWORK_FAILURES,
 
-  // This message always fails.
+  // The message will always fail.
   InvalidParameterValue: 'permanent',
   InvalidParameter: 'permanent',
   ParameterValueInvalid: 'permanent',
@@ -33,7 +33,7 @@ const KINDS: FailureTable = {
   MissingParameter: 'permanent',
   Validation: 'permanent',
 
-  // This message failed this time.
+  // The message failed this time, but may succeed later.
   Throttling: 'retryable',
   Throttled: 'retryable',
   RequestThrottled: 'retryable',
@@ -81,7 +81,7 @@ const KINDS: FailureTable = {
   KmsOptInRequired: 'connection',
   KMSOptInRequired: 'connection',
 
-  // Nobody answers.
+  // There is no answer.
   Timeout: 'connection',
   RequestTimeout: 'connection',
   ECONNRESET: 'connection',
@@ -89,7 +89,7 @@ const KINDS: FailureTable = {
   EPIPE: 'connection',
 };
 
-/** A parameter that all messages of a publisher share. An error about it says nothing about one message. */
+/** A parameter that all messages of a publisher share. An error about it says nothing about a single message. */
 const SHARED_PARAMETER = /\b(TopicArn|QueueUrl)\b/;
 
 function kindOf(names: readonly unknown[], message: string, status: number | undefined): FailureKind {
@@ -108,7 +108,7 @@ function plainName(name: string): string {
   return name.slice(name.lastIndexOf('.') + 1).replace(/(Exception|Error)+$/, '');
 }
 
-/** What a thrown error of the SDK means for the relay. The error becomes the cause. */
+/** Converts an error that the SDK threw to a `PublishError` for the relay. The SDK's error becomes the cause. */
 export function requestFailure(thrown: unknown, signal?: AbortSignal): PublishError {
   const cause = toError(thrown);
   if (signal?.aborted === true) {
@@ -122,14 +122,14 @@ export function requestFailure(thrown: unknown, signal?: AbortSignal): PublishEr
   return new PublishError(`${cause.name}: ${textOf(cause)}`, { kind, cause });
 }
 
-/** An entry of the `Failed` list of a batch. */
+/** An entry in the `Failed` list of a batch response. */
 export interface FailedEntry {
   readonly Id?: string | undefined;
   readonly Code?: string | undefined;
   readonly Message?: string | undefined;
 }
 
-/** What a failed entry of a batch means for the relay. */
+/** Converts a failed entry of a batch to a `PublishError` for the relay. */
 export function entryFailure(entry: FailedEntry): PublishError {
   const code = entry.Code ?? 'no code';
   const message = entry.Message ?? '';

@@ -8,18 +8,27 @@ export interface FifoParameters {
   readonly MessageDeduplicationId: string;
 }
 
-/** Where the group of a message comes from. */
+/** The settings that determine a message's group. */
 export interface FifoSettings {
   readonly groupIdKey: string | undefined;
   readonly defaultGroupId: string | undefined;
 }
 
-/** What AWS accepts as MessageGroupId and MessageDeduplicationId: 1 to 128 of a-z, A-Z, 0-9 and ASCII punctuation. */
+/**
+ * Matches what AWS accepts as MessageGroupId and MessageDeduplicationId: 1 to 128 of a-z, A-Z, 0-9 and ASCII
+ * punctuation.
+ */
 const FIFO_ID = /^[!-~]{1,128}$/;
-/** The form of a hashed id. A text in this form is hashed too, so that it cannot equal the hash of another text. */
+/**
+ * The form of a hashed id. A string in this form is hashed too, so that it cannot equal the hashed id of another
+ * string.
+ */
 const HASHED = /^sha256:[0-9a-f]{64}$/;
 
-/** The group of a message as the application names it: its key, or else metadata, or else the default. */
+/**
+ * Returns a message's group before any hashing: its key, or else the metadata entry that `groupIdKey` names, or else
+ * the default.
+ */
 export function groupOf(message: Message, { groupIdKey, defaultGroupId }: FifoSettings): string | undefined {
   if (message.key !== undefined) return message.key;
   const named =
@@ -44,8 +53,8 @@ export async function fifoParameters(
 }
 
 /**
- * The text itself if AWS accepts it as an id, and otherwise `sha256:` and the hexadecimal hash of its UTF-8. The same
- * text always has the same id, and different texts have different ids.
+ * Returns the string itself if AWS accepts it as an id, and otherwise `sha256:` and the hexadecimal hash of its UTF-8
+ * bytes. The same string always has the same id, and different strings have different ids.
  */
 async function fifoId(text: string): Promise<string> {
   if (FIFO_ID.test(text) && !HASHED.test(text)) return text;

@@ -1,7 +1,7 @@
 import { MessengerError } from '../../../core/errors.js';
 import { describe } from '../../../core/util/describe.js';
 
-/** @throws MessengerError `INVALID_OPTION` unless the value is a string that `pattern` accepts. */
+/** @throws MessengerError `INVALID_OPTION` unless the value is a string that matches `pattern`. */
 export function matchingText(name: string, value: unknown, pattern: RegExp, meaning: string): string {
   if (typeof value === 'string' && pattern.test(value)) return value;
   throw new MessengerError('INVALID_OPTION', `${name} must be ${meaning}, got ${describe(value)}`);

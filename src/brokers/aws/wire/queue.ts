@@ -12,10 +12,12 @@ export type GetQueueUrl = (lookup: QueueLookup, signal: AbortSignal | undefined)
 
 /** A queue that was given as a name, a URL or an ARN. */
 export interface Queue {
-  /** As it was given. */
+  /** The name, URL or ARN that was given. */
   readonly given: string;
   readonly fifo: boolean;
-  /** The URL, which is looked up once, and again after a failed look-up. Rejects with the error of the look-up. */
+  /**
+   * Resolves to the URL, which is looked up once, and again after a failed look-up. Rejects with the look-up's error.
+   */
   url(signal?: AbortSignal): Promise<string>;
 }
 
@@ -25,7 +27,7 @@ const URL_FORM = /^https?:\/\/\S+$/;
 const ANY_FORM = new RegExp([ARN, NAME, URL_FORM].map((form) => `(?:${form.source})`).join('|'));
 
 /**
- * A queue by name, URL or ARN. For an ARN, its account is passed as the owner.
+ * Returns a queue for a name, a URL or an ARN. For an ARN, the look-up passes the ARN's account as the owner.
  *
  * @throws MessengerError `INVALID_OPTION` for anything else.
  */
@@ -36,14 +38,15 @@ export function resolveQueue(option: unknown, getQueueUrl: GetQueueUrl): Queue {
     given,
     fifo: isFifo(given),
     async url(signal) {
-      // Not shared while it is pending: one caller's abort, or a hanging request, must not affect another caller.
+      // A pending look-up is not shared, because one caller's abort, or a hanging request, must not affect another
+      // caller.
       known ??= await lookUp(given, getQueueUrl, signal);
       return known;
     },
   };
 }
 
-/** Whether a topic or a queue is FIFO. AWS puts that in the name. */
+/** Whether a topic or a queue is FIFO. Its name shows this. */
 export function isFifo(nameOrArnOrUrl: string): boolean {
   return nameOrArnOrUrl.endsWith('.fifo');
 }

@@ -5,7 +5,7 @@ import { backoff } from '../../../core/publish/retry-policy.js';
 import { sleep } from '../../../core/util/async.js';
 import { BatchedCalls } from './calls.js';
 
-/** A change of a message's visibility: how many seconds from now it is hidden. */
+/** A change of a message's visibility. The message stays hidden for `seconds` from now on. */
 export interface VisibilityChange {
   readonly receipt: string;
   readonly seconds: number;
@@ -17,11 +17,13 @@ export interface ReceiptCalls {
   changeVisibility(changes: readonly VisibilityChange[]): Promise<readonly (Error | undefined)[]>;
 }
 
-/** What a subscriber does with received messages. Neither method rejects. */
+/** The calls that a subscriber makes for received messages. Neither method rejects. */
 export interface Receipts {
   /** Deletes the message, which acknowledges it. Makes up to 5 attempts over about 1 second, and logs failures. */
   remove(receipt: string, id: string): Promise<void>;
-  /** Sets when the message is delivered again. Resolves to the error if that failed, and the timeout then stays. */
+  /**
+   * Sets when the message is delivered again. If that fails, resolves to the error, and the timeout does not change.
+   */
   changeVisibility(receipt: string, seconds: number): Promise<Error | undefined>;
 }
 

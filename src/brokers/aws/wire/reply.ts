@@ -1,13 +1,15 @@
 import { PublishError } from '../../../core/errors.js';
 import { entryFailure, type FailedEntry } from './errors.js';
 
-/** The answer of AWS to a batch. */
+/** AWS's response to a batch. */
 export interface BatchReply {
   readonly Successful?: readonly { readonly Id?: string | undefined }[] | undefined;
   readonly Failed?: readonly FailedEntry[] | undefined;
 }
 
-/** The error of every entry, or `undefined`. An entry in both lists, or in neither, has failed. */
+/**
+ * Returns the error of each entry, or `undefined` if it succeeded. An entry in both lists, or in neither, has failed.
+ */
 export function readReply(ids: readonly string[], reply: BatchReply): readonly (PublishError | undefined)[] {
   const successful = new Set(reply.Successful?.map(({ Id }) => Id));
   const failures = new Map(reply.Failed?.map((failure) => [failure.Id, failure]));

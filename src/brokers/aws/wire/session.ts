@@ -8,20 +8,20 @@ import { sleep } from '../../../core/util/async.js';
 import { decodeDelivery, type Delivery } from './decode.js';
 import { receiptsOf, type ReceiptCalls, type Receipts } from './receipts.js';
 
-/** The settings of a subscriber, checked. */
+/** The checked settings of a subscriber. */
 export interface SessionSettings {
   readonly concurrency: number;
   readonly visibilitySeconds: number;
-  /** `undefined` leaves a failed message hidden until its visibility timeout. */
+  /** If `undefined`, a failed message stays hidden until its visibility timeout ends. */
   readonly retrySeconds: number | undefined;
   readonly stopTimeout: number;
   readonly messageIdKey: string;
-  /** Whether messages of one group are handled one at a time, in order. */
+  /** Whether the messages in a group are handled one at a time, in order. */
   readonly ordered: boolean;
   readonly logger: ErrorLogger;
 }
 
-/** A delivery, with the receipt that is needed to answer it. */
+/** A delivery, with the receipt for deleting it or changing its visibility. */
 export interface ReceivedDelivery extends Delivery {
   readonly ReceiptHandle?: string | undefined;
 }
@@ -31,17 +31,17 @@ export interface SessionCalls extends ReceiptCalls {
   receive(most: number, signal: AbortSignal): Promise<readonly ReceivedDelivery[]>;
 }
 
-/** A message that was received and is neither deleted nor given back. */
+/** A message that was received and has been neither deleted nor given back to the queue. */
 interface InHand {
   readonly message: Message;
   readonly receipt: string;
   readonly group: string | undefined;
 }
 
-/** The most messages that one receive asks for: the limit of SQS. */
+/** The largest number of messages that one receive asks for. This is SQS's limit. */
 const MAX_RECEIVED = 10;
 const RECEIVE_BACKOFF = { minDelay: 100, maxDelay: 30_000 };
-/** How many milliseconds handlers have to end after their signal aborted. */
+/** How many milliseconds handlers have to end after their signal was aborted. */
 const ABORT_GRACE = 1_000;
 
 /** Receives and handles messages until the signal aborts, and then stops gracefully. Never rejects. */
@@ -64,7 +64,7 @@ class Session {
   readonly #receipts: Receipts;
   readonly #handlers = new AbortController();
   readonly #inHand = new Set<InHand>();
-  /** Messages that wait behind the running message of their group. */
+  /** For each group, the messages that are waiting behind the message that is being handled. */
   readonly #groups = new Map<string, InHand[]>();
   readonly #work = new Set<Promise<void>>();
   readonly #heartbeat: NodeJS.Timeout;
@@ -104,7 +104,10 @@ class Session {
     }
   }
 
-  /** Gives back messages that were not started, and waits for running handlers. Aborts these after `stopTimeout`. */
+  /**
+   * Gives back messages that were not started, and waits for running handlers. After `stopTimeout`, aborts the
+   * handlers.
+   */
   async stop(): Promise<void> {
     for (const waiting of this.#groups.values()) this.#track(this.#release(waiting.splice(0)));
     if (!(await this.#idleWithin(this.#settings.stopTimeout))) {
@@ -141,20 +144,20 @@ class Session {
     else waiting.push(item);
   }
 
-  /** Handles a message and then, one after the other, the messages of its group that arrive meanwhile. */
+  /** Handles a message and then, one after the other, the messages in its group that arrive meanwhile. */
   async #runGroup(first: InHand): Promise<void> {
     const waiting: InHand[] = [];
     if (first.group !== undefined) this.#groups.set(first.group, waiting);
     for (let item: InHand | undefined = first; item !== undefined; item = waiting.shift()) {
       if (await this.#handle(item)) continue;
-      // The waiting messages must go back before the failed one, or they could be delivered before it.
+      // The waiting messages must go back before the failed message. Otherwise they could be delivered before it.
       await this.#release(waiting.splice(0));
       await this.#giveBack(item);
     }
     if (first.group !== undefined) this.#groups.delete(first.group);
   }
 
-  /** Whether the handler succeeded. If so, the message is deleted. */
+  /** Handles a message, and returns whether the handler succeeded. If so, the message is deleted. */
   async #handle(item: InHand): Promise<boolean> {
     try {
       await this.#subscription.handler(item.message, { signal: this.#handlers.signal });
@@ -179,7 +182,7 @@ class Session {
 
   async #hideFor(item: InHand, seconds: number): Promise<void> {
     this.#drop(item);
-    // An extension in flight would override this change.
+    // Wait for an extension in flight, because it would override this change.
     await this.#extending;
     const error = await this.#receipts.changeVisibility(item.receipt, seconds);
     if (error !== undefined) this.#log(`message ${item.message.id} could not be given back early`, error);
@@ -190,7 +193,7 @@ class Session {
     this.#extending = Promise.all(
       [...this.#inHand].map(async (item) => {
         const error = await this.#receipts.changeVisibility(item.receipt, visibilitySeconds);
-        // A message that was deleted meanwhile cannot be extended, and need not be.
+        // A message that was deleted meanwhile cannot be extended, and does not need to be.
         if (error !== undefined && this.#inHand.has(item)) {
           this.#log(`message ${item.message.id} may come again while it is handled`, error);
         }

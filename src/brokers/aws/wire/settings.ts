@@ -12,33 +12,35 @@ import {
 import type { FifoSettings } from './fifo.js';
 import { matchingText } from './options.js';
 
-/** What the publishers of SNS and SQS have in common. */
+/** The options that the SNS and SQS publishers have in common. */
 export interface AwsPublisherOptions {
   /**
-   * The attribute that carries the message id. Give `SqsSubscriber` the same one.
+   * The attribute that carries the message id. Use the same attribute in `SqsSubscriber`.
    * @default 'message-id'
    */
   messageIdKey?: string;
   /**
-   * Metadata entries that become attributes before any others, such as those that filter policies read: at most 6. AWS
-   * accepts 10 attributes for a message. Up to 4 of them are its id, its topic, its key and the envelope. The rest of
-   * the metadata travels in the envelope, and `SqsSubscriber` restores it.
+   * The metadata entries that become attributes before any others, such as the entries that filter policies read. There
+   * can be at most 6, because AWS accepts 10 attributes on a message, and up to 4 of them are its id, its topic, its
+   * key and the envelope. The rest of the metadata travels in the envelope, and `SqsSubscriber` restores it.
    * @default none: as many entries as fit, in their order, `content-type` and `schema-version` last
    */
   attributeKeys?: readonly string[];
-  /** FIFO only: the metadata entry that names the message group of messages without a `key`. @default none */
+  /** FIFO only: the metadata entry that contains the message group for messages without a `key`. @default none */
   groupIdKey?: string;
   /**
-   * FIFO only: the message group of messages with neither a `key` nor that entry. Without it they fail permanently.
+   * FIFO only: the message group for messages with neither a `key` nor that entry. Without this option, such messages
+   * fail permanently.
    * @default none
    */
   defaultGroupId?: string;
   /**
-   * The most bytes of one request, and so of one message: bodies, and the names, types and values of attributes; 1,024
-   * to 1,048,576. A payload that is not text travels as base64, which is a third larger. A larger message fails
-   * permanently, and is not sent. SQS accepts 1,048,576 bytes per request, and per message as many as the queue's
-   * `MaximumMessageSize` allows. SNS accepts 262,144, and up to 1,048,576 if the topic's attribute `MaximumMessageSize`
-   * allows it. Set both to the same value.
+   * The largest size of one request, and so of one message, in bytes: 1,024 to 1,048,576. The size includes the bodies,
+   * and the names, types and values of the attributes. A payload that is not text travels as base64, which is a third
+   * larger. A message that is larger than this is not sent, and fails permanently. SQS accepts 1,048,576 bytes per
+   * request, and per message as many bytes as the queue's `MaximumMessageSize` allows. SNS accepts 262,144 bytes, or up
+   * to 1,048,576 if the topic's `MaximumMessageSize` attribute allows it. Set this option and `MaximumMessageSize` to
+   * the same value.
    * @default 1_048_576 for SQS, 262_144 for SNS
    */
   maxBatchBytes?: number;
@@ -46,7 +48,7 @@ export interface AwsPublisherOptions {
   concurrency?: number;
 }
 
-/** The options with their defaults, checked. */
+/** The checked options, with defaults filled in. */
 export interface PublisherSettings extends AttributeSettings, FifoSettings {
   readonly fifo: boolean;
   readonly maxBatchBytes: number;
@@ -58,7 +60,7 @@ export interface PublisherSettings extends AttributeSettings, FifoSettings {
  * Call this before reading an option.
  *
  * @param own The options that only this publisher has.
- * @throws MessengerError `INVALID_OPTION` for a value that is not an object of options.
+ * @throws MessengerError `INVALID_OPTION` for a value that is not an options object.
  */
 export function checkPublisherOptions<Options extends AwsPublisherOptions>(
   options: Options,
@@ -77,8 +79,8 @@ const KEYS = {
 } satisfies KeysOf<AwsPublisherOptions>;
 
 /**
- * @param maxBatchBytes The default of the option.
- * @throws MessengerError `INVALID_OPTION` that quotes what is wrong.
+ * @param maxBatchBytes The default of the `maxBatchBytes` option.
+ * @throws MessengerError `INVALID_OPTION`. The error quotes the invalid value.
  */
 export function publisherSettings(
   options: AwsPublisherOptions,

@@ -4,86 +4,89 @@ import type { Database, Row } from '../sql/database.js';
 /** Runs one statement in the caller's transaction. */
 export type Run = (text: string, values: readonly Bound[]) => Promise<unknown>;
 
-/** A text, or an object that `pg` asks for a text or null when it sends the statement. */
+/** A string, or an object from which `pg` gets a string or null when it sends the statement. */
 export type Bound = string | { toPostgres(): string | null };
 
-/** How to run SQL in a handle's transaction. */
+/** Runs SQL in a handle's transaction. */
 export interface Runner {
   readonly run: Run;
   /**
-   * Whether this handle belongs to one transaction only. If the handle's connection is then in another transaction, the
+   * Whether this handle belongs to only one transaction. If so, and its connection is in a different transaction, the
    * handle's own transaction has ended.
    */
   readonly isOneTransaction: boolean;
   /**
-   * Null if the statement will certainly be sent in a transaction, so that the server need not check. Otherwise an
-   * empty text.
+   * Null if the statement will certainly be sent in a transaction, so that the server does not need to check. Otherwise
+   * an empty string.
    */
   readonly known: Bound;
 }
 
 /**
- * What the store knows about one client library. A driver recognises clients and handles by their shape, and imports
+ * The store's adapter for one client library. A driver recognises clients and handles by their methods, and imports
  * nothing from the library.
  */
 export interface Driver {
   /** The library's name, for error messages. */
   readonly name: string;
   /**
-   * Returns the database behind a client that was passed to the store, or `undefined` for a client of another library.
+   * Returns the database behind a client that was passed to the store, or `undefined` for a client from another
+   * library.
    */
   database(client: unknown): Database | undefined;
   /**
-   * Returns how to write through a transaction handle, or a reason to refuse it. Returns `undefined` for a handle of
-   * another library.
+   * Returns a function that writes through a transaction handle, or the reason why the handle is rejected. Returns
+   * `undefined` for a handle from another library.
    */
   handle(handle: unknown): Run | Refusal | undefined;
   /** Whether each transaction has its own handle. @default no */
   isOneTransaction?(handle: unknown): boolean;
   /**
-   * Returns null if the handle will certainly be in a transaction when its statement is sent, otherwise an empty text.
-   * @default empty
+   * Returns null if the handle will certainly be in a transaction when its statement is sent, and an empty string
+   * otherwise.
+   * @default an empty string
    */
   known?(handle: unknown): Bound;
-  /** Returns how to listen for notifications through a client, or `undefined` if the client cannot listen. */
+  /** Returns a function that listens for notifications through a client, or `undefined` if the client cannot listen. */
   listen?(client: unknown): Listen | undefined;
   /**
    * Calls back when a handle's transaction has ended and its rows can be read. Never calls back if the client does not
-   * report the end.
+   * report when a transaction ends.
    */
   onEnd?(handle: unknown, callback: () => void, forMany: () => void): void;
 }
 
-/** Opens a session on the server itself, which lasts until it is closed or lost. */
+/** Opens a session directly on the server. The session lasts until it is closed or lost. */
 export type Listen = (heard: {
   readonly onNotification: (channel: string, payload: string) => void;
-  /** Called when the session is lost, and with it everything that it held. */
+  /** Called when the session is lost, together with its locks and its LISTENs. */
   readonly onEnd: () => void;
 }) => Promise<ListeningSession>;
 
-/** A session, for LISTEN and for locks that outlive a transaction. */
+/** A session for LISTEN, and for locks that outlive a transaction. */
 export interface ListeningSession {
   /** Runs one statement outside of any transaction. */
   query(text: string): Promise<readonly Row[]>;
-  /** Ends the session, and releases everything that it holds. */
+  /** Ends the session, and releases its locks. */
   close(): void;
 }
 
-/** Why a handle is refused, and what to pass instead. */
+/** The reason why a handle is rejected, and what to pass instead. */
 export interface Refusal {
   readonly refused: string;
 }
 
-/** PostgreSQL's numbers for the two types of columns that our statements return. */
+/** PostgreSQL's OIDs for the two column types that our statements return. */
 export const BYTEA = 17;
 export const TEXT = 25;
 
 const BACKSLASH = 0x5c;
 
 /**
- * Decodes the text that the server writes for a `bytea`, in either format of the setting `bytea_output`. One format is
- * `\x` and two digits for each byte. The other format writes a printable character as it is, a backslash as two, and
- * any other byte as a backslash and three octal digits. So text in the other format never begins with `\x`.
+ * Decodes a `bytea` value that the server sent as text, in either format of the `bytea_output` setting. The hex format
+ * is `\x` followed by two digits for each byte. The escape format writes a printable character unchanged, a backslash
+ * as two backslashes, and any other byte as a backslash and three octal digits. So a value in the escape format never
+ * begins with `\x`.
  */
 export function bytesOf(text: string): Uint8Array {
   if (text.startsWith('\\x')) return Buffer.from(text.slice(2), 'hex');
@@ -99,8 +102,8 @@ export function bytesOf(text: string): Uint8Array {
 }
 
 /**
- * Whether an error means that its connection is gone. The server may have ended the session (severity FATAL or PANIC).
- * Or the client library (`CONNECTION_…`) or the operating system (`ECONNRESET`, `EPIPE` …) reported the loss.
+ * Whether an error means that the connection is lost. Either the server ended the session (severity FATAL or PANIC), or
+ * the client library (`CONNECTION_…`) or the operating system (`ECONNRESET`, `EPIPE` …) reported the loss.
  */
 export function endsConnection(error: unknown): boolean {
   const { severity, severity_local, code } = (error ?? {}) as Record<string, unknown>;
@@ -113,22 +116,20 @@ const BEGIN = 'BEGIN ISOLATION LEVEL READ COMMITTED';
 const LEFT_OPEN = 'messenger: a transaction was left open on this connection';
 
 /**
- * Returns the script with which a transaction begins. If somebody left another transaction open, BEGIN only warns, and
- * our COMMIT would commit that transaction. The `checked` script fails instead, because it compares times. A
- * transaction that begins in a message has the start time of that message, and a transaction that was left open has an
- * earlier time.
+ * Returns the script that begins a transaction. If the application left another transaction open on the connection,
+ * BEGIN only warns, and our COMMIT would commit that transaction. With `checked`, the script fails instead, because it
+ * compares two times. If the script itself began the transaction, the transaction started when the server received the
+ * script. A transaction that was left open started earlier.
  */
 export function begin(checked: boolean): string {
   if (!checked) return BEGIN;
   return `${BEGIN}; SELECT CASE WHEN pg_catalog.now() OPERATOR(pg_catalog.=) pg_catalog.statement_timestamp() THEN 0 ELSE pg_catalog.concat('${LEFT_OPEN}', pg_catalog.pg_backend_pid())::pg_catalog.int4 END`;
 }
 
-/**
- * How often a transaction is tried on another connection, if each connection so far was left in an open transaction.
- */
+/** How many other connections to try, if a transaction was left open on every connection so far. */
 export const MOST_LEFT_OPEN = 20;
 
-/** The error when a connection was left in an open transaction, so that ours could not begin. */
+/** Thrown if a transaction was left open on a connection, so that ours could not begin. */
 export class LeftOpenError extends MessengerError {
   constructor(cause?: unknown) {
     super(
@@ -140,21 +141,22 @@ export class LeftOpenError extends MessengerError {
 }
 
 /**
- * Translates the error of a script that begins a transaction. Returns a `LeftOpenError` if another transaction was left
- * open.
+ * Translates an error from the script that begins a transaction. Returns a `LeftOpenError` if another transaction was
+ * left open, and the error itself otherwise.
  */
 export function beginError(error: unknown): unknown {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  // A failed transaction (25P02) accepts only its end. A transaction that has run a query (25001) cannot change its
-  // isolation level.
+  // 25P02: the open transaction has failed, and accepts only COMMIT or ROLLBACK. 25001: the open transaction has run a
+  // query, so its isolation level can no longer change.
   const found = code === '25P02' || code === '25001' || (code === '22P02' && String(message).includes(LEFT_OPEN));
   return found ? new LeftOpenError(error) : error;
 }
 
 /**
- * Runs BEGIN, the preamble, the work, and COMMIT. Runs ROLLBACK if the work rejects and the connection still works.
+ * Runs BEGIN, the preamble, the work, and COMMIT. Runs ROLLBACK if the work rejects and the connection is not lost.
  *
- * @throws LeftOpenError if the connection is already in a transaction. This transaction stays open, or fails.
+ * @throws LeftOpenError if the connection is already in a transaction. That transaction stays open, but the check may
+ * make it fail.
  */
 export async function betweenBeginAndCommit<T>(
   script: (sql: string) => Promise<unknown>,
@@ -171,7 +173,7 @@ export async function betweenBeginAndCommit<T>(
   try {
     result = await work();
   } catch (error) {
-    // If ROLLBACK also fails, the connection is gone, and the transaction with it. The first error says why.
+    // If ROLLBACK also fails, both the connection and the transaction are gone. The first error says why.
     if (!endsConnection(error)) await script('ROLLBACK').catch(() => undefined);
     throw error;
   }

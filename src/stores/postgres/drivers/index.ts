@@ -12,12 +12,12 @@ import { postgresJsDriver, type PostgresJsRoot, type PostgresJsTransaction } fro
 
 const drivers: readonly Driver[] = [pgDriver, neonHttpDriver, postgresJsDriver, pgliteDriver];
 
-/** A client to pass to `PostgresStore`. Neon's Pool and Client, over WebSockets, count as clients of `pg`. */
+/** A client that you pass to `PostgresStore`. Neon's Pool and Client, which use WebSockets, count as `pg` clients. */
 export type PostgresClient = PgPool | PgClient | PostgresJsRoot | PGliteClient;
 
 /**
  * The handle through which `add` writes: a `pg` Client or PoolClient that ran BEGIN, the `sql` that postgres.js passes
- * to `begin`, PGlite's transaction, or a function that runs SQL in the current transaction of any query builder.
+ * to `begin`, PGlite's transaction, or, with any query builder, a function that runs SQL in the current transaction.
  */
 export type TransactionHandle =
   | PgClient
@@ -28,7 +28,7 @@ export type TransactionHandle =
 const KNOWN_HANDLES =
   'a pg Client or PoolClient in a transaction, the sql of postgres.js sql.begin, the transaction of PGlite db.transaction, or a function (sql, params) => Promise';
 
-/** @throws MessengerError `INVALID_OPTION` for a client of an unknown library. */
+/** @throws MessengerError `INVALID_OPTION` for a client from an unknown library. */
 export function databaseOf(client: unknown): Database {
   for (const driver of drivers) {
     const database = driver.database(client);
@@ -41,9 +41,10 @@ export function databaseOf(client: unknown): Database {
 }
 
 /**
- * Returns how to run SQL in a handle's transaction, either for its effect (`run`) or for its rows (`query`).
+ * Returns a runner for SQL in a handle's transaction. The SQL runs either for its effect (`run`) or for its rows
+ * (`query`).
  *
- * @throws MessengerError `INVALID_TRANSACTION` for a missing or unknown handle, and for one that is not in a
+ * @throws MessengerError `INVALID_TRANSACTION` for a missing or unknown handle, or for a handle that is not in a
  *   transaction.
  */
 export function runnerOf<Tx>(
@@ -91,8 +92,8 @@ export function runnerOf<Tx>(
 }
 
 /**
- * Returns how to listen for notifications. It uses the client in the option `listen`. Without the option, it uses the
- * store's own client, if that is a pool with room for one more connection.
+ * Returns a function that listens for notifications through the client in the `listen` option. Without the option, it
+ * uses the store's own client, if that is a pool that can spare a connection.
  *
  * @throws MessengerError `INVALID_OPTION` for a client through which the store cannot listen.
  */

@@ -2,14 +2,16 @@ import { hasMethods } from '../../../core/util/options.js';
 import type { Driver } from './driver.js';
 
 /**
- * Refuses Neon's HTTP client, the `sql` of `neon()`. It has no transaction to write through, and looks like the `sql`
- * of postgres.js. Neon's Pool and Client, over WebSockets, count as clients of `pg`.
+ * Rejects Neon's HTTP client, which is the `sql` that `neon()` returns. That client looks like the `sql` of
+ * postgres.js, but has no transaction to write through. Neon's Pool and Client, which use WebSockets, count as `pg`
+ * clients.
  */
 export const neonHttpDriver: Driver = {
   name: 'Neon over HTTP',
   database: () => undefined,
   handle: (handle) =>
-    // Knex is also a function with a `transaction`. So is Bun's client, which also has a `begin`.
+    // Knex and Bun's client are also functions with a `transaction` method. Knex also has `raw`, and Bun's client has
+    // `begin`.
     typeof handle === 'function' &&
     hasMethods(handle, 'transaction') &&
     !hasMethods(handle, 'raw') &&

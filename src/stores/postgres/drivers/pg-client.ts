@@ -1,7 +1,7 @@
 import { hasMethods } from '../../../core/util/options.js';
 import { hearStatus, type PgTelling } from './pg-status.js';
 
-/** A query for `pg`. It sets everything on which this store relies. */
+/** A query for `pg`. It sets every option that the store relies on. */
 export interface PgQuery {
   text: string;
   values?: unknown[];
@@ -42,8 +42,8 @@ export function isClient(client: unknown): client is PgClient {
 }
 
 function ignore(): void {
-  // A broken connection also rejects the query in flight, or the next one, so no error is lost here. Without a
-  // listener, the event would end the process.
+  // A broken connection also rejects the query in flight or the next query, so no error is lost here. Without a
+  // listener, the `error` event would end the process.
 }
 
 /**
@@ -53,8 +53,9 @@ function ignore(): void {
 const listening = new WeakSet<PgPool | PgClient>();
 
 /**
- * Listens to a pool's clients before the pool hands them out. A server that ends a session at once can say so in the
- * same packet as its ready message. That packet is handled before the promise of `connect` settles.
+ * Adds our listeners to a client, or to a pool and its clients before the pool hands them out. A server that ends a
+ * session at once can send the error in the same packet as its ready message. `pg` handles that packet before the
+ * promise from `connect` settles.
  */
 export function listen(client: PgPool | PgClient): void {
   if (listening.has(client)) return;

@@ -9,20 +9,21 @@ interface PgListening {
   release(destroy?: boolean): void;
 }
 
-/** The part of a `pg` Client that is used for listening, beyond what every store needs. */
+/** The additional part of a `pg` Client that listening needs. */
 interface PgEvents {
   on(event: 'notification', listener: (notification: { channel: string; payload?: string }) => void): unknown;
   on(event: 'error' | 'end' | 'drain', listener: () => void): unknown;
-  /** The backend that the server named when the client connected. */
+  /** The id of the backend process, as the server reported it when the client connected. */
   readonly processID?: number | null;
 }
 
 /**
- * Takes a connection from the pool for good. When the session is closed, the connection is destroyed, with everything
- * that its session holds.
+ * Takes a connection from the pool permanently. When the session is closed, the connection is destroyed, which releases
+ * the session's locks.
  *
- * Detects a pooler by comparing backends: the backend that was named at connection differs from the one that answers.
- * In transaction mode, a pooler would leave our locks on a server connection that other clients share.
+ * Detects a pooler by comparing backends. Behind a pooler, the backend that was reported at connection differs from the
+ * backend that answers a query. A pooler in transaction mode would leave our locks on a server connection that other
+ * clients share.
  */
 export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   return async ({ onNotification, onEnd }) => {
@@ -48,7 +49,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
     try {
       transactionStatus(client as PgTelling);
       const [backend] = await query('SELECT pg_backend_pid()');
-      // In an open transaction, LISTEN would hear nothing, and the transaction would stay open.
+      // In an open transaction, LISTEN would receive nothing, and the transaction would stay open.
       if (['T', 'E'].includes(String(transactionStatus(client as PgTelling)))) throw new LeftOpenError();
       const { processID = null } = events;
       if (processID !== null && String(processID) !== String(backend?.[0])) {
@@ -65,7 +66,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
   };
 }
 
-/** Whether one connection of a pool can be taken for good, so that at least two are left. */
+/** Whether one connection can be taken from a pool permanently, so that at least two are left. */
 export function hasRoom(pool: unknown): boolean {
   const { options } = pool as { options?: { max?: number } };
   return options?.max === undefined || options.max > 2;
@@ -76,16 +77,16 @@ interface PgTransaction extends PgTelling {
   query(text: string): Promise<unknown>;
 }
 
-/** The callbacks that wait for the end of a client's transaction. */
+/** The callbacks that are waiting for the end of each client's transaction. */
 const waiting = new WeakMap<PgTransaction, Set<() => void>>();
 
-/** How many callbacks are kept for one client. After that, `forMany` is kept in place of each further callback. */
+/** The largest number of callbacks that are kept for one client. `forMany` replaces any further callbacks. */
 const CALLBACKS = 100;
 
 /**
- * Calls back when a client's transaction has ended, either way. If many callbacks wait, `forMany` replaces the later
- * ones. A client emits `drain` when it has nothing left to send. If it is given its next BEGIN at once, the callbacks
- * therefore run one transaction later.
+ * Calls back when a client's transaction has been committed or rolled back. If many callbacks are waiting, `forMany`
+ * replaces the later ones. The callbacks run when the client emits `drain`, because it has nothing left to send. If the
+ * next BEGIN is already queued, they run one transaction later.
  */
 export function onPgTransactionEnd(client: PgTransaction, callback: () => void, forMany: () => void): void {
   if (transactionStatus(client) === undefined) return;

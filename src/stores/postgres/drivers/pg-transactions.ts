@@ -5,15 +5,15 @@ import type { PgClient } from './pg-client.js';
 import { isIdle } from './pg-status.js';
 
 /**
- * Our own type parsers for our own queries. Parsers that an application sets globally in `pg` do not change what we
- * read, and we do not change them either. All values except bytes stay text.
+ * The type parsers for the store's own queries. They are independent of the parsers that an application sets globally
+ * in `pg`. All values except bytes stay strings.
  */
 const types = {
   getTypeParser: (oid: number, format?: string) => (format === 'binary' ? refused : oid === BYTEA ? bytesOf : asText),
 };
 const asText = (value: string): unknown => value;
 
-/** pg decodes binary values as if they were text, and loses bytes. */
+/** Rejects binary values, because `pg` decodes them as if they were text, and loses bytes. */
 function refused(): never {
   throw new MessengerError(
     'INVALID_OPTION',
@@ -21,12 +21,15 @@ function refused(): never {
   );
 }
 
-/** The SQLSTATEs from a pooler without prepared statements, which lost one of ours or already has it. */
+/**
+ * The SQLSTATEs for a prepared statement that is missing or already exists, because a pooler does not support prepared
+ * statements.
+ */
 const PREPARED_STATEMENT_FAULTS = new Set(['26000', '42P05', '08P01']);
 
 function isPreparedStatementFault(error: unknown): boolean {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
-  // FATAL concerns the connection. PgBouncer also uses one of these states to say that a server is gone.
+  // FATAL concerns the connection, not the statement. PgBouncer also uses one of these SQLSTATEs when a server is gone.
   return PREPARED_STATEMENT_FAULTS.has(String(code)) && severity !== 'FATAL';
 }
 
@@ -34,10 +37,10 @@ function isPreparedStatementFault(error: unknown): boolean {
 const prepared = new WeakMap<PgClient, Set<string>>();
 
 /**
- * Runs the store's transactions on one `pg` client or pool. It prepares statements by name. It sends a transaction with
- * a single statement in one round trip, as a script that executes the prepared statement. It uses each of these two
- * ways until an error shows that it does not work with the server, or with a pooler in front of it. A pooler's
- * connections can have names that other clients prepared.
+ * Runs the store's transactions on one `pg` client or pool. It uses two optimizations. It prepares statements by name,
+ * and it sends a transaction with a single statement in one round trip, as a script that executes the prepared
+ * statement. It stops using an optimization when an error shows that the server, or a pooler in front of the server,
+ * does not support it. Through a pooler, a connection can have statement names that other clients prepared.
  */
 export class Transactions {
   #prepare = true;
@@ -45,7 +48,7 @@ export class Transactions {
 
   /**
    * Runs a transaction again if it failed because a pooler lost a prepared statement. Nothing from the failed
-   * transaction remains. Each such failure rules out one of the two ways, so this happens at most twice.
+   * transaction remains. Each such failure turns off one of the two optimizations, so this happens at most twice.
    */
   async again<T>(transaction: () => Promise<T>, retries = 2): Promise<T> {
     try {
@@ -105,10 +108,10 @@ export class Transactions {
   }
 }
 
-/** A text that needs no escape in a literal. */
+/** Matches a string that needs no escaping in an SQL literal. */
 const PLAIN = /^[^'\\]*$/;
 
-/** Returns a whole transaction as text, with its values as literals, or `undefined` if that is impossible. */
+/** Returns a whole transaction as one script, with its values as literals, or `undefined` if that is impossible. */
 function scriptOf(
   client: PgClient,
   preamble: string,
@@ -119,7 +122,7 @@ function scriptOf(
   const literals = values.map((value) => {
     if (value === null) return 'NULL';
     const text = String(value);
-    // A snapshot is long if many transactions run, and escaping would look at every character.
+    // If many transactions are running, a snapshot is long, and `escapeLiteral` would loop over every character.
     return PLAIN.test(text) ? `'${text}'` : client.escapeLiteral?.(text);
   });
   return `${begin(!isIdle(client))}; ${preamble}; EXECUTE ${client.escapeIdentifier(name)}(${literals.join(', ')}); COMMIT`;

@@ -7,7 +7,10 @@ import { onPgTransactionEnd, pgListen } from './pg-listen.js';
 import { hearStatus, knownTransaction, transactionStatus } from './pg-status.js';
 import { Transactions } from './pg-transactions.js';
 
-/** Parsers for the application's own client. Our statement returns one text, in text or binary format. */
+/**
+ * The type parsers for queries on the application's own client. Our statement returns one string, in text or binary
+ * format.
+ */
 const texts = { getTypeParser: () => (value: unknown) => String(value) };
 
 function poolDatabase(pool: PgPool): Database {
@@ -18,7 +21,7 @@ function poolDatabase(pool: PgPool): Database {
       try {
         return await transactions.again(() => onConnection(pool, bounds, work));
       } catch (error) {
-        // The connection has been destroyed, and the transaction that was left open on it has ended with it.
+        // The connection has been destroyed, which has also ended the transaction that was left open on it.
         if (!(error instanceof LeftOpenError) || left === 0) throw error;
       }
     }
@@ -30,20 +33,22 @@ function poolDatabase(pool: PgPool): Database {
   };
 }
 
-/** Explains a wait for a pool that has lent all its connections. PostgreSQL has not been asked yet. */
+/**
+ * Returns an explanation if all connections in the pool are in use, so that nothing has been sent to PostgreSQL yet.
+ */
 function exhaustion(pool: PgPool): string | undefined {
   const { max = 10 } = (pool as { options?: { max?: number } }).options ?? {};
   if (pool.totalCount < max || pool.idleCount > 0) return undefined;
   return `all ${String(max)} connections of the pool are in use: release the clients that you do not need, raise the pool’s max, or give the store a pool of its own. None became free`;
 }
 
-/** Runs one transaction on a connection of the pool. */
+/** Runs one transaction on a connection from the pool. */
 async function onConnection<T>(
   pool: PgPool,
   bounds: TransactionBounds,
   work: (client: PgClient) => Promise<T>,
 ): Promise<T> {
-  /** The connection, until the first caller of `giveBack` gives it back. */
+  /** The connection, until the first call of `giveBack`. */
   const held: { client?: PgPoolClient } = {};
   const giveBack = (destroy: boolean) => {
     const { client } = held;
@@ -54,7 +59,8 @@ async function onConnection<T>(
   let reached = false;
   const run = async () => {
     const client = await pool.connect().catch((cause: unknown) => {
-      // This is the pool's own limit, connectionTimeoutMillis. Its error reads as if the server could not be reached.
+      // The pool's own limit, connectionTimeoutMillis, may have passed. Its error reads as if the server could not be
+      // reached.
       const text = exhaustion(pool);
       if (text === undefined || endsConnection(cause)) throw cause;
       throw new MessengerError('TIMEOUT', `${text} within the pool’s connectionTimeoutMillis`, { cause });
@@ -104,7 +110,7 @@ function clientDatabase(client: PgClient): Database {
   };
 }
 
-/** Refuses a client in the application's transaction, because our COMMIT would end that transaction. */
+/** Throws if the client is in one of the application's transactions, because our COMMIT would end that transaction. */
 function assertIdle(client: PgClient): void {
   const status = transactionStatus(client);
   if (status !== 'T' && status !== 'E') return;
@@ -140,7 +146,7 @@ export const pgDriver: Driver = {
           'this pg client is not in a transaction, so it would commit the message by itself: await BEGIN first, and store before COMMIT or ROLLBACK',
       };
     }
-    // A client that is not connected would keep the query waiting for a connection that may never come.
+    // A client that is not connected would queue the query until it connects, which may never happen.
     if (status === null) return { refused: 'this pg client is not connected: connect it and run BEGIN first' };
     if (status === 'E')
       return { refused: 'the transaction of this pg client has failed: roll it back and start again' };

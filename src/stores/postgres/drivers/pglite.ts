@@ -22,7 +22,7 @@ export interface PGliteTransaction {
 
 /** The part of PGlite that the store uses. */
 export interface PGliteClient {
-  /** Older types include `undefined`, for work that rolled itself back. */
+  /** Older types of PGlite include `undefined`, for work that rolled the transaction back. */
   transaction<T>(work: (transaction: PGliteTransaction) => Promise<T>): Promise<T | undefined>;
   query(text: string, values?: unknown[]): Promise<unknown>;
   exec(text: string, options?: { onNotice?: (notice: { message: string | undefined }) => void }): Promise<unknown>;
@@ -43,7 +43,7 @@ function isTransaction(handle: unknown): handle is PGliteTransaction {
   );
 }
 
-/** We use our own parsers, because an application can set others when it opens the database. */
+/** We use our own parsers, because an application can set different ones when it opens the database. */
 const parsers = { [BYTEA]: bytesOf, [TEXT]: (value: string) => value };
 /**
  * We use our own serializers for the types of all values in our statements: text, smallint, bigint, integer, oid,
@@ -64,8 +64,8 @@ function connection(transaction: PGliteTransaction): Connection {
 const IN_TRANSACTION = 'messenger: a transaction is open';
 
 /**
- * Detects a transaction that somebody began by hand and did not end (see migration 7). PGlite has one connection, and
- * its `transaction` would join that transaction and commit it.
+ * Detects a transaction that somebody began by hand and did not end (see migration 7). PGlite has only one connection,
+ * so its `transaction` method would join that transaction and commit it.
  */
 const PROBE = `DO $$
 DECLARE
@@ -126,7 +126,7 @@ export const pgliteDriver: Driver = {
     return (text, values) => handle.query(text, [...values], options);
   },
   onEnd(handle, callback) {
-    // Call back at once. PGlite runs one transaction after the other, so a relay's next poll comes after this one
+    // Call back at once. PGlite runs one transaction at a time, so a relay's next poll runs after this transaction
     // anyway.
     if (isTransaction(handle)) callback();
   },

@@ -23,8 +23,8 @@ export interface PostgresJsSql {
 }
 
 /**
- * The `sql` that `begin` passes, or a reserved `sql`. Neither has `begin`. Older types declare `begin` nevertheless,
- * and `release` or `savepoint` distinguishes those two from the root `sql`.
+ * The `sql` that `begin` passes to its callback, or a reserved `sql`. Neither has a `begin` method. Older types of
+ * postgres.js declare one anyway, so `release` or `savepoint` distinguishes both from the root `sql`.
  */
 export type PostgresJsTransaction = PostgresJsSql &
   ({ readonly begin?: never } | { release(): void } | { readonly savepoint: unknown });
@@ -35,19 +35,20 @@ export interface PostgresJsRoot extends PostgresJsSql {
   readonly options?: unknown;
 }
 
-/** The result of `raw`: every column as the bytes that the server sent. The bytes are text. */
+/** The result of `raw`. Each column is the bytes that the server sent, in text format. */
 type RawRows = readonly (readonly (Buffer | null)[])[] & { readonly columns?: readonly { readonly type: number }[] };
 
-/** The type `unknown`. No serializer of the application applies to it. */
+/** The OID of the `unknown` type. The application's serializers do not apply to it. */
 const UNKNOWN = 705;
 
-/** Marks values so that the client's serializers do not change them. The statements state the types. */
+/** Marks values so that the client's serializers do not change them. Our SQL states their types. */
 function plain(sql: PostgresJsSql, values: readonly Value[]): never[] {
   return values.map((value) => (sql.typed && value !== null ? sql.typed(value as never, UNKNOWN) : value) as never);
 }
 
 /**
- * Returns why the store cannot run its own transactions on a client. It can still write through that client's handles.
+ * Returns an error if the store cannot run its own transactions on a client. Even then, the store can write through
+ * that client's handles.
  */
 function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   const { transform, fetch_types } = (options ?? {}) as {
@@ -61,13 +62,13 @@ function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
     );
   if (typeof transform?.row?.from === 'function')
     return refused('the option transform.row, which changes the rows that the server sends');
-  // Seen with 3.4.9: if reserving has to open a connection, it waits for ever.
+  // In version 3.4.9, `reserve` waits forever if it has to open a connection.
   if (fetch_types === false)
     return refused('the option fetch_types: false, with which postgres.js cannot reserve a new connection');
   return undefined;
 }
 
-/** Decodes rows without the client's parsers, because an application can set others. */
+/** Decodes rows without the client's parsers, because an application can set different ones. */
 function decodeRows(rows: RawRows): Row[] {
   const bytes = new Set(rows.columns?.flatMap(({ type }, i) => (type === BYTEA ? [i] : [])));
   return rows.map((row) =>
@@ -93,7 +94,7 @@ function isHandle(client: unknown): client is PostgresJsSql {
 
 function connection(sql: PostgresJsSql): Connection {
   return {
-    // The client's own setting decides whether to prepare (`prepare: false` behind an old PgBouncer).
+    // The client's own `prepare` setting still decides, for example `prepare: false` behind an old PgBouncer.
     query: async (statement, values = []) =>
       decodeRows((await sql.unsafe(statement.text, plain(sql, values), { prepare: true }).raw()) as RawRows),
   };
@@ -115,11 +116,13 @@ function database(sql: PostgresJsRoot): Database {
           handle.release();
           return result;
         } catch (error) {
-          // Do not release a connection that has ended. postgres.js takes it back itself, and a second release would
-          // hand it out again. The next query would then write to no socket and end the process (seen with 3.4.9). If
-          // somebody left a transaction open on the connection, end it here. The caller then tries another connection.
+          // Do not release a connection that has ended. postgres.js takes it back itself, and would hand it out again
+          // after a second release. The next query would then write to a missing socket, which ends the process (seen
+          // with 3.4.9). If the application left a transaction open on the connection, end that transaction here. The
+          // caller then tries another connection.
           if (error instanceof LeftOpenError) await handle.unsafe('ROLLBACK');
-          // If nobody waits for the work any more, the server's timeout ends it. The connection is released then.
+          // If the caller no longer waits for the work, the server's timeout ends the work, and the connection is
+          // released then.
           if (!endsConnection(error)) handle.release();
           throw error;
         }
@@ -132,8 +135,8 @@ function database(sql: PostgresJsRoot): Database {
         }
       }
     },
-    // postgres.js could send all statements at once. We do not, because behind PgBouncer 1.18 an answer was sometimes
-    // missing.
+    // postgres.js could send all statements at once. We do not do that, because behind PgBouncer 1.18 a response was
+    // sometimes missing.
     once(preamble, statement, values, bounds) {
       return this.transaction(preamble, (handle) => handle.query(statement, values), bounds);
     },

@@ -12,7 +12,8 @@ import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 const MARK = 'messenger-inbox:';
 
 /**
- * The largest size of an id and a consumer together, in bytes. Both fit in a PostgreSQL index, with some room to spare.
+ * The largest combined size of a message id and a consumer name, in bytes. It fits in an entry of a PostgreSQL index,
+ * with some room to spare.
  */
 const LONGEST_KEY = 2_000;
 
@@ -26,13 +27,13 @@ export function assertKeepable(consumer: string, id: string): void {
   );
 }
 
-/** How many rows one transaction deletes. The transaction locks only these rows, for some milliseconds. */
+/** How many rows one transaction deletes. The transaction locks only these rows, for a few milliseconds. */
 const BATCH = 1_000;
 
 /**
- * Records that a consumer has received a message, and resolves to whether this is the first time. If another open
+ * Records that a consumer has received a message. Resolves to true if this is the first time. If another open
  * transaction has recorded the same message, PostgreSQL makes the insert wait until that transaction ends. The server
- * refuses the call outside a transaction.
+ * rejects the call outside a transaction.
  */
 export async function receive(
   { receiveInTransaction }: Names,
@@ -45,7 +46,7 @@ export async function receive(
 }
 
 /**
- * Deletes the record of messages that a consumer received more than `expiration` milliseconds ago. It skips rows that
+ * Deletes the records of messages that a consumer received more than `expiration` milliseconds ago. It skips rows that
  * another transaction is deleting.
  *
  * @returns how many rows it deleted.

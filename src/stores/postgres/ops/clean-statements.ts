@@ -2,7 +2,7 @@ import { notForgotten } from './forget.js';
 import type { Names } from '../sql/names.js';
 import { isFor, statement } from '../sql/statement.js';
 
-/** The statements that clean one slice of the log. Their text is constant. */
+/** The statements that clean one slice of the log. Their SQL is constant. */
 export type Cleaning = ReturnType<typeof cleaningOf>;
 
 export function cleaningOf(names: Names, n: number) {
@@ -10,8 +10,8 @@ export function cleaningOf(names: Names, n: number) {
   const slice = names.slice(n);
 
   /**
-   * Returns SQL for the sequence numbers of unfinished messages in this slice, up to a limit. A message is unfinished
-   * if the partition of cursor `c` has neither delivered nor parked it.
+   * Returns SQL for the sequence numbers of unfinished messages in this slice, up to a limit. A message in the
+   * partition of cursor `c` is unfinished if it has been neither delivered nor parked.
    */
   const undelivered = (limit: string) => {
     const isLeft = `m.key_hash % n.partitions = c.partition AND ${isFor('m', 'c.destination', 't.topics')}
@@ -31,9 +31,9 @@ export function cleaningOf(names: Names, n: number) {
 
   return {
     /**
-     * $1 expiration and $2 retention, in ms. Returns two flags: whether the newest message of the slice is older than
-     * the expiration, and than the retention. Also returns how many sequence numbers there are from the oldest message
-     * to the newest. Returns no row for an empty slice.
+     * $1 is the expiration and $2 the retention, in ms. Returns two flags: whether the newest message in the slice is
+     * older than the expiration, and whether it is older than the retention. Also returns how many sequence numbers
+     * there are from the oldest message to the newest. Returns no row for an empty slice.
      */
     newest: statement(
       'newest',
@@ -44,11 +44,11 @@ export function cleaningOf(names: Names, n: number) {
     ),
 
     /**
-     * $1 limit. Returns a row for each destination with messages that are neither delivered nor parked. The row has the
-     * destination's name, whether a relay holds any of the partitions, and the number of messages. In each partition,
-     * it counts no more messages than the limit. If no relay ever ran, all messages are unfinished, and the row has no
-     * destination. All messages are also unfinished for a cursor that another cluster wrote (a restored dump), because
-     * the transaction ids in that cursor mean nothing here.
+     * $1 is the limit. Returns a row for each destination with messages that are neither delivered nor parked. The row
+     * has the destination's name, whether a relay holds any of the partitions with such messages, and the number of
+     * messages. The count stops at the limit in each partition. If no relay has ever run, all messages are unfinished,
+     * and the row has no destination. For a cursor from another cluster (in a restored dump), all messages are also
+     * unfinished, because the transaction ids in that cursor mean nothing here.
      */
     unfinished: statement(
       'unfinished',
@@ -63,9 +63,9 @@ export function cleaningOf(names: Names, n: number) {
     lock: statement('slice', `LOCK TABLE ONLY ${slice} IN ACCESS EXCLUSIVE MODE NOWAIT`),
 
     /**
-     * Takes every free partition that has unfinished messages here, and gives each partition a new epoch, as if a relay
-     * took it over. So a relay whose lease has expired can no longer settle any message in it. This statement never
-     * waits either.
+     * Takes every free partition that has unfinished messages in this slice, and gives it a new epoch, as if a relay
+     * had taken it over. So a relay whose lease has expired can no longer settle messages in that partition. This
+     * statement never waits either.
      */
     fence: statement(
       'fence',
@@ -77,10 +77,9 @@ UPDATE ${cursors} c SET epoch = c.epoch + 1, owner = NULL, written_by = pg_curre
     ),
 
     /**
-     * Parks messages as whole rows. These are the messages that were not delivered by the partitions that this
-     * transaction has fenced. Returns how many messages there are, and how many of them the destination publishes. They
-     * are due at once. For each key, only the first message is due, and only if no earlier message of the key is
-     * already waiting.
+     * Parks the unfinished messages in the partitions that this transaction has fenced, as whole rows. Returns how many
+     * such messages there are, and how many of them were parked. Parked messages are due at once. Of the messages with
+     * the same key, only the first is due, and only if no earlier message with that key is already waiting.
      */
     move: statement(
       'move',

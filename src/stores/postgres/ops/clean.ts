@@ -9,36 +9,37 @@ import { SLICES, type Names } from '../sql/names.js';
 import { assertAllIsSeen, retentionOf } from '../schema/verify.js';
 import { INDEX_SETTINGS, statement } from '../sql/statement.js';
 
-/** How long cleaning can lock a slice against its readers, even if this process freezes meanwhile. Milliseconds. */
+/** The longest time that cleaning can block the readers of a slice, even if this process freezes. In milliseconds. */
 const LONGEST_LOCK = 5_000;
 
 /**
- * How many messages of a slice move to the side table at most. Cleaning copies them under the lock, within
- * milliseconds.
+ * The largest number of messages that cleaning moves from one slice to the side table. It copies them while it holds
+ * the lock, within milliseconds.
  */
 const MOST_STRAGGLERS = 1_000;
 
-/** What cleaning did with one slice. */
+/** The result of cleaning one slice. */
 type Outcome =
   | { readonly emptied: true; readonly rows: number; readonly moved: number }
   | { readonly emptied: false; readonly reason?: KeptReason; readonly destination?: string };
 
-/** What to do with a slice, or why nothing is done. */
+/** Whether a slice can be emptied, or the reason why it is kept. */
 type Look = { readonly ready: true; readonly rows: number; readonly stragglers: number } | (Outcome & { ready: false });
 
 /**
  * Truncates each slice whose messages are finished for every destination and older than `expiration` milliseconds, by
- * the database's clock. A slice that is in use is left for the next time. If one slice fails, the others are still
- * emptied.
+ * the database's clock. A slice that is in use is left for the next cleaning. If cleaning fails for one slice, the
+ * others are still emptied.
  *
- * Writers soon write to a slice again if all its messages are older than the tables' retention. Such a slice could then
- * not be emptied for another round. So its unfinished messages move to the side tables of their destinations, if there
- * are no more than a thousand and no relay holds their partitions. The messages of a running relay do not move. The
- * relay may already have them in memory, and the messages that it reads next would overtake them.
+ * If all messages in a slice are older than the tables' retention, writers will soon write to that slice again. It
+ * could then not be emptied until they have gone through all slices once more. So cleaning moves the unfinished
+ * messages in such a slice to the side table, if there are no more than a thousand and no relay holds their partitions.
+ * If a relay holds a partition, it may already have the messages in memory, and the messages that it reads next would
+ * overtake them.
  *
  * @throws MessengerError `INVALID_OPTION` for an expiration that is longer than the tables' retention.
- * @throws CleaningError if a part of the cleaning failed, or if the signal aborted. Its `cause` is the signal's reason
- *   or the first error. It also reports what was cleaned.
+ * @throws CleaningError if a part of the cleaning failed, or if the signal was aborted. Its `cause` is the signal's
+ *   reason or the first error. It also reports what was cleaned.
  */
 export async function cleanSlices(
   database: Database,
@@ -68,12 +69,12 @@ export async function cleanSlices(
       outcome = await cleanSlice(database, cleaningOf(names, n), [expiration, retention], bounds);
     } catch (error) {
       if (bounds.signal?.aborted === true) {
-        // The signal ends the cleaning, so its reason is thrown even if something failed before.
+        // The signal ends the cleaning, so its reason is reported even if something failed earlier.
         failed = { error };
         break;
       }
       failed ??= { error };
-      // Continue with the other slices. Nobody would ever empty them if this slice always failed.
+      // Continue with the other slices. Otherwise they would never be emptied if this slice always fails.
       continue;
     }
     if (outcome.emptied) {
@@ -90,14 +91,14 @@ export async function cleanSlices(
   return done;
 }
 
-/** Returns the longest expiration with which the tables can be cleaned, in milliseconds. */
+/** Returns the longest expiration that cleaning can use for the tables, in milliseconds. */
 export async function tableRetention(database: Database, names: Names, bounds: TransactionBounds): Promise<number> {
   const width = statement('width', `SELECT value FROM ${names.settings} WHERE name = 'slice_seconds'`);
   return database.transaction(
     preamble(bounds.timeout),
     async (connection) => {
-      // A relay does not see messages that a policy hides, and its cursor passes them unpublished. A policy on the log
-      // hides messages even if each slice shows all its rows.
+      // A relay cannot read messages that a row security policy hides, and its cursor passes them without publishing
+      // them. A policy on the log hides messages even if each slice, read directly, shows all its rows.
       await assertAllIsSeen(connection, names);
       const [row] = await connection.query(width);
       return retentionOf(Number(row?.[0]));
@@ -112,9 +113,10 @@ async function cleanSlice(
   ages: readonly [expiration: number, retention: number],
   bounds: TransactionBounds,
 ): Promise<Outcome> {
-  // With these settings PostgreSQL uses the index on (xid, seq). A scan of a slice would hold the lock for seconds.
+  // With these settings PostgreSQL uses the index on (xid, seq). A scan of the whole slice would hold the lock for
+  // seconds.
   const settings = preamble(Math.min(bounds.timeout, LONGEST_LOCK), ...INDEX_SETTINGS);
-  // Look without the lock first, so that cleaning does not take the lock for nothing.
+  // Check without the lock first, so that cleaning locks only a slice that it can probably empty.
   const first = await database.transaction(settings, (connection) => look(connection, cleaning, ages), bounds);
   if (!first.ready) return first;
   try {
@@ -123,8 +125,8 @@ async function cleanSlice(
       async (connection) => {
         await connection.query(cleaning.lock);
         if (first.stragglers > 0) await connection.query(cleaning.fence);
-        // Look again in a statement after the lock. A transaction that began earlier may have stored into this slice
-        // and committed since.
+        // Check again in a statement after the lock. Since the first check, another transaction may have stored
+        // messages in this slice and committed.
         const second = await look(connection, cleaning, ages);
         if (!second.ready) throw new Kept(second);
         const moved = second.stragglers > 0 ? await move(connection, cleaning, second.stragglers) : 0;
@@ -161,7 +163,7 @@ async function look(connection: Connection, cleaning: Cleaning, ages: readonly [
   return { ready: false, emptied: false, reason: 'unfinished', ...(destination !== null && { destination }) };
 }
 
-/** Moves the counted messages, or none, because a relay may have taken a partition since the count. */
+/** Moves the counted messages. Moves none if the count has changed, because a relay may have taken a partition. */
 async function move(connection: Connection, cleaning: Cleaning, counted: number): Promise<number> {
   const [row] = await connection.query(cleaning.move);
   if (Number(row?.[0]) !== counted) throw new Kept({ emptied: false, reason: 'in use' });

@@ -12,7 +12,7 @@ import type {
   DeadLetter,
 } from '../../../core/contracts/admin.js';
 
-/** How many messages one transaction changes. Meanwhile, settlements of the same partition wait. */
+/** How many messages one transaction changes. Until it ends, settlements in the same partition wait. */
 const BATCH = 1_000;
 
 const GIVEN_UP = 'p.dead_at IS NOT NULL OR p.blocked_at IS NOT NULL';
@@ -26,7 +26,7 @@ const MATCHES = `p.destination = $1::text AND (${GIVEN_UP})
     AND ($7::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) >= to_timestamp($7::float8 / 1000))
     AND ($8::float8 IS NULL OR coalesce(p.dead_at, p.blocked_at) < to_timestamp($8::float8 / 1000))`;
 
-/** Returns the messages that wait for an operator, in the order in which they were stored. */
+/** Returns the dead letters and the blocked messages, in the order in which they were stored. */
 export async function deadLetters(
   context: OperationContext,
   options: DeadLettersOptions = {},
@@ -48,12 +48,12 @@ export async function deadLetters(
 }
 
 /**
- * Makes relays try dead letters and blocked messages again, with their attempts counted from zero. It works while
- * relays run. The messages go in their order. They go before every later message of their key that is not yet published
- * when the relay notices them, which takes up to a second. The call uses several transactions, and takes the messages
- * of a key in order.
+ * Makes relays try dead letters and blocked messages again, with their attempts counted from zero. Relays can keep
+ * running. Requeued messages with the same key are published in order. They are published before every later message
+ * with that key that is still unpublished when the relay notices them, which takes up to a second. The call uses
+ * several transactions, and requeues messages with the same key in order.
  *
- * @returns how many messages were requeued, or with `dryRun`, how many would be.
+ * @returns the number of requeued messages. With `dryRun`, the number of messages that would be requeued.
  */
 export async function requeue(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   return change(
@@ -66,10 +66,10 @@ export async function requeue(context: OperationContext, selection: DeadLetterSe
 }
 
 /**
- * Deletes dead letters and blocked messages for ever. It works while relays run. A key that waited behind such a
- * message continues.
+ * Deletes dead letters and blocked messages permanently. Relays can keep running. Messages that were waiting behind a
+ * blocked message are then published.
  *
- * @returns how many messages were deleted, or with `dryRun`, how many would be.
+ * @returns the number of deleted messages. With `dryRun`, the number of messages that would be deleted.
  */
 export async function discard(context: OperationContext, selection: DeadLetterSelection): Promise<number> {
   const text = `DELETE FROM ${context.names.parked} WHERE destination = $1::text AND seq = ANY($2::text::bigint[])`;
@@ -85,7 +85,7 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
   const partitions = await transact(context, selection, async (connection) => {
     const [row] = await connection.query(statement('partitions', `SELECT ${count}::text`), [destination]);
     if (row?.[0] === '0') {
-      // The default destination always exists. Before its first relay, it has no dead letters.
+      // The default destination always exists. Before its first relay starts, it has no dead letters.
       if (destination === DEFAULT_DESTINATION) return 0;
       throw await unknown(context, connection, destination);
     }
@@ -104,8 +104,8 @@ async function change(context: OperationContext, selection: DeadLetterSelection,
         context,
         selection,
         async (connection) => {
-          // Lock this row first, as the owner's settlements do. Otherwise the operator and the owner could each miss
-          // the other's change to a key.
+          // Lock the cursor's row first, as the owning relay's settlements do. Otherwise the operator and the relay
+          // could each miss the other's changes to messages with the same key.
           const lock = `SELECT FROM ${cursors} WHERE destination = $1::text AND partition = $2::smallint FOR UPDATE`;
           await connection.query(statement('operator', lock), [destination, partition]);
           const found = await connection.query(
@@ -139,7 +139,7 @@ async function changeBatch(
   const numbers = `{${batch.map(([seq]) => seq as string).join(',')}}`;
   const keys = [...new Set(batch.flatMap(([, key]) => (typeof key === 'string' ? [key] : [])))];
   await connection.query(statement('change', text), [destination, numbers]);
-  // The first waiting message of each key becomes due, unless it is blocked or already waits for its time.
+  // For each key, the first waiting message becomes due, unless it is blocked or already has a due time.
   await connection.query(
     statement(
       'change_heads',

@@ -24,15 +24,15 @@ const STATE = columnsOf<keyof DestinationState>(
   'forgottenAt',
 );
 
-/** The largest number to which anything is counted. */
+/** The limit of every count in a state. Counting stops there. */
 export const COUNTED = 10_000;
 
-/** How many rows after the cursor's place are searched for the oldest pending message. */
+/** How many rows after the cursor's position are searched for the oldest pending message. */
 const LOOKED_AT = 1_000;
 
 /**
- * These settings make PostgreSQL use indexes, even if its statistics advise against it. Hash joins stay allowed for the
- * newest messages.
+ * These settings make PostgreSQL use indexes, even if its statistics suggest otherwise. Hash joins remain allowed, for
+ * the newest messages.
  */
 export const STATE_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
@@ -51,12 +51,13 @@ export async function destinationStates(
 }
 
 /**
- * $1 a destination, or null for all. The statement counts pending messages among the newest messages of the log, and
- * among the messages of transactions that the cursors saw running. It reads the newest messages once for all
- * destinations, from the end. It looks at cursors with the same place only once. Messages that are too new for a
- * cursor's snapshot (`unseen` and later) are not compared one by one. It finds them in the sorted transaction numbers
- * for each partition and topic. If the oldest of the newest messages is also pending, there are more pending messages.
- * The oldest pending message is then at the cursor's own place or shortly after it.
+ * $1 is a destination, or null for all destinations. The statement counts the pending messages among the newest
+ * messages in the log, and among the messages from transactions that were still running in the cursors' snapshots. It
+ * reads the newest messages once for all destinations, from the end of the log. It processes cursors with the same
+ * position only once. It does not compare messages individually if they are too new for a cursor's snapshot (`unseen`
+ * and later). Instead, it finds them in the sorted transaction ids for each partition and topic. If the oldest of the
+ * newest messages is pending too, there are more pending messages than it counted. The oldest pending message is then
+ * at the cursor's own position or shortly after it.
  */
 export function states(names: Names) {
   const { messages, cursors, relays, parked, destinations, settings } = names;

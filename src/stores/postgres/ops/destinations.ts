@@ -25,11 +25,11 @@ import type {
 } from '../../../core/contracts/admin.js';
 
 /**
- * Adds a destination: its cursors, and what it publishes.
+ * Adds a destination, with its cursors and the topics that it publishes.
  *
- * One transaction takes the snapshot for the cursor. An earlier transaction reads the last number of the sequence, then
- * gets its id, and ends. A transaction that the snapshot neither sees nor lists got its id later, so it draws greater
- * numbers. The number is therefore a safe `low`.
+ * One transaction takes the snapshot for the cursors. An earlier transaction reads the last sequence number, then gets
+ * a transaction id, and ends. Any transaction that is neither visible in the snapshot nor listed as running got its id
+ * after that, so its sequence numbers are greater. The last sequence number is therefore a safe `low`.
  *
  * @throws MessengerError `CONFLICT` if there is a destination with that name, `INVALID_OPTION` for an option out of
  *   range.
@@ -45,7 +45,7 @@ export async function addDestination(
   const { messages, cursors, destinations, settings } = context.names;
 
   const low = await transact(context, options, async (connection) => {
-    // Use two statements, so that the transaction has no id before the second.
+    // Use two statements, so that the transaction has no id yet when it reads the sequence.
     const sequence = `pg_get_serial_sequence(${literal(messages)}, 'seq')::regclass`;
     const [row] = await connection.query(
       statement('sequence', `SELECT coalesce(pg_sequence_last_value(${sequence}), 0)::text`),
@@ -71,8 +71,9 @@ export async function addDestination(
     );
     const [partitions, isAhead] = row as readonly [string, string | null];
     if (isAhead === 'true') throw fromFuture(from);
-    // A start time becomes an open window from the beginning to now. In this window, all messages before that time
-    // count as delivered. Messages that are committed later come after the window, even if they have smaller numbers.
+    // A start time becomes an open window from the beginning of the log to now. In this window, all messages from
+    // before the start time count as delivered. Messages that are committed later come after the window, even if they
+    // have smaller sequence numbers.
     const place = {
       beginning: `SELECT '1:1:'::pg_snapshot, NULL::pg_snapshot, 0, 0, 0, 0`,
       end: `SELECT pg_current_snapshot(), NULL::pg_snapshot, 0, low, low, low FROM given`,
@@ -95,15 +96,18 @@ INSERT INTO ${cursors} (destination, partition, from_snapshot, to_snapshot, afte
       throw destinationExists(name);
     }
   };
-  // The search for a start time reads the whole log.
+  // Finding the first message for a start time requires reading the whole log.
   await transact(context, options, add, { patience: since === null ? 1 : 10 });
 }
 
-/** How often another process can seem to be adding a destination without finishing before the call throws. */
+/**
+ * How many times in a row another process can seem to be adding a destination without finishing. After that, the call
+ * throws.
+ */
 const DECLARATIONS = 5;
 
 /**
- * Adds the missing destinations among those to which messages are addressed.
+ * Adds those of the named destinations that are missing. Messages can then be addressed to all of them.
  *
  * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that is missing, and that this role may not add.
  */
@@ -124,7 +128,7 @@ export async function declareDestinations(
         await declare(context, name, options);
       } catch (error) {
         if (isRefused(error)) throw undeclarable(name, error);
-        // Another process has added the destination meanwhile, or a relay added it when the relay started.
+        // Another process has added the destination meanwhile, or a relay added it on start.
         if (!hasCode(error, 'CONFLICT') || left <= 0) throw error;
       }
     }
@@ -172,8 +176,8 @@ async function declare(context: OperationContext, name: string, { signal }: Stor
     );
   });
   if (known.length > 0) return;
-  // Messages addressed to a new destination cannot exist yet, so it starts at the end. The default destination
-  // publishes all other messages, so it starts at the beginning.
+  // Messages addressed to a new destination cannot exist yet, so such a destination starts at the end. The default
+  // destination publishes all other messages, so it starts at the beginning.
   await addDestination(context, name, {
     ...(name === DEFAULT_DESTINATION ? { from: 'beginning' as const } : { from: 'end' as const, topics: [] }),
     signal,
@@ -194,7 +198,7 @@ export async function updateDestination(
   checkUpdateDestination(name, options);
   const { cursors, destinations } = context.names;
   await transact(context, options, async (connection) => {
-    // Lock in a statement before. Otherwise a destination that is removed meanwhile could come back without its
+    // Lock in an earlier statement. Otherwise, a destination that is being removed could be added again without its
     // cursors.
     await connection.query(lockDestination(cursors), [name]);
     const rows = await connection.query(
@@ -213,8 +217,8 @@ export async function updateDestination(
 /**
  * Removes a destination and everything that the tables record about it.
  *
- * @returns what was removed with it.
- * @throws MessengerError `CONFLICT` while a relay works on it, and if it has unpublished messages and `discard` is not
+ * @returns the numbers of messages that were removed with it.
+ * @throws MessengerError `CONFLICT` while a relay serves it, or if it has unpublished messages and `discard` is not
  *   set; `UNKNOWN_DESTINATION`.
  */
 export async function removeDestination(
@@ -231,7 +235,7 @@ export async function removeDestination(
     await orConflict(connection.query(statement('remove_lock', lock), [name]), relayWorksOn(name));
     const guard = `SELECT FROM ${destinations} WHERE name = $1::text FOR UPDATE NOWAIT`;
     await orConflict(connection.query(statement('remove_guard', guard), [name]), isStoredFor);
-    // After the locks, no relay can claim the destination, and everything that was stored for it is committed.
+    // With these locks, no relay can claim the destination, and all messages that were stored for it are committed.
     const [state] = await destinationStates(context.names, connection, name);
     if (!state) throw await unknown(context, connection, name);
     if (state.held > 0 || state.relays > 0) throw conflict(relayWorksOn(name));

@@ -4,9 +4,10 @@ import type { Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
 /**
- * Returns SQL for the time until which somebody worked on the destination `d`. This is the latest end of a lease, past
- * or future, or of a registration by a relay that waits for its share. A released lease keeps the time of its release.
- * `d` must not begin with `own`, because the SQL uses that name.
+ * Returns SQL for the time until which destination `d` has, or had, a relay. This is the latest end, past or future, of
+ * a lease or of a relay's registration. (A relay that is waiting for its share of the partitions has only a
+ * registration.) A released lease ends at the time of its release. `d` must not begin with `own`, because the SQL uses
+ * that name.
  */
 export function workedUntil({ cursors, relays }: Names, d: string): string {
   return `(SELECT max(until) FROM (
@@ -14,18 +15,18 @@ export function workedUntil({ cursors, relays }: Names, d: string): string {
     UNION ALL SELECT max(own.expires_at) FROM ${relays} own WHERE own.destination = ${d}) AS worked (until))`;
 }
 
-/** Returns a condition on rows of the cursors that is true if cleaning waits for their destination. */
+/** Returns an SQL condition on a row in the cursors table. It is true if cleaning waits for the row's destination. */
 export function notForgotten({ destinations }: Names): string {
   return `destination NOT IN (SELECT name FROM ${destinations} WHERE forgotten_at IS NOT NULL)`;
 }
 
 /**
- * Marks the destinations on which nobody has worked for longer than their limit, so that cleaning no longer waits for
- * them. A relay cannot return to a destination in between. The relay and this function both lock its cursors, and look
- * again in a statement after the lock.
+ * Marks the destinations that have had no relay for longer than their limit, so that cleaning no longer waits for them.
+ * A relay cannot return to a destination between the check and the mark. Both the relay and this function lock the
+ * destination's cursors, and check again in a statement after the lock.
  *
- * Yields the name of each destination after the commit. If it cannot mark one destination, it still marks the others.
- * The first error is thrown at the end.
+ * Yields the name of each marked destination after the commit. If it cannot mark one destination, it still marks the
+ * others. The first error is thrown at the end.
  */
 export async function* forgetAbandoned(
   database: Database,
@@ -54,7 +55,7 @@ export async function* forgetAbandoned(
         [name],
       );
       if (marked.length === 0) return false;
-      // A relay that slept past the end of its lease must not continue with it.
+      // A relay that was suspended until after its lease ended must not continue with that lease.
       const fence = `UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id() WHERE destination = $1::text`;
       await connection.query(statement('forget_fence', fence), [name]);
       return true;
@@ -63,7 +64,7 @@ export async function* forgetAbandoned(
     try {
       isForgotten = await database.transaction(preamble(bounds.timeout), forget, bounds);
     } catch (error) {
-      // Somebody works on the destination.
+      // If the rows are locked, somebody is using the destination.
       if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) failed ??= { error };
       if (bounds.signal?.aborted === true) break;
     }

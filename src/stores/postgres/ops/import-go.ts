@@ -8,15 +8,15 @@ import { LONGEST_KEY } from '../write/encode.js';
 import { literal, quote } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** The table of the Go module, and the metadata that become topic and key. */
+/** The options of `importFromGo`: the Go module's table, and the metadata keys for the topic and the key. */
 export interface ImportFromGoOptions extends StoreCallOptions {
   /** The schema of the table. @default 'public' */
   readonly schema?: string | undefined;
   /** The name of the table. @default 'messages' */
   readonly table?: string | undefined;
   /**
-   * The metadata key whose value becomes the message's key. It is the metadata key from which the module's broker took
-   * the group. @default none
+   * The metadata key whose value becomes the message's key. Use the metadata key from which the Go module's broker took
+   * the message group. @default none
    */
   readonly key?: string | undefined;
   /** The metadata key whose value becomes the message's topic. @default none */
@@ -25,7 +25,7 @@ export interface ImportFromGoOptions extends StoreCallOptions {
 
 const INVALID_TEXT = '22P02';
 
-/** How long writers wait at most while this call waits for the table. Milliseconds. */
+/** The longest time that writers wait while this call waits for the table. In milliseconds. */
 const LOCK_TIMEOUT = 5_000;
 
 /** For each type of the Go module's payload column, the SQL that converts it to bytes and to JSON. */
@@ -39,12 +39,12 @@ const PAYLOADS: Readonly<Record<string, { readonly bytes: string; readonly json:
 /**
  * Moves the unpublished messages from the Go module's table into the log, in one transaction, and marks them published
  * there. They keep the order in which the module would have published them. A second run imports only the messages that
- * writers of the module have stored since. The module's relay must be stopped. Messages that it had published stay in
- * the table.
+ * the Go module's writers have stored since the first run. The Go module's relay must be stopped. Messages that the
+ * relay has already published stay in the table.
  *
  * @returns how many messages were imported.
  * @throws MessengerError `SCHEMA_MISMATCH` if the table is not the Go module's; `CONFLICT` if a transaction keeps the
- *   table locked, if a row cannot be a message, or if its key is too long. The error names some of these rows.
+ *   table locked, if a row cannot become a message, or if its key is too long. The error names some of these rows.
  */
 export async function importFromGo(context: OperationContext, options: ImportFromGoOptions = {}): Promise<number> {
   checkKeys(options, {
@@ -62,8 +62,8 @@ export async function importFromGo(context: OperationContext, options: ImportFro
   const source = `${quote(schema)}.${quote(table)}`;
   const take = async (connection: Connection) => {
     const { created, payload } = await shapeOf(connection, source);
-    // Wait for the transactions that are storing there, and make later ones wait. The import then takes all messages of
-    // a transaction or none.
+    // Wait for transactions that are storing messages in the table, and make later ones wait. The import then takes
+    // either all messages of a transaction or none.
     await orConflict(
       connection.query(statement('adopt_lock', `LOCK TABLE ${source} IN SHARE ROW EXCLUSIVE MODE`)),
       `an open transaction has kept ${source} locked for ${String(LOCK_TIMEOUT / 1000)} seconds: try again when that transaction has ended`,

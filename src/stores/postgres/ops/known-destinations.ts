@@ -6,9 +6,10 @@ import { statement } from '../sql/statement.js';
 import type { OperationContext } from '../sql/transact.js';
 
 /**
- * Throws unless the destination exists. `default` always exists, although it has no rows before its first relay.
+ * Throws unless the destination exists. `default` always exists, although it has no rows before its first relay starts.
  *
- * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody added, and on which no relay ever worked.
+ * @throws MessengerError `UNKNOWN_DESTINATION` for a destination that nobody has added and that no relay has ever
+ * served.
  */
 export async function assertKnown(
   context: OperationContext,
@@ -24,7 +25,7 @@ export async function assertKnown(
   }
 }
 
-/** Returns the error for a destination that nobody added, and on which no relay ever worked. */
+/** Returns the error for a destination that nobody has added and that no relay has ever served. */
 export async function unknown(
   { names }: OperationContext,
   connection: Connection,

@@ -26,8 +26,8 @@ export async function destinations(
 
 /**
  * Adds the state of `default` if it does not exist yet and there are messages that no destination publishes. Operators
- * need to see these messages before the first relay runs. As in all states, they are counted among the newest messages
- * of the log.
+ * need to see these messages before the first relay runs. As in every state, only the newest messages in the log are
+ * counted.
  */
 async function withUnclaimed(
   names: Names,
@@ -64,7 +64,7 @@ async function withUnclaimed(
 const UNCLAIMED = columnsOf('pending', 'oldestPending', 'morePending', 'stalledSince', 'partitions');
 
 /**
- * $1 JSON array: the topics that some destination publishes. Messages that are addressed to a destination are not
+ * $1 is a JSON array of the topics that destinations publish. Messages that are addressed to a destination are not
  * counted, because that destination publishes them.
  */
 function unclaimed({ messages, settings }: Names) {

@@ -1,7 +1,7 @@
 import type { Names } from '../sql/names.js';
 import type { Run } from './rewrite.js';
 
-/** The part of a partition's cursor that says what its destination has published. */
+/** The part of a partition's cursor that shows which messages its destination has published. */
 interface Place {
   readonly high: number;
   readonly after: number;
@@ -14,10 +14,13 @@ interface Snapshot {
   readonly running: ReadonlySet<number>;
 }
 
-/** A set of messages that no cursor distinguishes. One of them represents the others. */
+/** A set of messages that no cursor distinguishes, so that one of them represents the others. */
 export interface Cell {
   readonly name: string;
-  /** One digit per destination, in their order. It is 1 if the destination still has to publish the messages. */
+  /**
+   * One digit per destination, in the order of the destinations. The digit is 1 if the destination still has to publish
+   * the messages.
+   */
   readonly owed: string;
   readonly count: number;
   readonly first: number;
@@ -25,10 +28,10 @@ export interface Cell {
 }
 
 /**
- * Returns an expression for the cell of a message `m`, and the tables to join for it. The cell places the message's
- * transaction id and number among all ids and numbers in the cursors. It also says to which partitions the message
- * belongs. So each message is looked at once, even with many destinations, and each destination looks at one message
- * per cell.
+ * Returns an SQL expression for the cell of a message `m`, and the tables to join for it. The cell contains the
+ * positions of the message's transaction id and sequence number among all ids and sequence numbers in the cursors. It
+ * also contains the message's partitions. So each message is examined only once, even with many destinations, and each
+ * destination examines one message per cell.
  */
 export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): { cell: string; from: string } {
   const number = (xid: string) => `${xid}::text::bigint`;
@@ -48,7 +51,7 @@ export function cellOf(names: Names, partitions: ReadonlyMap<string, number>): {
 }
 
 /**
- * Returns the cells in a copy of the log, in which each row is marked with its cell. Each cell says which destinations
+ * Returns the cells in a copy of the log, in which each row is marked with its cell. Each cell shows which destinations
  * still have to publish its messages.
  */
 export async function cellsIn(
@@ -85,7 +88,8 @@ export async function cellsIn(
 }
 
 /**
- * Transaction ids are 64 bits wide. It would take a thousand years until an id is too large for a JavaScript number.
+ * Transaction ids are 64 bits wide, but it would take a thousand years to reach an id that is too large for a
+ * JavaScript number.
  */
 function decode(snapshot: string): Snapshot {
   const [, end, running = ''] = snapshot.split(':');

@@ -21,8 +21,8 @@ const PARKED = columnsOf(
 );
 
 /**
- * Returns the columns to select for `decodeParked`, from the side table `p`. The caller gives the expressions for a
- * time and a state.
+ * Returns the columns to select for `decodeParked`, from the side table `p`. The caller passes SQL expressions for the
+ * time and the state.
  */
 export function parkedColumns(jsonPayload: boolean, state: string, time: string): string {
   const size = `(${messageBytes('p', jsonPayload)})`;

@@ -6,19 +6,21 @@ import { decodeParked, parkedColumns } from './parked-columns.js';
 import { INDEX_SETTINGS, statement, untried } from '../sql/statement.js';
 import type { ParkedState, ParkedOptions, ParkedMessage } from '../../../core/contracts/admin.js';
 
-/** For each state, the SQL condition for messages that wait in it. `destinations()` counts all of them in `parked`. */
+/**
+ * The SQL condition for each state of a waiting message. The `parked` count from `destinations()` includes all states.
+ */
 const STATES = {
   /** The message has failed or was requeued, and will be tried at `nextAt`. */
   retry: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND NOT ${untried}`,
-  /** An earlier message of the same key comes first. */
+  /** An earlier message with the same key comes first. */
   behind: 'p.blocked_at IS NULL AND p.next_at IS NULL',
-  /** The `deliverAt` of the message has not come, or has just come. */
+  /** The message's `deliverAt` time has not come yet, or has only just come. */
   delayed: `p.blocked_at IS NULL AND p.next_at IS NOT NULL AND ${untried}`,
-  /** The message was given up, and its key waits behind it for an operator. */
+  /** The relay has stopped retrying the message. Later messages with the same key wait until an operator acts. */
   blocked: 'p.blocked_at IS NOT NULL',
 } as const satisfies Record<ParkedState, string>;
 
-/** Returns the messages that wait in the side table, in the order in which they were stored. */
+/** Returns the messages that are waiting in the side table, in the order in which they were stored. */
 export async function parkedMessages(
   context: OperationContext,
   options: ParkedOptions = {},

@@ -16,19 +16,19 @@ export interface RebaseOptions extends StoreCallOptions {
   /** The environment to which this database belongs from now on. @default the environment that it already has */
   environment?: string;
   /**
-   * How long the whole rebase can take, in milliseconds: 1 to 86,400,000. The rebase rewrites all kept messages of the
-   * log.
+   * How long the whole rebase can take, in milliseconds: 1 to 86,400,000. The rebase rewrites all messages that are
+   * still in the log.
    * @default 3_600_000 (an hour)
    */
   timeout?: number;
 }
 
-/** What one destination will publish after a rebase. */
+/** The messages that one destination will publish after a rebase. */
 export interface RebasedDestination {
   readonly destination: string;
   /**
    * The number of messages in the log that will be published. They were not settled when the copy was made, or were
-   * stored since. Messages that the former relays published after the copy was made are published again.
+   * stored after that. Messages that the original relays published after the copy was made are published again.
    */
   readonly undelivered: number;
   /** The smallest and the largest `seq` of these messages; `undefined` if there are none. */
@@ -41,7 +41,7 @@ export interface RebasedDestination {
   readonly parked: number;
 }
 
-/** What `rebase` did. */
+/** The result of `rebase`. */
 export interface RebaseResult {
   /** Whether the tables came from another cluster. If not, the rebase changed only the environment. */
   readonly moved: boolean;
@@ -53,14 +53,14 @@ export interface RebaseResult {
 
 const HOUR = 3_600_000;
 
-/** How long the rebase waits for writers to finish. Later writers wait behind the rebase. Milliseconds. */
+/** How long the rebase waits for writers to finish, in milliseconds. Later writers wait behind the rebase. */
 const LONGEST_WAIT = 5_000;
 
 /**
- * The transaction ids for the kept messages. PostgreSQL gives ids below 3 to no transaction, and uses hundreds of ids
- * above that for its own set-up. So none of these ids will ever belong to a running transaction, and every snapshot
- * that does not list such an id sees it. A cursor lists exactly the ids of the messages that its destination still has
- * to publish.
+ * The new transaction ids for the kept messages. PostgreSQL never assigns ids below 3 to a transaction, and it uses
+ * hundreds of ids above that to set up a cluster. So none of these ids will ever belong to a running transaction, and
+ * each id is visible in every snapshot that does not list it. The snapshot in a cursor lists exactly the ids of the
+ * messages that the cursor's destination still has to publish.
  */
 const DELIVERED_EVERYWHERE = 2;
 const FIRST_LABEL = 3;
@@ -77,18 +77,18 @@ interface Group extends Omit<Cell, 'name'> {
 }
 
 /**
- * Prepares the tables of a restored dump or a logical copy for this cluster, in one transaction. Nothing is lost, and a
- * rebase can be run again. If this cluster wrote the tables, it only changes the environment.
+ * Prepares the tables of a restored dump or a logical copy for this cluster, in one transaction. No message is lost,
+ * and a rebase can be run again. If the tables do not come from another cluster, it changes only the environment.
  *
  * A message counts as undelivered if the cursors had not settled it when the copy was made. Such a message has `seq >
- * high`, or is not visible in `from`, and the open window had not delivered it. This test compares transaction ids of
- * the old cluster with snapshots of the old cluster. Then the rebase writes the log again. Every kept message gets a
- * new transaction id, which depends on the destinations that still have to publish the message. It keeps its `seq`, and
- * so the order of its key. Each cursor becomes a snapshot of this cluster that sees every message except those that its
- * destination still has to publish.
+ * high`, or it is not visible in `from` and was not delivered in the open window. This test compares transaction ids
+ * from the old cluster with snapshots from the old cluster. Then the rebase rewrites the log. Every kept message gets a
+ * new transaction id, which depends on the destinations that still have to publish the message. The message keeps its
+ * `seq`, so messages with the same key stay in order. Each cursor gets a snapshot of this cluster in which every
+ * message is visible, except those that its destination still has to publish.
  *
- * @throws MessengerError `CONFLICT` while a relay works here, or while a transaction that stored messages is open;
- *   `SCHEMA_MISMATCH` for tables that are missing, older or incomplete.
+ * @throws MessengerError `CONFLICT` while a relay holds a destination, or while a transaction that stored messages is
+ *   open; `SCHEMA_MISMATCH` if the tables are missing, incomplete, or at an older version.
  */
 export async function rebase(database: Database, names: Names, options: RebaseOptions = {}): Promise<RebaseResult> {
   checkKeys(options, { environment: true, timeout: true, signal: true } satisfies KeysOf<RebaseOptions>);
@@ -124,10 +124,11 @@ async function lock(connection: Connection, names: Names): Promise<void> {
       `the schema of ${names.messages} is at version ${String(version)}, but this library needs version ${String(SCHEMA_VERSION)}: ${howToMigrate(names)}`,
     );
   }
-  // This also stops a relay that has locked its rows but not claimed them yet. No relay locks the log for writing.
+  // This also waits for a relay that has locked its rows but not claimed them yet. A lock on the log would not, because
+  // no relay locks the log for writing.
   await connection.query(statement('lock', `LOCK TABLE ${names.cursors} IN EXCLUSIVE MODE`));
-  // Check this before locking. A transaction that strengthens its lock later must also wait for transactions that
-  // already wait for its first lock.
+  // Choose the mode before locking. A transaction that strengthens its lock later must also wait for transactions that
+  // are already waiting for its first lock.
   const mode = (await isMoved(connection, names)) ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
   await connection.query(statement('lock', `LOCK TABLE ${names.messages} IN ${mode} MODE`));
   const [held] = await connection.query(
@@ -143,7 +144,10 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   );
 }
 
-/** Returns whether anything here comes from another cluster. A logical copy does not include sequences. */
+/**
+ * Returns whether anything in the tables comes from another cluster. The last condition is needed because a logical
+ * copy does not include sequences.
+ */
 async function isMoved(connection: Connection, names: Names): Promise<boolean> {
   const [row] = await connection.query(
     statement(
@@ -177,8 +181,7 @@ async function rebaseLog(connection: Connection, names: Names): Promise<RebasedD
     );
     return [...found.values()];
   });
-  // Writers are locked out. So a transaction that this snapshot does not see has not drawn a number from the sequence
-  // yet.
+  // Writers are locked out, so a transaction that is not visible in this snapshot has not taken a sequence number yet.
   const [now] = await run(`SELECT pg_current_snapshot()::text, ${lastDrawn(sequence)}::text`);
   const [snapshot, last] = now as [string, string];
   const rebased = [...partitions.keys()].map((destination, i) => {
@@ -251,8 +254,8 @@ function labelled(cells: readonly Cell[]): Map<string, Group> {
 }
 
 /**
- * Returns this cluster's snapshot, changed so that it does not see these transaction ids. The ids are ascending, and
- * older than any id in the snapshot.
+ * Returns this cluster's snapshot, changed so that these transaction ids are not visible in it. The ids are ascending,
+ * and older than any id in the snapshot.
  */
 function without(snapshot: string, labels: readonly number[]): string {
   if (labels.length === 0) return snapshot;

@@ -11,11 +11,11 @@ export const PARTITIONS = { min: 1, max: 1_024, integer: true } as const;
 
 /**
  * Divides the keys of every destination among a different number of partitions, in one transaction. From then on, every
- * store needs that number as its option `partitions`. Relays with the old number are refused.
+ * store needs that number in its `partitions` option. Relays with the old number are rejected.
  *
- * @throws MessengerError `CONFLICT` while a relay works, if the partitions of a destination are not read equally far,
- *   or if messages wait to be tried again. The error says which of these it is, and what to do. `SCHEMA_MISMATCH` if
- *   another cluster wrote the cursors.
+ * @throws MessengerError `CONFLICT` while a relay is running, if the partitions of a destination have not been read up
+ *   to the same position, or if messages are waiting to be tried again. The error says which of these is the cause, and
+ *   what to do. `SCHEMA_MISMATCH` if the cursors come from another cluster.
  */
 export async function repartition(
   context: OperationContext,
@@ -27,10 +27,10 @@ export async function repartition(
   const isWorkedOn = (who: string) =>
     `${who}: stop every relay of this store first (one that died is gone when its lease has expired)`;
   await transact(context, options, async (connection) => {
-    // Lock the whole table, so that no relay adds cursors for a new destination with the old number meanwhile.
+    // Lock the whole table, so that no relay can add cursors for a new destination with the old number of partitions.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
     await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
-    // Use statements after the lock. They see all changes that were committed before the lock.
+    // Read in statements after the lock. They see all changes that were committed before the lock was acquired.
     const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
     const found = await connection.query(
       statement(
@@ -70,7 +70,7 @@ export async function repartition(
   WHERE partition = 0 AND NOT EXISTS (SELECT FROM ${cursors} d WHERE d.destination = c.destination AND d.partition = p)`,
       wanted,
     );
-    // A relay that slept past the end of its lease must not continue with it.
+    // A relay that was suspended until after its lease ended must not continue with that lease.
     await run(`UPDATE ${cursors} SET owner = NULL, epoch = epoch + 1, written_by = pg_current_xact_id()`);
     await run(`DELETE FROM ${claims}`);
     await run(`UPDATE ${settings} SET value = $1::integer::text WHERE name = 'partitions'`, wanted);

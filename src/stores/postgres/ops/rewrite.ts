@@ -6,20 +6,20 @@ export type Run = (text: string, values?: readonly Value[]) => Promise<readonly 
 
 /** A copy of the log, which exists while the log itself is empty. */
 export interface Copy {
-  /** A table with all columns of the log, and the column `mark`. */
+  /** The name of a table with all columns of the log, and a `mark` column. */
   readonly table: string;
   /** The columns to insert into the log: all except the generated ones. */
   readonly columns: readonly string[];
 }
 
 /**
- * Writes the log again. It copies the log to another table, in which each row `m` has a `mark`. Then it empties the
- * log, and `fill` fills the log from the copy.
+ * Rewrites the log. It copies the log to another table, which also has a `mark` for each row `m`. Then it empties the
+ * log, and `fill` inserts the messages again from the copy.
  *
- * It uses no UPDATE or DELETE, because PostgreSQL refuses them on a published table without a replica identity. An
- * identity of whole rows would need an equality, which `json` lacks, and a subscriber would read the log once for each
- * row. A subscriber does the same as the publisher: it empties its copy of the log, and fills it again. The copy here
- * is UNLOGGED, so that no publication includes it.
+ * It uses no UPDATE or DELETE, because PostgreSQL rejects them on a published table without a replica identity. A
+ * replica identity of whole rows would need an equality operator, which `json` lacks, and a subscriber would read the
+ * log once for each row. With TRUNCATE and INSERT, a subscriber does the same as the publisher: it empties its copy of
+ * the log, and fills it again. The table with the marks is UNLOGGED, so that no publication includes it.
  */
 export async function rewriteLog<T>(
   run: Run,
@@ -38,15 +38,15 @@ export async function rewriteLog<T>(
   ];
   await run(`CREATE UNLOGGED TABLE ${copy} AS SELECT m.*, ${mark} AS mark FROM ${messages} m ${from}`);
   await run(`ANALYZE ${copy}`);
-  // Truncate the whole log at once. PostgreSQL does not send a slice's TRUNCATE if the log is published in place of its
-  // slices.
+  // Truncate the whole log at once. If the log is published instead of its slices, PostgreSQL does not replicate the
+  // TRUNCATE of a slice.
   await run(`TRUNCATE ${messages}`);
-  // PostgreSQL checks a limit for each row that is written, even for a row from before the migration that added the
-  // limit.
+  // Drop the limits while the log is filled. PostgreSQL checks them for each row that is written, even for a message
+  // that was stored before the migration that added the limits.
   for (const [name] of limits) await run(`ALTER TABLE ${messages} DROP CONSTRAINT ${name}`);
   const result = await fill({ table: copy, columns });
   for (const [name, definition] of limits) await run(`ALTER TABLE ${messages} ADD CONSTRAINT ${name} ${definition}`);
-  // Rows that were written without limits must not count as checked.
+  // Rows that were inserted without the limits must not count as checked.
   await run(
     `UPDATE ${settings} SET value = (SELECT coalesce(max(seq), 0)::text FROM ${messages}) WHERE name = 'limited_after'`,
   );

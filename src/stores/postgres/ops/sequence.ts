@@ -12,19 +12,19 @@ export async function sequenceOf(connection: Connection, names: Names): Promise<
   return row?.[0] as string;
 }
 
-/** Returns SQL for the number that was drawn last. */
+/** Returns SQL for the last number that was taken from the sequence. */
 export function lastDrawn(sequence: string): string {
   return `(SELECT last_value - (NOT is_called)::integer FROM ${sequence})`;
 }
 
-/** Returns SQL for the largest number that was certainly drawn. */
+/** Returns SQL for the largest sequence number in the tables. */
 export function largest(names: Names): string {
   return `greatest(0, (SELECT max(seq) FROM ${names.messages}), (SELECT max(seq) FROM ${names.parked}), (SELECT max(high) FROM ${names.cursors}))`;
 }
 
 /**
- * Returns SQL for whether a message `m` was stored here. The transaction of such a message, or a savepoint in that
- * transaction, wrote its row.
+ * Returns an SQL condition that is true if a message `m` was stored in this cluster. The message's own transaction, or
+ * a savepoint in that transaction, wrote the row of such a message.
  */
 function isOwn(names: Names): string {
   return `(m.xid < pg_snapshot_xmax(pg_current_snapshot()) AND m.xid::text::bigint > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 2147483648
@@ -34,9 +34,9 @@ function isOwn(names: Names): string {
 }
 
 /**
- * Moves the sequence past all stored numbers. Before that, messages may have been stored here with numbers that copied
- * messages have or had. These are stored again, in order. Otherwise they would look like messages that were delivered
- * long ago.
+ * Moves the sequence past all stored sequence numbers. Until now, messages may have been stored in this cluster with
+ * numbers that copied messages also have or had. Such messages are stored again with new numbers, in order. Otherwise
+ * they would look like messages that were delivered long ago.
  */
 export async function advanceSequence(run: Run, names: Names, sequence: string): Promise<void> {
   const own = isOwn(names);
@@ -44,8 +44,8 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
   const [last, max] = (row as [string, string]).map(Number) as [number, number];
   const since = last < max ? '-infinity' : await storedAgainSince(run, names, own);
   if (since === null) return;
-  // Do not use setval, which is not rolled back. After an interrupted rebase, the next one would find nothing to do
-  // here.
+  // Do not use setval, because it is not rolled back. After an interrupted rebase, the next rebase would find nothing
+  // to do here.
   await run(`ALTER SEQUENCE ${sequence} RESTART WITH ${String(Math.max(last, max))}`);
   await run(`SELECT nextval(${literal(sequence)})::text`);
   const again = `(m.seq <= ${String(last)} AND m.stored_at >= ${literal(since)}::timestamptz AND ${own}) IS TRUE`;
@@ -64,12 +64,12 @@ export async function advanceSequence(run: Run, names: Names, sequence: string):
 }
 
 /**
- * The sequence can be past all stored numbers because it has drawn copied numbers again. This returns when the first
- * message with such a number was stored here, or null if nothing shows that there is one. There are two signs. One sign
- * is two messages with the same number, because a sequence gives each number once. The other sign is a message with
- * such a number whose own transaction wrote its row. That must have happened after everything that was copied and after
- * the copied leases had expired. (By chance, an id of the other cluster can mean something here too. Cursors can look
- * copied just because somebody has changed them.)
+ * Returns the time at which the sequence first assigned a copied number again to a message in this cluster, or null if
+ * nothing shows that it did. Even if it did, the sequence can now be past all stored numbers. There are two signs. One
+ * sign is two messages with the same number, because a sequence assigns each number only once. The other sign is a
+ * message with a copied number whose own transaction wrote its row. It must have been stored after everything that was
+ * copied, and after the copied leases had expired. (By chance, a transaction id from the other cluster can also be
+ * valid here. Cursors can look copied just because somebody has changed them.)
  */
 async function storedAgainSince(run: Run, names: Names, own: string): Promise<string | null> {
   const [row] = await run(`WITH m AS MATERIALIZED (

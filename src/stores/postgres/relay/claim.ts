@@ -11,7 +11,9 @@ import { arrayText } from '../sql/statement.js';
 /** The options for claiming a lease. */
 export interface ClaimOptions {
   readonly destination: string;
-  /** The name by which the other relays know this relay. Without a name, no other relay makes room for it. */
+  /**
+   * The name under which this relay registers. If it has no name, the other relays do not give up partitions for it.
+   */
   readonly relay?: string | undefined;
   /** Claim every partition, or none. */
   readonly whole?: boolean | undefined;
@@ -26,16 +28,16 @@ export interface ClaimOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A row of the cursors, as a relay read it. */
+/** A row of the cursors table, as a relay read it. */
 export interface CursorRow {
   readonly partition: number;
   readonly epoch: number;
-  /** Whether some relay holds an unexpired lease on the row. */
+  /** Whether any relay holds an unexpired lease on the row. */
   readonly held: boolean;
   readonly cursor: Cursor;
 }
 
-/** Registers this relay, reads the rows of the destination, and works out which partitions the relay should hold. */
+/** Registers this relay, reads the destination's cursor rows, and computes which partitions the relay should hold. */
 export async function look(
   connection: Connection,
   statements: Statements,
@@ -61,7 +63,7 @@ export async function look(
   return { rows, ...balance({ relays: relays.map(([each]) => each as string), partitions: rows }, relay, own) };
 }
 
-/** Whether this relay holds more than its share, or less while a partition is free. */
+/** Whether this relay holds more than its share, or holds less than its share while a partition is free. */
 export async function isUnbalanced(
   database: Database,
   statements: Statements,
@@ -77,14 +79,14 @@ export async function isUnbalanced(
   return give.length > 0 || take > 0;
 }
 
-/** The result of a claim: the current places of the rows, and the cursors of the newly taken partitions. */
+/** The result of a claim: the current places (`ctid`) of the rows, and the cursors of the newly taken partitions. */
 export interface Claimed {
   readonly epoch: string;
   readonly places: ReadonlyMap<number, string>;
   readonly taken: readonly CursorRow[];
 }
 
-/** A claimed share, with its owner and the time when the claim was sent. */
+/** A claimed share of the partitions, with its owner and the time when the claim was sent. */
 export interface Held {
   /** A random value that is unique to this claim. No other claim has it, even with the same epoch. */
   readonly owner: string;
@@ -93,7 +95,8 @@ export interface Held {
 }
 
 /**
- * Claims a relay's share of the destination under a new epoch. Resolves to `null` while there is nothing for the relay.
+ * Claims a relay's share of the destination under a new epoch. Resolves to `null` if there is no partition for the
+ * relay.
  */
 export async function claimShare(
   database: Database,
@@ -101,7 +104,7 @@ export async function claimShare(
   options: ClaimOptions,
 ): Promise<Held | null> {
   const { timeout, signal } = options;
-  // Look before locking anything, because a relay that stands by must never delay an owner.
+  // Check before locking anything, because a standby relay must never delay a relay that holds partitions.
   const { rows, take } = await database.transaction(
     preamble(timeout, 'SET LOCAL synchronous_commit = off'),
     (connection) => look(connection, statements, options, []),
@@ -119,8 +122,8 @@ export async function claimShare(
 }
 
 /**
- * Claims up to `take` free partitions, and claims those in `kept` again, under one epoch that is higher than any other.
- * This transaction must have locked `kept`, or otherwise know that it holds them. It must commit synchronously.
+ * Claims up to `take` free partitions, and claims the partitions in `kept` again, under one epoch that is higher than
+ * any other. The transaction must already have locked the rows of `kept`. It must commit synchronously.
  */
 export async function claimRows(
   connection: Connection,
@@ -141,8 +144,9 @@ export async function claimRows(
 }
 
 /**
- * A process can freeze, or lose its connection, in a transaction that has locked the rows. Nobody else can then claim
- * them until the server ends the transaction. So the server must end it at the latest when the lease expires.
+ * Returns the preamble of a transaction that locks rows. A process can freeze or lose its connection in such a
+ * transaction. No other relay can then claim the rows until the server ends the transaction. So the server must end it
+ * when the lease expires, at the latest.
  */
 export function locking({ lease, timeout }: ClaimOptions, ...settings: readonly string[]): string {
   return preamble({ timeout, idle: Math.min(lease, timeout) }, ...settings);
@@ -154,7 +158,7 @@ export function decodePlaces(rows: readonly Row[]): Map<number, string> {
   return new Map(rows.map((row) => [Number(row[at.partition]), row[at.place] as string]));
 }
 
-/** @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write a cursor. */
+/** @throws MessengerError `SCHEMA_MISMATCH` if a cursor was not written by this cluster. */
 function decodeCursorRows(rows: readonly Row[], { destination }: ClaimOptions): CursorRow[] {
   const { at } = CURSOR_ROW;
   return rows.map((row) => {

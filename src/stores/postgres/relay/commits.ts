@@ -1,17 +1,13 @@
 import { systemClock } from '../../../core/util/clock.js';
 
-/**
- * After one writer reports a commit, the other writers are expected to report theirs within this time. Milliseconds.
- */
+/** After one writer reports a commit, the other writers are expected to report theirs within this many milliseconds. */
 const LATELY = 100;
-/**
- * How many ids are kept at most, both of messages that were reported but not read, and of messages that were read but
- * not reported.
- */
+/** The largest number of message ids in `#expected`, and in `#found`. */
 const REMEMBERED = 1_000;
 
 /**
- * The commits that writers in this process have reported to one relay, and which of these messages the relay has read.
+ * The commits that writers in this process have reported to one relay, and which of the committed messages the relay
+ * has read.
  */
 export class Commits {
   /** When a commit was last reported. */
@@ -19,8 +15,8 @@ export class Commits {
   /** Messages that were reported since the last poll but not read. */
   readonly #expected = new Set<string>();
   /**
-   * When the relay read messages that a writer can still report. The server may answer a poll before the writer learns
-   * of its own commit.
+   * For each message that a writer may still report, the time when the relay read it. The server may answer a poll
+   * before the writer learns that its own transaction has committed.
    */
   readonly #found = new Map<string, number>();
 
@@ -35,15 +31,15 @@ export class Commits {
   }
 
   /**
-   * Call this when a writer has committed messages with these ids. Returns whether all expected messages are known.
-   * They are not known if there are too many, or if the ids are missing.
+   * Call this when a writer has committed messages with these ids. Returns whether the ids of all expected messages are
+   * known. They are unknown if there are too many, or if `ids` is undefined.
    */
   told(ids: readonly string[] | undefined): boolean {
     const now = systemClock.now();
     this.#toldAt = now;
     if (ids === undefined || this.#expected.size > REMEMBERED) return false;
     for (const id of ids) {
-      // If a message with this id was read long ago, that was another message, to which its writer gave the same id.
+      // If a message with this id was read long ago, it was a different message with the same id.
       const isFound = now - (this.#found.get(id) ?? -Infinity) < LATELY;
       this.#found.delete(id);
       if (!isFound) this.#expected.add(id);
@@ -51,7 +47,7 @@ export class Commits {
     return true;
   }
 
-  /** Call this when messages were read. */
+  /** Call this when messages have been read. */
   found(messages: readonly { readonly id: string }[]): void {
     if (!this.areTold) {
       this.#found.clear();
@@ -59,15 +55,15 @@ export class Commits {
     }
     const now = systemClock.now();
     for (const { id } of messages) if (!this.#expected.delete(id)) this.#found.set(id, now);
-    // Most of these messages were reported before the poll. Others will never be reported here, because their writers
-    // are in other processes.
+    // Most messages were reported before the poll. Some will never be reported here, because their writers are in other
+    // processes.
     for (const id of this.#found.keys()) {
       if (this.#found.size <= REMEMBERED) break;
       this.#found.delete(id);
     }
   }
 
-  /** Call this after a poll. The poll found the reported messages, or they are not for this relay. */
+  /** Call this after a poll. Either the poll found the reported messages, or they are not for this relay. */
   polled(): void {
     this.#expected.clear();
   }

@@ -1,9 +1,9 @@
 /**
- * A place in the log. It says which messages were delivered, as a pair of snapshots. Its sequence numbers serve to find
- * late commits. The idea comes from PgQ (Skype, 2007), but it needs no ticker.
+ * A position in the log. Its two snapshots show which messages were delivered. Its sequence numbers help to find
+ * messages that were committed late. The idea comes from PgQ (Skype, 2007), but this cursor needs no ticker.
  *
- * All messages visible in `from` were delivered. While a window is open (`to` is set), some more were delivered: the
- * messages up to `after` that `to` sees and `from` does not.
+ * All messages visible in `from` were delivered. While a window is open (`to` is set), the messages up to `after` that
+ * are visible in `to` but not in `from` were delivered too.
  */
 export interface Cursor {
   readonly from: string;
@@ -15,21 +15,23 @@ export interface Cursor {
   /** The last sequence number delivered in the open window. */
   readonly after: number;
   /**
-   * Rows above `low` are found by their sequence number. Rows at or below it are found by the transactions that `from`
-   * saw running. `low` differs from `high`. A transaction at or above the xmax of `from` may have been running when
-   * `from` was taken, without being listed. It may own a sequence number below the numbers that were delivered by then.
+   * Rows above `low` are found by their sequence number. Rows at or below `low` are found by the transactions that
+   * `from` lists as running. `low` differs from `high` for this reason: a transaction at or above the xmax of `from`
+   * may have been running when `from` was taken, although `from` does not list it. It may have a sequence number below
+   * the numbers that had been delivered by then.
    */
   readonly low: number;
   /**
-   * The value for `low` when the window closes. It is the `high` from the last update that was acknowledged before the
-   * statement that took `to` was sent. That update is a transaction that completed before `to`. So every transaction
-   * that `to` does not list began later, and draws sequence numbers above it.
+   * The value for `low` when the window closes. It is the `high` from the last cursor update that was acknowledged
+   * before the statement that took `to` was sent. That update's transaction completed before `to` was taken. So every
+   * transaction that is neither visible in `to` nor listed there began later, and takes sequence numbers above this
+   * value.
    */
   readonly nextLow: number;
   /**
-   * The largest sequence number that the cursor has certainly passed. Either its message was delivered, or the sequence
-   * had given it out before a window was opened that is now delivered to its end. It also grows when no message for
-   * this cursor is stored.
+   * The largest sequence number that the cursor has certainly passed. Either the message with this number was
+   * delivered, or the sequence had assigned the number before the opening of a window that is now delivered to its end.
+   * `high` also grows while no messages for this cursor are stored.
    */
   readonly high: number;
 }
@@ -46,7 +48,7 @@ export function advanced({ from, to, low, nextLow, high }: Cursor, seq: number):
 
 /**
  * Returns the cursor after delivering the open window to its end. `passed` is the last number that the sequence had
- * given out when the window was opened, or 0 if that number is unknown.
+ * assigned when the window was opened, or 0 if that number is unknown.
  */
 export function closed(cursor: Cursor, passed: number): Cursor {
   const { to, nextLow, high } = cursor;
@@ -55,8 +57,8 @@ export function closed(cursor: Cursor, passed: number): Cursor {
 }
 
 /**
- * Joins the cursors of partitions that have all delivered the same windows to the end. The result has the lowest `low`,
- * because a search for more rows by sequence number never misses a row.
+ * Joins the cursors of partitions that have all delivered the same windows to the end. The result has the lowest `low`.
+ * This is safe, because finding more of the rows by sequence number never misses a row.
  */
 export function joined(cursors: readonly Cursor[]): Cursor {
   const [first] = cursors;
@@ -70,7 +72,7 @@ export function joined(cursors: readonly Cursor[]): Cursor {
   };
 }
 
-/** Whether two cursors are at the same place and are stored in the same way. */
+/** Whether all fields of two cursors are equal. */
 export function sameCursor(a: Cursor, b: Cursor): boolean {
   return (
     a.from === b.from &&

@@ -5,13 +5,13 @@ import { sizeOf, StoredMessage } from '../sql/stored-message.js';
 import { HEAD, PAGE } from './log-statements.js';
 
 /**
- * The messages of a page up to the first one that was too large for this read. `left` has the sizes from that message
- * on.
+ * The messages in a page, up to the first one that was too large for this read. `left` contains the sizes of that
+ * message and the messages after it.
  */
 export interface DecodedPage {
   /** The end of the window. */
   readonly until: string;
-  /** The last number that the sequence had given out. */
+  /** The last number that the sequence had assigned. */
   readonly passed: number;
   readonly messages: StoredMessage[];
   readonly left: readonly number[];
@@ -20,8 +20,8 @@ export interface DecodedPage {
 const { at } = PAGE;
 
 /**
- * JavaScript would round a larger number to another one. `verifySchema` refuses sequences long before that, but checks
- * them only when a relay starts.
+ * Throws for a number that is so large that JavaScript would round it to another number. `verifySchema` rejects a
+ * sequence long before that, but checks it only when a relay starts.
  */
 function assertCountable(seq: number): void {
   if (Number.isSafeInteger(seq)) return;
@@ -65,7 +65,7 @@ export function decodePage(rows: readonly Row[]): DecodedPage {
       'this server is a standby: its snapshots omit running transactions, so messages would be lost. Connect the relay to the primary',
     );
   }
-  // SQL does not promise that a UNION keeps the order of its parts.
+  // SQL does not guarantee that a UNION keeps the order of its parts.
   if (!sorted) messages.sort((a, b) => a.seq - b.seq);
   if (sizes.length === 0) return { until, passed, messages, left: [] };
   const first = Math.min(...sizes.map(({ seq }) => seq));

@@ -2,13 +2,13 @@ import { isAlone, type ToParkOrDelay } from './parked.js';
 import type { StoredMessage } from '../sql/stored-message.js';
 
 /**
- * Messages of the log that are not due when they are read, and the messages behind a message that holds its key. The
- * feed does not hand them out. They go to the side table when the page with which they were read is settled.
+ * Messages from the log that are not due when they are read, and the messages behind such a message if it holds its
+ * key. The feed does not hand them out. They move to the side table when the page in which they were read is settled.
  */
 export class DelayedMessages {
   /**
-   * For each key, how many messages were kept back from unsettled pages. After the settlement, the side table holds
-   * these messages.
+   * For each key, how many messages were kept back from unsettled pages. After the settlement, they are in the side
+   * table.
    */
   readonly #held = new Map<string, number>();
 
@@ -30,7 +30,10 @@ export class DelayedMessages {
     return { messages: ready, delayed };
   }
 
-  /** Call this when these messages are in the side table, which from now on holds their keys. */
+  /**
+   * Call this when these messages are in the side table. From then on, the side table makes later messages with their
+   * keys wait.
+   */
   settled(delayed: readonly ToParkOrDelay[]): void {
     for (const each of delayed) {
       const { key } = each.message;

@@ -1,4 +1,4 @@
-/** What a relay sees in its destination. */
+/** The relays and partitions of a destination, as one relay sees them. */
 export interface Sight {
   /** The running relays, sorted by name. */
   readonly relays: readonly string[];
@@ -14,8 +14,9 @@ export interface Balance {
 }
 
 /**
- * Computes an even share for a relay. The shares of two relays differ by at most one partition, and each relay gets the
- * same result without asking the others. A relay that does not stay (`relay` is absent) takes every free partition.
+ * Computes an even share for a relay. The shares of two relays differ by at most one partition, and all relays compute
+ * the same shares without asking each other. A relay that is not registered (`relay` is absent) takes every free
+ * partition.
  */
 export function balance({ relays, partitions }: Sight, relay: string | undefined, own: readonly number[]): Balance {
   const free = partitions.filter(({ partition, held }) => !held && !own.includes(partition)).length;

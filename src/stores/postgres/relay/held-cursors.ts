@@ -3,8 +3,8 @@ import { sameCursor, type Cursor } from './cursor.js';
 import type { Position } from './reader.js';
 
 /**
- * How many sequence numbers a stored cursor can lag while there is no message for this feed. After a larger lag, each
- * poll would read the messages of other partitions since then again.
+ * How many sequence numbers a stored cursor can lag behind while there are no messages for this feed. With a larger
+ * lag, each poll would again read all messages that were stored in other partitions since then.
  */
 const FAR_BEHIND = 1_000;
 
@@ -20,14 +20,17 @@ export class HeldCursors {
     this.#asked = new Map(this.#settled);
   }
 
-  /** Call this when the feed holds these partitions. `taken` are those that it has just taken. */
+  /**
+   * Call this after the feed's partitions have changed to these. `taken` contains the partitions that it has just
+   * taken.
+   */
   rebalanced(partitions: readonly number[], taken: readonly CursorRow[]): void {
     for (const partition of this.#settled.keys()) if (!partitions.includes(partition)) this.#settled.delete(partition);
     for (const { partition, cursor } of taken) this.#settled.set(partition, cursor);
     this.#asked = new Map(this.#settled);
   }
 
-  /** Returns where to continue reading. Partitions with equal cursors are read together. */
+  /** Returns the positions at which to continue reading. Partitions with equal cursors are read together. */
   get positions(): readonly Position[] {
     const positions: { partitions: number[]; cursor: Cursor }[] = [];
     for (const [partition, cursor] of this.#settled) {
@@ -38,12 +41,14 @@ export class HeldCursors {
     return positions;
   }
 
-  /** The largest number in the acknowledged settlements. */
+  /** The largest `high` that an acknowledged settlement has stored. */
   get high(): number {
     return Math.max(0, ...[...this.#settled.values()].map(({ high }) => high));
   }
 
-  /** Whether to store these partitions' cursors although nothing was published, because reading has advanced. */
+  /**
+   * Whether these partitions' cursors should be stored because reading has advanced, although nothing was published.
+   */
   areBehind({ partitions, cursor }: Position): boolean {
     return partitions.some((partition) => {
       const asked = this.#asked.get(partition);

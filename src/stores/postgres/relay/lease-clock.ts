@@ -1,15 +1,18 @@
 import { MessengerError } from '../../../core/errors.js';
 import { textOf } from '../../../core/util/error-text.js';
 
-/** How often a relay looks, at least, whether other relays have come or gone. Milliseconds. */
+/** The longest interval at which a relay checks whether other relays have started or stopped. In milliseconds. */
 const LONGEST_BLINK = 1_000;
 
 /**
- * Measures by this process's own clock whether a lease is still held, and reports its end. Durations are in
+ * Tracks by this process's own clock whether a lease is still held, and reports when it ends. Durations are in
  * milliseconds.
  */
 export class LeaseClock {
-  /** How long this process trusts a renewal, counted from just before it was sent. The database trusts it longer. */
+  /**
+   * How long this process relies on a renewal, counted from just before it was sent. In the database, the lease lasts
+   * longer.
+   */
   readonly #trusted: number;
   readonly #lost = new AbortController();
   readonly #heartbeat: ReturnType<typeof setInterval>;
@@ -29,7 +32,7 @@ export class LeaseClock {
     return this.#lost.signal;
   }
 
-  /** The time since the lease was renewed. */
+  /** The time since the lease was last renewed. */
   get age(): number {
     return performance.now() - this.#renewedAt;
   }
@@ -49,8 +52,8 @@ export class LeaseClock {
   }
 
   /**
-   * Checks the clock, because a process that was frozen gets here before its timers run. An error that arrived
-   * meanwhile is mentioned, but it is not the reason. The end of the lease may have caused that error.
+   * Checks the clock, because a process that was frozen gets here before its timers run. If an error arrived meanwhile,
+   * the reason mentions it, but not as the cause: the end of the lease may have caused that error.
    */
   look(meanwhile?: unknown): void {
     if (this.age >= this.#trusted) this.#expire(meanwhile);

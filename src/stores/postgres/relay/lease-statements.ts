@@ -3,37 +3,35 @@ import type { Value } from '../sql/database.js';
 import type { Names } from '../sql/names.js';
 import { arrayText, isoTime, lockDestination, statement } from '../sql/statement.js';
 
-/** Settings for a transaction that settles. It finds its rows by their place, and must not scan the table. */
+/** Settings for a transaction that settles. It finds its rows by their place (`ctid`), and must not scan the table. */
 export const SETTLE_SETTINGS = ['SET LOCAL enable_seqscan = off'] as const;
 
-/** The error when a fenced update would have changed only some of its rows. */
+/** The error message of a fenced update that would have changed only some of its rows. */
 export const PART_OF_LEASE = 'messenger-outbox: the lease was lost in part';
 
-/** A row of the cursors: its owner, whether this cluster wrote it, and the cursor itself. */
+/** The columns of a row in the cursors table: its owner, whether this cluster wrote it, and the cursor itself. */
 export const CURSOR_ROW = columnsOf(
   ...(['partition', 'epoch', 'owner', 'held', 'ours'] as const),
   ...(['from', 'to', 'after', 'low', 'nextLow', 'high'] as const),
 );
 
-/** The current place of a row of the cursors. */
+/** The columns for the current place (`ctid`) of a row in the cursors table. */
 export const PLACE = columnsOf('partition', 'place');
 
-/** When a destination was forgotten, and its topics. */
+/** The columns for a forgotten destination: the time when it was forgotten, and its topics. */
 export const FORGOTTEN = columnsOf('at', 'topics');
 
-/** The holder whose rows a fence allows a statement to change. */
+/** The holder of a lease. A fenced statement changes only rows that this holder owns. */
 export interface Holder {
   readonly destination: string;
   readonly owner: string;
   readonly epoch: string;
 }
 
-/** A place at which no row can be. */
+/** A place (`ctid`) where no row can be. */
 const NO_PLACE = '(0,0)';
 
-/**
- * Returns $1 to $4 for a fenced statement: the expected place of the row for each of these partitions, and the holder.
- */
+/** Returns $1 to $4 for a fenced statement: the expected place (`ctid`) of each partition's row, and the holder. */
 export function fenceOf(
   { destination, owner, epoch }: Holder,
   partitions: readonly number[],
@@ -44,28 +42,29 @@ export function fenceOf(
   return [arrayText(at), destination, owner, epoch];
 }
 
-/** The statements that claim the cursors of a destination, and those that move held cursors. */
+/** The statements that claim a destination's cursors, and the statements that move the cursors that a relay holds. */
 export function leaseStatements({ cursors, claims, settings, destinations, relays }: Names) {
   /**
-   * A condition that selects our own rows, as we last wrote them in our epoch, since the last crash of the server. The
-   * rows are found only by their place. An index would lead through every row version that vacuum could not remove yet.
-   * So the condition on the destination is written such that no index can use it, and OFFSET keeps the token from
-   * becoming a join. $1 has the place of partition n at n + 1. VACUUM FULL and CLUSTER move rows, and another partition
-   * of ours can then be at that place. A subquery reads the array once instead of once for each row.
+   * A condition that selects our own rows, as we last wrote them in our epoch, if the server has not crashed since the
+   * claim. The rows are found only by their place. An index scan would visit every row version that vacuum could not
+   * remove yet. So the condition on the destination is written such that PostgreSQL cannot use an index for it, and
+   * OFFSET prevents PostgreSQL from turning the check of the token into a join. $1 contains the place of partition n at
+   * index n + 1. The place is compared for each partition, because VACUUM FULL and CLUSTER move rows, and the row of
+   * another of our partitions can then be at that place. The subquery reads the array only once, not once for each row.
    */
   const fence = `c.ctid = ANY($1::text::tid[]) AND c.ctid = (SELECT $1::text::tid[])[c.partition + 1]
       AND (c.destination || '') = $2::text AND c.owner = $3::text AND c.epoch = $4::bigint
       AND EXISTS (SELECT FROM ${claims} t WHERE t.destination = c.destination AND t.partition = c.partition AND t.epoch = c.epoch OFFSET 0)`;
 
   /**
-   * With this column, most settlements change no index, and the index of the replica identity stays short (see
-   * migration 9).
+   * Sets the `tick` column. Because of this column, most settlements change no index, and the index for the replica
+   * identity stays small (see migration 9).
    */
   const tick = `tick = (date_part('epoch', clock_timestamp()) * 20)::bigint`;
   /**
-   * A fenced update that changes exactly `count` rows, or none. If it would change another number of rows, it raises an
-   * error before the change can be committed, because a single statement can be a whole transaction. In a query, only a
-   * failing cast can raise an error.
+   * Returns a fenced update that changes exactly `count` rows, or none. If it would change any other number of rows,
+   * the statement itself raises an error, because it can be the whole transaction, and would then be committed. In a
+   * query, only a failing cast can raise an error.
    */
   const whole = (count: string, set: string) => `WITH changed AS (
   UPDATE ${cursors} c SET ${set} WHERE ${fence} RETURNING c.partition, c.ctid AS place)
@@ -91,8 +90,8 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
   return {
     lockDestination: lockDestination(cursors),
     /**
-     * $1 destination, $2 number of partitions. Inserts nothing if the tables have another number. Run it after
-     * `lockDestination`.
+     * $1 destination, $2 number of partitions. Inserts nothing if the tables have a different number of partitions. Run
+     * it after `lockDestination`.
      */
     createCursors: statement(
       'cursors',
@@ -103,8 +102,8 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
     /** $1 destination. */
     cursors: statement('look', `${cursorRows} ORDER BY partition`),
     /**
-     * $1 destination, $2 limit. Returns the partitions that nobody holds, but skips those that another claim is looking
-     * at.
+     * $1 destination, $2 limit. Locks and returns the partitions that no relay holds. Skips the partitions that another
+     * claim has locked.
      */
     lockFree: statement(
       'lock',
@@ -136,7 +135,9 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
   VALUES ($1::text, $2::text, clock_timestamp() + $3::double precision * interval '1 millisecond')
   ON CONFLICT (destination, relay) DO UPDATE SET expires_at = excluded.expires_at`,
     ),
-    /** $1 destination, $2 relay. Removes the relay, and every relay that has not renewed its row for an hour. */
+    /**
+     * $1 destination, $2 relay. Removes the relay, and every relay whose registration expired more than an hour ago.
+     */
     leave: statement(
       'leave',
       `DELETE FROM ${relays} WHERE destination = $1::text AND (relay = $2::text OR expires_at < clock_timestamp() - interval '1 hour')`,
@@ -164,7 +165,10 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
         `written_by = pg_current_xact_id(), ${tick}, expires_at = clock_timestamp() + $6::double precision * interval '1 millisecond'`,
       ),
     ),
-    /** $1 to $4 the fence. The time of expiry stays in the row. It shows since when nobody works on the partition. */
+    /**
+     * $1 to $4 the fence. The row keeps the time of the release in `expires_at`. It shows since when the partition has
+     * had no relay.
+     */
     release: statement(
       'release',
       `UPDATE ${cursors} c SET owner = NULL, expires_at = clock_timestamp(), written_by = pg_current_xact_id()
@@ -177,7 +181,8 @@ SELECT ${PLACE.list({ partition: 'partition::text', place: 'place::text' })}, CA
   WHERE destination = $1::text AND owner = $2::text AND epoch = $3::bigint`,
     ),
     /**
-     * $1 destination. Returns its topics and when it was forgotten, if it was. Run this after its cursors are locked.
+     * $1 destination. Returns its topics and the time when it was forgotten, or no row if it was not. Run this after
+     * its cursors have been locked.
      */
     forgotten: statement(
       'forgotten',

@@ -29,9 +29,9 @@ interface Settlement {
 }
 
 /**
- * One relay's hold on partitions of a destination: the rows that the relay owns under an epoch, and their places
- * (`ctid`). Every statement that changes these rows or the side table depends on a fenced update of the rows. So a
- * relay that lost its lease changes nothing.
+ * One relay's lease on partitions of a destination: the cursor rows that the relay owns under an epoch, and their
+ * places (`ctid`). Every change to these rows or to the side table requires a fenced update of the rows. So a relay
+ * that has lost its lease changes nothing.
  */
 export class Lease {
   readonly #database: Database;
@@ -41,7 +41,10 @@ export class Lease {
   readonly #owner: string;
   #epoch: string;
   #places: ReadonlyMap<number, string>;
-  /** Changes are made one after another, because each change needs the new place of the rows from the change before. */
+  /**
+   * Changes are made one after another, because each change needs the places to which the previous change moved the
+   * rows.
+   */
   #last: Promise<unknown> = Promise.resolve();
   /** The last requested settlement, until its turn comes. */
   #waiting: Settlement | undefined;
@@ -63,10 +66,10 @@ export class Lease {
   }
 
   /**
-   * Claims this relay's share of the destination under a new epoch. Resolves to `null` while there is no partition for
-   * it. The claim is committed synchronously.
+   * Claims this relay's share of the destination under a new epoch. Resolves to `null` if there is no partition for it.
+   * The claim is committed synchronously.
    *
-   * @throws MessengerError `SCHEMA_MISMATCH` if this cluster did not write the cursor.
+   * @throws MessengerError `SCHEMA_MISMATCH` if a cursor was not written by this cluster.
    */
   static async claim(
     database: Database,
@@ -92,7 +95,7 @@ export class Lease {
     return [...this.#places.keys()];
   }
 
-  /** Whether the relay holds more than its share, or less while a partition is free. */
+  /** Whether the relay holds more than its share, or holds less than its share while a partition is free. */
   get unbalanced(): boolean {
     return this.#stirred.signal.aborted;
   }
@@ -104,7 +107,7 @@ export class Lease {
 
   /**
    * Stores the cursor of these partitions, and renews the lease on them. If several settlements of the same partitions
-   * wait for their turn, one transaction stores them as one. @throws MessengerError `LEASE_LOST`.
+   * are waiting for their turn, they are merged into one transaction. @throws MessengerError `LEASE_LOST`.
    */
   settle(partitions: readonly number[], cursor: Cursor, also?: Change): Promise<void> {
     const waiting = this.#waiting;
@@ -128,14 +131,14 @@ export class Lease {
   /** Changes the side table, but no cursor, and renews the lease. @throws MessengerError `LEASE_LOST`. */
   change(...also: readonly Change[]): Promise<void> {
     return this.#inTurn(() =>
-      // Look up the held partitions only when the turn of the change comes.
+      // Look up the held partitions only when it is this change's turn.
       this.#update(this.#statements.renew, [this.#options.lease], this.partitions, also),
     );
   }
 
   /**
-   * Gives up the partitions beyond this relay's share, and claims free ones up to its share. Claims its kept partitions
-   * again.
+   * Gives up the partitions beyond this relay's share, and claims free partitions up to its share. Claims again the
+   * partitions that it keeps.
    *
    * @returns the rows of the newly claimed partitions.
    * @throws MessengerError `LEASE_LOST`.
@@ -161,8 +164,8 @@ export class Lease {
   }
 
   /**
-   * Gives the partitions back. Unless the relay stays, also removes its registration. Never rejects: the lease on a
-   * partition that cannot be released expires.
+   * Releases the partitions. Also removes the relay's registration, unless `stays` is true. Never rejects. If a
+   * partition cannot be released, the lease on it expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();
@@ -187,7 +190,8 @@ export class Lease {
   async #giveBack(connection: Connection, places: ReadonlyMap<number, string>): Promise<void> {
     const given = await connection.query(this.#statements.release, fenceOf(this.#self, [...places.keys()], places));
     if (given.length === places.size) return;
-    // A row that has moved still belongs to this lease. Nobody should have to wait until the lease expires.
+    // A row that has moved still belongs to this lease. Release it too, so that other relays do not have to wait until
+    // the lease expires.
     const { destination, owner, epoch } = this.#self;
     await connection.query(this.#statements.releaseMoved, [destination, owner, epoch]);
   }
@@ -238,19 +242,19 @@ export class Lease {
             return rows;
           });
     this.#places = new Map([...this.#places, ...decodePlaces(moved)]);
-    // With fewer partitions, the lease of the others was not renewed.
+    // If only some of the partitions were updated, the lease on the others was not renewed.
     if (partitions.length === this.#places.size) this.#clock.renewed(sentAt);
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    // Do not merge a later settlement into a settlement from before this change.
+    // Do not merge a later settlement into one that was requested before this change.
     this.#waiting = undefined;
     const change = this.#last.then(() => {
       this.lost.throwIfAborted();
       return work();
     });
     this.#last = change.catch((error: unknown) => {
-      // Nobody knows whether the change was committed, and where the rows are now. No change is safe any more.
+      // It is unknown whether the change was committed, and where the rows are now. So no further change is safe.
       this.#clock.lose('a change of the cursor failed', error);
     });
     return change;
@@ -283,7 +287,10 @@ export class Lease {
     this.change().catch(() => undefined);
   }
 
-  /** Checks whether relays have come or gone. If the check fails, nothing changes, because only the renewal counts. */
+  /**
+   * Checks whether relays have started or stopped. A failed check has no effect, because the lease depends only on
+   * renewals.
+   */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;

@@ -4,10 +4,10 @@ import type { StoredMessage } from '../sql/stored-message.js';
 import type { ToParkOrDelay } from './parked.js';
 import type { LogPage, Position } from './reader.js';
 
-/** A page of the log or of the side table. The two kinds are settled differently. */
+/** A page from the log or from the side table. The two kinds are settled differently. */
 export interface PostgresPage extends Page {
   readonly messages: readonly StoredMessage[];
-  /** Absent for messages of the side table, and for an empty page. */
+  /** Absent for messages from the side table, and for an empty page. */
   readonly log?: LogPage;
   /** Messages that were read with the page, but are not due or cannot be read. Settling the page parks them. */
   readonly delayed?: readonly ToParkOrDelay[];
@@ -21,8 +21,8 @@ export function settledBy(log: LogPage, count?: number): Position {
 }
 
 /**
- * Returns how many messages of the log are settled together with the first `count` messages that were handed out. If
- * all were handed out, this is the whole page.
+ * Returns how many messages from the log are settled together with the first `count` messages that were handed out. If
+ * `count` includes every message that was handed out, the whole page is settled.
  */
 export function rowsUpTo({ messages, log }: PostgresPage, count: number): number {
   const last = messages[count - 1];

@@ -32,7 +32,7 @@ export interface ReaderOptions {
   readonly topics: readonly string[] | null;
   /** The oid of the log's sequence. */
   readonly sequence: string;
-  /** Messages with greater numbers were stored under the limits on their size. */
+  /** Messages with greater sequence numbers were stored when the size limits already applied. */
   readonly limitedAfter: number;
   /** The time limit for each statement, in milliseconds. */
   readonly timeout: number;
@@ -43,8 +43,8 @@ export interface ReaderOptions {
 /**
  * How many rows (or a page, if that is more) and roughly how many bytes one statement reads ahead. Each statement costs
  * its round trips and eight index scans, even if it returns nothing. So the reader cuts small pages from large reads.
- * It holds up to twice as much, because one read is in hand while the next is under way. If messages have suddenly
- * grown, it can hold `LARGE` times that.
+ * It can keep twice this amount in memory: the rest of one read, and the next read. If messages have suddenly become
+ * larger, it can keep `LARGE` times that amount.
  */
 const READ_AHEAD_ROWS = 4_000;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
@@ -53,32 +53,32 @@ const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 const LEEWAY = 64 * 1024;
 
 /**
- * Sizes are guessed from the last read. At first, a payload is left out if it is this many times larger than what fits.
- * Once the sizes are known, the reader reads as many payloads as fit.
+ * Sizes are estimated from the last read. At first, a payload is left out if it is this many times larger than an equal
+ * share of the bytes that one statement reads. Once the sizes are known, the reader reads as many payloads as fit.
  */
 const LARGE = 4;
 
-/** The place at which reading continues, for partitions with one cursor. */
+/** The place at which reading continues, for partitions that share one cursor. */
 interface Place {
   readonly partitions: readonly number[];
   /** The partitions as a statement parameter: null for all partitions. */
   readonly share: string | null;
   cursor: Cursor;
-  /** The last number that the sequence had given out when the window was opened, or 0 if that is unknown. */
+  /** The last number that the sequence had assigned when the window was opened, or 0 if that is unknown. */
   passed: number;
 }
 
-/** The end of a window to which all places are read. After that, they share one cursor. */
+/** The common end of a window. When all places have been read to this end, they share one cursor. */
 interface Meeting {
   readonly to: string;
   readonly passed: number;
   readonly acknowledgedHigh: number;
-  /** The places that have not arrived yet. */
+  /** The places that have not been read to the end yet. */
   readonly missing: Set<Place>;
 }
 
 /**
- * Reads the log from the cursors on, ahead of the settled messages. One statement reads all partitions with equal
+ * Reads the log, starting at the cursors, ahead of the settled messages. One statement reads all partitions with equal
  * cursors. To join partitions with different cursors, the reader gives all of them a window that ends at the same
  * snapshot, and reads each to the end of that window.
  */
@@ -115,7 +115,10 @@ export class Reader {
     return this.#places;
   }
 
-  /** Whether the last read reached the end of the log. Messages stored since are in windows that are not open yet. */
+  /**
+   * Whether the last read reached the end of the log. Messages that were stored after that are in windows that are not
+   * open yet.
+   */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
@@ -132,8 +135,8 @@ export class Reader {
       if (opened) empty.add(opened);
     }
     const page = this.#pages.shift() ?? null;
-    // Read ahead only inside a window, because later messages may not be written yet. Start when less than one read is
-    // in hand, so that the server reads while this process publishes.
+    // Read ahead only inside a window, because messages after the window may not be written yet. Start when less than
+    // one full read is left, so that the server reads while this process publishes.
     const isInWindow = typeof this.#places[this.#turn]?.cursor.to === 'string';
     if (page && isInWindow && this.#pages.length * this.#options.pageSize < this.#limit()) this.#readAhead();
     return page;
@@ -143,8 +146,8 @@ export class Reader {
     this.#ahead ??= this.#read(undefined)
       .then(() => undefined)
       .catch((error: unknown) => {
-        // The next call throws the error, even if pages are left. After any connection error, a relay forgets its state
-        // in memory, because a server that crashed gives out transaction ids again.
+        // The next call throws the error, even if pages are left. After any connection error, a relay discards its
+        // state in memory, because a server that has crashed assigns some transaction ids again.
         this.#failure = toError(error);
       })
       .finally(() => {
@@ -162,7 +165,7 @@ export class Reader {
     const limit = this.#limit();
     const meeting = this.#meeting;
     const before = place.cursor.to === null && meeting?.missing.has(place) ? this.#open(place, meeting) : place.cursor;
-    // Ask for this number before the statement is sent. Otherwise it is no safe `low`.
+    // Get this number before the statement is sent. Otherwise it would not be a safe `low`.
     const high = acknowledgedHigh();
     const largest = Math.ceil((LARGE * READ_AHEAD_BYTES) / limit);
     const { until, passed, messages, left } = await this.#query(place, before, limit, largest, signal);
@@ -197,15 +200,15 @@ export class Reader {
       ...[share, partitions, topics && arrayText(topics), largest, destination, sequence],
     ];
     const hasLate = sawRunning(from);
-    // Late messages can have any number. If the window before saw transactions running, and messages from before the
-    // limits exist, the first read of a new window therefore asks for every size.
+    // Messages that were committed late can have any sequence number. If `from` lists running transactions, the first
+    // read of a new window can therefore return messages from before the size limits, if any exist.
     const isLimited = (hasLate ? after : Math.max(low, after)) >= limitedAfter;
     const { read: limited, readNew, readAny, readAnyNew } = this.#statements;
     const [withLate, onlyNew] = isLimited ? [limited, readNew] : [readAny, readAnyNew];
     const read = hasLate ? withLate : onlyNew;
     const bounds = { timeout, signal };
-    // Except for the first, a read that opens a window returns few rows. A read inside a window returns all it asked
-    // for.
+    // Except for the first, a read that opens a window returns few rows. A read inside a window returns as many rows as
+    // its limit allows.
     const rows =
       to === null
         ? await this.#database.once(this.#preamble, read, values, bounds)
@@ -213,15 +216,18 @@ export class Reader {
     return decodePage(rows);
   }
 
-  /** Opens a window that ends where another place's window ends. That snapshot was also taken after every claim. */
+  /**
+   * Opens a window that ends where another place's window ends. This is safe, because that snapshot was taken after all
+   * places were claimed.
+   */
   #open(place: Place, { to, passed, acknowledgedHigh }: Meeting): Cursor {
     place.passed = passed;
     return opened(place.cursor, to, acknowledgedHigh);
   }
 
   /**
-   * If all other places are between windows, they use the window that this place has just opened. Otherwise the place
-   * continues alone, because its many messages must not delay the others.
+   * If all other places are between windows, their next windows will end where the window that this place has just
+   * opened ends. Otherwise the place continues alone, because its many messages must not delay the others.
    */
   #meet(place: Place, end: Omit<Meeting, 'missing'>): void {
     const others = this.#places.filter((each) => each !== place);
@@ -288,8 +294,8 @@ function sawRunning(snapshot: string): boolean {
 }
 
 /**
- * Returns how many of the left-out messages, with the sizes in `left`, fit next to those that were read. If nothing was
- * read, it returns at least one.
+ * Returns how many of the left-out messages, with the sizes in `left`, fit in memory next to the messages that were
+ * read. If nothing was read, it returns at least one.
  */
 function fitting(read: readonly StoredMessage[], left: readonly number[]): number {
   let bytes = read.reduce((sum, message) => sum + sizeOf(message), 0);

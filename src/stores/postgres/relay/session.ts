@@ -8,7 +8,7 @@ import type { StoredMessage } from '../sql/stored-message.js';
 
 type Open = (pageSize: number, signal: AbortSignal | undefined) => Promise<PostgresFeed | null>;
 
-/** The messages from the last call of `messages`, and what has happened to them since. */
+/** The messages from the last call of `messages`, and their state since then. */
 interface Returned {
   readonly shown: ReadonlySet<Message>;
   readonly page: PostgresPage;
@@ -49,7 +49,7 @@ export class Session {
   async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
-    // A new message waits behind the parked messages of its key, unless those are listed before it.
+    // A new message waits behind parked messages with the same key, unless those are listed before it.
     const waiting = new Set(parked.messages.map(({ key }) => key));
     const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isParked(key));
     const shown = [...parked.messages, ...fresh].slice(0, batch);
@@ -114,7 +114,8 @@ export class Session {
   }
 
   /**
-   * Waits for work with the feed. After an error, it forgets the feed, because the feed's state in memory may be wrong.
+   * Waits for work with the feed. After an error, it forgets the feed, because the feed's state in memory may be
+   * incorrect.
    */
   async #orForget<T>(work: Promise<T>): Promise<T> {
     try {

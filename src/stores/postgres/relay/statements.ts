@@ -4,7 +4,7 @@ import { leaseStatements } from './lease-statements.js';
 import { logStatements } from './log-statements.js';
 import { parkedStatements } from './parked-statements.js';
 
-/** All statements of a relay. Their text is constant for one store. */
+/** All statements that a relay runs. Their SQL is constant for one store. */
 export type Statements = ReturnType<typeof statementsOf>;
 
 export function statementsOf(names: Names, jsonPayload: boolean) {

@@ -1,12 +1,12 @@
 import { textOf } from '../../../core/util/error-text.js';
 
-/** How many characters of an error's text are kept with a message. */
+/** How many characters of an error message are kept with a message. */
 const MAX_ERROR_LENGTH = 2_000;
 
 /**
- * Returns an error's text in a form that a database with this encoding can keep. A message must be settled even if the
- * text of its error is unusual. PostgreSQL stores no NUL, and accepts no lone surrogate from JSON. An encoding other
- * than UTF8 can lack characters outside ASCII, so these are written as JavaScript escapes (`\u2019`).
+ * Returns an error's message in a form that a database with this encoding can store. Settling must not fail because of
+ * unusual characters in an error. PostgreSQL cannot store NUL, and rejects lone surrogates in JSON. An encoding other
+ * than UTF8 may lack characters outside ASCII, so these are written as JavaScript escapes (`\u2019`).
  */
 export function storable(error: Error, encoding: string): string {
   const text = textOf(error)

@@ -8,14 +8,14 @@ import type { Listen, ListeningSession } from '../drivers/driver.js';
 import { Commits } from './commits.js';
 import { awaitSlot, RELEASE_SLOTS, slotsIn, takeSlots, type WakeKeys } from '../write/wake-locks.js';
 
-/** How the relays of one store learn of new messages from its writers. */
+/** The means by which a store's relays learn about new messages from its writers. */
 export interface Listening {
   readonly keys: WakeKeys;
-  /** Absent if the relay can hear only the writers in this process. */
+  /** Absent if only writers in this process can wake the relays. */
   readonly listen: Listen | undefined;
-  /** The wakers that sleep or have slept. Writers in this process can wake them. */
+  /** The wakers that are sleeping or have slept. Writers in this process can wake them. */
   readonly wakers: Set<Waker>;
-  /** Whether listening was found to be impossible here, so that trying again is useless. */
+  /** Whether listening has turned out to be impossible here, so that trying again is useless. */
   refused: boolean;
 }
 
@@ -27,32 +27,37 @@ export interface Sleep {
   readonly signals: readonly (AbortSignal | undefined)[];
 }
 
-/* In milliseconds, except the numbers of messages. */
+/* The following constants are in milliseconds, except for numbers of messages. */
 
 /**
- * The relay does not listen during a shorter pause. Listening costs two statements, and costs writers a notification.
+ * The shortest pause during which the relay listens. Listening costs the relay two statements, and the writers a
+ * notification.
  */
 const SHORT = 10;
-/** How long a wait for writers can hold a snapshot. Notifications are delayed for as long. */
+/** How long a wait for writers can hold a snapshot. Notifications can be delayed by the same time. */
 const SLICE = 50;
-/** How long the relay sleeps while some slots that it needs are missing. */
+/** How long the relay sleeps while it lacks some of the slots that it needs. */
 const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
-/** How often the session shows that it is alive. The server ends a session after three times as long without a sign. */
+/**
+ * How often the session sends a query to show that it is alive. The server ends a session that has been idle for three
+ * times as long.
+ */
 const HEARTBEAT = 20_000;
-/** How long a poll is postponed at most while writers report their commits. */
+/** The longest time by which a poll is postponed while writers are reporting their commits. */
 const LULL = 2;
-/** A writer reports up to this many messages by their ids. */
+/** The largest number of messages for which a writer reports the ids. */
 export const FEW = 10;
 const RECONNECT = { minDelay: 1_000, maxDelay: 30_000 };
 
 /**
- * Controls the sleep of one relay. It only gives hints: a sleep can end early at any time, and after any failure it
- * ends when its time is over, as if the relay did not listen.
+ * Controls the sleep of one relay. A wake-up is only a hint. A sleep can end early at any time. After any failure, it
+ * ends when its time is over, as if the relay were not listening.
  *
- * The relay takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, and the relay polls once
- * more, because writers that committed before the slots were taken do not notify. The relay waits for slots that
- * writers hold. When it gets such a slot, these writers have finished. It holds the slots until there is work.
+ * A relay that falls asleep takes the slots of its partitions (see `WakeKeys`). Then the sleep ends at once, and the
+ * relay polls once more, because writers that committed before the slots were taken did not send a notification. The
+ * relay waits for slots that writers hold. When it gets such a slot, these writers have finished. It keeps the slots
+ * until there is work.
  */
 export class Waker {
   readonly #listening: Listening;
@@ -64,9 +69,9 @@ export class Waker {
   #wanted: ReadonlySet<number> = new Set();
   readonly #held = new Set<number>();
   #asleep = false;
-  /** Whether the relay was woken to poll since it fell asleep. */
+  /** Whether the relay has been woken for this additional poll since it fell asleep. */
   #announced = false;
-  /** Grows whenever slots are given back or lost. It shows that answers to earlier queries are out of date. */
+  /** Increases whenever slots are released or lost. It shows that the results of earlier queries are out of date. */
   #generation = 0;
   #failures = 0;
   #reconnectAt = 0;
@@ -82,8 +87,8 @@ export class Waker {
   }
 
   /**
-   * Resolves when the relay is woken, when a signal aborts, or after `ms` milliseconds. If the relay is sure to be
-   * woken, it waits for `interval` instead. Never rejects.
+   * Resolves when the relay is woken, when a signal aborts, or after `ms` milliseconds. If every new message is certain
+   * to wake the relay, resolves after `interval` instead of `ms`. Never rejects.
    */
   async idle({ ms, interval = ms, partitions, signals }: Sleep): Promise<void> {
     if (this.#closed) return;
@@ -93,36 +98,38 @@ export class Waker {
   }
 
   /**
-   * Pauses between a page that reached the end of the log and the next poll, if the writers are in this process. They
-   * report their commits, so a poll before the next report finds nothing. Messages from other writers wait as long.
-   * Without it, half of all polls at a thousand messages a second found nothing. Never rejects.
+   * Pauses between a page that reached the end of the log and the next poll, if writers in this process are reporting
+   * their commits. A poll before the next report would find none of their messages. Messages from other writers also
+   * wait during the pause. Without the pause, half of all polls found nothing at a thousand messages a second. Never
+   * rejects.
    */
   async lull(): Promise<void> {
     // The pause is so short that no signal needs to end it.
     if (this.#commits.areTold) await this.#pause(LULL, []);
   }
 
-  /** Ends the current sleep, or else the next one. */
+  /** Ends the current sleep. If the relay is awake, ends its next sleep. */
   wake(): void {
     this.#woken = true;
     this.#bell.ring();
   }
 
   /**
-   * Does the same when a writer in this process has committed messages with these ids, or unknown ones. Messages that
-   * the relay has already read need no poll. At a thousand messages a second, they caused a fifth of all polls.
+   * Wakes the relay when a writer in this process has committed messages. `ids` is undefined if their ids are unknown.
+   * Messages that the relay has already read do not wake it. Without this rule, such messages caused a fifth of all
+   * polls at a thousand messages a second.
    */
   told(ids?: readonly string[]): void {
     if (!this.#commits.told(ids)) this.wake();
     else if (this.#commits.areExpected) this.#bell.ring();
   }
 
-  /** Call this when messages were read. */
+  /** Call this when messages have been read. */
   found(messages: readonly { readonly id: string }[]): void {
     this.#commits.found(messages);
   }
 
-  /** Call this when there is work. Writers then need not notify. */
+  /** Call this when there is work. Writers then do not need to send notifications. */
   awake(): void {
     if (!this.#asleep) return;
     this.#asleep = false;
@@ -137,7 +144,7 @@ export class Waker {
     this.wake();
     const session = this.#session;
     if (!session) return;
-    // The server would also release them when the session ends, but a little later.
+    // The server would also release the slots when the session ends, but a little later.
     await this.#query(session, RELEASE_SLOTS).catch(() => undefined);
     this.#forget(session);
   }
@@ -145,7 +152,7 @@ export class Waker {
   async #pause(ms: number, signals: Sleep['signals']): Promise<void> {
     if (!this.#woken && !this.#commits.areExpected) await this.#bell.wait(systemClock, ms, ...signals);
     this.#woken = false;
-    // The next poll finds these messages, or they are not for this relay.
+    // Either the next poll finds the reported messages, or they are not for this relay.
     this.#commits.polled();
   }
 
@@ -263,13 +270,13 @@ export class Waker {
     this.#generation += 1;
     const session = this.#session;
     if (!session) return;
-    // This also gives back slots that are just being taken, because a session runs one statement after the other.
+    // This also releases slots that are just being taken, because a session runs one statement after the other.
     this.#query(session, RELEASE_SLOTS).catch((error: unknown) => {
       this.#lose(session, error);
     });
   }
 
-  /** Makes the relay poll, and connect again later. */
+  /** Makes the relay poll now and reconnect later. */
   #lose(session: ListeningSession | undefined, cause: unknown): void {
     if (this.#closed || session !== this.#session) return;
     if (session) this.#forget(session);

@@ -8,7 +8,7 @@ import { revokeDefaults } from './privileges.js';
 import { statement } from '../sql/statement.js';
 
 /**
- * How long a change of the tables waits for a transaction that uses the log, in milliseconds. Meanwhile, writers wait
+ * How long a change to the tables waits for a transaction that uses the log, in milliseconds. Meanwhile, writers wait
  * behind the change.
  */
 const LONGEST_WAIT = 2_000;
@@ -18,22 +18,22 @@ const PATIENCE = `SET LOCAL lock_timeout = ${String(LONGEST_WAIT)}`;
 
 /**
  * Clears `default_tablespace` if it names the database's own tablespace. PostgreSQL would otherwise refuse to create a
- * partitioned table. A table without an explicit tablespace goes to the same place anyway.
+ * partitioned table. A table without an explicit tablespace goes to the database's own tablespace anyway.
  */
 const TABLESPACE = `SELECT set_config('default_tablespace', CASE WHEN current_setting('default_tablespace') <> t.spcname THEN current_setting('default_tablespace') ELSE '' END, true)
   FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database()`;
 
-/** Options for a script with the migrations. */
+/** The options for a migration script. */
 export interface ScriptOptions {
   /**
    * The current version of the tables. The script contains the later migrations.
-   * @default 0, for tables that are to be created
+   * @default 0, for tables that do not exist yet
    */
   from?: number;
   /**
-   * Use `false` for a migration tool that runs its own transaction. The script then has no `BEGIN` and `COMMIT`. It has
-   * `--> statement-breakpoint` between statements, where drizzle-kit divides a file. Other tools read that as a
-   * comment.
+   * Use `false` for a migration tool that runs each file in its own transaction. The script then has no `BEGIN` and
+   * `COMMIT`. Between statements, it has `--> statement-breakpoint`, where drizzle-kit splits a file. Other tools treat
+   * that as a comment.
    *
    * @default true
    */
@@ -62,8 +62,8 @@ export async function migrationSql(
 }
 
 /**
- * @throws MessengerError `CONFLICT` for tables that a subscription fills, because migrations applied there are not
- *   recorded.
+ * @throws MessengerError `CONFLICT` for tables that a logical subscription populates, because migrations of such tables
+ *   are not recorded.
  */
 async function assertNoSubscriber(connection: Connection, names: Names, version: number): Promise<void> {
   const [row] = await connection.query(
@@ -80,29 +80,29 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
 
 /**
  * Returns SQL that locks the tables in the order in which a relay locks them. A relay settles first, and then reads the
- * messages that it parks. In the other order, the two would deadlock. The SQL is a block, because a tool that sends one
- * statement at a time may run it outside a transaction.
+ * messages that it parks. If the migration used the opposite order, it could deadlock with a relay. The SQL is a DO
+ * block, because a tool that sends one statement at a time may run it outside a transaction.
  */
 function lockInOrder({ cursors, messages }: Names): string {
   return `DO ${literal(`BEGIN LOCK TABLE ${cursors}, ${messages} IN ACCESS EXCLUSIVE MODE; END`)}`;
 }
 
-/** Returns a line that says how to make the next script, for people who read this file years later. */
+/** Returns a line that says how to generate the next script, for people who read this file years later. */
 function heading(from: number): string {
   return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
 }
 
 /**
- * Migrates the tables to this version, in one transaction. Several processes can safely do it at once, because they
- * wait for one another. Newer tables do not change, because within a major version migrations only add. If there is
- * nothing to do, the call needs no right to create anything.
+ * Migrates the tables to the newest version, in one transaction. Several processes can safely migrate at once, because
+ * they wait for one another. Tables from a newer version of the library do not change: within a major version,
+ * migrations only add things. If there is nothing to do, the call needs no CREATE privilege.
  *
- * It also changes the retention of the tables if another one was asked for. From then on, new messages go to other
- * slices. Messages that are already stored stay in their slices, and are delivered and cleaned from there.
+ * It also changes the retention of the tables if a different one was requested. From then on, new messages go to
+ * different slices. Messages that are already stored stay in their slices, and are delivered and cleaned from there.
  *
  * @returns the names of the migrations that were applied now.
  * @throws MessengerError `CONFLICT` while a transaction that uses the log prevents the change; `SCHEMA_MISMATCH` if the
- *   number of partitions or the kind of payload differs from the requested one; `UNSUPPORTED` on a server that is not
+ *   number of partitions or the payload type differs from the requested one; `UNSUPPORTED` on a server that is not
  *   PostgreSQL.
  */
 export async function migrate(
@@ -140,7 +140,7 @@ async function applied(
         `SELECT pg_advisory_xact_lock(hashtextextended(${literal(`messenger-outbox migrate ${names.migrations}`)}, 0))::text`,
       );
       const [schema] = await run(`SELECT (to_regnamespace(${literal(quote(names.schema))}) IS NOT NULL)::text`);
-      // Not CREATE SCHEMA IF NOT EXISTS alone: it needs the right to create even if the schema exists.
+      // Check first, because CREATE SCHEMA IF NOT EXISTS needs the CREATE privilege even if the schema exists.
       if (schema?.[0] !== 'true') await run(`CREATE SCHEMA IF NOT EXISTS ${quote(names.schema)}`);
       await run(TABLESPACE);
       const version = await schemaVersion(connection, names);
@@ -179,7 +179,7 @@ async function tableSettings(connection: Connection, { settings }: Names): Promi
   return { partitions: Number(values.get('partitions')), jsonPayload: values.get('payload_type') === 'json' };
 }
 
-/** @throws MessengerError `SCHEMA_MISMATCH` for a given option that differs from the tables. */
+/** @throws MessengerError `SCHEMA_MISMATCH` if an option was given and differs from the tables. */
 function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
   if (asked.partitionsGiven && asked.partitions !== partitions) {
     throw mismatch(
@@ -202,8 +202,8 @@ async function hasOtherRing(connection: Connection, names: Names, settings: Expe
 }
 
 /**
- * Messages are stored through the log, so PostgreSQL does not use the default of a partition. It changes with the log's
- * default only for tidiness.
+ * Returns SQL that changes the time that each slice spans. Messages are inserted into the log, so PostgreSQL does not
+ * use the default that a slice itself has. That default changes too, but only for tidiness.
  */
 function changeRing(names: Names, sliceSeconds: number): string[] {
   return [
@@ -219,8 +219,8 @@ function bookkeeping(names: Names): string[] {
 }
 
 /**
- * Returns SQL that records a migration. If a subscription fills the table, the publisher's row will arrive, and a
- * second row would stop the subscription's worker.
+ * Returns SQL that records a migration, unless a subscription populates the table. The publisher's row will then
+ * arrive, and a second row would stop the subscription's worker.
  */
 function record(names: Names, number: number, name: string): string {
   return `INSERT INTO ${names.migrations} (number, name) SELECT * FROM (VALUES (${String(number)}, ${literal(name)})) AS applied

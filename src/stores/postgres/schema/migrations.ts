@@ -8,14 +8,14 @@ interface Migration {
   readonly number: number;
   readonly name: string;
   readonly sql: string;
-  /** The single statements, for drivers that prepare one statement at a time. */
+  /** The individual statements, for drivers that prepare one statement at a time. */
   readonly statements: readonly string[];
 }
 
 /**
- * A function finds the folder, because the folder does not exist in an application's bundle, and only `migrate` needs
- * it. `import.meta.url` must not stand next to the path. Bundlers such as the bundler in Next.js would otherwise try to
- * bundle the path as a file.
+ * Returns the folder with the migrations. This is a function, because the folder does not exist in an application's
+ * bundle, and only `migrate` needs it. `import.meta.url` must not appear next to the path. Otherwise, bundlers such as
+ * the one in Next.js would try to bundle the path as a file.
  */
 const migrationFolder = (from: string) => new URL('../../../../migrations/postgres/', from);
 
@@ -71,7 +71,7 @@ function fill(sql: string, names: Names, settings: Expected): string {
   for (let n = 0; n < SLICES; n++) values[`messages_${String(n)}`] = names.slice(n);
   return sql.replace(/\{(''|)(\w+)\1\}/g, (whole, quotes: string, name: string) => {
     const value = values[name];
-    // Double quotes mean that the placeholder is inside a string.
+    // Doubled single quotes mean that the placeholder is inside an SQL string.
     return (quotes === '' ? value : value?.replaceAll("'", "''")) ?? whole;
   });
 }

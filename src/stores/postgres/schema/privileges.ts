@@ -7,8 +7,8 @@ export interface Made {
 }
 
 /**
- * Returns the object that a migration's statement creates, if the object has privileges. `made` lists the functions
- * that earlier statements created.
+ * Returns the object that a migration's statement creates, if it is an object with privileges. `made` lists the
+ * functions that earlier statements created.
  */
 export function madeBy(text: string, made: Set<string>): Made | undefined {
   const table = /^CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?\{(\w+)\}/.exec(text);
@@ -32,10 +32,11 @@ export function madeBy(text: string, made: Set<string>): Made | undefined {
 }
 
 /**
- * Returns SQL that revokes all rights on a new object from everybody but its owner. Default privileges grant such
- * rights on tables, their sequences and functions, and PostgreSQL itself lets PUBLIC call a new function. The SQL runs
- * right after the object was created. For a function that stores or receives, it then grants calls to those who can
- * already store or receive, so an upgrade takes no right away.
+ * Returns SQL that revokes all privileges on a new object from everybody except its owner. A database's default
+ * privileges can grant privileges on new tables, their sequences and functions, and PostgreSQL itself lets PUBLIC call
+ * a new function. The SQL runs right after the object has been created. For a function that stores or receives
+ * messages, it then grants EXECUTE to the roles that can already store or receive messages, so that an upgrade takes no
+ * privilege away.
  */
 export function revokeDefaults(
   { messages, inbox, receiveInTransaction }: Names,

@@ -4,7 +4,7 @@ import { type Connection, type Database, type TransactionBounds, preamble } from
 import { literal, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** The setting in which a database keeps its environment (see the option `environment`). */
+/** The name of the setting that contains the database's environment (see the `environment` option). */
 const ENVIRONMENT = 'environment';
 
 /** SQLSTATE insufficient_privilege. */
@@ -19,28 +19,28 @@ export function howToRebase(names: Names, environment?: string): string {
 }
 
 /**
- * Returns SQL for whether another cluster wrote a cursor. In such a row, the stored transaction id differs from the
- * row's own. The two ids stay equal after freezing, failover and pg_upgrade. They differ after a dump was restored or
- * the row was copied logically.
+ * Returns an SQL condition that is true if a cursor was written in another cluster. In such a row, the transaction id
+ * in `written_by` differs from the row's own `xmin`. The two ids stay equal after freezing, failover and pg_upgrade.
+ * They differ after a dump has been restored, or after the row has been replicated logically.
  */
 export function isForeign(cursor: string): string {
   return `${cursor}.xmin <> ${cursor}.written_by::xid`;
 }
 
 /**
- * Returns SQL for whether the log has a transaction id that this cluster has not reached. Rows with such an id come
- * from another cluster, even if no cursor shows it. The SQL uses the index on (xid, seq) instead of `max`, because xid8
- * has no `max` before PostgreSQL 16.
+ * Returns an SQL condition that is true if the log contains a transaction id that this cluster has not reached. Rows
+ * with such an id come from another cluster, even if no cursor shows it. The SQL uses the index on (xid, seq) instead
+ * of `max`, because xid8 has no `max` before PostgreSQL 16.
  */
 export function isAheadOfCluster(names: Names): string {
   return `coalesce((SELECT xid FROM ${names.messages} ORDER BY xid DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()), false)`;
 }
 
 /**
- * Refuses tables with transaction ids from another cluster. Those ids mean nothing here, and messages would be lost. It
- * checks all destinations, because cleaning depends on the cursors of each.
+ * Throws for tables with transaction ids from another cluster. Those ids mean nothing here, so messages would be lost.
+ * The check covers all destinations, because cleaning depends on the cursors of every destination.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that says what to run.
+ * @throws MessengerError `SCHEMA_MISMATCH`. The error says what to run.
  */
 export async function assertWrittenHere(connection: Connection, names: Names): Promise<void> {
   const [row] = await connection.query(
@@ -58,7 +58,7 @@ export async function assertWrittenHere(connection: Connection, names: Names): P
   );
 }
 
-/** @throws MessengerError `INVALID_OPTION` for a value that cannot be a name. */
+/** @throws MessengerError `INVALID_OPTION` for a value that cannot be the name of an environment. */
 export function checkEnvironment(environment: unknown): string | undefined {
   if (environment === undefined) return undefined;
   if (typeof environment === 'string' && environment !== '' && !environment.includes('\u0000')) return environment;
@@ -69,11 +69,11 @@ export function checkEnvironment(environment: unknown): string | undefined {
 }
 
 /**
- * Refuses a database that belongs to another environment. Without this check, nothing distinguishes a physical clone
- * from the original. It also refuses if this side gives no name. The relay that is most likely to publish production's
- * messages from a clone is a relay that nobody configured.
+ * Throws if the database belongs to another environment. Without this check, nothing distinguishes a physical clone
+ * from the original. It also throws if this store has no environment, because the relay that is most likely to publish
+ * production's messages from a clone is one that nobody has configured.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that names both environments, and says what to run.
+ * @throws MessengerError `SCHEMA_MISMATCH`. The error names both environments, and says what to run.
  */
 export function assertEnvironment(names: Names, stored: string | undefined, given: string | undefined): void {
   if (stored === undefined || stored === given) return;
@@ -86,7 +86,7 @@ export function assertEnvironment(names: Names, stored: string | undefined, give
   );
 }
 
-/** Returns the stored name, or `undefined` if no name was given yet. */
+/** Returns the stored name, or `undefined` if no name has been stored yet. */
 export async function environmentOf(connection: Connection, names: Names): Promise<string | undefined> {
   const [row] = await connection.query(
     statement('environment', `SELECT value FROM ${names.settings} WHERE name = ${literal(ENVIRONMENT)}`),
@@ -94,7 +94,7 @@ export async function environmentOf(connection: Connection, names: Names): Promi
   return row?.[0] as string | undefined;
 }
 
-/** Stores the name in the current transaction. It replaces any other name. */
+/** Stores the name in the current transaction, and replaces any other name. */
 export async function setEnvironment(connection: Connection, names: Names, environment: string): Promise<void> {
   await connection.query(
     statement(
@@ -107,8 +107,8 @@ export async function setEnvironment(connection: Connection, names: Names, envir
 }
 
 /**
- * Gives this name to a database that has none. If two relays give different names at once, the second relay refuses to
- * work.
+ * Stores this name in a database that has none. If two relays store different names at once, the second relay gets an
+ * error.
  *
  * @returns whether the database had no name before.
  * @throws MessengerError `SCHEMA_MISMATCH` if the database has another name, or if this role may not store one.

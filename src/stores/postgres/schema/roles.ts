@@ -5,7 +5,7 @@ import { transact, type OperationContext } from '../sql/transact.js';
 import { literal, namesOf, quote, SLICES, type Names } from '../sql/names.js';
 import { statement } from '../sql/statement.js';
 
-/** The names of the roles that `rolesScript` creates, and of the tables on which they have rights. */
+/** The names of the roles that `rolesScript` creates, and the schema and prefix of the tables that they can use. */
 export interface RolesOptions {
   /** The schema of the store's tables. @default 'messenger' */
   readonly schema?: string;
@@ -17,7 +17,10 @@ export interface RolesOptions {
   readonly relay?: string;
   /** The role that receives each message once through the inbox, and cleans the inbox. @default 'messenger_consumer' */
   readonly consumer?: string;
-  /** The role that owns the tables. It migrates them, and does an operator's work. @default 'messenger_migrator' */
+  /**
+   * The role that owns the tables. It migrates the tables, and runs the operator functions. @default
+   * 'messenger_migrator'
+   */
   readonly migrator?: string;
 }
 
@@ -28,8 +31,8 @@ const ROLES = { writer: true, relay: true, consumer: true, migrator: true } sati
 const OPTIONS = { schema: true, tablePrefix: true, ...ROLES } satisfies KeysOf<RolesOptions>;
 
 /**
- * The functions and procedures that store and receive. The names include the argument types, because a schema can have
- * other functions with the same names.
+ * The functions and procedures that store and receive messages. The names include the argument types, because a schema
+ * can have other functions with the same names.
  */
 function routines({ store, storeAddressed, storeInTransaction, receiveInTransaction }: Names) {
   const signature = '(text, text, integer, integer, integer, text)';
@@ -43,21 +46,24 @@ function routines({ store, storeAddressed, storeInTransaction, receiveInTransact
   };
 }
 
-/** All rights that a writer needs. It cannot read messages, and has no right on the columns that carry the order. */
+/**
+ * All privileges that a writer needs. A writer cannot read messages, and has no privilege on the columns that determine
+ * the order.
+ */
 function writerGrants(names: Names): string[] {
   const { schema, messages, destinations } = names;
   return [
     `USAGE ON SCHEMA ${quote(schema)}`,
     ...routines(names).writers.map((routine) => `EXECUTE ON ${routine}`),
     `INSERT (id, topic, key, metadata, payload, at, deliver_at, hold_key, destination) ON ${messages}`,
-    // With these rights, a writer can refuse a message for a missing destination. It can also keep the destination from
-    // being removed until the message is stored.
+    // With these privileges, a writer can reject a message for a missing destination. It can also prevent the removal
+    // of the destination until the message is stored.
     `SELECT (name, forgotten_at) ON ${destinations}`,
     `UPDATE (guard) ON ${destinations}`,
   ];
 }
 
-/** All rights that a relay needs, including those for cleaning. */
+/** All privileges that a relay needs, including those for cleaning. */
 function relayGrants(names: Names): string[] {
   const { schema, messages, migrations, settings, cursors, claims, relays, parked, destinations } = names;
   const slices = Array.from({ length: SLICES }, (_, n) => names.slice(n)).join(', ');
@@ -68,14 +74,14 @@ function relayGrants(names: Names): string[] {
     `TRUNCATE ON ${slices}`,
     `SELECT, INSERT, UPDATE ON ${cursors}, ${claims}`,
     `SELECT, INSERT, UPDATE, DELETE ON ${relays}, ${parked}`,
-    // A relay marks destinations on which nobody works.
+    // While it cleans, a relay marks destinations that no relay has served for too long.
     `UPDATE (forgotten_at) ON ${destinations}`,
   ];
 }
 
 /**
- * All rights that an inbox needs, including those for cleaning. It locks rows before it deletes them, and a lock
- * requires the right to update.
+ * All privileges that an inbox needs, including those for cleaning. It locks rows before it deletes them, and locking
+ * requires the UPDATE privilege.
  */
 function consumerGrants(names: Names): string[] {
   const { schema, inbox } = names;
@@ -93,12 +99,12 @@ function sequence({ schema, prefix }: Names): string {
 }
 
 /**
- * Returns the SQL that creates the roles of an outbox and gives them only the rights that they need. The roles cannot
- * log in. Grant them to the users that do (`GRANT messenger_writer TO shop`). Run the script once the tables exist,
- * with a role that may create roles and owns the tables. Run it again after a migration. You can run it as often as you
- * like.
+ * Returns the SQL that creates the roles of an outbox and gives them only the privileges that they need. The roles
+ * cannot log in, so grant them to users that can (`GRANT messenger_writer TO shop`). Run the script after the tables
+ * have been created, with a role that may create roles and owns the tables. Run it again after each migration. You can
+ * run it as often as you like.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
+ * @throws MessengerError `INVALID_OPTION` for an option that is out of range. The error quotes the option.
  */
 export function rolesScript(options: RolesOptions = {}): string {
   checkKeys(options, OPTIONS);
@@ -110,8 +116,8 @@ export function rolesScript(options: RolesOptions = {}): string {
   const functions = Object.values(routines(names)).flat();
   const statements = [
     ...Object.values(roles).map(createRole),
-    // The owner can give a table only to a role of which the owner is a member. PostgreSQL 16 calls that right SET, and
-    // older versions call it MEMBER.
+    // The owner can transfer a table only to a role that the owner is a member of. PostgreSQL 16 and newer call this
+    // privilege SET, and older versions call it MEMBER.
     block(
       `IF NOT pg_has_role(current_user, ${literal(migrator)}, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) THEN GRANT ${quote(migrator)} TO CURRENT_USER; END IF;`,
     ),
@@ -143,22 +149,22 @@ function tablesOf(names: Names): string[] {
   return [messages, ...slices, cursors, claims, parked, settings, destinations, relays, inbox, migrations];
 }
 
-/** A right on an object of an outbox that none of its roles needs. */
+/** A privilege on one of an outbox's objects that none of the outbox's roles needs. */
 export interface ExcessGrant {
-  /** The role that has the right. `PUBLIC` means everybody. */
+  /** The role that has the privilege. `PUBLIC` means everybody. */
   readonly grantee: string;
-  /** The right and its object, as in a GRANT. */
+  /** The privilege and its object, as in a GRANT. */
   readonly grant: string;
-  /** The SQL that revokes it. */
+  /** The SQL that revokes the privilege. */
   readonly revoke: string;
 }
 
 /**
- * Lists the rights on an outbox's tables, sequence and functions that its roles do not need. These are all rights that
- * anybody except the owner and the roles has, and all rights that a role has beyond those from `rolesScript`. It
- * revokes nothing.
+ * Lists the privileges on an outbox's tables, sequence and functions that its roles do not need. These are all
+ * privileges of anybody except the owner and the roles, and all privileges of a role that `rolesScript` does not grant.
+ * Revokes nothing.
  *
- * @throws MessengerError `INVALID_OPTION` for an option out of range, which the error quotes.
+ * @throws MessengerError `INVALID_OPTION` for an option that is out of range. The error quotes the option.
  */
 export async function excessGrants(
   admin: OperationContext,
@@ -214,7 +220,7 @@ SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee) END
   );
 }
 
-/** Splits a grant into single rights, each on one object or column. */
+/** Splits a grant into single privileges, each on one object or column. */
 function singly(grant: string): string[] {
   const [, rights = '', kind = '', objects = ''] =
     /^(.*?) ON (SCHEMA |SEQUENCE |FUNCTION |PROCEDURE )?(".*)$/s.exec(grant) ?? [];

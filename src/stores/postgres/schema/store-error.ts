@@ -6,8 +6,8 @@ import { howToMigrate } from './verify.js';
 const INSUFFICIENT_PRIVILEGE = '42501';
 
 /**
- * SQLSTATEs that have a meaning for this library, and the error text for each. Any other error stays as the client
- * throws it.
+ * The SQLSTATEs that this library recognizes, and the error code and message for each. Any other error stays as the
+ * client throws it.
  */
 const MEANINGS: Readonly<
   Record<string, { code: ErrorCode; say: (names: Names, table: string, text: string) => string }>
@@ -41,7 +41,7 @@ const MEANINGS: Readonly<
     code: 'NOT_ALLOWED',
     say: (names, _table, text) => `${text}: ${howToGrant(names)}`,
   },
-  // The function that stores raises this (migration 4).
+  // The function that stores messages raises this (migration 4).
   MO001: {
     code: 'UNKNOWN_DESTINATION',
     say: (_names, _table, text) =>
@@ -72,13 +72,15 @@ export function ended(): MessengerError {
   return new MessengerError('INVALID_TRANSACTION', ENDED);
 }
 
-/** Returns what to run if a role lacks a privilege. PostgreSQL names the object, but not the privilege. */
+/**
+ * Returns the command to run if a role lacks a privilege. PostgreSQL's error names the object, but not the privilege.
+ */
 function howToGrant({ schema, prefix }: Names): string {
   const flags = `--schema ${schema}${prefix === '' ? '' : ` --table-prefix ${prefix}`}`;
   return `the role of this connection lacks a privilege on it. \`messenger roles --sql ${flags}\` prints the grants of each role: run them as the role that owns the tables, and connect as a role that has them`;
 }
 
-/** Translates a client's error about the log, or about another table, if the error has a meaning for this library. */
+/** Translates a client's error about the log, or about another table, if this library recognizes the error. */
 export function storeError(error: unknown, names: Names, table = names.messages): unknown {
   if (error instanceof MessengerError) return error;
   for (const { code, text } of faultsOf(error)) {
@@ -89,8 +91,8 @@ export function storeError(error: unknown, names: Names, table = names.messages)
 }
 
 /**
- * Returns a database whose permission errors say what to run. A running relay uses it. Every other error stays as it
- * is.
+ * Returns a database whose permission errors say what to run. A running relay uses this database. Every other error
+ * stays as it is.
  */
 export function explained(database: Database, names: Names): Database {
   const explain = async <T>(work: Promise<T>): Promise<T> => {
@@ -107,8 +109,8 @@ export function explained(database: Database, names: Names): Database {
 }
 
 /**
- * Collects the codes and texts of an error and of the errors inside it. Query builders and ORMs keep the driver's error
- * in one of these properties.
+ * Collects the codes and messages of an error and of the errors inside it. Query builders and ORMs keep the driver's
+ * error in one of these properties.
  */
 function faultsOf(error: unknown, depth = 5): { readonly code: string; readonly text: string }[] {
   if (typeof error !== 'object' || error === null || depth === 0) return [];

@@ -7,18 +7,18 @@ import { assertEnvironment, assertWrittenHere, environmentOf, howToRebase } from
 import { rowSecurityError } from '../sql/independent-database.js';
 import { statement } from '../sql/statement.js';
 
-/** The settings that a store expects of its tables. */
+/** The settings that a store expects its tables to have. */
 export interface Expected {
   readonly partitions: number;
   readonly jsonPayload: boolean;
   /** How many seconds each slice of the log spans. */
   readonly sliceSeconds: number;
-  /** Whether the retention was given. If not, the tables can have another retention. */
+  /** Whether the retention was given. If not, the tables can have any retention. */
   readonly sliceSecondsGiven: boolean;
   /** Whether these options were given. If not, `migrate` takes their values from the tables. */
   readonly partitionsGiven: boolean;
   readonly jsonPayloadGiven: boolean;
-  /** The environment that this side claims as its own. */
+  /** The environment to which this store belongs. */
   readonly environment?: string | undefined;
 }
 
@@ -30,7 +30,7 @@ export function retentionOf(sliceSeconds: number): number {
   return sliceSeconds * (SLICES - 2) * 1000;
 }
 
-/** The newest migration that this version of the library knows. */
+/** The number of the newest migration in this version of the library. */
 export const SCHEMA_VERSION = 11;
 
 /** Returns the command to run, for every error about missing or old tables. */
@@ -61,10 +61,10 @@ export async function schemaVersion(connection: Connection, names: Names): Promi
 }
 
 /**
- * Refuses tables with which messages could be lost or overtake one another.
+ * Throws for tables in which messages could be lost or could overtake one another.
  *
- * @throws MessengerError `SCHEMA_MISMATCH` that says what is wrong, and what to run if that helps; `UNSUPPORTED` on a
- *   standby, and on a server that is not PostgreSQL.
+ * @throws MessengerError `SCHEMA_MISMATCH`. The error says what is wrong, and what to run if that helps. `UNSUPPORTED`
+ *   on a standby, or on a server that is not PostgreSQL.
  */
 export async function verifySchema(
   database: Database,
@@ -93,7 +93,7 @@ export async function verifySchema(
   );
 }
 
-/** Check this before the lease: on a standby, the primary's relays seem to hold the lease. */
+/** Check this before the lease, because on a standby, the primary's relays seem to hold the lease. */
 async function assertPrimary(connection: Connection): Promise<void> {
   const [row] = await connection.query(statement('standby', 'SELECT pg_is_in_recovery()::text'));
   if (row?.[0] !== 'true') return;
@@ -104,7 +104,7 @@ async function assertPrimary(connection: Connection): Promise<void> {
 }
 
 /**
- * Asks PostgreSQL itself, because PostgreSQL knows who owns a table and who is exempt from its policies.
+ * Asks PostgreSQL itself, because only PostgreSQL knows who owns a table and who is exempt from its policies.
  *
  * @throws MessengerError `SCHEMA_MISMATCH` if a policy can hide rows of our tables from this role.
  */
@@ -145,12 +145,12 @@ async function verifySettings(
 }
 
 /**
- * The largest number that the sequence may have reached: half of what a JavaScript number can count to. The other half
- * lasts for a century at a million messages a second.
+ * The largest number that the sequence may have reached. It is half of the largest integer up to which JavaScript
+ * numbers are exact. The other half lasts for a century at a million messages a second.
  */
 const LARGEST_SEQ = 2 ** 52;
 
-/** Checks that PostgreSQL evaluates the columns in the order on which the cursor relies (see migration 1). */
+/** Checks that PostgreSQL evaluates the columns in the order that the cursor relies on (see migration 1). */
 async function verifyLog(connection: Connection, names: Names): Promise<void> {
   const log = `${literal(names.messages)}::regclass`;
   const sequence = `pg_get_serial_sequence(${literal(names.messages)}, 'seq')::regclass`;

@@ -12,7 +12,8 @@ export interface Columns<C extends string> {
   /** The index of each column in a row. */
   readonly at: Readonly<Record<C, number>>;
   /**
-   * Returns the list after SELECT. Its columns have no names, because a name could hide a table column from ORDER BY.
+   * Returns the list of expressions after SELECT. It does not name them, because a name could hide a table column from
+   * ORDER BY.
    */
   list(expressions: Expressions<C>): string;
   /** Returns the same list with names, for a subquery. */

@@ -6,7 +6,7 @@ export type Value = string | number | null;
 /** A row as an array. Every column is text, except for `bytea` columns, which are bytes. */
 export type Row = readonly unknown[];
 
-/** A statement with constant text. Its name lets a driver prepare the statement once per connection. */
+/** A statement with constant SQL. Its name lets a driver prepare the statement once per connection. */
 export interface Statement {
   readonly name: string;
   readonly text: string;
@@ -24,9 +24,7 @@ export interface TransactionBounds {
   readonly signal?: AbortSignal | undefined;
 }
 
-/**
- * What the store needs from a driver: a way to run transactions, each on a connection that nothing else uses meanwhile.
- */
+/** Runs the store's transactions through a driver, each on a connection that nothing else uses meanwhile. */
 export interface Database {
   /**
    * Runs `work` between BEGIN and COMMIT, and rolls back if the work rejects. The isolation level is always READ
@@ -66,9 +64,10 @@ export function preamble(
 
 /**
  * Resolves to the result of `work`, unless the time limit or the signal ends the wait first. A timeout error says that
- * `what` did not answer, or gives the text that `why` returns.
+ * `what` did not answer, or contains the string that `why` returns.
  *
- * @throws MessengerError `TIMEOUT` when the time limit is over. When the signal aborts, throws the signal's own reason.
+ * @throws MessengerError `TIMEOUT` when the time limit has passed. When the signal aborts, throws the signal's own
+ * reason.
  */
 export async function bounded<T>(
   work: Promise<T>,

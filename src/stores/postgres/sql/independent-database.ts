@@ -12,9 +12,9 @@ import { onPostgres } from './lookalikes.js';
 const NEVER_HIDE = 'SET LOCAL row_security = off';
 
 /**
- * A relay must wait for an operator or for cleaning. If the wait failed, the relay would forget the messages in its
- * memory and publish them again. Every transaction sets this, because an application can set another limit on one
- * connection of a pool.
+ * Turns off the lock timeout, because a relay must wait for an operator or for cleaning. If the wait failed, the relay
+ * would forget the messages in its memory and publish them again. Every transaction sets this, because an application
+ * can set a different timeout on one connection of a pool.
  */
 const WAIT = 'SET LOCAL lock_timeout = 0';
 
@@ -24,26 +24,26 @@ const WAIT = 'SET LOCAL lock_timeout = 0';
  * that differ.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
-  // This setting exists in PostgreSQL 17 and newer. Every transaction of ours has its own limits.
+  // This setting exists in PostgreSQL 17 and newer. Each of our transactions has its own limits.
   transaction_timeout: '0',
   // We compare the text that functions such as `pg_get_expr` return.
   quote_all_identifiers: 'off',
   standard_conforming_strings: 'on',
-  // The plans of polls and settlements depend on these.
+  // The plans of polls and settlements depend on these settings.
   enable_indexscan: 'on',
   enable_nestloop: 'on',
   enable_tidscan: 'on',
 };
 
 /**
- * If an application's schema came first, PostgreSQL would call the application's functions and operators in place of
- * its own functions and operators with the same names.
+ * If an application's schema came first, PostgreSQL would call the application's functions and operators instead of its
+ * own functions and operators with the same names.
  */
 const SEARCH_PATH = 'SET LOCAL search_path = pg_catalog, pg_temp';
 
 const setting = (name: string) => `SET LOCAL ${name} = ${SETTINGS[name] ?? ''}`;
 
-/** All settings that every supported server knows. */
+/** All settings that exist on every supported server. */
 const ALL = [
   NEVER_HIDE,
   WAIT,
@@ -68,10 +68,10 @@ const LOOK = statement(
 );
 
 /**
- * Runs transactions that do not depend on the settings of the role, the database or the session. `learn` looks at one
- * session, and assumes that all others have the same settings. Only row security and the lock timeout are set in every
- * transaction. So an application must not set another search path, plan setting or encoding on a single connection in
- * the pool that it gives to a relay.
+ * Runs transactions that do not depend on the settings of the role, the database or the session. `learn` reads the
+ * settings of one session, and assumes that all other sessions have the same settings. Only row security and the lock
+ * timeout are set in every transaction. So an application must not set another search path, plan setting or encoding on
+ * a single connection in the pool that it gives to a relay.
  */
 export class IndependentDatabase implements Database {
   readonly #database: Database;
@@ -88,9 +88,9 @@ export class IndependentDatabase implements Database {
     explained(bounds, () => this.#database.once(this.#with(before), each, values, bounds));
 
   /**
-   * Reads the settings of this session. From now on, transactions set only those that differ.
+   * Reads the settings of one session. From then on, transactions set only those that differ.
    *
-   * @throws MessengerError `UNSUPPORTED` if the server would read the client's text in another encoding.
+   * @throws MessengerError `UNSUPPORTED` if the server would read the client's strings in another encoding.
    */
   async learn(bounds: TransactionBounds): Promise<void> {
     const [row] = await onPostgres(this.#database).transaction(
@@ -111,7 +111,7 @@ export class IndependentDatabase implements Database {
   }
 }
 
-/** The clients send and read UTF-8. The text stays unaltered if the server does not convert it. */
+/** The clients send and read UTF-8. Strings stay unaltered if the server does not convert them. */
 function assertEncoding(client: string, server: string): void {
   if (client === 'UTF8' || (client === 'SQL_ASCII' && ['UTF8', 'SQL_ASCII'].includes(server))) return;
   throw new MessengerError(
@@ -121,7 +121,7 @@ function assertEncoding(client: string, server: string): void {
 }
 
 async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T>): Promise<T> {
-  // Stop before the work begins: the work would run to its end even if nobody waited for it.
+  // Stop before the work begins. Once begun, the work would run to its end even if nobody waited for it.
   signal?.throwIfAborted();
   try {
     return await work();
@@ -131,8 +131,8 @@ async function explained<T>({ signal }: TransactionBounds, work: () => Promise<T
 }
 
 /**
- * Recognises the error that PostgreSQL raises when a policy would hide rows. PostgreSQL translates the text of the
- * error, so this checks which routine raised it.
+ * Recognises the error that PostgreSQL raises when a policy would hide rows. PostgreSQL translates error messages, so
+ * this function checks which routine raised the error.
  */
 function hiddenRows(error: unknown): MessengerError | undefined {
   const { code, routine, message } = (error ?? {}) as Record<string, unknown>;
@@ -140,7 +140,7 @@ function hiddenRows(error: unknown): MessengerError | undefined {
   return rowSecurityError(String(message), { cause: error });
 }
 
-/** @param what which tables have row-level security, or PostgreSQL's own text about them. */
+/** @param what names the tables with row-level security, or is PostgreSQL's own error message about them. */
 export function rowSecurityError(what: string, options?: { cause: unknown }): MessengerError {
   return new MessengerError(
     'SCHEMA_MISMATCH',

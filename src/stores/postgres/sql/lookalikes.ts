@@ -2,8 +2,8 @@ import { MessengerError, toError } from '../../../core/errors.js';
 import type { Connection, Database } from './database.js';
 
 /**
- * Servers that speak PostgreSQL's protocol but store data differently. Each is recognised by the text that `version()`
- * returns.
+ * Servers that speak PostgreSQL's protocol but store data differently. Each is recognised by the string that
+ * `version()` returns.
  */
 const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
   ['CockroachDB', /^CockroachDB /],
@@ -20,8 +20,8 @@ const BY_VERSION: readonly (readonly [name: string, version: RegExp])[] = [
 ];
 
 /**
- * PostgreSQL always names the platform or the compiler for which it was built. Aurora DSQL (`PostgreSQL 16`) and Cloud
- * Spanner (`PostgreSQL 14.1`) return only a number.
+ * In PostgreSQL, `version()` always includes the platform or the compiler. In Aurora DSQL (`PostgreSQL 16`) and Cloud
+ * Spanner (`PostgreSQL 14.1`), it returns only the name and a version number.
  */
 const BARE = /^PostgreSQL \d+(\.\d+)*$/;
 
@@ -36,7 +36,7 @@ export const SERVER = {
 } as const;
 
 /**
- * @throws MessengerError `UNSUPPORTED` if the values of the columns `SERVER` come from a server that is not PostgreSQL.
+ * @throws MessengerError `UNSUPPORTED` if the values of the `SERVER` columns come from a server that is not PostgreSQL.
  */
 export function assertPostgres({ version, mapsRoles }: Readonly<Record<keyof typeof SERVER, unknown>>): void {
   const name = nameOf(String(version), mapsRoles === 'true');
@@ -55,9 +55,9 @@ function nameOf(version: string, mapsRoles: boolean): string | undefined {
 const FEATURE_NOT_SUPPORTED = '0A000';
 
 /**
- * Wraps a database to detect a server that refuses to begin a transaction. Every PostgreSQL can begin one in READ
- * COMMITTED with timeouts. Aurora DSQL can refuse, before we can ask which server it is. The transaction then rejects
- * with a MessengerError `UNSUPPORTED`.
+ * Wraps a database to detect a server that refuses to begin a transaction. Every PostgreSQL server can begin a READ
+ * COMMITTED transaction with timeouts. Aurora DSQL can refuse that, before we can ask which server it is. The
+ * transaction then rejects with a MessengerError `UNSUPPORTED`.
  */
 export function onPostgres(database: Database): Database {
   return {

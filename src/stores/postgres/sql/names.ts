@@ -4,7 +4,7 @@ import { MessengerError } from '../../../core/errors.js';
 /** The number of slices in the log (migration 1). */
 export const SLICES = 8;
 
-/** Quoted, schema-qualified names for every object of a store in its database. */
+/** The quoted, schema-qualified names of all database objects of a store. */
 export interface Names {
   readonly schema: string;
   readonly prefix: string;
@@ -17,7 +17,7 @@ export interface Names {
   readonly relays: string;
   readonly inbox: string;
   readonly migrations: string;
-  /** The table where a rebase keeps a copy of the log for a moment. No other transaction ever sees this table. */
+  /** The table where a rebase temporarily keeps a copy of the log. No other transaction ever sees this table. */
   readonly copy: string;
   /** The function that stores messages (migration 3). */
   readonly store: string;
@@ -29,21 +29,22 @@ export interface Names {
   readonly receiveInTransaction: string;
   /** The index on the keys in the side table. PostgreSQL chose its name (migration 1). */
   readonly parkedKeys: string;
-  /** The primary key of the cursors, from migration 1. Its name has no schema. */
+  /** The primary key of the cursors (migration 1). This name does not include the schema. */
   readonly cursorsKey: string;
-  /** The index on the cursors from migration 2. PostgreSQL chose its name. */
+  /** The index on the cursors (migration 2). PostgreSQL chose its name. */
   readonly cursorsPlaces: string;
-  /** The replica identity of the cursors (migration 9). Its name has no schema. */
+  /** The replica identity of the cursors (migration 9). This name does not include the schema. */
   readonly cursorsIdentity: string;
   slice(n: number): string;
 }
 
 /**
- * PostgreSQL cuts identifiers at 63 bytes. The longest suffix in the names that PostgreSQL gives to indexes needs 24.
+ * PostgreSQL truncates identifiers to 63 bytes. The longest suffix in the names that PostgreSQL gives to indexes needs
+ * 24 bytes.
  */
 const MAX_PREFIX_BYTES = 32;
 
-/** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would cut or refuse. */
+/** @throws MessengerError `INVALID_OPTION` for names that PostgreSQL would truncate or reject. */
 export function namesOf(schema: string, prefix: string): Names {
   assertIdentifier(schema, 'schema', 63, false);
   assertIdentifier(prefix, 'tablePrefix', MAX_PREFIX_BYTES, true);
@@ -85,8 +86,8 @@ export function literal(value: string): string {
 }
 
 /**
- * Cuts a table's name as PostgreSQL does to name an index. The result has at most this many bytes, and ends with a
- * whole character.
+ * Truncates a table's name as PostgreSQL does when it names an index. The result has at most this many bytes, and ends
+ * with a whole character.
  */
 function cut(name: string, bytes: number): string {
   let end = name.length;

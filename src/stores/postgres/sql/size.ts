@@ -3,17 +3,17 @@ import { MessengerError } from '../../../core/errors.js';
 /**
  * The largest message, in bytes, that a relay can read. The server sends a payload as text, with two characters for
  * each byte, and Node's longest string has 2^29 - 24 characters. `encode.ts` no longer stores messages that large. This
- * limit is for messages that were stored before that.
+ * limit is for messages that were stored before `encode.ts` had its own limit.
  */
 export const MOST_READ = 255 * 1024 * 1024;
 
-/** If a message is too large, the relay does not read an id, topic or key that is longer than this. */
+/** If a message is too large, the relay does not read an id, topic or key that has more bytes than this. */
 const LONGEST_SHOWN = 4_000;
 
 /**
- * Returns SQL for the bytes of a payload. The SQL avoids reading data that PostgreSQL stores out of line. For `bytea`,
- * PostgreSQL knows the size. For `json` it knows only the stored size. Compression can make the stored size as small as
- * a 255th of the real size. So the SQL reads and measures a payload whose stored size exceeds 256 KiB.
+ * Returns SQL for the size of a payload in bytes. The SQL avoids reading data that PostgreSQL stores out of line. For
+ * `bytea`, PostgreSQL knows the size. For `json` it knows only the stored size. Compression can make the stored size as
+ * small as a 255th of the real size. So if the stored size exceeds 256 KiB, the SQL reads and measures the payload.
  */
 export function payloadBytes(payload: string, jsonPayload: boolean): string {
   if (!jsonPayload) return `octet_length(${payload})`;
@@ -21,14 +21,17 @@ export function payloadBytes(payload: string, jsonPayload: boolean): string {
   return `(CASE WHEN ${kept} <= ${String(256 * 1024)} THEN ${kept} ELSE octet_length(${payload}::text) END)`;
 }
 
-/** Returns SQL for the bytes of all the fields that are read from a message. Metadata count with their stored size. */
+/**
+ * Returns SQL for the total size in bytes of all fields that are read from a message. For metadata, it uses the stored
+ * size.
+ */
 export function messageBytes(table: string, jsonPayload: boolean): string {
   const text = (field: string) => `coalesce(octet_length(${table}.${field}), 0)`;
   const payload = `${payloadBytes(`${table}.payload`, jsonPayload)}::bigint`;
   return `${payload} + pg_column_size(${table}.metadata) + ${text('id')} + ${text('topic')} + ${text('key')}`;
 }
 
-/** An SQL expression for each field, used in place of the column with that name. */
+/** An SQL expression for each field, which replaces the column with that name. */
 export interface Fields {
   readonly id: string;
   readonly topic: string;
@@ -53,13 +56,15 @@ export function fieldsUpTo(table: string, size: string, most = String(MOST_READ)
 /** Metadata with at most this stored size are always read, even if the read has a lower limit. */
 const SMALL_METADATA = 4 * 1024;
 
-/** Replaces the metadata, and is followed by the size of the message. No JSON begins with this character. */
+/**
+ * Replaces metadata that were left out. It is followed by the size of the message. No JSON begins with this character.
+ */
 export const LEFT_OUT = '#';
 
 /**
- * Returns the fields to read from a message that was stored under the limits. A payload or metadata above the limit of
- * this read is left out. The size of both together then replaces the metadata. Each function call in this SQL adds 1 us
- * to a poll, even if the poll finds nothing.
+ * Returns the fields to read from a message that was stored when the size limits already applied. A payload or metadata
+ * above the limit for this read is left out. The combined size of both then replaces the metadata. Each function call
+ * in this SQL adds 1 us to a poll, even if the poll finds nothing.
  */
 export function fieldsWithin(table: string, most: string, jsonPayload: boolean): Fields {
   const payload = payloadBytes(`${table}.payload`, jsonPayload);
@@ -83,7 +88,7 @@ export const LIMITS = [
   'metadata_at_most_1_mib',
 ] as const;
 
-/** Returns the error with which a message of this size is given up. */
+/** Returns the error for a message of this size, which becomes a dead letter. */
 export function tooLargeToRead(id: string, bytes: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',

@@ -2,7 +2,7 @@ import type { Statement } from './database.js';
 import { fnv1a } from './hash.js';
 import { literal } from './names.js';
 
-/** Gives a statement a name that is unique to its text, as `pg` demands for prepared statements. */
+/** Gives a statement a name that is unique to its text, as `pg` requires for prepared statements. */
 export function statement(kind: string, text: string): Statement {
   // The hash only has to distinguish the statements of the few stores that share a connection.
   return { name: `messenger_${kind}_${fnv1a(text).toString(16)}`, text };
@@ -10,7 +10,7 @@ export function statement(kind: string, text: string): Statement {
 
 /**
  * Settings for statements that search the side table or a slice. They make PostgreSQL use an index, even if its
- * statistics advise against it.
+ * statistics suggest otherwise.
  */
 export const INDEX_SETTINGS = [
   'SET LOCAL enable_seqscan = off',
@@ -23,14 +23,14 @@ export const INDEX_SETTINGS = [
 
 /**
  * Returns SQL for the seconds since 1970, with all digits. It avoids `date_part`, whose number of digits depends on the
- * setting `extra_float_digits`.
+ * `extra_float_digits` setting.
  */
 export function epoch(time: string): string {
   return `extract(epoch FROM ${time})::text`;
 }
 
 /**
- * Returns SQL for whole milliseconds since 1970, and null for an infinite time. The setting `extra_float_digits` does
+ * Returns SQL for whole milliseconds since 1970, and null for an infinite time. The `extra_float_digits` setting does
  * not change the result.
  */
 export function instant(time: string): string {
@@ -48,16 +48,17 @@ export function isoTime(time: string): string {
 }
 
 /**
- * Returns SQL for whether a destination publishes a message. It publishes the messages that are addressed to it. It
- * also publishes messages without an address that have one of its topics (null: any topic).
+ * Returns an SQL condition that is true if a destination publishes a message. A destination publishes the messages that
+ * are addressed to it. It also publishes messages without an address that have one of its topics. If `topics` is null,
+ * they can have any topic.
  */
 export function isFor(message: string, destination: string, topics: string): string {
   return `coalesce(${message}.destination = ${destination}, ${topics} IS NULL OR ${message}.topic = ANY(${topics}))`;
 }
 
 /**
- * Returns SQL for whether a message belongs to a partition in the array `share` (null: all partitions). `partitions` is
- * the number of partitions.
+ * Returns an SQL condition that is true if a message belongs to a partition in the array `share`. If `share` is null,
+ * it is true for all partitions. `partitions` is the number of partitions.
  */
 export function inShare(message: string, share: string, partitions: string): string {
   return `(${share}::integer[] IS NULL OR ${message}.key_hash % ${partitions}::integer = ANY(${share}::integer[]))`;
@@ -75,8 +76,9 @@ export function lockDestination(cursors: string): Statement {
 }
 
 /**
- * SQL for whether a message in the side table has only waited for its time, and has not been tried since. It reads
- * columns that do not change until the message is parked again, so the count of the message stays the same.
+ * An SQL condition that is true if a message in the side table has only waited for its delivery time, and has not been
+ * tried since. It reads columns that do not change until the message is parked again, so until then the message is
+ * always counted in the same state.
  */
 export const untried = `(p.reason = 'delayed' OR (p.reason = 'straggler' AND p.deliver_at > p.parked_at)) IS TRUE`;
 

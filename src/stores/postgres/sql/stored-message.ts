@@ -14,7 +14,10 @@ export const MESSAGE = columnsOf('seq', 'id', 'topic', 'key', 'metadata', 'paylo
 
 type MessageColumn = (typeof MESSAGE.names)[number];
 
-/** The SQL expressions for a message's columns. `fields` gives the expressions for the fields that can be left out. */
+/**
+ * The SQL expressions for a message's columns. The `Fields` parameter contains the expressions for the fields that can
+ * be left out.
+ */
 export function messageColumns(
   table: string,
   jsonPayload: boolean,
@@ -35,7 +38,7 @@ export function messageColumns(
 
 const { at } = MESSAGE;
 
-/** A message as a relay read it, with its place in the log. */
+/** A message as a relay read it, with its position in the log. */
 export class StoredMessage implements Message {
   readonly id: string;
   readonly metadata: Readonly<Record<string, string>>;
@@ -85,7 +88,10 @@ export class StoredMessage implements Message {
   }
 }
 
-/** Which of these messages cannot be handed to a publisher, and why. `undefined` if all can. */
+/**
+ * Returns the messages that cannot be handed to a publisher, each with the reason. Returns `undefined` if there are
+ * none.
+ */
 export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Message, Error> | undefined {
   let errors: Map<Message, Error> | undefined;
   for (const message of messages) {
@@ -97,8 +103,8 @@ export function unreadable(messages: readonly StoredMessage[]): ReadonlyMap<Mess
 }
 
 /**
- * Returns a message's place in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read from
- * the log.
+ * Returns a message's position in the log. @throws MessengerError `UNKNOWN_MESSAGE` for a message that was not read
+ * from the log.
  */
 export function seqOf(message: Message): number {
   if (message instanceof StoredMessage) return message.seq;
@@ -107,7 +113,7 @@ export function seqOf(message: Message): number {
 
 const NO_METADATA: Readonly<Record<string, string>> = Object.freeze({});
 
-/** Roughly how many bytes a message takes in memory. Relays limit by it how much they read ahead. */
+/** Roughly how many bytes a message takes in memory. Relays use it to limit how much they read ahead. */
 export function sizeOf(message: StoredMessage): number {
   return message.payload.byteLength + message.overhead;
 }

@@ -3,7 +3,7 @@ import type { StoreCallOptions } from '../../../core/contracts/call-options.js';
 import { preamble, type Connection, type Database } from './database.js';
 import type { Names } from './names.js';
 
-/** What the functions for operators need: a database, the names of its tables, and their settings. */
+/** The context of the operator functions: a database, the names of its tables, and their settings. */
 export interface OperationContext {
   readonly database: Database;
   readonly names: Names;
@@ -12,10 +12,10 @@ export interface OperationContext {
   readonly timeout: number;
 }
 
-/** The SQLSTATE when a statement does not get a lock at once, or not within its time limit. */
+/** The SQLSTATE for a statement that does not get a lock at once or within its time limit. */
 export const LOCK_NOT_AVAILABLE = '55P03';
 
-/** Runs one transaction for an operator's function. `patience` multiplies its time limit. */
+/** Runs one transaction for an operator function. `patience` multiplies its time limit. */
 export function transact<T>(
   { database, timeout }: OperationContext,
   { signal }: StoreCallOptions,
@@ -28,7 +28,7 @@ export function transact<T>(
 
 /**
  * Runs a statement that takes a lock with NOWAIT.
- * @throws MessengerError `CONFLICT` that says who holds the lock.
+ * @throws MessengerError `CONFLICT` if the lock is held. The error says who holds it.
  */
 export async function orConflict<T>(lock: Promise<T>, whoHoldsIt: string): Promise<T> {
   try {

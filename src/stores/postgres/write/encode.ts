@@ -2,7 +2,7 @@ import { MessengerError } from '../../../core/errors.js';
 import type { Message } from '../../../core/contracts/message.js';
 
 /**
- * The longest key, in bytes. An index on the side table holds the key next to the name of a destination, and has some
+ * The longest key, in bytes. An index on the side table contains the key and the name of a destination, and has some
  * room to spare. The limit applies to the uncompressed key, because a writer cannot predict how well PostgreSQL will
  * compress it.
  */
@@ -23,18 +23,19 @@ const LARGEST_PAYLOAD = 64 * MIB;
 const LARGEST_METADATA = MIB;
 
 /**
- * How many characters of JSON one call can store, but a single message can have more. While the JSON is sent, memory
- * holds several copies of it. The messages themselves take even more memory.
+ * How many characters of JSON one call can store. A call with a single message can exceed this limit. While the JSON is
+ * sent, memory holds several copies of it. The messages themselves take even more memory.
  */
 const LARGEST_CALL = 128 * MIB;
 
 /**
  * Encodes messages as the JSON array that the `store` statement takes.
  *
- * @throws MessengerError for a message that cannot be stored, and for more messages than one statement takes.
+ * @throws MessengerError for a message that cannot be stored, or for more messages than one statement can store.
  */
 export function encodeMessages(messages: readonly Message[], jsonPayload: boolean): string {
-  // Encode the messages one at a time, so that only the text of a message stays in memory while the next is encoded.
+  // Encode the messages one at a time, so that only the JSON of a message stays in memory while the next message is
+  // encoded.
   const texts: string[] = [];
   let length = 0;
   let between = '[';
@@ -45,7 +46,7 @@ export function encodeMessages(messages: readonly Message[], jsonPayload: boolea
     texts.push(between, text);
     between = ',';
   }
-  // Join the texts once, because each append to a long text would copy it again.
+  // Join the strings once, because each append to a long string would copy it again.
   texts.push(texts.length === 0 ? '[]' : ']');
   return texts.join('');
 }
@@ -59,9 +60,9 @@ function recordOf(message: Message, jsonPayload: boolean) {
 }
 
 /**
- * Refuses messages that cannot be stored. The log refuses them too, but its errors say less. If the side table refused
- * a key, every relay that has to park the message would end. If a message could not be read, every relay that reaches
- * it would end.
+ * Rejects messages that cannot be stored. The log rejects them too, but its errors are less helpful. If the side table
+ * rejected a key, every relay that has to park the message would end with an error. If a message could not be read,
+ * every relay that reaches it would end with an error.
  */
 function assertStorable({ id, topic, key, payload, metadata }: Message): void {
   assertLength('id', id, LONGEST_NAME, '');
@@ -102,7 +103,7 @@ function tooMuch(fits: number, all: number): MessengerError {
 }
 
 /**
- * Returns how many bytes PostgreSQL needs for an object of strings. Far from the limit, it returns a smaller number.
+ * Returns how many bytes PostgreSQL needs for an object of strings. Far below the limit, it returns only a lower bound.
  */
 function metadataBytes(metadata: Message['metadata']): number {
   let units = 0;
@@ -111,13 +112,13 @@ function metadataBytes(metadata: Message['metadata']): number {
     units += name.length + (metadata[name]?.length ?? 0);
     entries += 1;
   }
-  // A unit takes at most six characters. Each entry adds quotes, a colon, a comma and two spaces.
+  // In JSON, a UTF-16 unit takes at most six characters. Each entry adds quotes, a colon, a comma and two spaces.
   if (6 * units + 8 * entries + 2 <= LARGEST_METADATA) return units;
   return Buffer.byteLength(JSON.stringify(metadata)) + 2 * entries - 1;
 }
 
-// Keep a byte order mark, so that the JSON parser refuses it. JSON has none, and removing it would silently change the
-// payload.
+// Keep a byte order mark, so that the JSON parser rejects it. JSON does not allow one, and removing it would silently
+// change the payload.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function jsonText(bytes: Uint8Array, id: string): string {

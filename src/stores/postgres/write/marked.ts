@@ -4,8 +4,9 @@ import { MessengerError } from '../../../core/errors.js';
 const DEPTH = 5;
 
 /**
- * Returns the text that a statement returned through the application's transaction, without the mark at its beginning.
- * The mark identifies the text in rows of any shape.
+ * Returns the string that a statement returned through the application's transaction, without the mark at its
+ * beginning. Libraries return rows in different structures, so the function searches the result for a string that
+ * begins with the mark.
  *
  * @throws MessengerError `UNSUPPORTED` if the library returns no rows.
  */
@@ -18,7 +19,7 @@ export function textAfter(mark: string, result: unknown): string {
   );
 }
 
-/** Returns the same text with its mark, or `undefined` if the library returns no rows. */
+/** Returns the same string with its mark, or `undefined` if the library returns no rows. */
 export function markedText(mark: string, result: unknown): string | undefined {
   return marked(mark, result, DEPTH);
 }

@@ -4,7 +4,7 @@ import { MESSAGE, messageColumns, StoredMessage } from '../sql/stored-message.js
 
 const MARK = 'messenger-stored:';
 
-/** Returns SQL that selects the messages of the current transaction as one text. */
+/** Returns SQL that selects the messages that the current transaction has stored, as one string. */
 export function storedText({ messages }: Names, jsonPayload: boolean): string {
   const payload = jsonPayload ? 'm.payload' : "encode(m.payload, 'base64')";
   const fields = { id: 'm.id', topic: 'm.topic', key: 'm.key', metadata: 'm.metadata', payload };

@@ -4,13 +4,14 @@ import { fnv1a } from '../sql/hash.js';
 import type { Names } from '../sql/names.js';
 
 /**
- * The keys that writers and sleeping relays of one store share. With them, a writer notifies a relay only if the relay
- * sleeps. Writers avoid other notifications, because NOTIFY makes all commits in a cluster wait in line.
+ * The lock keys that a store's writers and sleeping relays share. With these locks, a writer notifies a relay only if
+ * the relay is sleeping. Writers avoid unnecessary notifications, because NOTIFY makes all commits in a cluster wait
+ * for one another.
  *
  * A sleeping relay holds, or waits for, exclusive advisory locks `(lock, slot)` for its partitions. A writer tries to
- * take shared locks on the slots of its messages until it commits. If the writer gets the locks, no relay sleeps yet. A
- * relay that falls asleep now gets the lock after the writer has committed. If the writer does not get the locks, it
- * notifies.
+ * take shared locks on the slots of its messages, and keeps them until it commits. If the writer gets the locks, no
+ * relay is sleeping yet. A relay that falls asleep now gets its lock after the writer has committed. If the writer does
+ * not get the locks, it sends a notification.
  */
 export interface WakeKeys {
   /** The first of the two integers in every advisory lock. It is a hash of the schema and table names. */
@@ -41,25 +42,25 @@ export function wakeKeys(names: Names, partitions: number): WakeKeys {
   };
 }
 
-/** The beginning of the text that identifies a transaction (migration 7). */
+/** The beginning of the string that identifies a transaction (migration 7). */
 export const TRANSACTION = 'messenger-transaction:';
 
 /** The statements that store messages. With `keys`, they also wake sleeping relays. */
 export interface Storing {
   /**
-   * Returns a statement that the server refuses outside a transaction. $1: the messages as a JSON array, because every
-   * client binds JSON text in the same way. $2: the text that the last call for the same transaction returned. It is
-   * empty if there was no such call, and null if the caller knows that a transaction is open. The statement returns a
-   * text that identifies the transaction.
+   * Returns a statement that the server rejects outside a transaction. $1 is the messages as a JSON array. It is JSON,
+   * because every client binds JSON text in the same way. $2 is the string that the last call in the same transaction
+   * returned. It is empty if there was no such call, and null if the caller knows that a transaction is open. The
+   * statement returns a string that identifies the transaction.
    */
   inTransaction(addressed: boolean): string;
-  /** Returns a statement for a batch, which is a transaction by itself. $1 is the same as above. */
+  /** Returns a statement for a batch that is a transaction by itself. $1 is the same as above. */
   inBatch(addressed: boolean): string;
 }
 
 /**
- * SQL for the messages, or an error if their text would be altered (see migration 7). In an expression, only a failing
- * cast can raise an error.
+ * SQL for the messages. It raises an error if the server would alter their text (see migration 7). In an expression,
+ * only a failing cast can raise an error.
  */
 const UNALTERED = `CASE WHEN pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'UTF8' OR pg_catalog.pg_client_encoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'
   AND pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[]) THEN $1::pg_catalog.text
@@ -83,7 +84,7 @@ type SlotState =
   | 'held'
   /** Transactions that have stored messages are still open. */
   | 'storing'
-  /** Another relay holds the slot or waits for it, so writers already notify. */
+  /** Another relay holds the slot or waits for it, so writers already send notifications. */
   | 'sleeping';
 
 const SLOT = columnsOf('slot', 'state');
@@ -105,8 +106,9 @@ export function slotsIn(rows: readonly Row[], state: SlotState): number[] {
 }
 
 /**
- * Returns SQL that waits for a slot, but at most `ms` milliseconds. A statement holds a snapshot, so an endless wait
- * would hold back vacuum. The block catches the timeout, because the server would write every error to its log.
+ * Returns SQL that waits for a slot, but for at most `ms` milliseconds. A statement holds a snapshot, so an endless
+ * wait would hold back vacuum. The block catches the timeout, because otherwise the server would write every timeout to
+ * its log.
  */
 export function awaitSlot({ lock }: WakeKeys, slot: number, ms: number): string {
   return `DO $$ BEGIN
@@ -114,5 +116,5 @@ export function awaitSlot({ lock }: WakeKeys, slot: number, ms: number): string 
 EXCEPTION WHEN lock_not_available THEN NULL; END $$`;
 }
 
-/** Gives back all slots, even if a slot was taken several times. */
+/** Releases all slots, even if a slot was taken several times. */
 export const RELEASE_SLOTS = 'SELECT pg_advisory_unlock_all() IS NULL';

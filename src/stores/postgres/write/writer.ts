@@ -11,8 +11,8 @@ export class Writer<Input, Tx> {
   readonly #settings: StoreSettings<Input, Tx>;
   readonly #storing: Storing;
   /**
-   * For each handle, the text that identifies the transaction in which the handle last wrote. It has only handles that
-   * belong to one transaction each.
+   * For each handle, the string that identifies the transaction in which the handle last wrote. The map contains only
+   * handles that belong to a single transaction.
    */
   readonly #transactions = new WeakMap<object, string>();
 
