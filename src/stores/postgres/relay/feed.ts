@@ -15,16 +15,16 @@ import type { Source } from './source.js';
 import type { Statements } from './statements.js';
 import type { Waker } from './waker.js';
 
-/** How long a message that became due can wait until the feed looks for it. Milliseconds. */
+/** The longest time between a message becoming due and the feed looking for it, in milliseconds. */
 const RETRY_LOOK = 1_000;
 
 /**
- * How long one call of `read` continues to park when it finds only delayed messages. Retries and a stop must not wait
- * longer for it. Milliseconds.
+ * How many milliseconds one call of `read` can spend on parking if it finds only delayed messages. Retries and a stop
+ * wait for that call.
  */
 const LONGEST_PARKING = 500;
 
-/** How long to wait for pages in flight if there is more to read. Milliseconds. */
+/** How many milliseconds to wait for the pages in flight before the feed reads more. */
 const SHORT_PAUSE = 20;
 
 export interface PostgresFeedOptions extends ClaimOptions {
@@ -43,7 +43,7 @@ export class PostgresFeed implements Feed {
   #parked: Parked;
   #reader: Reader;
   readonly #cursors: HeldCursors;
-  /** How many pages of the log were read but not settled yet. */
+  /** How many pages of the log have been read but not settled. */
   #unsettled = 0;
   #delayed = new DelayedMessages();
   /** Whether the last page reached the end of the log. */
@@ -51,8 +51,8 @@ export class PostgresFeed implements Feed {
   /** The last page, if none of its messages is due. The feed settles it once all other pages are settled. */
   #carried: { readonly log: LogPage; readonly delayed: readonly ToParkOrDelay[] } | undefined;
   /**
-   * Parking outside a settlement and looking at parked messages take turns, because each must see the result of the
-   * other.
+   * Runs one thing at a time: either a look at the parked messages, or a change to them that is no settlement of a
+   * page. Each must see what the other has done.
    */
   readonly #beside = serially();
 
@@ -82,8 +82,8 @@ export class PostgresFeed implements Feed {
     if (claimed === null) return null;
     const { lease, taken } = claimed;
     try {
-      // Read the parked keys in a statement after the claim has committed. If the claim itself read them, keys that the
-      // old owner parked meanwhile would be missing. Later messages of those keys would then overtake.
+      // Read the parked keys only after the claim has committed. If the claim itself read them, it could miss keys that
+      // the previous owner is just parking. Later messages with those keys would then overtake.
       const loaded = await Parked.load(database, statements, options, lease.partitions);
       return new PostgresFeed(database, statements, options, { lease, taken, ...loaded });
     } catch (error) {
@@ -172,7 +172,7 @@ export class PostgresFeed implements Feed {
   }
 
   async idle(ms: number, { interval = ms, signal }: IdleOptions = {}): Promise<void> {
-    // The feed can read more as soon as the pages in flight are settled.
+    // Sleep only briefly. The feed can read more as soon as the pages in flight are settled.
     if (this.#carried !== undefined) return sleep(Math.min(ms, SHORT_PAUSE), signal, this.lost);
     await this.#options.waker.idle({
       ms,
@@ -219,9 +219,9 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * For the plain `Store` contract: settles messages in the side table and the first `count` messages in a page of the
-   * log, in one transaction. Among the latter, the messages in `gaps` were not published and go to the side table. The
-   * first `passed` messages were settled before.
+   * For the plain `Store` contract: settles, in one transaction, the messages in the side table and the first `count`
+   * messages of a page of the log. An earlier call has already settled the first `passed` of them. The messages in
+   * `gaps` were not published, so they go to the side table.
    */
   async settlePublished(published: {
     parked: readonly StoredMessage[];
@@ -244,7 +244,7 @@ export class PostgresFeed implements Feed {
     unpark.committed();
   }
 
-  /** Parks delayed messages that were kept back, and messages that the relay wants to park. */
+  /** Parks the delayed messages of a page, and the messages that the relay wants to park. */
   #parking(delayed: readonly ToParkOrDelay[], toPark: readonly ToPark[] = []): Change | undefined {
     const park = this.#parked.parking([...delayed, ...toPark]);
     this.#delayed.settled(delayed);
@@ -252,9 +252,8 @@ export class PostgresFeed implements Feed {
   }
 
   /**
-   * Stores how far the feed has read when there is nothing to publish. It stores the end of a window that was read
-   * completely, so that cleaning sees it. It also stores how far the sequence has advanced without a message for this
-   * feed.
+   * Stores how far the feed has read, even though there was nothing to publish: the end of a window that was read
+   * completely, which cleaning needs, and how far the sequence has advanced without a message for this feed.
    */
   async #keepUp(): Promise<void> {
     for (const position of this.#reader.positions) {
@@ -263,7 +262,7 @@ export class PostgresFeed implements Feed {
   }
 
   async #settle(position: Position, also?: Change): Promise<void> {
-    // Make a copy, because the reader changes the cursor in its position.
+    // Copy the position, because the reader replaces the cursor in it.
     const { partitions, cursor } = position;
     const reached = { partitions, cursor };
     if (!also && this.#cursors.areStored(reached)) return;

@@ -97,7 +97,7 @@ ${rows} found OFFSET 0)`;
      *
      * A message larger than $9 comes without payload and metadata. Its size is in the last column, or in place of its
      * metadata. The first row (its number is 0) has `to`, whether this server is a standby (where snapshots omit
-     * running transactions), and the last number that the sequence gave out.
+     * running transactions), and the last value of the sequence.
      *
      * Late rows belong to transactions that `from` saw running and that have ended by `to`. (Other transactions have no
      * visible rows, so the statement does not look for them. With 500 of them, a poll would cost 32 ms instead of 0.3
@@ -107,7 +107,7 @@ ${rows} found OFFSET 0)`;
      * this.
      */
     read: page(ofLimited, allRows),
-    /** The same for a `from` that saw no transaction running, so that no row can be late. It costs half as much. */
+    /** The same, if `from` lists no running transaction. No row can then be late, and the statement costs half as much. */
     readNew: page(ofLimited, newRows),
     /**
      * The same two statements for messages that were stored before there were limits. Each message costs half a
@@ -119,7 +119,7 @@ ${rows} found OFFSET 0)`;
     /**
      * $1 destination. Returns four values. The first is its topics as a JSON array, or null for all topics. The second
      * is the log's sequence. The third is the number after which every message was stored under the limits in
-     * `size.ts`, or null if there are no limits. The fourth is the encoding in which the database keeps texts.
+     * `size.ts`, or null if there are no limits. The fourth is the encoding of the database.
      */
     source: statement(
       'source',

@@ -4,16 +4,16 @@ import { fieldsUpTo, messageBytes, MOST_READ } from '../sql/size.js';
 import { inShare, statement, untried } from '../sql/statement.js';
 import { MESSAGE, messageColumns } from '../sql/stored-message.js';
 
-/** If the messages before a message have more bytes than this together, that message is left for the next look. */
+/** About how many bytes one look reads. Messages beyond that are left for the next look. */
 const MOST_AT_ONCE = 16 * 1024 * 1024;
 
 /** The columns of the due messages. */
 export const DUE = columnsOf(...MESSAGE.names, 'attempts', 'uncounted', 'tooLarge');
 
-/** The columns of `waiting`. They say how many messages wait for each key and topic. */
+/** The columns of `waiting`: how many messages are waiting for each key and topic. */
 export const WAITING = columnsOf('key', 'topic', 'count');
 
-/** The statements that park messages, and those that return due messages. */
+/** The statements that park messages, and the statements that find due ones. */
 export function parkedStatements({ messages, parked, destinations }: Names, jsonPayload: boolean) {
   /** The messages to park, and how to park each: see `parked.ts`. */
   const records =
@@ -28,9 +28,8 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
 
   return {
     /**
-     * $1 destination, $2 the messages to park. Whole rows are copied from the log. A delayed message waits alone for
-     * its time. If it holds its key, it waits in its key's order until it is the first message of the key (see
-     * `promoteHeads`).
+     * $1 destination, $2 the messages to park. Copies whole rows from the log. A delayed message waits alone for its
+     * time. If it holds its key, it first waits behind the earlier messages with the same key (see `promoteHeads`).
      */
     park: statement(
       'park',
@@ -44,8 +43,8 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   CROSS JOIN LATERAL (SELECT coalesce(s.delayed, false) AND (m.key IS NULL OR NOT m.hold_key) AS alone) a RETURNING seq::text`,
     ),
     /**
-     * $1 destination, $2 JSON as for `park`: the messages to park again. A message without a key that waited alone for
-     * its time now waits like any other message. A message with a key that did so stays outside its key's order.
+     * $1 destination, $2 the messages to park again, as JSON (see `park`). A message that waited alone for its time
+     * still waits alone if it has a key. If it has none, it now waits like any other message.
      */
     parkAgain: statement(
       'again',
@@ -56,8 +55,7 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   WHERE p.destination = $1::text AND p.seq = s.seq AND p.dead_at IS NULL RETURNING p.seq::text`,
     ),
     /**
-     * $1 destination, $2 array of sequence numbers. Deletes messages that were published, because they are no longer
-     * parked.
+     * $1 destination, $2 array of sequence numbers. Deletes messages that were published.
      */
     unpark: statement(
       'unpark',
@@ -78,9 +76,9 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
   WHERE p.destination = $1::text AND p.seq = head.seq AND head.next_at IS NULL AND head.blocked_at IS NULL`,
     ),
     /**
-     * $1 destination, $2 array of partitions (null: all), $3 number of partitions. Returns how many messages wait in
-     * their key's order, by key and topic. Messages that only wait for their time do not count. If any message waits
-     * for its own time, there is one more row, without key and topic and with the count 0.
+     * $1 destination, $2 array of partitions (null: all), $3 number of partitions. Returns how many messages are
+     * waiting for each key and topic. Messages that only wait for their time do not count. If any message waits alone for
+     * its time, there is one more row, without key and topic, and with the count 0.
      */
     waiting: statement(
       'waiting',
@@ -105,12 +103,12 @@ export function parkedStatements({ messages, parked, destinations }: Names, json
     ),
     /**
      * $1 destination, $2 limit, $3 array of partitions (null: all), $4 number of partitions. Returns the due messages
-     * and those behind them, and says which of them `waiting` does not count.
+     * and the messages behind them. One column says which of them `waiting` does not count.
      *
-     * Only the first message of a key decides whether the key is due. A message behind it can still have its own time,
+     * Only the first message of a key decides whether the key is due. A message behind it may have a time of its own,
      * from when it was the first. The result is cut by sequence number, so only the last messages of a key can be
-     * missing from it. BETWEEN and the order by key are needed. With `=`, the order by seq would also be the order of
-     * the primary key, and that index would lead through all waiting messages.
+     * missing from it. Keep BETWEEN and the order by key: with `=`, PostgreSQL could sort by the primary key instead, and
+     * read all waiting messages.
      */
     due: statement(
       'due',

@@ -11,28 +11,29 @@ import { sourceOf, type Source } from './source.js';
 import type { Statements } from './statements.js';
 import { storable } from './storable-text.js';
 
-/** A message to move to the side table, because the relay parks it or because it is not due. */
+/** A message to move to the side table because the relay parks it, or because it is not due yet. */
 export interface ToParkOrDelay extends ToPark {
   readonly delayed?: boolean;
 }
 
-/** Whether the message waits outside its key's order. */
+/** Whether the message waits alone, so that later messages with the same key do not wait for it. */
 export function isAlone({ message, delayed }: ToParkOrDelay): boolean {
   return delayed === true && message.holdKey !== true;
 }
 
 /**
- * The keys with waiting messages, and the number of waiting messages for each topic. Messages that only wait for their
- * time do not count.
+ * The keys that have waiting messages, and how many messages wait for each topic. A message that only waits for its
+ * `deliverAt` does not count.
  */
 interface Waiting {
-  /** Each key has its own mark, which is replaced whenever a message of the key is parked. */
+  /** The value is unique to the last time that a message with the key was parked. */
   readonly keys: Map<string, symbol>;
   readonly topics: Map<string | null, number>;
 }
 
 /**
- * The side table for one destination, limited to some partitions. It has the parked messages, and the keys that wait.
+ * What is parked for some partitions of one destination: the messages in the side table, and the keys that have waiting
+ * messages.
  */
 export class Parked {
   readonly #database: Database;
@@ -41,15 +42,15 @@ export class Parked {
   /** The partitions as a statement parameter: null for all partitions. */
   readonly #share: string | null;
   readonly #waiting: Waiting;
-  /** Messages that do not count, because they only waited for their time or wait outside their key's order. */
+  /** Messages that do not count in `waiting`, because they only waited for their `deliverAt`, or wait alone. */
   readonly #uncounted = new WeakSet<Message>();
   /** The sequence numbers of messages for which the publisher has not answered yet. */
   readonly #outstanding = new Set<string>();
-  /** Whether any message may be waiting. If not, the relay does not query the table for due messages. */
+  /** Whether any message may be waiting. If none is, the relay does not look for due messages. */
   #mayWait: boolean;
-  /** The destination's revision from before the keys were read. If it has changed, an operator requeued messages. */
+  /** The destination's revision before the keys were read. It changes whenever an operator requeues messages. */
   #revision: string | undefined;
-  /** The encoding in which the database keeps texts. */
+  /** The encoding of the database. */
   readonly #encoding: string;
 
   private constructor(
@@ -69,7 +70,7 @@ export class Parked {
     this.#encoding = encoding;
   }
 
-  /** Reads what waits in these partitions, and in the same transaction what the destination publishes. */
+  /** Reads, in one transaction, what is waiting in these partitions and what the destination publishes. */
   static async load(
     database: Database,
     statements: Statements,
@@ -94,15 +95,14 @@ export class Parked {
     return this.#waiting.keys.has(key);
   }
 
-  /** Whether any message may be waiting and become due at some time. */
+  /** Whether any message may be waiting. */
   get mayWait(): boolean {
     return this.#mayWait;
   }
 
   /**
-   * Returns how many messages of a topic wait to be tried again, or wait behind other messages of their key. A message
-   * that only waits for its time does not count until it has failed, even if its key waits behind it. A message that
-   * left its key's order to wait for its time never counts.
+   * Returns how many messages of a topic are waiting for a retry, or behind an earlier message with the same key. A
+   * message that only waits for its `deliverAt` counts once it has failed, but never if it has a key and waits alone.
    */
   waiting(topic: string | undefined): number {
     return this.#waiting.topics.get(topic ?? null) ?? 0;
@@ -136,8 +136,8 @@ export class Parked {
       uncounted: row[at.uncounted] === 'true',
     }));
     for (const { message, uncounted } of due) if (uncounted) this.#uncounted.add(message);
-    // A message that holds its key is read together with the messages before it. The message itself and the later
-    // messages of its key cannot be published now.
+    // A message that holds its key is read together with the messages before it. Neither that message nor later ones
+    // with the same key can be published now.
     const held = new Set<string>();
     const ready = due.filter(({ message: { key, seq, isDelayed } }) => {
       const mustWait = isDelayed || this.#outstanding.has(String(seq));
@@ -149,10 +149,9 @@ export class Parked {
   }
 
   /**
-   * Learns the keys of requeued messages. Later messages of these keys must then stay behind, including those that were
-   * read ahead. It forgets no key: an unneeded key only sends its next message through the table. The counts come from
-   * the table, and include topics for which no message is left. No settlement is in progress (see `Feed`), so every
-   * count in memory is already committed.
+   * Adds the keys of requeued messages, so that later messages with these keys wait, even if they were read ahead. It
+   * removes no key: if a key is not needed, its next message only takes the way through the table. All counts are read
+   * again from the table. No settlement is in progress (see `Feed`), so the table has every change that memory has.
    */
   async #noticeRequeue(connection: Connection): Promise<void> {
     const [row] = await connection.query(this.#statements.revision, [this.#options.destination]);
@@ -165,7 +164,7 @@ export class Parked {
     this.#revision = revision;
   }
 
-  /** Parks messages of the log. Their keys count as parked from now on. The settlement inserts their rows. */
+  /** Parks messages from the log. Their keys count as parked at once, and the settlement inserts the rows. */
   parking(toPark: readonly ToParkOrDelay[]): Change | undefined {
     if (toPark.length === 0) return undefined;
     for (const each of toPark) {
@@ -184,8 +183,8 @@ export class Parked {
 
   /**
    * Removes published messages from the side table, and parks others again. Call `committed` after the commit. It
-   * forgets the keys for which no message waits any more. An earlier call would be wrong: without the commit, a message
-   * that was parked as dead is tried again.
+   * forgets the keys that have no waiting messages left. Before the commit, that would be too early: if the commit
+   * failed, the messages would still be waiting.
    */
   unparking(published: readonly StoredMessage[], toPark: readonly ToPark[]): { change: Change; committed: () => void } {
     const { keys } = this.#waiting;
@@ -196,7 +195,7 @@ export class Parked {
     for (const message of [...published, ...toPark.map((each) => each.message)]) {
       this.#outstanding.delete(String(seqOf(message)));
     }
-    // A message that still waits behind an earlier message of its key does not change.
+    // A message that still waits behind an earlier message with the same key does not change.
     const changed = toPark.filter(
       ({ dead, blocked, error, retryIn }) => dead || blocked === true || error !== undefined || retryIn !== undefined,
     );
@@ -221,7 +220,7 @@ export class Parked {
       drained = rows.map(([key]) => key as string);
     };
     const committed = () => {
-      // Keep a key if a message of it was parked after `unparking` was called.
+      // Keep a key if another of its messages was parked after `unparking` was called.
       for (const key of drained) if (keys.get(key) === marks.get(key)) keys.delete(key);
     };
     return { change, committed };
@@ -249,8 +248,8 @@ export class Parked {
   }
 
   /**
-   * From now on, counts a message that only waited for its time, unless it is outside its key's order. `parkAgain` does
-   * the same.
+   * Counts a message that has waited for its `deliverAt` and then failed, unless it has a key and waits alone.
+   * `parkAgain` counts in the same way.
    */
   #countFailed(message: Message): void {
     if (!this.#uncounted.has(message) || (message.key !== undefined && message.holdKey !== true)) return;
@@ -264,15 +263,15 @@ export class Parked {
   }
 }
 
-/** Reads which keys wait, with how many messages. Before that, it reads the destination's revision. */
+/** Reads the destination's revision, and then how many messages are waiting for each key and topic. */
 async function look(
   connection: Connection,
   statements: Statements,
   { destination, partitions }: ClaimOptions,
   share: string | null,
 ): Promise<{ revision: string | undefined; waiting: Waiting }> {
-  // Read the revision before the keys. If messages are requeued in between, the next look then reads the keys again
-  // instead of missing them.
+  // Read the revision first. If messages are requeued between the two statements, the next look then reads the keys
+  // again. In the other order, it would miss them.
   const [row] = await connection.query(statements.revision, [destination]);
   const rows = await connection.query(statements.waiting, [destination, share, partitions]);
   const waiting: Waiting = { keys: new Map(), topics: new Map() };

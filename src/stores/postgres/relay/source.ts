@@ -5,7 +5,7 @@ import type { Statements } from './statements.js';
 
 /** Which messages a destination publishes, and where they are read. */
 export interface Source extends Pick<ReaderOptions, 'topics' | 'sequence' | 'limitedAfter'> {
-  /** The encoding in which the database keeps texts, such as UTF8. */
+  /** The encoding of the database, such as UTF8. */
   readonly encoding: string;
 }
 
