@@ -73,7 +73,7 @@ it('nest: stores in a service and handles in a method', async () => {
   // As every application of Nest has it: tsx reads the decorators of the program by this file.
   const TSX_TSCONFIG_PATH = path.join(root, 'test/docs/tsconfig.decorators.json');
   const sample = await start('nest', { ...(await database()), PORT: '0', TSX_TSCONFIG_PATH });
-  await sample.printed('health: running');
+  await sample.printed('health: 200');
   await sample.printed('an invoice of 42 for order-1');
   await ends(sample);
 });
