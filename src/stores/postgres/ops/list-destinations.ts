@@ -25,8 +25,8 @@ export async function destinations(
 }
 
 /**
- * Adds the state of `default` if it does not exist yet and there are messages that no destination publishes. Operators
- * need to see these messages before the first relay runs. As in every state, only the newest messages in the log are
+ * Adds a state for the `default` destination if it does not exist yet, but there are messages that no destination
+ * publishes. Operators need to see these messages before the first relay runs. As in every state, only the newest messages in the log are
  * counted.
  */
 async function withUnclaimed(

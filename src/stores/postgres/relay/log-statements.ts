@@ -95,8 +95,8 @@ ${rows} found OFFSET 0)`;
      * bytes (null: as many as can be read), $10 destination, $11 the sequence (looking it up by its table takes a tenth
      * of a poll).
      *
-     * A message larger than $9 comes without payload and metadata. Its size is in the last column, or in place of its
-     * metadata. The first row (its number is 0) has `to`, whether this server is a standby (where snapshots omit
+     * A message larger than $9 comes without payload and metadata. `readAny` returns its size in the last column, and
+     * `read` in the metadata column. The first row (its number is 0) has `to`, whether this server is a standby (where snapshots omit
      * running transactions), and the last value of the sequence.
      *
      * Late rows belong to transactions that `from` saw running and that have ended by `to`. (Other transactions have no

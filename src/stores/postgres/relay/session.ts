@@ -49,7 +49,8 @@ export class Session {
   async #list(batch: number, signal: AbortSignal | undefined): Promise<readonly Message[]> {
     const feed = await this.#opened(batch, signal);
     const { parked, page } = await this.#orForget(feed.unpublished(batch, signal));
-    // A new message waits behind parked messages with the same key, unless those are listed before it.
+    // Leave out a new message if parked messages with the same key come before it. If this list contains those parked
+    // messages, the new message can follow them.
     const waiting = new Set(parked.messages.map(({ key }) => key));
     const fresh = page.messages.filter(({ key }) => key === undefined || waiting.has(key) || !feed.isParked(key));
     const shown = [...parked.messages, ...fresh].slice(0, batch);

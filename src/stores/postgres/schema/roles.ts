@@ -13,7 +13,7 @@ export interface RolesOptions {
   readonly tablePrefix?: string;
   /** The role that stores messages, and can do nothing else. @default 'messenger_writer' */
   readonly writer?: string;
-  /** The role that runs relays, which also clean. @default 'messenger_relay' */
+  /** The role for relays, including their cleaning. @default 'messenger_relay' */
   readonly relay?: string;
   /** The role that receives each message once through the inbox, and cleans the inbox. @default 'messenger_consumer' */
   readonly consumer?: string;
