@@ -17,8 +17,8 @@ const STEP = 0.1;
 type Results = readonly PublishResult[];
 
 /**
- * Stands for a missing answer. Either the page no longer waits for the answer for this message, or the message was not
- * sent because it is behind such a message.
+ * Stands for a missing answer. Either the page has stopped waiting for the publisher's answer to this message, or the
+ * message was not sent because an earlier message with the same key has no answer yet.
  */
 export class Outstanding extends PublishError {
   /**

@@ -28,8 +28,8 @@ interface Kind {
 }
 
 /**
- * Logs frequent errors without flooding the log. It counts similar errors together, so that a different error is logged
- * at once.
+ * Logs frequent errors without flooding the log. It counts each kind of error separately, so a new kind is logged
+ * immediately, even while others are held back.
  */
 export class Alike {
   readonly #logger: ErrorLogger;

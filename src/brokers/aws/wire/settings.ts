@@ -37,10 +37,9 @@ export interface AwsPublisherOptions {
   /**
    * The largest size of one request, and so of one message, in bytes: 1,024 to 1,048,576. The size includes the bodies,
    * and the names, types and values of the attributes. A payload that is not text travels as base64, which is a third
-   * larger. A message that is larger than this is not sent, and fails permanently. SQS accepts 1,048,576 bytes per
-   * request, and per message as many bytes as the queue's `MaximumMessageSize` allows. SNS accepts 262,144 bytes, or up
-   * to 1,048,576 if the topic's `MaximumMessageSize` attribute allows it. Set this option and `MaximumMessageSize` to
-   * the same value.
+   * larger. A larger message is not sent, and fails permanently. SQS accepts up to 1,048,576 bytes per request. The
+   * limit per message is the queue's `MaximumMessageSize`. SNS accepts 262,144 bytes, or up to 1,048,576 if the topic's
+   * `MaximumMessageSize` attribute allows it. Set this option and `MaximumMessageSize` to the same value.
    * @default 1_048_576 for SQS, 262_144 for SNS
    */
   maxBatchBytes?: number;

@@ -23,8 +23,9 @@ export interface PostgresJsSql {
 }
 
 /**
- * The `sql` that `begin` passes to its callback, or a reserved `sql`. Neither has a `begin` method. Older types of
- * postgres.js declare one anyway, so `release` or `savepoint` distinguishes both from the root `sql`.
+ * The `sql` that `begin` passes to its callback, or a reserved `sql`. Neither has a `begin` method, but the types
+ * of older postgres.js versions declare one. So these types look for `release` or `savepoint`, which the root `sql` does
+ * not have.
  */
 export type PostgresJsTransaction = PostgresJsSql &
   ({ readonly begin?: never } | { release(): void } | { readonly savepoint: unknown });

@@ -22,10 +22,10 @@ export interface Cursor {
    */
   readonly low: number;
   /**
-   * The value for `low` when the window closes. It is the `high` from the last cursor update that was acknowledged
-   * before the statement that took `to` was sent. That update's transaction completed before `to` was taken. So every
-   * transaction that is neither visible in `to` nor listed there began later, and takes sequence numbers above this
-   * value.
+   * The value for `low` when the window closes. The reader opens the window with a statement that takes the snapshot
+   * `to`. This is the `high` of the last cursor update that was acknowledged before the reader sent that statement. That
+   * update's transaction was over before `to` was taken. So every transaction that is neither visible in `to` nor listed
+   * there began later, and takes sequence numbers above this value.
    */
   readonly nextLow: number;
   /**

@@ -53,7 +53,7 @@ export class LeaseClock {
 
   /**
    * Checks the clock, because a process that was frozen gets here before its timers run. If an error arrived meanwhile,
-   * the reason mentions it, but not as the cause: the end of the lease may have caused that error.
+   * the reason mentions it. The error is not set as the `cause`, because the end of the lease may have led to it.
    */
   look(meanwhile?: unknown): void {
     if (this.age >= this.#trusted) this.#expire(meanwhile);

@@ -275,7 +275,7 @@ export class Lease {
     try {
       return await run(locking(this.#options, ...settings), { timeout, signal: this.#clock.lost });
     } catch (error) {
-      // A process that was frozen can learn that its connection has ended before its own timers run.
+      // When a frozen process resumes, it can learn of the end of its connection before its own timers fire.
       this.#clock.look(error);
       this.#clock.lost.throwIfAborted();
       throw error;

@@ -62,7 +62,7 @@ const SMALL_METADATA = 4 * 1024;
 export const LEFT_OUT = '#';
 
 /**
- * Returns the fields to read from a message that was stored when the size limits already applied. A payload or metadata
+ * Returns the fields to read from a message that was stored after the size limits took effect. A payload or metadata
  * above the limit for this read is left out. The combined size of both then replaces the metadata. Each function call
  * in this SQL adds 1 us to a poll, even if the poll finds nothing.
  */
