@@ -9,7 +9,7 @@ import { listed, nameOf, time, wholeNumber } from './values.js';
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
     .description(
-      'print parked messages as JSON, one per line: those to be retried, delayed, blocked, or behind another with the same key',
+      'print parked messages as JSON, one per line: messages that are delayed, blocked, waiting for a retry, or waiting behind an earlier message with the same key',
     )
     .option('--state <state>', 'only messages in this state: retry, behind, delayed or blocked', nameOf)
     .action(async (flags: DatabaseFlags & ParkedOptions) => {

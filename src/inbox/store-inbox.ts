@@ -139,7 +139,7 @@ function outcomeOf(last: Outcome | undefined): boolean {
 function rolledBack(): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    'the inbox transaction was rolled back while the handler was running, and nothing in it was stored: let the handler reject instead',
+    'the inbox transaction was rolled back while the handler was running, and none of its changes were kept: let the handler reject instead',
   );
 }
 

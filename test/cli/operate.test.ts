@@ -81,7 +81,7 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     expect(await messenger(url, 'repartition', '3')).toHaveLength(1);
     expect(await messenger(url, 'requeue', '--all')).toEqual(['requeued 2 messages']);
     await expect(messenger(url, 'repartition', '4')).rejects.toMatchObject({
-      stderr: expect.stringMatching(/wait to be tried again.*\[CONFLICT\]/) as string,
+      stderr: expect.stringMatching(/are waiting to be retried.*\[CONFLICT\]/) as string,
     });
     expect(await messenger('', 'roles', '--sql', '--relay', 'r')).toEqual(
       rolesScript({ relay: 'r' })
