@@ -60,7 +60,8 @@ const MEANINGS: Readonly<
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',
-    say: () => 'the transaction has already failed, and none of its changes will be stored: roll it back and start again',
+    say: () =>
+      'the transaction has already failed, and none of its changes will be stored: roll it back and start again',
   },
 };
 
