@@ -145,7 +145,7 @@ async function answersOf(
 }
 
 function unanswered(): PublishError {
-  return new PublishError('the route did not answer for this message', { kind: 'retryable' });
+  return new PublishError('the route returned no result for this message', { kind: 'retryable' });
 }
 
 function invalid(text: string): MessengerError {

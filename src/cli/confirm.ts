@@ -4,7 +4,7 @@ import { MessengerError } from '../core/errors.js';
 /**
  * Asks on a terminal whether to continue. A script must pass `--yes` instead.
  *
- * @param what The action, as a clause: `delete 12 messages of "default" for ever`.
+ * @param what The action, as a clause: `permanently delete 12 messages`.
  * @throws MessengerError `INVALID_OPTION` if there is no terminal to ask on, `CONFLICT` if the answer is not yes.
  */
 export async function confirm(what: string, yes: boolean): Promise<void> {

@@ -17,7 +17,7 @@ export function databaseOptions(command: Command): Command {
   return command
     .option('--url <url>', 'connection string (default: the environment variable DATABASE_URL)')
     .option('--schema <name>', "the schema of the tables (default: 'messenger')", nameOf)
-    .option('--table-prefix <prefix>', 'put before the name of every table', nameOf)
+    .option('--table-prefix <prefix>', 'prefix for the name of every table', nameOf)
     .option('--json-payload', 'keep payloads in a column of type json');
 }
 

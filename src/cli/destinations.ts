@@ -22,17 +22,17 @@ export function destinations(): Command {
       for (const state of shown) console.log(JSON.stringify(state));
       for (const state of shown) for (const advice of adviceOn(state)) note(advice);
       if (all.length === 0)
-        note('no message is stored, and no relay has run yet: the first relay adds the destination `default`');
+        note('no message is stored, and no relay has run yet: the first relay adds the `default` destination');
     });
 }
 
 export function addDestination(): Command {
   return databaseOptions(new Command('add-destination'))
-    .description('add a destination, for which relays can then be started')
+    .description('add a destination, so that relays can be started for it')
     .argument('<name>', 'its name', nameOf)
     .option(
       '--from <where>',
-      'from where it publishes: beginning, end, a time, or how long ago, such as 7d (with --addressed: end)',
+      'where publishing starts: beginning, end, a time, or how long ago, such as 7d (with --addressed: end)',
       whereFrom,
     )
     .addOption(
@@ -58,14 +58,14 @@ export function addDestination(): Command {
         if (from === undefined)
           throw new MessengerError('INVALID_OPTION', 'say where the destination begins: pass --from or --addressed');
         await withAdmin(flags, (admin) => admin.addDestination(name, { from, topics, forgetAfter }));
-        console.log(`added ${JSON.stringify(name)}: start a relay with the option destination`);
+        console.log(`added ${JSON.stringify(name)}: start a relay with this name as its destination option`);
       },
     );
 }
 
 export function removeDestination(): Command {
   return databaseOptions(new Command('remove-destination'))
-    .description('remove a destination on which no relay works, and everything that is known of it')
+    .description('remove a destination that no relay serves, and all data about it')
     .argument('<name>', 'its name', nameOf)
     .option('--discard', 'even if it has unpublished messages')
     .option('--yes', 'with --discard: do not ask')
@@ -76,7 +76,7 @@ export function removeDestination(): Command {
       });
       const pending = `${gone.morePending ? 'more than ' : ''}${String(gone.pending)}`;
       console.log(
-        `removed ${JSON.stringify(name)}, and with it ${pending} messages that it had not published, ${String(gone.parked)} that waited to be tried again, ${String(gone.dead)} dead letters`,
+        `removed ${JSON.stringify(name)} with ${pending} unpublished messages, ${String(gone.parked)} parked messages and ${String(gone.dead)} dead letters`,
       );
     });
 }
@@ -86,7 +86,7 @@ async function askFor({ name, pending, morePending, parked, dead }: DestinationS
   if (messages === 0 && !morePending) return;
   const count = `${morePending ? 'more than ' : ''}${String(messages)}`;
   await confirm(
-    `remove destination ${JSON.stringify(name)} with ${count} messages that it has not published, for ever`,
+    `permanently remove destination ${JSON.stringify(name)} with ${count} messages that it has not published`,
     false,
   );
 }
@@ -109,9 +109,9 @@ function adviceOn(state: DestinationState): string[] {
   const pending = `${state.morePending ? 'more than ' : ''}${String(state.pending)}`;
   const advice: string[] = [];
   if (state.pending > 0 && state.relays === 0 && state.held === 0) {
-    const since = state.activeAt === null ? 'no relay has run yet' : 'no relay runs';
+    const since = state.activeAt === null ? 'no relay has run yet' : 'no relay is running';
     advice.push(
-      `${name}: ${since}, ${pending} messages wait to be published: start one with new Messenger(store, publisher${option}).start()`,
+      `${name}: ${since}, and ${pending} messages are waiting to be published: start a relay with new Messenger(store, publisher${option}).start()`,
     );
   }
   if (state.parked > 0) {
@@ -120,7 +120,7 @@ function adviceOn(state: DestinationState): string[] {
   const given = state.dead + state.blocked;
   if (given > 0) {
     advice.push(
-      `${name}: ${String(given)} messages were given up: messenger dead-letters${flag} lists them, messenger requeue has them tried again`,
+      `${name}: ${String(given)} messages are dead letters or blocked: messenger dead-letters${flag} lists them, and messenger requeue makes relays retry them`,
     );
   }
   return advice;

@@ -9,25 +9,25 @@ import { listed, nameOf, time, wholeNumber } from './values.js';
 export function parked(): Command {
   return paged(selecting(new Command('parked')))
     .description(
-      'print the messages that wait to be tried again, behind others of their key or for their time, as JSON, one per line',
+      'print parked messages as JSON, one per line: messages that are delayed, blocked, waiting for a retry, or waiting behind an earlier message with the same key',
     )
-    .option('--state <state>', 'only one of: retry, behind, delayed, blocked', nameOf)
+    .option('--state <state>', 'only messages in this state: retry, behind, delayed or blocked', nameOf)
     .action(async (flags: DatabaseFlags & ParkedOptions) => {
       const { database, options } = parted(flags);
-      print(await withAdmin(database, (admin) => admin.parked(options)), options, 'nothing waits');
+      print(await withAdmin(database, (admin) => admin.parked(options)), options, 'no parked message matches');
     });
 }
 
 /** `messenger dead-letters`: lists dead letters and blocked messages. */
 export function deadLetters(): Command {
   return paged(givenUp(new Command('dead-letters')))
-    .description('print the messages that were given up, as JSON, one per line, with payloads as text')
+    .description('print dead letters and blocked messages as JSON, one per line, with payloads as text')
     .action(async (flags: DatabaseFlags & DeadLettersOptions) => {
       const { database, options } = parted(flags);
       print(
         await withAdmin(database, (admin) => admin.deadLetters(options)),
         options,
-        'nothing that matches was given up',
+        'no dead letter or blocked message matches',
       );
     });
 }
@@ -35,9 +35,9 @@ export function deadLetters(): Command {
 /** `messenger requeue`: makes relays try dead letters and blocked messages again. */
 export function requeue(): Command {
   return givenUp(new Command('requeue'))
-    .description('have messages that were given up tried again, in order, even while relays run')
-    .option('--all', 'all of the destination')
-    .option('--dry-run', 'say how many they are, and change nothing')
+    .description('make relays retry dead letters and blocked messages, in order; works even while relays run')
+    .option('--all', 'all dead letters and blocked messages of the destination')
+    .option('--dry-run', 'print how many messages match, and change nothing')
     .action(async (flags: DatabaseFlags & DeadLetterSelection) => {
       const { database, options } = parted(flags);
       const count = await withAdmin(database, (admin) => admin.requeue(options));
@@ -48,9 +48,9 @@ export function requeue(): Command {
 /** `messenger discard`: deletes dead letters and blocked messages, after somebody has confirmed their number. */
 export function discard(): Command {
   return givenUp(new Command('discard'))
-    .description('delete messages that were given up, for ever, even while relays run')
-    .option('--all', 'all of the destination')
-    .option('--dry-run', 'say how many they are, and change nothing')
+    .description('permanently delete dead letters and blocked messages; works even while relays run')
+    .option('--all', 'all dead letters and blocked messages of the destination')
+    .option('--dry-run', 'print how many messages match, and change nothing')
     .option('--yes', 'do not ask; needed without a terminal, except with --ids')
     .action(async ({ yes = false, ...flags }: DatabaseFlags & DeadLetterSelection & { yes?: boolean }) => {
       const { database, options } = parted(flags);
@@ -68,7 +68,7 @@ async function agree(admin: OutboxAdmin, options: DeadLetterSelection, yes: bool
   const count = await admin.discard({ ...options, dryRun: true });
   if (count === 0) return;
   const of = `destination ${JSON.stringify(options.destination ?? 'default')}`;
-  await confirm(`delete ${String(count)} messages of ${of} that were given up, for ever`, false);
+  await confirm(`permanently delete ${String(count)} dead letters and blocked messages of ${of}`, false);
 }
 
 function tell(
@@ -80,7 +80,7 @@ function tell(
   console.log(`${dryRun === true ? would : done} ${String(count)} messages`);
   if (count > 0) return;
   const flag = destination === 'default' ? '' : ` --destination ${destination}`;
-  note(`nothing that matches was given up: messenger dead-letters${flag} lists what was`);
+  note(`no dead letter or blocked message matches: messenger dead-letters${flag} lists all of them`);
 }
 
 function print(
@@ -93,7 +93,7 @@ function print(
     const { id, topic, key, metadata, at } = message;
     console.log(JSON.stringify({ ...rest, message: { id, topic, key, metadata, at, payload } }));
   }
-  if (found.length === 0) note(`${nothing} at ${JSON.stringify(destination)}`);
+  if (found.length === 0) note(`${nothing} for destination ${JSON.stringify(destination)}`);
   if (found.length === limit) note(`there may be more: add --after ${String(found.at(-1)?.seq)}`);
 }
 
@@ -109,19 +109,19 @@ function selecting(command: Command): Command {
 /** Adds the flags of a `DeadLetterSelection`. */
 function givenUp(command: Command): Command {
   return selecting(command)
-    .option('--state <state>', 'only dead, or only blocked', nameOf)
+    .option('--state <state>', 'only messages in this state: dead or blocked', nameOf)
     .option(
       '--since <time>',
-      'only messages given up at this time or later, such as 2026-01-31T12:00:00Z, or 7d for 7 days ago',
+      'only messages that became dead or blocked at this time or later, such as 2026-01-31T12:00:00Z, or 7d for 7 days ago',
       time,
     )
-    .option('--until <time>', 'only messages given up before this time', time);
+    .option('--until <time>', 'only messages that became dead or blocked before this time', time);
 }
 
 function paged(command: Command): Command {
   return command
     .option('--limit <number>', 'how many at most (default: 100)', wholeNumber)
-    .option('--after <seq>', 'only messages with a greater seq than this', wholeNumber);
+    .option('--after <seq>', 'only messages with a seq greater than this', wholeNumber);
 }
 
 /** Divides the flags into those that select the outbox, and the rest. Contains only flags that were given. */

@@ -10,7 +10,7 @@ const { version } = JSON.parse(manifest) as { version: string };
 
 const program = new Command('messenger')
   .version(version, '--version', 'print the version of this package')
-  .description('The transactional outbox: its tables and what an operator does with it, from the command line.')
+  .description('Set up and operate a transactional outbox in PostgreSQL.')
   .showHelpAfterError()
   .exitOverride();
 for (const command of commands()) program.addCommand(command);

@@ -15,13 +15,17 @@ interface MigrateFlags extends PostgresTableOptions {
 /** `messenger migrate`: creates the tables of an outbox, or prints the SQL that creates them. */
 export function migrateCommand(): Command {
   return databaseOptions(new Command('migrate'))
-    .description('create the tables of an outbox in PostgreSQL, or bring them to this version')
-    .option('--partitions <number>', 'over how many partitions the keys are spread (default: 8)', wholeNumber)
-    .option('--retention <duration>', 'the longest clean-up that will be used, such as 7d (default: a day)', duration)
-    .option('--environment <name>', 'the environment to which this outbox belongs, kept in the outbox', nameOf)
+    .description('create the tables of an outbox in PostgreSQL, or upgrade them to this version')
+    .option('--partitions <number>', 'number of partitions to spread the keys over (default: 8)', wholeNumber)
+    .option(
+      '--retention <duration>',
+      'the longest expiration that cleaning will use, such as 7d (default: a day)',
+      duration,
+    )
+    .option('--environment <name>', 'the environment that this outbox belongs to, stored in its tables', nameOf)
     .option('--sql', 'print the SQL for an empty database, and change nothing')
     .option('--from <version>', 'with --sql: only what is new since this version of the tables', wholeNumber)
-    .option('--no-transaction', 'with --sql: for a migration tool, without BEGIN and COMMIT')
+    .option('--no-transaction', 'with --sql: without BEGIN and COMMIT, for a migration tool')
     .action(run);
 }
 
@@ -40,7 +44,7 @@ async function run({ url, sql = false, from, transaction, ...options }: MigrateF
   if (from !== undefined || !transaction) {
     throw new MessengerError(
       'INVALID_OPTION',
-      '--from and --no-transaction say which SQL is printed: pass --sql too, or remove them',
+      '--from and --no-transaction change the SQL that --sql prints: pass --sql too, or remove them',
     );
   }
   const applied = await withStore(

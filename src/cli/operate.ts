@@ -19,18 +19,18 @@ export function operatorCommands(): Command[] {
 
 function repartition(): Command {
   return databaseOptions(new Command('repartition'))
-    .description('spread the keys over another number of partitions, while no relay runs')
+    .description('change the number of partitions that the keys are spread over; stop all relays first')
     .argument('<partitions>', 'how many: 1 to 1,024', wholeNumber)
     .action(async (partitions: number, flags: DatabaseFlags) => {
       await withStore(flags, (store) => store.admin.repartition(partitions));
-      console.log(`${String(partitions)} partitions: give this number to every store as the option partitions`);
+      console.log(`${String(partitions)} partitions: set the partitions option of every store to this number`);
     });
 }
 
 function roles(): Command {
   return databaseOptions(new Command('roles'))
-    .description('print who holds more rights than the roles need, or the SQL of the roles; changes nothing')
-    .option('--sql', 'print the SQL of the roles writer, relay, consumer and migrator')
+    .description('print who has more privileges than the roles need, or the SQL for the roles; changes nothing')
+    .option('--sql', 'print the SQL for the writer, relay, consumer and migrator roles')
     .option('--writer <role>', 'stores messages (default: messenger_writer)', nameOf)
     .option('--relay <role>', 'runs relays, and cleans (default: messenger_relay)', nameOf)
     .option('--consumer <role>', 'receives each message once (default: messenger_consumer)', nameOf)
@@ -45,7 +45,7 @@ function roles(): Command {
       );
       for (const { grantee, grant, revoke } of excess) console.log(`-- ${grantee} holds ${grant}\n${revoke};`);
       if (excess.length === 0)
-        console.log('-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles');
+        console.log('-- nobody has more privileges than the roles need: pass --sql to print the SQL for the roles');
     });
 }
 

@@ -13,7 +13,7 @@ export function rebaseCommand(): Command {
     .description(
       'continue from an outbox that came from another database cluster (a restored dump, a logical copy), or give a clone to another environment. Stop all its relays first',
     )
-    .option('--environment <name>', 'the environment to which it belongs from now on', nameOf)
+    .option('--environment <name>', 'the environment that the outbox belongs to from now on', nameOf)
     .action(run);
 }
 
@@ -39,8 +39,7 @@ function inWords({ moved, destinations, environment }: RebaseResult, { schema = 
 
 function oneInWords({ destination, undelivered, first, last, parked }: RebasedDestination): string {
   const range = undelivered === 0 ? '' : ` (seq ${String(first)} to ${String(last)})`;
-  const others = parked === 0 ? '' : `, and ${String(parked)} that were parked`;
-  const again =
-    undelivered + parked === 0 ? '' : '; those that were published after the copy was made are published again';
+  const others = parked === 0 ? '' : ` and ${String(parked)} parked messages`;
+  const again = undelivered + parked === 0 ? '' : '; those published after the copy was made will be published again';
   return `destination ${destination}: ${String(undelivered)} messages${range}${others} will be published${again}`;
 }

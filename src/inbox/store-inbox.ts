@@ -139,14 +139,14 @@ function outcomeOf(last: Outcome | undefined): boolean {
 function rolledBack(): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    'the transaction of the inbox was rolled back while the handler ran, and nothing of it is kept: let the handler reject instead',
+    'the inbox transaction was rolled back while the handler was running, and none of its changes were kept: let the handler reject instead',
   );
 }
 
 function notRun(what: string): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    `the function transaction of the inbox ${what}. Give the inbox a function such as (fn) => db.transaction(fn)`,
+    `the inbox's transaction function ${what}. Give the inbox a function such as (fn) => db.transaction(fn)`,
   );
 }
 
@@ -169,13 +169,13 @@ function checked<Tx, Handle>(options: InboxOptions<Tx, Handle>) {
   checkKeys(options, KEYS);
   const { store, consumer, transaction, errorLogger = consoleErrorLogger } = options;
   if (!hasMethods(store, 'receive', 'deleteReceived')) {
-    throw wrong('store', 'a store with the methods receive and deleteReceived, such as a PostgresStore', store);
+    throw wrong('store', 'a store with receive and deleteReceived methods, such as a PostgresStore', store);
   }
   assertConsumer(consumer);
   if (typeof transaction !== 'function') {
     throw wrong('transaction', 'a function such as (fn) => db.transaction(fn)', transaction);
   }
-  if (!hasMethods(errorLogger, 'error')) throw wrong('errorLogger', 'an object with the method error', errorLogger);
+  if (!hasMethods(errorLogger, 'error')) throw wrong('errorLogger', 'an object with an error method', errorLogger);
   const retention = numberOption('retention', options.retention, WEEK, { min: HOUR, max: LONGEST_RETENTION });
   return { store, consumer, transaction, retention, errorLogger: safeLogger(errorLogger) };
 }

@@ -130,7 +130,7 @@ describe('asBatchPublisher', () => {
     expect(view(results)).toEqual(['ok', 'retryable', 'retryable', 'ok', 'retryable', 'ok']);
     expect(results[1]).toMatchObject({ error: boom });
     expect(results[2]).toMatchObject({
-      error: { message: expect.stringContaining('an earlier message of its key failed') as string, cause: boom },
+      error: { message: expect.stringContaining('an earlier message with the same key failed') as string, cause: boom },
     });
     expect([...sent].sort()).toEqual([0, 3, 5].map((i) => messages[i]?.id).sort());
   });

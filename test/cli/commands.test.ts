@@ -66,7 +66,9 @@ describe('before a relay has run', () => {
     expect(stdout.map((line) => JSON.parse(line) as object)).toMatchObject([
       { name: 'default', topics: null, partitions: 8, held: 0, relays: 0, pending: 2, createdAt: null, activeAt: null },
     ]);
-    expect(stderr).toContain('"default": no relay has run yet, 2 messages wait to be published: start one with');
+    expect(stderr).toContain(
+      '"default": no relay has run yet, and 2 messages are waiting to be published: start a relay with',
+    );
   });
 
   it('the state of default counts what no destination takes, until one takes everything', async () => {
@@ -148,7 +150,9 @@ describe('with messages in every state', () => {
   it('deletes only what somebody has agreed to', async () => {
     const refused = await messenger(outbox.url, 'discard', '--all');
     expect(refused).toMatchObject({ code: 1, stdout: [] });
-    expect(refused.stderr).toMatch(/delete 2 messages of destination "default".*no terminal.*pass --yes/);
+    expect(refused.stderr).toMatch(
+      /delete 2 dead letters and blocked messages of destination "default".*no terminal.*pass --yes/,
+    );
     expect(await messenger(outbox.url, 'discard', '--state', 'dead')).toMatchObject({ code: 1 });
     expect(await messenger(outbox.url, 'discard', '--all', '--dry-run')).toMatchObject({
       code: 0,
@@ -172,7 +176,7 @@ describe('with messages in every state', () => {
     });
     const none = await messenger(outbox.url, 'requeue', '--all');
     expect(none).toMatchObject({ code: 0, stdout: ['requeued 0 messages'] });
-    expect(none.stderr).toContain('nothing that matches was given up');
+    expect(none.stderr).toContain('no dead letter or blocked message matches');
   });
 });
 

@@ -76,12 +76,12 @@ it('shows, requeues, discards, repartitions, adopts, and prints roles', async ()
     ]);
     await messenger(url, 'remove-destination', 'addressed');
     expect(await messenger(url, 'remove-destination', 'second', '--discard')).toEqual([
-      'removed "second", and with it 0 messages that it had not published, 0 that waited to be tried again, 0 dead letters',
+      'removed "second" with 0 unpublished messages, 0 parked messages and 0 dead letters',
     ]);
     expect(await messenger(url, 'repartition', '3')).toHaveLength(1);
     expect(await messenger(url, 'requeue', '--all')).toEqual(['requeued 2 messages']);
     await expect(messenger(url, 'repartition', '4')).rejects.toMatchObject({
-      stderr: expect.stringMatching(/wait to be tried again.*\[CONFLICT\]/) as string,
+      stderr: expect.stringMatching(/are waiting to be retried.*\[CONFLICT\]/) as string,
     });
     expect(await messenger('', 'roles', '--sql', '--relay', 'r')).toEqual(
       rolesScript({ relay: 'r' })

@@ -20,7 +20,7 @@ it('migration-script: prints the whole script, and only what is new', async () =
   const sample = await start('migration-script', {});
   const [all, next] = [0, 10].map(
     (from) =>
-      `-- messenger-outbox, from version ${String(from)} of its tables to 11. To make the next: messenger migrate --sql --no-transaction --from 11`,
+      `-- messenger-outbox, from version ${String(from)} of its tables to 11. To print the next upgrade: messenger migrate --sql --no-transaction --from 11`,
   );
   expect([await sample.ended, sample.output()]).toEqual([0, `${String(all)}\n${String(next)}\n`]);
   // What the page shows of it.

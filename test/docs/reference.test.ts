@@ -126,14 +126,20 @@ describe('the reference of commands', () => {
     const store = new PostgresStore(pool, { environment: 'production' });
     await prints('rebase --environment staging', 'schema messenger belongs to this cluster: nothing to rebase');
     await prints('add-destination audit --from 7d --topics order.created --forget-after 7d', /^added "audit"/);
-    await prints('add-destination kafka --addressed', 'added "kafka": start a relay with the option destination');
+    await prints(
+      'add-destination kafka --addressed',
+      'added "kafka": start a relay with this name as its destination option',
+    );
     await prints(
       'remove-destination kafka',
-      'removed "kafka", and with it 0 messages that it had not published, 0 that waited to be tried again, 0 dead letters',
+      'removed "kafka" with 0 unpublished messages, 0 parked messages and 0 dead letters',
     );
     await store.admin.rebase({ environment: 'production' });
-    await prints('repartition 32', '32 partitions: give this number to every store as the option partitions');
-    await prints('roles', '-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles');
+    await prints('repartition 32', '32 partitions: set the partitions option of every store to this number');
+    await prints(
+      'roles',
+      '-- nobody has more privileges than the roles need: pass --sql to print the SQL for the roles',
+    );
     const fields = (line: string) => Object.keys(JSON.parse(line) as object);
     const shown = (start: string) => page.split('\n').find((line) => line.startsWith(start)) ?? '{}';
     const client = await pool.connect();

@@ -491,19 +491,19 @@ describe('OnMessage', () => {
     const options = { outbox: shop().outbox, errorLogger: null as never };
     await expect(start({ imports: [OutboxModule.forRoot(options)] })).rejects.toMatchObject({
       code: 'INVALID_OPTION',
-      message: 'errorLogger must be an object with the method error, got null',
+      message: 'errorLogger must be an object with an error method, got null',
     });
   });
 
   it.each([
-    ['needs discovery', /need the option discovery/, [ordersClass()], ['billing'], undefined],
+    ['needs discovery', /need the discovery option/, [ordersClass()], ['billing'], undefined],
     [
       'needs subscribers',
       /Orders.created handles messages, but the module has no subscribers: give the module subscribers/,
       [ordersClass()],
       [],
     ],
-    ['needs a handler for each subscriber', /no OnMessage handles messages of billing/, [], ['billing']],
+    ['needs a handler for each subscriber', /no OnMessage method handles messages from billing/, [], ['billing']],
     [
       'names one of many subscribers',
       /Orders.created must name one of the subscribers a, b/,

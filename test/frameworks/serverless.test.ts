@@ -78,9 +78,9 @@ describe('drainHandler', () => {
   it('needs exactly one of secret and authorize', () => {
     const { outbox } = shop();
     const { publisher } = open();
-    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of the options secret and authorize');
+    expect(() => drainHandler(outbox, { publisher } as never)).toThrow('one of the secret and authorize options');
     const both = { publisher, secret: 'x', authorize: () => true };
-    expect(() => drainHandler(outbox, both)).toThrow('one of the options secret and authorize');
+    expect(() => drainHandler(outbox, both)).toThrow('one of the secret and authorize options');
   });
 
   it('answers 500 if something could not be published, and shows the details only in the log', async () => {

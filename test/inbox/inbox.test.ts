@@ -44,7 +44,7 @@ describe('createInbox', () => {
   it.each([
     [undefined, 'options must be an object'],
     [{ ...good, consumers: 1 }, 'consumers'],
-    [{ ...good, store: undefined }, 'store must be a store with the methods receive and deleteReceived'],
+    [{ ...good, store: undefined }, 'store must be a store with receive and deleteReceived methods'],
     [{ ...good, store: { receive: () => true } }, 'got an object (Object)'],
     [{ ...good, consumer: undefined }, 'consumer must be a non-empty string'],
     [{ ...good, consumer: '' }, 'consumer must be a non-empty string of well-formed Unicode without U+0000, got ""'],
@@ -59,7 +59,7 @@ describe('createInbox', () => {
     ],
     [{ ...good, retention: Infinity }, 'Infinity'],
     [{ ...good, retention: '7 days' }, '"7 days"'],
-    [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with the method error, got a function'],
+    [{ ...good, errorLogger: console.error }, 'errorLogger must be an object with an error method, got a function'],
   ])('refuses %o', (options, text) => {
     const create = () => createInbox(options as never);
     expect(create).toThrow(text);

@@ -126,7 +126,7 @@ it('refuses to relay from a clone that pg_basebackup made of a running server', 
     await expect(staging.relay()).rejects.toMatchObject({
       code: 'SCHEMA_MISMATCH',
       message: expect.stringMatching(
-        /environment "production", but this store to "staging".*`messenger rebase --schema messenger --environment staging`/,
+        /environment "production", but this store belongs to "staging".*`messenger rebase --schema messenger --environment staging`/,
       ) as string,
     });
     await expect(

@@ -215,7 +215,7 @@ async function answersOf<Item>(items: readonly Item[], options: LaneOptions<Item
 }
 
 function behind(cause: Error): PublishError {
-  return notSent('an earlier message of its key failed', cause, true);
+  return notSent('an earlier message with the same key failed', cause, true);
 }
 
 function unanswered(): PublishError {

@@ -62,7 +62,7 @@ export interface HostedRelay {
  */
 export function hostedRelay(outbox: RelaySource, options: HostedRelayOptions | undefined): HostedRelay {
   if (!hasMethods(outbox, 'relay')) {
-    throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox that defineOutbox has made');
+    throw new MessengerError('INVALID_OPTION', 'outbox must be an outbox that defineOutbox returned');
   }
   const stopping = new AbortController();
   let state: Pick<RelayHealth, 'status' | 'error'> = { status: options === undefined ? 'none' : 'starting' };

@@ -31,14 +31,11 @@ export function consumersOf(
   const names = subscribers.map(({ name }) => name);
   const twice = names.find((name, at) => names.indexOf(name) !== at);
   if (twice !== undefined) {
-    throw new MessengerError(
-      'INVALID_OPTION',
-      `two subscribers have the name ${twice}: each must have a name of its own`,
-    );
+    throw new MessengerError('INVALID_OPTION', `two subscribers have the name ${twice}: each needs a different name`);
   }
   for (const { label, subscriber } of handlers) {
     if (names.length === 0) {
-      const remedy = 'give the module subscribers, or remove the option discovery if it receives nothing';
+      const remedy = 'give the module subscribers, or remove its discovery option if it receives nothing';
       throw new MessengerError(
         'INVALID_OPTION',
         `${label} handles messages, but the module has no subscribers: ${remedy}`,
@@ -57,12 +54,13 @@ export function consumersOf(
         const both = `${other.label} and ${handler.label}`;
         throw new MessengerError(
           'INVALID_OPTION',
-          `${both} both handle ${handler.topic} of ${rest.name}: only one method may handle a topic of a subscriber`,
+          `${both} both handle ${handler.topic} from ${rest.name}: only one method may handle each topic of a subscriber`,
         );
       }
       own.set(handler.topic, handler);
     }
-    if (own.size === 0) throw new MessengerError('INVALID_OPTION', `no OnMessage handles messages of ${rest.name}`);
+    if (own.size === 0)
+      throw new MessengerError('INVALID_OPTION', `no OnMessage method handles messages from ${rest.name}`);
     const byTopic = Object.fromEntries([...own].map(([topic, { handle }]) => [topic, handle]));
     return { subscriber, subscription: typedSubscription<Schemas, unknown>({ ...rest, topics, handlers: byTopic }) };
   });

@@ -32,7 +32,7 @@ export function stateOf(options: OutboxModuleOptions): State {
   checkKeys(options, KEYS);
   const { outbox, relay, errorLogger: logger = relay?.errorLogger ?? consoleErrorLogger } = options;
   if (!hasMethods(logger, 'error')) {
-    const wanted = 'an object with the method error';
+    const wanted = 'an object with an error method';
     throw new MessengerError('INVALID_OPTION', `errorLogger must be ${wanted}, got ${describe(logger)}`);
   }
   const stopping = new AbortController();
@@ -67,7 +67,7 @@ export function hooksOf(options: OutboxModuleOptions, state: State, discovery?: 
       if (subscribers.length > 0 && !discovery) {
         throw new MessengerError(
           'INVALID_OPTION',
-          'subscribers need the option discovery: pass DiscoveryService of @nestjs/core',
+          'subscribers need the discovery option: pass DiscoveryService from @nestjs/core',
         );
       }
       const handlers = discovery ? messageHandlers(discovery) : [];

@@ -39,7 +39,7 @@ export function accessOf<R extends DrainRequest>(
   if ('secret' in access === (authorize !== undefined)) {
     throw new MessengerError(
       'INVALID_OPTION',
-      'drainHandler needs exactly one of the options secret and authorize, or anybody could call it',
+      'drainHandler needs exactly one of the secret and authorize options, because otherwise anybody could call it',
     );
   }
   if (authorize) return async (request) => (await authorize(request)) === true;
@@ -50,7 +50,7 @@ export function accessOf<R extends DrainRequest>(
     logger.error(
       new MessengerError(
         'INVALID_OPTION',
-        'the secret of drainHandler is missing, so every request is refused: set the option secret',
+        'drainHandler has no secret, so every request is refused: set the secret option',
       ),
     );
     return false;

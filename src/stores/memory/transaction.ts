@@ -21,7 +21,7 @@ export function assertOpen(transaction: unknown): void {
   if (!(transaction instanceof MemoryTransaction)) {
     throw new MessengerError(
       'INVALID_TRANSACTION',
-      `unknown transaction handle ${describe(transaction)}: pass what MemoryStore.transaction gives`,
+      `unknown transaction handle ${describe(transaction)}: pass the transaction that MemoryStore.transaction gives you`,
     );
   }
   if (transaction.over)

@@ -181,7 +181,7 @@ export function storeSettings<Input, Tx>(options: PostgresStoreOptions<Input, Tx
   if (typeof notify !== 'boolean') throw invalid('notify', 'true or false', notify);
   checkFunction('transform', transform);
   if (bridge !== undefined && !hasMethods(bridge, 'isHandle', 'execute')) {
-    throw invalid('bridge', 'an object with the methods isHandle and execute, such as drizzleBridge(sql)', bridge);
+    throw invalid('bridge', 'an object with isHandle and execute methods, such as drizzleBridge(sql)', bridge);
   }
   checkFunction('onEvent', onEvent);
   const { names, settings: tables } = tablesOf(options);

@@ -9,9 +9,9 @@ import { Outbox } from './moved-support.js';
 
 const refused = (says: RegExp) => ({ code: 'SCHEMA_MISMATCH', message: expect.stringMatching(says) as string });
 const CLONE =
-  /belongs to the environment "production", but this store to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.admin\.rebase\(\{ environment: "staging" \}\)`/;
+  /belongs to the environment "production", but this store belongs to "staging".*`messenger rebase --schema messenger --environment staging` or `await store\.admin\.rebase\(\{ environment: "staging" \}\)`/;
 const UNNAMED =
-  /belongs to the environment "production", and this store does not say to which environment it belongs: pass the option environment/;
+  /belongs to the environment "production", and this store does not say which environment it belongs to: pass the environment option/;
 
 const storeOf = (outbox: Outbox, environment?: string): PostgresStore => {
   const options: PostgresStoreOptions = { partitions: 3, lease: 600_000 };
@@ -50,7 +50,7 @@ it.each(outermostVersions)('refuses to relay from a physical clone of PostgreSQL
     });
     expect(await clone.relay({ store: theirs })).toEqual(['a:2', 'a:3']);
     await expect(storeOf(clone, 'production').messages(1)).rejects.toMatchObject(
-      refused(/belongs to the environment "staging", but this store to "production"/),
+      refused(/belongs to the environment "staging", but this store belongs to "production"/),
     );
     // The original is unchanged.
     const still = await Outbox.at(production.url(), { environment: 'production' }, false);

@@ -123,7 +123,10 @@ describe('a server that does not begin a transaction as PostgreSQL does', () => 
 
   it('is refused by migrate and by a relay, with an error that quotes it', async () => {
     const store = new PostgresStore(refusing('0A000'));
-    const expected = refuses('"unsupported isolation level: READ COMMITTED"', 'Amazon Aurora DSQL or alike');
+    const expected = refuses(
+      '"unsupported isolation level: READ COMMITTED"',
+      'Amazon Aurora DSQL or a similar database',
+    );
     await expect(store.migrate()).rejects.toMatchObject(expected);
     const messenger = new Messenger(store, { publish: () => Promise.resolve() });
     await expect(messenger.start()).rejects.toMatchObject({ code: 'FATAL', cause: expected });

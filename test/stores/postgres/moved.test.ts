@@ -43,8 +43,8 @@ it('is rebased by the command, which says in words what will be published', asyn
     code: 0,
     stderr: '',
     stdout: `schema messenger came from another cluster, and now belongs to this one: relays can be started
-destination default: 2 messages (seq 2 to 3) will be published; those that were published after the copy was made are published again
-destination other: 0 messages, and 1 that were parked will be published; those that were published after the copy was made are published again
+destination default: 2 messages (seq 2 to 3) will be published; those published after the copy was made will be published again
+destination other: 0 messages and 1 parked messages will be published; those published after the copy was made will be published again
 it belongs to the environment production
 `,
   });
@@ -84,7 +84,7 @@ it('does not wait for a relay or a writer', async () => {
   const here = await moved.store.openFeed({ destination: 'default', pageSize: 10 });
   await expect(moved.store.admin.rebase({ environment: 'staging' })).rejects.toMatchObject({
     code: 'CONFLICT',
-    message: expect.stringContaining('a relay holds the destination default') as string,
+    message: expect.stringContaining('a relay holds a lease on destination default') as string,
   });
   await here!.close();
   await feed!.close();

@@ -157,7 +157,7 @@ it('are shown by the command, with the SQL that revokes them', async () => {
     return (await promisify(execFile)(process.execPath, [...args, '--url', url], { cwd: root })).stdout;
   };
   expect(await roles()).toBe(
-    '-- nobody holds more rights than the roles need: pass --sql to print the SQL of the roles\n',
+    '-- nobody has more privileges than the roles need: pass --sql to print the SQL for the roles\n',
   );
   await pool.query(`GRANT SELECT ON outbox_messages TO ${anon}`);
   expect(await roles()).toBe(

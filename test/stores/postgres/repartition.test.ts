@@ -74,7 +74,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.add('a:1');
       await relay.poll();
       await relay.close();
-      await refuses(/messages of destination "default" wait to be tried again/);
+      await refuses(/messages of destination "default" are waiting to be retried/);
       await world.sql(`UPDATE ${names.parked} SET dead_at = now()`);
       await world.sql(`INSERT INTO ${names.relays} VALUES ('default', 'r', now() + interval '1 minute')`);
       await refuses(/a relay works on/);
@@ -82,7 +82,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.sql(
         `UPDATE ${names.cursors} SET high = high + 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
-      await refuses(/not read equally far: let a single relay run/);
+      await refuses(/not been read up to the same position: let a single relay run/);
       await world.sql(
         `UPDATE ${names.cursors} SET high = high - 1, written_by = pg_current_xact_id() WHERE partition = 2`,
       );
@@ -94,7 +94,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       await world.sql(`UPDATE ${names.cursors} SET written_by = pg_current_xact_id() WHERE partition = 2`);
       const settling = await world.begin();
       await settling.query(`UPDATE ${names.cursors} SET written_by = written_by WHERE partition = 2`);
-      await refuses(/a relay is at work: stop every relay/);
+      await refuses(/a relay is running: stop every relay/);
       await settling.query('ROLLBACK');
       for (const wrong of [0, 1_025, 1.5, NaN]) {
         await expect(store.admin.repartition(wrong)).rejects.toMatchObject({ code: 'INVALID_OPTION' });

@@ -41,7 +41,7 @@ export function receiptsOf(calls: ReceiptCalls, parallel: number, logger: ErrorL
         if (error === undefined) return;
         logger.error(
           failure(
-            `message ${id} was handled but not deleted (attempt ${attemptOf(attempt)}): it may come again`,
+            `message ${id} was handled but not deleted (attempt ${attemptOf(attempt)}): it may be delivered again`,
             error,
           ),
         );

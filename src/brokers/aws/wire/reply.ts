@@ -17,7 +17,7 @@ export function readReply(ids: readonly string[], reply: BatchReply): readonly (
     const failure = failures.get(id);
     if (failure !== undefined) return entryFailure(failure);
     if (successful.has(id)) return undefined;
-    return new PublishError('the reply of AWS names this entry neither as successful nor as failed', {
+    return new PublishError('the reply from AWS lists this entry neither as successful nor as failed', {
       kind: 'retryable',
     });
   });

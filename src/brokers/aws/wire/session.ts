@@ -119,7 +119,7 @@ class Session {
         this.#settings.logger.error(
           new MessengerError(
             'TIMEOUT',
-            `${this.#name()}: stopped while handlers still run, whose messages will be delivered again: ${ids}`,
+            `${this.#name()}: stopped while handlers were still running, so these messages will be delivered again: ${ids}`,
           ),
         );
       }
@@ -185,7 +185,7 @@ class Session {
     // Wait for an extension in flight, because it would override this change.
     await this.#extending;
     const error = await this.#receipts.changeVisibility(item.receipt, seconds);
-    if (error !== undefined) this.#log(`message ${item.message.id} could not be given back early`, error);
+    if (error !== undefined) this.#log(`message ${item.message.id} could not be returned to the queue early`, error);
   }
 
   #extend(): void {
@@ -195,7 +195,7 @@ class Session {
         const error = await this.#receipts.changeVisibility(item.receipt, visibilitySeconds);
         // A message that was deleted meanwhile cannot be extended, and does not need to be.
         if (error !== undefined && this.#inHand.has(item)) {
-          this.#log(`message ${item.message.id} may come again while it is handled`, error);
+          this.#log(`message ${item.message.id} may be delivered again while it is being handled`, error);
         }
       }),
     );

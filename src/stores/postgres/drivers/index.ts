@@ -87,7 +87,7 @@ export function runnerOf<Tx>(
   }
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    `unknown transaction handle ${kindOf(handle)}: pass ${known}${bridge ? '' : ', or give the store a bridge for your query builder or ORM with the option bridge'}`,
+    `unknown transaction handle ${kindOf(handle)}: pass ${known}${bridge ? '' : ', or set the bridge option of the store to a bridge for your query builder or ORM'}`,
   );
 }
 

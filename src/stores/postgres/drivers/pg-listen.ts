@@ -55,7 +55,7 @@ export function pgListen(pool: { connect(): Promise<PgListening> }): Listen {
       if (processID !== null && String(processID) !== String(backend?.[0])) {
         throw new MessengerError(
           'UNSUPPORTED',
-          'this connection leads to a pooler, not to the server itself: set the option `listen` of the store to a pg Pool that connects to the server, or to `false`',
+          "this connection leads to a pooler, not to the server itself: set the store's `listen` option to a pg Pool that connects to the server, or to `false`",
         );
       }
     } catch (error) {

@@ -17,7 +17,7 @@ const asText = (value: string): unknown => value;
 function refused(): never {
   throw new MessengerError(
     'INVALID_OPTION',
-    'this pg client reads in binary format, in which pg alters bytes: remove the option binary from the client and from pg.defaults',
+    'this pg client reads in binary format, in which pg alters bytes: remove the binary option from the client and from pg.defaults',
   );
 }
 

@@ -120,7 +120,7 @@ function assertIdle(client: PgClient): void {
 function inTransaction(cause?: unknown): MessengerError {
   return new MessengerError(
     'INVALID_TRANSACTION',
-    'the pg Client on which the store is built is in a transaction of the application: give the store a Pool, or a Client of its own',
+    'the pg Client of this store is in a transaction of the application: give the store a Pool, or a Client of its own',
     { cause },
   );
 }

@@ -90,7 +90,7 @@ async function assertIdle(client: PGliteClient): Promise<void> {
   if (!notices.includes(IN_TRANSACTION)) return;
   throw new MessengerError(
     'INVALID_TRANSACTION',
-    'somebody began a transaction on this PGlite by hand, and other transactions would end it: use db.transaction, which makes them wait',
+    'a transaction was begun by hand on this PGlite database, and other transactions would end it: use db.transaction, which makes the other transactions wait',
   );
 }
 

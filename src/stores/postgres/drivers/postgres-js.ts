@@ -59,13 +59,13 @@ function refusalOf({ options }: PostgresJsRoot): MessengerError | undefined {
   const refused = (why: string) =>
     new MessengerError(
       'INVALID_OPTION',
-      `the postgres.js sql on which the store is built has ${why}. Give the store a sql without this option`,
+      `the postgres.js sql of this store has ${why}. Give the store a sql without this option`,
     );
   if (typeof transform?.row?.from === 'function')
-    return refused('the option transform.row, which changes the rows that the server sends');
+    return refused('the transform.row option, which changes the rows that the server sends');
   // In version 3.4.9, `reserve` waits forever if it has to open a connection.
   if (fetch_types === false)
-    return refused('the option fetch_types: false, with which postgres.js cannot reserve a new connection');
+    return refused('the option fetch_types: false, which keeps postgres.js from reserving a new connection');
   return undefined;
 }
 

@@ -51,7 +51,7 @@ export async function cleanSlices(
   if (expiration > retention) {
     throw new MessengerError(
       'INVALID_OPTION',
-      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were made for: a slice would be written again before it can be emptied. Migrate the tables to a longer \`retention\`, or clean with a shorter expiration`,
+      `an expiration of ${String(expiration)} ms is longer than the ${String(retention)} ms that the tables were created for: a slice would be reused before it could be emptied. Migrate the tables to a longer \`retention\`, or clean with a shorter expiration`,
     );
   }
   const forgotten: string[] = [];

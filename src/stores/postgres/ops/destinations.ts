@@ -228,7 +228,7 @@ export async function removeDestination(
 ): Promise<RemovedDestination> {
   checkRemoveDestination(name, options);
   const { cursors, claims, relays, parked, destinations } = context.names;
-  const isStoredFor = `open transactions have stored messages for destination ${JSON.stringify(name)}, or an operator works on it: give its topics another destination first, and try again`;
+  const isStoredFor = `open transactions have stored messages for destination ${JSON.stringify(name)}, or an operator is changing it: give its topics another destination first, and try again`;
   return transact(context, options, async (connection) => {
     await connection.query(lockDestination(cursors), [name]);
     const lock = `SELECT FROM ${cursors} WHERE destination = $1::text ORDER BY partition FOR UPDATE NOWAIT`;

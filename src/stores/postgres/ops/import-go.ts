@@ -89,7 +89,7 @@ SELECT count(*)::text FROM stored`,
     const [row] = await taking.catch((cause: unknown) => {
       if ((cause as { code?: unknown }).code !== INVALID_TEXT) throw cause;
       throw conflict(
-        `a payload of ${source} is not JSON, which the option jsonPayload requires: nothing was imported`,
+        `a payload of ${source} is not JSON, which the jsonPayload option requires: nothing was imported`,
         cause,
       );
     });
@@ -112,7 +112,7 @@ async function shapeOf(connection: Connection, source: string) {
   if (rows.length === 0) {
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `there is no table ${source}: name it with the options schema and table`,
+      `there is no table ${source}: name it with the schema and table options`,
     );
   }
   const types = new Map(rows.map(([name, type]) => [name as string, type as string]));

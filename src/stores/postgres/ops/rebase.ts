@@ -109,7 +109,7 @@ export async function rebase(database: Database, names: Names, options: RebaseOp
   } catch (error) {
     if ((error as { code?: unknown } | null)?.code !== LOCK_NOT_AVAILABLE) throw error;
     throw conflict(
-      `a transaction that has stored messages, a prepared one, or one that reads them (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End that transaction, or stop the writers, and run the rebase again`,
+      `a transaction that has stored messages, a prepared transaction, or one that reads messages (such as pg_dump) has been open for ${String(LONGEST_WAIT)} ms: nothing was changed. End that transaction, or stop the writers, and run the rebase again`,
       error,
     );
   }
@@ -140,7 +140,7 @@ async function lock(connection: Connection, names: Names): Promise<void> {
   );
   if (typeof held?.[0] !== 'string') return;
   throw conflict(
-    `a relay holds the destination ${held[0]}: stop every relay of this outbox first, or wait until the lease of a relay that died has expired`,
+    `a relay holds a lease on destination ${held[0]}: stop every relay of this outbox first, or wait until the lease of a relay that died has expired`,
   );
 }
 

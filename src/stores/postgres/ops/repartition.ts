@@ -25,11 +25,11 @@ export async function repartition(
   const wanted = numberOption('partitions', partitions, partitions, PARTITIONS);
   const { cursors, claims, parked, settings } = context.names;
   const isWorkedOn = (who: string) =>
-    `${who}: stop every relay of this store first (one that died is gone when its lease has expired)`;
+    `${who}: stop every relay of this store first (a relay that died still counts until its lease expires)`;
   await transact(context, options, async (connection) => {
     // Lock the whole table, so that no relay can add cursors for a new destination with the old number of partitions.
     const lock = `LOCK TABLE ${cursors} IN EXCLUSIVE MODE NOWAIT`;
-    await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is at work'));
+    await orConflict(connection.query(statement('repartition_lock', lock)), isWorkedOn('a relay is running'));
     // Read in statements after the lock. They see all changes that were committed before the lock was acquired.
     const place = '(c.from_snapshot::text, c.to_snapshot::text, c.after, c.low, c.next_low, c.high)';
     const found = await connection.query(
@@ -52,12 +52,12 @@ export async function repartition(
       }
       if (waits === 'true') {
         throw conflict(
-          `messages of ${name} wait to be tried again: let its relay run until \`store.admin.destinations()\` shows none parked, or discard blocked ones with \`store.admin.discard\`, and try again`,
+          `messages of ${name} are waiting to be retried: let its relay run until \`store.admin.destinations()\` shows none parked, or discard blocked ones with \`store.admin.discard\`, and try again`,
         );
       }
       if (places !== '1') {
         throw conflict(
-          `the partitions of ${name} are not read equally far: let a single relay run until nothing is pending, stop it, and try again`,
+          `the partitions of ${name} have not been read up to the same position: let a single relay run until nothing is pending, stop it, and try again`,
         );
       }
     }

@@ -74,7 +74,7 @@ async function assertNoSubscriber(connection: Connection, names: Names, version:
   );
   if (row?.[0] !== 'true') return;
   throw conflict(
-    `a logical subscription fills the tables of ${names.messages}: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
+    `a logical subscription copies rows into the tables of ${names.messages}: run the SQL of \`messenger migrate --sql --from ${String(version)}\` here once, and then migrate the publisher`,
   );
 }
 
@@ -89,7 +89,7 @@ function lockInOrder({ cursors, messages }: Names): string {
 
 /** Returns a line that says how to generate the next script, for people who read this file years later. */
 function heading(from: number): string {
-  return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To make the next: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
+  return `-- messenger-outbox, from version ${String(from)} of its tables to ${String(SCHEMA_VERSION)}. To print the next upgrade: messenger migrate --sql --no-transaction --from ${String(SCHEMA_VERSION)}`;
 }
 
 /**
@@ -183,12 +183,12 @@ async function tableSettings(connection: Connection, { settings }: Names): Promi
 function assertAsked(names: Names, asked: Expected, { partitions, jsonPayload }: TableSettings): void {
   if (asked.partitionsGiven && asked.partitions !== partitions) {
     throw mismatch(
-      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.admin.repartition(${String(asked.partitions)})\`, or leave the option partitions out`,
+      `the tables of ${names.messages} have ${String(partitions)} partitions, and migrating does not change that to ${String(asked.partitions)}. Nothing was changed. Stop every relay and run \`messenger repartition ${String(asked.partitions)}\` or \`await store.admin.repartition(${String(asked.partitions)})\`, or leave out the partitions option`,
     );
   }
   if (asked.jsonPayloadGiven && asked.jsonPayload !== jsonPayload) {
     throw mismatch(
-      `the tables of ${names.messages} keep payloads as ${jsonPayload ? 'json' : 'bytea'}, and migrating does not change that. Nothing was changed. Leave the option jsonPayload ${jsonPayload ? 'as true' : 'out'}, or make other tables with the option schema or tablePrefix`,
+      `the tables of ${names.messages} keep payloads as ${jsonPayload ? 'json' : 'bytea'}, and migrating does not change that. Nothing was changed. ${jsonPayload ? 'Keep jsonPayload: true' : 'Leave out the jsonPayload option'}, or create other tables with the schema or tablePrefix option`,
     );
   }
 }

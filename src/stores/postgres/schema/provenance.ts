@@ -54,7 +54,7 @@ export async function assertWrittenHere(connection: Connection, names: Names): P
   const what = foreign === null ? `the rows of ${names.messages} were` : `the cursor of destination ${foreign} was`;
   throw new MessengerError(
     'SCHEMA_MISMATCH',
-    `${what} not written by this database cluster (a restored dump or a logical copy?): transaction ids of another cluster mean nothing here, so messages would be lost. To continue from them, ${howToRebase(names)}`,
+    `${what} not written by this database cluster (a restored dump or a logical copy?): transaction ids from another cluster mean nothing here, so messages would be lost. To continue from them, ${howToRebase(names)}`,
   );
 }
 
@@ -81,8 +81,8 @@ export function assertEnvironment(names: Names, stored: string | undefined, give
   throw new MessengerError(
     'SCHEMA_MISMATCH',
     given === undefined
-      ? `${belongs}, and this store does not say to which environment it belongs: pass the option environment`
-      : `${belongs}, but this store to ${JSON.stringify(given)}: a copy of another environment's database must not publish its messages. If it should publish them from now on, ${howToRebase(names, given)}`,
+      ? `${belongs}, and this store does not say which environment it belongs to: pass the environment option`
+      : `${belongs}, but this store belongs to ${JSON.stringify(given)}: a copy of another environment's database must not publish its messages. If it should publish them from now on, ${howToRebase(names, given)}`,
   );
 }
 
@@ -138,7 +138,7 @@ export async function claimEnvironment(
     if ((error as { code?: unknown } | null)?.code !== NOT_ALLOWED) throw error;
     throw new MessengerError(
       'SCHEMA_MISMATCH',
-      `${names.settings} does not say yet which environment this outbox belongs to, and this role may not write that: run \`messenger migrate\` with --environment ${environment}`,
+      `${names.settings} does not say yet which environment this outbox belongs to, and this role is not allowed to set it: run \`messenger migrate\` with --environment ${environment}`,
       { cause: error },
     );
   }

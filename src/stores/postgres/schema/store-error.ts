@@ -28,7 +28,7 @@ const MEANINGS: Readonly<
   '42804': {
     code: 'SCHEMA_MISMATCH',
     say: (names) =>
-      `the payload column of ${names.messages} has another type: the option jsonPayload must be the one with which the tables were made`,
+      `the payload column of ${names.messages} has a different type: the jsonPayload option must have the value that the tables were created with`,
   },
   // read_only_sql_transaction
   '25006': {
@@ -55,12 +55,13 @@ const MEANINGS: Readonly<
   MO003: {
     code: 'UNSUPPORTED',
     say: (_names, _table, text) =>
-      `the ${text} in this session, but the client speaks UTF8. Texts would be altered, so nothing was written. Leave client_encoding as the client sets it`,
+      `the ${text} in this session, but the client speaks UTF8. Text would be altered, so nothing was written. Leave client_encoding as the client sets it`,
   },
   // in_failed_sql_transaction
   '25P02': {
     code: 'INVALID_TRANSACTION',
-    say: () => 'the transaction has already failed, and nothing of it will be stored: roll it back and start again',
+    say: () =>
+      'the transaction has already failed, and none of its changes will be stored: roll it back and start again',
   },
 };
 

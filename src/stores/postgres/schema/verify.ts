@@ -139,7 +139,7 @@ async function verifySettings(
   const width = Number(settings.get('slice_seconds'));
   if (sliceSecondsGiven && width !== sliceSeconds) {
     throw mismatch(
-      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, but this store was given ${String(retentionOf(sliceSeconds))} ms: remove the option retention, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
+      `the tables of ${names.messages} have a retention of ${String(retentionOf(width))} ms, but this store was given ${String(retentionOf(sliceSeconds))} ms: remove the retention option, or change the tables with \`messenger migrate --retention\` or \`await store.migrate()\``,
     );
   }
 }
@@ -199,7 +199,7 @@ async function verifyLog(connection: Connection, names: Names): Promise<void> {
     );
   if (behind === 'true')
     throw mismatch(
-      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published one, so new messages would be lost. To set it after both, ${howToRebase(names)}`,
+      `the sequence of ${names.messages}.seq is behind the largest stored seq, or the largest published one, so new messages would be lost. To move it past both, ${howToRebase(names)}`,
     );
   if (slices !== String(SLICES))
     throw mismatch(`${names.messages} has ${String(slices)} slices, expected ${String(SLICES)}`);

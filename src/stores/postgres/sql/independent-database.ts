@@ -116,7 +116,7 @@ function assertEncoding(client: string, server: string): void {
   if (client === 'UTF8' || (client === 'SQL_ASCII' && ['UTF8', 'SQL_ASCII'].includes(server))) return;
   throw new MessengerError(
     'UNSUPPORTED',
-    `the connections have client_encoding = ${client}, but the client speaks UTF8, so texts would be altered. Leave client_encoding as the client sets it`,
+    `the connections have client_encoding = ${client}, but the client speaks UTF8, so text would be altered. Leave client_encoding as the client sets it`,
   );
 }
 

@@ -48,7 +48,7 @@ function nameOf(version: string, mapsRoles: boolean): string | undefined {
   // No other server has this view of IAM roles.
   if (mapsRoles) return 'Amazon Aurora DSQL';
   const [name] = BY_VERSION.find(([, pattern]) => pattern.test(version)) ?? [];
-  return name ?? (BARE.test(version) ? 'Amazon Aurora DSQL, Cloud Spanner or alike' : undefined);
+  return name ?? (BARE.test(version) ? 'Amazon Aurora DSQL, Cloud Spanner or a similar database' : undefined);
 }
 
 /** `feature_not_supported`. */
@@ -74,7 +74,7 @@ export function onPostgres(database: Database): Database {
         const { code } = (error ?? {}) as { code?: unknown };
         if (state.hasBegun || code !== FEATURE_NOT_SUPPORTED) throw error;
         throw refused(
-          `this server does not begin a transaction as PostgreSQL does ("${toError(error).message}"): it is Amazon Aurora DSQL or alike`,
+          `this server does not begin a transaction the way PostgreSQL does ("${toError(error).message}"): it is Amazon Aurora DSQL or a similar database`,
           error,
         );
       }
@@ -85,7 +85,7 @@ export function onPostgres(database: Database): Database {
 function refused(what: string, cause?: unknown): MessengerError {
   return new MessengerError(
     'UNSUPPORTED',
-    `${what}, not PostgreSQL. Its snapshots do not tell which transactions were running, so messages would be lost or overtake one another. ` +
+    `${what}, not PostgreSQL. Its snapshots do not show which transactions were running, so messages would be lost or overtake one another. ` +
       'Use PostgreSQL 14 or newer, or a service that runs it, such as Amazon RDS, Aurora PostgreSQL, AlloyDB, Neon or Supabase',
     cause === undefined ? {} : { cause },
   );

@@ -92,6 +92,6 @@ export const LIMITS = [
 export function tooLargeToRead(id: string, bytes: number): MessengerError {
   return new MessengerError(
     'INVALID_MESSAGE',
-    `message ${id} has ${String(bytes)} bytes, and no more than ${String(MOST_READ)} can be read: it is kept whole in the table of what was parked, and no requeue helps. Take it from there in SQL, or discard it`,
+    `message ${id} has ${String(bytes)} bytes, but at most ${String(MOST_READ)} can be read. The table of parked messages keeps the whole message, and requeueing it does not help: read it from that table with SQL, or discard it`,
   );
 }

@@ -129,7 +129,7 @@ function jsonText(bytes: Uint8Array, id: string): string {
   } catch (cause) {
     throw new MessengerError(
       'INVALID_MESSAGE',
-      `the payload of message ${id} is not JSON, which the option jsonPayload requires`,
+      `the payload of message ${id} is not JSON, which the jsonPayload option requires`,
       { cause },
     );
   }

@@ -15,7 +15,7 @@ export function textAfter(mark: string, result: unknown): string {
   if (text !== undefined) return text.slice(mark.length);
   throw new MessengerError(
     'UNSUPPORTED',
-    'this transaction handle does not return the rows of a statement: the function that you pass as a handle must resolve to them',
+    'this transaction handle does not return the rows of a statement: the function that you pass as a handle must resolve to the rows',
   );
 }
 
