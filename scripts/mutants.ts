@@ -10,8 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Stryker } from '@stryker-mutator/core';
 import { chanceOf, type Chance } from '../test/simulation/chance.js';
-
-type MutantResult = Awaited<ReturnType<Stryker['runMutationTest']>>[number];
+import { isAlive, type Tested } from './mutants-reporter.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -71,20 +70,20 @@ process.env['MUTANTS_TESTS'] = part.tests.join(',');
 process.env['POSTGRES_VERSION'] = '17';
 const results = await new Stryker({
   testRunner: 'vitest',
-  plugins: ['@stryker-mutator/vitest-runner'],
+  plugins: ['@stryker-mutator/vitest-runner', path.join(root, 'scripts', 'mutants-reporter.ts')],
   vitest: { configFile: 'vitest.mutants.config.ts', related: false },
   coverageAnalysis: 'perTest',
   // Runs for each mutant would have to load every file anew.
   ignoreStatic: true,
   concurrency: 2,
   mutate: sample,
-  reporters: ['progress-append-only'],
+  reporters: ['progress-append-only', 'survivors'],
   ignorePatterns: ['docs/.vitepress', 'docs/reference/api', 'dist', 'examples', 'findings'],
   tempDirName: path.join('node_modules', '.mutants'),
   timeoutMS: 30_000,
   dryRunTimeoutMinutes: 30,
 }).runMutationTest();
-process.exitCode = (await report(results)) < part.floor ? 1 : 0;
+process.exitCode = report(results) < part.floor ? 1 : 0;
 
 /** Spans with about so many mutants. */
 async function drawn(folder: string, mutants: number, chance: Chance): Promise<string[]> {
@@ -110,22 +109,12 @@ async function drawn(folder: string, mutants: number, chance: Chance): Promise<s
 }
 
 /** @returns how many of a hundred mutants were killed. */
-async function report(mutants: readonly MutantResult[]): Promise<number> {
-  const of = (...states: readonly string[]) => mutants.filter(({ status }) => states.includes(status));
-  const killed = of('Killed', 'Timeout');
-  const alive = of('Survived', 'NoCoverage');
-  for (const { fileName, location, mutatorName, replacement = '', status } of alive) {
-    const lines = (await readFile(path.join(root, path.relative(root, fileName)), 'utf8')).split('\n');
-    const { line } = location.start;
-    const place = `${path.relative(root, fileName)}:${String(line)}`;
-    const what = `${mutatorName}${status === 'NoCoverage' ? ', which no test reaches' : ''}`;
-    console.log(
-      `survived: ${place} ${what}\n    ${lines[line - 1]?.trim() ?? ''}\n    → ${replacement.replace(/\s+/g, ' ')}`,
-    );
-  }
-  const score = (100 * killed.length) / (killed.length + alive.length);
+function report(mutants: readonly Tested[]): number {
+  const killed = mutants.filter(({ status }) => status === 'Killed' || status === 'Timeout').length;
+  const all = killed + mutants.filter(isAlive).length;
+  const score = (100 * killed) / all;
   console.log(
-    `${String(killed.length)} of ${String(killed.length + alive.length)} mutants were killed: ${score.toFixed(1)} %, wanted ${String(part?.floor)} %. Repeat it with --seed ${values.seed}`,
+    `${String(killed)} of ${String(all)} mutants were killed: ${score.toFixed(1)} %, wanted ${String(part?.floor)} %. Repeat it with --seed ${values.seed}`,
   );
   return score;
 }

@@ -211,7 +211,7 @@ describe('migrate', () => {
 
   it('does nothing for a store that needs no tables', async () => {
     const outbox = defineOutbox({ store: listStore().store, topics: first });
-    expect(await outbox.migrate()).toBeUndefined();
+    await expect(outbox.migrate()).resolves.toBeUndefined();
   });
 });
 

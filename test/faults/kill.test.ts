@@ -158,7 +158,6 @@ it.each(POINTS)(
 
 it('would be seen to lose: a publisher that does not wait for the broker', async () => {
   await Outbox.run(await newDatabase(inject('postgres')[17]), { form: 'early' }, async (outbox) => {
-    const { broker } = outbox;
     await outbox.write(Array.from({ length: 10 * PAGE }, () => undefined));
     const relay = outbox.relay('killed');
     // Acknowledged and settled without the broker.
