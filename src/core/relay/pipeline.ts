@@ -7,16 +7,12 @@ import { hasChanged, NONE_EARLIER, type PageOutcome, type PublishPageOptions } f
 import { begun, Bell, isAborted, onAbort, serially, sleepBy } from '../util/async.js';
 
 /**
- * How long a page that is not full waits to be settled together with other pages. At a thousand messages a second,
- * pages have one or two messages. Settling each of them separately would cause a third of the relay's load on the
- * database server. Milliseconds.
+ * How many milliseconds a page that is not full waits to be settled together with others. At a thousand messages a
+ * second, settling each page by itself would cause a third of the relay's load on the database server.
  */
 const GATHERING = 50;
 
-/**
- * Limits the number of unsettled pages to this many times `depth`, because each message is compared with all earlier
- * pages.
- */
+/** The limit on unsettled pages, as a multiple of `depth`. Each message is compared with all earlier pages. */
 const SMALL_PAGES = 16;
 
 /** The pipeline's options in addition to the options for publishing a page. */
@@ -47,10 +43,7 @@ export class Pipeline {
   readonly #publishOptions: PublishPageOptions;
   /** Aborts when all work must end, because the pipeline has to stop, or because something failed. */
   readonly #over = new AbortController();
-  /**
-   * Aborts at the end of a round, before partitions change hands. Work that belongs to the round then begins no more
-   * calls.
-   */
+  /** Aborts at the end of a round, before partitions change hands. Work of the round then begins no more calls. */
   #round = new AbortController();
   readonly #forget: () => void;
   /** Rings when a page has made progress. */
@@ -141,9 +134,7 @@ export class Pipeline {
     return this.#inTurn(() => this.#options.feed.retries({ signal: this.round }));
   }
 
-  /**
-   * Publishes and settles a page from the log. Uses the room that `enter` reserved for it, and then releases this room.
-   */
+  /** Publishes and settles a page from the log, in the room that `enter` reserved. Then releases the room. */
   publish(page: Page): void {
     const entry = this.#log.publish(page, (earlier) => publishPage(page, this.#publishOptions, earlier));
     const previous = this.#lastOfLog;

@@ -194,9 +194,7 @@ export class Destination {
     return due;
   }
 
-  /**
-   * For callers without a feed: returns the pending messages that can be published now, and the due parked messages.
-   */
+  /** For callers without a feed: returns the messages that can be published now, pending or parked. */
   ready(log: readonly Kept[], now: number, limit: number): Message[] {
     const held = new Set<string>();
     const ready: Message[] = [];

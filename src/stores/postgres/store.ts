@@ -59,18 +59,12 @@ export class PostgresStore<Input = MessageInput, Tx = never> implements FeedStor
   readonly #onEvent: EventHandler | undefined;
   readonly #listening: Listening;
   readonly #context: OperationContext;
-  /**
-   * The operator functions. They manage destinations, dead letters, partitions and privileges, and rebase a moved
-   * database.
-   */
+  /** The operator functions, for destinations, dead letters, partitions, privileges and moved databases. */
   readonly admin: PostgresAdmin;
   #verified: Promise<void> | undefined;
   #session: Session | undefined;
 
-  /**
-   * @throws MessengerError `INVALID_OPTION` for an unknown client, or for an option that is out of range. The error
-   *   quotes the option.
-   */
+  /** @throws MessengerError `INVALID_OPTION` for an unknown client, or for an option that is out of range. */
   constructor(client: PostgresClient, options: PostgresStoreOptions<Input, Tx> = {}) {
     this.#settings = storeSettings(options);
     const { names, tables, timeout, notify, onEvent } = this.#settings;

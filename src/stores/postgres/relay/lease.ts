@@ -41,10 +41,7 @@ export class Lease {
   readonly #owner: string;
   #epoch: string;
   #places: ReadonlyMap<number, string>;
-  /**
-   * Changes are made one after another, because each change needs the places to which the previous change moved the
-   * rows.
-   */
+  /** Changes run one after another, because each needs the places to which the previous one moved the rows. */
   #last: Promise<unknown> = Promise.resolve();
   /** The last requested settlement, until its turn comes. */
   #waiting: Settlement | undefined;
@@ -164,8 +161,8 @@ export class Lease {
   }
 
   /**
-   * Releases the partitions. Also removes the relay's registration, unless `stays` is true. Never rejects. If a
-   * partition cannot be released, the lease on it expires.
+   * Releases the partitions, and removes the relay's registration unless it `stays`. Never rejects: a lease that cannot
+   * be released expires.
    */
   async release(stays = false): Promise<void> {
     this.#clock.stop();
@@ -264,9 +261,7 @@ export class Lease {
     return this.#whileHeld(settings, (before, bounds) => this.#database.transaction(before, work, bounds));
   }
 
-  /**
-   * Runs a transaction, and waits for it only while the lease is held. If the lease is lost, rejects with the reason.
-   */
+  /** Runs a transaction, but waits for it only while the lease is held. Rejects with the reason if it is lost. */
   async #whileHeld<T>(
     settings: readonly string[],
     run: (preamble: string, bounds: TransactionBounds) => Promise<T>,
@@ -287,10 +282,7 @@ export class Lease {
     this.change().catch(() => undefined);
   }
 
-  /**
-   * Checks whether relays have started or stopped. A failed check has no effect, because the lease depends only on
-   * renewals.
-   */
+  /** Checks whether relays have started or stopped. A failed check has no effect on the lease. */
   async #lookAround(): Promise<void> {
     if (this.#options.relay === undefined || this.#looking || this.#clock.lost.aborted) return;
     this.#looking = true;

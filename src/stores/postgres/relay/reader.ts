@@ -32,7 +32,7 @@ export interface ReaderOptions {
   readonly topics: readonly string[] | null;
   /** The oid of the log's sequence. */
   readonly sequence: string;
-  /** Messages with greater sequence numbers were stored when the size limits already applied. */
+  /** Messages with greater sequence numbers were stored after the size limits took effect. */
   readonly limitedAfter: number;
   /** The time limit for each statement, in milliseconds. */
   readonly timeout: number;
@@ -115,10 +115,7 @@ export class Reader {
     return this.#places;
   }
 
-  /**
-   * Whether the last read reached the end of the log. Messages that were stored after that are in windows that are not
-   * open yet.
-   */
+  /** Whether the last read reached the end of the log. Newer messages are in windows that are not open yet. */
   get isAtEnd(): boolean {
     return this.#pages.length === 0 && this.#places.every(({ cursor }) => cursor.to === null);
   }
@@ -235,10 +232,7 @@ export class Reader {
     this.#meeting = canMeet ? { ...end, missing: new Set(this.#places) } : undefined;
   }
 
-  /**
-   * Call this when a place has been read to the end of its window. When the last place has arrived, the places become
-   * one.
-   */
+  /** Call this when a place has been read to the end of its window. After the last one, the places become one. */
   #arrived(place: Place): void {
     const meeting = this.#meeting;
     if (place.cursor.from !== meeting?.to) return;

@@ -29,20 +29,14 @@ export interface Sleep {
 
 /* The following constants are in milliseconds, except for numbers of messages. */
 
-/**
- * The shortest pause during which the relay listens. Listening costs the relay two statements, and the writers a
- * notification.
- */
+/** The shortest pause during which the relay listens. Listening costs two statements and a notification. */
 const SHORT = 10;
 /** How long a wait for writers can hold a snapshot. Notifications can be delayed by the same time. */
 const SLICE = 50;
 /** How long the relay sleeps while it lacks some of the slots that it needs. */
 const UNSURE = 1_000;
 const STATEMENT_TIMEOUT = 10_000;
-/**
- * How often the session sends a query to show that it is alive. The server ends a session that has been idle for three
- * times as long.
- */
+/** How often the session sends a query. The server ends a session that has been idle for three times as long. */
 const HEARTBEAT = 20_000;
 /** The longest time by which a poll is postponed while writers are reporting their commits. */
 const LULL = 2;
@@ -99,9 +93,8 @@ export class Waker {
 
   /**
    * Pauses between a page that reached the end of the log and the next poll, if writers in this process are reporting
-   * their commits. A poll before the next report would find none of their messages. Messages from other writers also
-   * wait during the pause. Without the pause, half of all polls found nothing at a thousand messages a second. Never
-   * rejects.
+   * their commits. A poll before the next report would find none of their messages: without the pause, half of all polls
+   * found nothing at a thousand messages a second. Messages from other writers also wait. Never rejects.
    */
   async lull(): Promise<void> {
     // The pause is so short that no signal needs to end it.
@@ -115,9 +108,8 @@ export class Waker {
   }
 
   /**
-   * Wakes the relay when a writer in this process has committed messages. `ids` is undefined if their ids are unknown.
-   * Messages that the relay has already read do not wake it. Without this rule, such messages caused a fifth of all
-   * polls at a thousand messages a second.
+   * Wakes the relay when a writer in this process has committed messages, unless the relay has already read them. (They
+   * caused a fifth of all polls at a thousand messages a second.) `ids` is undefined if their ids are unknown.
    */
   told(ids?: readonly string[]): void {
     if (!this.#commits.told(ids)) this.wake();
