@@ -151,4 +151,47 @@ describe('drain', () => {
       expect([publisher.sent.length, store.held]).toEqual([published, false]);
     },
   );
+
+  it('sends no more once its time is over, even if the process was frozen and no timer has run', async () => {
+    const { store } = storeOf(...TEXTS);
+    let now = 0;
+    const publisher = scripted(() => {
+      now += 500;
+    });
+    const timers = new Set<unknown>();
+    const clock = {
+      now: () => now,
+      setTimeout: (callback: () => void) => {
+        timers.add(callback);
+        return () => void timers.delete(callback);
+      },
+      random: () => 0,
+    };
+    const settings = relaySettings(store, publisher, { publishBatchSize: 1, errorLogger: silent }, clock);
+    expect(await drained(settings, 1_000)).toBe(2);
+    expect(timers).toEqual(new Set());
+  });
+
+  describe('cleans', () => {
+    function cleaning(options: Pick<DrainOptions, 'cleanUp' | 'signal'>) {
+      const { store, drain } = storeOf('a1');
+      const cleanings: number[] = [];
+      store.deletePublishedByExpiration = async (expiration?: number) => void cleanings.push(expiration!);
+      const publisher = scripted();
+      return drain({ publisher, ...options }).then((published) => ({ published, cleanings }));
+    }
+
+    it('after it has published, if cleanUp is set', async () => {
+      expect(await cleaning({ cleanUp: 60_000 })).toEqual({ published: 1, cleanings: [60_000] });
+    });
+
+    it('nothing without cleanUp', async () => {
+      expect(await cleaning({})).toEqual({ published: 1, cleanings: [] });
+    });
+
+    it('nothing if its signal has aborted', async () => {
+      const cleaned = await cleaning({ cleanUp: 60_000, signal: AbortSignal.abort() });
+      expect(cleaned).toEqual({ published: 0, cleanings: [] });
+    });
+  });
 });
