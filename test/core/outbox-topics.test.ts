@@ -3,6 +3,7 @@ import pg from 'pg';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { hasCode } from '../../src/core/errors.js';
+import { destinationsOf } from '../../src/core/outbox/topics.js';
 import type { WritableStore } from '../../src/core/outbox/outbox.js';
 import type { FeedStore } from '../../src/core/contracts/store.js';
 import { defineOutbox, defineTopics, newMessage, subscribe, type Message, type Topics } from '../../src/index.js';
@@ -179,6 +180,19 @@ describe('a store without optional methods', () => {
       code: 'UNSUPPORTED',
       message: 'this store cannot list the messages that a transaction has stored',
     });
+  });
+});
+
+describe('the destinations that publish topics', () => {
+  const [plain, audited] = [{ schema: Paid }, { schema: Paid, destination: 'audit' }];
+
+  it.each<[string, Topics, string[]]>([
+    ['default alone if there are no topics', {}, ['default']],
+    ['default alone if no topic names one', { a: plain, b: plain }, ['default']],
+    ['those that all topics name, once each', { a: audited, b: audited }, ['audit']],
+    ['default as well if only some topics name one', { a: audited, b: plain }, ['audit', 'default']],
+  ])('are %s', (_, topics, destinations) => {
+    expect(destinationsOf(topics)).toEqual(destinations);
   });
 });
 
