@@ -13,20 +13,14 @@ afterEach(() => {
 /** A store with one call that hangs until it is aborted. */
 function storeHangingIn(call: 'read' | 'retries'): ListFeedStore {
   const store = storeOf('a1');
-  const opening = store.openFeed.bind(store);
-  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-    const feed = await opening(options);
-    return (
-      feed && {
-        ...feed,
-        [call]: ({ signal }: { signal?: AbortSignal } = {}) =>
-          new Promise((_, reject) => {
-            signal?.addEventListener('abort', () => {
-              reject(signal.reason as Error);
-            });
-          }),
-      }
-    );
+  store.changeFeed = (feed) => ({
+    ...feed,
+    [call]: ({ signal }: { signal?: AbortSignal } = {}) =>
+      new Promise((_, reject) => {
+        signal?.addEventListener('abort', () => {
+          reject(signal.reason as Error);
+        });
+      }),
   });
   return store;
 }

@@ -267,7 +267,7 @@ describe('clean', () => {
     expect(store.all().map(textOf)).toEqual(['a2']);
   });
 
-  test('needs the option cleanUp, and passes the option and the signal to the store', async () => {
+  test('needs the cleanUp option, and passes the option and the signal to the store', async () => {
     const store = await plainStore();
     const deleting = vi.spyOn(store, 'deletePublishedByExpiration');
     const { signal } = new AbortController();

@@ -447,28 +447,23 @@ test('gives up partitions only while nothing is in flight', async () => {
   /** Texts that were sent, and are neither settled nor parked. */
   const unsettled = new Set<string>();
   let rebalanced = 0;
-  const opening = store.openFeed.bind(store);
-  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-    const feed = await opening(options);
-    if (feed === null) return null;
-    return {
-      ...feed,
-      get unbalanced() {
-        return random() < 0.5;
-      },
-      rebalance: async () => {
-        expect([...unsettled]).toEqual([]);
-        rebalanced += 1;
-        await turns(3);
-        expect([...unsettled]).toEqual([]);
-        await feed.rebalance();
-      },
-      settle: async (page, toPark) => {
-        await turns(3);
-        await feed.settle(page, toPark);
-        for (const each of page.messages) unsettled.delete(textOf(each));
-      },
-    };
+  store.changeFeed = (feed) => ({
+    ...feed,
+    get unbalanced() {
+      return random() < 0.5;
+    },
+    rebalance: async () => {
+      expect([...unsettled]).toEqual([]);
+      rebalanced += 1;
+      await turns(3);
+      expect([...unsettled]).toEqual([]);
+      await feed.rebalance();
+    },
+    settle: async (page, toPark) => {
+      await turns(3);
+      await feed.settle(page, toPark);
+      for (const each of page.messages) unsettled.delete(textOf(each));
+    },
   });
   const failed = new Set<string>();
   const publisher = scripted(async (text) => {
@@ -495,21 +490,16 @@ describe('gives up partitions as soon as the calls that have begun are answered'
     let sentBefore: string[] | undefined;
     const sent: string[] = [];
     const waiting = new Map<string, () => void>();
-    const opening = store.openFeed.bind(store);
-    vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-      const feed = await opening(options);
-      if (feed === null) return null;
-      return {
-        ...feed,
-        get unbalanced() {
-          return unbalanced;
-        },
-        rebalance: async () => {
-          unbalanced = false;
-          sentBefore = [...sent];
-          await feed.rebalance();
-        },
-      };
+    store.changeFeed = (feed) => ({
+      ...feed,
+      get unbalanced() {
+        return unbalanced;
+      },
+      rebalance: async () => {
+        unbalanced = false;
+        sentBefore = [...sent];
+        await feed.rebalance();
+      },
     });
     const publisher = publisherOf((text) => {
       sent.push(text);
@@ -572,23 +562,17 @@ test('reads no more if the relay is stopped while partitions change hands', asyn
   const handedOver = gate();
   let isHandingOver = false;
   let reads = 0;
-  const opening = store.openFeed.bind(store);
-  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-    const feed = await opening(options);
-    return (
-      feed && {
-        ...feed,
-        unbalanced: true,
-        rebalance: () => {
-          isHandingOver = true;
-          return handedOver.opened;
-        },
-        read: (call) => {
-          reads += 1;
-          return feed.read(call);
-        },
-      }
-    );
+  store.changeFeed = (feed) => ({
+    ...feed,
+    unbalanced: true,
+    rebalance: () => {
+      isHandingOver = true;
+      return handedOver.opened;
+    },
+    read: (call) => {
+      reads += 1;
+      return feed.read(call);
+    },
   });
   const relay = started(new Messenger(store, scripted(), { ...FAST, errorLogger: recordingLogger() }));
   await until(() => isHandingOver, 'a change of hands');
@@ -603,33 +587,28 @@ test('gives up partitions while the broker fails, and releases the messages that
   const store = storeOf(...numbered(30));
   let unbalanced = false;
   let rebalanced = 0;
-  const opening = store.openFeed.bind(store);
-  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-    const feed = await opening(options);
-    if (feed === null) return null;
-    return {
-      ...feed,
-      get unbalanced() {
-        return unbalanced;
-      },
-      rebalance: async () => {
-        rebalanced += 1;
-        unbalanced = false;
-        await feed.rebalance();
-      },
-      // A store that can be aborted: that is not a failure of it.
-      retries: async (options) => {
-        const { signal } = options!;
-        if (unbalanced && rebalanced === 0) {
-          await new Promise((_, reject) => {
-            signal!.addEventListener('abort', () => {
-              reject(new Error('aborted', { cause: signal!.reason }));
-            });
+  store.changeFeed = (feed) => ({
+    ...feed,
+    get unbalanced() {
+      return unbalanced;
+    },
+    rebalance: async () => {
+      rebalanced += 1;
+      unbalanced = false;
+      await feed.rebalance();
+    },
+    // A store that can be aborted: that is not a failure of it.
+    retries: async (options) => {
+      const { signal } = options!;
+      if (unbalanced && rebalanced === 0) {
+        await new Promise((_, reject) => {
+          signal!.addEventListener('abort', () => {
+            reject(new Error('aborted', { cause: signal!.reason }));
           });
-        }
-        return feed.retries(options);
-      },
-    };
+        });
+      }
+      return feed.retries(options);
+    },
   });
   let down = true;
   const publisher = scripted(() => {

@@ -303,28 +303,22 @@ describe('events', () => {
 
   test('report which partitions a relay gave up and gained when it made room for others', async () => {
     const store = storeOf();
-    const open = store.openFeed.bind(store);
     const shares = [
       [0, 1, 2],
       [0, 1],
       [0, 1],
       [0, 1, 3],
     ];
-    store.openFeed = async (options) => {
-      const feed = await open(options);
-      return (
-        feed && {
-          ...feed,
-          get unbalanced() {
-            return shares.length > 1;
-          },
-          get partitions() {
-            return shares[0]!;
-          },
-          rebalance: async () => void shares.shift(),
-        }
-      );
-    };
+    store.changeFeed = (feed) => ({
+      ...feed,
+      get unbalanced() {
+        return shares.length > 1;
+      },
+      get partitions() {
+        return shares[0]!;
+      },
+      rebalance: async () => void shares.shift(),
+    });
     const events: MessengerEvent[] = [];
     const onEvent = (event: MessengerEvent) => void events.push(event);
     const relay = started(new Messenger(store, scripted(), { ...FAST, onEvent }));

@@ -196,6 +196,8 @@ export class ListFeedStore implements FeedStore {
   #lease: AbortController | undefined;
   /** Called before each change and after it; what it throws, the call rejects with. */
   fault: (call: 'open' | 'read' | 'retries' | 'settle' | 'settled') => unknown = () => undefined;
+  /** Called with each feed that is opened. The relay gets what it returns. */
+  changeFeed: (feed: Feed) => Feed = (feed) => feed;
 
   get held(): boolean {
     return this.#lease !== undefined;
@@ -240,9 +242,10 @@ export class ListFeedStore implements FeedStore {
     this.opened += 1;
     const lease = (this.#lease = new AbortController());
     const epoch = (this.epoch += 1);
-    return this.#feed(pageSize, lease.signal, epoch, () => {
+    const release = () => {
       if (this.epoch === epoch) this.#lease = undefined;
-    });
+    };
+    return this.changeFeed(this.#feed(pageSize, lease.signal, epoch, release));
   }
 
   #feed(pageSize: number, lost: AbortSignal, epoch: number, release: () => void): Feed {

@@ -307,22 +307,16 @@ test('gives up no partitions before a slow call is answered, and goes on meanwhi
   const store = new ListFeedStore();
   let unbalanced = false;
   let rebalanced = 0;
-  const opening = store.openFeed.bind(store);
-  vi.spyOn(store, 'openFeed').mockImplementation(async (options) => {
-    const feed = await opening(options);
-    return (
-      feed && {
-        ...feed,
-        get unbalanced() {
-          return unbalanced;
-        },
-        rebalance: async () => {
-          unbalanced = false;
-          rebalanced += 1;
-          await feed.rebalance();
-        },
-      }
-    );
+  store.changeFeed = (feed) => ({
+    ...feed,
+    get unbalanced() {
+      return unbalanced;
+    },
+    rebalance: async () => {
+      unbalanced = false;
+      rebalanced += 1;
+      await feed.rebalance();
+    },
   });
   const { answer, calls, of } = held('s1');
   const relay = relayOf(store, scripted(answer));

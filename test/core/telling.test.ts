@@ -271,6 +271,16 @@ describe('an outage', () => {
   });
 });
 
+/** Ninety messages, of which a third fails: few enough among the others that the broker works. */
+function busyOutbox() {
+  const store = new ListFeedStore();
+  for (let i = 0; i < 60; i++) store.add(...(i % 2 ? [`p${'x'.repeat(i)}1`] : [`-${i}`, `-${i}x`]));
+  const publisher = scripted((text) => {
+    if (text.startsWith('p')) throw new Error(`busy with ${text}`);
+  });
+  return { store, publisher, errorLogger: recordingLogger() };
+}
+
 describe('similar failures', () => {
   test('are logged ten times a minute and then counted, while other failures are logged at once', () => {
     let time = 0;
@@ -289,13 +299,7 @@ describe('similar failures', () => {
 
   test('of messages are counted by a relay, and logged with kind and cause', async () => {
     vi.useFakeTimers();
-    const store = new ListFeedStore();
-    // Those that fail are few among the others.
-    for (let i = 0; i < 60; i++) store.add(...(i % 2 ? [`p${'x'.repeat(i)}1`] : [`-${i}`, `-${i}x`]));
-    const publisher = scripted((text) => {
-      if (text.startsWith('p')) throw new Error(`busy with ${text}`);
-    });
-    const errorLogger = recordingLogger();
+    const { store, publisher, errorLogger } = busyOutbox();
     const retry = { minDelay: 1_000, maxDelay: 1_000, maxAttempts: Infinity };
     const relay = started(new Messenger(store, publisher, { errorLogger, retry }));
     await vi.advanceTimersByTimeAsync(65_000);
@@ -314,13 +318,7 @@ describe('similar failures', () => {
 
   test('of messages are logged so by a relay, which always logs the messages that it gives up', async () => {
     vi.useFakeTimers();
-    const store = new ListFeedStore();
-    // Those that fail are few among the others.
-    for (let i = 0; i < 60; i++) store.add(...(i % 2 ? [`p${'x'.repeat(i)}1`] : [`-${i}`, `-${i}x`]));
-    const publisher = scripted((text) => {
-      if (text.startsWith('p')) throw new Error(`busy with ${text}`);
-    });
-    const errorLogger = recordingLogger();
+    const { store, publisher, errorLogger } = busyOutbox();
     const retry = { minDelay: 1_000, maxDelay: 1_000, maxAttempts: 5 };
     const relay = started(new Messenger(store, publisher, { errorLogger, retry }));
     await vi.advanceTimersByTimeAsync(30_000);

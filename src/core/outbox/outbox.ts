@@ -243,7 +243,7 @@ function assertOptions(call: string, options: unknown, topics: Topics): void {
     const names = destinations.map((name) => JSON.stringify(name)).join(', ');
     throw new MessengerError(
       'INVALID_OPTION',
-      `${call} needs the option destination, because every topic has a destination: pass one of ${names}`,
+      `${call} needs the destination option, because every topic has a destination: pass one of ${names}`,
     );
   }
   const why =

@@ -83,7 +83,7 @@ export class Messenger {
     if (cleanUp === undefined) {
       throw new MessengerError(
         'INVALID_OPTION',
-        'clean() needs the option cleanUp: the age in milliseconds from which published messages are deleted',
+        'clean() needs the cleanUp option: the age in milliseconds from which published messages are deleted',
       );
     }
     await cleanOnce(this.#settings, cleanUp, signal);

@@ -415,7 +415,7 @@ describe.each(outermostVersions)('PostgreSQL %i', (version) => {
       const outbox = defineOutbox({ store: new PostgresStore(pool), topics: { order: shop.order, mail: shop.mail } });
       await outbox.migrate();
       const publisher: Publisher = { publish: () => Promise.resolve() };
-      const why = 'needs the option destination, because every topic has a destination: pass one of "kafka", "queue"';
+      const why = 'needs the destination option, because every topic has a destination: pass one of "kafka", "queue"';
       await expect(outbox.relay({ publisher })).rejects.toThrow(`relay ${why}`);
       await expect(outbox.drain({ publisher })).rejects.toThrow(`drain ${why}`);
       expect((await new PostgresStore(pool).admin.destinations()).map(({ name }) => name)).toEqual(['kafka', 'queue']);
